@@ -1,0 +1,26 @@
+//! `vllm-bench`: find, on real hardware, the fastest way to serve a model with vLLM.
+//!
+//! The tree is the data flow; a stage never imports a later one:
+//!
+//! ```text
+//! config ──> plan ──> execute ──> record ──> analyse ──> report
+//! ```
+//!
+//! Helpers that know nothing of sweeps: [`process`], [`diagnose`], [`telemetry`], [`sim`].
+//! Edges: [`cli`] (clap types only), [`commands`] (one file per subcommand), [`ui`] (the only code that prints).
+//! `ARCHITECTURE.md` is the map for whoever comes next.
+
+pub mod analyse;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod diagnose;
+pub mod execute;
+pub mod exit;
+pub mod plan;
+pub mod process;
+pub mod record;
+pub mod report;
+pub mod sim;
+pub mod telemetry;
+pub mod ui;

@@ -1,0 +1,2 @@
+//! argv in, `ExitCode` out.
+fn main() {}
