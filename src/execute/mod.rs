@@ -1,1 +1,9 @@
-//! (being written)
+//! Takes experiments through real processes, one by one, and tells what happens as [`Event`]s.
+//!
+//! Nothing here prints, and nothing here knows the names of files in a run directory: paths come in as data.
+
+mod event;
+mod outcome;
+
+pub use event::{Event, ForeignProcess};
+pub use outcome::{Failure, Outcome, Phase, StartStep, TeardownProof, Timings};

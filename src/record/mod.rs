@@ -1,1 +1,24 @@
-//! (being written)
+//! Every file of a run on disk: append-only or atomic, versioned, readable after a crash at any byte.
+//!
+//! Only [`layout`] knows the names of files, and nothing is ever parsed back out of a file name.
+
+pub mod atomic;
+mod error;
+mod journal;
+pub mod layout;
+mod lock;
+mod manifest;
+mod result;
+mod run_dir;
+mod state;
+
+pub use error::Error;
+pub use journal::{Entry, Journal, JournalText, read_journal};
+pub use lock::{Holder, Lock};
+pub use manifest::{Limits, Manifest, Setting, VllmInfo};
+pub use result::{FailureRecord, Invalid, ResultMeta, ResultRecord, validate};
+pub use run_dir::{RunDir, list_runs};
+pub use state::{Attempt, Live, RunState};
+
+/// Version of every file format written here; a reader refuses a newer one with a clear message.
+pub const SCHEMA: u32 = 1;

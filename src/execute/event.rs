@@ -1,0 +1,132 @@
+//! What happens in a run. One type feeds the terminal, the journal, `status` and later the dashboard.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, Phase, TeardownProof, Timings};
+use crate::process::ProcessId;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Event {
+    /// A run begins, or goes on after an interruption.
+    RunStarted {
+        /// The orchestrator.
+        process: ProcessId,
+        /// Whether the run directory existed before.
+        resumed: bool,
+        /// Experiments in the plan.
+        planned: usize,
+        /// Experiments that have no valid result yet.
+        pending: usize,
+    },
+    /// Something the user should know that belongs to no experiment.
+    Notice {
+        /// One sentence.
+        text: String,
+    },
+    /// Other vLLM processes of this user were ended before the start (rule 14).
+    ForeignEnded {
+        /// What was ended.
+        processes: Vec<ForeignProcess>,
+    },
+    /// An experiment has a valid result from before.
+    ExperimentReused {
+        /// Its name.
+        name: String,
+    },
+    /// An attempt begins.
+    ExperimentStarted {
+        /// Position in the plan, from 1.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// From 1, over all resumes.
+        attempt: u32,
+    },
+    /// The server's process group exists.
+    ServerLaunched {
+        /// Name of the experiment.
+        name: String,
+        /// Leader of the group.
+        process: ProcessId,
+        /// The port it was told to listen on.
+        port: u16,
+    },
+    /// The experiment moved on.
+    PhaseChanged {
+        /// Its name.
+        name: String,
+        /// Where it is now.
+        now: Phase,
+    },
+    /// A line of the server's log worth showing while one waits.
+    Progress {
+        /// Name of the experiment.
+        name: String,
+        /// The cleaned line.
+        line: String,
+    },
+    /// The server answers, serves the model, and the socket is its own.
+    ServerReady {
+        /// Name of the experiment.
+        name: String,
+        /// From launch to ready, seconds.
+        seconds: f64,
+    },
+    /// The benchmark client's process group exists.
+    BenchmarkLaunched {
+        /// Name of the experiment.
+        name: String,
+        /// Leader of the group.
+        process: ProcessId,
+    },
+    /// A process group was ended.
+    TornDown {
+        /// Name of the experiment.
+        name: String,
+        /// What was seen afterwards.
+        proof: TeardownProof,
+    },
+    /// The outcome of an attempt; written after its result or failure file.
+    ExperimentFinished {
+        /// Position in the plan, from 1.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// From 1, over all resumes.
+        attempt: u32,
+        /// How it ended.
+        #[serde(flatten)]
+        outcome: Outcome,
+        /// Where the time went.
+        timings: Timings,
+    },
+    /// The user asked for an end (a signal, or `vllm-bench stop`).
+    StopRequested {
+        /// How it was asked: `SIGINT`, `SIGTERM`, `SIGHUP`, `stop`.
+        by: String,
+    },
+    /// The run is over.
+    RunFinished {
+        /// Experiments with a valid result.
+        passed: usize,
+        /// Experiments without one.
+        failed: usize,
+        /// Combinations left out by a rule.
+        skipped: usize,
+        /// Whether it was ended before all experiments had run.
+        interrupted: bool,
+        /// This session's seconds.
+        seconds: f64,
+    },
+}
+
+/// A vLLM process that vllm-bench did not start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignProcess {
+    /// Process id.
+    pub pid: i32,
+    /// Its command line, cut to a line.
+    pub command: String,
+}

@@ -1,0 +1,125 @@
+//! How an experiment ended. A failed experiment is data: it is serialised, counted and shown, and the sweep goes on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnose::{Cause, Ending, Evidence, StartPhase};
+
+/// How one attempt at an experiment ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// A valid result was recorded.
+    Passed,
+    /// No valid result; why.
+    Failed(Failure),
+    /// The run was ended before the experiment was.
+    Interrupted,
+}
+
+/// Why an attempt yielded no valid result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The cause, from a closed set.
+    pub cause: Cause,
+    /// One line for a human.
+    pub summary: String,
+    /// Where in its life the experiment was.
+    pub phase: Phase,
+    /// The log lines that show the cause, with their line numbers.
+    pub evidence: Vec<Evidence>,
+    /// What to do, one sentence each.
+    pub advice: Vec<String>,
+    /// How the process that failed ended; `None` where none ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// The last 50 lines of the log that shows it.
+    pub log_tail: Vec<String>,
+}
+
+/// The life of one experiment, as shown and recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "phase", content = "start-phase")]
+pub enum Phase {
+    /// Leftovers are ended, the port is checked, the script is written.
+    Launching,
+    /// The server starts; how far it has come.
+    Starting(StartPhase),
+    /// The server answers and serves the right model.
+    Ready,
+    /// The benchmark client runs (its import, warm-up and measurement).
+    Measuring,
+    /// The server is being ended and the end is proven.
+    Draining,
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Phase::Launching => f.write_str("launching"),
+            Phase::Starting(start) => write!(f, "starting ({start})"),
+            Phase::Ready => f.write_str("ready"),
+            Phase::Measuring => f.write_str("measuring"),
+            Phase::Draining => f.write_str("draining"),
+        }
+    }
+}
+
+/// What was seen after a process group was ended. Each field is an observation, not an intention.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TeardownProof {
+    /// No process of the group, its session or its descendants is left (zombies apart).
+    pub group_empty: bool,
+    /// Nothing of ours listens on the port any more; `None` where there was no port to ask about.
+    pub port_closed: Option<bool>,
+    /// Device memory is back at its level before the start; `None` where it cannot be read.
+    pub device_memory_back: Option<bool>,
+    /// SIGKILL was needed after the grace period.
+    pub killed: bool,
+    /// Processes that had left the group and were ended one by one.
+    pub strays_ended: usize,
+    /// Seconds from the first signal to the proof.
+    pub seconds: f64,
+}
+
+impl TeardownProof {
+    /// Whether the machine is as it was before.
+    pub fn complete(&self) -> bool {
+        self.group_empty && self.port_closed != Some(false) && self.device_memory_back != Some(false)
+    }
+}
+
+/// Seconds spent in one phase of a server's start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartStep {
+    /// Which phase.
+    pub phase: StartPhase,
+    /// Seconds in it.
+    pub seconds: f64,
+}
+
+/// Where the time of one experiment went, in seconds of a monotonic clock. Absent = that part was not reached.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// From launch to ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<f64>,
+    /// Startup by phase, as read off the server's log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub startup_phases: Vec<StartStep>,
+    /// The benchmark client, from launch to exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<f64>,
+    /// From the first signal to the proof that nothing is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teardown: Option<f64>,
+    /// All of it, from the experiment's start to its recorded outcome.
+    pub total: f64,
+}
+
+impl Timings {
+    /// What vllm-bench itself spent: the whole less server start, client and teardown.
+    pub fn own(&self) -> f64 {
+        let known = [self.startup, self.benchmark, self.teardown].into_iter().flatten().sum::<f64>();
+        (self.total - known).max(0.0)
+    }
+}

@@ -1,0 +1,38 @@
+//! A process that can be told from a later one with the same number.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// A process: its number and the moment it started, which together are unique within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ProcessId {
+    /// Process id.
+    pub pid: i32,
+    /// Start time in clock ticks after boot (field 22 of `/proc/PID/stat`).
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The process that runs this code.
+    pub fn current() -> Self {
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        Self::of(pid).unwrap_or(ProcessId { pid, start_time: 0 })
+    }
+
+    /// The process that has this number now; `None` where there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        super::procfs::stat(pid).map(|stat| ProcessId { pid, start_time: stat.start_time })
+    }
+
+    /// Whether this very process still runs (a zombie does not).
+    pub fn is_alive(&self) -> bool {
+        super::procfs::stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.is_dead())
+    }
+}
+
+/// The kernel's identity of this boot; empty where it cannot be read.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,53 @@
+//! Whole files or none.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Error, layout};
+
+/// Writes a file so that a reader, or a crash at any moment, sees the old one or the new one: a temporary file in the
+/// same directory, `fsync`, rename, `fsync` of the directory.
+///
+/// # Errors
+/// When any of these steps fails; the temporary file is removed.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let attempt = || {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        set_readable(file.as_file())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(dir)?.sync_all()
+    };
+    attempt().map_err(Error::write(path))
+}
+
+/// Writes indented JSON with a final newline, atomically.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::write(path)(e.into()))?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// When it cannot be read or is not a `what`.
+pub fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, Error> {
+    let bytes = std::fs::read(path).map_err(Error::read(path))?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::Parse { path: path.to_owned(), what, source })
+}
+
+/// Results are for the whole team: `tempfile` makes files that only their owner may read.
+fn set_readable(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}

@@ -1,0 +1,126 @@
+//! What can go wrong with a run's files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Holder;
+use crate::exit;
+
+/// A file of a run could not be read, written or locked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading failed.
+    #[error("could not read `{}`", path.display())]
+    Read {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Writing failed (a full or read-only disk, most often).
+    #[error("could not write `{}`", path.display())]
+    Write {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("`{}` is not a {what}", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// Line and column, and what was expected there.
+        source: serde_json::Error,
+    },
+    /// A file was written by a newer vllm-bench.
+    #[error("`{}` has format version {found}; this vllm-bench reads up to {known}", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// Another process holds the results directory.
+    #[error("another run holds `{}`: {holder}", path.display())]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+        /// Who holds it.
+        holder: Box<Holder>,
+    },
+    /// Another run of vllm-bench holds the port.
+    #[error("another run of vllm-bench holds port {port}: {holder}")]
+    PortLocked {
+        /// The port.
+        port: u16,
+        /// Who holds it.
+        holder: Box<Holder>,
+    },
+    /// There is no run where one was named.
+    #[error("`{}` is not a run directory: it has no `manifest.json`", .0.display())]
+    NotARun(PathBuf),
+    /// There is no run at all.
+    #[error("no run in `{}`", .0.display())]
+    NoRuns(PathBuf),
+}
+
+impl Error {
+    /// Wraps the failure to read a path.
+    pub fn read(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    }
+
+    /// Wraps the failure to write a path.
+    pub fn write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    }
+
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Read { .. }
+            | Error::Write { .. }
+            | Error::Parse { .. }
+            | Error::Newer { .. }
+            | Error::Locked { .. }
+            | Error::NotARun(_) => exit::RECORD,
+            Error::PortLocked { .. } => exit::ENVIRONMENT,
+            Error::NoRuns(_) => exit::NOTHING,
+        }
+    }
+
+    /// What to do next.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                vec!["free space on that disk, then go on with `vllm-bench run --resume`".into()]
+            }
+            Error::Write { source, .. }
+                if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
+            {
+                vec!["choose a writable place with `--results-dir DIR`".into()]
+            }
+            Error::Read { .. } | Error::Write { .. } => Vec::new(),
+            Error::Parse { .. } => {
+                vec!["the file was changed by hand or by another program; restore it from a backup".into()]
+            }
+            Error::Newer { .. } => vec!["use the vllm-bench that wrote it, or a newer one".into()],
+            Error::Locked { .. } => vec![
+                "follow it with `vllm-bench status`, end it with `vllm-bench stop`, or choose another `--results-dir`"
+                    .into(),
+            ],
+            Error::PortLocked { .. } => vec!["choose another port with `--port N` or `--port auto`".into()],
+            Error::NotARun(_) => vec!["name a directory that `vllm-bench run` made".into()],
+            Error::NoRuns(_) => {
+                vec!["start one with `vllm-bench run`, or name the place with `--results-dir DIR`".into()]
+            }
+        }
+    }
+}

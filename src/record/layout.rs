@@ -1,0 +1,159 @@
+//! Every name on disk, in one place.
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+/// The plan, the settings with their origins, versions, machine, devices, command line.
+pub const MANIFEST: &str = "manifest.json";
+/// Every event, append-only.
+pub const JOURNAL: &str = "journal.jsonl";
+/// What a detached run would have shown on the terminal.
+pub const RUN_LOG: &str = "run.log";
+/// Summary of a run.
+pub const SUMMARY: &str = "summary.txt";
+/// The analysis of a run.
+pub const ANALYSIS: &str = "detailed_analysis.txt";
+/// All results in one file.
+pub const RAW_RESULTS: &str = "raw_results.json";
+/// All results as a table.
+pub const SUMMARY_CSV: &str = "results_summary.csv";
+/// End of the name of every result.
+pub const RESULT_SUFFIX: &str = "_results.json";
+/// Held while a run writes into a results directory.
+pub const RESULTS_LOCK: &str = ".vllm-bench.lock";
+/// Beginning of the name of every unfinished file.
+pub const TEMPORARY_PREFIX: &str = ".tmp-";
+/// Server and client logs.
+pub const LOGS: &str = "logs";
+/// The launch scripts as they were run.
+pub const SCRIPTS: &str = "scripts";
+/// What a client wrote and nobody has checked yet.
+pub const UNCHECKED: &str = ".unchecked";
+
+/// The stamp of a run directory, `YYYYMMDD_HHMM` in the run's time zone (rule 15).
+pub fn stamp(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%Y%m%d_%H%M").to_string()
+}
+
+/// The paths of one run directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of the run directory at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The run directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `manifest.json`.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join(MANIFEST)
+    }
+
+    /// `journal.jsonl`.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join(JOURNAL)
+    }
+
+    /// `run.log`.
+    pub fn run_log(&self) -> PathBuf {
+        self.root.join(RUN_LOG)
+    }
+
+    /// `logs/`.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join(LOGS)
+    }
+
+    /// `scripts/`.
+    pub fn scripts(&self) -> PathBuf {
+        self.root.join(SCRIPTS)
+    }
+
+    /// The folder of unchecked client results.
+    pub fn unchecked_dir(&self) -> PathBuf {
+        self.root.join(UNCHECKED)
+    }
+
+    /// The valid result of an experiment (rule 5).
+    pub fn result(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}{RESULT_SUFFIX}"))
+    }
+
+    /// Why an experiment has no valid result.
+    pub fn failure(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}_failure.json"))
+    }
+
+    /// Why an earlier attempt yielded no valid result.
+    pub fn old_failure(&self, name: &str, attempt: u32) -> PathBuf {
+        self.root.join(format!("{name}_failure.{attempt}.json"))
+    }
+
+    /// Output of the newest server of an experiment.
+    pub fn server_log(&self, name: &str) -> PathBuf {
+        self.logs().join(format!("{name}_server.log"))
+    }
+
+    /// Output of the newest benchmark client of an experiment.
+    pub fn benchmark_log(&self, name: &str) -> PathBuf {
+        self.logs().join(format!("{name}_benchmark.log"))
+    }
+
+    /// Where the log of an attempt goes when the next one begins: `…_server.1.log`.
+    pub fn old_log(&self, log: &Path, attempt: u32) -> PathBuf {
+        log.with_extension(format!("{attempt}.log"))
+    }
+
+    /// The server's launch script, as it was run.
+    pub fn server_script(&self, name: &str) -> PathBuf {
+        self.scripts().join(format!("{name}_server.sh"))
+    }
+
+    /// The benchmark client's launch script, as it was run.
+    pub fn benchmark_script(&self, name: &str) -> PathBuf {
+        self.scripts().join(format!("{name}_benchmark.sh"))
+    }
+
+    /// What the client wrote and nobody has checked yet.
+    pub fn unchecked(&self, name: &str) -> PathBuf {
+        self.unchecked_dir().join(format!("{name}.json"))
+    }
+}
+
+/// The lock of a results directory.
+pub fn results_lock(results_dir: &Path) -> PathBuf {
+    results_dir.join(RESULTS_LOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+
+    #[test]
+    fn rule_15_run_directories_are_stamped_in_jerusalem_time() {
+        let at = Utc.with_ymd_and_hms(2026, 2, 25, 12, 30, 59).unwrap();
+        assert_eq!(stamp(at, chrono_tz::Asia::Jerusalem), "20260225_1430");
+        // Daylight saving time begins on the Friday before the last Sunday of March.
+        let summer = Utc.with_ymd_and_hms(2026, 7, 1, 22, 5, 0).unwrap();
+        assert_eq!(stamp(summer, chrono_tz::Asia::Jerusalem), "20260702_0105");
+    }
+
+    #[test]
+    fn rule_5_files_are_named_after_their_experiment() {
+        let layout = Layout::new("/r/20260225_1430");
+        let name = "Qwen_Qwen3-4B_tp2_quant-none_eager-true";
+        assert_eq!(layout.result(name).file_name().unwrap().to_str().unwrap(), format!("{name}_results.json"));
+        assert_eq!(layout.old_log(&layout.server_log("m.5_tp2"), 3).file_name().unwrap(), "m.5_tp2_server.3.log");
+    }
+}

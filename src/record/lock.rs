@@ -1,0 +1,124 @@
+//! Locks that the kernel frees when their holder dies, however it dies.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::process::ProcessId;
+
+/// Who holds a lock, as written into it by the holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Holder {
+    /// The orchestrator.
+    pub process: ProcessId,
+    /// The user's name or number.
+    pub user: String,
+    /// When it took the lock, in the run's time zone.
+    pub since: String,
+    /// The run directory it writes to.
+    pub run: std::path::PathBuf,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} of {}, since {}, run `{}`", self.process.pid, self.user, self.since, self.run.display())
+    }
+}
+
+/// A held lock; dropped = freed. The file stays, because removing it would let two processes hold "the" lock.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock, or says who holds it (`Ok(Err(holder))`; a holder that has not yet signed is `None`).
+    ///
+    /// # Errors
+    /// When the file cannot be made or locked for another reason.
+    pub fn take(path: &Path) -> Result<Result<Lock, Option<Holder>>, Error> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .open(path)
+            .map_err(Error::write(path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Ok(Lock { file })),
+            Err(TryLockError::WouldBlock) => Ok(Err(read_holder(file))),
+            Err(TryLockError::Error(source)) => Err(Error::Write { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Writes the holder into the lock.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn sign(&mut self, path: &Path, holder: &Holder) -> Result<(), Error> {
+        let mut write = || {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            self.file.write_all(serde_json::to_string(holder)?.as_bytes())?;
+            self.file.sync_data()
+        };
+        write().map_err(Error::write(path))
+    }
+
+    /// Who holds the lock at this path now; `None` where nobody does.
+    pub fn holder(path: &Path) -> Option<Holder> {
+        let file = OpenOptions::new().read(true).open(path).ok()?;
+        match file.try_lock_shared() {
+            Ok(()) => None,
+            Err(_) => read_holder(file),
+        }
+    }
+}
+
+fn read_holder(mut file: File) -> Option<Holder> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_taker_is_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let mut lock = Lock::take(&path).unwrap().unwrap();
+        let holder = Holder {
+            process: ProcessId::current(),
+            user: "ana".into(),
+            since: "2026-02-25 14:30".into(),
+            run: "/r".into(),
+        };
+        lock.sign(&path, &holder).unwrap();
+        assert_eq!(Lock::take(&path).unwrap().unwrap_err(), Some(holder.clone()));
+        assert_eq!(Lock::holder(&path), Some(holder));
+        drop(lock);
+        assert_eq!(Lock::holder(&path), None);
+        assert!(Lock::take(&path).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_lock_is_never_taken_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("precious");
+        std::fs::write(&target, "x").unwrap();
+        let path = dir.path().join("lock");
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(Lock::take(&path).is_err());
+    }
+}

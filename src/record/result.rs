@@ -1,0 +1,210 @@
+//! Results and failures of experiments.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Error, atomic};
+use crate::execute::{Failure, TeardownProof, Timings};
+use crate::plan::{Axes, Engine, Flags, Identity};
+
+/// Why the client's result does not count (rule 11 and beyond it).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The client wrote none.
+    #[error("the benchmark client wrote no result")]
+    Missing,
+    /// It is not JSON, or not an object.
+    #[error("the benchmark client's result is not a JSON object: {0}")]
+    Unparsable(String),
+    /// A key of vLLM's result is not there, or not a number.
+    #[error("the benchmark client's result has no number under `{0}`")]
+    NoKey(&'static str),
+    /// No request succeeded.
+    #[error("no request was completed ({failed} failed)")]
+    NoneCompleted {
+        /// Failed requests.
+        failed: u64,
+    },
+    /// Some requests failed.
+    #[error("{failed} of {} requests failed", failed + completed)]
+    SomeFailed {
+        /// Failed requests.
+        failed: u64,
+        /// Completed requests.
+        completed: u64,
+    },
+    /// Fewer or more requests than asked for.
+    #[error("{completed} requests were completed, {asked} were asked for")]
+    Count {
+        /// Completed requests.
+        completed: u64,
+        /// Prompts asked for.
+        asked: u64,
+    },
+}
+
+/// Whether the client's result counts: `completed` > 0, `failed` == 0, and as many completed as prompts asked for.
+///
+/// # Errors
+/// The first reason why it does not.
+pub fn validate(result: &Map<String, Value>, num_prompts: Option<u64>) -> Result<(), Invalid> {
+    let count = |key: &'static str| result.get(key).and_then(Value::as_u64).ok_or(Invalid::NoKey(key));
+    let completed = count("completed")?;
+    let failed = match result.get("failed") {
+        None => 0,
+        Some(_) => count("failed")?,
+    };
+    if completed == 0 {
+        return Err(Invalid::NoneCompleted { failed });
+    }
+    if failed > 0 {
+        return Err(Invalid::SomeFailed { failed, completed });
+    }
+    if let Some(asked) = num_prompts
+        && asked != completed
+    {
+        return Err(Invalid::Count { completed, asked });
+    }
+    for key in ["request_throughput", "output_throughput", "mean_ttft_ms", "mean_tpot_ms"] {
+        if !result.get(key).and_then(Value::as_f64).is_some_and(f64::is_finite) {
+            return Err(Invalid::NoKey(key));
+        }
+    }
+    Ok(())
+}
+
+/// Ours in a result file, under the key `vllm_bench`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResultMeta {
+    /// Format version.
+    pub schema: u32,
+    /// True where the simulated vLLM yielded the figures.
+    pub simulated: bool,
+    /// Name of the experiment.
+    pub name: String,
+    /// Its identity: a resume takes a result for no other.
+    pub identity: Identity,
+    /// Which attempt yielded it, from 1.
+    pub attempt: u32,
+    /// The grid values.
+    pub axes: Axes,
+    /// What played vLLM.
+    pub engine: Engine,
+    /// vLLM's version as its log says.
+    pub vllm_version: Option<String>,
+    /// Flags of `vllm serve`.
+    pub serve: Flags,
+    /// Environment set by the plan, without secrets.
+    pub env: std::collections::BTreeMap<String, String>,
+    /// Flags of `vllm bench serve`.
+    pub bench: Flags,
+    /// The server's command line as run.
+    pub serve_command: Vec<String>,
+    /// The client's command line as run.
+    pub bench_command: Vec<String>,
+    /// When the attempt began, in the run's time zone (RFC 3339).
+    pub started: String,
+    /// Where the time went, in seconds.
+    pub timings: Timings,
+    /// What was seen after the server was ended.
+    pub teardown: TeardownProof,
+}
+
+/// A result file: vLLM's keys on top, ours under `vllm_bench`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResultRecord {
+    /// vLLM's keys, in vLLM's order.
+    #[serde(flatten)]
+    pub vllm: Map<String, Value>,
+    /// Ours; absent in files of other programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vllm_bench: Option<ResultMeta>,
+}
+
+impl ResultRecord {
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        atomic::write_json(path, self)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a result.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        atomic::read_json(path, "benchmark result")
+    }
+
+    /// Whether this is a valid result of exactly this experiment.
+    pub fn counts_for(&self, identity: &Identity, num_prompts: Option<u64>) -> bool {
+        self.vllm_bench.as_ref().is_some_and(|meta| meta.identity == *identity)
+            && validate(&self.vllm, num_prompts).is_ok()
+    }
+}
+
+/// `{name}_failure.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureRecord {
+    /// Format version.
+    pub schema: u32,
+    /// True where the simulated vLLM failed, not a real one.
+    pub simulated: bool,
+    /// Name of the experiment.
+    pub name: String,
+    /// Its identity.
+    pub identity: Identity,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// The grid values.
+    pub axes: Axes,
+    /// Cause, evidence, advice, phase, exit status, last log lines.
+    #[serde(flatten)]
+    pub failure: Failure,
+    /// When the attempt began, in the run's time zone (RFC 3339).
+    pub started: String,
+    /// Where the time went, in seconds.
+    pub timings: Timings,
+    /// What was seen after the server was ended; absent where none was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teardown: Option<TeardownProof>,
+    /// The server's log, relative to the run directory.
+    pub server_log: PathBuf,
+    /// The client's log, relative to the run directory; absent where the client was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark_log: Option<PathBuf>,
+    /// The client's result that does not count, where it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalid_result: Option<Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(mut change: impl FnMut(&mut Map<String, Value>), expected: Result<(), Invalid>) {
+        let mut result = json!({
+            "completed": 4, "failed": 0, "request_throughput": 1.0, "output_throughput": 2.0,
+            "mean_ttft_ms": 3.0, "mean_tpot_ms": 4.0
+        });
+        change(result.as_object_mut().unwrap());
+        assert_eq!(validate(result.as_object().unwrap(), Some(4)), expected);
+    }
+
+    #[test]
+    fn rule_11_only_a_complete_result_counts() {
+        check(|_| (), Ok(()));
+        check(|r| r["completed"] = json!(0), Err(Invalid::NoneCompleted { failed: 0 }));
+        check(|r| r["failed"] = json!(1), Err(Invalid::SomeFailed { failed: 1, completed: 4 }));
+        check(|r| r["completed"] = json!(3), Err(Invalid::Count { completed: 3, asked: 4 }));
+        check(|r| r["completed"] = json!("4"), Err(Invalid::NoKey("completed")));
+        check(|r| r["failed"] = json!(null), Err(Invalid::NoKey("failed")));
+        check(|r| r["mean_ttft_ms"] = json!(null), Err(Invalid::NoKey("mean_ttft_ms")));
+        check(|r| drop(r.remove("failed")), Ok(()));
+    }
+}

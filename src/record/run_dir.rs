@@ -1,0 +1,186 @@
+//! One run directory: made once, found again, read as a whole.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::Deserialize;
+
+use super::layout::{self, Layout};
+use super::{Error, Holder, JournalText, Lock, Manifest, ResultRecord, RunState, SCHEMA, atomic, read_journal};
+use crate::plan::Experiment;
+
+/// A run directory that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    layout: Layout,
+}
+
+impl RunDir {
+    /// Makes the directory of a new run in `results_dir`, stamped with the minute; a second run in the same minute
+    /// gets its own (`20260225_1430_2`).
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(results_dir: &Path, now: DateTime<Utc>, zone: Tz) -> Result<Self, Error> {
+        std::fs::create_dir_all(results_dir).map_err(Error::write(results_dir))?;
+        let stamp = layout::stamp(now, zone);
+        let mut n = 1u32;
+        let root = loop {
+            let name = if n == 1 { stamp.clone() } else { format!("{stamp}_{n}") };
+            let root = results_dir.join(name);
+            match std::fs::create_dir(&root) {
+                Ok(()) => break root,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+                Err(source) => return Err(Error::Write { path: root, source }),
+            }
+        };
+        let run = Self { layout: Layout::new(root) };
+        run.make_folders()?;
+        Ok(run)
+    }
+
+    /// Opens an existing run directory.
+    ///
+    /// # Errors
+    /// When there is no manifest.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let layout = Layout::new(path);
+        if layout.manifest().is_file() { Ok(Self { layout }) } else { Err(Error::NotARun(path.to_owned())) }
+    }
+
+    /// Makes what a crash or a clean-up may have left missing, and removes unfinished files, before a run goes on.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn prepare_resume(&self) -> Result<(), Error> {
+        self.make_folders()?;
+        let root = self.path();
+        for entry in std::fs::read_dir(root).map_err(Error::read(root))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(layout::TEMPORARY_PREFIX) {
+                std::fs::remove_file(entry.path()).map_err(Error::write(&entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_folders(&self) -> Result<(), Error> {
+        for dir in [self.layout.logs(), self.layout.scripts(), self.layout.unchecked_dir()] {
+            std::fs::create_dir_all(&dir).map_err(Error::write(&dir))?;
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The names of its files.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Its manifest.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is newer than this program.
+    pub fn manifest(&self) -> Result<Manifest, Error> {
+        let path = self.layout.manifest();
+        let header: Header = atomic::read_json(&path, "manifest")?;
+        if header.schema > SCHEMA {
+            return Err(Error::Newer { path, found: header.schema, known: SCHEMA });
+        }
+        atomic::read_json(&path, "manifest")
+    }
+
+    /// Its journal.
+    ///
+    /// # Errors
+    /// When it exists and cannot be read.
+    pub fn journal(&self) -> Result<JournalText, Error> {
+        read_journal(&self.layout.journal())
+    }
+
+    /// What its journal adds up to.
+    ///
+    /// # Errors
+    /// As [`RunDir::journal`].
+    pub fn state(&self) -> Result<RunState, Error> {
+        Ok(RunState::replay(&self.journal()?.entries))
+    }
+
+    /// The valid result of exactly this experiment, if there is one. A missing, torn, foreign or invalid file is none.
+    pub fn valid_result(&self, experiment: &Experiment) -> Option<ResultRecord> {
+        let record = ResultRecord::read(&self.layout.result(&experiment.name)).ok()?;
+        record.counts_for(&experiment.identity, experiment.workload.num_prompts()).then_some(record)
+    }
+
+    /// Who writes to it now; `None` where it is not live.
+    pub fn live(&self) -> Option<Holder> {
+        let results_dir = self.path().parent()?;
+        let holder = Lock::holder(&layout::results_lock(results_dir))?;
+        (holder.run.file_name() == self.path().file_name()).then_some(holder)
+    }
+}
+
+/// The part of a manifest that tells when it was made and whether it can be read.
+#[derive(Deserialize)]
+struct Header {
+    schema: u32,
+    #[serde(default)]
+    created: String,
+}
+
+/// Every run in a results directory, oldest first. Directories without a readable manifest are not runs.
+///
+/// # Errors
+/// When the results directory exists and cannot be read; a missing one has no runs.
+pub fn list_runs(results_dir: &Path) -> Result<Vec<RunDir>, Error> {
+    let entries = match std::fs::read_dir(results_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Read { path: results_dir.to_owned(), source }),
+    };
+    let mut runs: Vec<(Option<DateTime<Utc>>, PathBuf, RunDir)> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| {
+            let run = RunDir::open(&entry.path()).ok()?;
+            let header: Header = atomic::read_json(&run.layout.manifest(), "manifest").ok()?;
+            let created = DateTime::parse_from_rfc3339(&header.created).ok().map(|at| at.with_timezone(&Utc));
+            Some((created, entry.path(), run))
+        })
+        .collect();
+    runs.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    Ok(runs.into_iter().map(|(_, _, run)| run).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+
+    #[test]
+    fn rule_15_two_runs_in_one_minute_have_their_own_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Utc.with_ymd_and_hms(2026, 2, 25, 12, 30, 0).unwrap();
+        let names: Vec<_> =
+            (0..3).map(|_| RunDir::create(dir.path(), now, chrono_tz::Asia::Jerusalem).unwrap().name()).collect();
+        assert_eq!(names, ["20260225_1430", "20260225_1430_2", "20260225_1430_3"]);
+    }
+
+    #[test]
+    fn a_directory_without_a_manifest_is_not_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("20260225_1430")).unwrap();
+        assert_eq!(list_runs(dir.path()).unwrap(), []);
+        assert_eq!(list_runs(&dir.path().join("absent")).unwrap(), []);
+    }
+}

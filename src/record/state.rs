@@ -1,0 +1,157 @@
+//! What a journal adds up to: attempts, outcomes, and where a live run is.
+
+use chrono::{DateTime, Utc};
+use indexmap::IndexMap;
+
+use super::Entry;
+use crate::execute::{Event, Outcome, Phase, Timings};
+use crate::process::ProcessId;
+
+/// One attempt at an experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// How it ended; `None` while it runs, or where the run died in it.
+    pub outcome: Option<Outcome>,
+    /// Where its time went; absent while it runs.
+    pub timings: Option<Timings>,
+}
+
+/// The experiment that is under way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    /// Position in the plan, from 1.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// From 1.
+    pub attempt: u32,
+    /// Where it is.
+    pub phase: Phase,
+    /// When the attempt began.
+    pub began: Option<DateTime<Utc>>,
+    /// When the phase began.
+    pub phase_began: Option<DateTime<Utc>>,
+    /// The server's leader and port, once launched.
+    pub server: Option<(ProcessId, u16)>,
+    /// The client's leader, once launched.
+    pub client: Option<ProcessId>,
+    /// The newest line worth showing.
+    pub line: Option<String>,
+}
+
+/// What the journal of a run adds up to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunState {
+    /// Attempts of every experiment that was begun, in order of first attempt.
+    pub attempts: IndexMap<String, Vec<Attempt>>,
+    /// Names whose earlier result was taken by the newest session.
+    pub reused: Vec<String>,
+    /// The experiment under way.
+    pub live: Option<Live>,
+    /// How often the run was begun (1 = never resumed).
+    pub sessions: usize,
+    /// When the first session began.
+    pub began: Option<DateTime<Utc>>,
+    /// When the newest session began.
+    pub session_began: Option<DateTime<Utc>>,
+    /// The newest session's orchestrator.
+    pub process: Option<ProcessId>,
+    /// Whether the newest session was asked to stop.
+    pub stop_requested: Option<String>,
+    /// Whether the newest session said that it is over; `Some(true)` = interrupted.
+    pub finished: Option<bool>,
+    /// When the last event happened.
+    pub last_event: Option<DateTime<Utc>>,
+}
+
+impl RunState {
+    /// Replays a journal.
+    pub fn replay(entries: &[Entry]) -> Self {
+        let mut state = Self::default();
+        for entry in entries {
+            state.apply(entry);
+        }
+        state
+    }
+
+    /// Takes one more entry into account.
+    pub fn apply(&mut self, entry: &Entry) {
+        let at = entry.time();
+        self.last_event = at.or(self.last_event);
+        match &entry.event {
+            Event::RunStarted { process, .. } => {
+                self.sessions += 1;
+                self.began = self.began.or(at);
+                self.session_began = at;
+                self.process = Some(*process);
+                self.reused.clear();
+                self.live = None;
+                self.stop_requested = None;
+                self.finished = None;
+            }
+            Event::ExperimentReused { name } => self.reused.push(name.clone()),
+            Event::ExperimentStarted { index, name, attempt } => {
+                self.attempts.entry(name.clone()).or_default().push(Attempt {
+                    number: *attempt,
+                    outcome: None,
+                    timings: None,
+                });
+                self.live = Some(Live {
+                    index: *index,
+                    name: name.clone(),
+                    attempt: *attempt,
+                    phase: Phase::Launching,
+                    began: at,
+                    phase_began: at,
+                    server: None,
+                    client: None,
+                    line: None,
+                });
+            }
+            Event::ServerLaunched { process, port, .. } => self.update(|live| live.server = Some((*process, *port))),
+            Event::BenchmarkLaunched { process, .. } => self.update(|live| live.client = Some(*process)),
+            Event::PhaseChanged { now, .. } => self.update(|live| {
+                live.phase = *now;
+                live.phase_began = at;
+            }),
+            Event::Progress { line, .. } => self.update(|live| live.line = Some(line.clone())),
+            Event::ExperimentFinished { name, attempt, outcome, timings, .. } => {
+                self.live = None;
+                let attempts = self.attempts.entry(name.clone()).or_default();
+                if let Some(open) = attempts.iter_mut().rev().find(|open| open.number == *attempt) {
+                    open.outcome = Some(outcome.clone());
+                    open.timings = Some(timings.clone());
+                }
+            }
+            Event::StopRequested { by } => self.stop_requested = Some(by.clone()),
+            Event::RunFinished { interrupted, .. } => {
+                self.finished = Some(*interrupted);
+                self.live = None;
+            }
+            Event::Notice { .. } | Event::ForeignEnded { .. } | Event::ServerReady { .. } | Event::TornDown { .. } => {}
+        }
+    }
+
+    fn update(&mut self, change: impl FnOnce(&mut Live)) {
+        if let Some(live) = &mut self.live {
+            change(live);
+        }
+    }
+
+    /// The newest attempt at an experiment.
+    pub fn newest(&self, name: &str) -> Option<&Attempt> {
+        self.attempts.get(name)?.last()
+    }
+
+    /// The number that the next attempt at an experiment gets.
+    pub fn next_attempt(&self, name: &str) -> u32 {
+        self.newest(name).map_or(1, |attempt| attempt.number + 1)
+    }
+
+    /// Whether every experiment was attempted to its end and nobody interrupted the newest session.
+    pub fn is_finished(&self) -> bool {
+        self.finished == Some(false)
+    }
+}
