@@ -15,6 +15,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod diagnose;
+pub mod error;
 pub mod execute;
 pub mod exit;
 pub mod plan;

@@ -1,1 +1,97 @@
-//! (being written)
+//! The command line as clap sees it: types and help texts. No logic, no defaults, no I/O: values stay as written, and
+//! `config` resolves them together with environment variables and presets, so that each knows its origin.
+
+mod ops;
+mod run;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use ops::{
+    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, StatusArgs, StopArgs,
+};
+pub use run::RunArgs;
+
+/// Find the fastest way to serve a model with vLLM, on the hardware at hand.
+///
+/// Expands a grid of server configurations, takes each through a real `vllm serve` and `vllm bench serve`, records
+/// everything, survives failures, resumes, and says which configuration to use.
+#[derive(Debug, Parser)]
+#[command(name = "vllm-bench", version, about, after_long_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// When to use colour (NO_COLOR is honoured too).
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+
+    /// Say less: results and errors only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Say more (-vv: everything vllm-bench knows of itself).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal that can show it.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the full sweep
+    Run(RunArgs),
+    /// Run a quick validation: one model, few tokens
+    Sanity(RunArgs),
+    /// Show whether a run is live, how far it is, and what failed
+    Status(StatusArgs),
+    /// End the live run in order, and whatever server of ours is left
+    Stop(StopArgs),
+    /// Follow the newest log
+    Logs(LogsArgs),
+    /// Check whether this machine can run a sweep
+    Check(CheckArgs),
+    /// Analyse a run and write its reports
+    Analyze(AnalyzeArgs),
+    /// Copy a results directory, verified
+    Backup(BackupArgs),
+    /// Remove runs, after asking
+    Clean(CleanArgs),
+    /// Name the cause of a failure from any log of a vLLM server
+    Diagnose(DiagnoseArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
+    /// The simulated vLLM (used by `--engine sim`)
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    SimVllm {
+        /// What `vllm` would get.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+    /// A process guard (used by `run`)
+    #[command(name = "__guard", hide = true)]
+    Guard,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0      every planned experiment has a valid result, or was skipped by a rule
+  1      the run ended and at least one experiment failed
+  2      a bad flag, file or plan: nothing was started
+  3      nothing to do, or nothing found
+  4      the environment: vLLM missing, port taken, no device
+  5      a run directory could not be read or written, or is locked
+  70     a bug in vllm-bench
+  128+n  ended by signal n, after an orderly stop";

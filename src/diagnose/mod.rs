@@ -23,6 +23,7 @@ impl std::fmt::Display for StartPhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     Exited(i32),
+    Signaled(i32),
 }
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {

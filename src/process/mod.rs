@@ -1,6 +1,31 @@
 //! Children: spawned in groups of their own, watched by one wait loop, owned until proven empty.
+//!
+//! Between vllm-bench (the orchestrator) and each command it starts stands a small guard: this same binary, in a
+//! session of its own, parent of the command's process group and reaper of whatever leaves it.
+//!
+//! | dies | who ends the group |
+//! | --- | --- |
+//! | the command's leader | the guard: what is left of the group, and what had left it |
+//! | the orchestrator | the guard: its control pipe closes |
+//! | the guard | the orchestrator: it inherits the orphans (it is a subreaper too) |
+//! | both at once | the next vllm-bench command, by the identity in the [`registry`] |
+//!
+//! Only this module spawns processes that outlive a function call.
 
+mod ending;
+mod error;
+mod group;
+mod guard;
 mod identity;
 pub mod procfs;
+mod redact;
+pub mod registry;
+mod supervise;
 
+pub use ending::{Emptied, Members, end_members, reap_adopted};
+pub use error::Error;
+pub use group::{Group, GroupSpec, Owner, Role, become_subreaper};
+pub use guard::guard_main;
 pub use identity::{ProcessId, boot_id};
+pub use redact::{REDACTED, Redactor};
+pub use supervise::{Stop, StopLevel, StopSender, Verdict, stop_channel, supervise};

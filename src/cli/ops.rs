@@ -1,0 +1,149 @@
+//! Flags of the commands around a run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The run to show (default: the live one, else the newest)
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// Show it again every second until the run ends
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// Let the experiment under way finish
+    #[arg(long, conflicts_with = "now")]
+    pub after_current: bool,
+    /// Kill at once, without a grace period
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Name, or part of a name, or number of an experiment (default: the newest log)
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiment: Option<String>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// The run whose logs to show
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// Only the server's log
+    #[arg(long, conflicts_with = "benchmark")]
+    pub server: bool,
+    /// Only the benchmark client's log
+    #[arg(long)]
+    pub benchmark: bool,
+    /// How many lines to begin with
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub lines: usize,
+    /// Print and end
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where run directories would be made
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<String>,
+    /// The port a server would use
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Tensor parallel sizes to check against the devices
+    #[arg(long, num_args = 1.., value_name = "N")]
+    pub tp: Vec<String>,
+    /// The `vllm` program
+    #[arg(long, value_name = "PATH")]
+    pub vllm_bin: Option<String>,
+    /// oneAPI's environment script, or `none`
+    #[arg(long, value_name = "PATH")]
+    pub setvars: Option<String>,
+    /// Time zone of run directories
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
+}
+
+/// Flags of `analyze`.
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// The run to analyse (default: the newest)
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+}
+
+/// Flags of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The results directory to copy
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// Write one .tar.gz
+    #[arg(long)]
+    pub archive: bool,
+    /// Time zone of the stamp
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
+}
+
+/// Flags of `clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Runs to remove (default: all)
+    #[arg(value_name = "RUN", conflicts_with = "keep_last")]
+    pub runs: Vec<PathBuf>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// Keep the newest N runs
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<usize>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Flags of `diagnose`.
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// A log of `vllm serve`, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,143 @@
+//! Flags of `run` and `sanity`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Flags of `run` and `sanity`. List-valued flags take several values after one flag, commas, or repetition.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// Models: Hugging Face ids or local paths
+    #[arg(long, num_args = 1.., value_name = "MODEL", help_heading = "Grid")]
+    pub models: Vec<String>,
+
+    /// Tensor parallel sizes
+    #[arg(long, num_args = 1.., value_name = "N", help_heading = "Grid", visible_alias = "tensor-parallel-size")]
+    pub tp: Vec<String>,
+
+    /// Quantization methods; `none` leaves vLLM's flag out
+    #[arg(long, num_args = 1.., value_name = "METHOD", help_heading = "Grid")]
+    pub quantization: Vec<String>,
+
+    /// Whether to run without compiled graphs: true, false or both
+    #[arg(long, num_args = 1.., value_name = "BOOL", help_heading = "Grid")]
+    pub enforce_eager: Vec<String>,
+
+    /// Prompt length in tokens
+    #[arg(long, value_name = "TOKENS", help_heading = "Load")]
+    pub input_len: Option<String>,
+
+    /// Output length in tokens
+    #[arg(long, value_name = "TOKENS", help_heading = "Load")]
+    pub output_len: Option<String>,
+
+    /// Requests in flight (`--max-concurrency` of `vllm bench serve`)
+    #[arg(long, value_name = "N", help_heading = "Load", visible_alias = "max-concurrency")]
+    pub concurrency: Option<String>,
+
+    /// Requests per experiment
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub num_prompts: Option<String>,
+
+    /// Context length of the server, in tokens
+    #[arg(long, value_name = "TOKENS", help_heading = "Server")]
+    pub max_model_len: Option<String>,
+
+    /// Port of the server, or `auto` for a free one
+    #[arg(long, value_name = "PORT", help_heading = "Server")]
+    pub port: Option<String>,
+
+    /// Add or override a flag of `vllm serve`: `--serve-arg=max-num-seqs=256`; `--serve-arg=no:FLAG` drops one
+    #[arg(long, value_name = "FLAG[=VALUE]", allow_hyphen_values = true, help_heading = "Server")]
+    pub serve_arg: Vec<String>,
+
+    /// Add or override a flag of `vllm bench serve`; `--bench-arg=no:FLAG` drops one
+    #[arg(long, value_name = "FLAG[=VALUE]", allow_hyphen_values = true, help_heading = "Load")]
+    pub bench_arg: Vec<String>,
+
+    /// Set an environment variable of the server and the client
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Server")]
+    pub env: Vec<String>,
+
+    /// oneAPI's environment script, or `none`
+    #[arg(long, value_name = "PATH", help_heading = "Server")]
+    pub setvars: Option<String>,
+
+    /// The `vllm` program (default: the one on PATH)
+    #[arg(long, value_name = "PATH", help_heading = "Server")]
+    pub vllm_bin: Option<String>,
+
+    /// Limit from launch to ready: 300, 300s, 5m
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub timeout_startup: Option<String>,
+
+    /// Limit of the benchmark client
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub timeout_benchmark: Option<String>,
+
+    /// From SIGTERM to SIGKILL (a hard kill can wedge a device)
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub grace: Option<String>,
+
+    /// Where run directories are made
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub results_dir: Option<String>,
+
+    /// Time zone of run directories and times shown
+    #[arg(long, value_name = "ZONE", help_heading = "Run")]
+    pub timezone: Option<String>,
+
+    /// Go on with the newest unfinished run of the same plan, or with the one named
+    #[arg(long, num_args = 0..=1, value_name = "RUN", help_heading = "Run", conflicts_with = "fresh")]
+    #[expect(clippy::option_option, reason = "clap's way to tell `--resume` from `--resume RUN`")]
+    pub resume: Option<Option<PathBuf>>,
+
+    /// Print the plan and the scripts; start nothing. With a name or number: only that experiment's scripts
+    #[arg(long, num_args = 0..=1, value_name = "EXPERIMENT", help_heading = "Run")]
+    #[expect(clippy::option_option, reason = "clap's way to tell `--dry-run` from `--dry-run NAME`")]
+    pub dry_run: Option<Option<String>>,
+
+    /// Go on without the terminal; resumes an unfinished run of the same plan
+    #[arg(long, help_heading = "Run", conflicts_with = "dry_run")]
+    pub detach: bool,
+
+    /// Begin a new run even where an unfinished one has the same plan (with --detach)
+    #[arg(long, help_heading = "Run")]
+    pub fresh: bool,
+
+    /// Do not end other vLLM processes of this user before a start
+    #[arg(long, help_heading = "Run")]
+    pub keep_foreign: bool,
+
+    /// Show the server's and the client's output live
+    #[arg(long, help_heading = "Run")]
+    pub show_logs: bool,
+
+    /// What plays vLLM: `vllm`, or `sim` for the simulated one
+    #[arg(long, value_name = "ENGINE", help_heading = "Simulated vLLM")]
+    pub engine: Option<String>,
+
+    /// Virtual seconds per real second (100 = a hundred times faster)
+    #[arg(long, value_name = "FACTOR", help_heading = "Simulated vLLM")]
+    pub sim_speed: Option<String>,
+
+    /// Seed of the simulation
+    #[arg(long, value_name = "N", help_heading = "Simulated vLLM")]
+    pub sim_seed: Option<String>,
+
+    /// Number of simulated devices
+    #[arg(long, value_name = "N", help_heading = "Simulated vLLM")]
+    pub sim_devices: Option<String>,
+
+    /// Memory of each simulated device, in GiB
+    #[arg(long, value_name = "GIB", help_heading = "Simulated vLLM")]
+    pub sim_device_memory: Option<String>,
+
+    /// A fault to simulate: `NAME[:PARAM][@key=value][#ATTEMPTS]`
+    #[arg(long, value_name = "FAULT", help_heading = "Simulated vLLM")]
+    pub sim_fault: Vec<String>,
+
+    /// Write the ready end of a detached run to this file descriptor's path (internal)
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub detached_child: Option<PathBuf>,
+}

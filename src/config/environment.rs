@@ -1,0 +1,80 @@
+//! A copy of the process environment: the one place where it is read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::is_secret_name;
+
+/// The environment of this process, as it was at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    vars: BTreeMap<String, String>,
+    working_directory: PathBuf,
+}
+
+impl Environment {
+    /// Reads it. Names or values that are not UTF-8 are left out: none of ours is.
+    pub fn read() -> Self {
+        let vars =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        Self { vars, working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
+    }
+
+    /// An environment made by hand, for tests.
+    pub fn of(vars: &[(&str, &str)], working_directory: &Path) -> Self {
+        Self {
+            vars: vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            working_directory: working_directory.to_owned(),
+        }
+    }
+
+    /// One variable; an empty one counts as unset.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// All variables.
+    pub fn vars(&self) -> &BTreeMap<String, String> {
+        &self.vars
+    }
+
+    /// The values of all variables whose names are names of secrets.
+    pub fn secrets(&self) -> Vec<String> {
+        self.vars
+            .iter()
+            .filter(|(name, value)| is_secret_name(name) && !value.is_empty())
+            .map(|(_, v)| v.clone())
+            .collect()
+    }
+
+    /// The directory in which the program was called.
+    pub fn working_directory(&self) -> &Path {
+        &self.working_directory
+    }
+
+    /// Makes a path absolute, as seen from where the program was called. Nothing later depends on a current directory.
+    pub fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
+        let mut absolute = PathBuf::new();
+        for part in self.working_directory.join(path).components() {
+            match part {
+                std::path::Component::CurDir => {}
+                part => absolute.push(part),
+            }
+        }
+        absolute
+    }
+
+    /// The first executable file of this name on PATH.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        self.get("PATH")?
+            .split(':')
+            .filter(|dir| !dir.is_empty())
+            .map(|dir| self.absolute(dir).join(name))
+            .find(|path| is_executable(path))
+    }
+}
+
+/// Whether this is a file that may be executed.
+pub fn is_executable(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}

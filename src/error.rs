@@ -1,0 +1,91 @@
+//! One error over the stages' errors: what is shown, with which hints, and which exit code it means.
+
+use std::path::PathBuf;
+
+use crate::{config, execute, exit, process, record};
+
+/// The tool failed. (A failed experiment is no error but an [`crate::execute::Outcome`].)
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A flag, variable or file is wrong; nothing was started.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A run's files could not be read, written or locked.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    /// The environment does not let a run start, or go on.
+    #[error(transparent)]
+    Execute(#[from] execute::Error),
+    /// A process could not be started or found.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// A file that the user named could not be read.
+    #[error("could not read `{}`", path.display())]
+    Input {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Standard input or output failed.
+    #[error("could not use the terminal")]
+    Terminal(#[from] std::io::Error),
+    /// No experiment, run or log of this name.
+    #[error("{what} `{name}` was not found in `{}`", place.display())]
+    NotFound {
+        /// Run, experiment, log …
+        what: &'static str,
+        /// As the user wrote it.
+        name: String,
+        /// Where it was looked for.
+        place: PathBuf,
+        /// The nearest names there are.
+        nearest: Vec<String>,
+    },
+    /// Two flags contradict each other, or one needs another.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
+    /// There is nothing to do.
+    #[error("{message}")]
+    Nothing {
+        /// What was looked for.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// The documented exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config(_) | Error::Usage { .. } => exit::USAGE,
+            Error::Record(error) => error.exit_code(),
+            Error::Execute(error) => error.exit_code(),
+            Error::Process(_) => exit::ENVIRONMENT,
+            Error::Input { .. } => exit::USAGE,
+            Error::Terminal(_) => exit::RECORD,
+            Error::NotFound { .. } | Error::Nothing { .. } => exit::NOTHING,
+        }
+    }
+
+    /// The next steps, one sentence each.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Error::Config(error) => error.hints(),
+            Error::Record(error) => error.hints(),
+            Error::Execute(error) => error.hints(),
+            Error::Process(_) => vec!["`vllm-bench check` shows whether this machine can run a sweep".into()],
+            Error::Input { .. } => vec!["name a file that exists, or `-` for standard input".into()],
+            Error::Terminal(_) => Vec::new(),
+            Error::NotFound { nearest, .. } if nearest.is_empty() => Vec::new(),
+            Error::NotFound { nearest, .. } => vec![format!("there is: {}", nearest.join(", "))],
+            Error::Usage { hint, .. } | Error::Nothing { hint, .. } => vec![hint.clone()],
+        }
+    }
+}

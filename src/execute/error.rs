@@ -1,0 +1,65 @@
+//! What keeps a run from starting or going on. (A failed experiment is an outcome, not an error.)
+
+use std::path::PathBuf;
+
+use crate::exit;
+
+/// The environment does not let a run start, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No `vllm` program.
+    #[error("`vllm` was not found on PATH, nor by a login shell")]
+    NoVllm,
+    /// The `vllm` the user named is no program.
+    #[error("`{}` is not a program that can be run", .0.display())]
+    NotExecutable(PathBuf),
+    /// The port is held by somebody else.
+    #[error("port {port} is taken by {holder}")]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// Who holds it.
+        holder: String,
+    },
+    /// No free port.
+    #[error("no free port was found from {from} on")]
+    NoFreePort {
+        /// Where the search began.
+        from: u16,
+    },
+    /// A launch script could not be written.
+    #[error("could not write the launch script `{}`", path.display())]
+    Script {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::NoVllm
+            | Error::NotExecutable(_)
+            | Error::PortTaken { .. }
+            | Error::NoFreePort { .. }
+            | Error::Script { .. } => exit::ENVIRONMENT,
+        }
+    }
+
+    /// The next steps.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Error::NoVllm => vec![
+                "run inside the vLLM container, or name the program with `--vllm-bin PATH`".into(),
+                "`--engine sim` tries everything on the built-in simulated vLLM".into(),
+            ],
+            Error::NotExecutable(_) => vec!["name the `vllm` program itself with `--vllm-bin PATH`".into()],
+            Error::PortTaken { .. } => vec!["end that process, or use `--port N` or `--port auto`".into()],
+            Error::NoFreePort { .. } => vec!["name one with `--port N`".into()],
+            Error::Script { .. } => vec!["make room in `/tmp`, and see that it is writable".into()],
+        }
+    }
+}

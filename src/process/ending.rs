@@ -1,0 +1,156 @@
+//! Ends the processes of a group, and proves that none is left.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::procfs::{self, Stat};
+use super::{ProcessId, Stop, StopLevel};
+
+/// How often `/proc` is read while processes are ending.
+const POLL: Duration = Duration::from_millis(10);
+/// How long a process may take to vanish after SIGKILL before it is reported as left (it is stuck in the kernel).
+const AFTER_KILL: Duration = Duration::from_secs(10);
+
+/// What was seen when a group had been ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Emptied {
+    /// Nothing is left (zombies apart).
+    pub empty: bool,
+    /// SIGKILL was needed.
+    pub killed: bool,
+    /// Processes that had left the group and were ended.
+    pub strays: usize,
+    /// Processes that could not be ended.
+    pub left: Vec<i32>,
+    /// Seconds from the first signal to this observation.
+    pub seconds: f64,
+}
+
+/// Tells which processes belong to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// The guard: its session holds the group and all that did not leave it.
+    pub guard: ProcessId,
+    /// The group's leader, if it was started.
+    pub leader: Option<ProcessId>,
+    /// Environment variable that every member inherited, as `NAME=value`.
+    pub marker: String,
+    /// The process whose descendants all belong to the group (the guard while it lives); `None` where orphans have
+    /// been scattered and only session and marker tell.
+    pub ancestor: Option<i32>,
+}
+
+impl Members {
+    /// The live members, the guard apart, by descent, session and group.
+    pub fn find(&self) -> Vec<Stat> {
+        self.search(false)
+    }
+
+    /// The live members, those included that left the session and whose parents are gone: the marker in their
+    /// environment tells. Reads more of `/proc` than [`Members::find`].
+    pub fn find_all(&self) -> Vec<Stat> {
+        self.search(true)
+    }
+
+    fn search(&self, deep: bool) -> Vec<Stat> {
+        let all = procfs::all();
+        let descendants: HashSet<i32> = self
+            .ancestor
+            .map(|root| procfs::descendants(root, &all).iter().map(|s| s.pid).collect())
+            .unwrap_or_default();
+        let me = ProcessId::current().pid;
+        all.into_iter()
+            .filter(|stat| !stat.is_dead() && stat.pid != self.guard.pid && stat.pid != me)
+            .filter(|stat| stat.start_time >= self.guard.start_time)
+            .filter(|stat| descendants.contains(&stat.pid) || self.is_member(stat, deep))
+            .collect()
+    }
+
+    /// By session or group, unless the environment says otherwise (the kernel gives a number away again once nobody
+    /// carries it); where `deep`, by the marker alone too.
+    fn is_member(&self, stat: &Stat, deep: bool) -> bool {
+        let by_number = stat.session == self.guard.pid || self.in_group(stat);
+        if by_number {
+            procfs::environ_has(stat.pid, &self.marker) != Some(false)
+        } else {
+            deep && procfs::environ_has(stat.pid, &self.marker) == Some(true)
+        }
+    }
+
+    fn in_group(&self, stat: &Stat) -> bool {
+        self.leader.is_some_and(|leader| stat.group == leader.pid)
+    }
+}
+
+/// SIGTERM to every member, `grace` to leave in order, SIGKILL, and a look at what is left. A stop of level
+/// [`StopLevel::Kill`] cuts the grace short.
+///
+/// `reap` waits for children that have ended; without it they would stay as zombies.
+pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mut reap: impl FnMut()) -> Emptied {
+    let start = Instant::now();
+    let mut result = Emptied::default();
+    let mut told: Vec<i32> = Vec::new();
+    let mut killed_at = None;
+    loop {
+        reap();
+        let mut alive = members.find();
+        if alive.is_empty() {
+            alive = members.find_all();
+        }
+        if alive.is_empty() {
+            result.empty = true;
+            break;
+        }
+        let now = Instant::now();
+        if killed_at.is_none() && (now >= start + grace || stop.level() >= StopLevel::Kill) {
+            killed_at = Some(now);
+            result.killed = true;
+        }
+        if killed_at.is_some_and(|at| now >= at + AFTER_KILL) {
+            result.left = alive.iter().map(|stat| stat.pid).collect();
+            break;
+        }
+        for stat in &alive {
+            if !told.contains(&stat.pid) {
+                told.push(stat.pid);
+                result.strays += usize::from(!members.in_group(stat));
+                signal(stat.pid, Signal::SIGTERM);
+                // A stopped process sees SIGTERM only when it goes on.
+                signal(stat.pid, Signal::SIGCONT);
+            }
+            if killed_at.is_some() {
+                signal(stat.pid, Signal::SIGKILL);
+            }
+        }
+        sleep(POLL).await;
+    }
+    result.seconds = start.elapsed().as_secs_f64();
+    result
+}
+
+/// A process that is gone meanwhile needs no signal.
+fn signal(pid: i32, signal: Signal) {
+    match kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => tracing::warn!(pid, %signal, %error, "could not signal a process"),
+    }
+}
+
+/// Waits for orphans that this process adopted as subreaper. Guards are left to the runtime, which waits for them by
+/// number: they are told by leading a session.
+pub fn reap_adopted() {
+    let me = ProcessId::current().pid;
+    for stat in procfs::all() {
+        if stat.parent == me && stat.state == 'Z' && stat.session != stat.pid {
+            let _ = waitpid(Pid::from_raw(stat.pid), Some(WaitPidFlag::WNOHANG));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A process group under a guard, as the orchestrator sees it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use super::guard::{Report, Request, Spec};
+use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, reap_adopted, registry};
+use crate::diagnose::Ending;
+
+/// What a group is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// `vllm serve`.
+    Server,
+    /// `vllm bench serve`.
+    Benchmark,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Server => "server",
+            Role::Benchmark => "benchmark",
+        })
+    }
+}
+
+/// Whose group it is, as registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Owner {
+    /// The run directory.
+    pub run: PathBuf,
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Server or benchmark.
+    pub role: Role,
+    /// The server's port.
+    pub port: u16,
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct GroupSpec {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Variables set on top of the inherited environment; may hold secrets.
+    pub env: Vec<(String, String)>,
+    /// Values that must not reach the log.
+    pub secrets: Vec<String>,
+    /// Where standard output and error go, in the order in which they are written.
+    pub log: PathBuf,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// A started group. Whoever holds it must call [`Group::end`]; a dropped one is ended by its guard.
+#[derive(Debug)]
+pub struct Group {
+    /// The group's leader.
+    pub leader: ProcessId,
+    guard: ProcessId,
+    token: String,
+    grace: Duration,
+    child: Child,
+    control: ChildStdin,
+    reports: Lines<BufReader<ChildStdout>>,
+    ending: Option<Ending>,
+    emptied: Option<Emptied>,
+    guard_lost: bool,
+}
+
+/// Makes this process inherit the orphans of the guards it starts, so that a guard's death scatters nothing.
+pub fn become_subreaper() {
+    if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
+        tracing::warn!(%error, "could not become a subreaper: orphans of a dying guard go to init");
+    }
+}
+
+impl Group {
+    /// Starts a guard and, under it, the command in a process group of its own.
+    ///
+    /// # Errors
+    /// When the guard, the command or its log could not be started.
+    pub async fn spawn(spec: GroupSpec) -> Result<Self, Error> {
+        let program = spec.argv.first().cloned().unwrap_or_default();
+        // This very binary, even where the file was replaced since.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("vllm-bench-guard").arg(super::guard::SUBCOMMAND);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(Error::Guard)?;
+        let lost = || Error::GuardLost { program: program.clone() };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(lost)?;
+        let guard = ProcessId::of(pid).ok_or_else(lost)?;
+        let mut control = child.stdin.take().ok_or_else(lost)?;
+        let mut reports = BufReader::new(child.stdout.take().ok_or_else(lost)?).lines();
+        let token = new_token();
+        let message = Spec {
+            token: token.clone(),
+            argv: spec.argv,
+            env: spec.env,
+            secrets: spec.secrets,
+            log: spec.log.clone(),
+            grace: spec.grace,
+            owner: spec.owner,
+            orchestrator: ProcessId::current(),
+        };
+        send(&mut control, &message).await.map_err(Error::Guard)?;
+        match next_report(&mut reports).await {
+            Some(Report::Started { leader }) => Ok(Self {
+                leader,
+                guard,
+                token,
+                grace: spec.grace,
+                child,
+                control,
+                reports,
+                ending: None,
+                emptied: None,
+                guard_lost: false,
+            }),
+            Some(Report::LogFailed { reason }) => Err(Error::Log { path: spec.log, reason }),
+            Some(Report::SpawnFailed { reason }) => Err(Error::Spawn { program, reason }),
+            Some(Report::Exited { .. } | Report::Emptied { .. }) | None => Err(lost()),
+        }
+    }
+
+    /// Waits until the leader ends; `None` where the guard dies first. Cancel safe; may be called again.
+    pub async fn exited(&mut self) -> Option<Ending> {
+        while self.ending.is_none() && !self.guard_lost {
+            self.take_report().await;
+        }
+        self.ending.clone()
+    }
+
+    /// How the leader ended, if that is known already.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    async fn take_report(&mut self) {
+        match next_report(&mut self.reports).await {
+            Some(Report::Exited { ending }) => self.ending = Some(ending),
+            Some(Report::Emptied { emptied }) => self.emptied = Some(emptied),
+            Some(Report::Started { .. } | Report::LogFailed { .. } | Report::SpawnFailed { .. }) => {}
+            None => self.guard_lost = true,
+        }
+    }
+
+    /// Ends the group (SIGTERM, grace, SIGKILL) and what had left it, and says what was seen afterwards. A stop of
+    /// level [`StopLevel::Kill`] cuts the grace short. Where the guard is dead, this does its work.
+    pub async fn end(mut self, stop: &mut Stop) -> Emptied {
+        let _ = send(&mut self.control, &Request::End).await;
+        let mut kill_sent = false;
+        while self.emptied.is_none() && !self.guard_lost {
+            tokio::select! {
+                () = self.take_report() => {}
+                () = stop.reached(StopLevel::Kill), if !kill_sent => {
+                    kill_sent = true;
+                    let _ = send(&mut self.control, &Request::Kill).await;
+                }
+            }
+        }
+        let emptied = match self.emptied.take() {
+            Some(emptied) => emptied,
+            None => end_members(&self.members(), self.grace, stop, reap_adopted).await,
+        };
+        drop(self.control);
+        let _ = self.child.wait().await;
+        if emptied.empty {
+            registry::forget(&self.token);
+        }
+        emptied
+    }
+
+    /// The processes that belong to the group.
+    pub fn members(&self) -> Members {
+        Members {
+            guard: self.guard,
+            leader: Some(self.leader),
+            marker: registry::marker(&self.token),
+            ancestor: self.guard.is_alive().then_some(self.guard.pid),
+        }
+    }
+}
+
+async fn next_report(reports: &mut Lines<BufReader<ChildStdout>>) -> Option<Report> {
+    loop {
+        let line = reports.next_line().await.ok()??;
+        match serde_json::from_str(&line) {
+            Ok(report) => return Some(report),
+            Err(error) => tracing::warn!(%error, "a guard sent a line that is no report"),
+        }
+    }
+}
+
+async fn send<T: Serialize>(control: &mut ChildStdin, message: &T) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    control.write_all(&line).await?;
+    control.flush().await
+}
+
+/// Unique on this machine: the orchestrator, and a random number.
+fn new_token() -> String {
+    let me = ProcessId::current();
+    format!("{}-{}-{:016x}", me.pid, me.start_time, rand::random::<u64>())
+}

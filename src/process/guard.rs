@@ -1,0 +1,309 @@
+//! The guard: the process that stands between vllm-bench and one process group.
+//!
+//! It leads a session of its own, adopts whatever leaves the group, writes the group's output to the log, and ends the
+//! group when it is told to, when the leader has ended, or when the orchestrator is gone: then its control pipe closes,
+//! and that happens however the orchestrator dies. It never reads a plan and never decides what a failure means.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::registry::{self, MARKER, Record};
+use super::{Emptied, Owner, ProcessId, Redactor, StopLevel, StopSender, boot_id, end_members, stop_channel};
+use crate::diagnose::Ending;
+
+/// The hidden subcommand that runs a guard.
+pub const SUBCOMMAND: &str = "__guard";
+
+/// A log never grows beyond this; what comes later is counted, and its end is kept.
+const LOG_LIMIT: u64 = 256 << 20;
+/// How much of the end is kept of a log that reached its limit.
+const LOG_TAIL: usize = 1 << 20;
+/// How long the guard waits for the last output of a group that is empty.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+/// The first line on the control pipe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Spec {
+    pub token: String,
+    pub argv: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub secrets: Vec<String>,
+    pub log: PathBuf,
+    pub grace: Duration,
+    pub owner: Owner,
+    pub orchestrator: ProcessId,
+}
+
+/// The later lines on the control pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// End the group in order.
+    End,
+    /// Kill the group at once.
+    Kill,
+}
+
+/// What the guard says, one JSON line each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    Started { leader: ProcessId },
+    SpawnFailed { reason: String },
+    LogFailed { reason: String },
+    Exited { ending: Ending },
+    Emptied { emptied: Emptied },
+}
+
+/// Runs a guard; the body of the hidden subcommand.
+pub fn guard_main() -> ExitCode {
+    // A session of its own: Ctrl-C at the terminal and its hang-up reach the orchestrator alone, which decides.
+    let _ = nix::unistd::setsid();
+    super::become_subreaper();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(guard());
+            // A reader thread may wait for output of a process that cannot be ended; it must not keep the guard.
+            runtime.shutdown_background();
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+async fn guard() {
+    let mut control = BufReader::new(tokio::io::stdin()).lines();
+    let Ok(Some(line)) = control.next_line().await else { return };
+    let Ok(spec) = serde_json::from_str::<Spec>(&line) else { return };
+    // Handlers, not "ignore": an ignored signal would stay ignored in the command.
+    let mut signals = Signals::listen();
+    let log = match open_log(&spec.log) {
+        Ok(log) => log,
+        Err(error) => return report(&Report::LogFailed { reason: error.to_string() }),
+    };
+    let mut record = Record {
+        boot_id: boot_id(),
+        token: spec.token.clone(),
+        orchestrator: spec.orchestrator,
+        guard: ProcessId::current(),
+        leader: None,
+        owner: spec.owner.clone(),
+    };
+    // Registered before the command exists: no moment at which a crash could leave it unknown.
+    if let Err(error) = registry::register(&record) {
+        return report(&Report::SpawnFailed { reason: error.to_string() });
+    }
+    let (leader, output) = match start(&spec) {
+        Ok(started) => started,
+        Err(error) => {
+            registry::forget(&spec.token);
+            return report(&Report::SpawnFailed { reason: error.to_string() });
+        }
+    };
+    record.leader = Some(leader);
+    let _ = registry::register(&record);
+    report(&Report::Started { leader });
+    let (written_tx, mut written) = mpsc::channel(1);
+    let redactor = Redactor::new(spec.secrets.clone());
+    std::thread::spawn(move || {
+        capture(output, log, redactor);
+        let _ = written_tx.blocking_send(());
+    });
+
+    let mut reaper = Reaper { leader: leader.pid, reported: false };
+    let (sender, mut stop) = stop_channel();
+    wait_for_end(&mut control, &mut signals, &mut reaper, &sender).await;
+    let members = record.members();
+    let listening = tokio::spawn(listen(control, sender));
+    let emptied = end_members(&members, spec.grace, &mut stop, || reaper.reap()).await;
+    listening.abort();
+    reaper.reap();
+    // The log is complete before anybody reads it to find out what happened.
+    let _ = tokio::time::timeout(LAST_OUTPUT, written.recv()).await;
+    let empty = emptied.empty;
+    report(&Report::Emptied { emptied });
+    if empty {
+        registry::forget(&spec.token);
+    }
+}
+
+/// Returns when the group is to be ended: the leader has ended, the orchestrator asked or is gone, or a signal came.
+async fn wait_for_end(control: &mut Control, signals: &mut Signals, reaper: &mut Reaper, sender: &StopSender) {
+    loop {
+        tokio::select! {
+            line = control.next_line() => match line {
+                Ok(Some(line)) => {
+                    if serde_json::from_str::<Request>(&line).is_ok_and(|request| request == Request::Kill) {
+                        sender.raise(StopLevel::Kill);
+                    }
+                    return;
+                }
+                Ok(None) | Err(_) => return,
+            },
+            _ = signals.child.recv() => {
+                reaper.reap();
+                if reaper.reported {
+                    return;
+                }
+            }
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => {}
+            _ = signals.hang_up.recv() => {}
+            _ = signals.quit.recv() => {}
+        }
+    }
+}
+
+/// Listens for a kill request while the group is being ended.
+async fn listen(mut control: Control, sender: StopSender) {
+    while let Ok(Some(line)) = control.next_line().await {
+        if serde_json::from_str::<Request>(&line).is_ok_and(|request| request == Request::Kill) {
+            sender.raise(StopLevel::Kill);
+        }
+    }
+    // The orchestrator is gone: the grace period goes on, because a hard kill can wedge a device.
+    std::future::pending::<()>().await;
+}
+
+type Control = tokio::io::Lines<BufReader<tokio::io::Stdin>>;
+
+struct Signals {
+    child: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[expect(clippy::expect_used, reason = "fails only without a runtime, and this is called inside one")]
+    fn listen() -> Self {
+        let on = |kind| signal(kind).expect("a signal handler");
+        Self {
+            child: on(SignalKind::child()),
+            terminate: on(SignalKind::terminate()),
+            interrupt: on(SignalKind::interrupt()),
+            hang_up: on(SignalKind::hangup()),
+            quit: on(SignalKind::quit()),
+        }
+    }
+}
+
+/// Waits for every child that has ended, adopted orphans included, and reports the leader's end once.
+struct Reaper {
+    leader: i32,
+    reported: bool,
+}
+
+impl Reaper {
+    fn reap(&mut self) {
+        loop {
+            let ended = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Ending::Exited(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ending::Signaled(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            if ended.0.as_raw() == self.leader && !self.reported {
+                self.reported = true;
+                report(&Report::Exited { ending: ended.1 });
+            }
+        }
+    }
+}
+
+fn start(spec: &Spec) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
+    let (program, args) = spec
+        .argv
+        .split_first()
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, "no program was named"))?;
+    let (reader, writer) = std::io::pipe()?;
+    let child = Command::new(program)
+        .args(args)
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .env(MARKER, &spec.token)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()?;
+    let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
+    // A child that has ended already is a zombie until it is waited for, so its start time can always be read.
+    let leader = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });
+    Ok((leader, reader))
+}
+
+/// A new file: never one that is there already, never through a link.
+fn open_log(path: &std::path::Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
+}
+
+/// Copies output to the log, without secrets, up to the limit. Reads on when the disk is full: a blocked pipe would
+/// stop the command, and the orchestrator notices the full disk by itself.
+fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor) {
+    let mut buffer = vec![0; 64 << 10];
+    let mut written = 0u64;
+    let mut dropped = 0u64;
+    let mut tail: Vec<u8> = Vec::new();
+    loop {
+        let n = match output.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let bytes = redactor.feed(&buffer[..n]);
+        if written < LOG_LIMIT {
+            written += bytes.len() as u64;
+            let _ = log.write_all(&bytes);
+        } else {
+            tail.extend_from_slice(&bytes);
+            if tail.len() > 2 * LOG_TAIL {
+                let cut = tail.len() - LOG_TAIL;
+                dropped += cut as u64;
+                tail.drain(..cut);
+            }
+        }
+    }
+    tail.extend(redactor.finish());
+    if dropped > 0 {
+        let _ = writeln!(log, "\n[vllm-bench: {dropped} bytes left out here: the log had reached its limit]");
+    }
+    let _ = log.write_all(&tail);
+    let _ = log.flush();
+}
+
+/// The orchestrator may be gone; there is nobody else to tell.
+fn report(report: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        let _ = std::io::stdout().lock().write_all(&line);
+        let _ = std::io::stdout().flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_keeps_its_beginning_and_its_end() {
+        let mut log = Vec::new();
+        let total = LOG_LIMIT as usize + 5 * LOG_TAIL;
+        let flood = std::io::repeat(b'x').take(total as u64).chain(&b"the end"[..]);
+        capture(flood, &mut log, Redactor::default());
+        assert!(log.ends_with(b"the end"));
+        assert!((log.len() as u64) < LOG_LIMIT + 3 * LOG_TAIL as u64);
+        assert!(log.windows(10).any(|w| w == b"left out h"));
+    }
+}

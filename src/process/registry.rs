@@ -1,0 +1,160 @@
+//! Where live process groups are registered, so that any later command finds what a crash left behind.
+//!
+//! One file per group in a directory of this user. A record names the boot, the guard and the leader with their start
+//! times, so that a recycled process number is never mistaken for ours.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, reap_adopted};
+
+/// A live group, as registered by its guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Record {
+    /// The boot in which the numbers below mean something.
+    pub boot_id: String,
+    /// Unique name of the group.
+    pub token: String,
+    /// The run that started it.
+    pub orchestrator: ProcessId,
+    /// The group's parent, and leader of its session.
+    pub guard: ProcessId,
+    /// The group's leader, once started.
+    pub leader: Option<ProcessId>,
+    /// What it is for.
+    pub owner: Owner,
+}
+
+impl Record {
+    /// The processes that belong to it. Without an ancestor: its guard may be dead and its orphans adopted by others.
+    pub fn members(&self) -> Members {
+        Members {
+            guard: self.guard,
+            leader: self.leader,
+            marker: marker(&self.token),
+            ancestor: self.guard.is_alive().then_some(self.guard.pid),
+        }
+    }
+
+    /// Whether a living run takes care of it.
+    pub fn is_cared_for(&self) -> bool {
+        self.boot_id == boot_id() && self.orchestrator.is_alive()
+    }
+}
+
+/// The environment variable that marks every process of a group.
+pub fn marker(token: &str) -> String {
+    format!("{MARKER}={token}")
+}
+
+/// Name of the environment variable that marks every process of a group.
+pub const MARKER: &str = "VLLM_BENCH_GROUP";
+
+/// This user's directory for locks and the registry; made where it is missing. It must belong to this user and be no
+/// link, because `/tmp` is everybody's.
+///
+/// # Errors
+/// When it cannot be made, or is somebody else's.
+pub fn home() -> Result<PathBuf, Error> {
+    let path = PathBuf::from(format!("/tmp/vllm-bench-{}", nix::unistd::geteuid()));
+    let make = || -> io::Result<()> {
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let meta = std::fs::symlink_metadata(&path)?;
+        if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it belongs to somebody else, or others may write to it",
+            ));
+        }
+        std::fs::create_dir_all(path.join("groups"))
+    };
+    make().map_err(|source| Error::Registry { path: path.clone(), source })?;
+    Ok(path)
+}
+
+fn path_of(home: &Path, token: &str) -> PathBuf {
+    home.join("groups").join(format!("{token}.json"))
+}
+
+/// Registers a group, or updates its record; atomic, so that a reader never sees half of it.
+///
+/// # Errors
+/// When the directory cannot be used.
+pub fn register(record: &Record) -> Result<(), Error> {
+    let home = home()?;
+    let write = || -> io::Result<()> {
+        let file = tempfile::NamedTempFile::new_in(home.join("groups"))?;
+        serde_json::to_writer(file.as_file(), record)?;
+        file.persist(path_of(&home, &record.token)).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|source| Error::Registry { path: home.clone(), source })
+}
+
+/// Forgets a group that is proven empty.
+pub fn forget(token: &str) {
+    if let Ok(home) = home() {
+        let _ = std::fs::remove_file(path_of(&home, token));
+    }
+}
+
+/// Every registered group of this boot. Records of earlier boots and of groups that are gone are removed.
+///
+/// # Errors
+/// When the directory cannot be used.
+pub fn records() -> Result<Vec<Record>, Error> {
+    let home = home()?;
+    let groups = home.join("groups");
+    let entries = std::fs::read_dir(&groups).map_err(|source| Error::Registry { path: groups.clone(), source })?;
+    let boot = boot_id();
+    let mut found = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"))
+    {
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        match serde_json::from_slice::<Record>(&bytes) {
+            Ok(record) if record.boot_id == boot => found.push(record),
+            Ok(_) | Err(_) => drop(std::fs::remove_file(&path)),
+        }
+    }
+    Ok(found)
+}
+
+/// A group that a crash had left, and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reaped {
+    /// What it was.
+    pub record: Record,
+    /// How many processes were still there.
+    pub processes: usize,
+    /// What was seen after they had been ended.
+    pub emptied: Emptied,
+}
+
+/// Ends every registered group that no living run takes care of. A guard that is still ending its group is waited
+/// for: it stops by itself within the grace period.
+///
+/// # Errors
+/// When the registry cannot be used.
+pub async fn reap_orphans(grace: Duration) -> Result<Vec<Reaped>, Error> {
+    let mut reaped = Vec::new();
+    for record in records()?.into_iter().filter(|record| !record.is_cared_for()) {
+        let members = record.members();
+        let processes = members.find().len();
+        let emptied = end_members(&members, grace, &mut Stop::never(), reap_adopted).await;
+        if emptied.empty {
+            forget(&record.token);
+        }
+        if processes > 0 {
+            reaped.push(Reaped { record, processes, emptied });
+        }
+    }
+    Ok(reaped)
+}
