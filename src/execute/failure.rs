@@ -1,0 +1,232 @@
+//! Turns what was seen into a [`Failure`]: the cause, the lines that show it, what to do.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::unit::{Places, UnitContext};
+use super::{Failure, Phase};
+use crate::diagnose::{self, Cause, Ending, Finding, StartPhase, clean_line, diagnose_reader, signal_name, tail_lines};
+use crate::process::{Emptied, Role};
+
+/// How many log lines a failure keeps (rule 12).
+const TAIL: usize = 50;
+/// How much of a log's end is read for them.
+const TAIL_BYTES: u64 = 128 << 10;
+/// A server or client that has said nothing for so long when its limit comes is called hung.
+const SILENCE: Duration = Duration::from_secs(60);
+
+impl Failure {
+    /// A failure without evidence in a log.
+    pub fn plain(cause: Cause, phase: Phase, summary: String) -> Self {
+        Self {
+            cause,
+            summary,
+            phase,
+            evidence: Vec::new(),
+            advice: cause.advice().iter().map(|advice| (*advice).to_owned()).collect(),
+            also: Vec::new(),
+            ending: None,
+            log_tail: Vec::new(),
+        }
+    }
+}
+
+/// Everything needed to find out who is to blame.
+pub(super) struct Blame<'a> {
+    pub places: &'a Places,
+    pub context: &'a UnitContext,
+}
+
+impl Blame<'_> {
+    /// The server ended before it was ready.
+    pub fn server_exited(&self, ending: Ending, phase: StartPhase) -> Failure {
+        self.from_server_log(ending, Cause::Crashed, Phase::Starting(phase))
+    }
+
+    /// The server's log says that it will never be ready.
+    pub fn server_fatal(&self, cause: Cause, phase: StartPhase) -> Failure {
+        let mut failure = self.from_server_log(Ending::Exited(1), cause, Phase::Starting(phase));
+        // It did not exit: it was ended when the line came.
+        failure.ending = None;
+        failure
+    }
+
+    /// The server was not ready within its limit.
+    pub fn server_too_slow(&self, phase: StartPhase, silent: Duration) -> Failure {
+        let limit = self.context.timeout_startup;
+        let hung = silent >= SILENCE.min(limit / 2);
+        let ending = if hung {
+            Ending::Hung { phase, seconds: silent.as_secs() }
+        } else {
+            Ending::TimedOut { phase, seconds: limit.as_secs() }
+        };
+        let fallback = if hung { Cause::Hung } else { Cause::StartupTimeout };
+        self.from_server_log(ending, fallback, Phase::Starting(phase))
+    }
+
+    /// Something else answered on the port.
+    pub fn foreign(&self, text: String, phase: StartPhase) -> Failure {
+        self.with_tail(Failure::plain(Cause::ForeignServer, Phase::Starting(phase), text), Role::Server)
+    }
+
+    /// The server died while the client ran.
+    pub fn server_died(&self, ending: Option<Ending>) -> Failure {
+        let Some(ending) = ending else { return self.guard_lost(Role::Server) };
+        let own = self.from_server_log(ending, Cause::Crashed, Phase::Measuring);
+        let mut failure = Failure { cause: Cause::ServerDied, ..own.clone() };
+        failure.summary = format!("the server died during the benchmark: {}", own.summary);
+        failure.also.retain(|cause| *cause != own.cause);
+        failure.also.insert(0, own.cause);
+        failure
+    }
+
+    /// The client failed while the server lived.
+    pub fn client_failed(&self, ending: Ending) -> Failure {
+        let how = describe(ending);
+        let failure = Failure::plain(
+            Cause::BenchmarkFailed,
+            Phase::Measuring,
+            format!("the benchmark client {how}"),
+        );
+        let mut failure = self.with_tail(failure, Role::Benchmark);
+        failure.ending = Some(ending);
+        failure.evidence = last_words(&self.places.benchmark_log);
+        if let Some(last) = failure.evidence.first() {
+            failure.summary = format!("{}: {}", failure.summary, last.text);
+        }
+        failure
+    }
+
+    /// The client reached its limit.
+    pub fn client_too_slow(&self, emptied: &Emptied) -> Failure {
+        let limit = self.context.timeout_benchmark;
+        let silent = std::fs::metadata(&self.places.benchmark_log)
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|at| at.elapsed().ok())
+            .unwrap_or_default()
+            .saturating_sub(Duration::from_secs_f64(emptied.seconds.max(0.0)));
+        let (cause, summary) = if silent >= SILENCE.min(limit / 2) {
+            let text = format!("the benchmark client reached its limit of {} s, silent for the last {} s", limit.as_secs_f64(), silent.as_secs());
+            (Cause::BenchmarkHung, text)
+        } else {
+            (Cause::BenchmarkTimeout, format!("the benchmark client reached its limit of {} s while it still wrote output", limit.as_secs_f64()))
+        };
+        self.with_tail(Failure::plain(cause, Phase::Measuring, summary), Role::Benchmark)
+    }
+
+    /// A guard was killed.
+    pub fn guard_lost(&self, role: Role) -> Failure {
+        let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
+        let text = format!("the guard of the {role} was killed; its processes were ended");
+        self.with_tail(Failure::plain(Cause::LaunchFailed, phase, text), role)
+    }
+
+    /// A log could not be written.
+    pub fn log_failed(&self, role: Role, reason: &str) -> Failure {
+        let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
+        Failure::plain(Cause::DiskFull, phase, format!("the log of the {role} could not be written: {reason}"))
+    }
+
+    /// The same failure with the end of the log that shows it.
+    pub fn with_tail(&self, mut failure: Failure, role: Role) -> Failure {
+        let log = match role {
+            Role::Server => &self.places.server_log,
+            Role::Benchmark => &self.places.benchmark_log,
+        };
+        failure.log_tail = tail_of(log);
+        failure
+    }
+
+    fn from_server_log(&self, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
+        let finding = File::open(&self.places.server_log)
+            .and_then(|file| diagnose_reader(BufReader::with_capacity(1 << 16, file), Some(ending)))
+            .unwrap_or_else(|_| diagnose::diagnose(b"", Some(ending)));
+        let Finding { cause, summary, evidence, advice, also } = finding;
+        let failure = Failure {
+            cause: cause.unwrap_or(fallback),
+            summary,
+            phase,
+            evidence,
+            advice,
+            also,
+            ending: Some(ending),
+            log_tail: Vec::new(),
+        };
+        self.with_tail(failure, Role::Server)
+    }
+}
+
+/// The client's result as it is on disk.
+///
+/// # Errors
+/// A failure where there is none, or it is no JSON object.
+pub(super) fn read_result(path: &Path) -> Result<Map<String, Value>, Failure> {
+    let fail = |text: String| Failure::plain(Cause::ResultInvalid, Phase::Measuring, text);
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => fail("the benchmark client ended without an error but wrote no result".into()),
+        _ => fail(format!("the benchmark client's result could not be read: {error}")),
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| fail(format!("the benchmark client's result is not a JSON object: {error}")))
+}
+
+/// vLLM's version as its server logs it: `vLLM API server version 0.14.1`.
+pub(super) fn vllm_version(log: &Path) -> Option<String> {
+    const WORDS: &str = "vLLM API server version ";
+    let file = File::open(log).ok()?;
+    let reader = BufReader::new(file.take(256 << 10));
+    reader.split(b'\n').map_while(Result::ok).find_map(|line| {
+        let line = clean_line(&line);
+        let version = line.split(WORDS).nth(1)?.split_whitespace().next()?;
+        Some(version.to_owned())
+    })
+}
+
+/// The last 50 lines of a log.
+fn tail_of(log: &Path) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map(|bytes| tail_lines(&bytes, TAIL)).unwrap_or_default()
+}
+
+/// The line in which a Python program says why it ended: the last `SomeError: …`, or the last line at all.
+fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
+    let Ok(file) = File::open(log) else { return Vec::new() };
+    let mut error = None;
+    let mut last = None;
+    for (number, line) in BufReader::new(file).split(b'\n').map_while(Result::ok).enumerate() {
+        let mut text = clean_line(&line);
+        if text.trim().is_empty() {
+            continue;
+        }
+        if text.len() > 400 {
+            text = text.chars().take(400).collect();
+        }
+        let evidence = diagnose::Evidence { line: number as u64 + 1, text: text.clone() };
+        let head = text.split(':').next().unwrap_or_default();
+        if !text.starts_with(' ') && (head.ends_with("Error") || head.ends_with("Exception")) || text.contains(": error: ") {
+            error = Some(evidence.clone());
+        }
+        last = Some(evidence);
+    }
+    error.or(last).into_iter().collect()
+}
+
+/// How a process ended, in words.
+fn describe(ending: Ending) -> String {
+    match ending {
+        Ending::Exited(code) => format!("ended with exit code {code}"),
+        Ending::Signaled(signal) => format!("was ended by {}", signal_name(signal)),
+        Ending::TimedOut { .. } | Ending::Hung { .. } | Ending::Stopped => "was ended".to_owned(),
+    }
+}

@@ -1,0 +1,227 @@
+//! When a server is truly ready: `/health` is 2xx, `/v1/models` offers the model asked for, and the socket that
+//! answers belongs to the group that was started.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::StartStep;
+use crate::diagnose::{Cause, PhaseTracker, StartPhase};
+use crate::process::Members;
+use crate::telemetry::netport;
+
+/// How often `/health` is asked.
+const HEALTH_EVERY: Duration = Duration::from_millis(250);
+/// How often the log is read.
+const LOG_EVERY: Duration = Duration::from_millis(50);
+/// How long one answer may take; a server under load answers late, one that never answers is not ready.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How much of the log is read at once.
+const CHUNK: usize = 256 << 10;
+
+/// How waiting for a server ended, where the server itself did not end it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Started {
+    /// It is ready.
+    Ready,
+    /// The log says that it never will be.
+    Fatal(Cause),
+    /// Something else answers on the port, or serves another model.
+    Foreign(String),
+}
+
+/// What is asked of a server.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The server's port on this machine.
+    pub port: u16,
+    /// The model it should offer.
+    pub model: String,
+    /// `Authorization: Bearer …`, where the server wants a key.
+    pub api_key: Option<String>,
+}
+
+/// Follows a server's log and its phases while it starts.
+#[derive(Debug)]
+pub struct StartLog {
+    path: PathBuf,
+    file: Option<File>,
+    tracker: PhaseTracker,
+    entered: Instant,
+    /// Finished phases with their seconds.
+    pub steps: Vec<StartStep>,
+    /// When the log last grew.
+    pub last_growth: Instant,
+}
+
+impl StartLog {
+    /// Follows the log at this path, from its beginning.
+    pub fn new(path: &Path) -> Self {
+        let now = Instant::now();
+        Self {
+            path: path.to_owned(),
+            file: None,
+            tracker: PhaseTracker::new(),
+            entered: now,
+            steps: Vec::new(),
+            last_growth: now,
+        }
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> StartPhase {
+        self.tracker.phase()
+    }
+
+    /// Reads what is new, up to `CHUNK` bytes, and tells which phases were entered.
+    fn read(&mut self) -> Vec<StartPhase> {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return Vec::new() };
+        let mut chunk = Vec::new();
+        let _ = file.take(CHUNK as u64).read_to_end(&mut chunk);
+        if chunk.is_empty() {
+            return Vec::new();
+        }
+        self.last_growth = Instant::now();
+        let mut before = self.tracker.phase();
+        let entered = self.tracker.feed(&chunk);
+        for phase in &entered {
+            self.close(before);
+            before = *phase;
+        }
+        entered
+    }
+
+    /// Ends the phase under way, for the record.
+    pub fn finish(&mut self) {
+        let phase = self.tracker.phase();
+        if phase != StartPhase::Ready {
+            self.close(phase);
+        }
+    }
+
+    fn close(&mut self, phase: StartPhase) {
+        let now = Instant::now();
+        let seconds = (now - self.entered).as_secs_f64();
+        self.entered = now;
+        // A phase may be entered again: weights of several shards are downloaded and loaded in turn.
+        match self.steps.iter_mut().find(|step| step.phase == phase) {
+            Some(step) => step.seconds += seconds,
+            None => self.steps.push(StartStep { phase, seconds }),
+        }
+    }
+}
+
+/// What is seen while waiting.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sign {
+    /// A phase was entered.
+    Entered(StartPhase),
+    /// The newest line worth showing.
+    Line(String),
+}
+
+/// Waits until the server is ready or can never be. The caller watches the process and the clock.
+pub async fn wait_ready(
+    http: &reqwest::Client,
+    question: &Question,
+    members: &Members,
+    log: &mut StartLog,
+    mut tell: impl FnMut(Sign),
+) -> Started {
+    let mut look = interval(LOG_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ask_at = Instant::now() + HEALTH_EVERY;
+    let mut hinted = false;
+    let mut shown: Option<String> = None;
+    let mut asking = None;
+    loop {
+        tokio::select! {
+            answer = async { asking.as_mut().expect("guarded").await }, if asking.is_some() => {
+                asking = None;
+                ask_at = Instant::now() + HEALTH_EVERY;
+                if let Some(started) = judge(answer, question, members) {
+                    return started;
+                }
+            }
+            () = tokio::time::sleep_until(ask_at), if asking.is_none() => {
+                asking = Some(Box::pin(ask(http, question)));
+            }
+            _ = look.tick() => {
+                for phase in log.read() {
+                    tell(Sign::Entered(phase));
+                }
+                if let Some(fatal) = log.tracker.fatal() {
+                    return Started::Fatal(fatal.cause);
+                }
+                if log.tracker.ready_hint() && !hinted {
+                    hinted = true;
+                    ask_at = Instant::now();
+                }
+                let line = log.tracker.newest_line();
+                if line != shown && let Some(line) = &line {
+                    tell(Sign::Line(line.clone()));
+                }
+                shown = line;
+            }
+        }
+    }
+}
+
+/// What the server said.
+enum Answer {
+    /// Nothing yet, or not 2xx.
+    NotYet,
+    /// Healthy; the models it offers.
+    Models(Vec<String>),
+}
+
+async fn ask(http: &reqwest::Client, question: &Question) -> Answer {
+    let base = format!("http://127.0.0.1:{}", question.port);
+    // Rule 10: 2xx is enough, the body is empty.
+    match http.get(format!("{base}/health")).timeout(ANSWER_LIMIT).send().await {
+        Ok(response) if response.status().is_success() => {}
+        Ok(_) | Err(_) => return Answer::NotYet,
+    }
+    let mut request = http.get(format!("{base}/v1/models")).timeout(ANSWER_LIMIT);
+    if let Some(key) = &question.api_key {
+        request = request.bearer_auth(key);
+    }
+    let Ok(response) = request.send().await else { return Answer::NotYet };
+    if !response.status().is_success() {
+        return Answer::NotYet;
+    }
+    let Ok(body) = response.json::<Value>().await else { return Answer::Models(Vec::new()) };
+    let data = body.get("data").and_then(Value::as_array);
+    let ids = data.into_iter().flatten().filter_map(|model| model.get("id")?.as_str().map(str::to_owned));
+    Answer::Models(ids.collect())
+}
+
+fn judge(answer: Answer, question: &Question, members: &Members) -> Option<Started> {
+    let models = match answer {
+        Answer::NotYet => return None,
+        Answer::Models(models) => models,
+    };
+    let pids: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
+    if netport::listening_pids(Path::new("/"), question.port, &pids).is_empty() {
+        let who = super::port::holder(question.port).unwrap_or_else(|| "nobody that can be seen".into());
+        return Some(Started::Foreign(format!(
+            "port {} answers, but the socket is not of the server that was started: it is held by {who}",
+            question.port
+        )));
+    }
+    if !models.contains(&question.model) {
+        let offered = if models.is_empty() { "none".to_owned() } else { models.join(", ") };
+        return Some(Started::Foreign(format!(
+            "the server on port {} does not offer `{}`; it offers: {offered}",
+            question.port, question.model
+        )));
+    }
+    Some(Started::Ready)
+}

@@ -1,0 +1,216 @@
+//! The launch scripts: what `bash --login` runs, for the server and for the benchmark client.
+//!
+//! A login shell resets PATH, so the program is named by its absolute path. The script ends in `exec`, so that signals
+//! reach vLLM itself. Everything that comes from the user is quoted for the shell; secrets are never in it: they travel
+//! in the process environment.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::plan::{Engine, Experiment};
+use crate::process::Role;
+
+/// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineCommand {
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// Arguments before those of vLLM (`sim-vllm` for the simulated one).
+    pub prefix: Vec<String>,
+}
+
+/// Local addresses that no proxy may see (rules 6 and 9).
+const NO_PROXY: &str = "localhost,127.0.0.1,0.0.0.0";
+
+/// Where the client finds the server (rule 13).
+const CLIENT_HOST: &str = "0.0.0.0";
+
+/// What a script depends on besides the experiment.
+#[derive(Debug, Clone)]
+pub struct ScriptContext<'a> {
+    /// What plays `vllm`.
+    pub engine: &'a EngineCommand,
+    /// oneAPI's environment script, where it exists.
+    pub setvars: Option<&'a Path>,
+    /// The server's port.
+    pub port: u16,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+}
+
+/// The arguments of `vllm` for the server of an experiment.
+pub fn serve_args(experiment: &Experiment, port: u16) -> Vec<String> {
+    let mut args = vec!["serve".to_owned(), experiment.server.model.clone(), "--port".to_owned(), port.to_string()];
+    args.extend(experiment.server.flags.to_args());
+    args
+}
+
+/// The arguments of `vllm` for the load of an experiment; its result goes to `result`.
+pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<String> {
+    let folder = result.parent().unwrap_or(Path::new("/"));
+    let file = result.file_name().unwrap_or_default();
+    let mut args: Vec<String> = ["bench", "serve", "--host", CLIENT_HOST, "--port"].map(str::to_owned).to_vec();
+    args.extend([port.to_string(), "--model".to_owned()]);
+    let served = experiment.server.served_model();
+    args.push(served.to_owned());
+    if served != experiment.server.model && !experiment.workload.flags.contains("tokenizer") {
+        args.extend(["--tokenizer".to_owned(), experiment.server.model.clone()]);
+    }
+    args.extend(experiment.workload.flags.to_args());
+    args.push("--save-result".to_owned());
+    args.extend(["--result-dir".to_owned(), folder.to_string_lossy().into_owned()]);
+    args.extend(["--result-filename".to_owned(), file.to_string_lossy().into_owned()]);
+    args
+}
+
+/// The text of a launch script.
+pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &ScriptContext<'_>) -> String {
+    let mut text = String::from("#!/bin/bash\n");
+    let _ = writeln!(text, "# vllm-bench: {role} of experiment {} ({})", experiment.name, experiment.identity.short());
+    if experiment.engine == Engine::Sim {
+        text.push_str("# SIMULATED: the simulated vLLM inside vllm-bench, no real server\n");
+    }
+    text.push('\n');
+    if let Some(setvars) = context.setvars {
+        let _ = writeln!(text, "source {} --force", quote(&setvars.to_string_lossy()));
+    }
+    let _ = writeln!(text, "export no_proxy={NO_PROXY}${{no_proxy:+,$no_proxy}}");
+    let _ = writeln!(text, "export NO_PROXY={NO_PROXY}${{NO_PROXY:+,$NO_PROXY}}");
+    if let Some(folder) = context.engine.program.parent() {
+        text.push_str("# What is installed beside vllm (ninja, python) is found although the login shell reset PATH.\n");
+        let _ = writeln!(text, "export PATH={}:\"$PATH\"", quote(&folder.to_string_lossy()));
+    }
+    for (name, value) in &experiment.server.env {
+        let _ = writeln!(text, "export {name}={}", quote(value));
+    }
+    for name in &experiment.server.secret_env {
+        let _ = writeln!(text, "# {name} is set in the process environment (its value is never written)");
+    }
+    let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    text.push_str("\nexec");
+    let _ = write!(text, " {}", quote(&context.engine.program.to_string_lossy()));
+    for word in &context.engine.prefix {
+        let _ = write!(text, " {}", quote(word));
+    }
+    text.push_str(&command_lines(args));
+    text.push('\n');
+    text
+}
+
+/// One flag with its value per line, so that a person can read and edit the command.
+fn command_lines(args: &[String]) -> String {
+    let mut text = String::new();
+    for (i, arg) in args.iter().enumerate() {
+        let breaks = arg.starts_with('-') && i > 0;
+        text.push_str(if breaks { " \\\n  " } else { " " });
+        text.push_str(&quote(arg));
+    }
+    text
+}
+
+/// Quotes a word for bash. Control characters were refused when the settings were read; a NUL byte, which no argument
+/// can hold, is dropped.
+pub fn quote(word: &str) -> String {
+    let clean: String = word.chars().filter(|c| *c != '\0').collect();
+    shlex::try_quote(&clean).map(|quoted| quoted.into_owned()).unwrap_or_default()
+}
+
+/// Writes a script below `/tmp`: a new file, never through a link, writable by its owner alone and executable.
+///
+/// # Errors
+/// When `/tmp` is full or not writable.
+pub fn write_exclusively(role: Role, text: &str) -> Result<PathBuf, Error> {
+    let path = PathBuf::from(format!("/tmp/vllm-bench-{role}-{:016x}.sh", rand::random::<u64>()));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o755))
+    };
+    write().map_err(|source| Error::Script { path: path.clone(), source })?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::plan::{Flags, Grid, ServerConfig, Workload, expand};
+
+    fn experiment(model: &str, engine: Engine) -> Experiment {
+        let mut flags = Flags::new();
+        flags.text("dtype", "bfloat16").switch("trust-remote-code");
+        let mut bench = Flags::new();
+        bench.text("num-prompts", 4);
+        let grid = Grid {
+            models: vec![model.to_owned()],
+            tensor_parallel_sizes: vec![2],
+            quantizations: vec![Some("fp8".into())],
+            enforce_eager: vec![true],
+            engine,
+            server: ServerConfig {
+                model: String::new(),
+                flags,
+                env: BTreeMap::from([("A".to_owned(), "b $(c)".to_owned())]),
+                secret_env: vec!["HF_TOKEN".into()],
+            },
+            workload: Workload { flags: bench },
+        };
+        expand(&grid).experiments.remove(0)
+    }
+
+    fn server_script(model: &str) -> String {
+        let engine = EngineCommand { program: "/opt/v env/bin/vllm".into(), prefix: vec![] };
+        let context = ScriptContext {
+            engine: &engine,
+            setvars: Some(Path::new("/opt/intel/oneapi/setvars.sh")),
+            port: 8000,
+            attempt: 1,
+        };
+        let experiment = experiment(model, Engine::Vllm);
+        script(Role::Server, &experiment, &serve_args(&experiment, 8000), &context)
+    }
+
+    #[test]
+    fn rules_9_and_10_the_server_script_sources_oneapi_and_bypasses_the_proxy() {
+        insta::assert_snapshot!(server_script("org/model"));
+    }
+
+    #[test]
+    fn rule_13_the_client_talks_to_0_0_0_0() {
+        let args = bench_args(&experiment("m", Engine::Vllm), 8001, Path::new("/r/.unchecked/x.json"));
+        assert_eq!(
+            args.join(" "),
+            "bench serve --host 0.0.0.0 --port 8001 --model m --num-prompts 4 --save-result --result-dir /r/.unchecked \
+             --result-filename x.json"
+        );
+    }
+
+    /// Runs the script with a program that prints its arguments, one per line, as vLLM would receive them.
+    #[test]
+    fn whatever_a_model_is_called_it_arrives_as_one_argument() {
+        for model in ["a b", "it's", "$(touch /tmp/owned)", "`id`", "a\"b", "x;y", "*", "a\\b", "ünï", "!!", "${HOME}"] {
+            let engine = EngineCommand { program: "/usr/bin/printf".into(), prefix: vec!["%s\\n".into()] };
+            let context = ScriptContext { engine: &engine, setvars: None, port: 1, attempt: 1 };
+            let experiment = experiment(model, Engine::Vllm);
+            let text = script(Role::Server, &experiment, &serve_args(&experiment, 1), &context);
+            let path = write_exclusively(Role::Server, &text).unwrap();
+            let output = std::process::Command::new("bash").arg("--login").arg(&path).output().unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let lines = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(lines.lines().nth(1), Some(model), "{text}\n{lines}");
+        }
+    }
+
+    #[test]
+    fn rule_10_scripts_are_executable_and_writable_by_their_owner_alone() {
+        let path = write_exclusively(Role::Server, "#!/bin/bash\n").unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mode, 0o755);
+    }
+}

@@ -1,0 +1,418 @@
+//! One experiment, from launch to proof: launching, starting, ready, measuring, draining.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::failure::{self, Blame};
+use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
+use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, write_exclusively};
+use super::{Emitter, Event, Failure, Outcome, Phase, TeardownProof, Timings, port};
+use crate::diagnose::{Cause, Ending, StartPhase};
+use crate::plan::Experiment;
+use crate::process::{Emptied, Group, GroupSpec, Owner, ProcessId, Role, Stop, Verdict, supervise};
+use crate::telemetry::{DeviceKind, MemorySource, Probe};
+
+/// What every experiment of a run shares.
+#[derive(Debug, Clone)]
+pub struct UnitContext {
+    /// What plays `vllm`.
+    pub engine: EngineCommand,
+    /// oneAPI's environment script, where it exists.
+    pub setvars: Option<PathBuf>,
+    /// The server's port.
+    pub port: u16,
+    /// Limit from launch to ready.
+    pub timeout_startup: Duration,
+    /// Limit of the benchmark client.
+    pub timeout_benchmark: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Variables that go through the process environment, never into a script.
+    pub secret_env: Vec<(String, String)>,
+    /// Values that must not reach a log.
+    pub secrets: Vec<String>,
+    /// The key the server asks for, if any.
+    pub api_key: Option<String>,
+    /// The run directory, for the registry of live groups.
+    pub run: PathBuf,
+    /// Where device memory is read.
+    pub probe: Probe,
+    /// Which devices the machine has.
+    pub devices: DeviceKind,
+    /// For `/health` and `/v1/models`: never through a proxy.
+    pub http: reqwest::Client,
+}
+
+/// Where the files of one attempt go.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The server's output; must not exist.
+    pub server_log: PathBuf,
+    /// The client's output; must not exist.
+    pub benchmark_log: PathBuf,
+    /// The server's script as run.
+    pub server_script: PathBuf,
+    /// The client's script as run.
+    pub benchmark_script: PathBuf,
+    /// Where the client writes its result; must not exist.
+    pub result: PathBuf,
+}
+
+/// What came of one attempt.
+#[derive(Debug, Clone)]
+pub struct Attempted {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where the time went.
+    pub timings: Timings,
+    /// What was seen after the server had been ended; `None` where none was started.
+    pub teardown: Option<TeardownProof>,
+    /// The client's result, where there is one (valid only if the outcome is `Passed`).
+    pub result: Option<Map<String, Value>>,
+    /// The server's command line.
+    pub serve_command: Vec<String>,
+    /// The client's command line.
+    pub bench_command: Vec<String>,
+    /// vLLM's version as the server's log says.
+    pub vllm_version: Option<String>,
+    /// Whether the client was started.
+    pub benchmarked: bool,
+}
+
+/// How the benchmark part ended.
+enum Measured {
+    Result(Map<String, Value>),
+    Failed(Failure),
+    Interrupted,
+}
+
+/// Takes one experiment through its life. A failure of the experiment is in the outcome; the emitter holds a failure
+/// of the record, which ends the run.
+pub async fn run_unit(
+    experiment: &Experiment,
+    attempt: u32,
+    places: &Places,
+    context: &UnitContext,
+    emit: &mut Emitter<'_>,
+    stop: &mut Stop,
+    validate: impl Fn(&Map<String, Value>) -> Result<(), Failure>,
+) -> Attempted {
+    let mut unit = Unit::new(experiment, attempt, places, context);
+    let outcome = unit.run(emit, stop, validate).await;
+    unit.finish(outcome)
+}
+
+struct Unit<'a> {
+    experiment: &'a Experiment,
+    attempt: u32,
+    places: &'a Places,
+    context: &'a UnitContext,
+    began: Instant,
+    timings: Timings,
+    teardown: Option<TeardownProof>,
+    result: Option<Map<String, Value>>,
+    benchmarked: bool,
+}
+
+impl<'a> Unit<'a> {
+    fn new(experiment: &'a Experiment, attempt: u32, places: &'a Places, context: &'a UnitContext) -> Self {
+        Self {
+            experiment,
+            attempt,
+            places,
+            context,
+            began: Instant::now(),
+            timings: Timings::default(),
+            teardown: None,
+            result: None,
+            benchmarked: false,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        emit: &mut Emitter<'_>,
+        stop: &mut Stop,
+        validate: impl Fn(&Map<String, Value>) -> Result<(), Failure>,
+    ) -> Outcome {
+        if let Some(holder) = port::holder(self.context.port) {
+            let text = format!("port {} is taken by {holder}", self.context.port);
+            return Outcome::Failed(Failure::plain(Cause::PortInUse, Phase::Launching, text));
+        }
+        let memory = DeviceMemory::read(self.context).await;
+        let launched = Instant::now();
+        let mut server = match self.launch(Role::Server).await {
+            Ok(server) => server,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        emit.event(Event::ServerLaunched {
+            name: self.experiment.name.clone(),
+            process: server.leader,
+            port: self.context.port,
+        });
+        let mut log = StartLog::new(&self.places.server_log);
+        let started = self.wait_ready(&mut server, &mut log, emit, stop).await;
+        let ready = matches!(started, Verdict::Watched(Started::Ready));
+        log.finish();
+        self.timings.startup = Some(launched.elapsed().as_secs_f64());
+        self.timings.startup_phases = std::mem::take(&mut log.steps);
+        let mut measured = None;
+        if ready {
+            let seconds = launched.elapsed().as_secs_f64();
+            emit.event(Event::ServerReady { name: self.experiment.name.clone(), seconds });
+            emit.phase(self.experiment, Phase::Measuring);
+            measured = Some(self.measure(&mut server, emit, stop, validate).await);
+        }
+        let silent = log.last_growth.elapsed();
+        let phase = log.phase();
+        emit.phase(self.experiment, Phase::Draining);
+        self.drain(server, memory, emit, stop).await;
+        match measured {
+            Some(Measured::Result(result)) => {
+                self.result = Some(result);
+                self.proven()
+            }
+            Some(Measured::Failed(failure)) => Outcome::Failed(failure),
+            Some(Measured::Interrupted) => Outcome::Interrupted,
+            None => self.not_ready(started, phase, silent),
+        }
+    }
+
+    /// A result from a server that could not be ended is true, but the machine is not as it was: the next experiment
+    /// will say so. The result stands.
+    fn proven(&self) -> Outcome {
+        Outcome::Passed
+    }
+
+    fn arguments(&self, role: Role) -> Vec<String> {
+        match role {
+            Role::Server => serve_args(self.experiment, self.context.port),
+            Role::Benchmark => bench_args(self.experiment, self.context.port, &self.places.result),
+        }
+    }
+
+    fn command(&self, role: Role) -> Vec<String> {
+        let engine = &self.context.engine;
+        let mut command = vec![engine.program.to_string_lossy().into_owned()];
+        command.extend(engine.prefix.iter().cloned());
+        command.extend(self.arguments(role));
+        command
+    }
+
+    /// Writes the script and starts it in a group of its own.
+    async fn launch(&self, role: Role) -> Result<Group, Failure> {
+        let context = ScriptContext {
+            engine: &self.context.engine,
+            setvars: self.context.setvars.as_deref(),
+            port: self.context.port,
+            attempt: self.attempt,
+        };
+        let text = script(role, self.experiment, &self.arguments(role), &context);
+        let (kept, log) = match role {
+            Role::Server => (&self.places.server_script, &self.places.server_log),
+            Role::Benchmark => (&self.places.benchmark_script, &self.places.benchmark_log),
+        };
+        let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
+        let failed = |error: &dyn std::error::Error| {
+            let mut text = error.to_string();
+            if let Some(source) = error.source() {
+                text = format!("{text}: {source}");
+            }
+            Failure::plain(Cause::LaunchFailed, phase, text)
+        };
+        std::fs::write(kept, &text).map_err(|error| failed(&error))?;
+        let path = write_exclusively(role, &text).map_err(|error| failed(&error))?;
+        let spec = GroupSpec {
+            argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
+            env: self.context.secret_env.clone(),
+            secrets: self.context.secrets.clone(),
+            log: log.clone(),
+            cleanup: vec![path],
+            grace: self.context.grace,
+            owner: Owner {
+                run: self.context.run.clone(),
+                experiment: self.experiment.name.clone(),
+                role,
+                port: self.context.port,
+            },
+        };
+        Group::spawn(spec).await.map_err(|error| failed(&error))
+    }
+
+    async fn wait_ready(
+        &self,
+        server: &mut Group,
+        log: &mut StartLog,
+        emit: &mut Emitter<'_>,
+        stop: &mut Stop,
+    ) -> Verdict<Started> {
+        let experiment = self.experiment;
+        emit.phase(experiment, Phase::Starting(StartPhase::Launching));
+        let question = Question {
+            port: self.context.port,
+            model: experiment.server.served_model().to_owned(),
+            api_key: self.context.api_key.clone(),
+        };
+        let members = server.members();
+        let deadline = Instant::now() + self.context.timeout_startup;
+        let watched = wait_ready(&self.context.http, &question, &members, log, |sign| match sign {
+            Sign::Entered(phase) => emit.phase(experiment, Phase::Starting(phase)),
+            Sign::Line(line) => emit.event(Event::Progress { name: experiment.name.clone(), line }),
+        });
+        supervise(server, deadline, stop, watched).await
+    }
+
+    /// Runs the client against a ready server.
+    async fn measure(
+        &mut self,
+        server: &mut Group,
+        emit: &mut Emitter<'_>,
+        stop: &mut Stop,
+        validate: impl Fn(&Map<String, Value>) -> Result<(), Failure>,
+    ) -> Measured {
+        let began = Instant::now();
+        let mut client = match self.launch(Role::Benchmark).await {
+            Ok(client) => client,
+            Err(failure) => return Measured::Failed(failure),
+        };
+        self.benchmarked = true;
+        emit.event(Event::BenchmarkLaunched { name: self.experiment.name.clone(), process: client.leader });
+        let deadline = began + self.context.timeout_benchmark;
+        let verdict = supervise(&mut client, deadline, stop, server.exited()).await;
+        // A client that has ended leaves at once; one that has not gets the grace period like a server.
+        let emptied = client.end(stop).await;
+        self.timings.benchmark = Some(began.elapsed().as_secs_f64());
+        let blame = Blame { places: self.places, context: self.context };
+        match verdict {
+            Verdict::Exited(Ending::Exited(0)) => match failure::read_result(&self.places.result) {
+                Ok(result) => {
+                    self.result = Some(result.clone());
+                    match validate(&result) {
+                        Ok(()) => Measured::Result(result),
+                        Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
+                    }
+                }
+                Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
+            },
+            // The server's end may reach us a moment after the client's complaint about it.
+            Verdict::Exited(ending) => match tokio::time::timeout(Duration::from_millis(300), server.exited()).await {
+                Ok(Some(died)) => Measured::Failed(blame.server_died(Some(died))),
+                Ok(None) | Err(_) => Measured::Failed(blame.client_failed(ending)),
+            },
+            Verdict::Watched(ending) => Measured::Failed(blame.server_died(ending)),
+            Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
+            Verdict::Stopped => Measured::Interrupted,
+            Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark)),
+            Verdict::LogFailed(reason) => Measured::Failed(blame.log_failed(Role::Benchmark, &reason)),
+        }
+    }
+
+    /// Why a server did not become ready.
+    fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration) -> Outcome {
+        let blame = Blame { places: self.places, context: self.context };
+        let failure = match started {
+            Verdict::Watched(Started::Ready) => return Outcome::Passed,
+            Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
+            Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase),
+            Verdict::Exited(ending) => blame.server_exited(ending, phase),
+            Verdict::Deadline => blame.server_too_slow(phase, silent),
+            Verdict::Stopped => return Outcome::Interrupted,
+            Verdict::GuardLost => blame.guard_lost(Role::Server),
+            Verdict::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
+        };
+        Outcome::Failed(failure)
+    }
+
+    /// Ends the server and proves that nothing is left.
+    async fn drain(&mut self, server: Group, memory: DeviceMemory, emit: &mut Emitter<'_>, stop: &mut Stop) {
+        let began = Instant::now();
+        let members = server.members();
+        let Emptied { empty, killed, strays, .. } = server.end(stop).await;
+        let left: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
+        let port_closed = left.is_empty()
+            || crate::telemetry::netport::listening_pids(Path::new("/"), self.context.port, &left).is_empty();
+        let proof = TeardownProof {
+            group_empty: empty && left.is_empty(),
+            port_closed: Some(port_closed),
+            device_memory_back: memory.is_back(self.context).await,
+            killed,
+            strays_ended: strays,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        self.timings.teardown = Some(proof.seconds);
+        emit.event(Event::TornDown { name: self.experiment.name.clone(), proof: proof.clone() });
+        self.teardown = Some(proof);
+    }
+
+    fn finish(mut self, outcome: Outcome) -> Attempted {
+        self.timings.total = self.began.elapsed().as_secs_f64();
+        Attempted {
+            outcome,
+            timings: self.timings.clone(),
+            teardown: self.teardown.take(),
+            result: self.result.take(),
+            serve_command: self.command(Role::Server),
+            bench_command: self.command(Role::Benchmark),
+            vllm_version: failure::vllm_version(&self.places.server_log),
+            benchmarked: self.benchmarked,
+        }
+    }
+}
+
+/// Device memory in use before a start, to be compared with what is in use after the end.
+struct DeviceMemory(Vec<(u32, u64)>);
+
+/// What may stay in use on a device: contexts of other processes come and go.
+const MEMORY_SLACK: u64 = 256 << 20;
+/// How long memory may take to come back.
+const MEMORY_LIMIT: Duration = Duration::from_secs(10);
+
+impl DeviceMemory {
+    async fn read(context: &UnitContext) -> Self {
+        Self(Self::now(context).await)
+    }
+
+    /// Only a driver's figure for the whole device proves anything: memory of the host moves for many reasons.
+    async fn now(context: &UnitContext) -> Vec<(u32, u64)> {
+        if context.devices == DeviceKind::Cpu {
+            return Vec::new();
+        }
+        let (probe, kind) = (context.probe.clone(), context.devices);
+        let readings = tokio::task::spawn_blocking(move || crate::telemetry::devices::memory_readings(&probe, kind));
+        let readings = readings.await.unwrap_or_default();
+        readings
+            .into_iter()
+            .filter(|reading| reading.source != Some(MemorySource::Host))
+            .filter_map(|reading| Some((reading.index, reading.used_bytes?)))
+            .collect()
+    }
+
+    /// Whether memory came back to its level before the start; `None` where it cannot be read.
+    async fn is_back(&self, context: &UnitContext) -> Option<bool> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let deadline = Instant::now() + MEMORY_LIMIT;
+        loop {
+            let now = Self::now(context).await;
+            if now.is_empty() {
+                return None;
+            }
+            let back = now.iter().all(|(index, used)| {
+                self.0.iter().find(|(i, _)| i == index).is_none_or(|(_, before)| *used <= before + MEMORY_SLACK)
+            });
+            if back || Instant::now() >= deadline {
+                return Some(back);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// The process that runs vllm-bench, for events.
+pub fn this_process() -> ProcessId {
+    ProcessId::current()
+}
