@@ -1,6 +1,27 @@
-//! stub until the module lands
-use serde::{Deserialize, Serialize};
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
-pub struct DeviceReport {}
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
-pub struct HostInfo {}
+//! What the machine is and what it is doing: devices and their memory, the host, listening sockets, and the judgements of
+//! `vllm-bench check` over such facts.
+//!
+//! A helper that knows nothing of sweeps. Everything is read below an injectable root ([`Probe::root`]), so that tests run
+//! over fixture trees; the environment comes in as a map, because only `config` reads the real one. All of it is synchronous
+//! and may block for [`Probe::command_limit`] per vendor tool: call it through `spawn_blocking`.
+//!
+//! What is not known is `None`, never 0.
+
+pub mod check;
+pub mod devices;
+mod drm;
+mod gpu;
+pub mod host;
+mod mask;
+pub mod netport;
+mod probe;
+mod procfs;
+mod tool;
+
+pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};
+pub use host::HostInfo;
+pub use probe::{Environment, Probe};
+pub use tool::{ToolError, ToolOutput, run_limited};
+
+#[cfg(test)]
+pub(crate) mod fixture;

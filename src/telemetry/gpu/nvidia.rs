@@ -1,0 +1,217 @@
+//! NVIDIA GPUs: one call of `nvidia-smi`; without it, what the kernel driver tells under `/proc/driver/nvidia`.
+
+use super::super::devices::{Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource};
+use super::super::drm::normal_pci;
+use super::super::mask;
+use super::super::probe::{Probe, read_text};
+use super::meaningful;
+
+/// In the order of [`parse_row`]. The tool ignores CUDA_VISIBLE_DEVICES.
+const QUERY: [&str; 2] =
+    ["--query-gpu=index,name,pci.bus_id,memory.total,memory.used,driver_version,uuid", "--format=csv,noheader,nounits"];
+const MIB: u64 = 1 << 20;
+
+/// Finds NVIDIA GPUs.
+pub(in super::super) fn find(probe: &Probe) -> Found {
+    let mut sources = Vec::new();
+    let mut problems = Vec::new();
+    let devices = all(probe, &mut sources, &mut problems);
+    let present = devices.len();
+    let devices = visible(probe, devices, &mut problems);
+    for device in &devices {
+        if let Some(node) = device.node.as_ref().filter(|node| !probe.at(node).exists()) {
+            let flags = "start the container with --gpus all";
+            problems.push(format!("GPU {} has no node {} here: {flags}", device.index, node.display()));
+        }
+    }
+    let slots = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    Found { report: DeviceReport { kind: DeviceKind::Cuda, devices, slots, sources, problems }, present }
+}
+
+/// Used memory of the visible devices: one call of `nvidia-smi`.
+pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
+    let mut ignored = Vec::new();
+    let devices = all(probe, &mut Vec::new(), &mut ignored);
+    let reading = |device: Device| MemoryReading {
+        index: device.index,
+        pci_address: device.pci_address,
+        used_bytes: device.memory_used_bytes,
+        source: device.memory_used_bytes.map(|_| MemorySource::Device),
+    };
+    visible(probe, devices, &mut ignored).into_iter().map(reading).collect()
+}
+
+fn all(probe: &Probe, sources: &mut Vec<String>, problems: &mut Vec<String>) -> Vec<Device> {
+    let mut kernel = from_kernel(probe);
+    let answer = probe.find_tool("nvidia-smi").map(|tool| (probe.answer(&tool, &QUERY), tool));
+    match answer {
+        Some((Ok(text), tool)) => {
+            sources.push(format!("{} --query-gpu", tool.display()));
+            let mut devices: Vec<Device> = text.lines().filter_map(parse_row).collect();
+            for device in &mut devices {
+                let twin = kernel.iter().find(|other| other.pci_address == device.pci_address);
+                device.node = twin.and_then(|other| other.node.clone());
+            }
+            return devices;
+        }
+        // "No devices were found" is an answer, in words and with exit status 6.
+        Some((Err(sentence), _)) if sentence.contains("No devices were found") => {}
+        Some((Err(sentence), _)) => problems.push(sentence),
+        None if kernel.is_empty() => {}
+        None => problems.push("nvidia-smi is not here: device memory cannot be read".to_owned()),
+    }
+    if !kernel.is_empty() {
+        sources.push("/proc/driver/nvidia".to_owned());
+    }
+    kernel.sort_by(|a, b| a.pci_address.cmp(&b.pci_address));
+    for (index, device) in (0..).zip(&mut kernel) {
+        device.index = index;
+    }
+    kernel
+}
+
+/// One line of the answer. Unified-memory parts (GB10) answer `[N/A]` for memory: unknown.
+fn parse_row(line: &str) -> Option<Device> {
+    let words: Vec<&str> = line.split(',').map(str::trim).collect();
+    let [index, name, address, total, used, version, uuid] = words.as_slice() else { return None };
+    let mebibytes = |text: &str| text.parse::<u64>().ok()?.checked_mul(MIB);
+    Some(Device {
+        index: index.parse().ok()?,
+        name: meaningful(name),
+        pci_address: meaningful(address).as_deref().map(normal_pci),
+        memory_total_bytes: mebibytes(total),
+        memory_used_bytes: mebibytes(used),
+        driver: Some("nvidia".to_owned()),
+        driver_version: meaningful(version),
+        uuid: meaningful(uuid),
+        ..Device::default()
+    })
+}
+
+fn from_kernel(probe: &Probe) -> Vec<Device> {
+    let Ok(entries) = std::fs::read_dir(probe.at("/proc/driver/nvidia/gpus")) else { return Vec::new() };
+    let version = probe.text("/sys/module/nvidia/version");
+    let devices = entries.flatten().filter_map(|entry| {
+        let text = read_text(&entry.path().join("information"))?;
+        let value = |key: &str| {
+            let lines = text.lines().filter_map(|line| line.split_once(':'));
+            lines.filter(|(name, _)| name.trim() == key).find_map(|(_, value)| meaningful(value))
+        };
+        let minor = value("Device Minor").and_then(|text| text.parse::<u32>().ok());
+        Some(Device {
+            name: value("Model"),
+            pci_address: entry.file_name().to_str().map(normal_pci),
+            driver: Some("nvidia".to_owned()),
+            driver_version: version.clone(),
+            node: minor.map(|minor| format!("/dev/nvidia{minor}").into()),
+            uuid: value("GPU UUID").filter(|uuid| !uuid.contains('?')),
+            ..Device::default()
+        })
+    });
+    devices.collect()
+}
+
+fn visible(probe: &Probe, devices: Vec<Device>, problems: &mut Vec<String>) -> Vec<Device> {
+    const MASK: &str = "CUDA_VISIBLE_DEVICES";
+    // An empty value hides all, so `variable` (which skips empty ones) is not asked.
+    let Some(list) = probe.environment.get(MASK) else { return devices };
+    let uuids: Vec<_> = devices.iter().map(|device| device.uuid.clone()).collect();
+    let selection = mask::cuda_list(MASK, list, &uuids);
+    problems.extend(selection.notes);
+    let mixed = devices.windows(2).any(|pair| pair[0].name != pair[1].name);
+    if mixed && probe.variable("CUDA_DEVICE_ORDER") != Some("PCI_BUS_ID") && !selection.positions.is_empty() {
+        problems.push(format!(
+            "the GPUs differ and CUDA_DEVICE_ORDER is not PCI_BUS_ID: {MASK}={list} may mean other devices than listed here"
+        ));
+    }
+    selection.positions.into_iter().map(|position| devices[position].clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixture::Tree;
+    use super::*;
+
+    const TWO: &str = "0, NVIDIA H100 80GB HBM3, 00000000:29:00.0, 81559, 4, 580.126.09, GPU-aaaa-1\n\
+        1, NVIDIA H100 80GB HBM3, 00000000:3A:00.0, 81559, 70000, 580.126.09, GPU-bbbb-2";
+
+    fn information(tree: &Tree, address: &str, minor: u32) {
+        let text = format!(
+            "Model: \t\t NVIDIA H100\nGPU UUID: \t GPU-????????\nBus Location: \t {address}\nDevice Minor: \t {minor}\n"
+        );
+        tree.file(&format!("proc/driver/nvidia/gpus/{address}/information"), &text);
+    }
+
+    #[test]
+    fn the_tool_is_read() {
+        let tree = Tree::new();
+        tree.tool_that_prints("nvidia-smi", TWO);
+        information(&tree, "0000:3a:00.0", 5);
+        tree.file("dev/nvidia5", "");
+        let report = find(&tree.probe()).report;
+        let second = &report.devices[1];
+        assert_eq!((report.kind, report.slots, second.index), (DeviceKind::Cuda, 2, 1));
+        assert_eq!(second.name.as_deref(), Some("NVIDIA H100 80GB HBM3"));
+        assert_eq!(second.pci_address.as_deref(), Some("0000:3a:00.0"));
+        assert_eq!(second.memory_total_bytes, Some(81559 << 20));
+        assert_eq!(second.memory_used_bytes, Some(70000 << 20));
+        assert_eq!(second.node.as_deref(), Some("/dev/nvidia5".as_ref()), "by address, not by index");
+        assert_eq!(report.problems, [""; 0]);
+    }
+
+    #[test]
+    fn memory_that_the_tool_does_not_know_is_unknown() {
+        let tree = Tree::new();
+        tree.tool_that_prints("nvidia-smi", "0, NVIDIA GB10, 0000000F:01:00.0, [N/A], [N/A], 580.173.02, GPU-1");
+        let device = &find(&tree.probe()).report.devices[0];
+        assert_eq!((device.memory_total_bytes, device.memory_used_bytes), (None, None));
+        assert_eq!(device.pci_address.as_deref(), Some("000f:01:00.0"));
+        let reading = &memory(&tree.probe())[0];
+        assert_eq!((reading.used_bytes, reading.source), (None, None));
+    }
+
+    #[test]
+    fn masks_choose_and_order() {
+        for (mask, indices) in [("1", &[1][..]), ("1,0", &[1, 0]), ("", &[]), ("GPU-bbbb", &[1]), ("7", &[])] {
+            let tree = Tree::new();
+            tree.tool_that_prints("nvidia-smi", TWO);
+            let probe = tree.probe_with(&[("CUDA_VISIBLE_DEVICES", mask)]);
+            let found = find(&probe);
+            let seen: Vec<u32> = found.report.devices.iter().map(|device| device.index).collect();
+            assert_eq!((seen.as_slice(), found.present), (indices, 2), "{mask}");
+            assert_eq!(memory(&probe).iter().map(|reading| reading.index).collect::<Vec<_>>(), indices, "{mask}");
+        }
+    }
+
+    #[test]
+    fn unlike_gpus_under_a_mask_are_noted() {
+        let tree = Tree::new();
+        tree.tool_that_prints("nvidia-smi", &TWO.replacen("H100 80GB HBM3", "T400", 1));
+        let problems = |order: &str| {
+            let probe = tree.probe_with(&[("CUDA_VISIBLE_DEVICES", "0"), ("CUDA_DEVICE_ORDER", order)]);
+            find(&probe).report.problems.len()
+        };
+        assert_eq!((problems("FASTEST_FIRST"), problems("PCI_BUS_ID")), (1, 0));
+    }
+
+    #[test]
+    fn without_the_tool_the_kernel_is_asked() {
+        let tree = Tree::new();
+        information(&tree, "0000:3a:00.0", 0);
+        information(&tree, "0000:29:00.0", 1);
+        let report = find(&tree.probe()).report;
+        let shown: Vec<_> =
+            report.devices.iter().map(|device| (device.index, device.pci_address.clone().unwrap())).collect();
+        assert_eq!(shown, [(0, "0000:29:00.0".to_owned()), (1, "0000:3a:00.0".to_owned())]);
+        assert_eq!(report.devices[0].uuid, None, "a UUID of question marks is none");
+        assert!(report.problems.iter().any(|line| line.contains("--gpus all")), "{:?}", report.problems);
+    }
+
+    #[test]
+    fn no_device_is_no_problem() {
+        let tree = Tree::new();
+        tree.tool("nvidia-smi", "echo 'No devices were found'; exit 6");
+        let found = find(&tree.probe());
+        assert_eq!((found.present, found.report.problems), (0, vec![]));
+    }
+}
