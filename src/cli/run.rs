@@ -137,7 +137,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FAULT", help_heading = "Simulated vLLM")]
     pub sim_fault: Vec<String>,
 
-    /// Write the ready end of a detached run to this file descriptor's path (internal)
-    #[arg(long, hide = true, value_name = "PATH")]
-    pub detached_child: Option<PathBuf>,
+    /// This process is the detached one (internal)
+    #[arg(long, hide = true)]
+    pub detached_child: bool,
 }

@@ -10,6 +10,7 @@ use super::is_secret_name;
 pub struct Environment {
     vars: BTreeMap<String, String>,
     working_directory: PathBuf,
+    command_line: Vec<String>,
 }
 
 impl Environment {
@@ -17,7 +18,11 @@ impl Environment {
     pub fn read() -> Self {
         let vars =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Self { vars, working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")) }
+        Self {
+            vars,
+            working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            command_line: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+        }
     }
 
     /// An environment made by hand, for tests.
@@ -25,6 +30,7 @@ impl Environment {
         Self {
             vars: vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             working_directory: working_directory.to_owned(),
+            command_line: Vec::new(),
         }
     }
 
@@ -45,6 +51,11 @@ impl Environment {
             .filter(|(name, value)| is_secret_name(name) && !value.is_empty())
             .map(|(_, v)| v.clone())
             .collect()
+    }
+
+    /// The program and its arguments as called; may hold secrets.
+    pub fn command_line(&self) -> &[String] {
+        &self.command_line
     }
 
     /// The directory in which the program was called.

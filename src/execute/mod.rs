@@ -1,11 +1,30 @@
 //! Takes experiments through real processes, one by one, and tells what happens as [`Event`]s.
 //!
+//! ```text
+//! launching -> starting -> ready -> measuring -> draining -> recorded
+//!     |            |                    |           |
+//!     +------------+---- failed(cause, evidence) ---+        (interrupted from anywhere)
+//! ```
+//!
 //! Nothing here prints, and nothing here knows the names of files in a run directory: paths come in as data.
 
+mod emit;
 mod error;
 mod event;
+mod failure;
+mod leftovers;
 mod outcome;
+pub mod port;
+mod readiness;
+mod run;
+mod script;
+mod unit;
 
+pub use emit::{Emitter, Recorder};
 pub use error::Error;
 pub use event::{Event, ForeignProcess};
-pub use outcome::{Failure, Outcome, Phase, StartStep, TeardownProof, Timings};
+pub use leftovers::{end_foreign, end_leftovers};
+pub use outcome::{Failure, Headline, Outcome, Phase, StartStep, TeardownProof, Timings};
+pub use run::{Job, Totals, clear_the_way, run_all};
+pub use script::{EngineCommand, ScriptContext, bench_args, quote, script, serve_args};
+pub use unit::{Attempted, Places, UnitContext, run_unit};

@@ -9,11 +9,40 @@ use crate::diagnose::{Cause, Ending, Evidence, StartPhase};
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// A valid result was recorded.
-    Passed,
+    Passed {
+        /// Its most asked-for figures.
+        headline: Headline,
+    },
     /// No valid result; why.
     Failed(Failure),
     /// The run was ended before the experiment was.
     Interrupted,
+}
+
+/// The figures of a result that one line can show; the result file has all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Headline {
+    /// Requests per second.
+    pub request_throughput: Option<f64>,
+    /// Output tokens per second.
+    pub output_throughput: Option<f64>,
+    /// Mean time to first token, milliseconds.
+    pub mean_ttft_ms: Option<f64>,
+    /// Mean time per output token after the first, milliseconds.
+    pub mean_tpot_ms: Option<f64>,
+}
+
+impl Headline {
+    /// Reads the figures off a result of `vllm bench serve`.
+    pub fn of(result: &serde_json::Map<String, serde_json::Value>) -> Self {
+        let figure = |key: &str| result.get(key).and_then(serde_json::Value::as_f64);
+        Self {
+            request_throughput: figure("request_throughput"),
+            output_throughput: figure("output_throughput"),
+            mean_ttft_ms: figure("mean_ttft_ms"),
+            mean_tpot_ms: figure("mean_tpot_ms"),
+        }
+    }
 }
 
 /// Why an attempt yielded no valid result.
@@ -29,6 +58,9 @@ pub struct Failure {
     pub evidence: Vec<Evidence>,
     /// What to do, one sentence each.
     pub advice: Vec<String>,
+    /// Other causes that the same log shows; for a server that died, its own first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Cause>,
     /// How the process that failed ended; `None` where none ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::failure::{self, Blame};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, write_exclusively};
-use super::{Emitter, Event, Failure, Outcome, Phase, TeardownProof, Timings, port};
+use super::{Emitter, Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
-use crate::process::{Emptied, Group, GroupSpec, Owner, ProcessId, Role, Stop, Verdict, supervise};
+use crate::process::{Emptied, Group, GroupSpec, Owner, Role, Stop, Verdict, supervise};
 use crate::telemetry::{DeviceKind, MemorySource, Probe};
 
 /// What every experiment of a run shares.
@@ -98,10 +98,9 @@ pub async fn run_unit(
     context: &UnitContext,
     emit: &mut Emitter<'_>,
     stop: &mut Stop,
-    validate: impl Fn(&Map<String, Value>) -> Result<(), Failure>,
 ) -> Attempted {
     let mut unit = Unit::new(experiment, attempt, places, context);
-    let outcome = unit.run(emit, stop, validate).await;
+    let outcome = unit.run(emit, stop).await;
     unit.finish(outcome)
 }
 
@@ -132,12 +131,7 @@ impl<'a> Unit<'a> {
         }
     }
 
-    async fn run(
-        &mut self,
-        emit: &mut Emitter<'_>,
-        stop: &mut Stop,
-        validate: impl Fn(&Map<String, Value>) -> Result<(), Failure>,
-    ) -> Outcome {
+    async fn run(&mut self, emit: &mut Emitter<'_>, stop: &mut Stop) -> Outcome {
         if let Some(holder) = port::holder(self.context.port) {
             let text = format!("port {} is taken by {holder}", self.context.port);
             return Outcome::Failed(Failure::plain(Cause::PortInUse, Phase::Launching, text));
@@ -164,7 +158,7 @@ impl<'a> Unit<'a> {
             let seconds = launched.elapsed().as_secs_f64();
             emit.event(Event::ServerReady { name: self.experiment.name.clone(), seconds });
             emit.phase(self.experiment, Phase::Measuring);
-            measured = Some(self.measure(&mut server, emit, stop, validate).await);
+            measured = Some(self.measure(&mut server, emit, stop).await);
         }
         let silent = log.last_growth.elapsed();
         let phase = log.phase();
@@ -172,19 +166,14 @@ impl<'a> Unit<'a> {
         self.drain(server, memory, emit, stop).await;
         match measured {
             Some(Measured::Result(result)) => {
+                let headline = Headline::of(&result);
                 self.result = Some(result);
-                self.proven()
+                Outcome::Passed { headline }
             }
             Some(Measured::Failed(failure)) => Outcome::Failed(failure),
             Some(Measured::Interrupted) => Outcome::Interrupted,
             None => self.not_ready(started, phase, silent),
         }
-    }
-
-    /// A result from a server that could not be ended is true, but the machine is not as it was: the next experiment
-    /// will say so. The result stands.
-    fn proven(&self) -> Outcome {
-        Outcome::Passed
     }
 
     fn arguments(&self, role: Role) -> Vec<String> {
@@ -271,7 +260,6 @@ impl<'a> Unit<'a> {
         server: &mut Group,
         emit: &mut Emitter<'_>,
         stop: &mut Stop,
-        validate: impl Fn(&Map<String, Value>) -> Result<(), Failure>,
     ) -> Measured {
         let began = Instant::now();
         let mut client = match self.launch(Role::Benchmark).await {
@@ -290,7 +278,7 @@ impl<'a> Unit<'a> {
             Verdict::Exited(Ending::Exited(0)) => match failure::read_result(&self.places.result) {
                 Ok(result) => {
                     self.result = Some(result.clone());
-                    match validate(&result) {
+                    match emit.recorder.validate(self.experiment, &result) {
                         Ok(()) => Measured::Result(result),
                         Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
                     }
@@ -314,7 +302,7 @@ impl<'a> Unit<'a> {
     fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration) -> Outcome {
         let blame = Blame { places: self.places, context: self.context };
         let failure = match started {
-            Verdict::Watched(Started::Ready) => return Outcome::Passed,
+            Verdict::Watched(Started::Ready) => return Outcome::Interrupted,
             Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
             Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase),
             Verdict::Exited(ending) => blame.server_exited(ending, phase),
@@ -410,9 +398,4 @@ impl DeviceMemory {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
-}
-
-/// The process that runs vllm-bench, for events.
-pub fn this_process() -> ProcessId {
-    ProcessId::current()
 }

@@ -136,6 +136,33 @@ pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mu
     result
 }
 
+/// Ends these very processes: SIGTERM, grace, SIGKILL. Returns whether all are gone.
+pub async fn end_processes(targets: &[ProcessId], grace: Duration, stop: &mut Stop) -> bool {
+    let start = Instant::now();
+    let mut signal_now = Signal::SIGTERM;
+    let mut told = false;
+    loop {
+        let alive: Vec<&ProcessId> = targets.iter().filter(|target| target.is_alive()).collect();
+        if alive.is_empty() {
+            return true;
+        }
+        let over = start.elapsed() >= grace || stop.level() >= StopLevel::Kill;
+        if over && signal_now == Signal::SIGTERM {
+            (signal_now, told) = (Signal::SIGKILL, false);
+        }
+        if !told {
+            told = true;
+            for target in &alive {
+                signal(target.pid, signal_now);
+            }
+        }
+        if start.elapsed() >= grace + AFTER_KILL {
+            return false;
+        }
+        sleep(POLL).await;
+    }
+}
+
 /// A process that is gone meanwhile needs no signal.
 fn signal(pid: i32, signal: Signal) {
     match kill(Pid::from_raw(pid), signal) {

@@ -57,6 +57,8 @@ pub struct GroupSpec {
     pub secrets: Vec<String>,
     /// Where standard output and error go, in the order in which they are written.
     pub log: PathBuf,
+    /// Files that are removed when the group is empty.
+    pub cleanup: Vec<PathBuf>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     /// Whose it is.
@@ -74,9 +76,22 @@ pub struct Group {
     child: Child,
     control: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
+    cleanup: Vec<PathBuf>,
     ending: Option<Ending>,
+    log_failed: Option<String>,
     emptied: Option<Emptied>,
     guard_lost: bool,
+}
+
+/// What became of a group that is waited for.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Its leader ended.
+    Exited(Ending),
+    /// Its guard was killed.
+    GuardLost,
+    /// Its log cannot be written.
+    LogFailed(String),
 }
 
 /// Makes this process inherit the orphans of the guards it starts, so that a guard's death scatters nothing.
@@ -110,6 +125,7 @@ impl Group {
             env: spec.env,
             secrets: spec.secrets,
             log: spec.log.clone(),
+            cleanup: spec.cleanup.clone(),
             grace: spec.grace,
             owner: spec.owner,
             orchestrator: ProcessId::current(),
@@ -124,7 +140,9 @@ impl Group {
                 child,
                 control,
                 reports,
+                cleanup: spec.cleanup,
                 ending: None,
+                log_failed: None,
                 emptied: None,
                 guard_lost: false,
             }),
@@ -139,7 +157,7 @@ impl Group {
         while self.ending.is_none() && !self.guard_lost {
             self.take_report().await;
         }
-        self.ending.clone()
+        self.ending
     }
 
     /// How the leader ended, if that is known already.
@@ -147,11 +165,28 @@ impl Group {
         self.ending.as_ref()
     }
 
+    /// Waits until the log cannot be written any more (a full disk, most often), or for ever.
+    pub(super) async fn changed(&mut self) -> Change {
+        loop {
+            if let Some(reason) = self.log_failed.take() {
+                return Change::LogFailed(reason);
+            }
+            if let Some(ending) = self.ending {
+                return Change::Exited(ending);
+            }
+            if self.guard_lost {
+                return Change::GuardLost;
+            }
+            self.take_report().await;
+        }
+    }
+
     async fn take_report(&mut self) {
         match next_report(&mut self.reports).await {
             Some(Report::Exited { ending }) => self.ending = Some(ending),
             Some(Report::Emptied { emptied }) => self.emptied = Some(emptied),
-            Some(Report::Started { .. } | Report::LogFailed { .. } | Report::SpawnFailed { .. }) => {}
+            Some(Report::LogFailed { reason }) => self.log_failed = Some(reason),
+            Some(Report::Started { .. } | Report::SpawnFailed { .. }) => {}
             None => self.guard_lost = true,
         }
     }
@@ -176,6 +211,11 @@ impl Group {
         };
         drop(self.control);
         let _ = self.child.wait().await;
+        if self.guard_lost {
+            for path in &self.cleanup {
+                let _ = std::fs::remove_file(path);
+            }
+        }
         if emptied.empty {
             registry::forget(&self.token);
         }

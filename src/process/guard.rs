@@ -41,6 +41,7 @@ pub(super) struct Spec {
     pub env: Vec<(String, String)>,
     pub secrets: Vec<String>,
     pub log: PathBuf,
+    pub cleanup: Vec<PathBuf>,
     pub grace: Duration,
     pub owner: Owner,
     pub orchestrator: ProcessId,
@@ -116,7 +117,7 @@ async fn guard() {
     let (written_tx, mut written) = mpsc::channel(1);
     let redactor = Redactor::new(spec.secrets.clone());
     std::thread::spawn(move || {
-        capture(output, log, redactor);
+        capture(output, log, redactor, |error| report(&Report::LogFailed { reason: error.to_string() }));
         let _ = written_tx.blocking_send(());
     });
 
@@ -130,6 +131,9 @@ async fn guard() {
     reaper.reap();
     // The log is complete before anybody reads it to find out what happened.
     let _ = tokio::time::timeout(LAST_OUTPUT, written.recv()).await;
+    for path in &spec.cleanup {
+        let _ = std::fs::remove_file(path);
+    }
     let empty = emptied.empty;
     report(&Report::Emptied { emptied });
     if empty {
@@ -249,8 +253,9 @@ fn open_log(path: &std::path::Path) -> std::io::Result<File> {
 }
 
 /// Copies output to the log, without secrets, up to the limit. Reads on when the disk is full: a blocked pipe would
-/// stop the command, and the orchestrator notices the full disk by itself.
-fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor) {
+/// stop the command; the orchestrator is told.
+fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor, on_failure: impl Fn(&std::io::Error)) {
+    let mut failed = false;
     let mut buffer = vec![0; 64 << 10];
     let mut written = 0u64;
     let mut dropped = 0u64;
@@ -265,7 +270,12 @@ fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor) {
         let bytes = redactor.feed(&buffer[..n]);
         if written < LOG_LIMIT {
             written += bytes.len() as u64;
-            let _ = log.write_all(&bytes);
+            if let Err(error) = log.write_all(&bytes)
+                && !failed
+            {
+                failed = true;
+                on_failure(&error);
+            }
         } else {
             tail.extend_from_slice(&bytes);
             if tail.len() > 2 * LOG_TAIL {
@@ -301,7 +311,7 @@ mod tests {
         let mut log = Vec::new();
         let total = LOG_LIMIT as usize + 5 * LOG_TAIL;
         let flood = std::io::repeat(b'x').take(total as u64).chain(&b"the end"[..]);
-        capture(flood, &mut log, Redactor::default());
+        capture(flood, &mut log, Redactor::default(), |error| panic!("{error}"));
         assert!(log.ends_with(b"the end"));
         assert!((log.len() as u64) < LOG_LIMIT + 3 * LOG_TAIL as u64);
         assert!(log.windows(10).any(|w| w == b"left out h"));

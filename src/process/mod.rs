@@ -14,6 +14,7 @@
 
 mod ending;
 mod error;
+pub mod foreign;
 mod group;
 mod guard;
 mod identity;
@@ -22,7 +23,7 @@ mod redact;
 pub mod registry;
 mod supervise;
 
-pub use ending::{Emptied, Members, end_members, reap_adopted};
+pub use ending::{Emptied, Members, end_members, end_processes, reap_adopted};
 pub use error::Error;
 pub use group::{Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;

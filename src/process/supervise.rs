@@ -4,6 +4,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Group;
+use super::group::Change;
 use crate::diagnose::Ending;
 
 /// How urgently the user wants the run to end.
@@ -24,7 +25,7 @@ pub enum StopLevel {
 pub struct Stop(watch::Receiver<StopLevel>);
 
 /// The sending end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StopSender(watch::Sender<StopLevel>);
 
 /// A pair of ends.
@@ -68,6 +69,8 @@ pub enum Verdict<T> {
     Exited(Ending),
     /// The guard died; the group is still to be ended.
     GuardLost,
+    /// The group's log could not be written.
+    LogFailed(String),
     /// The limit was reached.
     Deadline,
     /// The user wants to stop.
@@ -86,7 +89,11 @@ pub async fn supervise<T>(
         // The user first, then facts about the process, then what was asked for, then the clock.
         biased;
         () = stop.reached(StopLevel::Drain) => Verdict::Stopped,
-        ending = group.exited() => ending.map_or(Verdict::GuardLost, Verdict::Exited),
+        change = group.changed() => match change {
+            Change::Exited(ending) => Verdict::Exited(ending),
+            Change::GuardLost => Verdict::GuardLost,
+            Change::LogFailed(reason) => Verdict::LogFailed(reason),
+        },
         value = watched => Verdict::Watched(value),
         () = tokio::time::sleep_until(deadline) => Verdict::Deadline,
     }

@@ -99,6 +99,11 @@ impl Layout {
         self.root.join(format!("{name}_failure.{attempt}.json"))
     }
 
+    /// A file that stood under the results name and was no valid result of its experiment.
+    pub fn old_result(&self, name: &str, attempt: u32) -> PathBuf {
+        self.root.join(format!("{name}_invalid.{attempt}.json"))
+    }
+
     /// Output of the newest server of an experiment.
     pub fn server_log(&self, name: &str) -> PathBuf {
         self.logs().join(format!("{name}_server.log"))

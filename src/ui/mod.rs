@@ -2,6 +2,8 @@
 
 mod display;
 mod printer;
+mod reporter;
 
 pub use display::{Display, Terminal};
 pub use printer::Ui;
+pub use reporter::Reporter;

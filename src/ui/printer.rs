@@ -28,6 +28,11 @@ impl Ui {
         Self { display }
     }
 
+    /// The same printer for output that goes to a file: no colour, no line that changes in place.
+    pub fn without_terminal(&self) -> Self {
+        Self { display: Display { color_out: false, color_err: false, live: false, ..self.display } }
+    }
+
     /// Data, to stdout. Printed even with `--quiet`.
     pub fn out(&self, text: &str) {
         write_line(std::io::stdout().lock(), text);

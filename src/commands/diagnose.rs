@@ -1,0 +1,37 @@
+//! `diagnose`: the cause of a failure, from any log of a vLLM server.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+
+use crate::cli::DiagnoseArgs;
+use crate::config::Environment;
+use crate::diagnose::{diagnose_reader, render_text};
+use crate::error::Error;
+use crate::exit;
+use crate::ui::Ui;
+
+/// Reads a log, or standard input, and prints what it shows. Exit code 0 when the log shows no failure, 1 when it does.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn run(args: &DiagnoseArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let input = |source| Error::Input { path: args.file.clone(), source };
+    let log: Box<dyn Read> = if args.file.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let path = environment.absolute(&args.file);
+        let file = File::open(&path).map_err(input)?;
+        if file.metadata().map_err(input)?.is_dir() {
+            return Err(input(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+        }
+        Box::new(file)
+    };
+    let finding = diagnose_reader(BufReader::with_capacity(1 << 18, log), None).map_err(input)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&finding).map_err(std::io::Error::from)?;
+        ui.out(&text);
+    } else {
+        ui.out_raw(render_text(&finding).as_bytes());
+    }
+    Ok(if finding.cause.is_some() { exit::EXPERIMENT_FAILED } else { exit::OK })
+}

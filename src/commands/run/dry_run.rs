@@ -1,0 +1,130 @@
+//! `--dry-run`: the plan, the skips with their reasons, and the exact scripts. Needs neither vLLM nor devices.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Environment, PortChoice, Settings};
+use crate::error::Error;
+use crate::execute::{EngineCommand, ScriptContext, bench_args, script, serve_args};
+use crate::exit;
+use crate::plan::{Experiment, Plan};
+use crate::process::Role;
+use crate::record::layout::Layout;
+use crate::ui::Ui;
+
+use super::engine;
+
+/// Prints the plan and the scripts of one experiment (by name or number) or of all.
+///
+/// # Errors
+/// When the experiment named is not in the plan.
+pub fn show(
+    settings: &Settings,
+    plan: &Plan,
+    which: Option<&str>,
+    environment: &Environment,
+    ui: &Ui,
+) -> Result<u8, Error> {
+    let chosen: Vec<&Experiment> = match which {
+        None => plan.experiments.iter().collect(),
+        Some(which) => vec![find(plan, which, settings)?],
+    };
+    ui.out_raw(listing(settings, plan).as_bytes());
+    let (engine, note) = engine_command(settings, environment);
+    if let Some(note) = note {
+        ui.say(&note);
+    }
+    let context = ScriptContext {
+        engine: &engine,
+        setvars: settings.setvars.as_deref().filter(|path| path.is_file()),
+        port: match settings.port {
+            PortChoice::Fixed(port) => port,
+            PortChoice::Auto => 8000,
+        },
+        attempt: 1,
+    };
+    if context.setvars.is_none() && settings.setvars.is_some() {
+        ui.say("note: oneAPI's setvars.sh is not here; where it exists, both scripts source it first");
+    }
+    let layout = Layout::new(settings.results_dir.join("RUN"));
+    for experiment in chosen {
+        let result = layout.unchecked(&experiment.name);
+        let server = script(Role::Server, experiment, &serve_args(experiment, context.port), &context);
+        let client = script(Role::Benchmark, experiment, &bench_args(experiment, context.port, &result), &context);
+        let heading = format!("\n=== {} of {}: {}", experiment.index, plan.experiments.len(), experiment.name);
+        ui.out(&ui.bold(&heading));
+        ui.out(&format!("--- server script (run as `bash --login SCRIPT`)\n{server}"));
+        ui.out(&format!("--- benchmark script (run as `bash --login SCRIPT`)\n{client}"));
+    }
+    Ok(exit::OK)
+}
+
+fn engine_command(settings: &Settings, environment: &Environment) -> (EngineCommand, Option<String>) {
+    if settings.simulated()
+        && let Ok(engine) = engine::simulated()
+    {
+        return (engine, None);
+    }
+    match engine::find_vllm(settings.vllm_bin.clone(), environment) {
+        Ok(program) => (EngineCommand { program, prefix: Vec::new() }, None),
+        Err(error) => (
+            EngineCommand { program: settings.vllm_bin.clone().unwrap_or_else(|| PathBuf::from("vllm")), prefix: Vec::new() },
+            Some(format!("note: {error}; a run would resolve it to an absolute path")),
+        ),
+    }
+}
+
+fn find<'p>(plan: &'p Plan, which: &str, settings: &Settings) -> Result<&'p Experiment, Error> {
+    let by_number = which.parse::<usize>().ok();
+    let found = plan.experiments.iter().find(|e| Some(e.index) == by_number || e.name == which);
+    found.ok_or_else(|| Error::NotFound {
+        what: "experiment",
+        name: which.to_owned(),
+        place: settings.results_dir.clone(),
+        nearest: plan.experiments.iter().map(|e| e.name.clone()).filter(|n| n.contains(which)).take(5).collect(),
+    })
+}
+
+/// The numbered plan, then what is skipped and why.
+fn listing(settings: &Settings, plan: &Plan) -> String {
+    let mut text = String::new();
+    let combinations = plan.experiments.len() + plan.skips.len();
+    let mark = if settings.simulated() { " (SIMULATED: the built-in simulated vLLM)" } else { "" };
+    let _ = writeln!(text, "{combinations} combinations, {} experiments, {} skipped{mark}", plan.experiments.len(), plan.skips.len());
+    let load = &settings.grid.workload.flags;
+    let figure = |flag: &str| load.get_text(flag).unwrap_or("vLLM's default").to_owned();
+    let _ = writeln!(
+        text,
+        "load: {} prompts of {} tokens, {} tokens of output each, {} in flight",
+        figure("num-prompts"),
+        figure("random-input-len"),
+        figure("random-output-len"),
+        figure("max-concurrency")
+    );
+    let _ = writeln!(
+        text,
+        "limits: {} s to ready, {} s for the benchmark, {} s from SIGTERM to SIGKILL",
+        settings.timeout_startup.as_secs_f64(),
+        settings.timeout_benchmark.as_secs_f64(),
+        settings.grace.as_secs_f64()
+    );
+    let _ = writeln!(text, "results: {}\n", display(&settings.results_dir));
+    let width = plan.experiments.len().to_string().len();
+    for experiment in &plan.experiments {
+        let _ = writeln!(text, "{:>width$}  {}  {}", experiment.index, experiment.identity.short(), experiment.name);
+    }
+    if !plan.skips.is_empty() {
+        text.push('\n');
+        for skip in &plan.skips {
+            let _ = writeln!(text, "{}", skip.reason);
+        }
+        if let Some(skip) = plan.skips.first() {
+            let _ = writeln!(text, "why: {}", skip.rule.explanation());
+        }
+    }
+    text
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,212 @@
+//! `run` and `sanity`: settings -> plan -> run directory -> experiments -> analysis -> exit code.
+
+mod detach;
+mod dry_run;
+pub mod engine;
+mod follow;
+mod prepare;
+mod recorder;
+mod signals;
+
+use std::time::{Duration, Instant};
+
+use crate::cli::RunArgs;
+use crate::config::{Environment, Preset, Settings};
+use crate::error::Error;
+use crate::execute::{Emitter, EngineCommand, Event, Recorder, Totals, UnitContext, clear_the_way, run_all};
+use crate::exit;
+use crate::plan::{Experiment, Plan};
+use crate::process::{ProcessId, Stop, StopSender, become_subreaper, stop_channel};
+use crate::telemetry::{DeviceKind, Probe};
+use crate::ui::{Reporter, Ui};
+
+use prepare::{Prepared, Silent, lock_results, prepare};
+use recorder::RunRecorder;
+use signals::Signals;
+
+/// Runs a sweep.
+///
+/// # Errors
+/// When nothing can be started, or the record cannot be kept.
+pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: &Ui) -> Result<u8, Error> {
+    let settings = Settings::resolve(args, environment, preset)?;
+    let plan = settings.plan()?;
+    if args.fresh && !args.detach && !args.detached_child {
+        ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
+    }
+    if args.detach && !args.detached_child {
+        return detach::start(environment.command_line(), ui);
+    }
+    for warning in &settings.warnings {
+        ui.warn(warning);
+    }
+    if let Some(which) = &args.dry_run {
+        return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
+    }
+    let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
+    Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui }.execute().await
+}
+
+/// One session of a run.
+struct Sweep<'a> {
+    args: &'a RunArgs,
+    settings: &'a Settings,
+    plan: &'a Plan,
+    environment: &'a Environment,
+    ui: &'a Ui,
+}
+
+impl Sweep<'_> {
+    async fn execute(&self) -> Result<u8, Error> {
+        if self.args.detached_child {
+            detach::leave_terminal();
+        }
+        become_subreaper();
+        let (sender, mut stop) = stop_channel();
+        // Signals are listened to before anything is started.
+        let signals = Signals::listen(sender.clone())?;
+        let engine = engine::resolve(self.settings, self.environment).await?;
+        let lock = lock_results(self.settings)?;
+        let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
+        let mut silent = Silent { reporter: &reporter };
+        let mut early = Emitter::new(&mut silent, &sender);
+        clear_the_way(self.settings.grace, self.settings.keep_foreign, &mut early, &mut stop).await?;
+        let prepared = prepare(self.args, self.settings, self.plan, self.environment, &engine, lock).await?;
+        if self.args.detached_child {
+            detach::report_ready(&prepared.run, prepared.resumed)?;
+        }
+        self.announce(&prepared);
+        let recorder = RunRecorder::open(&prepared.run, self.settings.zone, reporter.clone())?;
+        signals.record_into(&recorder);
+        let context = self.context(engine, &prepared)?;
+        let ticking = tokio::spawn(tick(reporter.clone()));
+        let showing = self.settings.show_logs.then(|| tokio::spawn(follow::show(prepared.run.clone(), reporter.clone())));
+        let began = Instant::now();
+        let totals = tokio::select! {
+            totals = self.run_jobs(&context, &prepared, recorder.clone(), &sender, &mut stop) => totals,
+            // The third signal: leave at once. The guards see their control pipes close and end their groups.
+            number = signals.leave() => return Ok(exit::SIGNAL + number),
+        };
+        ticking.abort();
+        if let Some(showing) = showing {
+            showing.abort();
+        }
+        reporter.close();
+        self.conclude(totals?, recorder, &prepared, &signals, began)
+    }
+
+    /// Says what is about to happen.
+    fn announce(&self, prepared: &Prepared) {
+        let mark = if self.settings.simulated() { ", SIMULATED (no real server)" } else { "" };
+        self.ui.say(&format!(
+            "vllm-bench {}: {} experiments, {} combinations skipped{mark}",
+            env!("CARGO_PKG_VERSION"),
+            self.plan.experiments.len(),
+            self.plan.skips.len()
+        ));
+        self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
+        if !prepared.resumed {
+            for skip in &self.plan.skips {
+                self.ui.warn(&skip.reason);
+            }
+        }
+        if !self.settings.simulated()
+            && let Some(setvars) = self.settings.setvars.as_deref().filter(|path| !path.is_file())
+        {
+            self.ui.say(&format!("note: `{}` is not here; the scripts do without it", setvars.display()));
+        }
+    }
+
+    fn context(&self, engine: EngineCommand, prepared: &Prepared) -> Result<UnitContext, Error> {
+        let mut secret_env = self.settings.secret_env.clone();
+        let given = secret_env.iter().find(|(name, _)| name == "VLLM_API_KEY").map(|(_, value)| value.clone());
+        let api_key = given.or_else(|| self.environment.get("VLLM_API_KEY").map(str::to_owned));
+        let has_client_key = secret_env.iter().any(|(name, _)| name == "OPENAI_API_KEY")
+            || self.environment.get("OPENAI_API_KEY").is_some();
+        if let (Some(key), false) = (&api_key, has_client_key) {
+            // `vllm serve` reads its key from VLLM_API_KEY, `vllm bench serve` sends the one in OPENAI_API_KEY.
+            secret_env.push(("OPENAI_API_KEY".to_owned(), key.clone()));
+        }
+        let secrets = self.environment.secrets().into_iter().chain(secret_env.iter().map(|(_, value)| value.clone()));
+        let simulated = self.settings.simulated();
+        Ok(UnitContext {
+            engine,
+            setvars: self.settings.setvars.clone().filter(|path| path.is_file() && !simulated),
+            port: prepared.port,
+            timeout_startup: self.settings.timeout_startup,
+            timeout_benchmark: self.settings.timeout_benchmark,
+            grace: self.settings.grace,
+            secrets: secrets.collect(),
+            secret_env,
+            api_key,
+            run: prepared.run.path().to_owned(),
+            probe: Probe::of_machine(self.environment.vars().clone()),
+            // A simulated server uses no device: nothing there could come back.
+            devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },
+            http: reqwest::Client::builder().no_proxy().build().map_err(std::io::Error::other)?,
+        })
+    }
+
+    async fn run_jobs(
+        &self,
+        context: &UnitContext,
+        prepared: &Prepared,
+        mut recorder: RunRecorder,
+        sender: &StopSender,
+        stop: &mut Stop,
+    ) -> Result<Totals, Error> {
+        let pending: Vec<&Experiment> =
+            self.plan.experiments.iter().filter(|e| !prepared.valid.contains(&e.name)).collect();
+        let naming = recorder.clone();
+        let mut emit = Emitter::new(&mut recorder, sender);
+        emit.event(Event::RunStarted {
+            process: ProcessId::current(),
+            resumed: prepared.resumed,
+            planned: self.plan.experiments.len(),
+            pending: pending.len(),
+        });
+        for name in &prepared.valid {
+            emit.event(Event::ExperimentReused { name: name.clone() });
+        }
+        let job = |experiment| naming.job(experiment, &prepared.state);
+        Ok(run_all(&pending, job, context, self.settings.keep_foreign, &mut emit, stop).await?)
+    }
+
+    /// The record's end, the analysis, the exit code.
+    fn conclude(
+        &self,
+        totals: Totals,
+        mut recorder: RunRecorder,
+        prepared: &Prepared,
+        signals: &Signals,
+        began: Instant,
+    ) -> Result<u8, Error> {
+        if let Some(error) = recorder.take_error() {
+            return Err(error);
+        }
+        let _ = recorder.event(&Event::RunFinished {
+            passed: prepared.valid.len() + totals.passed,
+            failed: totals.failed,
+            skipped: self.plan.skips.len(),
+            interrupted: totals.interrupted,
+            seconds: began.elapsed().as_secs_f64(),
+        });
+        if let Some(error) = recorder.take_error() {
+            return Err(error);
+        }
+        super::analyze::analyse_run(prepared.run.path(), self.ui)?;
+        if totals.interrupted {
+            self.ui.hint("go on with the same flags and `--resume`");
+            return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
+        }
+        Ok(if totals.failed > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
+    }
+}
+
+/// Keeps the elapsed seconds on the screen moving.
+async fn tick(reporter: Reporter) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        reporter.tick();
+    }
+}

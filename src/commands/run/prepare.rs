@@ -1,0 +1,248 @@
+//! What must stand before the first experiment: locks, the run directory, the manifest.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use chrono::{SecondsFormat, Utc};
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
+
+use crate::cli::RunArgs;
+use crate::config::{Environment, PortChoice, Settings};
+use crate::error::Error;
+use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
+use crate::plan::{Experiment, Plan};
+use crate::process::{ProcessId, Redactor, registry};
+use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs};
+use crate::telemetry::{HostInfo, Probe, devices};
+use crate::ui::Reporter;
+
+/// The first port that `--port auto` tries.
+const FIRST_PORT: u16 = 8000;
+
+/// Everything a session needs that is on disk or locked.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The run directory.
+    pub run: RunDir,
+    /// What earlier sessions came to.
+    pub state: RunState,
+    /// Whether the run directory existed before.
+    pub resumed: bool,
+    /// Names of experiments with a valid result from before.
+    pub valid: Vec<String>,
+    /// The server's port.
+    pub port: u16,
+    /// The manifest as written.
+    pub manifest: Manifest,
+    /// Held for the life of the run.
+    _locks: [Lock; 2],
+}
+
+/// Shows what happens before there is a journal.
+pub struct Silent<'a> {
+    /// Where it is shown.
+    pub reporter: &'a Reporter,
+}
+
+impl Recorder for Silent<'_> {
+    fn event(&mut self, event: &Event) -> ControlFlow<()> {
+        self.reporter.event(event);
+        ControlFlow::Continue(())
+    }
+
+    fn validate(&self, _: &Experiment, _: &Map<String, Value>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn finished(&mut self, _: &Job<'_>, _: &Attempted) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// Takes the lock of the results directory, making the directory where it is missing.
+///
+/// # Errors
+/// [`record::Error::Locked`] with its holder.
+pub fn lock_results(settings: &Settings) -> Result<Lock, Error> {
+    let dir = &settings.results_dir;
+    std::fs::create_dir_all(dir).map_err(record::Error::write(dir))?;
+    match Lock::take(&layout::results_lock(dir))? {
+        Ok(lock) => Ok(lock),
+        Err(holder) => Err(record::Error::Locked { path: dir.clone(), holder: Box::new(holder.unwrap_or_else(unknown)) }.into()),
+    }
+}
+
+/// Chooses the port and the run directory, and writes the manifest of a new one.
+///
+/// # Errors
+/// When the port is taken, there is nothing to resume, or the disk refuses.
+pub async fn prepare(
+    args: &RunArgs,
+    settings: &Settings,
+    plan: &Plan,
+    environment: &Environment,
+    engine: &EngineCommand,
+    mut results_lock: Lock,
+) -> Result<Prepared, Error> {
+    let (port, mut port_lock) = take_port(settings.port)?;
+    let earlier = find_run(args, settings, plan, environment)?;
+    let resumed = earlier.is_some();
+    let (run, manifest) = match earlier {
+        Some((run, manifest)) => {
+            run.prepare_resume()?;
+            (run, manifest)
+        }
+        None => create_run(settings, plan, environment, engine).await?,
+    };
+    let holder = Holder {
+        process: ProcessId::current(),
+        user: user_name(),
+        since: Utc::now().with_timezone(&settings.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string(),
+        run: run.path().to_owned(),
+    };
+    results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
+    port_lock.sign(&port_lock_path(port)?, &holder)?;
+    let state = run.state()?;
+    let valid: Vec<String> =
+        plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
+    if resumed && valid.len() == plan.experiments.len() {
+        return Err(Error::Nothing {
+            message: format!("every experiment of `{}` has a valid result already", run.path().display()),
+            hint: "begin a new run without `--resume`".into(),
+        });
+    }
+    Ok(Prepared { run, state, resumed, valid, port, manifest, _locks: [results_lock, port_lock] })
+}
+
+fn take_port(choice: PortChoice) -> Result<(u16, Lock), Error> {
+    match choice {
+        PortChoice::Fixed(port) => match Lock::take(&port_lock_path(port)?)? {
+            Ok(lock) => Ok((port::require_free(port)?, lock)),
+            Err(holder) => {
+                Err(record::Error::PortLocked { port, holder: Box::new(holder.unwrap_or_else(unknown)) }.into())
+            }
+        },
+        PortChoice::Auto => {
+            let claim = |port| Lock::take(&port_lock_path(port).ok()?).ok()?.ok();
+            Ok(port::find_free(FIRST_PORT, claim)?)
+        }
+    }
+}
+
+fn port_lock_path(port: u16) -> Result<PathBuf, Error> {
+    Ok(registry::home()?.join(format!("port-{port}.lock")))
+}
+
+/// The run to go on with: the one named, or the newest unfinished one of the same plan.
+fn find_run(
+    args: &RunArgs,
+    settings: &Settings,
+    plan: &Plan,
+    environment: &Environment,
+) -> Result<Option<(RunDir, Manifest)>, Error> {
+    match &args.resume {
+        Some(Some(named)) => open_named(named, settings, plan, environment).map(Some),
+        Some(None) => match newest_unfinished(&settings.results_dir, plan)? {
+            Some(found) => Ok(Some(found)),
+            None => Err(Error::Nothing {
+                message: format!("no unfinished run of this plan in `{}`", settings.results_dir.display()),
+                hint: "repeat the flags of the run to go on with, name it with `--resume RUN`, or begin a new one without `--resume`".into(),
+            }),
+        },
+        None if args.detached_child && !args.fresh => newest_unfinished(&settings.results_dir, plan),
+        None => Ok(None),
+    }
+}
+
+fn open_named(
+    named: &Path,
+    settings: &Settings,
+    plan: &Plan,
+    environment: &Environment,
+) -> Result<(RunDir, Manifest), Error> {
+    let inside = settings.results_dir.join(named);
+    let path = if inside.is_dir() { inside } else { environment.absolute(named) };
+    let run = RunDir::open(&path)?;
+    if path.parent() != Some(settings.results_dir.as_path()) {
+        return Err(Error::Usage {
+            message: format!("`{}` is not in the results directory `{}`", path.display(), settings.results_dir.display()),
+            hint: "name its results directory with `--results-dir`".into(),
+        });
+    }
+    let manifest = run.manifest()?;
+    if manifest.plan.identity != plan.identity {
+        return Err(Error::Usage {
+            message: format!("the plan of `{}` is another one: nothing of it may be mixed with these settings", path.display()),
+            hint: format!("it was begun with: {}", manifest.command_line.join(" ")),
+        });
+    }
+    Ok((run, manifest))
+}
+
+fn newest_unfinished(results_dir: &Path, plan: &Plan) -> Result<Option<(RunDir, Manifest)>, Error> {
+    for run in list_runs(results_dir)?.into_iter().rev() {
+        let Ok(manifest) = run.manifest() else { continue };
+        let unfinished = || plan.experiments.iter().any(|experiment| run.valid_result(experiment).is_none());
+        if manifest.plan.identity == plan.identity && unfinished() {
+            return Ok(Some((run, manifest)));
+        }
+    }
+    Ok(None)
+}
+
+async fn create_run(
+    settings: &Settings,
+    plan: &Plan,
+    environment: &Environment,
+    engine: &EngineCommand,
+) -> Result<(RunDir, Manifest), Error> {
+    let probe = Probe::of_machine(environment.vars().clone());
+    let facts = tokio::task::spawn_blocking(move || (HostInfo::read(&probe), devices::detect(&probe))).await;
+    let (host, devices) = facts.map_err(std::io::Error::other)?;
+    let now = Utc::now();
+    let run = RunDir::create(&settings.results_dir, now, settings.zone)?;
+    let secrets = Redactor::new(environment.secrets().into_iter().chain(settings.secret_env.iter().map(|(_, v)| v.clone())));
+    let record = |(value, origin): &(Value, String)| Setting { value: value.clone(), origin: origin.clone() };
+    let manifest = Manifest {
+        schema: SCHEMA,
+        vllm_bench: env!("CARGO_PKG_VERSION").to_owned(),
+        simulated: settings.simulated(),
+        run: run.name(),
+        created: now.with_timezone(&settings.zone).to_rfc3339_opts(SecondsFormat::Millis, false),
+        timezone: settings.zone.name().to_owned(),
+        command_line: environment.command_line().iter().map(|arg| secrets.text(arg)).collect(),
+        working_directory: environment.working_directory().to_owned(),
+        engine: settings.grid.engine,
+        vllm: (!settings.simulated()).then(|| VllmInfo { path: engine.program.clone(), version: None }),
+        settings: settings.record.iter().map(|(key, value)| (key.clone(), record(value))).collect::<IndexMap<_, _>>(),
+        limits: Limits {
+            startup: settings.timeout_startup.as_secs_f64(),
+            benchmark: settings.timeout_benchmark.as_secs_f64(),
+            grace: settings.grace.as_secs_f64(),
+        },
+        host,
+        devices,
+        plan: plan.clone(),
+    };
+    record::atomic::write_json(&run.layout().manifest(), &manifest)?;
+    Ok((run, manifest))
+}
+
+fn user_name() -> String {
+    let uid = nix::unistd::geteuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}
+
+/// A lock that is held but not signed yet.
+fn unknown() -> Holder {
+    Holder {
+        process: ProcessId { pid: 0, start_time: 0 },
+        user: "unknown".into(),
+        since: "just now".into(),
+        run: PathBuf::new(),
+    }
+}

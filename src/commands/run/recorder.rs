@@ -1,0 +1,211 @@
+//! Keeps a run: events into the journal, outcomes into their files, all of it onto the screen.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{SecondsFormat, Utc};
+use chrono_tz::Tz;
+use serde_json::{Map, Value};
+
+use crate::diagnose::Cause;
+use crate::error::Error;
+use crate::execute::{Attempted, Event, Failure, Job, Outcome, Phase, Places, Recorder};
+use crate::plan::{Engine, Experiment};
+use crate::record::{self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate};
+use crate::ui::Reporter;
+
+/// The newest log line goes to the journal at most so often: it is there for `status`.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps one session of a run. Clones share it.
+#[derive(Debug, Clone)]
+pub struct RunRecorder {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    journal: Journal,
+    run: RunDir,
+    zone: Tz,
+    reporter: Reporter,
+    error: Option<Error>,
+    progress_at: Option<Instant>,
+}
+
+impl RunRecorder {
+    /// Opens the journal of a run for this session.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(run: &RunDir, zone: Tz, reporter: Reporter) -> Result<Self, Error> {
+        let journal = Journal::open(&run.layout().journal(), zone)?;
+        let inner = Inner { journal, run: run.clone(), zone, reporter, error: None, progress_at: None };
+        Ok(Self { inner: Arc::new(Mutex::new(inner)) })
+    }
+
+    /// What kept the record from being kept, if anything did.
+    pub fn take_error(&self) -> Option<Error> {
+        self.lock().error.take()
+    }
+
+    /// Prepares the next attempt at an experiment: fresh names, earlier files set aside, nothing overwritten.
+    pub fn job<'p>(&self, experiment: &'p Experiment, state: &RunState) -> Job<'p> {
+        let inner = self.lock();
+        let attempt = state.next_attempt(&experiment.name);
+        let layout = inner.run.layout();
+        let name = &experiment.name;
+        let earlier = attempt.saturating_sub(1).max(1);
+        for log in [layout.server_log(name), layout.benchmark_log(name)] {
+            set_aside(&log, |n| layout.old_log(&log, n), earlier);
+        }
+        set_aside(&layout.failure(name), |n| layout.old_failure(name, n), earlier);
+        // A file under the results name that is no valid result of this experiment must not stay there.
+        set_aside(&layout.result(name), |n| layout.old_result(name, n), earlier);
+        let _ = std::fs::remove_file(layout.unchecked(name));
+        Job {
+            experiment,
+            attempt,
+            places: Places {
+                server_log: layout.server_log(name),
+                benchmark_log: layout.benchmark_log(name),
+                server_script: layout.server_script(name),
+                benchmark_script: layout.benchmark_script(name),
+                result: layout.unchecked(name),
+            },
+            started: inner.now(),
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "a poisoned lock means a panic elsewhere, which is a bug already reported")]
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("the recorder's lock")
+    }
+}
+
+/// Renames a file out of the way, to the first number from `from` on that is free.
+fn set_aside(path: &Path, name: impl Fn(u32) -> PathBuf, from: u32) {
+    if path.symlink_metadata().is_err() {
+        return;
+    }
+    if let Some(target) = (from..from.saturating_add(10_000)).map(name).find(|target| target.symlink_metadata().is_err()) {
+        let _ = std::fs::rename(path, target);
+    }
+}
+
+impl Recorder for RunRecorder {
+    fn event(&mut self, event: &Event) -> ControlFlow<()> {
+        self.lock().event(event)
+    }
+
+    fn validate(&self, experiment: &Experiment, result: &Map<String, Value>) -> Result<(), Failure> {
+        validate(result, experiment.workload.num_prompts()).map_err(|invalid| {
+            let cause = match invalid {
+                Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } => Cause::RequestsFailed,
+                Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Count { .. } => Cause::ResultInvalid,
+            };
+            Failure::plain(cause, Phase::Measuring, invalid.to_string())
+        })
+    }
+
+    fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
+        let mut inner = self.lock();
+        // The file first, then the event: a crash between the two costs a look at the file, never a result.
+        if let Err(error) = inner.keep(job, attempted) {
+            return inner.fail(error.into());
+        }
+        inner.event(&Event::ExperimentFinished {
+            index: job.experiment.index,
+            name: job.experiment.name.clone(),
+            attempt: job.attempt,
+            outcome: attempted.outcome.clone(),
+            timings: attempted.timings.clone(),
+        })
+    }
+}
+
+impl Inner {
+    fn now(&self) -> String {
+        Utc::now().with_timezone(&self.zone).to_rfc3339_opts(SecondsFormat::Millis, false)
+    }
+
+    fn event(&mut self, event: &Event) -> ControlFlow<()> {
+        self.reporter.event(event);
+        if matches!(event, Event::Progress { .. }) {
+            if self.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
+                return ControlFlow::Continue(());
+            }
+            self.progress_at = Some(Instant::now());
+        }
+        match self.journal.append(event) {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> ControlFlow<()> {
+        self.error.get_or_insert(error);
+        ControlFlow::Break(())
+    }
+
+    fn keep(&self, job: &Job<'_>, attempted: &Attempted) -> Result<(), record::Error> {
+        let layout = self.run.layout();
+        match &attempted.outcome {
+            Outcome::Passed { .. } => self.result(job, attempted).write(&layout.result(&job.experiment.name))?,
+            Outcome::Failed(failure) => {
+                let record = self.failure(job, attempted, failure);
+                record::atomic::write_json(&layout.failure(&job.experiment.name), &record)?;
+            }
+            Outcome::Interrupted => {}
+        }
+        let _ = std::fs::remove_file(&job.places.result);
+        Ok(())
+    }
+
+    fn result(&self, job: &Job<'_>, attempted: &Attempted) -> ResultRecord {
+        let experiment = job.experiment;
+        ResultRecord {
+            vllm: attempted.result.clone().unwrap_or_default(),
+            vllm_bench: Some(ResultMeta {
+                schema: SCHEMA,
+                simulated: experiment.engine == Engine::Sim,
+                name: experiment.name.clone(),
+                identity: experiment.identity.clone(),
+                attempt: job.attempt,
+                axes: experiment.axes.clone(),
+                engine: experiment.engine,
+                vllm_version: attempted.vllm_version.clone(),
+                serve: experiment.server.flags.clone(),
+                env: experiment.server.env.clone(),
+                bench: experiment.workload.flags.clone(),
+                serve_command: attempted.serve_command.clone(),
+                bench_command: attempted.bench_command.clone(),
+                started: job.started.clone(),
+                timings: attempted.timings.clone(),
+                teardown: attempted.teardown.clone().unwrap_or_default(),
+            }),
+        }
+    }
+
+    fn failure(&self, job: &Job<'_>, attempted: &Attempted, failure: &Failure) -> FailureRecord {
+        let experiment = job.experiment;
+        let relative = |path: &Path| path.strip_prefix(self.run.path()).unwrap_or(path).to_owned();
+        FailureRecord {
+            schema: SCHEMA,
+            simulated: experiment.engine == Engine::Sim,
+            name: experiment.name.clone(),
+            identity: experiment.identity.clone(),
+            attempt: job.attempt,
+            axes: experiment.axes.clone(),
+            failure: failure.clone(),
+            started: job.started.clone(),
+            timings: attempted.timings.clone(),
+            teardown: attempted.teardown.clone(),
+            server_log: relative(&job.places.server_log),
+            benchmark_log: attempted.benchmarked.then(|| relative(&job.places.benchmark_log)),
+            invalid_result: attempted.result.clone().map(Value::Object),
+        }
+    }
+}

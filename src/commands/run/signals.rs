@@ -1,0 +1,114 @@
+//! What a signal means to a run.
+//!
+//! SIGINT, SIGTERM and SIGHUP: the first stops in order (SIGTERM to the server, grace, proof, record); the second kills
+//! the groups at once; the third leaves, and the guards finish the work. `vllm-bench stop --after-current` sends
+//! SIGUSR1, `stop --now` SIGUSR2.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::execute::{Event, Recorder};
+use crate::process::{StopLevel, StopSender};
+
+use super::recorder::RunRecorder;
+
+/// Listens to signals for the life of a run.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    shared: Arc<Mutex<Shared>>,
+    leave: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Number of the first signal.
+    first: Option<u8>,
+    recorder: Option<RunRecorder>,
+    /// Names of signals that came before there was a recorder.
+    unrecorded: Vec<&'static str>,
+}
+
+impl Signals {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When a handler cannot be installed.
+    pub fn listen(stop: StopSender) -> Result<Self, Error> {
+        let kinds = [
+            (SignalKind::interrupt(), 2, "SIGINT"),
+            (SignalKind::terminate(), 15, "SIGTERM"),
+            (SignalKind::hangup(), 1, "SIGHUP"),
+            (SignalKind::user_defined1(), 10, "stop --after-current"),
+            (SignalKind::user_defined2(), 12, "stop --now"),
+        ];
+        let (leave_sender, leave) = watch::channel(false);
+        let leave_sender = Arc::new(leave_sender);
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let orderly = Arc::new(Mutex::new(0u32));
+        for (kind, number, name) in kinds {
+            let stream = signal(kind)?;
+            let (stop, shared, orderly) = (stop.clone(), Arc::clone(&shared), Arc::clone(&orderly));
+            let leave = Arc::clone(&leave_sender);
+            tokio::spawn(listen_to(stream, move || {
+                note(&shared, number, name);
+                match number {
+                    10 => stop.raise(StopLevel::AfterCurrent),
+                    12 => stop.raise(StopLevel::Kill),
+                    _ => {
+                        let count = orderly.lock().map_or(1, |mut count| {
+                            *count += 1;
+                            *count
+                        });
+                        stop.raise(if count == 1 { StopLevel::Drain } else { StopLevel::Kill });
+                        if count >= 3 {
+                            leave.send_replace(true);
+                        }
+                    }
+                }
+            }));
+        }
+        Ok(Self { shared, leave })
+    }
+
+    /// From now on signals are recorded as events.
+    pub fn record_into(&self, recorder: &RunRecorder) {
+        let Ok(mut shared) = self.shared.lock() else { return };
+        let mut recorder = recorder.clone();
+        for name in std::mem::take(&mut shared.unrecorded) {
+            let _ = recorder.event(&Event::StopRequested { by: name.to_owned() });
+        }
+        shared.recorder = Some(recorder);
+    }
+
+    /// The number of the first signal, if one came.
+    pub fn first(&self) -> Option<u8> {
+        self.shared.lock().ok()?.first
+    }
+
+    /// Waits for the third signal; returns the number of the first.
+    pub async fn leave(&self) -> u8 {
+        let mut leave = self.leave.clone();
+        if leave.wait_for(|leave| *leave).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.first().unwrap_or(15)
+    }
+}
+
+async fn listen_to(mut stream: Signal, mut on_signal: impl FnMut()) {
+    while stream.recv().await.is_some() {
+        on_signal();
+    }
+}
+
+fn note(shared: &Mutex<Shared>, number: u8, name: &'static str) {
+    let Ok(mut shared) = shared.lock() else { return };
+    shared.first.get_or_insert(number);
+    match &mut shared.recorder {
+        Some(recorder) => drop(recorder.event(&Event::StopRequested { by: name.to_owned() })),
+        None => shared.unrecorded.push(name),
+    }
+}

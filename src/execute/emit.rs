@@ -1,0 +1,63 @@
+//! Where events go, and the one thing that can go wrong with them.
+
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value};
+
+use super::run::Job;
+use super::{Attempted, Event, Failure, Phase};
+use crate::plan::Experiment;
+use crate::process::{StopLevel, StopSender};
+
+/// Keeps and shows what happens. `Break` = it cannot be kept any more (a full disk): the run must end, in order.
+pub trait Recorder {
+    /// Something happened.
+    fn event(&mut self, event: &Event) -> ControlFlow<()>;
+
+    /// Whether a client's result counts.
+    ///
+    /// # Errors
+    /// The failure that it is.
+    fn validate(&self, experiment: &Experiment, result: &Map<String, Value>) -> Result<(), Failure>;
+
+    /// An attempt is over: its result or failure must be kept before the journal says so.
+    fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()>;
+}
+
+/// Passes events to the recorder. When recording fails, the run is told to stop in order, so that the device is
+/// released at once.
+pub struct Emitter<'a> {
+    /// Where events go.
+    pub recorder: &'a mut dyn Recorder,
+    stop: &'a StopSender,
+}
+
+impl<'a> Emitter<'a> {
+    /// An emitter into `recorder`.
+    pub fn new(recorder: &'a mut dyn Recorder, stop: &'a StopSender) -> Self {
+        Self { recorder, stop }
+    }
+
+    /// Something happened.
+    pub fn event(&mut self, event: Event) {
+        let flow = self.recorder.event(&event);
+        self.heed(flow);
+    }
+
+    /// An experiment moved on.
+    pub fn phase(&mut self, experiment: &Experiment, now: Phase) {
+        self.event(Event::PhaseChanged { name: experiment.name.clone(), now });
+    }
+
+    /// An attempt is over.
+    pub fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) {
+        let flow = self.recorder.finished(job, attempted);
+        self.heed(flow);
+    }
+
+    fn heed(&mut self, flow: ControlFlow<()>) {
+        if flow.is_break() {
+            self.stop.raise(StopLevel::Drain);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Shows a run as it happens. Fed by the same events as the journal; a replayed journal shows the same.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Ui;
+use crate::execute::{Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings};
+use crate::plan::{Axes, Plan};
+
+/// In a pipe, how often a wait is reported.
+const PLAIN_EVERY: Duration = Duration::from_secs(30);
+
+/// Shows events on stderr.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    ui: Ui,
+    axes: Arc<Vec<(String, Axes)>>,
+    simulated: bool,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    bar: ProgressBar,
+    waiting: Option<Waiting>,
+    done: usize,
+    total: usize,
+}
+
+/// What is being waited for.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    what: String,
+    line: String,
+    told: Instant,
+}
+
+impl Reporter {
+    /// A reporter for the experiments of a plan.
+    pub fn new(ui: Ui, plan: &Plan, simulated: bool) -> Self {
+        let bar = if ui.display.live { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("  {spinner} {wide_msg}");
+        if let Ok(style) = style {
+            bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+        }
+        let axes = plan.experiments.iter().map(|e| (e.name.clone(), e.axes.clone())).collect();
+        let state = State { bar, waiting: None, done: 0, total: plan.experiments.len() };
+        Self { ui, axes: Arc::new(axes), simulated, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Keeps the elapsed seconds moving; to be called a few times a second while a run goes on.
+    pub fn tick(&self) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let live = self.ui.display.live;
+        let mut told = None;
+        if let Some(waiting) = &mut state.waiting {
+            let seconds = waiting.since.elapsed().as_secs();
+            if live {
+                let message = format!("{} {seconds} s  {}", waiting.what, waiting.line);
+                state.bar.set_message(message);
+                state.bar.tick();
+            } else if waiting.told.elapsed() >= PLAIN_EVERY {
+                waiting.told = Instant::now();
+                told = Some(format!("        still {} ({seconds} s)", waiting.what));
+            }
+        }
+        drop(state);
+        if let Some(text) = told {
+            self.ui.say(&text);
+        }
+    }
+
+    /// Shows an event.
+    pub fn event(&self, event: &Event) {
+        match event {
+            Event::RunStarted { resumed, planned, pending, .. } if *resumed => {
+                self.print(&format!("going on: {pending} of {planned} experiments have no valid result yet"));
+            }
+            Event::RunStarted { .. } | Event::ServerLaunched { .. } | Event::BenchmarkLaunched { .. } => {}
+            Event::Notice { text } => self.print(&format!("{}: {text}", self.paint(BOLD, "note"))),
+            Event::ForeignEnded { processes } => {
+                for process in processes {
+                    let text = format!("ended another vLLM process: {} `{}`", process.pid, process.command);
+                    self.print(&format!("{}: {text}", self.paint(YELLOW, "warning")));
+                }
+            }
+            Event::ExperimentReused { name } => {
+                self.print(&format!("{} {}  has a valid result", self.counter(self.position(name)), self.title(name)));
+                self.count();
+            }
+            Event::ExperimentStarted { index, name, attempt } => {
+                let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
+                self.print(&format!("{} {}{again}", self.counter(*index), self.title(name)));
+            }
+            Event::PhaseChanged { now, .. } => self.wait_for(*now),
+            Event::Progress { line, .. } => self.note_line(line),
+            Event::ServerReady { seconds, .. } => self.print(&format!("        ready after {seconds:.1} s")),
+            Event::TornDown { proof, .. } => self.torn_down(proof),
+            Event::ExperimentFinished { outcome, timings, .. } => self.finished(outcome, timings),
+            Event::StopRequested { by } => {
+                self.print(&format!("{}: {by}: ending in order; a second one kills at once", self.paint(YELLOW, "stopping")));
+            }
+            Event::RunFinished { .. } => self.stop_waiting(),
+        }
+    }
+
+    fn wait_for(&self, phase: Phase) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let what = match phase {
+            Phase::Launching => "launching".to_owned(),
+            Phase::Starting(start) => start.label().to_owned(),
+            Phase::Ready => "ready".to_owned(),
+            Phase::Measuring => "measuring".to_owned(),
+            Phase::Draining => "ending the server".to_owned(),
+        };
+        let now = Instant::now();
+        let told = state.waiting.as_ref().map_or(now, |waiting| waiting.told);
+        state.waiting = Some(Waiting { since: now, what, line: String::new(), told });
+    }
+
+    fn note_line(&self, line: &str) {
+        if let Ok(mut state) = self.state.lock()
+            && let Some(waiting) = &mut state.waiting
+        {
+            waiting.line = line.to_owned();
+        }
+    }
+
+    fn torn_down(&self, proof: &TeardownProof) {
+        if proof.complete() {
+            return;
+        }
+        let mut left = Vec::new();
+        if !proof.group_empty {
+            left.push("processes of the server are still there");
+        }
+        if proof.port_closed == Some(false) {
+            left.push("its port is still open");
+        }
+        if proof.device_memory_back == Some(false) {
+            left.push("device memory did not come back");
+        }
+        self.print(&format!("        {}: after the end, {}", self.paint(YELLOW, "warning"), left.join(", ")));
+    }
+
+    fn finished(&self, outcome: &Outcome, timings: &Timings) {
+        self.stop_waiting();
+        self.count();
+        match outcome {
+            Outcome::Passed { headline } => self.passed(headline, timings),
+            Outcome::Failed(failure) => self.failed(failure, timings),
+            Outcome::Interrupted => self.print(&format!("        {}", self.paint(YELLOW, "interrupted"))),
+        }
+    }
+
+    fn passed(&self, headline: &Headline, timings: &Timings) {
+        let figure = |value: Option<f64>, unit: &str| value.map_or(format!("n/a {unit}"), |v| format!("{} {unit}", short(v)));
+        let mark = if self.simulated { "  SIMULATED" } else { "" };
+        self.print(&format!(
+            "        {}  {}   {}   TTFT {}   TPOT {}   {}{mark}",
+            self.paint(GREEN, "passed"),
+            figure(headline.request_throughput, "req/s"),
+            figure(headline.output_throughput, "tok/s"),
+            figure(headline.mean_ttft_ms, "ms"),
+            figure(headline.mean_tpot_ms, "ms"),
+            self.paint(DIM, &seconds_of(timings)),
+        ));
+    }
+
+    /// Rule 12: the last 50 log lines are shown when a start fails; they help more than any message of ours.
+    fn failed(&self, failure: &Failure, timings: &Timings) {
+        if !failure.log_tail.is_empty() {
+            self.print(&self.paint(DIM, "        the last lines of the log:"));
+            for line in &failure.log_tail {
+                self.print(&self.paint(DIM, &format!("        | {}", cut(line, 300))));
+            }
+        }
+        self.print(&format!(
+            "        {}  {}: {}   {}",
+            self.paint(RED, "FAILED"),
+            self.paint(BOLD, &failure.cause.to_string()),
+            cut(&failure.summary, 300),
+            self.paint(DIM, &seconds_of(timings)),
+        ));
+        for evidence in &failure.evidence {
+            self.print(&format!("        line {}: {}", evidence.line, cut(&evidence.text, 300)));
+        }
+        for advice in &failure.advice {
+            self.print(&format!("        {}: {advice}", self.paint(BOLD, "advice")));
+        }
+    }
+
+    fn count(&self) {
+        if let Ok(mut state) = self.state.lock() {
+            state.done += 1;
+        }
+    }
+
+    fn stop_waiting(&self) {
+        if let Ok(mut state) = self.state.lock() {
+            state.waiting = None;
+            state.bar.set_message("");
+            if state.bar.is_hidden() {
+                return;
+            }
+            state.bar.finish_and_clear();
+            state.bar.reset();
+        }
+    }
+
+    /// Ends the live line.
+    pub fn close(&self) {
+        self.stop_waiting();
+    }
+
+    /// A line that stays, above the live one.
+    pub fn print(&self, text: &str) {
+        let bar = self.state.lock().ok().map(|state| state.bar.clone());
+        match bar {
+            Some(bar) if self.ui.display.live => bar.suspend(|| self.ui.say(text)),
+            _ => self.ui.say(text),
+        }
+    }
+
+    fn counter(&self, index: usize) -> String {
+        let total = self.axes.len();
+        let width = total.to_string().len();
+        self.paint(BOLD, &format!("[{index:>width$}/{total}]"))
+    }
+
+    fn position(&self, name: &str) -> usize {
+        self.axes.iter().position(|(n, _)| n == name).map_or(0, |i| i + 1)
+    }
+
+    fn title(&self, name: &str) -> String {
+        self.axes.iter().find(|(n, _)| n == name).map_or_else(|| name.to_owned(), |(_, axes)| axes.to_string())
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        self.ui.paint_err(style, text)
+    }
+}
+
+const GREEN: Style = AnsiColor::Green.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+
+fn seconds_of(timings: &Timings) -> String {
+    let part = |name: &str, value: Option<f64>| value.map(|seconds| format!("{name} {seconds:.1} s"));
+    let parts: Vec<String> = [
+        part("start", timings.startup),
+        part("benchmark", timings.benchmark),
+        part("end", timings.teardown),
+        Some(format!("in all {:.1} s", timings.total)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    format!("({})", parts.join(", "))
+}
+
+/// Three significant digits or so: a line is for orientation, the files have every digit.
+fn short(value: f64) -> String {
+    let digits = match value.abs() {
+        v if v >= 1000.0 => 0,
+        v if v >= 100.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit { text.to_owned() } else { text.chars().take(limit - 1).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        for (value, text) in [(12345.6, "12346"), (123.45, "123.5"), (12.345, "12.35"), (0.12345, "0.123"), (0.0, "0.000")] {
+            assert_eq!(short(value), text);
+        }
+    }
+}
