@@ -141,12 +141,12 @@ fn write_and_remove(folder: &Path) -> io::Result<()> {
 fn nearest_folder(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     for folder in absolute.ancestors() {
+        let refuse = |kind, what: &str| Err(io::Error::new(kind, format!("`{}` is {what}", folder.display())));
         match folder.metadata() {
             Ok(found) if found.is_dir() => return Ok(folder.to_owned()),
-            Ok(_) => {
-                return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is a file", folder.display())));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(_) => return refuse(io::ErrorKind::NotADirectory, "not a folder"),
+            Err(_) if folder.is_symlink() => return refuse(io::ErrorKind::NotFound, "a link to nothing"),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
     }
@@ -397,6 +397,9 @@ mod tests {
         let state = try_folder(&file.join("below"));
         assert!(state.refusal.as_deref().is_some_and(|why| why.contains("a-file")), "{state:?}");
         assert!(!is_writable_dir(&file));
+        tree.link("dangling", "/nonexistent/folder");
+        let state = try_folder(&tree.path().join("dangling"));
+        assert!(state.refusal.as_deref().is_some_and(|why| why.contains("link to nothing")), "{state:?}");
         // No user, root included, can create a file in /proc.
         assert!(!is_writable_dir(Path::new("/proc")));
         assert!(try_folder(Path::new("/proc/none")).refusal.is_some());
