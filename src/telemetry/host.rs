@@ -333,6 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn this_machine_can_be_read() {
+        let probe = Probe::of_machine(super::super::Environment::new());
+        let host = HostInfo::read(&probe);
+        println!("{host:#?}\n{:?}\n{:#?}", shm(&probe), super::super::devices::detect(&probe));
+        assert!(host.kernel.is_some() && host.boot_id.is_some() && host.logical_cpus.is_some());
+        assert!(host.memory_total_bytes > host.memory_available_bytes);
+    }
+
+    #[test]
     fn an_empty_machine_is_unknown_not_zero() {
         let host = HostInfo::read(&Tree::new().probe());
         let unknown = HostInfo { user: host.user.clone(), ..HostInfo::default() };
