@@ -141,12 +141,12 @@ fn write_and_remove(folder: &Path) -> io::Result<()> {
 fn nearest_folder(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     for folder in absolute.ancestors() {
+        let refuse = |kind, what: &str| Err(io::Error::new(kind, format!("`{}` is {what}", folder.display())));
         match folder.metadata() {
             Ok(found) if found.is_dir() => return Ok(folder.to_owned()),
-            Ok(_) => {
-                return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is a file", folder.display())));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(_) => return refuse(io::ErrorKind::NotADirectory, "not a folder"),
+            Err(_) if folder.is_symlink() => return refuse(io::ErrorKind::NotFound, "a link to nothing"),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
     }
@@ -333,6 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn this_machine_can_be_read() {
+        let probe = Probe::of_machine(super::super::Environment::new());
+        let host = HostInfo::read(&probe);
+        println!("{host:#?}\n{:?}\n{:#?}", shm(&probe), super::super::devices::detect(&probe));
+        assert!(host.kernel.is_some() && host.boot_id.is_some() && host.logical_cpus.is_some());
+        assert!(host.memory_total_bytes > host.memory_available_bytes);
+    }
+
+    #[test]
     fn an_empty_machine_is_unknown_not_zero() {
         let host = HostInfo::read(&Tree::new().probe());
         let unknown = HostInfo { user: host.user.clone(), ..HostInfo::default() };
@@ -397,6 +406,9 @@ mod tests {
         let state = try_folder(&file.join("below"));
         assert!(state.refusal.as_deref().is_some_and(|why| why.contains("a-file")), "{state:?}");
         assert!(!is_writable_dir(&file));
+        tree.link("dangling", "/nonexistent/folder");
+        let state = try_folder(&tree.path().join("dangling"));
+        assert!(state.refusal.as_deref().is_some_and(|why| why.contains("link to nothing")), "{state:?}");
         // No user, root included, can create a file in /proc.
         assert!(!is_writable_dir(Path::new("/proc")));
         assert!(try_folder(Path::new("/proc/none")).refusal.is_some());

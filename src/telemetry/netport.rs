@@ -184,7 +184,8 @@ mod tests {
             assert_eq!(listeners(root, port)[0].address, socket.local_addr().unwrap().ip());
             assert_eq!(listening_pids(root, port, &[me]), [me]);
             assert_eq!(listening_pids(root, port, &[1]), [0; 0]);
-            assert_eq!(holder_of(root, port).unwrap().uid, nix::unistd::getuid().as_raw());
+            let holder = holder_of(root, port).unwrap();
+            assert_eq!((holder.pid, holder.uid), (Some(std::process::id()), nix::unistd::getuid().as_raw()));
             drop(socket);
             assert_eq!(listening_pids(root, port, &[me]), [0; 0]);
         }

@@ -226,8 +226,8 @@ pub fn hf_hub_cache(environment: &Environment) -> Option<PathBuf> {
 }
 
 /// Where a Hugging Face token comes from. The token itself is never kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HfToken {
+#[derive(Clone, Copy)]
+enum HfToken {
     /// From this environment variable.
     Variable(&'static str),
     /// From the file that `hf auth login` writes.

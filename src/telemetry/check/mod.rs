@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use engine::{
-    HfToken, SetvarsFacts, VllmFacts, devices, hf_cache, hf_home, hf_hub_cache, hf_token, hf_token_file, setvars, vllm,
+    SetvarsFacts, VllmFacts, devices, hf_cache, hf_home, hf_hub_cache, hf_token, hf_token_file, setvars, vllm,
 };
 pub use machine::{disk, memory, open_files, results_dir, shm, timezone};
 pub use network::{port, proxy, shown_argv};

@@ -57,7 +57,7 @@ pub(in super::super) fn find(probe: &Probe, integrated_too: bool) -> Found {
             problems.push("/dev/dri has render nodes of which sysfs says nothing: their vendor is assumed".to_owned());
         }
     }
-    let mut devices = choose(devices, integrated_too, &mut problems);
+    let mut devices = choose(devices, integrated_too, &mut sources, &mut problems);
     let present = devices.len();
     let users = drm::memory_by_users(probe);
     for device in &mut devices {
@@ -71,7 +71,7 @@ pub(in super::super) fn find(probe: &Probe, integrated_too: bool) -> Found {
 /// Used memory of the visible devices, without running any tool.
 pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
     let mut ignored = Vec::new();
-    let devices = choose(from_sysfs(probe, &mut ignored), true, &mut ignored);
+    let devices = choose(from_sysfs(probe, &mut ignored), true, &mut Vec::new(), &mut Vec::new());
     let (devices, _) = visible(probe, devices, &mut ignored);
     let users = drm::memory_by_users(probe);
     let reading = |device: Device| {
@@ -234,16 +234,23 @@ fn merge(devices: &mut Vec<Device>, listed: Vec<Device>, problems: &mut Vec<Stri
     }
 }
 
-/// Discrete devices by address; integrated ones only in their absence and when wanted. Then numbers them.
-fn choose(devices: Vec<Device>, integrated_too: bool, problems: &mut Vec<String>) -> Vec<Device> {
+/// Discrete devices by address; integrated ones only in their absence and when wanted. Then numbers them. An integrated one
+/// beside discrete ones is expected; alone it may be what the user means, so that leaving it out is told as a problem.
+fn choose(
+    devices: Vec<Device>,
+    integrated_too: bool,
+    sources: &mut Vec<String>,
+    problems: &mut Vec<String>,
+) -> Vec<Device> {
     let (integrated, mut discrete): (Vec<_>, Vec<_>) =
         devices.into_iter().partition(|device| device.integrated == Some(true));
     if discrete.is_empty() && integrated_too {
         discrete = integrated;
     } else {
+        let told = if discrete.is_empty() { problems } else { sources };
         for device in integrated {
             let address = device.pci_address.as_deref().unwrap_or("an unknown address");
-            problems.push(format!("the integrated Intel GPU at {address} is left out"));
+            told.push(format!("the integrated Intel GPU at {address} is left out"));
         }
     }
     discrete.sort_by(|a, b| (&a.pci_address, a.index, &a.node).cmp(&(&b.pci_address, b.index, &b.node)));
@@ -394,10 +401,14 @@ mod tests {
         tree.render_node(128, ("0x8086", "0x7d55"), "i915", "0000:00:02.0");
         assert_eq!(find(&tree.probe(), false).present, 0);
         assert_eq!(find(&tree.probe(), true).present, 1);
+        tree.render_node(129, ("0x8086", "0xe211"), "xe", "0000:03:00.0");
+        let report = find(&tree.probe(), true).report;
+        assert_eq!((report.devices.len(), report.problems.len()), (1, 0));
+        assert!(report.sources[1].contains("0000:00:02.0 is left out"), "{:?}", report.sources);
         // The same place with a 16 GiB window: a discrete card passed into a virtual machine.
         let window = "0x0000004000000000 0x00000043ffffffff 0x000000000014220c\n";
         tree.file("sys/class/drm/renderD128/device/resource", window);
-        assert_eq!(find(&tree.probe(), false).present, 1);
+        assert_eq!(find(&tree.probe(), false).present, 2);
     }
 
     #[test]
