@@ -1,6 +1,7 @@
 //! One short file per subcommand: settings -> stages -> exit code.
 
 pub mod analyze;
+pub mod check;
 pub mod diagnose;
 pub mod run;
 
@@ -17,6 +18,7 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
     match &cli.command {
         Command::Run(args) => run::run(args, environment, Preset::Full, ui).await,
         Command::Sanity(args) => run::run(args, environment, Preset::Sanity, ui).await,
+        Command::Check(args) => check::run(args, environment, ui).await,
         Command::Diagnose(args) => diagnose::run(args, environment, ui),
         _ => Ok(0),
     }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
 
 use super::Error;
+use crate::telemetry::check::shown_argv;
 use crate::telemetry::netport;
 
 /// How many ports are tried for `--port auto`.
@@ -25,8 +26,7 @@ pub fn holder(port: u16) -> Option<String> {
 fn describe(holder: &netport::PortHolder) -> String {
     match (holder.pid, &holder.argv) {
         (Some(pid), Some(argv)) => {
-            let command: String = argv.iter().take(4).cloned().collect::<Vec<_>>().join(" ").chars().take(100).collect();
-            format!("process {pid} (`{}`)", command.trim())
+            format!("process {pid} (`{}`)", shown_argv(argv))
         }
         (Some(pid), None) => format!("process {pid}"),
         (None, _) => format!("a process of user {} (not visible here)", holder.uid),

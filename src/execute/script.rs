@@ -80,7 +80,7 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     }
     let _ = writeln!(text, "export no_proxy={NO_PROXY}${{no_proxy:+,$no_proxy}}");
     let _ = writeln!(text, "export NO_PROXY={NO_PROXY}${{NO_PROXY:+,$NO_PROXY}}");
-    if let Some(folder) = context.engine.program.parent() {
+    if let Some(folder) = context.engine.program.parent().filter(|folder| folder.is_absolute()) {
         text.push_str("# What is installed beside vllm (ninja, python) is found although the login shell reset PATH.\n");
         let _ = writeln!(text, "export PATH={}:\"$PATH\"", quote(&folder.to_string_lossy()));
     }

@@ -26,8 +26,6 @@ pub struct Reporter {
 struct State {
     bar: ProgressBar,
     waiting: Option<Waiting>,
-    done: usize,
-    total: usize,
 }
 
 /// What is being waited for.
@@ -48,7 +46,7 @@ impl Reporter {
             bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
         }
         let axes = plan.experiments.iter().map(|e| (e.name.clone(), e.axes.clone())).collect();
-        let state = State { bar, waiting: None, done: 0, total: plan.experiments.len() };
+        let state = State { bar, waiting: None };
         Self { ui, axes: Arc::new(axes), simulated, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -90,8 +88,7 @@ impl Reporter {
             }
             Event::ExperimentReused { name } => {
                 self.print(&format!("{} {}  has a valid result", self.counter(self.position(name)), self.title(name)));
-                self.count();
-            }
+                    }
             Event::ExperimentStarted { index, name, attempt } => {
                 let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
                 self.print(&format!("{} {}{again}", self.counter(*index), self.title(name)));
@@ -118,8 +115,7 @@ impl Reporter {
             Phase::Draining => "ending the server".to_owned(),
         };
         let now = Instant::now();
-        let told = state.waiting.as_ref().map_or(now, |waiting| waiting.told);
-        state.waiting = Some(Waiting { since: now, what, line: String::new(), told });
+        state.waiting = Some(Waiting { since: now, what, line: String::new(), told: now });
     }
 
     fn note_line(&self, line: &str) {
@@ -149,7 +145,6 @@ impl Reporter {
 
     fn finished(&self, outcome: &Outcome, timings: &Timings) {
         self.stop_waiting();
-        self.count();
         match outcome {
             Outcome::Passed { headline } => self.passed(headline, timings),
             Outcome::Failed(failure) => self.failed(failure, timings),
@@ -191,12 +186,6 @@ impl Reporter {
         }
         for advice in &failure.advice {
             self.print(&format!("        {}: {advice}", self.paint(BOLD, "advice")));
-        }
-    }
-
-    fn count(&self) {
-        if let Ok(mut state) = self.state.lock() {
-            state.done += 1;
         }
     }
 

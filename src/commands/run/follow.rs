@@ -16,7 +16,7 @@ pub async fn show(run: RunDir, reporter: Reporter) {
     let begin = std::time::SystemTime::now();
     loop {
         tokio::time::sleep(EVERY).await;
-        for path in newer_logs(&run, begin) {
+        if let Some(path) = newer_logs(&run, begin) {
             if newest.as_ref().is_none_or(|followed| followed.path != path || followed.was_replaced()) {
                 if let Some(followed) = &mut newest {
                     followed.drain(&reporter);

@@ -1,0 +1,122 @@
+//! `check`: whether this machine can run a sweep. Gathers facts, has them judged, prints one line each.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::{CheckArgs, RunArgs};
+use crate::config::{Environment, PortChoice, Preset, Settings};
+use crate::error::Error;
+use crate::execute::quote;
+use crate::exit;
+use crate::telemetry::check::{self, CheckLine, Level, SetvarsFacts, VllmFacts};
+use crate::telemetry::{HostInfo, Probe, devices, host, netport, run_limited};
+use crate::ui::Ui;
+
+use super::run::engine::find_vllm;
+
+/// `vllm --version` imports most of vLLM: several seconds on a fast machine.
+const VERSION_LIMIT: Duration = Duration::from_secs(120);
+
+/// Prints the lines; exit code 4 when one is a failure.
+///
+/// # Errors
+/// When a flag is wrong.
+pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let zone = args.timezone.clone().or_else(|| environment.get("VLLM_BENCH_TIMEZONE").map(str::to_owned));
+    let run_args = RunArgs {
+        tp: args.tp.clone(),
+        port: args.port.clone(),
+        results_dir: args.results_dir.clone(),
+        vllm_bin: args.vllm_bin.clone(),
+        setvars: args.setvars.clone(),
+        // A wrong zone is a line of the answer, not an error of the question.
+        timezone: Some("UTC".to_owned()),
+        ..RunArgs::default()
+    };
+    let settings = Settings::resolve(&run_args, environment, Preset::Full)?;
+    if !args.json {
+        ui.say("asking vLLM for its version takes some seconds …");
+    }
+    let explicit = args.setvars.is_some();
+    let environment = environment.clone();
+    let lines = tokio::task::spawn_blocking(move || gather(&settings, zone.as_deref(), explicit, &environment)).await;
+    let lines = lines.map_err(std::io::Error::other)?;
+    let overall = check::overall(&lines);
+    if args.json {
+        let report = json!({ "overall": overall, "lines": lines });
+        ui.out(&serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?);
+    } else {
+        show(&lines, ui);
+    }
+    Ok(if overall == Level::Failure { exit::ENVIRONMENT } else { exit::OK })
+}
+
+fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: &Environment) -> Vec<CheckLine> {
+    let vars = environment.vars();
+    let probe = Probe::of_machine(vars.clone());
+    let report = devices::detect(&probe);
+    let machine = HostInfo::read(&probe);
+    let tps = &settings.grid.tensor_parallel_sizes;
+    let setvars_exists = settings.setvars.as_deref().is_some_and(Path::is_file);
+    let path = find_vllm(settings.vllm_bin.clone(), environment).ok();
+    let version = path.as_deref().and_then(|path| version_of(path, settings.setvars.as_deref().filter(|_| setvars_exists)));
+    let port = match settings.port {
+        PortChoice::Fixed(port) => Some(port),
+        PortChoice::Auto => None,
+    };
+    let holder = port.and_then(|port| netport::holder_of(Path::new("/"), port));
+    let token_file = check::hf_token_file(vars).is_some_and(|path| path.is_file());
+    let cache = check::hf_hub_cache(vars).map(|path| host::try_folder(&path));
+    let (soft, hard) = host::open_file_limit();
+    let largest_tp = tps.iter().copied().max().unwrap_or(1);
+    let facts = SetvarsFacts { kind: report.kind, path: settings.setvars.clone(), exists: setvars_exists, explicit };
+    vec![
+        check::vllm(&VllmFacts { path, version, asked: settings.vllm_bin.clone() }),
+        check::setvars(&facts, vars),
+        check::devices(&report, tps),
+        check::port(port, holder.as_ref()),
+        check::shm(host::shm(&probe), largest_tp, machine.container.is_some()),
+        check::disk(&settings.results_dir, host::free_disk(&settings.results_dir).ok()),
+        check::results_dir(&host::try_folder(&settings.results_dir)),
+        check::memory(&machine),
+        check::open_files(soft, hard),
+        check::hf_token(vars, token_file),
+        check::hf_cache(cache.as_ref()),
+        check::proxy(vars),
+        check::timezone(zone.unwrap_or("Asia/Jerusalem")),
+    ]
+}
+
+/// The version as the launch script will see it: in a login shell, after oneAPI's environment. vLLM may print other
+/// lines first.
+fn version_of(vllm: &Path, setvars: Option<&Path>) -> Option<String> {
+    let prelude = setvars.map(|path: &Path| format!("source {} --force >/dev/null 2>&1; ", quote(&path.to_string_lossy())));
+    let script = format!("{}exec {} --version", prelude.unwrap_or_default(), quote(&PathBuf::from(vllm).to_string_lossy()));
+    let mut command = Command::new("bash");
+    command.args(["--login", "-c", &script]);
+    let output = run_limited(command, VERSION_LIMIT).ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    (output.status.success() && last.starts_with(|c: char| c.is_ascii_digit()) && last.len() < 100).then(|| last.to_owned())
+}
+
+fn show(lines: &[CheckLine], ui: &Ui) {
+    let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
+    for line in lines {
+        let mark = match line.level {
+            Level::Ok => ui.good("ok     "),
+            Level::Warning => ui.caution("warning"),
+            Level::Failure => ui.bad("failure"),
+        };
+        ui.out(&format!("{mark}  {:width$}  {}", line.name, line.message));
+        if let Some(next) = &line.next_step {
+            ui.out(&format!("{:9}{:width$}  {}", "", "", ui.dim(&format!("-> {next}"))));
+        }
+    }
+    let count = |level| lines.iter().filter(|line| line.level == level).count();
+    let (warnings, failures) = (count(Level::Warning), count(Level::Failure));
+    ui.out(&format!("\n{} checks: {failures} failures, {warnings} warnings", lines.len()));
+}
