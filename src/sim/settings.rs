@@ -1,0 +1,218 @@
+//! Settings of the simulation: environment variables that the orchestrator exports in the launch script.
+//!
+//! | variable | default | meaning |
+//! | --- | --- | --- |
+//! | `VLLM_BENCH_SIM_SPEED` | 1 | simulated seconds per real second; `inf`: no waiting at all |
+//! | `VLLM_BENCH_SIM_SEED` | 0 | seed of every random number |
+//! | `VLLM_BENCH_SIM_DEVICES` | 8 | devices of the simulated machine |
+//! | `VLLM_BENCH_SIM_DEVICE_MEMORY_GIB` | 24 | memory of each of them |
+//! | `VLLM_BENCH_SIM_FAULT` | none | faults, see [`super::fault`] |
+//! | `VLLM_BENCH_ATTEMPT` | 1 | number of the attempt, for `#N` of a fault |
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::fault::{self, Fault, FaultError, FaultSpec};
+
+/// Simulated seconds per real second: more than 0, or infinite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed(f64);
+
+impl Speed {
+    /// As fast as the machine computes.
+    pub const INFINITE: Speed = Speed(f64::INFINITY);
+
+    /// The real time that a simulated time takes.
+    pub fn real(self, simulated_seconds: f64) -> Duration {
+        Duration::try_from_secs_f64(simulated_seconds / self.0).unwrap_or(Duration::MAX)
+    }
+
+    /// Is there no waiting at all?
+    pub fn is_infinite(self) -> bool {
+        self.0.is_infinite()
+    }
+
+    /// Simulated seconds per real second.
+    pub fn factor(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Speed {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text.trim().trim_end_matches('x').parse::<f64>() {
+            Ok(speed) if speed > 0.0 => Ok(Speed(speed)),
+            _ => Err(SettingError::Value { value: text.into(), expected: "a number greater than 0, or `inf`" }),
+        }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs)] // The messages say what the fields are.
+pub enum SettingError {
+    #[error("`{value}` is not {expected}")]
+    Value { value: String, expected: &'static str },
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    #[error("{variable}: {source}")]
+    Variable { variable: &'static str, source: Box<SettingError> },
+}
+
+/// What the simulated machine is and does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SimSettings {
+    /// Simulated seconds per real second.
+    pub speed: Speed,
+    /// Seed of every random number.
+    pub seed: u64,
+    /// Devices of the machine.
+    pub devices: u32,
+    /// Memory of each device.
+    pub device_memory_gib: f64,
+    /// What goes wrong.
+    pub faults: Vec<FaultSpec>,
+    /// Number of this attempt at the experiment, from 1.
+    pub attempt: u32,
+}
+
+impl Default for SimSettings {
+    fn default() -> Self {
+        SimSettings { speed: Speed(1.0), seed: 0, devices: 8, device_memory_gib: 24.0, faults: Vec::new(), attempt: 1 }
+    }
+}
+
+const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
+const SEED: &str = "VLLM_BENCH_SIM_SEED";
+const DEVICES: &str = "VLLM_BENCH_SIM_DEVICES";
+const MEMORY: &str = "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB";
+const FAULT: &str = "VLLM_BENCH_SIM_FAULT";
+const ATTEMPT: &str = "VLLM_BENCH_ATTEMPT";
+
+impl SimSettings {
+    /// The settings in this process's environment.
+    pub fn from_env() -> Result<Self, SettingError> {
+        Self::from_lookup(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    }
+
+    /// The settings that `lookup` knows; absent and empty variables have their default.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingError> {
+        fn read<T>(
+            lookup: &impl Fn(&str) -> Option<String>,
+            variable: &'static str,
+            default: T,
+            parse: impl Fn(&str) -> Result<T, SettingError>,
+        ) -> Result<T, SettingError> {
+            match lookup(variable).filter(|value| !value.trim().is_empty()) {
+                None => Ok(default),
+                Some(value) => {
+                    parse(value.trim()).map_err(|source| SettingError::Variable { variable, source: Box::new(source) })
+                }
+            }
+        }
+        let default = Self::default();
+        Ok(SimSettings {
+            speed: read(&lookup, SPEED, default.speed, str::parse)?,
+            seed: read(&lookup, SEED, default.seed, |text| whole(text, 0))?,
+            devices: read(&lookup, DEVICES, default.devices, parse_devices)?,
+            device_memory_gib: read(&lookup, MEMORY, default.device_memory_gib, parse_memory)?,
+            faults: read(&lookup, FAULT, default.faults, |text| Ok(fault::parse_list(text)?))?,
+            attempt: read(&lookup, ATTEMPT, default.attempt, |text| whole(text, 1))?,
+        })
+    }
+
+    /// The variables that give these settings to a simulated vLLM. Not the attempt: the orchestrator exports
+    /// `VLLM_BENCH_ATTEMPT` for every engine, and it is no part of an experiment's identity.
+    pub fn to_env(&self) -> Vec<(String, String)> {
+        let mut variables = vec![
+            (SPEED.into(), self.speed.to_string()),
+            (SEED.into(), self.seed.to_string()),
+            (DEVICES.into(), self.devices.to_string()),
+            (MEMORY.into(), self.device_memory_gib.to_string()),
+        ];
+        if !self.faults.is_empty() {
+            let faults: Vec<String> = self.faults.iter().map(FaultSpec::to_string).collect();
+            variables.push((FAULT.into(), faults.join(";")));
+        }
+        variables
+    }
+
+    /// The faults of this attempt at a run whose flags `flag` knows.
+    pub fn active_faults(&self, flag: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
+        self.faults.iter().filter(|spec| spec.applies(self.attempt, &flag)).map(|spec| spec.fault.clone()).collect()
+    }
+}
+
+fn whole<T: FromStr + PartialOrd>(text: &str, least: T) -> Result<T, SettingError> {
+    text.parse()
+        .ok()
+        .filter(|value| *value >= least)
+        .ok_or(SettingError::Value { value: text.into(), expected: "a whole number in range" })
+}
+
+/// `--sim-devices`: a whole number of devices, at least one.
+pub fn parse_devices(text: &str) -> Result<u32, SettingError> {
+    whole(text, 1)
+}
+
+/// `--sim-device-memory`: GiB, more than 0; `24`, `24GiB` or `24G`.
+pub fn parse_memory(text: &str) -> Result<f64, SettingError> {
+    let number = text.trim().trim_end_matches(['B', 'b', 'i', 'G', 'g']);
+    match number.trim().parse::<f64>() {
+        Ok(gib) if gib > 0.0 && gib.is_finite() => Ok(gib),
+        _ => Err(SettingError::Value { value: text.into(), expected: "an amount of memory in GiB, such as `24`" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_the_environment() {
+        let settings = SimSettings {
+            speed: "inf".parse().expect("speed"),
+            seed: 7,
+            devices: 4,
+            device_memory_gib: 12.5,
+            faults: fault::parse_list("oom-killed@tp=2#1;network").expect("faults"),
+            attempt: 1,
+        };
+        let env = settings.to_env();
+        let back =
+            SimSettings::from_lookup(|name| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()));
+        assert_eq!(back, Ok(settings));
+        assert_eq!(SimSettings::from_lookup(|_| None), Ok(SimSettings::default()));
+    }
+
+    #[test]
+    fn bad_values_name_their_variable() {
+        for (variable, value) in [
+            (SPEED, "0"),
+            (SPEED, "fast"),
+            (SEED, "-1"),
+            (DEVICES, "0"),
+            (MEMORY, "-3"),
+            (FAULT, "netwrk"),
+            (ATTEMPT, "0"),
+        ] {
+            let error = SimSettings::from_lookup(|name| (name == variable).then(|| value.into())).unwrap_err();
+            assert!(error.to_string().starts_with(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn speed_turns_simulated_into_real_time() {
+        assert_eq!("100".parse::<Speed>().expect("speed").real(5.0), Duration::from_millis(50));
+        assert_eq!(Speed::INFINITE.real(5.0), Duration::ZERO);
+    }
+}
