@@ -1,1 +1,35 @@
-//! (being written)
+//! Why did this server not come up, or not stay up? What a log of vLLM shows, and how far a start has come.
+//!
+//! Three questions, each with one entry:
+//!
+//! - [`diagnose`] and [`diagnose_reader`]: the root cause in a whole log, with the lines that show it and what to do;
+//! - [`PhaseTracker`]: live, while a server starts: its phase, its newest line, whether it is lost already;
+//! - [`Cause`]: the closed set of words for every way an experiment can fail, the benchmark's included.
+//!
+//! The knowledge is one table ([`rows`]) of patterns with the real lines that they were made from: XPU, CUDA, ROCm and CPU
+//! builds, vLLM 0.6 to current. What a line means, its rank between root cause and consequence, and its advice stand in the
+//! row; numbers in the line make the advice exact.
+//!
+//! This module opens no file and starts nothing: its only input is the bytes or the reader that it is given, which may be
+//! gigabytes, not UTF-8, or one endless line. It has no clock and knows nothing of sweeps.
+
+mod advice;
+mod cause;
+mod ending;
+mod finding;
+mod line;
+mod pattern;
+mod phase;
+mod scan;
+mod verdict;
+
+pub use cause::{Cause, UnknownCause};
+pub use ending::{Ending, signal_name};
+pub use finding::{Evidence, Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS, render_text};
+pub use line::{clean_line, tail_lines};
+pub use pattern::{Rank, Row, rows};
+pub use phase::{Fatal, PhaseTracker, StartPhase};
+pub use scan::{Scanner, diagnose, diagnose_reader};
+
+#[cfg(test)]
+mod fixtures_test;
