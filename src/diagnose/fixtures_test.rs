@@ -53,7 +53,7 @@ const LOGS: &[Expected] = &[
     case(log!("flag-after-old-attempt"), Some(Ending::Exited(2)), Some(Cause::InvalidFlag), 5, "--max-model-len"),
     case(log!("max-model-len-0.10"), EXITED, Some(Cause::InvalidFlag), 6, "--max-model-len 512"),
     case(log!("quantization-mxfp4"), EXITED, Some(Cause::UnsupportedQuantization), 5, "already quantized with mxfp4"),
-    case(log!("quantization-rocm-0.8.5"), EXITED, Some(Cause::UnsupportedQuantization), 7, "gptq_bitblas"),
+    case(log!("quantization-rocm-0.8.5"), EXITED, Some(Cause::UnsupportedQuantization), 8, "gptq_bitblas"),
     case(log!("dtype-t4"), EXITED, Some(Cause::UnsupportedDtype), 5, "--dtype half"),
     case(log!("world-size-0.12"), EXITED, Some(Cause::NotEnoughDevices), 3, "--tensor-parallel-size 4"),
     case(log!("numa-cpu-tp2"), EXITED, Some(Cause::NotEnoughDevices), 4, "NUMA node per rank"),
@@ -77,15 +77,21 @@ const LOGS: &[Expected] = &[
 
 #[test]
 fn every_log_shows_its_cause_its_line_and_a_next_step() {
+    let mut wrong = Vec::new();
     for expected in LOGS {
         let (name, log) = expected.log;
         let finding = diagnose(log, expected.ending);
-        let shown = render_text(&finding);
-        assert_eq!(finding.cause, expected.cause, "{name}\n{shown}");
-        assert_eq!(finding.evidence.first().map_or(0, |seen| seen.line), expected.line, "{name}\n{shown}");
-        let advice = finding.advice.join("\n");
-        assert!(advice.contains(expected.advice), "{name}: no `{}` in\n{shown}", expected.advice);
+        let line = finding.evidence.first().map_or(0, |seen| seen.line);
+        let advised = finding.advice.join("\n").contains(expected.advice);
+        if finding.cause != expected.cause || line != expected.line || !advised {
+            wrong.push(format!(
+                "{name}: line {line}, `{}` advised: {advised}\n{}",
+                expected.advice,
+                render_text(&finding)
+            ));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -114,9 +120,9 @@ fn a_report_reads_well() {
     assert_eq!(
         render_text(&finding),
         "cause: kv-cache-too-small
-  no room for the KV cache: ValueError: To serve at least one request with the models's max seq len (40960), (4.38 GiB KV cache is needed, which is larger than the available KV cache memory (4.00 GiB). Based on the ava…
+  no room for the KV cache: ValueError: To serve at least one request with the models's max seq len (40960), (4.38 GiB KV cache is needed, which is larger than the available KV cache memory (4.00 GiB). Based on the availa…
 evidence:
-  line 6: (EngineCore_DP0 pid=64528) ERROR 11-18 13:44:09 [core.py:842] ValueError: To serve at least one request with the models's max seq len (40960), (4.38 GiB KV cache is needed, which is larger than the available KV cache memory (4.00 GiB). Based on the available memory, the estimated maximum model length is 37376. Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the eng…
+  line 6: (EngineCore_DP0 pid=64528) ERROR 11-18 13:44:09 [core.py:842] ValueError: To serve at least one request with the models's max seq len (40960), (4.38 GiB KV cache is needed, which is larger than the available KV cache memory (4.00 GiB). Based on the available memory, the estimated maximum model length is 37376. Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing…
   line 3: (EngineCore_DP0 pid=64528) ERROR 11-18 13:44:09 [core.py:842] EngineCore failed to start.
   line 7: (APIServer pid=64500) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
 what to do:
