@@ -209,6 +209,7 @@ fn model(cause: Cause, message: &str) -> Vec<String> {
     }
     let name = groups!(message, r"OSError: (\S+) is not a local folder")
         .or_else(|| groups!(message, r"directory specified: '([^']+)'"))
+        .or_else(|| groups!(message, r"OSError: Can't load [a-z ]+ '([^']+)'"))
         .or_else(|| groups!(message, r"'namespace/repo_name': '([^']+)'"))
         .or_else(|| {
             groups!(
@@ -324,6 +325,7 @@ mod tests {
         );
         check(Cause::ModelNotFound, "OSError: org/x is not a local folder and is", "`org/x`");
         check(Cause::ModelNotFound, "directory specified: '/models'.", "as seen inside the container");
+        check(Cause::ModelNotFound, "OSError: Can't load the configuration of '/models/nope'. If", "`/models/nope`");
         check(
             Cause::ModelGated,
             "Cannot access gated repo for url https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct/resolve/main/config.json.",

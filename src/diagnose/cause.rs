@@ -248,7 +248,7 @@ impl Cause {
             }
             Cause::Network => &[
                 "check the connection and the proxy variables (`https_proxy`, `no_proxy`) as the launch script sees them",
-                "or fetch the model beforehand and set `HF_HUB_OFFLINE=1`",
+                "or fetch the model beforehand and set `HF_HUB_OFFLINE=1`; if its name was meant as a local directory, that does not exist here",
             ],
             Cause::InvalidFlag => &["compare the flag and its value with `vllm serve --help=all` of this vLLM"],
             Cause::UnsupportedQuantization => {

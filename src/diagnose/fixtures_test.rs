@@ -61,6 +61,7 @@ const LOGS: &[Expected] = &[
     case(log!("gated-0.6"), EXITED, Some(Cause::ModelGated), 9, "https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct"),
     case(log!("not-found-0.15"), EXITED, Some(Cause::ModelNotFound), 3, "Qwen/Qwen3.5-27B-AWQ"),
     case(log!("path-missing-0.8"), EXITED, Some(Cause::ModelNotFound), 5, "`/models`"),
+    case(log!("path-missing-0.14"), EXITED, Some(Cause::ModelNotFound), 6, "`/models/nope`"),
     case(log!("network-spark-0.16"), EXITED, Some(Cause::Network), 2, "proxy"),
     case(log!("architecture-0.7"), EXITED, Some(Cause::UnsupportedModel), 2, "newer vLLM"),
     case(log!("shm-nccl"), EXITED, Some(Cause::SharedMemory), 2, "--shm-size"),
