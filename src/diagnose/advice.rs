@@ -67,15 +67,16 @@ fn kv_cache(message: &str) -> Vec<String> {
 
 fn device_memory(message: &str) -> Vec<String> {
     let mut advice = Vec::new();
-    if let Some([free, total, _, _]) = groups!(
-        message,
-        r"Free memory on device.*?\(([\d.]+)/([\d.]+) GiB\).*?utilization \(([\d.]+), ([\d.]+) GiB\)"
-    ) && let (Ok(free), Ok(total)) = (free.parse::<f64>(), total.parse::<f64>())
+    if let Some([free, total, _, _]) =
+        groups!(message, r"Free memory on device.*?\(([\d.]+)/([\d.]+) GiB\).*?utilization \(([\d.]+), ([\d.]+) GiB\)")
+        && let (Ok(free), Ok(total)) = (free.parse::<f64>(), total.parse::<f64>())
         && total > 0.0
     {
         let fits = (free / total * 100.0).floor() / 100.0;
         let held = (total - free).max(0.0);
-        advice.push(format!("another process (or the driver) holds {held:.1} of {total:.1} GiB: end it, if it is not meant to run"));
+        advice.push(format!(
+            "another process (or the driver) holds {held:.1} of {total:.1} GiB: end it, if it is not meant to run"
+        ));
         if fits >= 0.2 {
             advice.push(format!("or use `--gpu-memory-utilization {fits:.2}`: {free:.1} GiB are free now"));
         }
@@ -89,7 +90,9 @@ fn device_memory(message: &str) -> Vec<String> {
                 "device {device} refused {wanted} {wanted_unit} with {free} {free_unit} free, so this is not simply a full device: look for a wedged device, a fragmented pool or a driver's limit per allocation"
             ));
         } else {
-            advice.push(format!("device {device} had {free} {free_unit} free when {wanted} {wanted_unit} were asked for"));
+            advice.push(format!(
+                "device {device} had {free} {free_unit} free when {wanted} {wanted_unit} were asked for"
+            ));
         }
     }
     if let Some([requests]) = groups!(message, r"with (\d+) dummy requests") {
@@ -127,9 +130,10 @@ fn flag(message: &str) -> Vec<String> {
     } else if let Some([flag, reason]) = groups!(message, r": error: argument ([^:\s]+): (.+)") {
         advice.push(format!("give `{flag}` a value that this vLLM takes: {reason}"));
     }
-    if let Some([asked, limit]) =
-        groups!(message, r"User-specified max_model_len \((\d+)\) is greater than the derived max_model_len \((?:\w+=)?(\d+)")
-    {
+    if let Some([asked, limit]) = groups!(
+        message,
+        r"User-specified max_model_len \((\d+)\) is greater than the derived max_model_len \((?:\w+=)?(\d+)"
+    ) {
         advice.push(format!(
             "use `--max-model-len {limit}` or lower: the model ends there ({asked} was asked for; `--env VLLM_ALLOW_LONG_MAX_MODEL_LEN=1` overrides it at your own risk)"
         ));
@@ -140,7 +144,10 @@ fn flag(message: &str) -> Vec<String> {
     {
         let divisors: Vec<String> =
             (1..=heads.min(64)).filter(|size| heads % size == 0).map(|size| size.to_string()).collect();
-        advice.push(format!("`--tensor-parallel-size {tp}` does not divide {heads} attention heads: {} do", divisors.join(", ")));
+        advice.push(format!(
+            "`--tensor-parallel-size {tp}` does not divide {heads} attention heads: {} do",
+            divisors.join(", ")
+        ));
     }
     if let Some([batched, length]) =
         groups!(message, r"max_num_batched_tokens \((\d+)\) is smaller than max_model_len \((\d+)\)")
@@ -157,20 +164,26 @@ fn devices(message: &str) -> Vec<String> {
         Some([asked, "0"]) => vec![format!(
             "{asked} devices are asked for and none is visible: check the driver, the container's `--device`, and `ZE_AFFINITY_MASK`, `CUDA_VISIBLE_DEVICES`, `HIP_VISIBLE_DEVICES`"
         )],
-        Some([asked, there]) => vec![format!("{asked} devices are asked for and {there} visible: use `--tensor-parallel-size {there}` or lower")],
+        Some([asked, there]) => vec![format!(
+            "{asked} devices are asked for and {there} visible: use `--tensor-parallel-size {there}` or lower"
+        )],
         None => Vec::new(),
     }
 }
 
 fn quantization(message: &str) -> Vec<String> {
     if let Some([has, asked]) = groups!(message, r"model config \(([^)]+)\) does not match .* argument \(([^)]+)\)") {
-        return vec![format!("the checkpoint is already quantized with {has}: run it with `--quantization none`, not `{asked}`")];
+        return vec![format!(
+            "the checkpoint is already quantized with {has}: run it with `--quantization none`, not `{asked}`"
+        )];
     }
     if let Some([method, platform]) = groups!(message, r"(\S+) quantization is currently not supported in (\w+)") {
         return vec![format!("leave {method} out on {platform}, or use a vLLM release that has it there")];
     }
     if let Some([needed, has]) = groups!(message, r"[Mm]in(?:imum)? capability: (\d+)\..*?Current capability: (\d+)") {
-        return vec![format!("this device has compute capability {has} and the method wants {needed}: use another method, or `none`")];
+        return vec![format!(
+            "this device has compute capability {has} and the method wants {needed}: use another method, or `none`"
+        )];
     }
     Vec::new()
 }
@@ -184,20 +197,35 @@ fn port(message: &str) -> Vec<String> {
 
 fn model(cause: Cause, message: &str) -> Vec<String> {
     if cause == Cause::ModelGated {
-        return groups!(message, r"https://huggingface\.co/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:/resolve/|/|\.?$|\.\s)")
-            .map(|[name]| format!("accept the licence at https://huggingface.co/{name} and set `HF_TOKEN` to a token of that account"))
-            .into_iter()
-            .collect();
+        return groups!(
+            message,
+            r"https://huggingface\.co/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:/resolve/|/|\.?$|\.\s)"
+        )
+        .map(|[name]| {
+            format!("accept the licence at https://huggingface.co/{name} and set `HF_TOKEN` to a token of that account")
+        })
+        .into_iter()
+        .collect();
     }
     let name = groups!(message, r"OSError: (\S+) is not a local folder")
         .or_else(|| groups!(message, r"directory specified: '([^']+)'"))
+        .or_else(|| groups!(message, r"OSError: Can't load [a-z ]+ '([^']+)'"))
         .or_else(|| groups!(message, r"'namespace/repo_name': '([^']+)'"))
-        .or_else(|| groups!(message, r"Repository Not Found for url: https://huggingface\.co/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:/|\.?$)"));
+        .or_else(|| {
+            groups!(
+                message,
+                r"Repository Not Found for url: https://huggingface\.co/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:/|\.?$)"
+            )
+        });
     match name {
         Some([path]) if path.starts_with(['/', '.', '~']) => {
-            vec![format!("`{path}` is not there or holds no `config.json`: check the path as seen inside the container")]
+            vec![format!(
+                "`{path}` is not there or holds no `config.json`: check the path as seen inside the container"
+            )]
         }
-        Some([name]) => vec![format!("check the name `{name}`: the hub has no such model, or `HF_TOKEN` may not see it")],
+        Some([name]) => {
+            vec![format!("check the name `{name}`: the hub has no such model, or `HF_TOKEN` may not see it")]
+        }
         None => Vec::new(),
     }
 }
@@ -219,7 +247,11 @@ mod tests {
             "ValueError: To serve at least one request with the models's max seq len (40960), (4.38 GiB KV cache is needed, which is larger than the available KV cache memory (1.2 GiB). Based on the available memory, the estimated maximum model length is 11232. Try",
             "`--max-model-len 11232` or lower",
         );
-        check(Cause::KvCacheTooSmall, "(10.00 GiB KV cache is needed, which is larger than the available KV cache memory (1.25 GiB)", "needs 10.00 GiB per device and 1.25 GiB are left");
+        check(
+            Cause::KvCacheTooSmall,
+            "(10.00 GiB KV cache is needed, which is larger than the available KV cache memory (1.25 GiB)",
+            "needs 10.00 GiB per device and 1.25 GiB are left",
+        );
         check(Cause::KvCacheTooSmall, "tokens that can be stored in KV cache (7344)", "--max-model-len 7344");
         check(
             Cause::OutOfDeviceMemory,
@@ -241,29 +273,74 @@ mod tests {
 
     #[test]
     fn flags_and_their_values_are_named() {
-        check(Cause::InvalidFlag, "vllm serve: error: unrecognized arguments: --foo=3 --bar 1", "does not know `--foo`");
-        check(Cause::InvalidFlag, "vllm serve: error: unrecognized arguments: --foo=3 --bar 1", "does not know `--bar`");
+        check(
+            Cause::InvalidFlag,
+            "vllm serve: error: unrecognized arguments: --foo=3 --bar 1",
+            "does not know `--foo`",
+        );
+        check(
+            Cause::InvalidFlag,
+            "vllm serve: error: unrecognized arguments: --foo=3 --bar 1",
+            "does not know `--bar`",
+        );
         check(Cause::InvalidFlag, "api_server.py: error: unrecognized arguments: /root/m", "does not take `/root/m`");
-        check(Cause::InvalidFlag, "vllm serve: error: argument --max-model-len: invalid value: 'x'", "give `--max-model-len` a value");
+        check(
+            Cause::InvalidFlag,
+            "vllm serve: error: argument --max-model-len: invalid value: 'x'",
+            "give `--max-model-len` a value",
+        );
         check(
             Cause::InvalidFlag,
             "User-specified max_model_len (513) is greater than the derived max_model_len (max_position_embeddings=512 or model_max_length=None",
             "`--max-model-len 512` or lower",
         );
-        check(Cause::InvalidFlag, "Total number of attention heads (28) must be divisible by tensor parallel size (8).", "1, 2, 4, 7, 14, 28 do");
+        check(
+            Cause::InvalidFlag,
+            "Total number of attention heads (28) must be divisible by tensor parallel size (8).",
+            "1, 2, 4, 7, 14, 28 do",
+        );
     }
 
     #[test]
     fn devices_ports_models_and_methods_are_named() {
-        check(Cause::NotEnoughDevices, "World size (8) is larger than the number of available GPUs (4) in this node", "`--tensor-parallel-size 4` or lower");
-        check(Cause::NotEnoughDevices, "local_world_size (16) must be less than or equal to the number of visible devices (8).", "size 8");
-        check(Cause::NotEnoughDevices, "World size (2) is larger than the number of available GPUs (0)", "none is visible");
-        check(Cause::PortInUse, "error while attempting to bind on address ('0.0.0.0', 8000): address already in use", "port 8000");
+        check(
+            Cause::NotEnoughDevices,
+            "World size (8) is larger than the number of available GPUs (4) in this node",
+            "`--tensor-parallel-size 4` or lower",
+        );
+        check(
+            Cause::NotEnoughDevices,
+            "local_world_size (16) must be less than or equal to the number of visible devices (8).",
+            "size 8",
+        );
+        check(
+            Cause::NotEnoughDevices,
+            "World size (2) is larger than the number of available GPUs (0)",
+            "none is visible",
+        );
+        check(
+            Cause::PortInUse,
+            "error while attempting to bind on address ('0.0.0.0', 8000): address already in use",
+            "port 8000",
+        );
         check(Cause::ModelNotFound, "OSError: org/x is not a local folder and is", "`org/x`");
         check(Cause::ModelNotFound, "directory specified: '/models'.", "as seen inside the container");
-        check(Cause::ModelGated, "Cannot access gated repo for url https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct/resolve/main/config.json.", "https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct and");
-        check(Cause::UnsupportedQuantization, "in the model config (mxfp4) does not match the quantization method specified in the `quantization` argument (fp8).", "already quantized with mxfp4");
-        check(Cause::UnsupportedQuantization, "Minimum capability: 90. Current capability: 86", "has compute capability 86");
+        check(Cause::ModelNotFound, "OSError: Can't load the configuration of '/models/nope'. If", "`/models/nope`");
+        check(
+            Cause::ModelGated,
+            "Cannot access gated repo for url https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct/resolve/main/config.json.",
+            "https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct and",
+        );
+        check(
+            Cause::UnsupportedQuantization,
+            "in the model config (mxfp4) does not match the quantization method specified in the `quantization` argument (fp8).",
+            "already quantized with mxfp4",
+        );
+        check(
+            Cause::UnsupportedQuantization,
+            "Minimum capability: 90. Current capability: 86",
+            "has compute capability 86",
+        );
     }
 
     #[test]

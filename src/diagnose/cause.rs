@@ -240,15 +240,15 @@ impl Cause {
                 "raise `--gpu-memory-utilization` or `--tensor-parallel-size`, or quantize the weights",
             ],
             Cause::PortInUse => &["find who holds the port with `ss -ltnp`, or use `--port auto`"],
-            Cause::ModelNotFound => {
-                &["check the model's name or path; a local path must exist inside the container and hold a `config.json`"]
-            }
+            Cause::ModelNotFound => &[
+                "check the model's name or path; a local path must exist inside the container and hold a `config.json`",
+            ],
             Cause::ModelGated => {
                 &["accept the model's licence on its page on the hub, and set `HF_TOKEN` to a token that may read it"]
             }
             Cause::Network => &[
                 "check the connection and the proxy variables (`https_proxy`, `no_proxy`) as the launch script sees them",
-                "or fetch the model beforehand and set `HF_HUB_OFFLINE=1`",
+                "or fetch the model beforehand and set `HF_HUB_OFFLINE=1`; if its name was meant as a local directory, that does not exist here",
             ],
             Cause::InvalidFlag => &["compare the flag and its value with `vllm serve --help=all` of this vLLM"],
             Cause::UnsupportedQuantization => {
@@ -266,21 +266,23 @@ impl Cause {
                 "source oneAPI's `setvars.sh`, and see that `/dev/dri` is in the container and its driver matches",
                 "a device left wedged by a hard kill needs a reset (`xpu-smi config --reset`) or a reboot",
             ],
-            Cause::SharedMemory => {
-                &["give the container more shared memory (`--shm-size 10g` or `--ipc=host`) and remove stale files in `/dev/shm`"]
-            }
+            Cause::SharedMemory => &[
+                "give the container more shared memory (`--shm-size 10g` or `--ipc=host`) and remove stale files in `/dev/shm`",
+            ],
             Cause::DiskFull => {
                 &["free space where the model cache (`HF_HOME`), the compile cache (`~/.cache/vllm`) and `/tmp` lie"]
             }
-            Cause::KilledBySystem => {
-                &["look into `dmesg` for the OOM killer; give the machine or container more memory, or load less (`--max-model-len`, fewer ranks)"]
-            }
+            Cause::KilledBySystem => &[
+                "look into `dmesg` for the OOM killer; give the machine or container more memory, or load less (`--max-model-len`, fewer ranks)",
+            ],
             Cause::Crashed => &["read the end of the server's log; try once with `--enforce-eager`"],
             Cause::StartupTimeout => &["raise `--timeout-startup`"],
-            Cause::Hung => {
-                &["run it once alone with `VLLM_LOGGING_LEVEL=DEBUG` to see which rank waits; a lower `--tensor-parallel-size` tells a device from the link between devices"]
+            Cause::Hung => &[
+                "run it once alone with `VLLM_LOGGING_LEVEL=DEBUG` to see which rank waits; a lower `--tensor-parallel-size` tells a device from the link between devices",
+            ],
+            Cause::VllmMissing => {
+                &["name the binary with `--vllm-bin`; `vllm-bench check` shows what the launch script sees"]
             }
-            Cause::VllmMissing => &["name the binary with `--vllm-bin`; `vllm-bench check` shows what the launch script sees"],
             Cause::ServerDied => &["see the server's own diagnosis"],
             Cause::BenchmarkTimeout => &["raise `--timeout-benchmark`, or ask for fewer prompts"],
             Cause::BenchmarkHung => &["look into the server's log whether it still answers requests"],

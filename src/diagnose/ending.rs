@@ -95,7 +95,10 @@ mod tests {
         for (ending, json) in [
             (Ending::Exited(1), r#"{"exited":1}"#),
             (Ending::Signaled(9), r#"{"signaled":9}"#),
-            (Ending::TimedOut { phase: StartPhase::Loading, seconds: 300 }, r#"{"timed-out":{"phase":"loading","seconds":300}}"#),
+            (
+                Ending::TimedOut { phase: StartPhase::Loading, seconds: 300 },
+                r#"{"timed-out":{"phase":"loading","seconds":300}}"#,
+            ),
             (Ending::Stopped, r#""stopped""#),
         ] {
             assert_eq!(serde_json::to_string(&ending).unwrap(), json);

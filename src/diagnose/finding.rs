@@ -30,6 +30,19 @@ pub struct Finding {
     pub also: Vec<Cause>,
 }
 
+impl Finding {
+    /// A finding that needs no log: what was seen elsewhere (`summary`), with the advice of its cause.
+    pub fn of(cause: Cause, summary: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause),
+            summary: summary.into(),
+            evidence: Vec::new(),
+            advice: cause.advice().iter().map(|&sentence| sentence.to_owned()).collect(),
+            also: Vec::new(),
+        }
+    }
+}
+
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -92,6 +105,16 @@ mod tests {
         );
         let json = serde_json::to_string(&finding).unwrap();
         assert_eq!(serde_json::from_str::<Finding>(&json).unwrap(), finding);
+    }
+
+    #[test]
+    fn a_cause_seen_elsewhere_brings_its_advice() {
+        let finding = Finding::of(Cause::BenchmarkTimeout, "no result after 1800 s");
+        assert_eq!(
+            (finding.cause, finding.summary.as_str()),
+            (Some(Cause::BenchmarkTimeout), "no result after 1800 s")
+        );
+        assert_eq!(finding.advice, Cause::BenchmarkTimeout.advice());
     }
 
     #[test]

@@ -231,15 +231,35 @@ mod tests {
             ("RROR", Level::Plain, "RROR"),
             ("ERROR 12-18 19:47:34 engine.py:366] ValueError: x", Level::Error, "ValueError: x"),
             ("(VllmWorker rank=1 pid=2445156) Traceback", Level::Plain, "Traceback"),
-            ("(RayWorkerWrapper pid=410, ip=172.24.0.105) ERROR 01-14 03:08:55 worker_base.py:467] x", Level::Error, "x"),
+            (
+                "(RayWorkerWrapper pid=410, ip=172.24.0.105) ERROR 01-14 03:08:55 worker_base.py:467] x",
+                Level::Error,
+                "x",
+            ),
             ("vllm-1  | INFO 11-18 18:07:17 api_server.py:175] x", Level::Benign, "x"),
-            ("2026-06-05T03:00:47.94Z (EngineCore_DP0 pid=528) ERROR 06-05 03:00:47 [core.py:936] x", Level::Error, "x"),
+            (
+                "2026-06-05T03:00:47.94Z (EngineCore_DP0 pid=528) ERROR 06-05 03:00:47 [core.py:936] x",
+                Level::Error,
+                "x",
+            ),
             ("[rank0]: RuntimeError: x", Level::Plain, "RuntimeError: x"),
-            ("(APIServer pid=3070) INFO:     Application startup complete.", Level::Benign, "INFO:     Application startup complete."),
+            (
+                "(APIServer pid=3070) INFO:     Application startup complete.",
+                Level::Benign,
+                "INFO:     Application startup complete.",
+            ),
             ("ERROR:    [Errno 98] x", Level::Error, "ERROR:    [Errno 98] x"),
             ("CRITICAL 05-12 13:46:00 [core_client.py:359] x", Level::Error, "x"),
-            ("[W1122 06:13:39.574911999 utils.cpp:103] Warning: x", Level::Benign, "[W1122 06:13:39.574911999 utils.cpp:103] Warning: x"),
-            ("/usr/lib/python3.11/multiprocessing/resource_tracker.py:254: UserWarning: x", Level::Benign, "/usr/lib/python3.11/multiprocessing/resource_tracker.py:254: UserWarning: x"),
+            (
+                "[W1122 06:13:39.574911999 utils.cpp:103] Warning: x",
+                Level::Benign,
+                "[W1122 06:13:39.574911999 utils.cpp:103] Warning: x",
+            ),
+            (
+                "/usr/lib/python3.11/multiprocessing/resource_tracker.py:254: UserWarning: x",
+                Level::Benign,
+                "/usr/lib/python3.11/multiprocessing/resource_tracker.py:254: UserWarning: x",
+            ),
         ];
         for (line, level, content) in cases {
             let parsed = parse(line.as_bytes());
@@ -249,7 +269,10 @@ mod tests {
 
     #[test]
     fn cleaning_leaves_only_what_can_be_read() {
-        assert_eq!(clean_line(b"\x1b[0;36m(APIServer pid=1)\x1b[0;0m a\tb\x07\xff \x1b]0;title\x07\r"), "(APIServer pid=1) a b\u{fffd}");
+        assert_eq!(
+            clean_line(b"\x1b[0;36m(APIServer pid=1)\x1b[0;0m a\tb\x07\xff \x1b]0;title\x07\r"),
+            "(APIServer pid=1) a b\u{fffd}"
+        );
         assert_eq!(clean_line(b"[0;36m(APIServer pid=1)[0;0m x"), "(APIServer pid=1) x");
         assert_eq!(clean_line(b"\x1b"), "");
         assert_eq!(clean_line("\u{202e}live\u{200b}".as_bytes()), "live");

@@ -280,8 +280,7 @@ impl State {
             }
             Mark::Phase(phase) => {
                 self.ready |= phase == StartPhase::Ready;
-                (phase.stage() > self.phase.stage()
-                    || (phase.stage() == self.phase.stage() && phase != self.phase))
+                (phase.stage() > self.phase.stage() || (phase.stage() == self.phase.stage() && phase != self.phase))
                     .then(|| self.enter(phase))
             }
             Mark::Banner => {

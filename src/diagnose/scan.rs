@@ -215,14 +215,19 @@ impl Attempt {
         }
         let hit = Hit { row, line: number, text: text_of(line), message: message_of(parsed) };
         let same_row = self.hits.iter().filter(|known| known.row == row);
-        if same_row.clone().count() < HITS_PER_ROW && !same_row.into_iter().any(|known| same(&known.message, &hit.message)) {
+        if same_row.clone().count() < HITS_PER_ROW
+            && !same_row.into_iter().any(|known| same(&known.message, &hit.message))
+        {
             self.hits.push(hit);
         }
     }
 
     fn exception(&mut self, number: u64, line: &[u8], parsed: Parsed<'_>) {
         let message = message_of(parsed);
-        if ["KeyboardInterrupt", "SystemExit", "asyncio.exceptions.CancelledError"].iter().any(|end| message.starts_with(end)) {
+        if ["KeyboardInterrupt", "SystemExit", "asyncio.exceptions.CancelledError"]
+            .iter()
+            .any(|end| message.starts_with(end))
+        {
             return;
         }
         if let Some(known) = self.exceptions.iter_mut().find(|known| same(&known.message, &message)) {

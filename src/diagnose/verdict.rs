@@ -57,7 +57,7 @@ fn by_line(attempt: &Attempt, hits: &[&Hit], root: &Hit, ending: Option<Ending>)
 
     let message = unknown.map_or(&root.message, |exception| &exception.message);
     let mut also: Vec<Cause> = Vec::new();
-    for hit in hits.iter().filter(|hit| hit.rank() < Rank::Consequence) {
+    for hit in hits.iter().filter(|hit| hit.rank() < Rank::Process) {
         let seen = TABLE.rows()[hit.row].cause;
         if seen != cause && !also.contains(&seen) {
             also.push(seen);

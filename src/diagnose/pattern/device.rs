@@ -120,9 +120,9 @@ pub(super) const ROWS: &[Row] = &[
         "vLLM 0.8 to 0.11 with Ray (vllm#17980, #29265)",
         &["ValueError: Current node has no GPU available. current_node_resource={'CPU': 8.0}. vLLM engine cannot start without GPU."],
     ),
-    Row::new(NotEnoughDevices, "are available", r"No (?:CUDA GPUs|HIP GPUs|XPU devices) are available")
+    Row::new(NotEnoughDevices, "are available", r"No (?:CUDA GPUs|HIP GPUs|XPU(?: devices)?) are available")
         .advice(&["no device is visible: check the driver, the container's `--device` or `--gpus`, and `ZE_AFFINITY_MASK`, `CUDA_VISIBLE_DEVICES`, `HIP_VISIBLE_DEVICES`"])
-        .seen("torch on CUDA, ROCm and XPU, all releases", &["RuntimeError: No CUDA GPUs are available", "RuntimeError: No HIP GPUs are available", "RuntimeError: No XPU devices are available."]),
+        .seen("torch on CUDA, ROCm and XPU, all releases", &["RuntimeError: No CUDA GPUs are available", "RuntimeError: No HIP GPUs are available", "RuntimeError: No XPU are available"]),
     Row::new(NotEnoughDevices, "Failed to infer device type", r"Failed to infer device type")
         .advice(&["no device of vLLM's build is visible: check the driver, the container's `--device` or `--gpus`, and that this vLLM is built for this hardware"])
         .seen("vLLM 0.6 to current on every backend (vllm#8863, #12847)", &["RuntimeError: Failed to infer device type", "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG` to turn on verbose logging to help debug the issue."]),

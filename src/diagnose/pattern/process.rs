@@ -46,7 +46,7 @@ pub(super) const ROWS: &[Row] = &[
         "V1 engine, 0.9 to current; no root cause above means that the kernel ended it",
         &["RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_0': -9}"],
     ),
-    Row::new(KilledBySystem, "Killed", r"^(?:\S+: line \d+: +\d+ )?Killed(?: |$)").rank(Rank::Process).seen("a shell (vllm#17980)", &["Killed", "/tmp/run.sh: line 12: 12345 Killed                  vllm serve"]),
+    Row::new(KilledBySystem, "Killed", r"^(?:\S+: line \d+: +\d+ Killed(?: |$)|Killed$)").rank(Rank::Process).seen("a shell (vllm#17980)", &["Killed", "/tmp/run.sh: line 12: 12345 Killed                  vllm serve"]),
     // --- crashed ---------------------------------------------------------------------------------------------------------
     Row::new(Crashed, "Segfault encountered", r"!!!!!!! Segfault encountered !!!!!!!").rank(Rank::Device).seen("torch's handler (vllm#27868)", &["!!!!!!! Segfault encountered !!!!!!!"]),
     Row::new(Crashed, "Fatal Python error: ", r"Fatal Python error: (?:Segmentation fault|Aborted|Floating[- ]point|Illegal instruction)").rank(Rank::Device).seen(

@@ -2,8 +2,8 @@
 
 use super::{Rank, Row};
 use crate::diagnose::cause::Cause::{
-    DiskFull, InvalidFlag, ModelGated, ModelNotFound, Network, PortInUse, SharedMemory, UnsupportedDtype, UnsupportedModel,
-    UnsupportedQuantization, VllmMissing,
+    DiskFull, InvalidFlag, ModelGated, ModelNotFound, Network, PortInUse, SharedMemory, UnsupportedDtype,
+    UnsupportedModel, UnsupportedQuantization, VllmMissing,
 };
 
 const INNER_PORT: &[&str] = &[
@@ -83,6 +83,10 @@ pub(super) const ROWS: &[Row] = &[
             "OSError: /models/empty does not appear to have a file named config.json. Checkout 'https://huggingface.co//models/empty/tree/main' for available files.",
             "OSError: meta-llama/Llama-4-Scout-17B-16E-Instruct does not appear to have files named ('model-00002-of-00050.safetensors',). Checkout 'https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E-Instruct/tree/main'for available files.",
         ],
+    ),
+    Row::new(ModelNotFound, "Can't load ", r"OSError: Can't load (?:the configuration of|the model for|tokenizer for|image processor for) '").rank(Rank::Likely).seen(
+        "transformers, every release of vLLM given a path that is not there or is incomplete",
+        &["OSError: Can't load the configuration of '/models/nope'. If you were trying to load it from 'https://huggingface.co/models', make sure you don't have a local directory with the same name. Otherwise, make sure '/models/nope' is the correct path to a directory containing a config.json file"],
     ),
     Row::new(ModelNotFound, "Cannot find any model weights with", r"Cannot find any model weights with")
         .advice(&["the directory has a configuration but no weights: fetch the model again, completely"])

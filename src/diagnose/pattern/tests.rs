@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diagnose::line::parse;
-use crate::diagnose::{diagnose, Ending, StartPhase};
+use crate::diagnose::{Ending, StartPhase, diagnose};
 
 /// How an ending must be for a line of this rank to count.
 fn ending_for(row: &Row) -> Option<Ending> {
@@ -60,7 +60,8 @@ fn every_example_in_an_engines_log_before_the_usual_end_names_its_rows_cause() {
         };
         for example in row.examples {
             // uvicorn's level stands inside the example.
-            let prefix = if example.starts_with("ERROR:") { "\u{1b}[0;36m(APIServer pid=3070)\u{1b}[0;0m " } else { prefix };
+            let prefix =
+                if example.starts_with("ERROR:") { "\u{1b}[0;36m(APIServer pid=3070)\u{1b}[0;0m " } else { prefix };
             let log = format!("INFO 11-22 06:13:30 [importing.py:44] Triton is not there\n{prefix}{example}\n{END}");
             if row.rank == Rank::Hint {
                 assert!(found(row, &log).contains(&row.cause), "{log}");

@@ -28,12 +28,26 @@ fn a_real_start_goes_through_its_phases() {
 
 #[test]
 fn a_gpu_start_with_compilation_and_graphs() {
-    use StartPhase::{Capturing, Compiling, Configuring, Downloading, Importing, Loading, Profiling, Ready, StartingApi};
+    use StartPhase::{
+        Capturing, Compiling, Configuring, Downloading, Importing, Loading, Profiling, Ready, StartingApi,
+    };
     let log = include_bytes!("../fixtures/ready-cuda-0.11-tp2.log");
     let (phases, _) = follow([&log[..]]);
     assert_eq!(
         phases,
-        [Importing, Configuring, Loading, Downloading, Loading, Profiling, Compiling, Profiling, Capturing, StartingApi, Ready]
+        [
+            Importing,
+            Configuring,
+            Loading,
+            Downloading,
+            Loading,
+            Profiling,
+            Compiling,
+            Profiling,
+            Capturing,
+            StartingApi,
+            Ready
+        ]
     );
 }
 
@@ -62,7 +76,10 @@ fn there_is_no_way_back_but_a_new_start() {
 #[test]
 fn fatal_lines_are_recognised_with_prefix_and_colour() {
     for (line, cause) in [
-        ("\u{1b}[0;36m(EngineCore_DP0 pid=1)\u{1b}[0;0m ERROR 11-22 06:13:38 [core.py:866] EngineCore failed to start.", Cause::EngineCoreFailed),
+        (
+            "\u{1b}[0;36m(EngineCore_DP0 pid=1)\u{1b}[0;0m ERROR 11-22 06:13:38 [core.py:866] EngineCore failed to start.",
+            Cause::EngineCoreFailed,
+        ),
         ("vllm serve: error: argument --max-model-len: invalid value: 'x'", Cause::InvalidFlag),
         ("/tmp/run.sh: line 3: vllm: command not found", Cause::VllmMissing),
         ("(APIServer pid=7) OSError: [Errno 98] Address already in use", Cause::PortInUse),
@@ -88,7 +105,8 @@ fn the_newest_line_is_for_people() {
     let mut tracker = PhaseTracker::new();
     assert_eq!(tracker.newest_line(), None);
     tracker.feed(b"\x1b[0;36m(APIServer pid=3070)\x1b[0;0m INFO 11-22 06:13:32 [model.py:530] Resolved architecture: Qwen3ForCausalLM\n");
-    tracker.feed(b"(APIServer pid=3070) INFO [launcher.py:46] Route: /docs, Methods: GET\n\n  ^^^^^^\n[Gloo] Rank 0 is\n");
+    tracker
+        .feed(b"(APIServer pid=3070) INFO [launcher.py:46] Route: /docs, Methods: GET\n\n  ^^^^^^\n[Gloo] Rank 0 is\n");
     assert_eq!(
         tracker.newest_line().as_deref(),
         Some("(APIServer pid=3070) INFO 11-22 06:13:32 [model.py:530] Resolved architecture: Qwen3ForCausalLM")
@@ -102,8 +120,12 @@ fn the_newest_line_is_for_people() {
 
 #[test]
 fn words_serde_and_labels_agree() {
-    use StartPhase::{Capturing, Compiling, Configuring, Downloading, Importing, Launching, Loading, Profiling, Ready, StartingApi};
-    for phase in [Launching, Importing, Configuring, Downloading, Loading, Profiling, Compiling, Capturing, StartingApi, Ready] {
+    use StartPhase::{
+        Capturing, Compiling, Configuring, Downloading, Importing, Launching, Loading, Profiling, Ready, StartingApi,
+    };
+    for phase in
+        [Launching, Importing, Configuring, Downloading, Loading, Profiling, Compiling, Capturing, StartingApi, Ready]
+    {
         assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{phase}\""));
         assert!(!phase.label().is_empty());
     }

@@ -19,9 +19,22 @@ fn cause(log: &str, ending: Option<Ending>) -> Option<Cause> {
 #[test]
 fn only_the_newest_attempt_counts() {
     assert_eq!(cause(&format!("{BANNER}{OOM}{ENGINE}{BANNER}"), None), None);
-    assert_eq!(cause(&format!("{BANNER}{OOM}{ENGINE}usage: vllm serve [model_tag] [options]\nvllm serve: error: unrecognized arguments: --x\n"), None), Some(Cause::InvalidFlag));
     assert_eq!(
-        cause(&format!("{BANNER}{OOM}{ENGINE}(APIServer pid=9) INFO 08-13 17:49:51 [api_utils.py:345]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.27.1\n"), None),
+        cause(
+            &format!(
+                "{BANNER}{OOM}{ENGINE}usage: vllm serve [model_tag] [options]\nvllm serve: error: unrecognized arguments: --x\n"
+            ),
+            None
+        ),
+        Some(Cause::InvalidFlag)
+    );
+    assert_eq!(
+        cause(
+            &format!(
+                "{BANNER}{OOM}{ENGINE}(APIServer pid=9) INFO 08-13 17:49:51 [api_utils.py:345]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.27.1\n"
+            ),
+            None
+        ),
         None,
         "the banner beside the logo, since 0.15"
     );
@@ -56,7 +69,10 @@ fn what_follows_an_orderly_stop_is_noise() {
 #[test]
 fn when_we_ended_it_dying_processes_prove_nothing() {
     let ending = Ending::TimedOut { phase: StartPhase::Loading, seconds: 300 };
-    let finding = diagnose(format!("{BANNER}Loading safetensors checkpoint shards:   0% Completed | 0/4\n{ENGINE}").as_bytes(), Some(ending));
+    let finding = diagnose(
+        format!("{BANNER}Loading safetensors checkpoint shards:   0% Completed | 0/4\n{ENGINE}").as_bytes(),
+        Some(ending),
+    );
     assert_eq!(finding.cause, Some(Cause::StartupTimeout));
     assert_eq!(finding.summary, "not ready in time: not ready within 300 s, while loading weights");
     assert!(!finding.evidence.is_empty());
@@ -138,7 +154,10 @@ fn without_a_known_line_the_ending_speaks() {
 
 #[test]
 fn evidence_is_bounded_cleaned_and_keeps_no_token() {
-    let log = format!("\x1b[31mOSError: x is not a local folder and is not a valid model identifier listed on hf_abcdefghijklmnopqrstuvwxyz\x07 {}\x1b[0m\n", "y".repeat(9000));
+    let log = format!(
+        "\x1b[31mOSError: x is not a local folder and is not a valid model identifier listed on hf_abcdefghijklmnopqrstuvwxyz\x07 {}\x1b[0m\n",
+        "y".repeat(9000)
+    );
     let finding = diagnose(log.as_bytes(), None);
     let text = &finding.evidence[0].text;
     assert_eq!(text.chars().count(), 400);
@@ -162,6 +181,21 @@ fn a_long_log_of_errors_keeps_little() {
     }
     assert!(scanner.attempt.hits.len() <= HITS_PER_ROW);
     assert!(scanner.attempt.exceptions.len() <= 2 * EXCEPTIONS);
+}
+
+/// `cargo test --release --lib diagnose -- --ignored --nocapture flood` shows what a flood costs.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn flood() {
+    let line = "(EngineCore_DP0 pid=3093) INFO 11-22 06:13:39 [loggers.py:123] Engine 000: Avg prompt throughput: 0.0 tokens/s, Running: 46 reqs\n";
+    let log = line.repeat((64 << 20) / line.len());
+    let mebibytes = 64.0;
+    let start = std::time::Instant::now();
+    crate::diagnose::PhaseTracker::new().feed(log.as_bytes());
+    println!("phase tracker: {:.0} MiB/s", mebibytes / start.elapsed().as_secs_f64());
+    let start = std::time::Instant::now();
+    diagnose(log.as_bytes(), None);
+    println!("diagnose: {:.0} MiB/s", mebibytes / start.elapsed().as_secs_f64());
 }
 
 /// Gives its bytes a few at a time, with interruptions.
