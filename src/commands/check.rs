@@ -62,7 +62,8 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
     let tps = &settings.grid.tensor_parallel_sizes;
     let setvars_exists = settings.setvars.as_deref().is_some_and(Path::is_file);
     let path = find_vllm(settings.vllm_bin.clone(), environment).ok();
-    let version = path.as_deref().and_then(|path| version_of(path, settings.setvars.as_deref().filter(|_| setvars_exists)));
+    let version =
+        path.as_deref().and_then(|path| version_of(path, settings.setvars.as_deref().filter(|_| setvars_exists)));
     let port = match settings.port {
         PortChoice::Fixed(port) => Some(port),
         PortChoice::Auto => None,
@@ -93,14 +94,17 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
 /// The version as the launch script will see it: in a login shell, after oneAPI's environment. vLLM may print other
 /// lines first.
 fn version_of(vllm: &Path, setvars: Option<&Path>) -> Option<String> {
-    let prelude = setvars.map(|path: &Path| format!("source {} --force >/dev/null 2>&1; ", quote(&path.to_string_lossy())));
-    let script = format!("{}exec {} --version", prelude.unwrap_or_default(), quote(&PathBuf::from(vllm).to_string_lossy()));
+    let prelude =
+        setvars.map(|path: &Path| format!("source {} --force >/dev/null 2>&1; ", quote(&path.to_string_lossy())));
+    let script =
+        format!("{}exec {} --version", prelude.unwrap_or_default(), quote(&PathBuf::from(vllm).to_string_lossy()));
     let mut command = Command::new("bash");
     command.args(["--login", "-c", &script]);
     let output = run_limited(command, VERSION_LIMIT).ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
-    (output.status.success() && last.starts_with(|c: char| c.is_ascii_digit()) && last.len() < 100).then(|| last.to_owned())
+    (output.status.success() && last.starts_with(|c: char| c.is_ascii_digit()) && last.len() < 100)
+        .then(|| last.to_owned())
 }
 
 fn show(lines: &[CheckLine], ui: &Ui) {

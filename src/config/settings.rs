@@ -12,7 +12,7 @@ use super::layers::Layers;
 use super::{Environment, Error, Origin, Preset, is_secret_name, parse_duration};
 use crate::cli::RunArgs;
 use crate::plan::{Engine, FlagError, Flags, Grid, Plan, Rule, ServerConfig, Workload, expand};
-use crate::sim::SimSettings;
+use crate::sim::settings::SimSettings;
 
 /// Which port the server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -87,11 +87,7 @@ impl Blame<'_> {
     /// The client failed while the server lived.
     pub fn client_failed(&self, ending: Ending) -> Failure {
         let how = describe(ending);
-        let failure = Failure::plain(
-            Cause::BenchmarkFailed,
-            Phase::Measuring,
-            format!("the benchmark client {how}"),
-        );
+        let failure = Failure::plain(Cause::BenchmarkFailed, Phase::Measuring, format!("the benchmark client {how}"));
         let mut failure = self.with_tail(failure, Role::Benchmark);
         failure.ending = Some(ending);
         failure.evidence = last_words(&self.places.benchmark_log);
@@ -111,10 +107,20 @@ impl Blame<'_> {
             .unwrap_or_default()
             .saturating_sub(Duration::from_secs_f64(emptied.seconds.max(0.0)));
         let (cause, summary) = if silent >= SILENCE.min(limit / 2) {
-            let text = format!("the benchmark client reached its limit of {} s, silent for the last {} s", limit.as_secs_f64(), silent.as_secs());
+            let text = format!(
+                "the benchmark client reached its limit of {} s, silent for the last {} s",
+                limit.as_secs_f64(),
+                silent.as_secs()
+            );
             (Cause::BenchmarkHung, text)
         } else {
-            (Cause::BenchmarkTimeout, format!("the benchmark client reached its limit of {} s while it still wrote output", limit.as_secs_f64()))
+            (
+                Cause::BenchmarkTimeout,
+                format!(
+                    "the benchmark client reached its limit of {} s while it still wrote output",
+                    limit.as_secs_f64()
+                ),
+            )
         };
         self.with_tail(Failure::plain(cause, Phase::Measuring, summary), Role::Benchmark)
     }
@@ -171,7 +177,8 @@ pub(super) fn read_result(path: &Path) -> Result<Map<String, Value>, Failure> {
         std::io::ErrorKind::NotFound => fail("the benchmark client ended without an error but wrote no result".into()),
         _ => fail(format!("the benchmark client's result could not be read: {error}")),
     })?;
-    serde_json::from_slice(&bytes).map_err(|error| fail(format!("the benchmark client's result is not a JSON object: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| fail(format!("the benchmark client's result is not a JSON object: {error}")))
 }
 
 /// vLLM's version as its server logs it: `vLLM API server version 0.14.1`.
@@ -214,7 +221,9 @@ fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
         }
         let evidence = diagnose::Evidence { line: number as u64 + 1, text: text.clone() };
         let head = text.split(':').next().unwrap_or_default();
-        if !text.starts_with(' ') && (head.ends_with("Error") || head.ends_with("Exception")) || text.contains(": error: ") {
+        if !text.starts_with(' ') && (head.ends_with("Error") || head.ends_with("Exception"))
+            || text.contains(": error: ")
+        {
             error = Some(evidence.clone());
         }
         last = Some(evidence);

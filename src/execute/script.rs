@@ -81,7 +81,9 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     let _ = writeln!(text, "export no_proxy={NO_PROXY}${{no_proxy:+,$no_proxy}}");
     let _ = writeln!(text, "export NO_PROXY={NO_PROXY}${{NO_PROXY:+,$NO_PROXY}}");
     if let Some(folder) = context.engine.program.parent().filter(|folder| folder.is_absolute()) {
-        text.push_str("# What is installed beside vllm (ninja, python) is found although the login shell reset PATH.\n");
+        text.push_str(
+            "# What is installed beside vllm (ninja, python) is found although the login shell reset PATH.\n",
+        );
         let _ = writeln!(text, "export PATH={}:\"$PATH\"", quote(&folder.to_string_lossy()));
     }
     for (name, value) in &experiment.server.env {
@@ -193,7 +195,8 @@ mod tests {
     /// Runs the script with a program that prints its arguments, one per line, as vLLM would receive them.
     #[test]
     fn whatever_a_model_is_called_it_arrives_as_one_argument() {
-        for model in ["a b", "it's", "$(touch /tmp/owned)", "`id`", "a\"b", "x;y", "*", "a\\b", "ünï", "!!", "${HOME}"] {
+        for model in ["a b", "it's", "$(touch /tmp/owned)", "`id`", "a\"b", "x;y", "*", "a\\b", "ünï", "!!", "${HOME}"]
+        {
             let engine = EngineCommand { program: "/usr/bin/printf".into(), prefix: vec!["%s\\n".into()] };
             let context = ScriptContext { engine: &engine, setvars: None, port: 1, attempt: 1 };
             let experiment = experiment(model, Engine::Vllm);

@@ -255,12 +255,7 @@ impl<'a> Unit<'a> {
     }
 
     /// Runs the client against a ready server.
-    async fn measure(
-        &mut self,
-        server: &mut Group,
-        emit: &mut Emitter<'_>,
-        stop: &mut Stop,
-    ) -> Measured {
+    async fn measure(&mut self, server: &mut Group, emit: &mut Emitter<'_>, stop: &mut Stop) -> Measured {
         let began = Instant::now();
         let mut client = match self.launch(Role::Benchmark).await {
             Ok(client) => client,

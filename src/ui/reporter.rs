@@ -88,7 +88,7 @@ impl Reporter {
             }
             Event::ExperimentReused { name } => {
                 self.print(&format!("{} {}  has a valid result", self.counter(self.position(name)), self.title(name)));
-                    }
+            }
             Event::ExperimentStarted { index, name, attempt } => {
                 let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
                 self.print(&format!("{} {}{again}", self.counter(*index), self.title(name)));
@@ -99,7 +99,10 @@ impl Reporter {
             Event::TornDown { proof, .. } => self.torn_down(proof),
             Event::ExperimentFinished { outcome, timings, .. } => self.finished(outcome, timings),
             Event::StopRequested { by } => {
-                self.print(&format!("{}: {by}: ending in order; a second one kills at once", self.paint(YELLOW, "stopping")));
+                self.print(&format!(
+                    "{}: {by}: ending in order; a second one kills at once",
+                    self.paint(YELLOW, "stopping")
+                ));
             }
             Event::RunFinished { .. } => self.stop_waiting(),
         }
@@ -153,7 +156,8 @@ impl Reporter {
     }
 
     fn passed(&self, headline: &Headline, timings: &Timings) {
-        let figure = |value: Option<f64>, unit: &str| value.map_or(format!("n/a {unit}"), |v| format!("{} {unit}", short(v)));
+        let figure =
+            |value: Option<f64>, unit: &str| value.map_or(format!("n/a {unit}"), |v| format!("{} {unit}", short(v)));
         let mark = if self.simulated { "  SIMULATED" } else { "" };
         self.print(&format!(
             "        {}  {}   {}   TTFT {}   TPOT {}   {}{mark}",
@@ -275,7 +279,9 @@ mod tests {
 
     #[test]
     fn figures_are_short() {
-        for (value, text) in [(12345.6, "12346"), (123.45, "123.5"), (12.345, "12.35"), (0.12345, "0.123"), (0.0, "0.000")] {
+        for (value, text) in
+            [(12345.6, "12346"), (123.45, "123.5"), (12.345, "12.35"), (0.12345, "0.123"), (0.0, "0.000")]
+        {
             assert_eq!(short(value), text);
         }
     }

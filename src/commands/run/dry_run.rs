@@ -68,7 +68,10 @@ fn engine_command(settings: &Settings, environment: &Environment) -> (EngineComm
     match engine::find_vllm(settings.vllm_bin.clone(), environment) {
         Ok(program) => (EngineCommand { program, prefix: Vec::new() }, None),
         Err(error) => (
-            EngineCommand { program: settings.vllm_bin.clone().unwrap_or_else(|| PathBuf::from("vllm")), prefix: Vec::new() },
+            EngineCommand {
+                program: settings.vllm_bin.clone().unwrap_or_else(|| PathBuf::from("vllm")),
+                prefix: Vec::new(),
+            },
             Some(format!("note: {error}; a run would resolve it to an absolute path")),
         ),
     }
@@ -90,7 +93,12 @@ fn listing(settings: &Settings, plan: &Plan) -> String {
     let mut text = String::new();
     let combinations = plan.experiments.len() + plan.skips.len();
     let mark = if settings.simulated() { " (SIMULATED: the built-in simulated vLLM)" } else { "" };
-    let _ = writeln!(text, "{combinations} combinations, {} experiments, {} skipped{mark}", plan.experiments.len(), plan.skips.len());
+    let _ = writeln!(
+        text,
+        "{combinations} combinations, {} experiments, {} skipped{mark}",
+        plan.experiments.len(),
+        plan.skips.len()
+    );
     let load = &settings.grid.workload.flags;
     let figure = |flag: &str| load.get_text(flag).unwrap_or("vLLM's default").to_owned();
     let _ = writeln!(

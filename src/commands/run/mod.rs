@@ -80,7 +80,8 @@ impl Sweep<'_> {
         signals.record_into(&recorder);
         let context = self.context(engine, &prepared)?;
         let ticking = tokio::spawn(tick(reporter.clone()));
-        let showing = self.settings.show_logs.then(|| tokio::spawn(follow::show(prepared.run.clone(), reporter.clone())));
+        let showing =
+            self.settings.show_logs.then(|| tokio::spawn(follow::show(prepared.run.clone(), reporter.clone())));
         let began = Instant::now();
         let totals = tokio::select! {
             totals = self.run_jobs(&context, &prepared, recorder.clone(), &sender, &mut stop) => totals,

@@ -13,7 +13,9 @@ use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
 use crate::plan::{Experiment, Plan};
 use crate::process::{ProcessId, Redactor, registry};
-use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs};
+use crate::record::{
+    self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs,
+};
 use crate::telemetry::{HostInfo, Probe, devices};
 use crate::ui::Reporter;
 
@@ -69,7 +71,9 @@ pub fn lock_results(settings: &Settings) -> Result<Lock, Error> {
     std::fs::create_dir_all(dir).map_err(record::Error::write(dir))?;
     match Lock::take(&layout::results_lock(dir))? {
         Ok(lock) => Ok(lock),
-        Err(holder) => Err(record::Error::Locked { path: dir.clone(), holder: Box::new(holder.unwrap_or_else(unknown)) }.into()),
+        Err(holder) => {
+            Err(record::Error::Locked { path: dir.clone(), holder: Box::new(holder.unwrap_or_else(unknown)) }.into())
+        }
     }
 }
 
@@ -166,14 +170,21 @@ fn open_named(
     let run = RunDir::open(&path)?;
     if path.parent() != Some(settings.results_dir.as_path()) {
         return Err(Error::Usage {
-            message: format!("`{}` is not in the results directory `{}`", path.display(), settings.results_dir.display()),
+            message: format!(
+                "`{}` is not in the results directory `{}`",
+                path.display(),
+                settings.results_dir.display()
+            ),
             hint: "name its results directory with `--results-dir`".into(),
         });
     }
     let manifest = run.manifest()?;
     if manifest.plan.identity != plan.identity {
         return Err(Error::Usage {
-            message: format!("the plan of `{}` is another one: nothing of it may be mixed with these settings", path.display()),
+            message: format!(
+                "the plan of `{}` is another one: nothing of it may be mixed with these settings",
+                path.display()
+            ),
             hint: format!("it was begun with: {}", manifest.command_line.join(" ")),
         });
     }
@@ -202,7 +213,8 @@ async fn create_run(
     let (host, devices) = facts.map_err(std::io::Error::other)?;
     let now = Utc::now();
     let run = RunDir::create(&settings.results_dir, now, settings.zone)?;
-    let secrets = Redactor::new(environment.secrets().into_iter().chain(settings.secret_env.iter().map(|(_, v)| v.clone())));
+    let secrets =
+        Redactor::new(environment.secrets().into_iter().chain(settings.secret_env.iter().map(|(_, v)| v.clone())));
     let record = |(value, origin): &(Value, String)| Setting { value: value.clone(), origin: origin.clone() };
     let manifest = Manifest {
         schema: SCHEMA,

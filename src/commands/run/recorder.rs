@@ -13,7 +13,9 @@ use crate::diagnose::Cause;
 use crate::error::Error;
 use crate::execute::{Attempted, Event, Failure, Job, Outcome, Phase, Places, Recorder};
 use crate::plan::{Engine, Experiment};
-use crate::record::{self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate};
+use crate::record::{
+    self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate,
+};
 use crate::ui::Reporter;
 
 /// The newest log line goes to the journal at most so often: it is there for `status`.
@@ -90,7 +92,9 @@ fn set_aside(path: &Path, name: impl Fn(u32) -> PathBuf, from: u32) {
     if path.symlink_metadata().is_err() {
         return;
     }
-    if let Some(target) = (from..from.saturating_add(10_000)).map(name).find(|target| target.symlink_metadata().is_err()) {
+    if let Some(target) =
+        (from..from.saturating_add(10_000)).map(name).find(|target| target.symlink_metadata().is_err())
+    {
         let _ = std::fs::rename(path, target);
     }
 }
@@ -104,7 +108,9 @@ impl Recorder for RunRecorder {
         validate(result, experiment.workload.num_prompts()).map_err(|invalid| {
             let cause = match invalid {
                 Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } => Cause::RequestsFailed,
-                Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Count { .. } => Cause::ResultInvalid,
+                Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Count { .. } => {
+                    Cause::ResultInvalid
+                }
             };
             Failure::plain(cause, Phase::Measuring, invalid.to_string())
         })
