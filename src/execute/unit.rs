@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::{self, Blame};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
-use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, write_exclusively};
+use super::script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args, write_exclusively};
 use super::{Emitter, Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
@@ -241,6 +241,7 @@ impl<'a> Unit<'a> {
         let experiment = self.experiment;
         emit.phase(experiment, Phase::Starting(StartPhase::Launching));
         let question = Question {
+            host: reachable(client_host(experiment)),
             port: self.context.port,
             model: experiment.server.served_model().to_owned(),
             api_key: self.context.api_key.clone(),
@@ -342,6 +343,15 @@ impl<'a> Unit<'a> {
             vllm_version: failure::vllm_version(&self.places.server_log),
             benchmarked: self.benchmarked,
         }
+    }
+}
+
+/// The address at which a server that listens on `host` is asked.
+fn reachable(host: &str) -> String {
+    match host {
+        "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
+        host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        host => host.to_owned(),
     }
 }
 
