@@ -74,7 +74,7 @@ pub(super) const ROWS: &[Row] = &[
         "vLLM 0.8 to current (vllm#13724, #22043)",
         &[
             "ValueError: Invalid repository ID or local directory specified: '/models'.",
-            "  Value error, Invalid repository ID or local directory specified: 'orkungedik/recruitment-docs-7b-extractor'.",
+            "  Value error, Invalid repository ID or local directory specified: 'org/some-model-7b'.",
         ],
     ),
     Row::new(ModelNotFound, "does not appear to have ", r"does not appear to have (?:a file|files) named").seen(
