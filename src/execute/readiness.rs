@@ -30,6 +30,8 @@ pub enum Started {
     Ready,
     /// The log says that it never will be.
     Fatal(Cause),
+    /// An engine process is gone while the API server lives on.
+    EngineGone,
     /// Something else answers on the port, or serves another model.
     Foreign(String),
 }
