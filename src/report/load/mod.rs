@@ -9,6 +9,8 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
+pub(super) use result_file::read_text;
+
 use crate::analyse::RunTable;
 use crate::record::{Error, RunDir, layout, list_runs};
 

@@ -18,7 +18,7 @@ const LARGEST: u64 = 1 << 30;
 
 /// What a result file says.
 #[derive(Debug)]
-pub(crate) struct ResultFile {
+pub(super) struct ResultFile {
     /// vLLM's keys with a plain value, without arrays and objects.
     pub figures: Map<String, Value>,
     /// Ours: absent in files of other programs; `Err` where it is there and cannot be read.
@@ -50,7 +50,7 @@ impl ResultFile {
 ///
 /// # Errors
 /// Why it cannot be taken, for the user.
-pub(crate) fn read_text(path: &Path) -> Result<Option<String>, String> {
+pub(in crate::report) fn read_text(path: &Path) -> Result<Option<String>, String> {
     // Not opened before its kind is known: opening a named pipe would wait for its writer.
     let size = match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => return Err("it is not a regular file".into()),
@@ -75,7 +75,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, String> {
 ///
 /// # Errors
 /// Why it cannot be taken, for the user.
-pub(crate) fn read(path: &Path) -> Result<Option<ResultFile>, String> {
+pub(super) fn read(path: &Path) -> Result<Option<ResultFile>, String> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let Fields { figures, ours } = serde_json::from_str(&text).map_err(|error| json_reason(&error))?;
     Ok(Some(ResultFile { figures, meta: ours.map(read_meta) }))
