@@ -47,7 +47,8 @@ fn head(page: &mut Page, table: &RunTable, counts: &Counts) {
     field("Planned", counts.planned.to_string());
     field("Passed", counts.passed.to_string());
     field("Failed", counts.failed.to_string());
-    for (label, count) in [("Interrupted", counts.interrupted), ("Running", counts.running), ("Not run", counts.not_run)]
+    for (label, count) in
+        [("Interrupted", counts.interrupted), ("Running", counts.running), ("Not run", counts.not_run)]
     {
         if count > 0 {
             field(label, count.to_string());
@@ -80,10 +81,13 @@ fn failed(page: &mut Page, rows: &[Row]) {
     let mut failed = rows
         .iter()
         .filter_map(|row| match &row.status {
-            Status::Failed(failed) => Some((row, match failed.cause {
-                Some(cause) => format!("{cause}: {}", failed.summary),
-                None => failed.summary.clone(),
-            })),
+            Status::Failed(failed) => Some((
+                row,
+                match failed.cause {
+                    Some(cause) => format!("{cause}: {}", failed.summary),
+                    None => failed.summary.clone(),
+                },
+            )),
             Status::Invalid(reason) => Some((row, format!("invalid result: {reason}"))),
             Status::Valid | Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => None,
         })
@@ -119,8 +123,10 @@ fn left(page: &mut Page, rows: &[Row]) {
             page.paragraph(2, "- ", Tone::Plain, reason);
         }
     }
-    let open: Vec<&Row> =
-        rows.iter().filter(|row| matches!(row.status, Status::Interrupted | Status::Running | Status::NotRun)).collect();
+    let open: Vec<&Row> = rows
+        .iter()
+        .filter(|row| matches!(row.status, Status::Interrupted | Status::Running | Status::NotRun))
+        .collect();
     if !open.is_empty() {
         page.heading(&format!("Without an outcome: {}", counted(open.len(), "experiment")));
         for row in open {

@@ -82,7 +82,7 @@ pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
 /// The row of one file.
 fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
     if !result.figures.contains_key("completed") {
-        return Err("it is not a benchmark result: it has no `completed`".into());
+        return Err("not a benchmark result: it has no `completed`".into());
     }
     let file_text = file.to_string_lossy();
     let stem = file_text.strip_suffix(layout::RESULT_SUFFIX).unwrap_or(&file_text);

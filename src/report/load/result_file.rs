@@ -49,32 +49,32 @@ impl ResultFile {
 /// Reads the text of a result file; `None` where there is none.
 ///
 /// # Errors
-/// Why it cannot be taken, for the user.
+/// Why it cannot be taken, in words that go after "the file is".
 pub(in crate::report) fn read_text(path: &Path) -> Result<Option<String>, String> {
     // Not opened before its kind is known: opening a named pipe would wait for its writer.
     let size = match std::fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return Err("it is not a regular file".into()),
+        Ok(metadata) if !metadata.is_file() => return Err("not a regular file".into()),
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
-        Err(error) => return Err(format!("it cannot be read: {error}")),
+        Err(error) => return Err(format!("not readable: {error}")),
     };
     if size > LARGEST {
-        return Err(format!("it is larger than {} MiB", LARGEST >> 20));
+        return Err(format!("larger than {} MiB", LARGEST >> 20));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
     std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
-        .map_err(|error| format!("it cannot be read: {error}"))?;
+        .map_err(|error| format!("not readable: {error}"))?;
     if bytes.is_empty() {
-        return Err("it is empty".into());
+        return Err("empty".into());
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| format!("it is not text: {}", error.utf8_error()))
+    String::from_utf8(bytes).map(Some).map_err(|error| format!("not text: {}", error.utf8_error()))
 }
 
 /// Reads a result file; `None` where there is none.
 ///
 /// # Errors
-/// Why it cannot be taken, for the user.
+/// As [`read_text`]; and when it is not a JSON object.
 pub(super) fn read(path: &Path) -> Result<Option<ResultFile>, String> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let Fields { figures, ours } = serde_json::from_str(&text).map_err(|error| json_reason(&error))?;
@@ -83,19 +83,21 @@ pub(super) fn read(path: &Path) -> Result<Option<ResultFile>, String> {
 
 fn json_reason(error: &serde_json::Error) -> String {
     if error.is_eof() {
-        format!("it is cut off: {error}")
+        format!("cut off: {error}")
     } else if error.is_data() {
-        format!("it is not a JSON object: {error}")
+        format!("not a JSON object: {error}")
     } else {
-        format!("it is not JSON: {error}")
+        format!("not JSON: {error}")
     }
 }
 
 fn read_meta(value: Value) -> Result<Box<ResultMeta>, String> {
     if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|&schema| schema > u64::from(SCHEMA)) {
-        return Err(format!("it has format version {schema}; this vllm-bench reads up to {SCHEMA}"));
+        return Err(format!("of format version {schema}; this vllm-bench reads up to {SCHEMA}"));
     }
-    serde_json::from_value(value).map(Box::new).map_err(|error| format!("its `vllm_bench` part cannot be read: {error}"))
+    serde_json::from_value(value)
+        .map(Box::new)
+        .map_err(|error| format!("not readable in its `vllm_bench` part: {error}"))
 }
 
 /// The top level of a result file.
@@ -183,14 +185,14 @@ mod tests {
 
     #[test]
     fn what_is_no_result_is_refused_with_the_reason() {
-        assert_eq!(reason(b""), "it is empty");
-        assert_eq!(reason(b"{\"a\": [1, 2"), "it is cut off: EOF while parsing a list at line 1 column 11");
-        assert_eq!(reason(b"[]"), "it is not a JSON object: invalid type: sequence, expected an object at line 1 column 0");
-        assert_eq!(reason(b"{\"a\": NaN}"), "it is not JSON: expected value at line 1 column 7");
-        assert_eq!(reason(b"{\"a\": 1e999}"), "it is not JSON: number out of range at line 1 column 11");
-        assert_eq!(reason(b"\xff\xfe"), "it is not text: invalid utf-8 sequence of 1 bytes from index 0");
-        assert!(reason("[".repeat(100_000).as_bytes()).starts_with("it is not"));
-        assert!(reason(format!("{{\"a\":{}", "[".repeat(100_000)).as_bytes()).starts_with("it is "));
+        assert_eq!(reason(b""), "empty");
+        assert_eq!(reason(b"{\"a\": [1, 2"), "cut off: EOF while parsing a list at line 1 column 11");
+        assert_eq!(reason(b"[]"), "not a JSON object: invalid type: sequence, expected an object at line 1 column 0");
+        assert_eq!(reason(b"{\"a\": NaN}"), "not JSON: expected value at line 1 column 7");
+        assert_eq!(reason(b"{\"a\": 1e999}"), "not JSON: number out of range at line 1 column 11");
+        assert_eq!(reason(b"\xff\xfe"), "not text: invalid utf-8 sequence of 1 bytes from index 0");
+        assert!(reason("[".repeat(100_000).as_bytes()).starts_with("not a JSON object"));
+        assert!(reason(format!("{{\"a\":{}", "[".repeat(100_000)).as_bytes()).starts_with("cut off"));
     }
 
     #[test]
@@ -198,7 +200,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(read(&path).unwrap_err(), "it is not a regular file");
+        assert_eq!(read(&path).unwrap_err(), "not a regular file");
         assert!(read(&dir.path().join("absent")).unwrap().is_none());
     }
 

@@ -10,9 +10,7 @@ use super::result_file;
 use crate::analyse::{Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Status, Unreadable};
 use crate::execute::{Event, Failure, Outcome, Phase};
 use crate::plan::{Experiment, FlagValue, Plan, Skip, experiment_name};
-use crate::record::{
-    Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate,
-};
+use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
 
 /// Loads a run directory.
 ///
@@ -22,7 +20,8 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     let manifest = dir.manifest()?;
     let journal = dir.journal()?;
     let live = dir.live().is_some();
-    let mut loader = Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), bad: vec![] };
+    let mut loader =
+        Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), bad: vec![] };
     let mut versions: Vec<String> = Vec::new();
     let mut rows = Vec::with_capacity(manifest.plan.experiments.len() + manifest.plan.skips.len());
     for experiment in &manifest.plan.experiments {
@@ -210,7 +209,7 @@ impl Loader<'_> {
         let path = self.dir.layout().failure(&experiment.name);
         let reason = match read_failure(&path) {
             Ok(record) if record.as_ref().is_none_or(|record| record.identity == experiment.identity) => return record,
-            Ok(_) => "it is about another experiment: its identity is not the planned one".into(),
+            Ok(_) => "about other settings: its identity is not the planned one".into(),
             Err(reason) => reason,
         };
         self.bad.push(Unreadable { file: file_name(&path), reason });
@@ -224,7 +223,7 @@ fn read_failure(path: &Path) -> Result<Option<FailureRecord>, String> {
     }
     match atomic::read_json::<FailureRecord>(path, "failure record") {
         Ok(record) => Ok(Some(record)),
-        Err(Error::Parse { source, .. }) => Err(format!("it is not a failure record: {source}")),
+        Err(Error::Parse { source, .. }) => Err(format!("not a failure record: {source}")),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -242,7 +241,11 @@ fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
 
 /// Looks under the name of an experiment's result. Nothing counts but a valid result of exactly this experiment.
 fn find(path: &Path, experiment: &Experiment) -> Found {
-    let unusable = |reason| Found::Invalid { reason, metrics: Metrics::none(), readable: false };
+    let unusable = |reason: String| Found::Invalid {
+        reason: format!("the result file is {reason}"),
+        metrics: Metrics::none(),
+        readable: false,
+    };
     let result = match result_file::read(path) {
         Ok(None) => return Found::Nothing,
         Ok(Some(result)) => result,
@@ -250,10 +253,10 @@ fn find(path: &Path, experiment: &Experiment) -> Found {
     };
     let metrics = result.metrics();
     match result.meta {
-        None => unusable("it was not written by vllm-bench: it has no `vllm_bench` part".into()),
+        None => unusable("not written by vllm-bench: it has no `vllm_bench` part".into()),
         Some(Err(reason)) => unusable(reason),
         Some(Ok(meta)) if meta.identity != experiment.identity => unusable(format!(
-            "it is the result of other settings: its identity is {}, the planned one is {}",
+            "of other settings: its identity is {}, the planned one is {}",
             meta.identity.short(),
             experiment.identity.short()
         )),
@@ -274,7 +277,7 @@ fn strangers(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
     for entry in std::fs::read_dir(dir.path()).map_err(Error::read(dir.path()))?.flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
         if is_result_name(&file) && !planned.contains(&file) {
-            strangers.push(Unreadable { file, reason: "it belongs to no experiment of the plan".into() });
+            strangers.push(Unreadable { file, reason: "of no experiment of the plan".into() });
         }
     }
     Ok(strangers)

@@ -45,12 +45,15 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         (Some(created), None) => field("Created", &format!("{created} (from the directory's name)")),
         (None, _) => {}
     }
-    field("Written by", &match &facts.origin {
-        Origin::VllmBench { version } => format!("vllm-bench {version}"),
-        Origin::Predecessor => {
-            "the Python predecessor: no manifest, so the settings are read off file names".to_owned()
-        }
-    });
+    field(
+        "Written by",
+        &match &facts.origin {
+            Origin::VllmBench { version } => format!("vllm-bench {version}"),
+            Origin::Predecessor => {
+                "the Python predecessor: no manifest, so the settings are read off file names".to_owned()
+            }
+        },
+    );
     let engine = match facts.engine {
         Some(Engine::Sim) => Some("simulated vLLM".to_owned()),
         Some(Engine::Vllm) | None if facts.vllm_versions.is_empty() && facts.vllm_path.is_none() => None,
@@ -149,6 +152,6 @@ fn values(spread: &LoadSpread) -> String {
     if spread.values.len() > SHOWN {
         shown.push(format!("and {} more", spread.values.len() - SHOWN));
     }
-    let differs = if spread.differs() { "  (differs)" } else { "" };
+    let differs = if spread.differs() { " (differs)" } else { "" };
     shown.join(" | ") + differs
 }

@@ -1,4 +1,5 @@
-//! `detailed_analysis.txt`, and the same on the terminal: the answer of a sweep, the best first to be seen last.
+//! `detailed_analysis.txt`, and the same on the terminal: what was asked, what came out, what failed and why,
+//! and what to do next.
 
 mod figures;
 mod head;

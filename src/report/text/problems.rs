@@ -42,7 +42,7 @@ pub(super) fn failures(page: &mut Page, table: &RunTable) {
             failure(page, row, failed);
         }
         for advice in advice {
-            page.field(4, "do", 4, Tone::Plain, &cut(advice, REASON));
+            page.field(4, "do", 5, Tone::Plain, &cut(advice, REASON));
         }
     }
     if !invalid.is_empty() {
@@ -56,7 +56,7 @@ pub(super) fn failures(page: &mut Page, table: &RunTable) {
 }
 
 fn experiment(row: &Row) -> String {
-    format!("{}  {}", cut(&row.axes.model, MODEL), configuration(&row.axes))
+    format!("{}, {}", cut(&row.axes.model, MODEL), configuration(&row.axes))
 }
 
 fn failure(page: &mut Page, row: &Row, failed: &FailedAttempt) {
@@ -87,8 +87,14 @@ pub(super) fn not_measured(page: &mut Page, table: &RunTable) {
         return;
     }
     page.heading(&format!("Not measured ({})", open.len()));
-    for row in open {
+    let (begun, never): (Vec<&Row>, Vec<&Row>) = open.into_iter().partition(|row| row.status != Status::NotRun);
+    for row in begun {
         page.paragraph(2, "- ", Tone::Plain, &format!("{}: {}", experiment(row), status(row)));
+    }
+    // The tables above name them; a list of hundreds would only bury what matters.
+    if !never.is_empty() {
+        let text = format!("{} never begun: `not run` in the tables above", counted(never.len(), "experiment"));
+        page.paragraph(2, "- ", Tone::Plain, &text);
     }
 }
 
@@ -141,13 +147,13 @@ pub(super) fn next(page: &mut Page, table: &RunTable, counts: &Counts, rows: &[&
     if table.facts.live {
         step("Follow the run with `vllm-bench status --watch`; analyse it again when it is over.".into());
     } else if own && open > 0 {
-        let them = counted(open, "experiment");
-        step(format!("{them} without a valid result: the same command with `--resume` runs only what is missing."));
+        step(format!("Run what is missing ({}) with the same command and `--resume`.", counted(open, "experiment")));
     } else if open > 0 {
-        let them = counted(open, "experiment");
-        step(format!("{them} without a valid result: measure them again with `vllm-bench run`; logs are in `logs/`."));
+        let missing = counted(open, "experiment");
+        step(format!("Measure what has no valid result ({missing}) with `vllm-bench run`; old logs are in `logs/`."));
     }
-    if let Some(fastest) = best(rows, Metric::OutputThroughput).and_then(|best| best.rows.first().copied()).filter(|_| own)
+    if let Some(fastest) =
+        best(rows, Metric::OutputThroughput).and_then(|best| best.rows.first().copied()).filter(|_| own)
     {
         let script = Layout::new(PathBuf::new()).server_script(&fastest.name);
         step(format!("Serve with the highest output throughput: `{}`.", cut(&script.display().to_string(), 230)));
@@ -161,5 +167,9 @@ pub(super) fn next(page: &mut Page, table: &RunTable, counts: &Counts, rows: &[&
     if rows.is_empty() && open == 0 {
         step("Plan a sweep with `vllm-bench run --dry-run`, then measure it with `vllm-bench run`.".into());
     }
-    step(format!("Every figure (p99, ITL, seconds): `{}`; vLLM's own: `{}`.", layout::SUMMARY_CSV, layout::RAW_RESULTS));
+    step(format!(
+        "Every figure (p99, ITL, seconds): `{}`; vLLM's own: `{}`.",
+        layout::SUMMARY_CSV,
+        layout::RAW_RESULTS
+    ));
 }
