@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::fixture::{SAMPLE, result};
+use super::fixture::{Fixture, SAMPLE, result};
 use super::{load_run, outputs, text};
 use crate::analyse::{Metric, RunTable, Status, overall};
+use crate::plan::Engine;
 use crate::record::layout;
 
 struct Old {
@@ -183,4 +184,16 @@ fn broken_files_are_listed_with_their_reasons() {
             "other_results.json"
         ]
     );
+}
+
+#[test]
+fn copies_of_our_results_without_their_manifest_say_themselves_what_they_are() {
+    let old = Old::new();
+    let mut run = Fixture::new(&["org/m"], &[2], Engine::Sim);
+    run.pass(0, 1.0, 1.0);
+    std::fs::copy(run.result_path(0), old.path.join("renamed_results.json")).unwrap();
+    let table = old.table();
+    assert!(table.simulated && table.rows[0].is_valid());
+    assert_eq!(table.rows[0].axes, (&run.experiment(0).axes).into());
+    assert!(text(&old.path).contains("SIMULATED"));
 }

@@ -16,9 +16,12 @@ const MODEL: usize = 44;
 /// Evidence and reasons: about three lines.
 const REASON: usize = 280;
 
+/// A row and why it failed.
+type Failed<'a> = (&'a Row, &'a FailedAttempt);
+
 /// Failures by cause: what to do stands once, each experiment with the line that shows it.
 pub(super) fn failures(page: &mut Page, table: &RunTable) {
-    let mut groups: IndexMap<(Option<Cause>, &[String]), Vec<(&Row, &FailedAttempt)>> = IndexMap::new();
+    let mut groups: IndexMap<(Option<Cause>, &[String]), Vec<Failed<'_>>> = IndexMap::new();
     let mut invalid: Vec<(&Row, &str)> = Vec::new();
     for row in &table.rows {
         match &row.status {
@@ -64,7 +67,7 @@ fn failure(page: &mut Page, row: &Row, failed: &FailedAttempt) {
     facts.extend(failed.phase.map(|phase| format!("while {phase}")));
     facts.extend(row.timings.as_ref().map(|timings| format!("after {}", quantity(timings.total, Unit::Seconds))));
     facts.extend(row.attempt.filter(|&attempt| attempt > 1).map(|attempt| format!("attempt {attempt}")));
-    let facts = if facts.is_empty() { String::new() } else { format!("  ({})", facts.join(", ")) };
+    let facts = if facts.is_empty() { String::new() } else { format!(": {}", facts.join(", ")) };
     page.paragraph(4, "- ", Tone::Plain, &format!("{}{facts}", experiment(row)));
     let mut field = |label: &str, value: &str| page.field(6, label, 3, Tone::Plain, &cut(value, REASON));
     field("why", &failed.summary);
