@@ -322,7 +322,7 @@ async fn ready_check(
 
 /// A progress bar in the manner of tqdm, at every tenth of the way.
 fn progress(done: usize, total: usize) {
-    if done % total.div_ceil(10).max(1) == 0 || done == total {
+    if done.is_multiple_of(total.div_ceil(10).max(1)) || done == total {
         let percent = 100 * done / total.max(1);
         let bar = "#".repeat(percent / 10);
         let end = if done == total { "\n" } else { "" };
