@@ -6,18 +6,18 @@
 //! Between steps the group sleeps simulated time / speed, never less than a few milliseconds at once.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::fault::DieAfter;
 use super::metrics::{Gauges, Metrics};
 use super::model::{CostModel, hash};
 use super::scheduler::{Limits, Nanos, Scheduler, Step};
 use super::settings::Speed;
+use super::trigger::Trigger;
 
 /// Tokens that may wait in one burst.
 const MOST_IN_BURST: usize = 128;
@@ -98,35 +98,6 @@ impl Drop for Answer {
     fn drop(&mut self) {
         // An engine that has finished the request, or ended, ignores it.
         let _ = self.group.send(Command::Abort { id: self.id });
-    }
-}
-
-/// Fires once when measured requests have got so far.
-#[derive(Debug)]
-pub struct Trigger {
-    after: DieAfter,
-    completed: AtomicU64,
-    fired: AtomicBool,
-    /// Somebody waits for it here.
-    pub notify: Notify,
-}
-
-impl Trigger {
-    /// A trigger that has not fired.
-    pub fn new(after: DieAfter) -> Trigger {
-        Trigger { after, completed: AtomicU64::new(0), fired: AtomicBool::new(false), notify: Notify::new() }
-    }
-
-    fn check(&self, newly_completed: u64, elapsed: Nanos) -> bool {
-        let completed = self.completed.fetch_add(newly_completed, Ordering::Relaxed) + newly_completed;
-        let fire = match self.after {
-            DieAfter::Requests(n) => completed >= n,
-            DieAfter::Seconds(seconds) => elapsed as f64 / 1e9 >= seconds,
-        };
-        if fire && !self.fired.swap(true, Ordering::Relaxed) {
-            self.notify.notify_one();
-        }
-        fire
     }
 }
 

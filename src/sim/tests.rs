@@ -54,7 +54,7 @@ fn http() -> reqwest::Client {
 async fn bench(server: &Server, flags: &str, settings: &SimSettings) -> (Metrics, Vec<Outcome>) {
     let options =
         Options::parse(&words(&format!("--base-url {} --disable-tqdm {flags}", server.address))).expect("options");
-    client::benchmark(&options, settings, &http(), &[]).await.expect("a benchmark")
+    client::benchmark(&options, settings, &http(), &[], &|_| {}).await.expect("a benchmark")
 }
 
 const SERVE_FLAGS: &str = "Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 4096 --max-num-batched-tokens 2048";
