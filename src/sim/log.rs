@@ -30,9 +30,9 @@ impl Log {
         Log { out: Mutex::new(Box::new(std::io::stdout())), colour }
     }
 
-    /// A log that nobody sees.
-    pub fn nowhere() -> Log {
-        Log { out: Mutex::new(Box::new(std::io::sink())), colour: false }
+    /// A log without colours into a writer.
+    pub fn into(out: impl Write + Send + 'static) -> Log {
+        Log { out: Mutex::new(Box::new(out)), colour: false }
     }
 
     /// Writes bytes as they are; false when the stream is gone.
