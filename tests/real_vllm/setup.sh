@@ -25,9 +25,9 @@ if [[ ${1-} == --where ]]; then printf '%s\n' "$default_dir"; exit 0; fi
 [[ ${1-} != -* ]] || die "unknown option $1" "usage: setup.sh [DIR]"
 
 dir=${1:-$default_dir}
+case $dir in *[[:space:]]*) die "the folder's name must be free of blanks: $dir" "(a console script cannot start with such a path)" ;; esac
 mkdir -p -- "$dir" || die "cannot make $dir"
 dir=$(cd "$dir" && pwd)
-case $dir in *[$' \t\n']*) die "the folder's name must be free of blanks: $dir" "(console scripts start with #!DIR/venv/bin/python)" ;; esac
 
 want=$(cat "$here"/{setup.sh,requirements.txt,stub_cuda.py,make_models.py} | sha256sum | cut -d' ' -f1)
 # The path is part of it: a virtual environment that was moved does not work.
