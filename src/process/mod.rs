@@ -14,6 +14,7 @@
 
 mod ending;
 mod error;
+pub mod foreign;
 mod group;
 mod guard;
 mod identity;
