@@ -62,7 +62,12 @@ impl Fixture {
 
     /// One journal entry, `second` seconds after 14:30:00.
     pub fn event(&self, second: u32, mut event: Value) -> &Self {
-        let at = format!("2026-02-25T{:02}:{:02}:{:02}.000+02:00", 14 + (1800 + second) / 3600, (1800 + second) % 3600 / 60, second % 60);
+        let at = format!(
+            "2026-02-25T{:02}:{:02}:{:02}.000+02:00",
+            14 + (1800 + second) / 3600,
+            (1800 + second) % 3600 / 60,
+            second % 60
+        );
         event["v"] = json!(1);
         event["at"] = json!(at);
         self.journal_bytes(format!("{event}\n").as_bytes())
@@ -83,14 +88,18 @@ impl Fixture {
 
     /// An attempt begins, and its server is launched.
     pub fn begin(&self, second: u32, index: usize, name: &str) -> &Self {
-        self.event(second, json!({"event": "experiment-started", "index": index, "name": name, "attempt": 1}))
-            .event(second, json!({"event": "server-launched", "name": name, "process": {"pid": 4300, "start-time": 7}, "port": 8000}))
+        self.event(second, json!({"event": "experiment-started", "index": index, "name": name, "attempt": 1})).event(
+            second,
+            json!({"event": "server-launched", "name": name, "process": {"pid": 4300, "start-time": 7}, "port": 8000}),
+        )
     }
 
     /// The benchmark client is launched.
     pub fn measure(&self, second: u32, name: &str) -> &Self {
-        self.event(second, json!({"event": "phase-changed", "name": name, "now": {"phase": "measuring"}}))
-            .event(second, json!({"event": "benchmark-launched", "name": name, "process": {"pid": 4400, "start-time": 8}}))
+        self.event(second, json!({"event": "phase-changed", "name": name, "now": {"phase": "measuring"}})).event(
+            second,
+            json!({"event": "benchmark-launched", "name": name, "process": {"pid": 4400, "start-time": 8}}),
+        )
     }
 
     /// An attempt passed.

@@ -270,7 +270,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let run = Fixture::new(&home.path().join("sanity_test_results"), "20260101_1000");
         let environment = Environment::of(&[], home.path());
-        for name in ["20260101_1000", "sanity_test_results/20260101_1000", "sanity_test_results", "./sanity_test_results/"] {
+        for name in
+            ["20260101_1000", "sanity_test_results/20260101_1000", "sanity_test_results", "./sanity_test_results/"]
+        {
             assert_eq!(find(Some(Path::new(name)), None, &environment).unwrap().run.path(), run.path(), "{name}");
         }
         let here = Environment::of(&[], run.path());

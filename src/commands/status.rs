@@ -1,6 +1,8 @@
 //! `vllm-bench status`: is a run live, how far is it, what failed, and which vLLM processes are there. Reads only.
 
 mod report;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::io::IsTerminal;
@@ -65,7 +67,9 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
         let report = reader.report(holder.as_ref())?;
         let live = report.run.as_ref().is_some_and(|run| run.standing == Standing::Live);
         let page = text::text(&report, environment.working_directory(), ui);
-        ui.out_raw(format!("{}{page}\n{}", if in_place { CLEAR } else { "" }, if in_place { "" } else { "\n" }).as_bytes());
+        ui.out_raw(
+            format!("{}{page}\n{}", if in_place { CLEAR } else { "" }, if in_place { "" } else { "\n" }).as_bytes(),
+        );
         if !live || wording::stdout_is_gone() {
             return Ok(exit::OK);
         }
@@ -125,10 +129,8 @@ fn processes() -> Vec<ProcessReport> {
     let found = foreign::vllm_processes();
     let records = if found.is_empty() { Vec::new() } else { registry::records().unwrap_or_default() };
     let report = |process: foreign::VllmProcess| {
-        let record = process
-            .group_token
-            .as_ref()
-            .and_then(|token| records.iter().find(|record| record.token == *token));
+        let record =
+            process.group_token.as_ref().and_then(|token| records.iter().find(|record| record.token == *token));
         ProcessReport {
             pid: process.pid,
             user: wording::user(process.uid),

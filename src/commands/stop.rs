@@ -254,7 +254,8 @@ fn tell_reaped(reaped: &Reaped, ui: &Ui) -> bool {
     let owner = &reaped.record.owner;
     let leader = reaped.record.leader.map_or(String::new(), |leader| format!(" of group {}", leader.pid));
     let experiment = wording::plain(&owner.experiment);
-    let processes = if reaped.processes == 1 { "1 process".to_owned() } else { format!("{} processes", reaped.processes) };
+    let processes =
+        if reaped.processes == 1 { "1 process".to_owned() } else { format!("{} processes", reaped.processes) };
     if reaped.emptied.empty {
         let killed = if reaped.emptied.killed { " (killed)" } else { "" };
         ui.out(&format!("ended what was left of the {} of {experiment}: {processes}{leader}{killed}", owner.role));
@@ -262,7 +263,9 @@ fn tell_reaped(reaped: &Reaped, ui: &Ui) -> bool {
     }
     let left: Vec<String> = reaped.emptied.left.iter().map(ToString::to_string).collect();
     ui.warn(&format!("the {} of {experiment} could not be ended: processes {}", owner.role, left.join(", ")));
-    ui.hint("a process that survives SIGKILL hangs in a device driver: it goes when the driver lets go, or at a reboot");
+    ui.hint(
+        "a process that survives SIGKILL hangs in a device driver: it goes when the driver lets go, or at a reboot",
+    );
     false
 }
 
@@ -322,9 +325,7 @@ mod tests {
     fn each_wish_is_its_own_signal() {
         let home = tempfile::tempdir().unwrap();
         let fixture = Fixture::new(home.path(), "r");
-        for (wish, word) in
-            [(Wish::AfterCurrent, "after-current"), (Wish::InOrder, "in-order"), (Wish::Now, "now")]
-        {
+        for (wish, word) in [(Wish::AfterCurrent, "after-current"), (Wish::InOrder, "in-order"), (Wish::Now, "now")] {
             let mut orchestrator = Orchestrator::start();
             assert_eq!(ask(&orchestrator.holder(&fixture), wish), Asked::Yes);
             assert_eq!(orchestrator.next(), word);

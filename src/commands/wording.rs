@@ -106,7 +106,9 @@ pub fn stdout_is_gone() -> bool {
     let stdout = std::io::stdout();
     let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     poll(&mut asked, PollTimeout::ZERO).is_ok()
-        && asked[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL))
+        && asked[0]
+            .revents()
+            .is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL))
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::ProcessId;
 use super::procfs::{self, Stat};
 use super::registry::{self, MARKER, Record};
-use super::ProcessId;
 
 /// What a vLLM process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,8 @@ pub fn classify(argv: &[String]) -> Option<VllmKind> {
 
 /// Options of Python that take no value and stand before the script: `-u`, `-s`, `-E`, `-OO`.
 fn is_bare_option(arg: &str) -> bool {
-    arg.strip_prefix('-').is_some_and(|letters| !letters.is_empty() && letters.chars().all(|c| "bBdEiIOPqsSuvx".contains(c)))
+    arg.strip_prefix('-')
+        .is_some_and(|letters| !letters.is_empty() && letters.chars().all(|c| "bBdEiIOPqsSuvx".contains(c)))
 }
 
 fn by_module(module: &str, next: Option<&String>) -> Option<VllmKind> {

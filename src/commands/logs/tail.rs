@@ -213,7 +213,12 @@ mod tests {
         assert_eq!(journal.read().unwrap().len(), 0);
         std::fs::write(&path, format!("{line}\nnot json\n{}", &line[..9])).unwrap();
         assert_eq!(journal.read().unwrap().len(), 1);
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(format!("{}\n", &line[9..]).as_bytes()).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(format!("{}\n", &line[9..]).as_bytes())
+            .unwrap();
         assert_eq!(journal.read().unwrap().len(), 1);
         assert_eq!(journal.read().unwrap().len(), 0);
     }

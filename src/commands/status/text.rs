@@ -199,7 +199,8 @@ impl Page<'_> {
                 continue;
             }
             self.section(&format!("{heading} ({})", list.len()));
-            self.lines.push(self.ui.dim(&format!("  {:>7}  {:<12}  {:<9}  COMMAND OR EXPERIMENT", "PID", "USER", "WHAT")));
+            self.lines
+                .push(self.ui.dim(&format!("  {:>7}  {:<12}  {:<9}  COMMAND OR EXPERIMENT", "PID", "USER", "WHAT")));
             for process in list.iter().take(PROCESSES) {
                 let user = wording::cut_end(&process.user, 12);
                 let what = match &process.experiment {
