@@ -4,7 +4,7 @@ mod copy;
 mod inventory;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -266,6 +266,8 @@ fn zone(flag: Option<&str>, environment: &Environment) -> Result<Tz, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use std::os::unix::fs::symlink;
 
     use chrono::TimeZone;

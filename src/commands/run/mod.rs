@@ -195,12 +195,12 @@ impl Sweep<'_> {
         if let Some(error) = recorder.take_error() {
             return Err(error);
         }
-        super::analyze::analyse_run(prepared.run.path(), self.ui)?;
+        let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if totals.interrupted {
             self.ui.hint("go on with the same flags and `--resume`");
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
         }
-        Ok(if totals.failed > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
+        Ok(code)
     }
 }
 
