@@ -266,8 +266,6 @@ fn zone(flag: Option<&str>, environment: &Environment) -> Result<Tz, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
