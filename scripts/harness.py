@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKER = "VLLM_BENCH_SCRIPT_MARKER"
+MARKER = "SWEEP_MARKER"
 HOME = Path(f"/tmp/vllm-bench-{os.geteuid()}")
 
 
@@ -208,6 +208,7 @@ class Sweep:
     folder: Path
     engine: str = "sim"
     environment: dict[str, str] = field(default_factory=dict)
+    clean_home: bool = False
     marker: str = field(default_factory=lambda: f"{random.SystemRandom().getrandbits(64):016x}")
 
     @property
@@ -222,14 +223,18 @@ class Sweep:
 
     def start(self, *more: str) -> subprocess.Popen:
         """Starts it in a session of its own; its output goes to `output.txt`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        home = self.folder / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        # The launch scripts run under a login shell. The user's profile is kept out of it: what it does takes time of its
+        # own, and a kill -9 in the middle of it would harm the user (a stale lock of `pyenv rehash` stalls every later login).
+        own = {"HOME": str(home)} if self.engine == "sim" or self.clean_home else {}
         with open(self.folder / "output.txt", "ab") as output:
             output.write(f"\n$ {' '.join(self.command(*more))}\n".encode())
             output.flush()
             return subprocess.Popen(
                 self.command(*more),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env={**os.environ, MARKER: self.marker, **self.environment},
+                env={**os.environ, MARKER: self.marker, **own, **self.environment},
             )  # fmt: skip
 
     def run(self, *more: str, limit: float = 300) -> int:

@@ -250,7 +250,7 @@ def main() -> int:
     lock = threading.Lock()
 
     def work(index: int) -> None:
-        out = one_kill(index, options, binary, base, length * min(options.jobs, 2) ** 0.5)
+        out = one_kill(index, options, binary, base, length)
         with lock:
             outs.append(out)
             state = f"VIOLATION: {out['error']}" if out["error"] else "all held"
