@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::{self, Blame};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
-use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, write_exclusively};
+use super::script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args, write_exclusively};
 use super::{Emitter, Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
@@ -80,6 +80,19 @@ pub struct Attempted {
     pub vllm_version: Option<String>,
     /// Whether the client was started.
     pub benchmarked: bool,
+}
+
+/// What vLLM's engine and worker processes call themselves.
+const ENGINE_TITLE: &str = "VLLM::";
+/// How long a server that lost its engine may take to say why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What died while the client ran.
+enum Died {
+    /// The server's leader; `None` = its guard.
+    Server(Option<Ending>),
+    /// An engine or worker process, while the API server lived on.
+    Engine,
 }
 
 /// How the benchmark part ended.
@@ -241,6 +254,7 @@ impl<'a> Unit<'a> {
         let experiment = self.experiment;
         emit.phase(experiment, Phase::Starting(StartPhase::Launching));
         let question = Question {
+            host: reachable(client_host(experiment)),
             port: self.context.port,
             model: experiment.server.served_model().to_owned(),
             api_key: self.context.api_key.clone(),
@@ -251,6 +265,17 @@ impl<'a> Unit<'a> {
             Sign::Entered(phase) => emit.phase(experiment, Phase::Starting(phase)),
             Sign::Line(line) => emit.event(Event::Progress { name: experiment.name.clone(), line }),
         });
+        let engine_gone = server.titled_gone(ENGINE_TITLE);
+        let watched = async {
+            tokio::select! {
+                started = watched => started,
+                _ = engine_gone => {
+                    // A server that fails by itself says why, and ends, within this moment.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    Started::EngineGone
+                }
+            }
+        };
         supervise(server, deadline, stop, watched).await
     }
 
@@ -264,7 +289,14 @@ impl<'a> Unit<'a> {
         self.benchmarked = true;
         emit.event(Event::BenchmarkLaunched { name: self.experiment.name.clone(), process: client.leader });
         let deadline = began + self.context.timeout_benchmark;
-        let verdict = supervise(&mut client, deadline, stop, server.exited()).await;
+        let engine_gone = server.titled_gone(ENGINE_TITLE);
+        let died = async {
+            tokio::select! {
+                ending = server.exited() => Died::Server(ending),
+                _ = engine_gone => Died::Engine,
+            }
+        };
+        let verdict = supervise(&mut client, deadline, stop, died).await;
         // A client that has ended leaves at once; one that has not gets the grace period like a server.
         let emptied = client.end(stop).await;
         self.timings.benchmark = Some(began.elapsed().as_secs_f64());
@@ -285,7 +317,8 @@ impl<'a> Unit<'a> {
                 Ok(Some(died)) => Measured::Failed(blame.server_died(Some(died))),
                 Ok(None) | Err(_) => Measured::Failed(blame.client_failed(ending)),
             },
-            Verdict::Watched(ending) => Measured::Failed(blame.server_died(ending)),
+            Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
+            Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
             Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark)),
@@ -298,6 +331,7 @@ impl<'a> Unit<'a> {
         let blame = Blame { places: self.places, context: self.context };
         let failure = match started {
             Verdict::Watched(Started::Ready) => return Outcome::Interrupted,
+            Verdict::Watched(Started::EngineGone) => blame.engine_gone(phase),
             Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
             Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase),
             Verdict::Exited(ending) => blame.server_exited(ending, phase),
@@ -342,6 +376,15 @@ impl<'a> Unit<'a> {
             vllm_version: failure::vllm_version(&self.places.server_log),
             benchmarked: self.benchmarked,
         }
+    }
+}
+
+/// The address at which a server that listens on `host` is asked.
+fn reachable(host: &str) -> String {
+    match host {
+        "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
+        host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        host => host.to_owned(),
     }
 }
 
