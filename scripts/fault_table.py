@@ -97,7 +97,7 @@ def cases() -> list[Case]:
             Case(f"die-in-benchmark:{how}", "server-died", "engine ends" if how == "engine" else "server ends", [f"die-in-benchmark:{how}"])
             for how in ("kill", "segv", "exit", "engine")
         ],
-        Case("die-in-benchmark:kill+2s", "server-died", "server ends", ["die-in-benchmark:kill+2s"]),
+        Case("die-in-benchmark:kill+0.05s", "server-died", "server ends", ["die-in-benchmark:kill+0.05s"]),
         Case("requests-fail", "requests-failed", "client ends", ["requests-fail"]),
         Case("requests-fail:all", "requests-failed", "client ends", ["requests-fail:all"]),
         Case("benchmark-hangs", "benchmark-hung", "benchmark limit", ["benchmark-hangs"]),
@@ -181,7 +181,8 @@ class Watch:
                 self.learn()
         if self.case.act and self.acted is None and not self.finished_first():
             self.act()
-        if self.foreign and self.finished_first():
+        if self.foreign and self.phase()[0] == "draining":
+            # Noticed: the next experiment finds the port free.
             self.foreign.shutdown()
             self.foreign.server_close()
             self.foreign = None
@@ -277,7 +278,7 @@ def foreign_server(port: int, model: str) -> http.server.ThreadingHTTPServer:
             super().server_bind()
 
     server = Server(("0.0.0.0", port), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002}, daemon=True).start()
     return server
 
 
