@@ -95,6 +95,12 @@ enum Died {
     Engine,
 }
 
+/// Whether the server has ended too: its end may reach us a moment after the client's complaint about it. A client whose
+/// server is gone counts the rest as failed and ends without an error.
+async fn server_gone(server: &mut Group) -> Option<Ending> {
+    tokio::time::timeout(Duration::from_millis(300), server.exited()).await.ok().flatten()
+}
+
 /// How the benchmark part ended.
 enum Measured {
     Result(Map<String, Value>),
@@ -302,21 +308,22 @@ impl<'a> Unit<'a> {
         self.timings.benchmark = Some(began.elapsed().as_secs_f64());
         let blame = Blame { places: self.places, context: self.context };
         match verdict {
-            Verdict::Exited(Ending::Exited(0)) => match failure::read_result(&self.places.result) {
-                Ok(result) => {
-                    self.result = Some(result.clone());
-                    match emit.recorder.validate(self.experiment, &result) {
-                        Ok(()) => Measured::Result(result),
-                        Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
-                    }
+            Verdict::Exited(ending) => {
+                let checked = match ending {
+                    Ending::Exited(0) => failure::read_result(&self.places.result).and_then(|result| {
+                        self.result = Some(result.clone());
+                        emit.recorder.validate(self.experiment, &result).map(|()| result)
+                    }),
+                    _ => Err(blame.client_failed(ending)),
+                };
+                match checked {
+                    Ok(result) => Measured::Result(result),
+                    Err(failure) => Measured::Failed(match server_gone(server).await {
+                        Some(died) => blame.server_died(Some(died)),
+                        None => blame.with_tail(failure, Role::Benchmark),
+                    }),
                 }
-                Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
-            },
-            // The server's end may reach us a moment after the client's complaint about it.
-            Verdict::Exited(ending) => match tokio::time::timeout(Duration::from_millis(300), server.exited()).await {
-                Ok(Some(died)) => Measured::Failed(blame.server_died(Some(died))),
-                Ok(None) | Err(_) => Measured::Failed(blame.client_failed(ending)),
-            },
+            }
             Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
             Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),

@@ -135,26 +135,41 @@ impl Group {
             owner: spec.owner,
             orchestrator: ProcessId::current(),
         };
-        send(&mut control, &message).await.map_err(Error::Guard)?;
-        match next_report(&mut reports).await {
-            Some(Report::Started { leader }) => Ok(Self {
-                leader,
-                guard,
-                token,
-                grace: spec.grace,
-                child,
-                control,
-                reports,
-                cleanup: spec.cleanup,
-                ending: None,
-                log_failed: None,
-                emptied: None,
-                guard_lost: false,
-            }),
-            Some(Report::LogFailed { reason }) => Err(Error::Log { path: spec.log, reason }),
-            Some(Report::SpawnFailed { reason }) => Err(Error::Spawn { program, reason }),
-            Some(Report::Exited { .. } | Report::Emptied { .. }) | None => Err(lost()),
+        let first = match send(&mut control, &message).await {
+            Ok(()) => next_report(&mut reports).await,
+            // It ended before it could read what to do.
+            Err(_) => None,
+        };
+        let failed = match first {
+            Some(Report::Started { leader }) => {
+                return Ok(Self {
+                    leader,
+                    guard,
+                    token,
+                    grace: spec.grace,
+                    child,
+                    control,
+                    reports,
+                    cleanup: spec.cleanup,
+                    ending: None,
+                    log_failed: None,
+                    emptied: None,
+                    guard_lost: false,
+                });
+            }
+            Some(Report::LogFailed { reason }) => Error::Log { path: spec.log, reason },
+            Some(Report::SpawnFailed { reason }) => Error::Spawn { program, reason },
+            Some(Report::Exited { .. } | Report::Emptied { .. }) | None => lost(),
+        };
+        // A guard that was killed while it started the command may have started it already.
+        let members = Members { guard, leader: None, marker: registry::marker(&token), ancestor: None };
+        if end_members(&members, spec.grace, &mut Stop::never(), reap_adopted).await.empty {
+            registry::forget(&token);
         }
+        for path in &spec.cleanup {
+            let _ = std::fs::remove_file(path);
+        }
+        Err(failed)
     }
 
     /// Waits until the leader ends; `None` where the guard dies first. Cancel safe; may be called again.

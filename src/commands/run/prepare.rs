@@ -91,6 +91,7 @@ pub async fn prepare(
     mut results_lock: Lock,
 ) -> Result<Prepared, Error> {
     let (port, mut port_lock) = take_port(settings.port)?;
+    record::remove_stillborn(&settings.results_dir);
     let earlier = find_run(args, settings, plan, environment)?;
     let resumed = earlier.is_some();
     let (run, manifest) = match earlier {
