@@ -45,10 +45,10 @@ faults! {
     die_in_benchmark_kill: "die-in-benchmark:kill" => "server-died", "measuring", "";
     die_in_benchmark_segv: "die-in-benchmark:segv" => "server-died", "measuring", "";
     die_in_benchmark_exit: "die-in-benchmark:exit" => "server-died", "measuring", "";
-    die_in_benchmark_engine: "die-in-benchmark:engine" => "server-died", "measuring", "EngineDeadError";
+    die_in_benchmark_engine: "die-in-benchmark:engine" => "server-died", "measuring", "EngineCore_DP0 died unexpectedly";
     server_floods: "server-floods" => "", "", "";
-    requests_fail: "requests-fail:2" => "requests-failed", "measuring", "";
-    requests_fail_all: "requests-fail:all" => "requests-failed", "measuring", "";
+    requests_fail: "requests-fail:2" => "requests-failed", "measuring", "Error 0: ";
+    requests_fail_all: "requests-fail:all" => "requests-failed", "measuring", "Error 0: ";
     ignores_sigterm: "ignores-sigterm" => "", "", "", "--grace" = "1";
     grandchild_in_group: "grandchild-in-group" => "", "", "", "--grace" = "1";
     grandchild_out_of_group: "grandchild-out-of-group" => "", "", "", "--grace" = "1";
@@ -56,7 +56,7 @@ faults! {
     wrong_model: "wrong-model" => "foreign-server", "starting", "";
     garbage_log: "garbage-log" => "", "", "";
     unknown_flag: "unknown-flag:--nonsense" => "invalid-flag", "starting", "unrecognized arguments: --nonsense";
-    model_not_found: "model-not-found" => "model-not-found", "starting", "Not Found";
+    model_not_found: "model-not-found" => "model-not-found", "starting", "RepositoryNotFoundError";
     gated_model: "gated-model" => "model-gated", "starting", "gated repo";
     network: "network" => "network", "starting", "";
     quantization_unsupported: "quantization-unsupported" => "unsupported-quantization", "starting", "";
@@ -81,14 +81,13 @@ fn check(fault: &str) {
     for (flag, value) in expected.flags {
         sweep = sweep.set(flag, [*value]);
     }
-    let ended = sweep.ends();
+    let ended = sweep.exits(i32::from(!expected.cause.is_empty()));
     let run = scene.run();
     run.assert_journal_complete();
     let tp = if expected.flags.contains(&("--tp", "2")) { "tp2" } else { "tp1" };
     let (first, second) = (FIRST.replace("tp1", tp), SECOND.replace("tp1", tp));
     run.assert_passed(&second);
     if expected.cause.is_empty() {
-        let ended = ended.with_code(0);
         run.assert_passed(&first);
         ended.says("passed");
         let killed = run.result(&first)["vllm_bench"]["teardown"]["killed"] == true;
@@ -96,7 +95,6 @@ fn check(fault: &str) {
         ended.check(killed == stays, "SIGKILL is for those who ignore SIGTERM, and for nobody else");
         return;
     }
-    let ended = ended.with_code(1);
     let failure = run.failure(&first);
     let shown = serde_json::to_string_pretty(&failure).unwrap();
     ended.check(failure["cause"] == expected.cause, &format!("cause {}:\n{shown}", expected.cause));
@@ -107,9 +105,14 @@ fn check(fault: &str) {
         ended.check(text.contains(expected.evidence), &format!("evidence {}:\n{shown}", expected.evidence));
     }
     for line in evidence {
-        let log = if failure["cause"] == "benchmark-failed" { &failure["benchmark_log"] } else { &failure["server_log"] };
+        let by_client = ["benchmark-failed", "requests-failed"].iter().any(|cause| failure["cause"] == *cause);
+        let log = if by_client { &failure["benchmark_log"] } else { &failure["server_log"] };
         assert_stands_in_log(&run.path(log.as_str().unwrap()), line);
     }
+    ended.check(
+        !shown.contains("shutdown") || expected.phase == "measuring",
+        &format!("what a server says while it is ended shows nothing of why it had to be:\n{shown}"),
+    );
     ended.check(!failure["advice"].as_array().unwrap().is_empty(), "advice");
     ended.check(!failure["summary"].as_str().unwrap().is_empty(), "a summary");
     let tail = failure["log_tail"].as_array().unwrap();
@@ -132,7 +135,7 @@ fn assert_stands_in_log(log: &std::path::Path, evidence: &Value) {
     let bytes = std::fs::read(log).unwrap();
     let number = usize::try_from(evidence["line"].as_u64().unwrap()).unwrap();
     let line = bytes.split(|&b| b == b'\n').nth(number - 1).expect("a line with this number");
-    let line = String::from_utf8_lossy(line).into_owned();
+    let line = vllm_bench::diagnose::clean_line(line);
     let text = evidence["text"].as_str().unwrap();
     let beginning: String = text.trim().chars().take(40).collect();
     assert!(line.contains(&beginning), "line {number} of {} is `{line}`, not `{text}`", log.display());
@@ -168,15 +171,11 @@ fn a_server_that_dies_in_the_benchmark_has_its_own_diagnosis() {
     for (how, own, ending) in [
         ("kill", "killed-by-system", "SIGKILL"),
         ("segv", "crashed", "SIGSEGV"),
-        ("exit", "crashed", "exit code 1"),
+        ("exit", "crashed", "code 1"),
         ("engine", "engine-core-failed", "EngineDeadError"),
     ] {
         let scene = Scene::new();
-        let ended = scene
-            .sweep()
-            .set("--enforce-eager", ["true"])
-            .fault(&format!("die-in-benchmark:{how}"))
-            .exits(1);
+        let ended = scene.sweep().set("--enforce-eager", ["true"]).fault(&format!("die-in-benchmark:{how}")).exits(1);
         let failure = scene.run().failure(FIRST);
         let shown = serde_json::to_string_pretty(&failure).unwrap();
         ended.check(failure["also"][0] == own, &format!("{how} -> {own}:\n{shown}"));
@@ -201,8 +200,7 @@ fn real_logs_of_failures_are_recorded_with_their_causes() {
     let scene = Scene::new();
     let vllm = scene.program("fake/vllm", &format!("#!/bin/bash\ncat '{fixtures}'/\"$2\".log\nexit 1\n"));
     let models: Vec<&str> = LOGS.iter().map(|(log, _)| *log).collect();
-    let ended =
-        scene.sweep_with(&vllm).set("--models", models).set("--enforce-eager", ["true"]).exits(1);
+    let ended = scene.sweep_with(&vllm).set("--models", models).set("--enforce-eager", ["true"]).exits(1);
     let run = scene.run();
     for (log, cause) in LOGS {
         let failure = run.failure(&format!("{log}_tp1_quant-none_eager-true"));
@@ -228,7 +226,7 @@ fn a_server_that_exits_127_or_segfaults_without_a_word_is_told_by_its_end() {
         ("missing", "vllm-missing", "127"),
         ("crash", "crashed", "SIGSEGV"),
         ("killed", "killed-by-system", "SIGKILL"),
-        ("nothing", "crashed", "exit code 0"),
+        ("nothing", "crashed", "code 0"),
     ] {
         let failure = run.failure(&format!("{model}_tp1_quant-none_eager-true"));
         ended.check(failure["cause"] == cause, &format!("{model} -> {cause}: {failure:#}"));
@@ -294,7 +292,8 @@ fn a_foreign_server_on_the_port_is_never_measured() {
 #[test]
 fn a_server_that_offers_another_model_is_never_measured() {
     let scene = Scene::new();
-    let vllm = scene.program("fake/vllm", &format!("#!/bin/bash\nshift 2\nexec {BIN} sim-vllm serve org/other \"$@\"\n"));
+    let vllm =
+        scene.program("fake/vllm", &format!("#!/bin/bash\nshift 2\nexec {BIN} sim-vllm serve org/other \"$@\"\n"));
     let ended = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).exits(1);
     let run = scene.run();
     let failure = run.failure(FIRST);
@@ -305,11 +304,20 @@ fn a_server_that_offers_another_model_is_never_measured() {
 
 #[test]
 fn whatever_a_model_is_called_it_reaches_vllm_as_one_argument() {
-    let names =
-        [r#"it's "quoted""#, "a b  c", "$(touch owned)", "`touch owned`", "x;touch owned", "back\\slash", "*", "ünï/cödé"];
+    let names = [
+        r#"it's "quoted""#,
+        "a b  c",
+        "$(touch owned)",
+        "`touch owned`",
+        "x;touch owned",
+        "back\\slash",
+        "*",
+        "ünï/cödé",
+    ];
     let scene = Scene::new();
     let record = scene.path("argv");
-    let text = format!("#!/bin/bash\nprintf '%s\\0' \"$@\" >> '{0}'\nprintf '\\n' >> '{0}'\nexit 1\n", record.display());
+    let text =
+        format!("#!/bin/bash\nprintf '%s\\0' \"$@\" >> '{0}'\nprintf '\\n' >> '{0}'\nexit 1\n", record.display());
     let vllm = scene.program("fake/vllm", &text);
     scene.sweep_with(&vllm).set("--models", names).set("--enforce-eager", ["true"]).exits(1);
     let argv = std::fs::read_to_string(record).unwrap();

@@ -30,8 +30,10 @@ pub enum Started {
     Ready,
     /// The log says that it never will be.
     Fatal(Cause),
-    /// Something else answers on the port, or serves another model.
+    /// Something else answers on the port.
     Foreign(String),
+    /// It is the server that was started, and it serves another model.
+    OtherModel(String),
 }
 
 /// What is asked of a server.
@@ -218,7 +220,7 @@ fn judge(answer: Answer, question: &Question, members: &Members) -> Option<Start
     }
     if !models.contains(&question.model) {
         let offered = if models.is_empty() { "none".to_owned() } else { models.join(", ") };
-        return Some(Started::Foreign(format!(
+        return Some(Started::OtherModel(format!(
             "the server on port {} does not offer `{}`; it offers: {offered}",
             question.port, question.model
         )));

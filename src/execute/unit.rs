@@ -162,6 +162,8 @@ impl<'a> Unit<'a> {
         }
         let silent = log.last_growth.elapsed();
         let phase = log.phase();
+        // What a server says while it is being ended shows nothing of why it had to be.
+        let log_length = std::fs::metadata(&self.places.server_log).map_or(0, |meta| meta.len());
         emit.phase(self.experiment, Phase::Draining);
         self.drain(server, memory, emit, stop).await;
         match measured {
@@ -172,7 +174,7 @@ impl<'a> Unit<'a> {
             }
             Some(Measured::Failed(failure)) => Outcome::Failed(failure),
             Some(Measured::Interrupted) => Outcome::Interrupted,
-            None => self.not_ready(started, phase, silent),
+            None => self.not_ready(started, phase, silent, log_length),
         }
     }
 
@@ -270,40 +272,52 @@ impl<'a> Unit<'a> {
         self.timings.benchmark = Some(began.elapsed().as_secs_f64());
         let blame = Blame { places: self.places, context: self.context };
         match verdict {
-            Verdict::Exited(Ending::Exited(0)) => match failure::read_result(&self.places.result) {
-                Ok(result) => {
-                    self.result = Some(result.clone());
-                    match emit.recorder.validate(self.experiment, &result) {
-                        Ok(()) => Measured::Result(result),
-                        Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
-                    }
-                }
-                Err(failure) => Measured::Failed(blame.with_tail(failure, Role::Benchmark)),
-            },
-            // The server's end may reach us a moment after the client's complaint about it.
-            Verdict::Exited(ending) => match tokio::time::timeout(Duration::from_millis(300), server.exited()).await {
-                Ok(Some(died)) => Measured::Failed(blame.server_died(Some(died))),
-                Ok(None) | Err(_) => Measured::Failed(blame.client_failed(ending)),
+            Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
+                Ok(result) => Measured::Result(result),
+                Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
+                    Some(died) => blame.server_died(Some(died)),
+                    None => failure,
+                }),
             },
             Verdict::Watched(ending) => Measured::Failed(blame.server_died(ending)),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
-            Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark)),
+            Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),
             Verdict::LogFailed(reason) => Measured::Failed(blame.log_failed(Role::Benchmark, &reason)),
         }
     }
 
+    /// What a client that has ended leaves: a result that counts, or why there is none.
+    fn judge_client(
+        &mut self,
+        ending: Ending,
+        blame: &Blame<'_>,
+        emit: &mut Emitter<'_>,
+    ) -> Result<Map<String, Value>, Failure> {
+        if ending != Ending::Exited(0) {
+            return Err(blame.client_failed(ending));
+        }
+        let mut judge = || {
+            let result = failure::read_result(&self.places.result)?;
+            let valid = emit.recorder.validate(self.experiment, &result);
+            self.result = Some(result.clone());
+            valid.map(|()| result)
+        };
+        judge().map_err(|failure| blame.invalid_result(failure))
+    }
+
     /// Why a server did not become ready.
-    fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration) -> Outcome {
+    fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration, log_length: u64) -> Outcome {
         let blame = Blame { places: self.places, context: self.context };
         let failure = match started {
             Verdict::Watched(Started::Ready) => return Outcome::Interrupted,
             Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
-            Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase),
+            Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),
+            Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
             Verdict::Exited(ending) => blame.server_exited(ending, phase),
-            Verdict::Deadline => blame.server_too_slow(phase, silent),
+            Verdict::Deadline => blame.server_too_slow(phase, silent, log_length),
             Verdict::Stopped => return Outcome::Interrupted,
-            Verdict::GuardLost => blame.guard_lost(Role::Server),
+            Verdict::GuardLost => blame.guard_lost(Role::Server, Phase::Starting(phase)),
             Verdict::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
         };
         Outcome::Failed(failure)
@@ -343,6 +357,17 @@ impl<'a> Unit<'a> {
             benchmarked: self.benchmarked,
         }
     }
+}
+
+/// How long the end of a server may take to reach us after its client's complaint.
+const END_OF_SERVER: Duration = Duration::from_millis(300);
+/// The same where the server's log says already that its engine is dead.
+const END_OF_DYING_SERVER: Duration = Duration::from_secs(5);
+
+/// How the server ended, if it died under its client: requests fail a moment before the server's end is seen.
+async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Ending> {
+    let limit = if blame.server_is_dying() { END_OF_DYING_SERVER } else { END_OF_SERVER };
+    tokio::time::timeout(limit, server.exited()).await.ok().flatten()
 }
 
 /// Device memory in use before a start, to be compared with what is in use after the end.

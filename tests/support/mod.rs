@@ -215,9 +215,10 @@ impl Scene {
             .filter(|entry| entry.path().extension().is_some_and(|e| e == "json"))
             .filter_map(|entry| serde_json::from_slice::<Value>(&fs::read(entry.path()).ok()?).ok())
             .filter(|record| {
-                record.pointer("/owner/run").and_then(Value::as_str).is_some_and(|run| {
-                    Path::new(run).starts_with(self.root())
-                })
+                record
+                    .pointer("/owner/run")
+                    .and_then(Value::as_str)
+                    .is_some_and(|run| Path::new(run).starts_with(self.root()))
             })
             .collect()
     }
@@ -581,8 +582,11 @@ fn story(scene: &Scene, command: &str, status: Option<ExitStatus>, stdout: &str,
         },
         None => "still running".into(),
     };
+    let journal = scene.runs().pop().map(|run| run.journal_text()).unwrap_or_default();
+    let journal: Vec<&str> = journal.lines().filter(|line| !line.contains("phase-changed")).collect();
+    let journal = journal[journal.len().saturating_sub(12)..].join("\n");
     format!(
-        "--- command: {command}\n--- directory: {}\n--- status: {status}\n--- files:\n{}--- stdout:\n{stdout}\n--- stderr:\n{stderr}\n---",
+        "--- command: {command}\n--- directory: {}\n--- status: {status}\n--- files:\n{}--- stdout:\n{stdout}\n--- stderr:\n{stderr}\n--- journal:\n{journal}\n---",
         scene.root().display(),
         tree(scene.root())
     )
