@@ -71,16 +71,16 @@ class Watch:
     def __init__(self) -> None:
         self.seen: list[dict[str, float]] = []
         self.over = False
+        self.waiting: tuple[int, dict] | None = None
 
-    def follow(self, sweep: h.Sweep, child: subprocess.Popen) -> int:
+    def follow(self, sweep: h.Sweep, earlier: set[Path], child: subprocess.Popen) -> int:
         prober = threading.Thread(target=self.probe, daemon=True)
         prober.start()
         size, leaders, run = 0, {}, None
-        self.waiting: tuple[int, dict] | None = None
         draining = False
         while child.poll() is None:
             time.sleep(POLL)
-            run = run or sweep.newest()
+            run = run or next(iter(set(h.runs(sweep.results)) - earlier), None)
             if run is None:
                 continue
             now = time.time()
@@ -216,7 +216,7 @@ def measure(title: str, sweep: h.Sweep, rounds: int, hand_rounds: int) -> float:
     for number in range(rounds):
         watch = Watch()
         began = time.monotonic()
-        code = watch.follow(sweep, sweep.start())
+        code = watch.follow(sweep, set(h.runs(sweep.results)), sweep.start())
         runs.append(time.monotonic() - began)
         run = sweep.newest()
         if code != 0 or run is None:
