@@ -1,17 +1,28 @@
-//! argv in, `ExitCode` out. (For trying the commands of this branch; the real one replaces it.)
+//! argv in, `ExitCode` out.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use vllm_bench::cli::{Cli, Command};
-use vllm_bench::commands::{backup, clean, completions, logs, status, stop};
 use vllm_bench::config::Environment;
 use vllm_bench::ui::{Display, Terminal, Ui};
+use vllm_bench::{commands, exit, process, sim};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
+        }
+    };
+    let cli = match cli.command {
+        // The two roles in which this program plays another one: no settings, no printer.
+        Command::Guard => return process::guard_main(),
+        Command::SimVllm { args } => return sim::main(args),
+        command => Cli { command, ..cli },
+    };
     let environment = Environment::read();
     let terminal = Terminal {
         stdout: std::io::stdout().is_terminal(),
@@ -21,27 +32,37 @@ async fn main() -> ExitCode {
         ci: environment.get("CI").is_some(),
     };
     let ui = Ui::new(Display::decide(cli.color, cli.quiet, cli.verbose, terminal));
-    let result = match &cli.command {
-        Command::Status(args) => status::run(args, &environment, &ui).await,
-        Command::Stop(args) => stop::run(args, &environment, &ui).await,
-        Command::Logs(args) => logs::run(args, &environment, &ui).await,
-        Command::Backup(args) => backup::run(args, &environment, &ui).await,
-        Command::Clean(args) => clean::run(args, &environment, &ui),
-        Command::Completions(args) => completions::run(args, &ui),
-        Command::Man => completions::man(&ui),
-        Command::Run(_)
-        | Command::Sanity(_)
-        | Command::Check(_)
-        | Command::Analyze(_)
-        | Command::Diagnose(_)
-        | Command::SimVllm { .. }
-        | Command::Guard => return ExitCode::FAILURE,
+    start_tracing(cli.verbose, ui.display.color_err);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.error(&error.into());
+            return ExitCode::from(exit::BUG);
+        }
     };
-    match result {
-        Ok(code) => ExitCode::from(code),
+    let code = match runtime.block_on(commands::dispatch(&cli, &environment, &ui)) {
+        Ok(code) => code,
         Err(error) => {
             ui.error(&error);
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
-    }
+    };
+    // A thread that still reads standard input must not keep the program.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+fn start_tracing(verbose: u8, color: bool) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "vllm_bench=debug,warn",
+        _ => "vllm_bench=trace,info",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .without_time()
+        .init();
 }

@@ -4,7 +4,7 @@ mod copy;
 mod inventory;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -214,7 +214,7 @@ impl Plan {
     fn check_room(&self, needed: u64) -> Result<(), record::Error> {
         let free = nix::sys::statvfs::statvfs(&self.beside)
             .map_err(|errno| record::Error::read(&self.beside)(errno.into()))
-            .map(|disk| u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size())))?;
+            .map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()))?;
         // An archive of logs is a tenth of them; half is asked for.
         let needed = if self.archive { needed / 2 } else { needed };
         if needed > free {
@@ -267,6 +267,7 @@ fn zone(flag: Option<&str>, environment: &Environment) -> Result<Tz, Error> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     use chrono::TimeZone;
 

@@ -216,7 +216,7 @@ fn newest(dirs: &[PathBuf]) -> Result<Option<RunDir>, Error> {
             candidates.push((created, run));
         }
     }
-    candidates.sort_by(|a, b| a.0.cmp(&b.0));
+    candidates.sort_by_key(|(created, _)| *created);
     Ok(candidates.pop().map(|(_, run)| run))
 }
 

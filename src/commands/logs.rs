@@ -162,11 +162,9 @@ impl Scene {
 
     /// Whether nothing more will come.
     fn is_over(&self, entry: &Entry) -> bool {
-        match &entry.event {
-            Event::RunFinished { .. } => true,
-            Event::ExperimentFinished { name, .. } => self.wanted.as_ref() == Some(name),
-            _ => false,
-        }
+        let ours = |name: &String| self.wanted.as_ref() == Some(name);
+        matches!(&entry.event, Event::RunFinished { .. })
+            || matches!(&entry.event, Event::ExperimentFinished { name, .. } if ours(name))
     }
 }
 

@@ -78,6 +78,9 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
     let wish = Wish::of(args);
     let dirs = places(args.results_dir.as_deref(), environment);
     let live: Vec<Found> = dirs.iter().filter_map(|dir| locate::live_run(dir)).collect();
+    if args.results_dir.is_none() && live.len() > 1 {
+        return Err(several(&live, environment));
+    }
     let mut code = exit::OK;
     let mut stopped = 0;
     for found in &live {
@@ -115,6 +118,19 @@ fn places(named: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
         dirs.dedup();
     }
     dirs
+}
+
+/// Ending the wrong run loses hours of somebody's: with several live, one must be named.
+fn several(live: &[Found], environment: &Environment) -> Error {
+    let from = environment.working_directory();
+    let places: Vec<String> = live
+        .iter()
+        .filter_map(|found| Some(format!("`{}`", wording::path(found.run.path().parent()?, from))))
+        .collect();
+    Error::Usage {
+        message: format!("{} runs are live: in {}", live.len(), places.join(" and ")),
+        hint: "say which one with `--results-dir DIR`".to_owned(),
+    }
 }
 
 fn nothing(dirs: &[PathBuf], environment: &Environment) -> Error {

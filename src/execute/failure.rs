@@ -76,7 +76,9 @@ impl Blame<'_> {
     }
 
     /// The server was not ready within its limit.
-    pub fn server_too_slow(&self, phase: StartPhase, silent: Duration) -> Failure {
+    ///
+    /// Only the first `log_length` bytes of its log count: what follows was said while it was being ended.
+    pub fn server_too_slow(&self, phase: StartPhase, silent: Duration, log_length: u64) -> Failure {
         let limit = self.context.timeout_startup;
         let hung = silent >= SILENCE.min(limit / 2);
         let ending = if hung {
@@ -85,17 +87,29 @@ impl Blame<'_> {
             Ending::TimedOut { phase, seconds: limit.as_secs() }
         };
         let fallback = if hung { Cause::Hung } else { Cause::StartupTimeout };
-        self.from_server_log(ending, fallback, Phase::Starting(phase))
+        self.from_beginning_of_log(log_length, ending, fallback, Phase::Starting(phase))
     }
 
     /// Something else answered on the port.
-    pub fn foreign(&self, text: String, phase: StartPhase) -> Failure {
-        self.with_tail(Failure::plain(Cause::ForeignServer, Phase::Starting(phase), text), Role::Server)
+    pub fn foreign(&self, text: String, phase: StartPhase, log_length: u64) -> Failure {
+        let mut failure = Failure::plain(Cause::ForeignServer, Phase::Starting(phase), text);
+        failure.log_tail = tail_of_beginning(&self.places.server_log, log_length);
+        failure
+    }
+
+    /// The server that was started serves another model.
+    pub fn other_model(&self, text: String, phase: StartPhase, log_length: u64) -> Failure {
+        let mut failure = self.foreign(text, phase, log_length);
+        failure.advice = vec![
+            "look which model the log names, and whether the `vllm` that was started takes its flags as vLLM does"
+                .into(),
+        ];
+        failure
     }
 
     /// The server died while the client ran.
     pub fn server_died(&self, ending: Option<Ending>) -> Failure {
-        let Some(ending) = ending else { return self.guard_lost(Role::Server) };
+        let Some(ending) = ending else { return self.guard_lost(Role::Server, Phase::Measuring) };
         let own = self.from_server_log(ending, Cause::Crashed, Phase::Measuring);
         let mut failure = Failure { cause: Cause::ServerDied, ..own.clone() };
         failure.summary = format!("the server died during the benchmark: {}", own.summary);
@@ -146,8 +160,7 @@ impl Blame<'_> {
     }
 
     /// A guard was killed.
-    pub fn guard_lost(&self, role: Role) -> Failure {
-        let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
+    pub fn guard_lost(&self, role: Role, phase: Phase) -> Failure {
         let text = format!("the guard of the {role} was killed; its processes were ended");
         self.with_tail(Failure::plain(Cause::LaunchFailed, phase, text), role)
     }
@@ -169,11 +182,14 @@ impl Blame<'_> {
     }
 
     fn from_server_log(&self, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
-        let finding = File::open(&self.places.server_log)
-            .and_then(|file| diagnose_reader(BufReader::with_capacity(1 << 16, file), Some(ending)))
-            .unwrap_or_else(|_| diagnose::diagnose(b"", Some(ending)));
-        let Finding { cause, summary, evidence, advice, also } = finding;
-        let failure = Failure {
+        self.from_beginning_of_log(u64::MAX, ending, fallback, phase)
+    }
+
+    fn from_beginning_of_log(&self, length: u64, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
+        let log = &self.places.server_log;
+        let Finding { cause, summary, evidence, advice, also } =
+            diagnose_beginning(log, length, Some(ending)).unwrap_or_else(|_| diagnose::diagnose(b"", Some(ending)));
+        Failure {
             cause: cause.unwrap_or(fallback),
             summary,
             phase,
@@ -181,10 +197,25 @@ impl Blame<'_> {
             advice,
             also,
             ending: Some(ending),
-            log_tail: Vec::new(),
-        };
-        self.with_tail(failure, Role::Server)
+            log_tail: tail_of_beginning(log, length),
+        }
     }
+
+    /// Whether the server's log says that it cannot go on, though it has not ended yet.
+    pub fn server_is_dying(&self) -> bool {
+        diagnose_beginning(&self.places.server_log, u64::MAX, None).is_ok_and(|finding| finding.cause.is_some())
+    }
+
+    /// The client ended without an error, and its result does not count.
+    pub fn invalid_result(&self, failure: Failure) -> Failure {
+        let mut failure = self.with_tail(failure, Role::Benchmark);
+        failure.evidence = failed_requests(&self.places.benchmark_log);
+        failure
+    }
+}
+
+fn diagnose_beginning(log: &Path, length: u64, ending: Option<Ending>) -> std::io::Result<Finding> {
+    diagnose_reader(BufReader::with_capacity(1 << 16, File::open(log)?.take(length)), ending)
 }
 
 /// The client's result as it is on disk.
@@ -215,12 +246,18 @@ pub(super) fn vllm_version(log: &Path) -> Option<String> {
 
 /// The last 50 lines of a log.
 fn tail_of(log: &Path) -> Vec<String> {
+    tail_of_beginning(log, u64::MAX)
+}
+
+/// The last 50 lines of the first `length` bytes of a log.
+fn tail_of_beginning(log: &Path, length: u64) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let length = file.metadata()?.len().min(length);
+        let start = length.saturating_sub(TAIL_BYTES);
+        file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        file.take(length - start).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     read().map(|bytes| tail_lines(&bytes, TAIL)).unwrap_or_default()
@@ -249,6 +286,22 @@ fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
         last = Some(evidence);
     }
     error.or(last).into_iter().collect()
+}
+
+/// How many errors of requests a failure keeps.
+const REQUEST_ERRORS: usize = 3;
+
+/// What `vllm bench serve` says of requests that failed: `Error 0: …`.
+fn failed_requests(log: &Path) -> Vec<diagnose::Evidence> {
+    let Ok(file) = File::open(log) else { return Vec::new() };
+    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok).enumerate();
+    let errors = lines.filter_map(|(number, line)| {
+        let text: String = clean_line(&line).chars().take(400).collect();
+        let (index, _) = text.strip_prefix("Error ")?.split_once(": ")?;
+        index.parse::<u64>().ok()?;
+        Some(diagnose::Evidence { line: number as u64 + 1, text })
+    });
+    errors.take(REQUEST_ERRORS).collect()
 }
 
 /// How a process ended, in words.

@@ -32,8 +32,10 @@ pub enum Started {
     Fatal(Cause),
     /// An engine process is gone while the API server lives on.
     EngineGone,
-    /// Something else answers on the port, or serves another model.
+    /// Something else answers on the port.
     Foreign(String),
+    /// It is the server that was started, and it serves another model.
+    OtherModel(String),
 }
 
 /// What is asked of a server.
@@ -222,7 +224,7 @@ fn judge(answer: Answer, question: &Question, members: &Members) -> Option<Start
     }
     if !models.contains(&question.model) {
         let offered = if models.is_empty() { "none".to_owned() } else { models.join(", ") };
-        return Some(Started::Foreign(format!(
+        return Some(Started::OtherModel(format!(
             "the server on port {} does not offer `{}`; it offers: {offered}",
             question.port, question.model
         )));

@@ -95,12 +95,6 @@ enum Died {
     Engine,
 }
 
-/// Whether the server has ended too: its end may reach us a moment after the client's complaint about it. A client whose
-/// server is gone counts the rest as failed and ends without an error.
-async fn server_gone(server: &mut Group) -> Option<Ending> {
-    tokio::time::timeout(Duration::from_millis(300), server.exited()).await.ok().flatten()
-}
-
 /// How the benchmark part ended.
 enum Measured {
     Result(Map<String, Value>),
@@ -181,6 +175,8 @@ impl<'a> Unit<'a> {
         }
         let silent = log.last_growth.elapsed();
         let phase = log.phase();
+        // What a server says while it is being ended shows nothing of why it had to be.
+        let log_length = std::fs::metadata(&self.places.server_log).map_or(0, |meta| meta.len());
         emit.phase(self.experiment, Phase::Draining);
         self.drain(server, memory, emit, stop).await;
         match measured {
@@ -191,7 +187,7 @@ impl<'a> Unit<'a> {
             }
             Some(Measured::Failed(failure)) => Outcome::Failed(failure),
             Some(Measured::Interrupted) => Outcome::Interrupted,
-            None => self.not_ready(started, phase, silent),
+            None => self.not_ready(started, phase, silent, log_length),
         }
     }
 
@@ -308,43 +304,55 @@ impl<'a> Unit<'a> {
         self.timings.benchmark = Some(began.elapsed().as_secs_f64());
         let blame = Blame { places: self.places, context: self.context };
         match verdict {
-            Verdict::Exited(ending) => {
-                let checked = match ending {
-                    Ending::Exited(0) => failure::read_result(&self.places.result).and_then(|result| {
-                        self.result = Some(result.clone());
-                        emit.recorder.validate(self.experiment, &result).map(|()| result)
-                    }),
-                    _ => Err(blame.client_failed(ending)),
-                };
-                match checked {
-                    Ok(result) => Measured::Result(result),
-                    Err(failure) => Measured::Failed(match server_gone(server).await {
-                        Some(died) => blame.server_died(Some(died)),
-                        None => blame.with_tail(failure, Role::Benchmark),
-                    }),
-                }
-            }
+            Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
+                Ok(result) => Measured::Result(result),
+                Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
+                    Some(Died::Server(ending)) => blame.server_died(ending),
+                    Some(Died::Engine) => blame.engine_died(),
+                    None => failure,
+                }),
+            },
             Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
             Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
-            Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark)),
+            Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),
             Verdict::LogFailed(reason) => Measured::Failed(blame.log_failed(Role::Benchmark, &reason)),
         }
     }
 
+    /// What a client that has ended leaves: a result that counts, or why there is none.
+    fn judge_client(
+        &mut self,
+        ending: Ending,
+        blame: &Blame<'_>,
+        emit: &mut Emitter<'_>,
+    ) -> Result<Map<String, Value>, Failure> {
+        if ending != Ending::Exited(0) {
+            return Err(blame.client_failed(ending));
+        }
+        let mut judge = || {
+            let result = failure::read_result(&self.places.result)?;
+            let valid = emit.recorder.validate(self.experiment, &result);
+            self.result = Some(result.clone());
+            valid.map(|()| result)
+        };
+        judge().map_err(|failure| blame.invalid_result(failure))
+    }
+
     /// Why a server did not become ready.
-    fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration) -> Outcome {
+    fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration, log_length: u64) -> Outcome {
         let blame = Blame { places: self.places, context: self.context };
         let failure = match started {
             Verdict::Watched(Started::Ready) => return Outcome::Interrupted,
             Verdict::Watched(Started::EngineGone) => blame.engine_gone(phase),
             Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
-            Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase),
+            Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),
+            Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
             Verdict::Exited(ending) => blame.server_exited(ending, phase),
-            Verdict::Deadline => blame.server_too_slow(phase, silent),
+            Verdict::Deadline => blame.server_too_slow(phase, silent, log_length),
             Verdict::Stopped => return Outcome::Interrupted,
-            Verdict::GuardLost => blame.guard_lost(Role::Server),
+            Verdict::GuardLost => blame.guard_lost(Role::Server, Phase::Starting(phase)),
             Verdict::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
         };
         Outcome::Failed(failure)
@@ -392,6 +400,18 @@ fn reachable(host: &str) -> String {
         "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
         host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
         host => host.to_owned(),
+    }
+}
+
+/// How long the end of a server may take to reach us after its client's complaint.
+const END_OF_SERVER: Duration = Duration::from_millis(300);
+
+/// What died under the client, if anything did: requests fail a moment before the server's end is seen, and vLLM's API
+/// server ends seconds after it has logged that its engine is dead.
+async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Died> {
+    match tokio::time::timeout(END_OF_SERVER, server.exited()).await {
+        Ok(ending) => Some(Died::Server(ending)),
+        Err(_) => blame.server_is_dying().then_some(Died::Engine),
     }
 }
 

@@ -147,7 +147,7 @@ fn copy(job: &Job<'_>, sink: &mut Sink<'_>) -> Result<Sum, Failed> {
                 match sink.file(&job.below.join(path), &source.meta, length, &mut reader) {
                     _ if reader.cancelled.load(Ordering::Relaxed) => return Err(Failed::Cancelled),
                     Err(error) => {
-                        return Err(reader.error.take().map_or(Failed::Writing(error), |error| reading(error)));
+                        return Err(reader.error.take().map_or(Failed::Writing(error), reading));
                     }
                     Ok(()) => sum.file(length),
                 }

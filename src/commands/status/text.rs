@@ -147,7 +147,8 @@ impl Page<'_> {
             phase = format!("{phase} for {}", wording::seconds(seconds));
         }
         let attempt = if experiment.attempt > 1 { format!("attempt {}, ", experiment.attempt) } else { String::new() };
-        let total = experiment.seconds.map_or(String::new(), |seconds| format!("{} in all", wording::seconds(seconds)));
+        let total =
+            experiment.seconds.map_or(String::new(), |seconds| format!("{} since it began", wording::seconds(seconds)));
         self.row("Phase", &format!("{phase}   {}", self.ui.dim(&format!("{attempt}{total}"))));
         if let (Some(pid), Some(port)) = (experiment.server_pid, experiment.port) {
             let client = experiment.client_pid.map_or(String::new(), |pid| format!("   client process {pid}"));

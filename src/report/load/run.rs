@@ -181,7 +181,7 @@ impl Loader<'_> {
                 Some(failed(record.failure, log.or(Some(record.server_log))))
             }
             (None, Some(Outcome::Failed(failure))) => Some(failed(failure, None)),
-            (None, Some(Outcome::Passed) | Some(Outcome::Interrupted) | None) => None,
+            (None, Some(Outcome::Passed { .. }) | Some(Outcome::Interrupted) | None) => None,
         };
         row.status = match (told, invalid) {
             _ if under_way => Status::Running,
@@ -196,7 +196,7 @@ impl Loader<'_> {
             (None, Some(reason)) => Status::Invalid(reason),
             (None, None) => match newest.map(|newest| newest.outcome) {
                 None => Status::NotRun,
-                Some(Some(Outcome::Passed)) => {
+                Some(Some(Outcome::Passed { .. })) => {
                     Status::Invalid("the journal says that it passed, but its result file is gone".into())
                 }
                 Some(Some(Outcome::Failed(_) | Outcome::Interrupted) | None) => Status::Interrupted,

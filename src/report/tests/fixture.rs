@@ -91,7 +91,7 @@ impl Fixture {
         };
         record.write(&self.result_path(i)).unwrap();
         self.start(i);
-        self.finish(i, Outcome::Passed);
+        self.finish(i, Outcome::Passed { headline: crate::execute::Headline::default() });
     }
 
     pub fn meta(&self, i: usize) -> ResultMeta {
@@ -155,6 +155,7 @@ impl Fixture {
 
 pub fn failure(summary: &str, evidence: &str) -> Failure {
     Failure {
+        also: Vec::new(),
         cause: Cause::Crashed,
         summary: summary.into(),
         phase: Phase::Starting(StartPhase::Launching),
@@ -208,7 +209,13 @@ fn manifest(plan: &Plan, engine: Engine) -> Manifest {
         settings: IndexMap::new(),
         limits: Limits { startup: 300.0, benchmark: 1800.0, grace: 30.0 },
         host: crate::telemetry::HostInfo::default(),
-        devices: crate::telemetry::DeviceReport::default(),
+        devices: crate::telemetry::DeviceReport {
+            kind: crate::telemetry::DeviceKind::Cpu,
+            devices: Vec::new(),
+            slots: 1,
+            sources: Vec::new(),
+            problems: Vec::new(),
+        },
         plan: plan.clone(),
     }
 }

@@ -127,7 +127,7 @@ fn nothing_counts_but_a_valid_result_of_exactly_this_experiment() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(status_of(&run, 1), Status::NotRun);
     run.start(1);
-    run.finish(1, Outcome::Passed);
+    run.finish(1, Outcome::Passed { headline: crate::execute::Headline::default() });
     run.write_journal();
     invalid(&run, "gone");
 }
