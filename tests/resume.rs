@@ -103,7 +103,7 @@ fn what_a_double_kill_leaves_is_ended_by_the_next_command() {
     let guards = ["server", "benchmark"].map(|role| pid(&scene.record(role)["guard"]["pid"]));
     // Stopped, the orchestrator cannot do its dead guards' work.
     live.signal(Signal::SIGSTOP);
-    guards.map(kill9);
+    guards.into_iter().for_each(kill9);
     live.kill();
     assert!(!scene.processes().is_empty(), "the server is still there");
     let ended = scene.sweep().fault(STAYS_MEASURING).flag("--resume").exits(0);
