@@ -87,7 +87,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ZONE", help_heading = "Run")]
     pub timezone: Option<String>,
 
-    /// Go on with the newest unfinished run of the same plan, or with the one named
+    /// Go on with the newest unfinished run of the same plan; with RUN: with that one, its plan and its limits
     #[arg(long, num_args = 0..=1, value_name = "RUN", help_heading = "Run", conflicts_with = "fresh")]
     #[expect(clippy::option_option, reason = "clap's way to tell `--resume` from `--resume RUN`")]
     pub resume: Option<Option<PathBuf>>,

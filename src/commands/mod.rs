@@ -1,13 +1,24 @@
-//! One short file per subcommand: settings -> stages -> exit code.
+//! One file per subcommand: settings -> stages -> exit code.
 
 pub mod analyze;
+pub mod backup;
 pub mod check;
+pub mod clean;
+pub mod completions;
 pub mod diagnose;
+#[cfg(test)]
+mod fixture;
+pub mod locate;
+pub mod logs;
 pub mod run;
+pub mod status;
+pub mod stop;
+mod wording;
 
 use crate::cli::{Cli, Command};
 use crate::config::{Environment, Preset};
 use crate::error::Error;
+use crate::exit;
 use crate::ui::Ui;
 
 /// Runs the subcommand and returns its exit code.
@@ -18,8 +29,17 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
     match &cli.command {
         Command::Run(args) => run::run(args, environment, Preset::Full, ui).await,
         Command::Sanity(args) => run::run(args, environment, Preset::Sanity, ui).await,
+        Command::Status(args) => status::run(args, environment, ui).await,
+        Command::Stop(args) => stop::run(args, environment, ui).await,
+        Command::Logs(args) => logs::run(args, environment, ui).await,
         Command::Check(args) => check::run(args, environment, ui).await,
+        Command::Analyze(args) => analyze::run(args, environment, ui),
+        Command::Backup(args) => backup::run(args, environment, ui).await,
+        Command::Clean(args) => clean::run(args, environment, ui),
         Command::Diagnose(args) => diagnose::run(args, environment, ui),
-        _ => Ok(0),
+        Command::Completions(args) => completions::run(args, ui),
+        Command::Man => completions::man(ui),
+        // Played by `main` before there are settings or a printer.
+        Command::SimVllm { .. } | Command::Guard => Ok(exit::BUG),
     }
 }

@@ -116,6 +116,11 @@ impl Layers {
             .collect()
     }
 
+    /// Whether a flag or a variable has this setting.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.flags.contains_key(key) || self.variables.contains_key(&variable_name(key))
+    }
+
     /// The name-value pairs in a table of the preset.
     pub fn preset_pairs(&self, key: &str) -> BTreeMap<String, String> {
         let table = self.table.get(key).and_then(Value::as_table);

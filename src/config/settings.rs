@@ -1,6 +1,6 @@
 //! Resolved settings: no value is "maybe the default" any more, and each knows where it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -54,7 +54,30 @@ pub struct Settings {
     pub record: IndexMap<String, (serde_json::Value, String)>,
     /// Things the user should know that are no errors.
     pub warnings: Vec<String>,
+    /// Keys that a flag or a variable has; the others come from the preset.
+    pub given: BTreeSet<&'static str>,
 }
+
+/// Settings that shape the plan: with none of them given, a run that is named brings its own plan.
+pub const PLAN_KEYS: [&str; 17] = [
+    "models",
+    "tp",
+    "quantization",
+    "enforce-eager",
+    "input-len",
+    "output-len",
+    "concurrency",
+    "num-prompts",
+    "max-model-len",
+    "serve-arg",
+    "bench-arg",
+    "env",
+    "engine",
+    "sim-seed",
+    "sim-devices",
+    "sim-device-memory",
+    "sim-fault",
+];
 
 /// Flags of `vllm serve` that have a flag of ours, and flags that nobody may set.
 const RESERVED_SERVE: [(&str, &str); 10] = [
@@ -134,6 +157,19 @@ impl Settings {
             server,
             workload: Workload { flags: bench },
         };
+        let given = PLAN_KEYS
+            .into_iter()
+            .chain([
+                "sim-speed",
+                "timeout-startup",
+                "timeout-benchmark",
+                "grace",
+                "results-dir",
+                "vllm-bin",
+                "timezone",
+            ])
+            .filter(|key| reader.layers.is_given(key))
+            .collect();
         let duration = "a duration such as `300`, `300s` or `5m`";
         Ok(Self {
             grid,
@@ -152,6 +188,7 @@ impl Settings {
             secret_env,
             record: reader.record,
             warnings,
+            given,
         })
     }
 
@@ -167,6 +204,11 @@ impl Settings {
             }
             _ => Ok(plan),
         }
+    }
+
+    /// Whether a flag or a variable shapes the plan.
+    pub fn plan_is_given(&self) -> bool {
+        PLAN_KEYS.iter().chain(["sim-speed"].iter()).any(|key| self.given.contains(key))
     }
 
     /// Whether the simulated vLLM plays the server.

@@ -1,6 +1,7 @@
-//! Whole logs, shortened, of several backends and releases, each with the cause that it shows and the line that shows it.
+//! Logs of several backends and releases, shortened, each with the cause that it shows and the line that shows it.
 //!
-//! The lines are those that vLLM printed in public issue threads (the rows of the table name them); the first is our own.
+//! The lines that show failures are those that vLLM printed in public issue threads (the rows of the table name them); the
+//! lines around them are filled in from logs of that release. `ready-cpu-0.14.1` is a whole log of our own.
 
 use super::{Cause, Ending, Finding, diagnose, render_text};
 

@@ -50,8 +50,28 @@ impl Blame<'_> {
     /// The server's log says that it will never be ready.
     pub fn server_fatal(&self, cause: Cause, phase: StartPhase) -> Failure {
         let mut failure = self.from_server_log(Ending::Exited(1), cause, Phase::Starting(phase));
-        // It did not exit: it was ended when the line came.
+        // It did not exit: it was ended when the sign came.
         failure.ending = None;
+        if failure.evidence.is_empty() {
+            failure.cause = cause;
+            failure.summary = cause.title().to_owned();
+            failure.advice = cause.advice().iter().map(|advice| (*advice).to_owned()).collect();
+        }
+        failure
+    }
+
+    /// An engine process vanished while the server started.
+    pub fn engine_gone(&self, phase: StartPhase) -> Failure {
+        self.server_fatal(Cause::EngineCoreFailed, phase)
+    }
+
+    /// An engine process vanished while the client ran; the API server may take seconds to notice.
+    pub fn engine_died(&self) -> Failure {
+        let own = self.server_fatal(Cause::EngineCoreFailed, StartPhase::Ready);
+        let mut failure = Failure { cause: Cause::ServerDied, phase: Phase::Measuring, ..own.clone() };
+        failure.summary = format!("an engine process of the server died during the benchmark: {}", own.summary);
+        failure.also.retain(|cause| *cause != own.cause);
+        failure.also.insert(0, own.cause);
         failure
     }
 

@@ -8,6 +8,7 @@ use super::ForeignProcess;
 use crate::process::foreign::vllm_processes;
 use crate::process::registry::{self, Reaped};
 use crate::process::{Error, ProcessId, Stop, end_processes, procfs};
+use crate::telemetry::check::shown_argv;
 
 /// Ends the groups that a crash of vllm-bench had left.
 ///
@@ -42,7 +43,7 @@ pub async fn end_foreign(grace: Duration, stop: &mut Stop) -> Vec<ForeignProcess
     let targets: Vec<ProcessId> =
         targets.into_iter().filter(|pid| !ours.contains(pid)).filter_map(ProcessId::of).collect();
     end_processes(&targets, grace, stop).await;
-    found.into_iter().map(|process| ForeignProcess { pid: process.pid, command: process.title }).collect()
+    found.into_iter().map(|process| ForeignProcess { pid: process.pid, command: shown_argv(&process.argv) }).collect()
 }
 
 /// This process and all above it: never to be ended.

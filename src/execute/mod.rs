@@ -26,5 +26,5 @@ pub use event::{Event, ForeignProcess};
 pub use leftovers::{end_foreign, end_leftovers};
 pub use outcome::{Failure, Headline, Outcome, Phase, StartStep, TeardownProof, Timings};
 pub use run::{Job, Totals, clear_the_way, run_all};
-pub use script::{EngineCommand, ScriptContext, bench_args, quote, script, serve_args};
+pub use script::{EngineCommand, ScriptContext, bench_args, client_host, quote, script, serve_args};
 pub use unit::{Attempted, Places, UnitContext, run_unit};

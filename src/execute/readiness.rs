@@ -30,6 +30,8 @@ pub enum Started {
     Ready,
     /// The log says that it never will be.
     Fatal(Cause),
+    /// An engine process is gone while the API server lives on.
+    EngineGone,
     /// Something else answers on the port.
     Foreign(String),
     /// It is the server that was started, and it serves another model.
@@ -39,7 +41,9 @@ pub enum Started {
 /// What is asked of a server.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// The server's port on this machine.
+    /// The address at which the server is asked.
+    pub host: String,
+    /// Its port.
     pub port: u16,
     /// The model it should offer.
     pub model: String,
@@ -185,7 +189,7 @@ enum Answer {
 }
 
 async fn ask(http: &reqwest::Client, question: &Question) -> Answer {
-    let base = format!("http://127.0.0.1:{}", question.port);
+    let base = format!("http://{}:{}", question.host, question.port);
     // Rule 10: 2xx is enough, the body is empty.
     match http.get(format!("{base}/health")).timeout(ANSWER_LIMIT).send().await {
         Ok(response) if response.status().is_success() => {}

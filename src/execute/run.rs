@@ -82,6 +82,7 @@ pub async fn clear_the_way(
     emit: &mut Emitter<'_>,
     stop: &mut Stop,
 ) -> Result<(), Error> {
+    super::script::remove_stale();
     for reaped in end_leftovers(grace).await? {
         let owner = &reaped.record.owner;
         emit.event(Event::Notice {

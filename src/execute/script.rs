@@ -7,12 +7,12 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::plan::{Engine, Experiment};
-use crate::process::Role;
+use crate::process::{ProcessId, Role};
 
 /// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +26,13 @@ pub struct EngineCommand {
 /// Local addresses that no proxy may see (rules 6 and 9).
 const NO_PROXY: &str = "localhost,127.0.0.1,0.0.0.0";
 
-/// Where the client finds the server (rule 13).
+/// Where the client finds the server (rule 13), unless the server was told to listen on one address only.
 const CLIENT_HOST: &str = "0.0.0.0";
+
+/// The address on which a server is asked whether it is ready, and to which its client goes.
+pub fn client_host(experiment: &Experiment) -> &str {
+    experiment.server.flags.get_text("host").unwrap_or(CLIENT_HOST)
+}
 
 /// What a script depends on besides the experiment.
 #[derive(Debug, Clone)]
@@ -53,7 +58,8 @@ pub fn serve_args(experiment: &Experiment, port: u16) -> Vec<String> {
 pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<String> {
     let folder = result.parent().unwrap_or(Path::new("/"));
     let file = result.file_name().unwrap_or_default();
-    let mut args: Vec<String> = ["bench", "serve", "--host", CLIENT_HOST, "--port"].map(str::to_owned).to_vec();
+    let host = client_host(experiment);
+    let mut args: Vec<String> = ["bench", "serve", "--host", host, "--port"].map(str::to_owned).to_vec();
     args.extend([port.to_string(), "--model".to_owned()]);
     let served = experiment.server.served_model();
     args.push(served.to_owned());
@@ -121,19 +127,48 @@ pub fn quote(word: &str) -> String {
     shlex::try_quote(&clean).map(|quoted| quoted.into_owned()).unwrap_or_default()
 }
 
+/// Where launch scripts are written.
+const SCRIPT_DIR: &str = "/tmp";
+/// Beginning of their names.
+const SCRIPT_PREFIX: &str = "vllm-bench-";
+/// Beginning of the last line: who wrote the script, so that one that a crash left is known as such.
+const WRITER: &str = "# written by process ";
+
 /// Writes a script below `/tmp`: a new file, never through a link, writable by its owner alone and executable.
 ///
 /// # Errors
 /// When `/tmp` is full or not writable.
 pub fn write_exclusively(role: Role, text: &str) -> Result<PathBuf, Error> {
-    let path = PathBuf::from(format!("/tmp/vllm-bench-{role}-{:016x}.sh", rand::random::<u64>()));
+    let path = Path::new(SCRIPT_DIR).join(format!("{SCRIPT_PREFIX}{role}-{:016x}.sh", rand::random::<u64>()));
+    let me = ProcessId::current();
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(format!("{text}{WRITER}{} {}\n", me.pid, me.start_time).as_bytes())?;
         file.set_permissions(std::fs::Permissions::from_mode(0o755))
     };
     write().map_err(|source| Error::Script { path: path.clone(), source })?;
     Ok(path)
+}
+
+/// Removes scripts of this user whose writers are gone: a crash between writing and launching leaves one.
+pub fn remove_stale() {
+    let Ok(entries) = std::fs::read_dir(SCRIPT_DIR) else { return };
+    let me = nix::unistd::geteuid().as_raw();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(SCRIPT_PREFIX) && name.ends_with(".sh"));
+        let is_file = entry.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() == me);
+        if ours && is_file && !writer(&entry.path()).is_none_or(|writer| writer.is_alive()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Who wrote a script; `None` where it does not say, as while it is being written.
+fn writer(path: &Path) -> Option<ProcessId> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (pid, start) = text.lines().last()?.strip_prefix(WRITER)?.split_once(' ')?;
+    Some(ProcessId { pid: pid.parse().ok()?, start_time: start.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -207,6 +242,16 @@ mod tests {
             let lines = String::from_utf8(output.stdout).unwrap();
             assert_eq!(lines.lines().nth(1), Some(model), "{text}\n{lines}");
         }
+    }
+
+    #[test]
+    fn a_script_whose_writer_is_gone_is_removed() {
+        let mine = write_exclusively(Role::Server, "#!/bin/bash\n").unwrap();
+        let stale = Path::new(SCRIPT_DIR).join(format!("{SCRIPT_PREFIX}server-stale-{}.sh", std::process::id()));
+        std::fs::write(&stale, format!("#!/bin/bash\n{WRITER}{} 1\n", std::process::id())).unwrap();
+        remove_stale();
+        assert!(mine.exists() && !stale.exists());
+        std::fs::remove_file(&mine).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::{self, Blame};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
-use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, write_exclusively};
+use super::script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args, write_exclusively};
 use super::{Emitter, Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
@@ -81,6 +81,31 @@ pub struct Attempted {
     /// Whether the client was started.
     pub benchmarked: bool,
 }
+
+/// What vLLM's engine and worker processes call themselves.
+const ENGINE_TITLE: &str = "VLLM::";
+/// How long a server that lost its engine may take to say why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What died while the client ran.
+enum Died {
+    /// The server's leader; `None` = its guard.
+    Server(Option<Ending>),
+    /// An engine or worker process, while the API server lived on.
+    Engine,
+}
+
+/// Whether the server has ended too: its end may reach us a moment after the client's complaint about it. A client whose
+/// server is gone counts the rest as failed and ends without an error.
+async fn server_gone(server: &mut Group, blame: &Blame<'_>) -> Option<Ending> {
+    let limit = if blame.server_is_dying() { END_OF_DYING_SERVER } else { END_OF_SERVER };
+    tokio::time::timeout(limit, server.exited()).await.ok().flatten()
+}
+
+/// How long the end of a server may take to reach us after its client's complaint.
+const END_OF_SERVER: Duration = Duration::from_millis(300);
+/// The same where the server's log says already that it cannot go on.
+const END_OF_DYING_SERVER: Duration = Duration::from_secs(5);
 
 /// How the benchmark part ended.
 enum Measured {
@@ -243,6 +268,7 @@ impl<'a> Unit<'a> {
         let experiment = self.experiment;
         emit.phase(experiment, Phase::Starting(StartPhase::Launching));
         let question = Question {
+            host: reachable(client_host(experiment)),
             port: self.context.port,
             model: experiment.server.served_model().to_owned(),
             api_key: self.context.api_key.clone(),
@@ -253,6 +279,17 @@ impl<'a> Unit<'a> {
             Sign::Entered(phase) => emit.phase(experiment, Phase::Starting(phase)),
             Sign::Line(line) => emit.event(Event::Progress { name: experiment.name.clone(), line }),
         });
+        let engine_gone = server.titled_gone(ENGINE_TITLE);
+        let watched = async {
+            tokio::select! {
+                started = watched => started,
+                _ = engine_gone => {
+                    // A server that fails by itself says why, and ends, within this moment.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    Started::EngineGone
+                }
+            }
+        };
         supervise(server, deadline, stop, watched).await
     }
 
@@ -266,7 +303,14 @@ impl<'a> Unit<'a> {
         self.benchmarked = true;
         emit.event(Event::BenchmarkLaunched { name: self.experiment.name.clone(), process: client.leader });
         let deadline = began + self.context.timeout_benchmark;
-        let verdict = supervise(&mut client, deadline, stop, server.exited()).await;
+        let engine_gone = server.titled_gone(ENGINE_TITLE);
+        let died = async {
+            tokio::select! {
+                ending = server.exited() => Died::Server(ending),
+                _ = engine_gone => Died::Engine,
+            }
+        };
+        let verdict = supervise(&mut client, deadline, stop, died).await;
         // A client that has ended leaves at once; one that has not gets the grace period like a server.
         let emptied = client.end(stop).await;
         self.timings.benchmark = Some(began.elapsed().as_secs_f64());
@@ -274,12 +318,13 @@ impl<'a> Unit<'a> {
         match verdict {
             Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
                 Ok(result) => Measured::Result(result),
-                Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
+                Err(failure) => Measured::Failed(match server_gone(server, &blame).await {
                     Some(died) => blame.server_died(Some(died)),
                     None => failure,
                 }),
             },
-            Verdict::Watched(ending) => Measured::Failed(blame.server_died(ending)),
+            Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
+            Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
             Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),
@@ -311,6 +356,7 @@ impl<'a> Unit<'a> {
         let blame = Blame { places: self.places, context: self.context };
         let failure = match started {
             Verdict::Watched(Started::Ready) => return Outcome::Interrupted,
+            Verdict::Watched(Started::EngineGone) => blame.engine_gone(phase),
             Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
             Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),
             Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
@@ -359,15 +405,13 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// How long the end of a server may take to reach us after its client's complaint.
-const END_OF_SERVER: Duration = Duration::from_millis(300);
-/// The same where the server's log says already that its engine is dead.
-const END_OF_DYING_SERVER: Duration = Duration::from_secs(5);
-
-/// How the server ended, if it died under its client: requests fail a moment before the server's end is seen.
-async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Ending> {
-    let limit = if blame.server_is_dying() { END_OF_DYING_SERVER } else { END_OF_SERVER };
-    tokio::time::timeout(limit, server.exited()).await.ok().flatten()
+/// The address at which a server that listens on `host` is asked.
+fn reachable(host: &str) -> String {
+    match host {
+        "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
+        host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        host => host.to_owned(),
+    }
 }
 
 /// Device memory in use before a start, to be compared with what is in use after the end.

@@ -15,6 +15,11 @@ use super::{ProcessId, Stop, StopLevel};
 
 /// How often `/proc` is read while processes are ending.
 const POLL: Duration = Duration::from_millis(10);
+/// How long processes may take to leave once none of them holds a device. vLLM 0.14's API server never leaves when it is
+/// told to while its engine still loads; there is nothing that the full grace period could save then.
+const WITHOUT_DEVICE: Duration = Duration::from_secs(3);
+/// How often it is looked whether a device is held.
+const DEVICE_POLL: Duration = Duration::from_millis(250);
 /// How long a process may take to vanish after SIGKILL before it is reported as left (it is stuck in the kernel).
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
@@ -90,8 +95,37 @@ impl Members {
     }
 }
 
-/// SIGTERM to every member, `grace` to leave in order, SIGKILL, and a look at what is left. A stop of level
-/// [`StopLevel::Kill`] cuts the grace short.
+/// When the grace period is over: after `grace`, because a hard kill can wedge a device; sooner where no process holds
+/// one, or the user says so.
+struct Patience {
+    start: Instant,
+    grace: Duration,
+    looked_at: Option<Instant>,
+    device_seen: Instant,
+}
+
+impl Patience {
+    fn new(grace: Duration) -> Self {
+        let start = Instant::now();
+        Self { start, grace, looked_at: None, device_seen: start }
+    }
+
+    fn is_over(&mut self, alive: &[Stat], stop: &Stop) -> bool {
+        let now = Instant::now();
+        if self.looked_at.is_none_or(|at| now >= at + DEVICE_POLL) {
+            self.looked_at = Some(now);
+            if alive.iter().any(|stat| procfs::holds_device(stat.pid)) {
+                self.device_seen = now;
+            }
+        }
+        now >= self.start + self.grace
+            || now >= self.device_seen + WITHOUT_DEVICE.min(self.grace)
+            || stop.level() >= StopLevel::Kill
+    }
+}
+
+/// SIGTERM to every member, time to leave in order, SIGKILL, and a look at what is left. The time is `grace` while a
+/// member holds a device, a few seconds where none does, and none once a stop of level [`StopLevel::Kill`] is asked for.
 ///
 /// `reap` waits for children that have ended; without it they would stay as zombies.
 pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mut reap: impl FnMut()) -> Emptied {
@@ -99,6 +133,7 @@ pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mu
     let mut result = Emptied::default();
     let mut told: Vec<i32> = Vec::new();
     let mut killed_at = None;
+    let mut patience = Patience::new(grace);
     loop {
         reap();
         let mut alive = members.find();
@@ -110,7 +145,7 @@ pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mu
             break;
         }
         let now = Instant::now();
-        if killed_at.is_none() && (now >= start + grace || stop.level() >= StopLevel::Kill) {
+        if killed_at.is_none() && patience.is_over(&alive, stop) {
             killed_at = Some(now);
             result.killed = true;
         }

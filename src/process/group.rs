@@ -10,8 +10,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::guard::{Report, Request, Spec};
-use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, reap_adopted, registry};
+use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
 use crate::diagnose::Ending;
+
+/// How often the titles of a group's processes are looked at.
+const TITLES_POLL: Duration = Duration::from_millis(200);
+/// In every how many looks new ones are searched for.
+const TITLES_SELDOM: u32 = 25;
 
 /// What a group is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,26 +135,41 @@ impl Group {
             owner: spec.owner,
             orchestrator: ProcessId::current(),
         };
-        send(&mut control, &message).await.map_err(Error::Guard)?;
-        match next_report(&mut reports).await {
-            Some(Report::Started { leader }) => Ok(Self {
-                leader,
-                guard,
-                token,
-                grace: spec.grace,
-                child,
-                control,
-                reports,
-                cleanup: spec.cleanup,
-                ending: None,
-                log_failed: None,
-                emptied: None,
-                guard_lost: false,
-            }),
-            Some(Report::LogFailed { reason }) => Err(Error::Log { path: spec.log, reason }),
-            Some(Report::SpawnFailed { reason }) => Err(Error::Spawn { program, reason }),
-            Some(Report::Exited { .. } | Report::Emptied { .. }) | None => Err(lost()),
+        let first = match send(&mut control, &message).await {
+            Ok(()) => next_report(&mut reports).await,
+            // It ended before it could read what to do.
+            Err(_) => None,
+        };
+        let failed = match first {
+            Some(Report::Started { leader }) => {
+                return Ok(Self {
+                    leader,
+                    guard,
+                    token,
+                    grace: spec.grace,
+                    child,
+                    control,
+                    reports,
+                    cleanup: spec.cleanup,
+                    ending: None,
+                    log_failed: None,
+                    emptied: None,
+                    guard_lost: false,
+                });
+            }
+            Some(Report::LogFailed { reason }) => Error::Log { path: spec.log, reason },
+            Some(Report::SpawnFailed { reason }) => Error::Spawn { program, reason },
+            Some(Report::Exited { .. } | Report::Emptied { .. }) | None => lost(),
+        };
+        // A guard that was killed while it started the command may have started it already.
+        let members = Members { guard, leader: None, marker: registry::marker(&token), ancestor: None };
+        if end_members(&members, spec.grace, &mut Stop::never(), reap_adopted).await.empty {
+            registry::forget(&token);
         }
+        for path in &spec.cleanup {
+            let _ = std::fs::remove_file(path);
+        }
+        Err(failed)
     }
 
     /// Waits until the leader ends; `None` where the guard dies first. Cancel safe; may be called again.
@@ -220,6 +240,31 @@ impl Group {
             registry::forget(&self.token);
         }
         emptied
+    }
+
+    /// Waits until a process of the group whose title begins with `prefix` is gone, while the leader may live on: vLLM's
+    /// API server takes seconds to notice that its engine was killed, and then exits with code 0.
+    pub fn titled_gone(&self, prefix: &'static str) -> impl Future<Output = ProcessId> + use<> {
+        let members = self.members();
+        async move {
+            let mut seen: Vec<ProcessId> = Vec::new();
+            for round in 0u32.. {
+                if let Some(gone) = seen.iter().find(|process| !process.is_alive()) {
+                    return *gone;
+                }
+                // A reading of all of `/proc` costs: while a benchmark runs, it is taken seldom.
+                let all = if seen.is_empty() || round % TITLES_SELDOM == 0 { members.find() } else { Vec::new() };
+                for stat in all {
+                    let process = ProcessId { pid: stat.pid, start_time: stat.start_time };
+                    if !seen.contains(&process) && procfs::argv(stat.pid).first().is_some_and(|t| t.starts_with(prefix))
+                    {
+                        seen.push(process);
+                    }
+                }
+                tokio::time::sleep(TITLES_POLL).await;
+            }
+            std::future::pending().await
+        }
     }
 
     /// The processes that belong to the group.

@@ -84,6 +84,20 @@ pub fn environ_has(pid: i32, entry: &str) -> Option<bool> {
     Some(bytes.split(|&b| b == 0).any(|var| var == entry.as_bytes()))
 }
 
+/// Whether a process has a device node of an accelerator open. One whose descriptors cannot be read is taken to have.
+pub fn holds_device(pid: i32) -> bool {
+    const NODES: [&str; 4] = ["/dev/dri/", "/dev/nvidia", "/dev/kfd", "/dev/accel/"];
+    let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(entries) => entries,
+        // Gone meanwhile, or a zombie.
+        Err(error) => return error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|target| target.to_str().is_some_and(|target| NODES.iter().any(|node| target.starts_with(node))))
+}
+
 /// All descendants of a process, by the parent links of one reading of `/proc`.
 pub fn descendants(root: i32, all: &[Stat]) -> Vec<Stat> {
     let mut found: Vec<Stat> = Vec::new();

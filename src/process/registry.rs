@@ -80,6 +80,23 @@ pub fn home() -> Result<PathBuf, Error> {
     Ok(path)
 }
 
+/// Beginning of the name of a record that is being written.
+const UNFINISHED: &str = ".tmp-";
+/// A record that is still unfinished after so long was left by a crash.
+const UNFINISHED_FOR: Duration = Duration::from_secs(1);
+
+/// Removes what a crash in the middle of registering a group left.
+fn remove_unfinished(groups: &Path) {
+    let Ok(entries) = std::fs::read_dir(groups) else { return };
+    for entry in entries.flatten() {
+        let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if unfinished && age().is_some_and(|age| age > UNFINISHED_FOR) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn path_of(home: &Path, token: &str) -> PathBuf {
     home.join("groups").join(format!("{token}.json"))
 }
@@ -91,7 +108,7 @@ fn path_of(home: &Path, token: &str) -> PathBuf {
 pub fn register(record: &Record) -> Result<(), Error> {
     let home = home()?;
     let write = || -> io::Result<()> {
-        let file = tempfile::NamedTempFile::new_in(home.join("groups"))?;
+        let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(home.join("groups"))?;
         serde_json::to_writer(file.as_file(), record)?;
         file.persist(path_of(&home, &record.token)).map_err(|error| error.error)?;
         Ok(())
@@ -145,6 +162,7 @@ pub struct Reaped {
 /// When the registry cannot be used.
 pub async fn reap_orphans(grace: Duration) -> Result<Vec<Reaped>, Error> {
     let mut reaped = Vec::new();
+    remove_unfinished(&home()?.join("groups"));
     for record in records()?.into_iter().filter(|record| !record.is_cared_for()) {
         let members = record.members();
         let processes = members.find().len();

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,10 @@ impl fmt::Display for Holder {
     }
 }
 
+/// How often a held lock is tried, and how long one waits between.
+const ATTEMPTS: u32 = 10;
+const BETWEEN: Duration = Duration::from_millis(10);
+
 /// A held lock; dropped = freed. The file stays, because removing it would let two processes hold "the" lock.
 #[derive(Debug)]
 pub struct Lock {
@@ -52,11 +57,16 @@ impl Lock {
             .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
             .open(path)
             .map_err(Error::write(path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Ok(Lock { file })),
-            Err(TryLockError::WouldBlock) => Ok(Err(read_holder(file))),
-            Err(TryLockError::Error(source)) => Err(Error::Write { path: path.to_owned(), source }),
+        for attempt in 1.. {
+            match file.try_lock() {
+                Ok(()) => return Ok(Ok(Lock { file })),
+                // A reader (`status`) holds it for an instant to see whether it is free.
+                Err(TryLockError::WouldBlock) if attempt < ATTEMPTS => std::thread::sleep(BETWEEN),
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(source)) => return Err(Error::Write { path: path.to_owned(), source }),
+            }
         }
+        Ok(Err(read_holder(file)))
     }
 
     /// Writes the holder into the lock.

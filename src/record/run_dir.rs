@@ -56,6 +56,10 @@ impl RunDir {
     /// When the disk refuses.
     pub fn prepare_resume(&self) -> Result<(), Error> {
         self.make_folders()?;
+        let unchecked = self.layout.unchecked_dir();
+        for entry in std::fs::read_dir(&unchecked).map_err(Error::read(&unchecked))?.flatten() {
+            std::fs::remove_file(entry.path()).map_err(Error::write(&entry.path()))?;
+        }
         let root = self.path();
         for entry in std::fs::read_dir(root).map_err(Error::read(root))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(layout::TEMPORARY_PREFIX) {
@@ -138,6 +142,30 @@ struct Header {
     created: String,
 }
 
+/// Removes what a crash before the first manifest left: run directories of ours that hold nothing yet. Only for the
+/// holder of the results directory's lock. Directories with anything else in them stay, whoever made them.
+pub fn remove_stillborn(results_dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(results_dir) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let layout = Layout::new(entry.path());
+        // Only we make this folder, and make it last.
+        if layout.manifest().exists() || !layout.unchecked_dir().is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(layout.root()).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().starts_with(layout::TEMPORARY_PREFIX) {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
+        // Fails, and leaves all there is, where a folder is not empty.
+        for folder in [layout.logs(), layout.scripts(), layout.unchecked_dir(), layout.root().to_owned()] {
+            if std::fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+}
+
 /// Every run in a results directory, oldest first. Directories without a readable manifest are not runs.
 ///
 /// # Errors
@@ -174,6 +202,32 @@ mod tests {
         let names: Vec<_> =
             (0..3).map(|_| RunDir::create(dir.path(), now, chrono_tz::Asia::Jerusalem).unwrap().name()).collect();
         assert_eq!(names, ["20260225_1430", "20260225_1430_2", "20260225_1430_3"]);
+    }
+
+    #[test]
+    fn a_run_that_died_before_its_manifest_leaves_no_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Utc.with_ymd_and_hms(2026, 2, 25, 12, 30, 0).unwrap();
+        let make = || RunDir::create(dir.path(), now, chrono_tz::UTC).unwrap();
+        let (dead, used) = (make(), make());
+        std::fs::write(dead.path().join(".tmp-abc"), "{").unwrap();
+        std::fs::write(used.layout().logs().join("x_server.log"), "a line").unwrap();
+        let predecessors = dir.path().join("20260101_0000");
+        std::fs::create_dir_all(predecessors.join("logs")).unwrap();
+        remove_stillborn(dir.path());
+        assert!(!dead.path().exists());
+        assert!(used.layout().logs().join("x_server.log").exists() && used.layout().unchecked_dir().exists());
+        assert!(predecessors.join("logs").exists());
+    }
+
+    #[test]
+    fn going_on_removes_unfinished_and_unchecked_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), Utc::now(), chrono_tz::UTC).unwrap();
+        let files = [run.path().join(".tmp-abc"), run.layout().unchecked("x")];
+        files.iter().for_each(|file| std::fs::write(file, "{").unwrap());
+        run.prepare_resume().unwrap();
+        assert!(files.iter().all(|file| !file.exists()));
     }
 
     #[test]

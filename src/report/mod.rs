@@ -1,1 +1,52 @@
-//! (being written)
+//! Rows in, bytes out: what a run looks like as text, CSV and JSON.
+//!
+//! The same run directory gives the same bytes: no clock, no absolute path, nothing read back that was written here.
+
+mod columns;
+mod csv;
+mod display;
+mod load;
+mod page;
+mod raw;
+mod stream;
+mod summary;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use display::clean;
+pub use load::load_run;
+pub use page::Style;
+pub use summary::render as render_summary;
+pub use text::render as render_text;
+
+use crate::analyse::{Origin, RunTable};
+use crate::record::{Error, atomic, layout};
+
+/// Writes `detailed_analysis.txt`, `results_summary.csv`, `raw_results.json` and `summary.txt` into the run directory,
+/// each whole or not at all, and returns their paths. A predecessor's `summary.txt` is left as it is: its list of
+/// failures is recorded nowhere else.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_all(run: &Path, table: &RunTable) -> Result<Vec<PathBuf>, Error> {
+    let analysis = run.join(layout::ANALYSIS);
+    atomic::write(&analysis, render_text(table, Style::PLAIN).as_bytes())?;
+    let table_csv = run.join(layout::SUMMARY_CSV);
+    stream::write(&table_csv, |out| csv::write(table, out))?;
+    let raw_results = run.join(layout::RAW_RESULTS);
+    stream::write(&raw_results, |out| raw::write(run, table, out))?;
+    let mut written = vec![analysis, table_csv, raw_results];
+    match table.facts.origin {
+        Origin::VllmBench { .. } => {
+            let summary = run.join(layout::SUMMARY);
+            atomic::write(&summary, render_summary(table).as_bytes())?;
+            written.push(summary);
+        }
+        Origin::Predecessor => {}
+    }
+    Ok(written)
+}

@@ -5,19 +5,19 @@
 //! however fast or loaded the real machine is. All other requests share one group whose clock follows the real one.
 //! Between steps the group sleeps simulated time / speed, never less than a few milliseconds at once.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::fault::DieAfter;
 use super::metrics::{Gauges, Metrics};
 use super::model::{CostModel, hash};
 use super::scheduler::{Limits, Nanos, Scheduler, Step};
 use super::settings::Speed;
+use super::trigger::Trigger;
 
 /// Tokens that may wait in one burst.
 const MOST_IN_BURST: usize = 128;
@@ -98,35 +98,6 @@ impl Drop for Answer {
     fn drop(&mut self) {
         // An engine that has finished the request, or ended, ignores it.
         let _ = self.group.send(Command::Abort { id: self.id });
-    }
-}
-
-/// Fires once when measured requests have got so far.
-#[derive(Debug)]
-pub struct Trigger {
-    after: DieAfter,
-    completed: AtomicU64,
-    fired: AtomicBool,
-    /// Somebody waits for it here.
-    pub notify: Notify,
-}
-
-impl Trigger {
-    /// A trigger that has not fired.
-    pub fn new(after: DieAfter) -> Trigger {
-        Trigger { after, completed: AtomicU64::new(0), fired: AtomicBool::new(false), notify: Notify::new() }
-    }
-
-    fn check(&self, newly_completed: u64, elapsed: Nanos) -> bool {
-        let completed = self.completed.fetch_add(newly_completed, Ordering::Relaxed) + newly_completed;
-        let fire = match self.after {
-            DieAfter::Requests(n) => completed >= n,
-            DieAfter::Seconds(seconds) => elapsed as f64 / 1e9 >= seconds,
-        };
-        if fire && !self.fired.swap(true, Ordering::Relaxed) {
-            self.notify.notify_one();
-        }
-        fire
     }
 }
 
@@ -213,8 +184,8 @@ struct Actor {
     commands: mpsc::UnboundedReceiver<Command>,
     scheduler: Scheduler,
     requests: HashMap<u64, InFlight>,
-    /// Requests that have not arrived yet in simulated time, by arrival and number.
-    pending: BTreeMap<(Nanos, u64), u64>,
+    /// Requests that have not arrived yet in simulated time, by arrival, number in the session, and id.
+    pending: BTreeSet<(Nanos, u64, u64)>,
     completed: u64,
     first_arrival: Option<Nanos>,
     anchor: (Instant, Nanos),
@@ -232,7 +203,7 @@ impl Actor {
             commands,
             scheduler,
             requests: HashMap::new(),
-            pending: BTreeMap::new(),
+            pending: BTreeSet::new(),
             completed: 0,
             first_arrival: None,
             anchor: (Instant::now(), 0),
@@ -319,14 +290,14 @@ impl Actor {
                     counters.prompt_tokens += work.prompt_tokens;
                     counters.prefix_queries += work.prompt_tokens;
                 });
-                self.pending.insert((arrival, index), id);
+                self.pending.insert((arrival, index, id));
                 let request = InFlight { bursts, times: Vec::new(), arrival, newest: arrival, first: true, work };
                 self.requests.insert(id, request);
             }
             Command::Answered => self.completed += 1,
             Command::Abort { id } => {
                 if self.requests.remove(&id).is_some() {
-                    self.pending.retain(|_, pending| *pending != id);
+                    self.pending.retain(|(.., pending)| *pending != id);
                     self.scheduler.abort(id);
                     self.completed += 1;
                     self.engine.metrics.with(|counters| counters.by_abort += 1);
@@ -347,13 +318,11 @@ impl Actor {
 
     /// Queues what has arrived; an idle scheduler jumps to the next arrival.
     fn admit(&mut self) {
-        if self.scheduler.is_idle()
-            && let Some(((arrival, _), _)) = self.pending.first_key_value()
-        {
+        if let Some((arrival, ..)) = self.pending.first().filter(|_| self.scheduler.is_idle()) {
             self.scheduler.advance_to(*arrival);
         }
-        while let Some(entry) = self.pending.first_entry().filter(|entry| entry.key().0 <= self.scheduler.now()) {
-            let id = entry.remove();
+        while self.pending.first().is_some_and(|(arrival, ..)| *arrival <= self.scheduler.now()) {
+            let Some((.., id)) = self.pending.pop_first() else { break };
             let Some(request) = self.requests.get(&id) else { continue };
             if !self.scheduler.add(id, request.work.prompt_tokens, request.work.output_tokens) {
                 let _ = request.bursts.send(Burst { times: Vec::new(), last: true });
@@ -424,7 +393,7 @@ impl Actor {
                 return;
             }
         }
-        if self.steps % 64 == 0 {
+        if self.steps.is_multiple_of(64) {
             tokio::task::yield_now().await;
         }
     }

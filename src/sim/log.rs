@@ -30,9 +30,9 @@ impl Log {
         Log { out: Mutex::new(Box::new(std::io::stdout())), colour }
     }
 
-    /// A log that nobody sees.
-    pub fn nowhere() -> Log {
-        Log { out: Mutex::new(Box::new(std::io::sink())), colour: false }
+    /// A log without colours into a writer.
+    pub fn into(out: impl Write + Send + 'static) -> Log {
+        Log { out: Mutex::new(Box::new(out)), colour: false }
     }
 
     /// Writes bytes as they are; false when the stream is gone.
@@ -77,7 +77,7 @@ pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

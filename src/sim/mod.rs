@@ -4,7 +4,7 @@
 //! - [`settings`], [`fault`]: what the machine is and what goes wrong, from environment variables
 //! - [`argparse`], [`flags`]: the command line of vLLM
 //! - [`model`], [`scheduler`]: pure: what a step costs, and which requests are in it
-//! - [`engine`]: the scheduler against clocks and channels; [`metrics`], [`tokens`], [`openai`]: what HTTP shows of it
+//! - [`engine`]: the scheduler against clocks and channels; [`metrics`], [`tokens`], [`openai`]: what HTTP shows of it; [`trigger`]: when it dies
 //! - [`server`]: processes, start, log, HTTP; [`client`]: the benchmark
 //!
 //! It is the exception to "only `ui` prints" and "only `config` reads the environment": it plays another program.
@@ -22,6 +22,7 @@ pub mod scheduler;
 pub mod server;
 pub mod settings;
 pub mod tokens;
+pub mod trigger;
 
 #[cfg(test)]
 mod tests;

@@ -55,8 +55,9 @@ fn prompts(body: &Value, chat: bool) -> Option<Vec<(u64, u64)>> {
         body.get("messages")?.as_array()?;
         return Some(vec![of_text(&messages_text(body))]);
     }
-    let of_ids =
-        |ids: &[Value]| (ids.len().max(1) as u64, ids.iter().filter_map(Value::as_u64).fold(7, |h, id| h * 31 ^ id));
+    let of_ids = |ids: &[Value]| {
+        (ids.len().max(1) as u64, ids.iter().filter_map(Value::as_u64).fold(7u64, |h, id| h.wrapping_mul(31) ^ id))
+    };
     match body.get("prompt")? {
         Value::String(text) => Some(vec![of_text(text)]),
         Value::Array(items) => match items.first()? {
@@ -78,7 +79,7 @@ pub async fn answer(app: Arc<App>, chat: bool, headers: &HeaderMap, body: &[u8])
             if let Some(session) = &session {
                 app.engine.answered(session);
             }
-            return response;
+            return *response;
         }
     };
     let answers: Vec<Answer> = request.work.iter().map(|work| app.engine.submit(work.clone())).collect();
@@ -120,6 +121,9 @@ fn bursts(answers: Vec<Answer>) -> impl Stream<Item = (usize, Option<Burst>)> + 
     }))
 }
 
+/// An error that is answered at once.
+type Refused = Box<Response>;
+
 /// A request that was understood.
 struct Asked {
     chat: bool,
@@ -132,13 +136,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(app: &App, chat: bool, session: Option<Session>, body: &[u8]) -> Result<Asked, Response> {
-        let bad =
-            |param: Option<&str>, message: &str| error(StatusCode::BAD_REQUEST, "BadRequestError", param, message);
+    fn parse(app: &App, chat: bool, session: Option<Session>, body: &[u8]) -> Result<Asked, Refused> {
         let warmup = session.as_ref().is_some_and(|session| session.warmup);
         if app.must_fail(session.as_ref().map(|session| session.index), warmup) {
             let message = "SIMULATED fault `requests-fail`";
-            return Err(error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", None, message));
+            return Err(Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", None, message)));
         }
         let body: Value =
             serde_json::from_slice(body).map_err(|cause| bad(None, &format!("JSON decode error: {cause}")))?;
@@ -146,7 +148,7 @@ impl Asked {
             body.get("model").and_then(Value::as_str).unwrap_or_else(|| app.served.first().map_or("", String::as_str));
         if !app.served.iter().any(|served| served == model) {
             let message = format!("The model `{model}` does not exist.");
-            return Err(error(StatusCode::NOT_FOUND, "NotFoundError", Some("model"), &message));
+            return Err(Box::new(error(StatusCode::NOT_FOUND, "NotFoundError", Some("model"), &message)));
         }
         let prompts = prompts(&body, chat).ok_or_else(|| {
             let field = if chat { "messages" } else { "prompt" };
@@ -159,24 +161,9 @@ impl Asked {
             return Err(bad(Some("max_tokens"), "max_tokens must be at least 1, got 0."));
         }
         let n = number("n").unwrap_or(1).clamp(1, 128);
-        let (mut work, mut seeds, most) = (Vec::new(), Vec::new(), app.max_model_len);
+        let (mut work, mut seeds) = (Vec::new(), Vec::new());
         for (tokens, seed) in &prompts {
-            if *tokens >= most {
-                let message = format!(
-                    "This model's maximum context length is {most} tokens. However, your request has {tokens} input tokens. Please reduce \
-                     the length of the input messages."
-                );
-                return Err(bad(Some("input_tokens"), &message));
-            }
-            let room = most - tokens;
-            let max_tokens = asked.unwrap_or(if chat { room } else { 16.min(room) });
-            if max_tokens > room {
-                let message = format!(
-                    "'max_tokens' or 'max_completion_tokens' is too large: {max_tokens}. This model's maximum context length is {most} \
-                     tokens and your request has {tokens} input tokens ({max_tokens} > {most} - {tokens})."
-                );
-                return Err(bad(Some("max_tokens"), &message));
-            }
+            let max_tokens = max_tokens(*tokens, asked, chat, app.max_model_len)?;
             for choice in 0..n {
                 let natural = 20 + (seed ^ choice.wrapping_mul(0x9e37)) % 400;
                 let output_tokens = if flag("ignore_eos") { max_tokens } else { max_tokens.min(natural) };
@@ -193,6 +180,31 @@ impl Asked {
         let prompt_tokens = prompts.iter().map(|(tokens, _)| tokens).sum();
         Ok(Asked { chat, stream: flag("stream"), include_usage, model: model.to_string(), prompt_tokens, seeds, work })
     }
+}
+
+fn bad(param: Option<&str>, message: &str) -> Refused {
+    Box::new(error(StatusCode::BAD_REQUEST, "BadRequestError", param, message))
+}
+
+/// The tokens to generate at most, when prompt and answer fit into the context.
+fn max_tokens(tokens: u64, asked: Option<u64>, chat: bool, most: u64) -> Result<u64, Refused> {
+    if tokens >= most {
+        let message = format!(
+            "This model's maximum context length is {most} tokens. However, your request has {tokens} input tokens. Please reduce \
+             the length of the input messages."
+        );
+        return Err(bad(Some("input_tokens"), &message));
+    }
+    let room = most - tokens;
+    let max_tokens = asked.unwrap_or(if chat { room } else { 16.min(room) });
+    if max_tokens > room {
+        let message = format!(
+            "'max_tokens' or 'max_completion_tokens' is too large: {max_tokens}. This model's maximum context length is {most} \
+             tokens and your request has {tokens} input tokens ({max_tokens} > {most} - {tokens})."
+        );
+        return Err(bad(Some("max_tokens"), &message));
+    }
+    Ok(max_tokens)
 }
 
 /// Writes the answer of one request, as text and without serde: there are very many tokens.

@@ -1,6 +1,7 @@
 //! Server and client in one process, over real sockets, at infinite speed: no port is fixed, nothing sleeps.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -9,7 +10,8 @@ use super::client::{self, Options};
 use super::engine::Engine;
 use super::flags::{SERVE, ServeConfig};
 use super::log::Log;
-use super::server::{Launch, http};
+use super::server::process::Ids;
+use super::server::{Launch, http, startup};
 use super::settings::{SimSettings, Speed};
 
 struct Server {
@@ -38,7 +40,7 @@ fn settings(faults: &str) -> SimSettings {
 
 async fn server(flags: &str, settings: &SimSettings) -> Server {
     let config = ServeConfig::new(SERVE.parse(&words(flags)).expect("flags"));
-    let launch = Launch::new(config, settings.clone(), Log::nowhere());
+    let launch = Launch::new(config, settings.clone(), Log::into(std::io::sink()));
     let engine = Arc::new(launch.make_engine());
     let app = http::App::new(&launch, Arc::clone(&engine));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -54,7 +56,7 @@ fn http() -> reqwest::Client {
 async fn bench(server: &Server, flags: &str, settings: &SimSettings) -> (Metrics, Vec<Outcome>) {
     let options =
         Options::parse(&words(&format!("--base-url {} --disable-tqdm {flags}", server.address))).expect("options");
-    client::benchmark(&options, settings, &http(), &[]).await.expect("a benchmark")
+    client::benchmark(&options, settings, &http(), &[], &|_| {}).await.expect("a benchmark")
 }
 
 const SERVE_FLAGS: &str = "Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 4096 --max-num-batched-tokens 2048";
@@ -180,4 +182,107 @@ async fn a_client_that_goes_away_frees_its_place() {
     while server.engine.metrics.with(|counters| counters.by_abort) == 0 {
         tokio::task::yield_now().await;
     }
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts without processes; the exit code of a start that failed, and the log.
+async fn start(flags: &str, faults: &str) -> (Option<u8>, String) {
+    let captured = Captured::default();
+    let config = ServeConfig::new(SERVE.parse(&words(&format!("{flags} --port 0"))).expect("flags"));
+    let launch = Launch::new(config, settings(faults), Log::into(captured.clone()));
+    let ids = Ids { engine: 101, worker: 102 };
+    let code = match startup::api_server(&launch).await {
+        Err(code) => Some(code),
+        Ok(_socket) => startup::engine(&launch, ids).await.err(),
+    };
+    let log = String::from_utf8_lossy(&captured.0.lock().expect("not poisoned")).into_owned();
+    assert!(log.contains("SIMULATED"), "{log}");
+    (code, log)
+}
+
+#[tokio::test]
+async fn starts_that_fail_say_what_the_real_one_says() {
+    let core = "RuntimeError: Engine core initialization failed. See root cause above.";
+    for (flags, fault, lines) in [
+        (
+            "m/1B -tp 2",
+            "out-of-memory",
+            ["(Worker_TP0 pid=102) ERROR", "torch.OutOfMemoryError: XPU out of memory.", core],
+        ),
+        (
+            "m/1B",
+            "kv-cache",
+            ["EngineCore failed to start.", "ValueError: No available memory for the cache blocks.", core],
+        ),
+        (
+            "m/1B",
+            "kv-cache:small",
+            [
+                "(EngineCore_DP0 pid=101)",
+                "ValueError: To serve at least one request with the models's max seq len",
+                core,
+            ],
+        ),
+        ("m/1B", "level-zero", ["UR_RESULT_ERROR_DEVICE_LOST", "level_zero backend failed", core]),
+        ("m/1B", "shared-memory", ["[Errno 28] No space left on device", "shm_broadcast", core]),
+        ("m/1B", "dtype-unsupported", ["Bfloat16 is only supported", "--dtype=half", core]),
+        ("m/1B", "port-taken", ["OSError: [Errno 98] Address already in use", "sock.bind(addr)", "(APIServer pid="]),
+        ("m/1B", "model-not-found", ["is not a valid model identifier", "Repository Not Found", "m/1B"]),
+        ("m/1B", "gated-model", ["You are trying to access a gated repo", "401 Client Error", "m/1B"]),
+        ("m/1B", "network", ["Max retries exceeded", "We couldn't connect to 'https://huggingface.co'", "resolution"]),
+        (
+            "m/1B",
+            "quantization-unsupported",
+            ["quantization is currently not supported", "ValidationError", "ModelConfig"],
+        ),
+        (
+            "m/1B -tp 4",
+            "too-many-devices",
+            ["World size (4) is larger than the number of available GPUs (2)", "ParallelConfig", "ValidationError"],
+        ),
+        ("m/1B -tp 16", "", ["World size (16) is larger than the number of available GPUs (8)", "", ""]),
+        ("m/1B -tp 3", "", ["must be divisible by tensor parallel size (3)", "", ""]),
+        (
+            "m/1B --max-model-len 1M",
+            "",
+            ["is greater than the derived max_model_len", "VLLM_ALLOW_LONG_MAX_MODEL_LEN", ""],
+        ),
+        ("m/1B --quantization off", "", ["Unknown quantization method: off.", "ModelConfig", ""]),
+        ("Qwen/Qwen3-30B-A3B", "", ["torch.OutOfMemoryError", "Starting to load model Qwen/Qwen3-30B-A3B...", core]),
+    ] {
+        let (code, log) = start(flags, fault).await;
+        assert_eq!(code, Some(1), "{flags} {fault}: {log}");
+        for line in lines {
+            assert!(log.contains(line), "{flags} {fault}: {line}\n{log}");
+        }
+    }
+    assert_eq!(start("m/1B", "exit-at-start:9").await.0, Some(9));
+}
+
+#[tokio::test]
+async fn a_start_that_works_shows_its_phases() {
+    let (code, log) = start("Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 10000", "garbage-log").await;
+    assert_eq!(code, None, "{log}");
+    for line in [
+        "Loading safetensors checkpoint shards: 100% Completed",
+        "torch.compile takes",
+        "GPU KV cache size: ",
+        "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 100%",
+    ] {
+        assert!(log.contains(line), "{line}");
+    }
+    let (_, log) = start("Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 10000 --enforce-eager", "").await;
+    assert!(log.contains("Enforce eager set") && !log.contains("Capturing") && !log.contains("torch.compile"));
 }

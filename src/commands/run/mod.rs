@@ -29,8 +29,15 @@ use signals::Signals;
 /// # Errors
 /// When nothing can be started, or the record cannot be kept.
 pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: &Ui) -> Result<u8, Error> {
-    let settings = Settings::resolve(args, environment, preset)?;
-    let plan = settings.plan()?;
+    let mut settings = Settings::resolve(args, environment, preset)?;
+    let adopted = match &args.resume {
+        Some(Some(named)) => prepare::adopt_named(named, &mut settings, environment)?,
+        Some(None) | None => None,
+    };
+    let plan = match adopted {
+        Some(plan) => plan,
+        None => settings.plan()?,
+    };
     if args.fresh && !args.detach && !args.detached_child {
         ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
     }
@@ -42,6 +49,11 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     }
     if let Some(which) = &args.dry_run {
         return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
+    }
+    for name in missing_secrets(&plan, &settings, environment) {
+        ui.warn(&format!(
+            "`{name}` was set with `--env` when this run began and is not set now: export it, or servers may fail"
+        ));
     }
     let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
     Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui }.execute().await
@@ -195,13 +207,22 @@ impl Sweep<'_> {
         if let Some(error) = recorder.take_error() {
             return Err(error);
         }
-        super::analyze::analyse_run(prepared.run.path(), self.ui)?;
+        let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if totals.interrupted {
-            self.ui.hint("go on with the same flags and `--resume`");
+            self.ui.hint(&format!("go on with `vllm-bench run --resume {}`", prepared.run.path().display()));
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
         }
-        Ok(if totals.failed > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
+        Ok(code)
     }
+}
+
+/// Secrets that the plan counts on and nobody has given to this session: their values are nowhere on disk.
+fn missing_secrets(plan: &Plan, settings: &Settings, environment: &Environment) -> Vec<String> {
+    let mut names: Vec<String> = plan.experiments.iter().flat_map(|e| e.server.secret_env.iter().cloned()).collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| environment.get(name).is_none() && !settings.secret_env.iter().any(|(given, _)| given == name));
+    names
 }
 
 /// Keeps the elapsed seconds on the screen moving.

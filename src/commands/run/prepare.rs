@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use indexmap::IndexMap;
@@ -90,6 +91,7 @@ pub async fn prepare(
     mut results_lock: Lock,
 ) -> Result<Prepared, Error> {
     let (port, mut port_lock) = take_port(settings.port)?;
+    record::remove_stillborn(&settings.results_dir);
     let earlier = find_run(args, settings, plan, environment)?;
     let resumed = earlier.is_some();
     let (run, manifest) = match earlier {
@@ -159,33 +161,61 @@ fn find_run(
     }
 }
 
+/// Takes over what the run named by `--resume RUN` brings: its results directory, its plan where no flag shapes
+/// another, its limits and its vLLM where no flag says otherwise.
+///
+/// # Errors
+/// When it cannot be found or read.
+pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environment) -> Result<Option<Plan>, Error> {
+    let run = locate_named(named, settings, environment)?;
+    let manifest = run.manifest()?;
+    if let Some(parent) = run.path().parent() {
+        settings.results_dir = parent.to_owned();
+    }
+    let given = |key| settings.given.contains(key);
+    let limit = |key, seconds: f64, now: Duration| {
+        let recorded = Duration::try_from_secs_f64(seconds).unwrap_or(now);
+        if given(key) { now } else { recorded }
+    };
+    let limits = manifest.limits;
+    let (startup, benchmark, grace) = (
+        limit("timeout-startup", limits.startup, settings.timeout_startup),
+        limit("timeout-benchmark", limits.benchmark, settings.timeout_benchmark),
+        limit("grace", limits.grace, settings.grace),
+    );
+    if let (false, Ok(zone)) = (given("timezone"), manifest.timezone.parse()) {
+        settings.zone = zone;
+    }
+    (settings.timeout_startup, settings.timeout_benchmark, settings.grace) = (startup, benchmark, grace);
+    if settings.plan_is_given() {
+        return Ok(None);
+    }
+    settings.grid.engine = manifest.engine;
+    settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
+    Ok(Some(manifest.plan))
+}
+
+fn locate_named(named: &Path, settings: &Settings, environment: &Environment) -> Result<RunDir, Error> {
+    let inside = settings.results_dir.join(named);
+    let path = if inside.is_dir() { inside } else { environment.absolute(named) };
+    Ok(RunDir::open(&path)?)
+}
+
 fn open_named(
     named: &Path,
     settings: &Settings,
     plan: &Plan,
     environment: &Environment,
 ) -> Result<(RunDir, Manifest), Error> {
-    let inside = settings.results_dir.join(named);
-    let path = if inside.is_dir() { inside } else { environment.absolute(named) };
-    let run = RunDir::open(&path)?;
-    if path.parent() != Some(settings.results_dir.as_path()) {
-        return Err(Error::Usage {
-            message: format!(
-                "`{}` is not in the results directory `{}`",
-                path.display(),
-                settings.results_dir.display()
-            ),
-            hint: "name its results directory with `--results-dir`".into(),
-        });
-    }
+    let run = locate_named(named, settings, environment)?;
     let manifest = run.manifest()?;
     if manifest.plan.identity != plan.identity {
         return Err(Error::Usage {
             message: format!(
                 "the plan of `{}` is another one: nothing of it may be mixed with these settings",
-                path.display()
+                run.path().display()
             ),
-            hint: format!("it was begun with: {}", manifest.command_line.join(" ")),
+            hint: "leave out the flags that shape the plan, or begin a new run without `--resume`".to_owned(),
         });
     }
     Ok((run, manifest))

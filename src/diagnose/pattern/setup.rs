@@ -74,7 +74,7 @@ pub(super) const ROWS: &[Row] = &[
         "vLLM 0.8 to current (vllm#13724, #22043)",
         &[
             "ValueError: Invalid repository ID or local directory specified: '/models'.",
-            "  Value error, Invalid repository ID or local directory specified: 'orkungedik/recruitment-docs-7b-extractor'.",
+            "  Value error, Invalid repository ID or local directory specified: 'org/some-model-7b'.",
         ],
     ),
     Row::new(ModelNotFound, "does not appear to have ", r"does not appear to have (?:a file|files) named").seen(
@@ -144,6 +144,18 @@ pub(super) const ROWS: &[Row] = &[
         "vLLM 0.7 to current on devices without a kernel for the scheme",
         &["ValueError: Failed to find a kernel that can implement the WNA16 linear layer. Reasons:"],
     ),
+    Row::new(UnsupportedQuantization, "Cannot find the config file for", r"Cannot find the config file for \w+")
+        .advice(&["this checkpoint is not quantized with that method: take a quantized checkpoint, or `--quantization none`"])
+        .seen(
+            "vLLM 0.14.1, CPU, run for real (`tests/real_vllm/logs/quantization_gptq_on_unquantized.log`)",
+            &["  Value error, Cannot find the config file for gptq [type=value_error, input_value=ArgsKwargs((), {'model_co...timizationLevel.O2: 2>})]"],
+        ),
+    Row::new(UnsupportedQuantization, "dynamic_scaled_fp8_quant", r"RuntimeError: _C::dynamic_scaled_fp8_quant\(\) expected")
+        .advice(&["this build of vLLM has no fp8 kernel for this device: use `--quantization none`"])
+        .seen(
+            "vLLM 0.14.1, CPU, run for real (`tests/real_vllm/logs/fp8_cpu_unsupported.log`)",
+            &["RuntimeError: _C::dynamic_scaled_fp8_quant() expected at most 0 argument(s) but received 3 argument(s). Declaration: _C::dynamic_scaled_fp8_quant() -> ()"],
+        ),
     Row::new(UnsupportedQuantization, "argument --quantization", r": error: argument --quantization/-q: (?:invalid|expected)").fatal().seen(
         "argparse of `vllm serve`, 0.5 to 0.13",
         &["vllm serve: error: argument --quantization/-q: invalid choice: 'off' (choose from 'aqlm', 'awq', 'fp8')"],

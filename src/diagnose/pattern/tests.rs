@@ -117,7 +117,7 @@ const BENIGN: &[&str] = &[
     "If this is a private repository, make sure to pass a token having permission to this repo either by logging in with `hf auth login` or by passing `token=<your_token>`",
     "If you are trying to access a private or gated repo, make sure you are authenticated.",
     "NCCL INFO cuMem host allocations do not appear to be working; falling back to a /dev/shm/ based implementation.",
-    "rskasturi:149:149 [3] NCCL INFO comm 0x1c8ac350 rank 2 nranks 4 - Init COMPLETE",
+    "node1:149:149 [3] NCCL INFO comm 0x1c8ac350 rank 2 nranks 4 - Init COMPLETE",
     "    raise ValueError(\"No available memory for the cache blocks. \"",
     "                     \"Try increasing `gpu_memory_utilization` when \"",
     "(APIServer pid=223598)     raise RuntimeError(\"Engine core initialization failed. \"",

@@ -183,7 +183,7 @@ async fn run(options: &Options, settings: &SimSettings) -> ExitCode {
             return traceback("ValueError: SIMULATED fault `benchmark-exits`", *code);
         }
     }
-    let (metrics, outcomes) = match benchmark(options, settings, &http, &faults).await {
+    let (metrics, outcomes) = match benchmark(options, settings, &http, &faults, &say).await {
         Ok(measured) => measured,
         Err(error) => return traceback(&error, 1),
     };
@@ -236,19 +236,23 @@ async fn faults(options: &Options, settings: &SimSettings, http: &reqwest::Clien
     })
 }
 
+/// Where the client's words go.
+pub type Talk<'a> = &'a (dyn Fn(&str) + Sync);
+
 /// Everything between the arguments and the numbers.
 pub async fn benchmark(
     options: &Options,
     settings: &SimSettings,
     http: &reqwest::Client,
     faults: &[Fault],
+    say: Talk<'_>,
 ) -> Result<(Metrics, Vec<Outcome>), String> {
     let (input, output, range) = (options.input_len, options.output_len, options.range_ratio);
     let prompts = load::random_prompts(options.num_prompts, input, output, range, options.seed);
     let target = options.target(settings);
     say("Starting initial single prompt test run...");
     match prompts.first() {
-        Some(prompt) if options.ready_check_seconds > 0 => ready_check(options, &target, http, prompt).await?,
+        Some(prompt) if options.ready_check_seconds > 0 => ready_check(options, &target, http, prompt, say).await?,
         _ => say("Skipping endpoint ready check."),
     }
     if let (Some(prompt), 1..) = (prompts.first(), options.num_warmups) {
@@ -301,6 +305,7 @@ async fn ready_check(
     target: &Target,
     http: &reqwest::Client,
     prompt: &Prompt,
+    say: Talk<'_>,
 ) -> Result<(), String> {
     say(&format!("Waiting for endpoint to become up in {} seconds", options.ready_check_seconds));
     let until = tokio::time::Instant::now() + Duration::from_secs(options.ready_check_seconds);
@@ -322,7 +327,7 @@ async fn ready_check(
 
 /// A progress bar in the manner of tqdm, at every tenth of the way.
 fn progress(done: usize, total: usize) {
-    if done % total.div_ceil(10).max(1) == 0 || done == total {
+    if done.is_multiple_of(total.div_ceil(10).max(1)) || done == total {
         let percent = 100 * done / total.max(1);
         let bar = "#".repeat(percent / 10);
         let end = if done == total { "\n" } else { "" };

@@ -111,7 +111,10 @@ impl App {
     pub async fn log_throughput(self: Arc<Self>, speed: Speed) {
         let seconds = if speed.is_infinite() { 1.0 } else { speed.real(10.0).as_secs_f64().max(1.0) };
         let (mut prompt, mut generated) = (0, 0);
-        while self.log_stats {
+        if !self.log_stats {
+            return;
+        }
+        loop {
             tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             let (new_prompt, new_generated, now) = self
                 .engine
@@ -243,17 +246,17 @@ pub fn error(status: StatusCode, kind: &str, param: Option<&str>, message: &str)
     (status, Json(body)).into_response()
 }
 
-fn parse(body: &[u8]) -> Result<Value, Response> {
+fn parse(body: &[u8]) -> Result<Value, Box<Response>> {
     serde_json::from_slice(body).map_err(|cause| {
         let message = format!("[{{'type': 'json_invalid', 'loc': ('body', 0), 'msg': 'JSON decode error', 'ctx': {{'error': '{cause}'}}}}]");
-        error(StatusCode::BAD_REQUEST, "Bad Request", None, &message)
+        Box::new(error(StatusCode::BAD_REQUEST, "Bad Request", None, &message))
     })
 }
 
 async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Response {
     let body = match parse(&body) {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let text = match body.get("prompt").and_then(Value::as_str) {
         Some(prompt) => prompt.to_string(),
@@ -268,7 +271,7 @@ async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Response {
 async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Response {
     let body = match parse(&body) {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let Some(tokens) = body.get("tokens").and_then(Value::as_array) else {
         return error(StatusCode::BAD_REQUEST, "BadRequestError", Some("tokens"), "tokens: Field required");

@@ -14,13 +14,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::argparse::{Refusal, main_refusal, unrecognized};
-use super::engine::{Engine, Trigger};
+use super::engine::Engine;
 use super::fault::{Death, Fault};
 use super::flags::{SERVE, ServeConfig};
 use super::log::{Log, Source};
 use super::model::{CostModel, hash};
 use super::scheduler::Limits;
 use super::settings::SimSettings;
+use super::trigger::Trigger;
 use process::{Children, Ids};
 
 /// The version that the simulation says it is.

@@ -50,22 +50,27 @@ pub fn child_main(words: &[String]) -> ExitCode {
 
 fn engine_main(with_worker: bool) {
     rename("VLLM::EngineCore");
-    let worker = with_worker.then(|| {
-        std::process::Command::new(SELF)
-            .args(["sim-vllm", WORKER])
-            .arg0_named("VLLM::Worker_TP0")
-            .stdin(Stdio::piped())
-            .spawn()
-    });
-    let pid = match &worker {
-        Some(Ok(child)) => child.id(),
-        Some(Err(_)) | None => 0,
-    };
+    // Inherited from an API server that ignores signals (fault `ignores-sigterm`): then this one does too.
+    let deaf = SigSet::thread_get_mask().is_ok_and(|mask| mask.contains(Signal::SIGTERM));
+    let mut command = std::process::Command::new(SELF);
+    command.args(["sim-vllm", WORKER]).arg0_named("VLLM::Worker_TP0").stdin(Stdio::piped());
+    let worker = with_worker.then(|| command.spawn().ok()).flatten();
+    block_signals();
     let mut out = std::io::stdout();
+    let pid = worker.as_ref().map_or(0, std::process::Child::id);
     let _ = writeln!(out, "{pid}").and_then(|()| out.flush());
-    loop {
+    while deaf || ending_signals().wait().is_err() {
         nix::unistd::pause();
     }
+    if let Some(mut worker) = worker {
+        // Its end of the pipe closes, it ends, and no zombie is left.
+        drop(worker.stdin.take());
+        let _ = worker.wait();
+    }
+}
+
+fn ending_signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])
 }
 
 trait Named {
@@ -87,8 +92,7 @@ fn rename(name: &str) {
 
 /// From here on this thread, its threads and its children ignore SIGTERM and SIGINT.
 pub fn block_signals() {
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ending_signals()), None);
 }
 
 /// Starts the grandchild of a fault.

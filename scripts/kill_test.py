@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""kill -9 of a random process at a random time in simulated sweeps, then resume: nothing lost, nothing left.
+
+The seed fixes every choice (which process, when, how long after it appeared); the machine's timing is real, so the same
+seed meets the same sweep at slightly different points. Exit 1 when any kill left a process, a temporary file, a record or
+an unreadable file behind, or when an experiment did not end with exactly one valid result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import harness as h
+
+GRACE = 3.0
+SETTLE = GRACE + 5.0
+ATTEMPTS = 6
+MODELS = ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B"]
+ROLES = [
+    "orchestrator", "guard of server", "guard of client", "bash (server)", "bash (client)",
+    "API server", "VLLM::EngineCore", "VLLM::Worker", "benchmark client",
+]  # fmt: skip
+SWEEP = [
+    "--models", *MODELS, "--tp", "2", "--quantization", "none", "--enforce-eager", "true", "--port", "auto",
+    "--num-prompts", "8", "--concurrency", "4", "--input-len", "64", "--output-len", "16", "--max-model-len", "2048",
+    "--grace", f"{GRACE}s", "--setvars", "none",
+]  # fmt: skip
+
+
+class Violation(Exception):
+    """Something that must not be."""
+
+
+def matches(wanted: str, role: str) -> bool:
+    return role == wanted or (role == "guard of new group" and wanted.startswith("guard"))
+
+
+def choose(sweep: h.Sweep, root: int, pick: random.Random, aim: str | None, limit: float):
+    """A random process of the tree; or, where a role is aimed at, the first that has it. None = the sweep was over."""
+    end = time.monotonic() + limit
+    while True:
+        tree = sorted(sweep.tree(root), key=lambda proc: proc.start)
+        if not any(proc.pid == root for proc in tree):
+            return None
+        known = [(proc, h.role(proc, root)) for proc in tree]
+        if aim is None:
+            return pick.choice(known)
+        fitting = [(proc, role) for proc, role in known if matches(aim, role)]
+        if fitting:
+            return pick.choice(fitting)
+        if time.monotonic() > end:
+            return pick.choice(known)
+        time.sleep(0.001)
+
+
+def one_kill(index: int, options, binary: Path, base: Path, length: float) -> dict:
+    pick = random.Random(f"{options.seed}-{index}")
+    at = pick.uniform(0, length)
+    aimed = pick.random() < options.aimed
+    aim = pick.choice(ROLES) if aimed else None
+    after = pick.choice([0.0, pick.uniform(0, 0.03), pick.uniform(0, 0.3)]) if aimed else 0.0
+    sweep = h.Sweep(binary, [*SWEEP, "--sim-speed", str(options.speed)], base / f"kill-{index:03}")
+    child = sweep.start()
+    out = {"index": index, "victim": "-", "phase": "-", "outcome": "-", "resumes": 0, "settled": 0.0, "error": None}
+    try:
+        time.sleep(at)
+        chosen = choose(sweep, child.pid, pick, aim, limit=4 * length)
+        if chosen and after:
+            time.sleep(after)
+        run = sweep.newest()
+        phase = h.phase_of(h.journal(run)) if run else "before the run directory"
+        if chosen is None or not chosen[0].alive():
+            out["victim"] = "none: it was over"
+            proc = None
+        else:
+            proc = chosen[0]
+            out["victim"], out["phase"] = h.role(proc, child.pid), phase
+            os.kill(proc.pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        if proc is not None and proc.pid == child.pid:
+            child.wait()
+            out["outcome"] = "run ended"
+        else:
+            code = child.wait(120)
+            out["outcome"] = f"went on, exit {code}"
+            killed_at = time.monotonic()
+        if not h.wait_until(lambda: not sweep.tree(), SETTLE, 0.05):
+            left = [f"{proc.pid} {h.role(proc, child.pid)}" for proc in sweep.tree()]
+            raise Violation(f"{SETTLE} s after the run had ended these processes are left: {left}")
+        out["settled"] = time.monotonic() - killed_at
+        out["resumes"] = resume(sweep)
+        check(sweep)
+    except Violation as violation:
+        out["error"] = str(violation)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the kill failed
+        out["error"] = f"{type(error).__name__}: {error}"
+    finally:
+        if out["error"]:
+            sweep.end()
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+    if out["error"] is None and not options.keep:
+        h.discard(sweep.folder)
+    return out
+
+
+def resume(sweep: h.Sweep) -> int:
+    """Resumes until nothing is left to do (exit code 0 or 3)."""
+    for count in range(1, ATTEMPTS + 1):
+        # A kill before the manifest stood left no run that could go on: one begins.
+        code = sweep.run("--resume") if sweep.newest() else sweep.run()
+        if code in (0, 3):
+            return count
+    raise Violation(f"{ATTEMPTS} resumes did not end it: the last exit code is {code}")
+
+
+def check(sweep: h.Sweep) -> None:
+    """All that must hold when a killed run has been resumed to its end."""
+    found = h.runs(sweep.results)
+    if len(found) != 1:
+        raise Violation(f"{len(found)} run directories with a manifest instead of 1")
+    run = found[0]
+    check_results(run)
+    check_files(run)
+    check_journal(run)
+    for folder in sweep.results.iterdir():
+        if folder.is_dir() and folder != run and any(path.is_file() for path in folder.rglob("*")):
+            raise Violation(f"`{folder.name}` has no manifest but files")
+    left = [f"{proc.pid} {proc.comm}" for proc in sweep.tree()]
+    for what, names in [("processes", left), ("scripts", sweep.temporary_scripts()), ("records", sweep.registered())]:
+        if names:
+            raise Violation(f"{what} left: {names}")
+
+
+def check_results(run: Path) -> None:
+    plan = h.load_json(run / "manifest.json")["plan"]["experiments"]
+    for experiment in plan:
+        result = h.load_json(run / f"{experiment['name']}_results.json")
+        if not isinstance(result, dict):
+            raise Violation(f"no readable result of {experiment['name']}")
+        if result["vllm_bench"]["identity"] != experiment["identity"]:
+            raise Violation(f"the result of {experiment['name']} has another identity")
+        if result["completed"] != 8 or result["failed"] != 0:
+            raise Violation(f"the result of {experiment['name']} is not valid")
+    names = {f"{experiment['name']}_results.json" for experiment in plan} | {"raw_results.json"}
+    extra = [path.name for path in run.glob("*_results.json") if path.name not in names]
+    if extra:
+        raise Violation(f"results of no experiment: {extra}")
+
+
+def check_files(run: Path) -> None:
+    for path in run.rglob("*"):
+        if path.is_dir():
+            continue
+        if path.name.startswith(".tmp") or path.parent.name == ".unchecked":
+            raise Violation(f"temporary file left: {path.relative_to(run)}")
+        if path.suffix == ".json" and h.load_json(path) is None:
+            raise Violation(f"{path.relative_to(run)} is no JSON")
+        if path.suffix == ".sh" and "exec " not in path.read_text():
+            raise Violation(f"{path.relative_to(run)} is cut")
+
+
+def check_journal(run: Path) -> None:
+    text = (run / "journal.jsonl").read_bytes()
+    if not text.endswith(b"\n"):
+        raise Violation("the journal's last line is torn although the last session ended in order")
+    lines = text.split(b"\n")[:-1]
+    attempts: dict[str, list[int]] = collections.defaultdict(list)
+    passed: collections.Counter[str] = collections.Counter()
+    for number, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            # A crash may tear the last line of a session: the next one must then begin here.
+            if number + 1 < len(lines) and b'"run-started"' not in lines[number + 1]:
+                raise Violation(f"line {number + 1} of the journal is torn in the middle of a session") from None
+            continue
+        if entry["event"] == "experiment-started":
+            attempts[entry["name"]].append(entry["attempt"])
+        if entry["event"] == "experiment-finished" and entry["outcome"] == "passed":
+            passed[entry["name"]] += 1
+    for name, numbers in attempts.items():
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise Violation(f"attempts at {name} are numbered {numbers}")
+    twice = [name for name, count in passed.items() if count > 1]
+    if twice:
+        raise Violation(f"passed more than once: {twice}")
+
+
+def calibrate(options, binary: Path, base: Path) -> float:
+    """How long such a sweep takes here, undisturbed."""
+    sweep = h.Sweep(binary, [*SWEEP, "--sim-speed", str(options.speed)], base / "calibration")
+    began = time.monotonic()
+    code = sweep.run()
+    seconds = time.monotonic() - began
+    if code != 0:
+        raise SystemExit(f"an undisturbed sweep ended with exit code {code}: see {sweep.folder}")
+    check(sweep)
+    h.discard(sweep.folder)
+    return seconds
+
+
+def summary(outs: list[dict]) -> str:
+    counted = collections.Counter(
+        (out["victim"], out["phase"], out["outcome"], "VIOLATION" if out["error"] else "all held") for out in outs
+    )
+    rows = [[*key, count] for key, count in sorted(counted.items())]
+    return h.table(["killed", "phase", "the run then", "after resume", "kills"], rows)
+
+
+def stale_temporaries() -> set[str]:
+    """Unfinished files in the registry: they must not outlive the kills."""
+    groups = h.HOME / "groups"
+    names = os.listdir(groups) if groups.is_dir() else []
+    return {name for name in names if not re.fullmatch(r".*\.json", name)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
+    parser.add_argument("--binary", help="default: target/release/vllm-bench")
+    parser.add_argument("--jobs", type=int, default=4, help="sweeps at a time")
+    parser.add_argument("--speed", type=float, default=40, help="--sim-speed of the sweeps")
+    parser.add_argument("--aimed", type=float, default=0.5, help="share of kills aimed at one role, so that short-lived processes are met")
+    parser.add_argument("--only", type=int, help="just this kill of the seed")
+    parser.add_argument("--keep", action="store_true", help="keep the evidence of kills that went well too")
+    options = parser.parse_args()
+    h.require_python()
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(10**6)
+    binary, base = h.find_binary(options.binary), h.work_folder("kill")
+    h.say(f"seed {options.seed}, {options.kills} kills, {options.jobs} at a time; {h.machine()}")
+    stale_before = stale_temporaries()
+    length = calibrate(options, binary, base)
+    h.say(f"an undisturbed sweep of {len(MODELS)} experiments takes {length:.1f} s")
+    began = time.monotonic()
+    outs: list[dict] = []
+    lock = threading.Lock()
+
+    def work(index: int) -> None:
+        out = one_kill(index, options, binary, base, length)
+        with lock:
+            outs.append(out)
+            state = f"VIOLATION: {out['error']}" if out["error"] else "all held"
+            h.say(
+                f"{len(outs):>4}  kill {index:>3}  {out['victim']:<18} in {out['phase']:<20} -> {out['outcome']:<18} "
+                f"quiet after {out['settled']:.2f} s, resumes {out['resumes']}  {state}"
+            )
+
+    indices = [options.only] if options.only is not None else list(range(options.kills))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(work, indices))
+    h.say("\n" + summary(outs))
+    bad = [out for out in outs if out["error"]]
+    real = [out for out in outs if not out["victim"].startswith("none")]
+    stale = stale_temporaries() - stale_before
+    quiet = [out["settled"] for out in real if out["outcome"] == "run ended" and not out["error"]]
+    h.say(
+        f"\nseed {options.seed}: {len(real)} kills ({len(outs) - len(real)} came when the sweep was over), {len(bad)} violations, "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    if quiet:
+        h.say(f"a killed orchestrator's processes were gone after {h.median(quiet):.2f} s (median), {max(quiet):.2f} s (most)")
+    if stale:
+        h.say(f"VIOLATION: unfinished files in the registry: {sorted(stale)}")
+    for out in bad:
+        h.say(f"kill {out['index']}: {out['error']}\n  evidence: {base / ('kill-%03d' % out['index'])}")
+    if bad or stale:
+        return 1
+    if not options.keep:
+        h.discard(base)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

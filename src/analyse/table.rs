@@ -1,0 +1,293 @@
+//! The table of rows behind every report.
+
+use std::cmp::{Ordering, Reverse};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::{Load, Metrics};
+use crate::diagnose::{Cause, Evidence};
+use crate::execute::{Phase, Timings};
+use crate::plan::{Axes, Engine, Identity, Rule};
+
+/// One experiment, or one combination that a rule left out, and what came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Name of the experiment.
+    pub name: String,
+    /// The grid values as shown.
+    pub axes: ShownAxes,
+    /// What came of it.
+    pub status: Status,
+    /// Its figures; for a row that is not valid at most the counts of requests.
+    pub metrics: Metrics,
+    /// True where the simulated vLLM yielded it.
+    pub simulated: bool,
+    /// What defines it; `None` where the file does not say.
+    pub identity: Option<Identity>,
+    /// Which attempt this is, from 1.
+    pub attempt: Option<u32>,
+    /// Where its time went.
+    pub timings: Option<Timings>,
+    /// The load under which it was measured.
+    pub load: Arc<Load>,
+    /// The result file, relative to the run directory; `None` where there is none that can be read.
+    pub source: Option<PathBuf>,
+}
+
+/// The grid values as tables show them. What a file does not say is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ShownAxes {
+    /// Hugging Face id or path of the model.
+    pub model: String,
+    /// Devices over which each layer is split.
+    pub tensor_parallel_size: Option<u32>,
+    /// Quantization, `none` where vLLM's flag was left out.
+    pub quantization: Option<String>,
+    /// Whether vLLM ran without compiled graphs.
+    pub enforce_eager: Option<bool>,
+}
+
+impl From<&Axes> for ShownAxes {
+    fn from(axes: &Axes) -> Self {
+        Self {
+            model: axes.model.clone(),
+            tensor_parallel_size: Some(axes.tensor_parallel_size),
+            quantization: Some(axes.quantization_label().to_owned()),
+            enforce_eager: Some(axes.enforce_eager),
+        }
+    }
+}
+
+impl ShownAxes {
+    /// Order within one model: devices as numbers (16 after 2), no quantization first, eager first; unknown last.
+    fn order(&self, other: &Self) -> Ordering {
+        fn key(axes: &ShownAxes) -> impl Ord + '_ {
+            (
+                axes.tensor_parallel_size.is_none(),
+                axes.tensor_parallel_size,
+                axes.quantization.is_none(),
+                axes.quantization.as_deref() != Some("none"),
+                axes.quantization.as_deref(),
+                Reverse(axes.enforce_eager),
+            )
+        }
+        key(self).cmp(&key(other))
+    }
+}
+
+/// What came of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Status {
+    /// A result that counts.
+    Valid,
+    /// There is something under the result's name, or should be, and it does not count; why.
+    Invalid(String),
+    /// The experiment failed.
+    Failed(Box<FailedAttempt>),
+    /// A rule left it out.
+    Skipped {
+        /// Which.
+        rule: Rule,
+        /// Its warning for this combination.
+        reason: String,
+    },
+    /// The run was ended before the experiment was.
+    Interrupted,
+    /// It is under way.
+    Running,
+    /// It was never begun.
+    NotRun,
+}
+
+/// Why an experiment has no valid result, without the parts that only its failure file shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailedAttempt {
+    /// The cause; `None` where nobody diagnosed one (the Python predecessor kept none).
+    pub cause: Option<Cause>,
+    /// One line for a human.
+    pub summary: String,
+    /// Where in its life it was; `None` where nobody recorded it.
+    pub phase: Option<Phase>,
+    /// The log line that shows the cause best.
+    pub evidence: Option<Evidence>,
+    /// What to do.
+    pub advice: Vec<String>,
+    /// The log that shows it, relative to the run directory.
+    pub log: Option<PathBuf>,
+}
+
+/// A file among the results that is not one, or not one that can be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unreadable {
+    /// Its name in the run directory.
+    pub file: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who wrote the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// vllm-bench, in this version.
+    VllmBench {
+        /// As the manifest says.
+        version: String,
+    },
+    /// The Python predecessor, or a copy of result files alone: no manifest.
+    Predecessor,
+}
+
+/// What a report says about the run as a whole. Recorded facts only: the same run gives the same bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The run directory as found on this machine; never shown, because it depends on who looks.
+    pub directory: PathBuf,
+    /// Its name.
+    pub run: String,
+    /// Who wrote it.
+    pub origin: Origin,
+    /// When (RFC 3339), or the stamp in the directory's name.
+    pub created: Option<String>,
+    /// Name of the run's time zone.
+    pub timezone: Option<String>,
+    /// What played vLLM.
+    pub engine: Option<Engine>,
+    /// Path of vLLM.
+    pub vllm_path: Option<PathBuf>,
+    /// Versions of vLLM that yielded the rows; more than one is worth a word.
+    pub vllm_versions: Vec<String>,
+    /// The arguments of vllm-bench, secrets redacted.
+    pub command_line: Vec<String>,
+    /// Seconds over all sessions, as the journal tells.
+    pub duration: Option<f64>,
+    /// How often the run was begun.
+    pub sessions: usize,
+    /// Whether it is going on now.
+    pub live: bool,
+    /// Lines of the journal that could not be read.
+    pub unreadable_journal_lines: usize,
+}
+
+/// Everything a report says about one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunTable {
+    /// The run as a whole.
+    pub facts: Facts,
+    /// Experiments in running order, then the combinations that rules left out.
+    pub rows: Vec<Row>,
+    /// Files among the results that could not be taken.
+    pub unreadable: Vec<Unreadable>,
+    /// Whether any figure comes from the simulated vLLM.
+    pub simulated: bool,
+}
+
+impl Row {
+    /// Whether it has a result that counts.
+    pub fn is_valid(&self) -> bool {
+        matches!(self.status, Status::Valid)
+    }
+
+    /// Whether a rule left it out of the plan.
+    pub fn is_skipped(&self) -> bool {
+        matches!(self.status, Status::Skipped { .. })
+    }
+}
+
+impl RunTable {
+    /// The rows that statistics and rankings rest on: valid ones, and where some were measured, no simulated ones.
+    pub fn comparable(&self) -> Vec<&Row> {
+        let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
+        self.rows.iter().filter(|row| row.is_valid() && !(measured && row.simulated)).collect()
+    }
+
+    /// The planned rows by model: models in order of appearance, rows in order of their grid values.
+    pub fn by_model(&self) -> Vec<(&str, Vec<&Row>)> {
+        group_by_model(self.rows.iter().filter(|row| !row.is_skipped()))
+    }
+}
+
+/// Groups rows by model, in order of appearance; within a model in order of the grid values.
+pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<(&'a str, Vec<&'a Row>)> {
+    let mut groups: IndexMap<&str, Vec<&Row>> = IndexMap::new();
+    for row in rows {
+        groups.entry(row.axes.model.as_str()).or_default().push(row);
+    }
+    for rows in groups.values_mut() {
+        rows.sort_by(|a, b| a.axes.order(&b.axes));
+    }
+    groups.into_iter().collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::analyse::Metric;
+
+    /// A valid row with one figure for each of the ranked metrics.
+    pub fn row(model: &str, tp: u32, request_throughput: f64, ttft: f64) -> Row {
+        let mut metrics = Metrics::none();
+        metrics.set(Metric::RequestThroughput, Some(request_throughput));
+        metrics.set(Metric::MeanTtft, Some(ttft));
+        Row {
+            name: format!("{model}_tp{tp}"),
+            axes: ShownAxes {
+                model: model.to_owned(),
+                tensor_parallel_size: Some(tp),
+                quantization: Some("none".into()),
+                enforce_eager: Some(true),
+            },
+            status: Status::Valid,
+            metrics,
+            simulated: false,
+            identity: None,
+            attempt: None,
+            timings: None,
+            load: Arc::default(),
+            source: None,
+        }
+    }
+
+    #[test]
+    fn trap_5_tensor_parallelism_sorts_as_a_number() {
+        let mut rows: Vec<Row> = [16, 2, 8, 4].map(|tp| row("m", tp, 1.0, 1.0)).into();
+        rows.insert(0, row("other", 1, 1.0, 1.0));
+        rows[1].axes.tensor_parallel_size = None;
+        let groups = group_by_model(&rows);
+        assert_eq!(groups.iter().map(|(model, _)| *model).collect::<Vec<_>>(), ["other", "m"]);
+        let order: Vec<_> = groups[1].1.iter().map(|row| row.axes.tensor_parallel_size).collect();
+        assert_eq!(order, [Some(2), Some(4), Some(8), None]);
+    }
+
+    #[test]
+    fn simulated_rows_are_not_compared_with_measured_ones() {
+        let mut rows: Vec<Row> = [2, 4].map(|tp| row("m", tp, 1.0, 1.0)).into();
+        rows[0].simulated = true;
+        let mut table = RunTable { facts: Facts::for_tests(), rows, unreadable: Vec::new(), simulated: true };
+        assert_eq!(table.comparable().len(), 1);
+        table.rows[1].simulated = true;
+        assert_eq!(table.comparable().len(), 2);
+    }
+
+    impl Facts {
+        /// Nothing known.
+        pub fn for_tests() -> Self {
+            Self {
+                directory: PathBuf::new(),
+                run: "r".into(),
+                origin: Origin::Predecessor,
+                created: None,
+                timezone: None,
+                engine: None,
+                vllm_path: None,
+                vllm_versions: Vec::new(),
+                command_line: Vec::new(),
+                duration: None,
+                sessions: 0,
+                live: false,
+                unreadable_journal_lines: 0,
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Finds results directories and runs: what the user named, else the live run, else the newest. Reads only.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+use crate::config::Environment;
+use crate::error::Error;
+use crate::process::registry;
+use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
+
+use super::wording;
+
+/// Where runs are made unless the user says otherwise: `run`, `sanity`.
+pub const DEFAULT_RESULTS_DIRS: [&str; 2] = ["experiment_results", "sanity_test_results"];
+/// The variable that names another results directory.
+const VARIABLE: &str = "VLLM_BENCH_RESULTS_DIR";
+
+/// A run, and who writes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The run.
+    pub run: RunDir,
+    /// Who writes to it now; `None` where it is not live.
+    pub holder: Option<Holder>,
+}
+
+/// What the commands around a run need of its manifest. Less than [`record::Manifest`], so that a run stays visible
+/// whatever its report of devices looks like.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Head {
+    /// Format version.
+    pub schema: u32,
+    /// Which vllm-bench made it: the sign that this folder is ours.
+    pub vllm_bench: String,
+    /// Whether no figure was measured on a real server.
+    #[serde(default)]
+    pub simulated: bool,
+    /// When, RFC 3339.
+    #[serde(default)]
+    pub created: String,
+    /// Time limits.
+    pub limits: Option<Limits>,
+    /// The experiments.
+    pub plan: PlanHead,
+}
+
+/// The plan's names.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct PlanHead {
+    /// In running order.
+    pub experiments: Vec<ExperimentHead>,
+    /// Combinations that a rule leaves out.
+    #[serde(default)]
+    pub skips: Vec<SkipHead>,
+}
+
+/// One experiment's name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ExperimentHead {
+    /// Position in the plan, from 1.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+}
+
+/// Why a combination is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SkipHead {
+    /// For the user.
+    pub reason: String,
+}
+
+impl Head {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read, is none of ours, or is newer than this program.
+    pub fn read(run: &RunDir) -> Result<Self, record::Error> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let path = run.layout().manifest();
+        let version: Version = atomic::read_json(&path, "manifest of vllm-bench")?;
+        if version.schema > SCHEMA {
+            return Err(record::Error::Newer { path, found: version.schema, known: SCHEMA });
+        }
+        atomic::read_json(&path, "manifest of vllm-bench")
+    }
+
+    /// When the run was made.
+    pub fn created_at(&self) -> Option<DateTime<Utc>> {
+        DateTime::parse_from_rfc3339(&self.created).ok().map(|at| at.with_timezone(&Utc))
+    }
+}
+
+/// The results directories to look at: the one named, else that of the environment and the two defaults.
+pub fn results_dirs(named: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
+    let dirs: Vec<PathBuf> = match named {
+        Some(named) => {
+            let named = tidy(environment, named);
+            vec![if is_run(&named) { parent(&named) } else { named }]
+        }
+        None => {
+            let variable = environment.get(VARIABLE).map(|dir| tidy(environment, dir));
+            variable.into_iter().chain(DEFAULT_RESULTS_DIRS.map(|dir| environment.absolute(dir))).collect()
+        }
+    };
+    distinct(dirs)
+}
+
+/// The one results directory to work on: the one named, else that of the environment, else the full sweep's.
+pub fn one_results_dir(named: Option<&Path>, environment: &Environment) -> PathBuf {
+    let named = named.or(environment.get(VARIABLE).map(Path::new)).unwrap_or(Path::new(DEFAULT_RESULTS_DIRS[0]));
+    tidy(environment, named)
+}
+
+/// Results directories of this user's runs that have live process groups, wherever they are.
+pub fn registered_results_dirs() -> Vec<PathBuf> {
+    let records = registry::records().unwrap_or_default();
+    distinct(records.iter().filter(|record| record.is_cared_for()).map(|record| parent(&record.owner.run)).collect())
+}
+
+/// The live run of a results directory.
+pub fn live_run(results_dir: &Path) -> Option<Found> {
+    let holder = Lock::holder(&layout::results_lock(results_dir))?;
+    let run = RunDir::open(&results_dir.join(holder.run.file_name()?)).ok()?;
+    Some(Found { run, holder: Some(holder) })
+}
+
+/// The run to show: the one named, else the live one, else the newest.
+///
+/// # Errors
+/// When there is none, or none of this name.
+pub fn find(run: Option<&Path>, results_dir: Option<&Path>, environment: &Environment) -> Result<Found, Error> {
+    if let Some(named) = results_dir.map(|dir| tidy(environment, dir)).filter(|dir| run.is_none() && is_run(dir)) {
+        return open(&named);
+    }
+    let dirs = results_dirs(results_dir, environment);
+    match run {
+        Some(run) => named(run, &dirs, environment),
+        None if results_dir.is_none() => find_in(&dirs, &registered_results_dirs(), environment),
+        None => find_in(&dirs, &[], environment),
+    }
+}
+
+/// The live run in `dirs`, else the live run in `others`, else the newest run in `dirs`.
+fn find_in(dirs: &[PathBuf], others: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
+    if let Some(live) = dirs.iter().chain(others).find_map(|dir| live_run(dir)) {
+        return Ok(live);
+    }
+    let run = newest(dirs)?.ok_or_else(|| no_run(dirs, environment))?;
+    Ok(Found { run, holder: None })
+}
+
+/// The run that the user named: by path, or by name inside one of the results directories.
+///
+/// # Errors
+/// When there is none of this name; the nearest names are told.
+pub fn named(run: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
+    let as_path = tidy(environment, run);
+    if is_run(&as_path) {
+        return open(&as_path);
+    }
+    let mut parts = run.components();
+    if let (Some(Component::Normal(name)), None) = (parts.next(), parts.next())
+        && let Some(path) = dirs.iter().map(|dir| dir.join(name)).find(|path| is_run(path))
+    {
+        return open(&path);
+    }
+    if as_path.is_dir() && !list_runs(&as_path)?.is_empty() {
+        return find_in(&[as_path], &[], environment);
+    }
+    let mut nearest = Vec::new();
+    for dir in dirs {
+        nearest.extend(list_runs(dir)?.iter().rev().take(3).map(RunDir::name));
+    }
+    Err(Error::NotFound {
+        what: "run",
+        name: run.display().to_string(),
+        place: dirs.first().cloned().unwrap_or_default(),
+        nearest,
+    })
+}
+
+/// The error where there is no run.
+pub fn no_run(dirs: &[PathBuf], environment: &Environment) -> Error {
+    let from = environment.working_directory();
+    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
+    Error::Nothing {
+        message: format!("there is no run in {}", places.join(" or ")),
+        hint: "start one with `vllm-bench run`, or name the place with `--results-dir DIR`".into(),
+    }
+}
+
+/// Whether a path holds a manifest.
+pub fn is_run(path: &Path) -> bool {
+    RunDir::open(path).is_ok()
+}
+
+fn open(path: &Path) -> Result<Found, Error> {
+    let run = RunDir::open(path)?;
+    let holder = run.live();
+    Ok(Found { run, holder })
+}
+
+fn newest(dirs: &[PathBuf]) -> Result<Option<RunDir>, Error> {
+    let mut candidates = Vec::new();
+    for dir in dirs {
+        if let Some(run) = list_runs(dir)?.pop() {
+            let created = Head::read(&run).ok().and_then(|head| head.created_at());
+            candidates.push((created, run));
+        }
+    }
+    candidates.sort_by_key(|(created, _)| *created);
+    Ok(candidates.pop().map(|(_, run)| run))
+}
+
+/// Absolute, and with a last component that is a name: `..` at the end is resolved.
+fn tidy(environment: &Environment, path: impl AsRef<Path>) -> PathBuf {
+    let path = environment.absolute(path);
+    if path.components().any(|part| part == Component::ParentDir) {
+        return std::fs::canonicalize(&path).unwrap_or(path);
+    }
+    path
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+fn distinct(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = Vec::new();
+    for dir in dirs.into_iter().filter(|dir| dir.as_os_str() != OsStr::new("")) {
+        if !seen.contains(&dir) {
+            seen.push(dir);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::fixture::{Fixture, hold};
+
+    #[test]
+    fn a_live_run_wins_over_a_newer_one_and_the_newest_over_both_defaults_is_next() {
+        let home = tempfile::tempdir().unwrap();
+        let old = Fixture::new(&home.path().join("experiment_results"), "20260101_1000");
+        old.created("2026-01-01T10:00:00+02:00");
+        let new = Fixture::new(&home.path().join("sanity_test_results"), "20251231_1000");
+        new.created("2026-01-02T10:00:00+02:00");
+        let environment = Environment::of(&[], home.path());
+        let dirs = results_dirs(None, &environment);
+        assert_eq!(find_in(&dirs, &[], &environment).unwrap().run.path(), new.path());
+        let _lock = hold(&old);
+        let live = find_in(&dirs, &[], &environment).unwrap();
+        assert_eq!(live.run.path(), old.path());
+        assert_eq!(live.holder.unwrap().user, "ana");
+        assert_eq!(find_in(&dirs[1..], &dirs[..1], &environment).unwrap().run.path(), old.path());
+    }
+
+    #[test]
+    fn a_run_is_named_by_path_by_name_or_through_its_results_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let run = Fixture::new(&home.path().join("sanity_test_results"), "20260101_1000");
+        let environment = Environment::of(&[], home.path());
+        for name in
+            ["20260101_1000", "sanity_test_results/20260101_1000", "sanity_test_results", "./sanity_test_results/"]
+        {
+            assert_eq!(find(Some(Path::new(name)), None, &environment).unwrap().run.path(), run.path(), "{name}");
+        }
+        let here = Environment::of(&[], run.path());
+        for name in [".", "../20260101_1000", "logs/.."] {
+            let found = find(None, Some(Path::new(name)), &here).unwrap().run;
+            assert_eq!(found.path().canonicalize().unwrap(), run.path().canonicalize().unwrap(), "{name}");
+        }
+        assert_eq!(results_dirs(Some(run.path()), &environment), [home.path().join("sanity_test_results")]);
+        let error = find(Some(Path::new("2026")), None, &environment).unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::NOTHING);
+        assert_eq!(error.hints(), ["there is: 20260101_1000"]);
+    }
+
+    #[test]
+    fn the_variable_adds_a_results_directory_and_no_run_is_exit_3() {
+        let home = tempfile::tempdir().unwrap();
+        let environment = Environment::of(&[(VARIABLE, "elsewhere")], home.path());
+        let dirs = results_dirs(None, &environment);
+        assert_eq!(dirs[0], home.path().join("elsewhere"));
+        assert_eq!(dirs.len(), 3);
+        assert_eq!(one_results_dir(None, &environment), dirs[0]);
+        let error = find_in(&dirs, &[], &environment).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no run in `./elsewhere` or `./experiment_results` or `./sanity_test_results`"
+        );
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn a_foreign_or_newer_manifest_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let run = Fixture::new(home.path(), "r");
+        assert!(Head::read(&run.run()).is_ok());
+        run.write_manifest(r#"{"schema": 99}"#);
+        assert!(matches!(Head::read(&run.run()), Err(record::Error::Newer { found: 99, .. })));
+        for text in ["", "{", r#"{"schema": 1}"#, r#"{"schema": 1, "plan": {"experiments": []}}"#, "[]"] {
+            run.write_manifest(text);
+            assert!(matches!(Head::read(&run.run()), Err(record::Error::Parse { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `vllm-bench status`: is a run live, how far is it, what failed, and which vLLM processes are there. Reads only.
+
+mod report;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use chrono::Utc;
+
+use self::report::{ProcessReport, Report, RunReport, SCHEMA, Sources, Standing};
+use super::locate::{self, Head};
+use super::wording;
+use crate::cli::StatusArgs;
+use crate::config::Environment;
+use crate::error::Error;
+use crate::exit;
+use crate::process::{foreign, procfs, registry};
+use crate::record::layout::Layout;
+use crate::record::{Holder, JournalText, RunDir};
+use crate::ui::Ui;
+
+/// How often `--watch` draws.
+const REDRAW: Duration = Duration::from_secs(1);
+/// Home, and clear what is below: no flicker, and the scroll-back stays.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// Shows the state of a run.
+///
+/// # Errors
+/// When there is no run, or its files cannot be read.
+pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let found = match locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment) {
+        Ok(found) => found,
+        Err(error @ (Error::Nothing { .. } | Error::NotFound { .. })) => {
+            show(&Report { schema: SCHEMA, run: None, vllm_processes: processes() }, args.json, environment, ui)?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut reader = Reader::new(found.run)?;
+    if !args.watch {
+        show(&reader.report(found.holder.as_ref())?, args.json, environment, ui)?;
+        return Ok(exit::OK);
+    }
+    watch(&mut reader, environment, ui).await
+}
+
+/// Draws every second until the run ends; Ctrl-C is a normal end.
+async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let in_place = std::io::stdout().is_terminal();
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut clock = tokio::time::interval(REDRAW);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    if in_place {
+        // Whatever stood on the screen scrolls away instead of being overwritten.
+        ui.out_raw(b"\x1b[2J");
+    }
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            _ = &mut interrupted => return Ok(exit::OK),
+        }
+        let holder = reader.run.live();
+        let report = reader.report(holder.as_ref())?;
+        let live = report.run.as_ref().is_some_and(|run| run.standing == Standing::Live);
+        let page = text::text(&report, environment.working_directory(), ui);
+        ui.out_raw(
+            format!("{}{page}\n{}", if in_place { CLEAR } else { "" }, if in_place { "" } else { "\n" }).as_bytes(),
+        );
+        if !live || wording::stdout_is_gone() {
+            return Ok(exit::OK);
+        }
+    }
+}
+
+fn show(report: &Report, json: bool, environment: &Environment, ui: &Ui) -> Result<(), Error> {
+    if json {
+        ui.out(&serde_json::to_string_pretty(report).map_err(std::io::Error::from)?);
+    } else {
+        ui.out(&text::text(report, environment.working_directory(), ui));
+    }
+    Ok(())
+}
+
+/// Reads a run again and again; the manifest once, the journal when it has grown.
+struct Reader {
+    run: RunDir,
+    head: Head,
+    journal: JournalText,
+    length: Option<u64>,
+}
+
+impl Reader {
+    fn new(run: RunDir) -> Result<Self, Error> {
+        let head = Head::read(&run)?;
+        Ok(Self { run, head, journal: JournalText::default(), length: None })
+    }
+
+    fn report(&mut self, holder: Option<&Holder>) -> Result<Report, Error> {
+        let length = std::fs::metadata(self.run.layout().journal()).ok().map(|meta| meta.len());
+        if length != self.length || length.is_none() {
+            self.journal = self.run.journal()?;
+            self.length = length;
+        }
+        let run = RunReport::new(Sources {
+            path: self.run.path(),
+            head: &self.head,
+            entries: &self.journal.entries,
+            unreadable: self.journal.unreadable,
+            holder,
+            detached: holder.and_then(|holder| detached(holder, self.run.layout())),
+            now: Utc::now(),
+        });
+        Ok(Report { schema: SCHEMA, run: Some(run), vllm_processes: processes() })
+    }
+}
+
+/// A detached orchestrator leads a session of its own and writes what it would have shown into a file.
+fn detached(holder: &Holder, layout: &Layout) -> Option<bool> {
+    let stat = procfs::stat(holder.process.pid).filter(|stat| stat.start_time == holder.process.start_time)?;
+    Some(stat.session == stat.pid && layout.run_log().exists())
+}
+
+/// Every vLLM process of this machine; ours with run and experiment.
+fn processes() -> Vec<ProcessReport> {
+    let found = foreign::vllm_processes();
+    let records = if found.is_empty() { Vec::new() } else { registry::records().unwrap_or_default() };
+    let report = |process: foreign::VllmProcess| {
+        let record =
+            process.group_token.as_ref().and_then(|token| records.iter().find(|record| record.token == *token));
+        ProcessReport {
+            pid: process.pid,
+            user: wording::user(process.uid),
+            kind: process.kind.to_string(),
+            command: process.title,
+            ours: process.group_token.is_some(),
+            run: record.map(|record| record.owner.run.to_string_lossy().into_owned()),
+            experiment: record.map(|record| record.owner.experiment.clone()),
+        }
+    };
+    found.into_iter().map(report).collect()
+}

@@ -1,0 +1,377 @@
+//! What `status` knows, as data: a pure function of a run's files as read, its lock, and the time.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::commands::locate::Head;
+use crate::execute::{Event, Failure, Outcome, Phase};
+use crate::process::ProcessId;
+use crate::record::{Entry, Holder, RunState};
+
+/// Version of the JSON that `status --json` prints.
+pub const SCHEMA: u32 = 1;
+/// How many failures are shown in full.
+const LAST_FAILURES: usize = 5;
+
+/// Everything `status` shows. In JSON what is not known is `null`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Version of this format.
+    pub schema: u32,
+    /// The run; `None` where there is none.
+    pub run: Option<RunReport>,
+    /// Every vLLM process of this machine, ours included.
+    pub vllm_processes: Vec<ProcessReport>,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// An orchestrator holds its lock.
+    Live,
+    /// Every experiment was attempted to its end.
+    Finished,
+    /// It was asked to end before that.
+    Interrupted,
+    /// The journal says that it runs, and nobody does.
+    Died,
+    /// It was prepared and never begun.
+    NotStarted,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunReport {
+    /// The run directory, absolute.
+    pub path: String,
+    /// Its name.
+    pub name: String,
+    /// No figure of it was measured on a real server.
+    pub simulated: bool,
+    /// How it stands.
+    pub standing: Standing,
+    /// The orchestrator of a live run.
+    pub orchestrator: Option<Orchestrator>,
+    /// How it was asked to stop.
+    pub stop_requested: Option<String>,
+    /// 1 = never resumed; 0 = never begun.
+    pub session: usize,
+    /// When this session began, in the run's time zone.
+    pub began: Option<String>,
+    /// When the last event happened, in the run's time zone.
+    pub last_event: Option<String>,
+    /// Length of this session so far.
+    pub elapsed_seconds: Option<f64>,
+    /// Expected from the mean of finished attempts; absent while none is finished, and in a run that is not live.
+    pub remaining_seconds: Option<f64>,
+    /// The experiment under way.
+    pub experiment: Option<ExperimentReport>,
+    /// How many experiments stand how.
+    pub counts: Counts,
+    /// How many failures have which cause, the most frequent first.
+    pub failures_by_cause: Vec<CauseCount>,
+    /// The last failures, the newest first.
+    pub last_failures: Vec<FailureReport>,
+    /// Combinations that a rule leaves out, with the reason.
+    pub skips: Vec<String>,
+    /// Lines of the journal that could not be read (a crash cuts one).
+    pub unreadable_journal_lines: usize,
+}
+
+/// Who writes to a live run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Orchestrator {
+    /// Its process number.
+    pub pid: i32,
+    /// Its user.
+    pub user: String,
+    /// Since when, in the run's time zone.
+    pub since: String,
+    /// Whether it goes on without a terminal; `None` where that cannot be seen.
+    pub detached: Option<bool>,
+}
+
+/// The experiment under way.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExperimentReport {
+    /// Position in the plan, from 1.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// From 1, over all resumes.
+    pub attempt: u32,
+    /// Where it is: `launching`, `starting`, `ready`, `measuring`, `draining`.
+    pub phase: &'static str,
+    /// How far the server's start is; `None` in the other phases.
+    pub start_phase: Option<String>,
+    /// Seconds in this phase (for a run that died: until its last event).
+    pub phase_seconds: Option<f64>,
+    /// Seconds in this attempt.
+    pub seconds: Option<f64>,
+    /// Leader of the server's process group.
+    pub server_pid: Option<i32>,
+    /// The server's port.
+    pub port: Option<u16>,
+    /// Leader of the benchmark client's process group.
+    pub client_pid: Option<i32>,
+    /// The newest log line worth showing.
+    pub log_line: Option<String>,
+}
+
+/// How many experiments stand how; `planned` is the sum of all but `skipped`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Experiments in the plan.
+    pub planned: usize,
+    /// With a valid result.
+    pub passed: usize,
+    /// Without one, and not to be tried again in this session.
+    pub failed: usize,
+    /// Under way.
+    pub running: usize,
+    /// Not begun yet, or begun and interrupted.
+    pub to_do: usize,
+    /// Combinations that a rule leaves out.
+    pub skipped: usize,
+}
+
+/// A cause and how often it was one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CauseCount {
+    /// The cause.
+    pub cause: String,
+    /// How many experiments failed with it.
+    pub count: usize,
+}
+
+/// One failed experiment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailureReport {
+    /// Its name.
+    pub name: String,
+    /// The cause.
+    pub cause: String,
+    /// One line for a human.
+    pub summary: String,
+    /// Where in its life it was.
+    pub phase: String,
+}
+
+/// A vLLM process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProcessReport {
+    /// Its number.
+    pub pid: i32,
+    /// Its user.
+    pub user: String,
+    /// `server`, `benchmark` or `engine`.
+    pub kind: String,
+    /// Its command line, cut.
+    pub command: String,
+    /// Whether vllm-bench started it.
+    pub ours: bool,
+    /// The run that it belongs to.
+    pub run: Option<String>,
+    /// The experiment that it belongs to.
+    pub experiment: Option<String>,
+}
+
+/// What a report is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// The run directory.
+    pub path: &'a std::path::Path,
+    /// Its manifest.
+    pub head: &'a Head,
+    /// Its journal.
+    pub entries: &'a [Entry],
+    /// Lines of it that could not be read.
+    pub unreadable: usize,
+    /// Who holds its lock.
+    pub holder: Option<&'a Holder>,
+    /// Whether the holder has no terminal.
+    pub detached: Option<bool>,
+    /// The moment for which it is made.
+    pub now: DateTime<Utc>,
+}
+
+impl RunReport {
+    /// Adds a run up.
+    pub fn new(sources: Sources<'_>) -> Self {
+        let mut state = RunState::replay(sources.entries);
+        let live = sources.holder.is_some();
+        // A holder that has not written its first event yet goes on where another one stopped.
+        let mut session = Session::of(sources.entries);
+        if sources.holder.is_some_and(|holder| state.process.is_some_and(|process| process != holder.process)) {
+            state = RunState { attempts: state.attempts, sessions: state.sessions, ..RunState::default() };
+            session = Session::default();
+        }
+        let standing = standing(live, &state);
+        // In a run that died, time stopped with its last event.
+        let now = if live { Some(sources.now) } else { state.last_event };
+        let tally = Tally::of(sources.head, &state, &session, live);
+        let elapsed_seconds = since(now, state.session_began);
+        let name = sources.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        RunReport {
+            path: sources.path.to_string_lossy().into_owned(),
+            name,
+            simulated: sources.head.simulated,
+            standing,
+            orchestrator: sources.holder.map(|holder| orchestrator(holder, sources.detached)),
+            remaining_seconds: if live { tally.remaining(&state, sources.now) } else { None },
+            experiment: state.live.as_ref().map(|live| experiment(live, now)),
+            stop_requested: state.stop_requested.clone(),
+            session: state.sessions,
+            began: session.began.clone(),
+            last_event: sources.entries.last().map(|entry| entry.at.clone()),
+            elapsed_seconds,
+            counts: tally.counts,
+            failures_by_cause: by_cause(&tally.failures),
+            last_failures: tally.failures.iter().rev().take(LAST_FAILURES).map(|(n, f)| failure(n, f)).collect(),
+            skips: sources.head.plan.skips.iter().map(|skip| skip.reason.clone()).collect(),
+            unreadable_journal_lines: sources.unreadable,
+        }
+    }
+}
+
+fn standing(live: bool, state: &RunState) -> Standing {
+    match state.finished {
+        _ if live => Standing::Live,
+        Some(true) => Standing::Interrupted,
+        Some(false) => Standing::Finished,
+        None if state.sessions == 0 => Standing::NotStarted,
+        None => Standing::Died,
+    }
+}
+
+fn orchestrator(holder: &Holder, detached: Option<bool>) -> Orchestrator {
+    Orchestrator { pid: holder.process.pid, user: holder.user.clone(), since: holder.since.clone(), detached }
+}
+
+fn experiment(live: &crate::record::Live, now: Option<DateTime<Utc>>) -> ExperimentReport {
+    let (phase, start_phase) = match live.phase {
+        Phase::Launching => ("launching", None),
+        Phase::Starting(start) => ("starting", Some(start.to_string())),
+        Phase::Ready => ("ready", None),
+        Phase::Measuring => ("measuring", None),
+        Phase::Draining => ("draining", None),
+    };
+    ExperimentReport {
+        index: live.index,
+        name: live.name.clone(),
+        attempt: live.attempt,
+        phase,
+        start_phase,
+        phase_seconds: since(now, live.phase_began),
+        seconds: since(now, live.began),
+        server_pid: live.server.map(|(process, _)| process.pid),
+        port: live.server.map(|(_, port)| port),
+        client_pid: live.client.map(|ProcessId { pid, .. }| pid),
+        log_line: live.line.clone(),
+    }
+}
+
+fn failure(name: &str, failure: &Failure) -> FailureReport {
+    FailureReport {
+        name: name.to_owned(),
+        cause: failure.cause.to_string(),
+        summary: failure.summary.clone(),
+        phase: failure.phase.to_string(),
+    }
+}
+
+fn by_cause(failures: &[(&str, &Failure)]) -> Vec<CauseCount> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, failure) in failures {
+        *counts.entry(failure.cause.to_string()).or_default() += 1;
+    }
+    let mut counts: Vec<CauseCount> = counts.into_iter().map(|(cause, count)| CauseCount { cause, count }).collect();
+    counts.sort_by_key(|cause| std::cmp::Reverse(cause.count));
+    counts
+}
+
+fn since(now: Option<DateTime<Utc>>, then: Option<DateTime<Utc>>) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run fit")]
+    Some((now? - then?).num_milliseconds().max(0) as f64 / 1000.0)
+}
+
+/// What only the newest session tells.
+#[derive(Debug, Default)]
+struct Session {
+    began: Option<String>,
+    /// Names with an outcome in it, in order.
+    finished: Vec<String>,
+}
+
+impl Session {
+    fn of(entries: &[Entry]) -> Self {
+        let mut session = Self::default();
+        for entry in entries {
+            if let Event::RunStarted { .. } = &entry.event {
+                session = Self { began: Some(entry.at.clone()), finished: Vec::new() };
+            } else if let Event::ExperimentFinished { name, .. } = &entry.event {
+                session.finished.push(name.clone());
+            }
+        }
+        session
+    }
+}
+
+/// Experiments by how they stand.
+struct Tally<'a> {
+    counts: Counts,
+    /// In the order in which they failed.
+    failures: Vec<(&'a str, &'a Failure)>,
+}
+
+impl<'a> Tally<'a> {
+    /// A live run tries again what failed in an earlier session, so that is still to do; in a run at rest the newest
+    /// attempt says how an experiment stands.
+    fn of(head: &'a Head, state: &'a RunState, session: &'a Session, live: bool) -> Self {
+        let finished: HashSet<&str> = session.finished.iter().map(String::as_str).collect();
+        let mut counts =
+            Counts { planned: head.plan.experiments.len(), skipped: head.plan.skips.len(), ..Counts::default() };
+        let mut failed: BTreeMap<&str, &Failure> = BTreeMap::new();
+        let running = state.live.as_ref().filter(|_| live).map(|live| live.name.as_str());
+        for name in head.plan.experiments.iter().map(|experiment| experiment.name.as_str()) {
+            let outcome = state.newest(name).and_then(|attempt| attempt.outcome.as_ref());
+            match outcome {
+                _ if running == Some(name) => counts.running += 1,
+                Some(Outcome::Passed { .. }) => counts.passed += 1,
+                Some(Outcome::Failed(failure)) if !live || finished.contains(name) => {
+                    counts.failed += 1;
+                    failed.insert(name, failure);
+                }
+                Some(Outcome::Failed(_) | Outcome::Interrupted) | None => counts.to_do += 1,
+            }
+        }
+        // Failures of earlier sessions first, in order of their first attempt, then those of this one as they came.
+        let earlier = state.attempts.keys().filter(|name| !finished.contains(name.as_str()));
+        let order = earlier.chain(&session.finished);
+        let failures = order.filter_map(|name| Some((name.as_str(), failed.remove(name.as_str())?))).collect();
+        Tally { counts, failures }
+    }
+
+    /// The measured mean of finished attempts times what is left, less what the one under way has had already.
+    fn remaining(&self, state: &RunState, now: DateTime<Utc>) -> Option<f64> {
+        let totals: Vec<f64> = state
+            .attempts
+            .values()
+            .flatten()
+            .filter(|attempt| !matches!(attempt.outcome, None | Some(Outcome::Interrupted)))
+            .filter_map(|attempt| attempt.timings.as_ref().map(|timings| timings.total))
+            .filter(|total| total.is_finite())
+            .collect();
+        if totals.is_empty() || state.finished.is_some() {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "plans are small")]
+        let (mean, to_do) = (totals.iter().sum::<f64>() / totals.len() as f64, self.counts.to_do as f64);
+        let spent = state.live.as_ref().and_then(|live| since(Some(now), live.began)).unwrap_or(0.0);
+        let current = if self.counts.running > 0 { (mean - spent).max(0.0) } else { 0.0 };
+        Some(mean * to_do + current)
+    }
+}

@@ -1,0 +1,247 @@
+//! `status` for humans: aligned, at most 100 columns (paths apart), and readable without colour.
+
+use std::path::Path;
+
+use super::report::{Counts, ExperimentReport, ProcessReport, Report, RunReport, Standing};
+use crate::commands::wording;
+use crate::ui::Ui;
+
+/// The widest line, paths apart: those must stay whole to be of use.
+const WIDTH: usize = 100;
+/// Where values begin.
+const LABEL: usize = 12;
+/// How many skips are shown in full.
+const SKIPS: usize = 3;
+/// How many processes are shown in full.
+const PROCESSES: usize = 20;
+
+/// Writes a report; `from` is the directory in which the program was called.
+pub fn text(report: &Report, from: &Path, ui: &Ui) -> String {
+    let mut page = Page { ui, from, lines: Vec::new() };
+    match &report.run {
+        Some(run) => page.run(run),
+        None => page.row("State", "no run"),
+    }
+    page.processes(&report.vllm_processes);
+    page.lines.join("\n")
+}
+
+struct Page<'a> {
+    ui: &'a Ui,
+    from: &'a Path,
+    lines: Vec<String>,
+}
+
+impl Page<'_> {
+    fn row(&mut self, label: &str, value: &str) {
+        self.lines.push(format!("{}{value}", self.ui.bold(&format!("{label:<LABEL$}"))).trim_end().to_owned());
+    }
+
+    /// A section's heading, after an empty line.
+    fn section(&mut self, heading: &str) {
+        self.lines.push(String::new());
+        self.lines.push(self.ui.bold(heading));
+    }
+
+    fn run(&mut self, run: &RunReport) {
+        self.row("Run", &wording::path(Path::new(&run.path), self.from));
+        if run.simulated {
+            self.row("", &self.ui.caution("simulated: no figure of this run was measured on a real server"));
+        }
+        self.standing(run);
+        self.row("Progress", &self.counts(&run.counts));
+        if let Some(experiment) = &run.experiment {
+            self.experiment(experiment, run);
+        }
+        if let Some(elapsed) = run.elapsed_seconds {
+            let mut time = format!("{} elapsed", wording::seconds(elapsed));
+            match run.remaining_seconds {
+                Some(remaining) => time.push_str(&format!(", about {} to go", wording::seconds(remaining))),
+                None if run.standing == Standing::Live => time.push_str(", not known yet how much is to go"),
+                None => {}
+            }
+            if run.session > 1 {
+                time.push_str(&format!(" (session {})", run.session));
+            }
+            self.row("Time", &time);
+        }
+        if run.unreadable_journal_lines > 0 {
+            let lines = wording::count(run.unreadable_journal_lines, "line");
+            self.row("Journal", &self.ui.caution(&format!("{lines} cannot be read (a crash cuts one)")));
+        }
+        self.failures(run);
+        self.skips(run);
+    }
+
+    fn standing(&mut self, run: &RunReport) {
+        let last = run.last_event.as_deref().map(|at| format!(", last event {}", moment(at))).unwrap_or_default();
+        match run.standing {
+            Standing::Live => {
+                let who = run.orchestrator.as_ref().map(|who| {
+                    let detached = match who.detached {
+                        Some(true) => ", detached",
+                        Some(false) => ", in a terminal",
+                        None => "",
+                    };
+                    let (user, since) = (wording::plain(&who.user), wording::plain(&who.since));
+                    format!(": process {} of {user}, since {}{detached}", who.pid, moment(&since))
+                });
+                let live = format!("{}{}", self.ui.good("live"), who.unwrap_or_default());
+                self.row("State", &live);
+                if let Some(by) = &run.stop_requested {
+                    self.row("", &self.ui.caution(&format!("it was asked to stop ({})", wording::plain(by))));
+                }
+            }
+            Standing::Finished => self.row("State", &format!("{}{last}", self.ui.good("finished"))),
+            Standing::Interrupted => {
+                self.row("State", &format!("{}{last}", self.ui.caution("interrupted")));
+                self.resume(run);
+            }
+            Standing::Died => {
+                self.row("State", &format!("{}: nobody works on it any more{last}", self.ui.bad("died")));
+                self.resume(run);
+            }
+            Standing::NotStarted => {
+                self.row("State", &self.ui.caution("not begun"));
+                self.resume(run);
+            }
+        }
+    }
+
+    fn resume(&mut self, run: &RunReport) {
+        // Named, so that it is this run that goes on, whatever its flags were.
+        let path = quoted(&wording::path(Path::new(&run.path), self.from));
+        self.row("", &format!("go on with `vllm-bench run --resume {path}`"));
+    }
+
+    fn counts(&self, counts: &Counts) -> String {
+        let done = counts.passed + counts.failed;
+        let part = |n: usize, word: &str, paint: &dyn Fn(&str) -> String| {
+            let text = format!("{n} {word}");
+            if n == 0 { text } else { paint(&text) }
+        };
+        let plain = |text: &str| text.to_owned();
+        let mut parts = vec![
+            format!("{done} of {} done", counts.planned),
+            part(counts.passed, "passed", &|text| self.ui.good(text)),
+            part(counts.failed, "failed", &|text| self.ui.bad(text)),
+        ];
+        if counts.running > 0 {
+            parts.push(part(counts.running, "running", &plain));
+        }
+        parts.push(part(counts.to_do, "to do", &plain));
+        parts.push(part(counts.skipped, "skipped", &plain));
+        parts.join("   ")
+    }
+
+    fn experiment(&mut self, experiment: &ExperimentReport, run: &RunReport) {
+        let place = format!("{} of {}  ", experiment.index, run.counts.planned);
+        let name = wording::cut_middle(&experiment.name, WIDTH - LABEL - place.len());
+        let label = if run.standing == Standing::Live { "Experiment" } else { "Ended in" };
+        self.row(label, &format!("{place}{name}"));
+        let mut phase = experiment.phase.to_owned();
+        if let Some(start) = &experiment.start_phase {
+            phase = format!("{phase} ({start})");
+        }
+        if let Some(seconds) = experiment.phase_seconds {
+            phase = format!("{phase} for {}", wording::seconds(seconds));
+        }
+        let attempt = if experiment.attempt > 1 { format!("attempt {}, ", experiment.attempt) } else { String::new() };
+        let total =
+            experiment.seconds.map_or(String::new(), |seconds| format!("{} since it began", wording::seconds(seconds)));
+        self.row("Phase", &format!("{phase}   {}", self.ui.dim(&format!("{attempt}{total}"))));
+        if let (Some(pid), Some(port)) = (experiment.server_pid, experiment.port) {
+            let client = experiment.client_pid.map_or(String::new(), |pid| format!("   client process {pid}"));
+            self.row("Server", &format!("process {pid}, port {port}{client}"));
+        }
+        if let Some(line) = &experiment.log_line {
+            self.row("Log", &self.ui.dim(&wording::cut_end(line.trim(), WIDTH - LABEL)));
+        }
+    }
+
+    fn failures(&mut self, run: &RunReport) {
+        if run.failures_by_cause.is_empty() {
+            return;
+        }
+        let causes: Vec<String> =
+            run.failures_by_cause.iter().map(|cause| format!("{} x {}", cause.count, cause.cause)).collect();
+        self.section(&format!("Failures ({})", run.counts.failed));
+        for line in wrapped(&causes, WIDTH - 2) {
+            self.lines.push(format!("  {line}"));
+        }
+        if run.counts.failed > run.last_failures.len() {
+            self.lines.push(self.ui.dim(&format!("  the last {}:", run.last_failures.len())));
+        }
+        for failure in &run.last_failures {
+            self.lines.push(format!("  {}", wording::cut_middle(&failure.name, WIDTH - 2)));
+            let room = WIDTH - 6 - failure.cause.len();
+            let summary = wording::cut_end(&failure.summary, room);
+            self.lines.push(format!("    {}: {summary}", self.ui.bad(&failure.cause)));
+        }
+    }
+
+    fn skips(&mut self, run: &RunReport) {
+        if run.skips.is_empty() {
+            return;
+        }
+        self.section(&format!("Skipped ({})", run.skips.len()));
+        for reason in run.skips.iter().take(SKIPS) {
+            self.lines.push(format!("  {}", wording::cut_end(reason, WIDTH - 2)));
+        }
+        if let Some(more @ 1..) = run.skips.len().checked_sub(SKIPS) {
+            self.lines.push(self.ui.dim(&format!("  and {more} more")));
+        }
+    }
+
+    fn processes(&mut self, processes: &[ProcessReport]) {
+        let (ours, others): (Vec<_>, Vec<_>) = processes.iter().partition(|process| process.ours);
+        for (heading, list) in [("vLLM processes of vllm-bench", ours), ("Other vLLM processes", others)] {
+            if list.is_empty() {
+                continue;
+            }
+            self.section(&format!("{heading} ({})", list.len()));
+            self.lines
+                .push(self.ui.dim(&format!("  {:>7}  {:<12}  {:<9}  COMMAND OR EXPERIMENT", "PID", "USER", "WHAT")));
+            for process in list.iter().take(PROCESSES) {
+                let user = wording::cut_end(&process.user, 12);
+                let what = match &process.experiment {
+                    Some(experiment) => wording::cut_middle(experiment, WIDTH - 36),
+                    None => wording::cut_end(&process.command, WIDTH - 36),
+                };
+                self.lines.push(format!("  {:>7}  {user:<12}  {:<9}  {what}", process.pid, process.kind));
+            }
+            if let Some(more @ 1..) = list.len().checked_sub(PROCESSES) {
+                self.lines.push(self.ui.dim(&format!("  and {more} more")));
+            }
+        }
+    }
+}
+
+/// RFC 3339 without the zone and the fraction, as a wall clock in that zone shows it; anything else as it is.
+fn moment(at: &str) -> String {
+    match chrono::DateTime::parse_from_rfc3339(at) {
+        Ok(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => at.to_owned(),
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    shlex::try_quote(path).map_or_else(|_| path.to_owned(), |quoted| quoted.into_owned())
+}
+
+/// Items joined by commas, broken into lines.
+fn wrapped(items: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for item in items {
+        match lines.last_mut() {
+            Some(line) if line.len() + item.len() + 3 <= width => line.push_str(&format!(", {item}")),
+            Some(line) => {
+                line.push(',');
+                lines.push(item.clone());
+            }
+            None => lines.push(item.clone()),
+        }
+    }
+    lines
+}

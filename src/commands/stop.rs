@@ -1,0 +1,391 @@
+//! `vllm-bench stop`: ends live runs in order, and whatever server of ours is left. The orchestrator ends its own
+//! children; this command only asks, waits and looks after what nobody cares for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+use super::locate::{self, Found, Head};
+use super::wording;
+use crate::cli::StopArgs;
+use crate::config::Environment;
+use crate::error::Error;
+use crate::exit;
+use crate::process::registry::{self, Reaped};
+use crate::process::{foreign, procfs};
+use crate::record::{Holder, RunState};
+use crate::ui::Ui;
+
+/// What a run needs to end beyond its grace period: two groups one after the other, proof, reports.
+const MARGIN: Duration = Duration::from_secs(120);
+/// The grace period of a run whose manifest cannot be read.
+const GRACE: Duration = Duration::from_secs(30);
+/// How often it is looked whether a run has ended.
+const POLL: Duration = Duration::from_millis(50);
+/// How often it is said that this takes time.
+const TALK: Duration = Duration::from_secs(5);
+
+/// What is asked of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Finish the experiment under way.
+    AfterCurrent,
+    /// SIGTERM, grace, SIGKILL.
+    InOrder,
+    /// SIGKILL at once.
+    Now,
+}
+
+impl Wish {
+    fn of(args: &StopArgs) -> Self {
+        match (args.after_current, args.now) {
+            (true, _) => Wish::AfterCurrent,
+            (false, true) => Wish::Now,
+            (false, false) => Wish::InOrder,
+        }
+    }
+
+    /// How an orchestrator is asked (see `run`).
+    fn signal(self) -> Signal {
+        match self {
+            Wish::AfterCurrent => Signal::SIGUSR1,
+            Wish::InOrder => Signal::SIGTERM,
+            Wish::Now => Signal::SIGUSR2,
+        }
+    }
+}
+
+/// How asking went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The orchestrator got the signal.
+    Yes,
+    /// It had ended meanwhile.
+    Gone,
+    /// It is not to be seen or signalled from here.
+    Refused(Errno),
+}
+
+/// Stops what is live.
+///
+/// # Errors
+/// When nothing is, or the registry of process groups cannot be used.
+pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let wish = Wish::of(args);
+    let dirs = places(args.results_dir.as_deref(), environment);
+    let live: Vec<Found> = dirs.iter().filter_map(|dir| locate::live_run(dir)).collect();
+    if args.results_dir.is_none() && live.len() > 1 {
+        return Err(several(&live, environment));
+    }
+    let mut code = exit::OK;
+    let mut stopped = 0;
+    for found in &live {
+        let Some(holder) = &found.holder else { continue };
+        match stop_run(found, holder, wish, ui).await {
+            Ok(()) => stopped += 1,
+            Err(Failed) => code = exit::ENVIRONMENT,
+        }
+    }
+    let grace = live.iter().map(grace_of).max().unwrap_or(GRACE);
+    let reaped = match wish {
+        Wish::AfterCurrent => Vec::new(),
+        Wish::InOrder => registry::reap_orphans(grace).await?,
+        Wish::Now => registry::reap_orphans(Duration::ZERO).await?,
+    };
+    for reaped in &reaped {
+        if !tell_reaped(reaped, ui) {
+            code = exit::ENVIRONMENT;
+        }
+    }
+    if stopped == 0 && reaped.is_empty() && code == exit::OK {
+        return Err(nothing(&dirs, environment));
+    }
+    Ok(code)
+}
+
+/// The user was told why.
+struct Failed;
+
+fn places(named: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
+    let mut dirs = locate::results_dirs(named, environment);
+    if named.is_none() {
+        dirs.extend(locate::registered_results_dirs());
+        dirs.sort();
+        dirs.dedup();
+    }
+    dirs
+}
+
+/// Ending the wrong run loses hours of somebody's: with several live, one must be named.
+fn several(live: &[Found], environment: &Environment) -> Error {
+    let from = environment.working_directory();
+    let places: Vec<String> = live
+        .iter()
+        .filter_map(|found| Some(format!("`{}`", wording::path(found.run.path().parent()?, from))))
+        .collect();
+    Error::Usage {
+        message: format!("{} runs are live: in {}", live.len(), places.join(" and ")),
+        hint: "say which one with `--results-dir DIR`".to_owned(),
+    }
+}
+
+fn nothing(dirs: &[PathBuf], environment: &Environment) -> Error {
+    let from = environment.working_directory();
+    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
+    let strangers = foreign::vllm_processes().iter().filter(|process| process.group_token.is_none()).count();
+    let hint = if strangers > 0 {
+        format!(
+            "{} of this machine not started by vllm-bench: `vllm-bench status` lists them",
+            if strangers == 1 { "one vLLM process is".to_owned() } else { format!("{strangers} vLLM processes are") }
+        )
+    } else {
+        "`vllm-bench status` shows the newest run".to_owned()
+    };
+    Error::Nothing {
+        message: format!("nothing to stop: no run is live in {}, and no server of ours is left", places.join(" or ")),
+        hint,
+    }
+}
+
+/// Asks one run to end, waits until it has, and says what that was.
+async fn stop_run(found: &Found, holder: &Holder, wish: Wish, ui: &Ui) -> Result<(), Failed> {
+    let name = found.run.name();
+    // What is under way now is what will have been ended.
+    let before = found.run.state().unwrap_or_default();
+    match ask(holder, wish) {
+        Asked::Yes => {}
+        Asked::Gone => {
+            ui.out(&format!("run {name} ended by itself"));
+            return Ok(());
+        }
+        Asked::Refused(errno) => {
+            ui.warn(&format!("run {name} cannot be stopped from here: {}", why_not(holder, errno)));
+            return Err(Failed);
+        }
+    }
+    if wish == Wish::AfterCurrent {
+        ui.out(&format!("run {name}: asked to end after {}", under_way(&before)));
+        ui.hint("`vllm-bench status --watch` shows when it has; `vllm-bench stop` ends it sooner");
+        return Ok(());
+    }
+    let limit = grace_of(found) + MARGIN;
+    ui.say(&format!("run {name}: asked process {} to end, for up to {}", holder.process.pid, whole(limit)));
+    if !ended(holder, limit, ui).await {
+        ui.warn(&format!("run {name} (process {}) has not ended in {}", holder.process.pid, whole(limit)));
+        ui.hint("`vllm-bench stop --now` kills its servers at once");
+        return Err(Failed);
+    }
+    for line in told(found, &before) {
+        ui.out(&line);
+    }
+    if !found.run.state().is_ok_and(|state| state.is_finished()) {
+        ui.hint(&format!("go on with `vllm-bench run --resume {}`", found.run.path().display()));
+    }
+    Ok(())
+}
+
+/// Sends the signal to exactly the process that signed the lock.
+fn ask(holder: &Holder, wish: Wish) -> Asked {
+    if holder.process.pid <= 1 {
+        return Asked::Refused(Errno::EINVAL);
+    }
+    match procfs::stat(holder.process.pid) {
+        // The lock is held, so its holder lives: in another container, where its number means another process.
+        None => return Asked::Refused(Errno::ESRCH),
+        Some(stat) if stat.start_time != holder.process.start_time => return Asked::Refused(Errno::ESRCH),
+        Some(stat) if stat.is_dead() => return Asked::Gone,
+        Some(_) => {}
+    }
+    match kill(Pid::from_raw(holder.process.pid), wish.signal()) {
+        Ok(()) => Asked::Yes,
+        Err(Errno::ESRCH) => Asked::Gone,
+        Err(errno) => Asked::Refused(errno),
+    }
+}
+
+fn why_not(holder: &Holder, errno: Errno) -> String {
+    let (pid, user) = (holder.process.pid, wording::plain(&holder.user));
+    match errno {
+        Errno::ESRCH => format!(
+            "its process {pid} of {user} is not to be seen; if it runs in a container, call `vllm-bench stop` there"
+        ),
+        Errno::EPERM => format!("process {pid} belongs to {user}"),
+        errno => format!("process {pid} of {user}: {}", errno.desc()),
+    }
+}
+
+/// Waits until the orchestrator is gone: the kernel frees its lock then.
+async fn ended(holder: &Holder, limit: Duration, ui: &Ui) -> bool {
+    let start = Instant::now();
+    let mut talk = start + TALK;
+    while holder.process.is_alive() {
+        let now = Instant::now();
+        if now >= start + limit {
+            return false;
+        }
+        if now >= talk {
+            talk = now + TALK;
+            ui.say(&format!("  still ending, {}", whole(now - start)));
+        }
+        sleep(POLL).await;
+    }
+    true
+}
+
+fn grace_of(found: &Found) -> Duration {
+    let seconds = Head::read(&found.run).ok().and_then(|head| head.limits).map(|limits| limits.grace);
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(GRACE)
+}
+
+fn whole(duration: Duration) -> String {
+    wording::seconds(duration.as_secs_f64())
+}
+
+fn under_way(state: &RunState) -> String {
+    match &state.live {
+        Some(live) => format!("experiment {}, {}", live.index, wording::plain(&live.name)),
+        None => "what is under way".into(),
+    }
+}
+
+/// What became of a run that was stopped.
+fn told(found: &Found, before: &RunState) -> Vec<String> {
+    let mut lines = vec![format!("run {} has ended", found.run.name())];
+    if let Some(live) = &before.live {
+        let server = live.server.map(|(process, port)| format!("server process {} on port {port}", process.pid));
+        let client = live.client.map(|process| format!("client process {}", process.pid));
+        let processes: Vec<String> = server.into_iter().chain(client).collect();
+        let processes = if processes.is_empty() { String::new() } else { format!(": {}", processes.join(", ")) };
+        lines.push(format!("  ended in experiment {}, {}{processes}", live.index, wording::plain(&live.name)));
+    }
+    lines
+}
+
+/// Says what a crash had left and what became of it; false where something could not be ended.
+fn tell_reaped(reaped: &Reaped, ui: &Ui) -> bool {
+    let owner = &reaped.record.owner;
+    let leader = reaped.record.leader.map_or(String::new(), |leader| format!(" of group {}", leader.pid));
+    let experiment = wording::plain(&owner.experiment);
+    let processes =
+        if reaped.processes == 1 { "1 process".to_owned() } else { format!("{} processes", reaped.processes) };
+    if reaped.emptied.empty {
+        let killed = if reaped.emptied.killed { " (killed)" } else { "" };
+        ui.out(&format!("ended what was left of the {} of {experiment}: {processes}{leader}{killed}", owner.role));
+        return true;
+    }
+    let left: Vec<String> = reaped.emptied.left.iter().map(ToString::to_string).collect();
+    ui.warn(&format!("the {} of {experiment} could not be ended: processes {}", owner.role, left.join(", ")));
+    ui.hint(
+        "a process that survives SIGKILL hangs in a device driver: it goes when the driver lets go, or at a reboot",
+    );
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+    use crate::commands::fixture::{Fixture, holder};
+    use crate::process::ProcessId;
+
+    /// A process that stands for an orchestrator and notes the signals that it gets.
+    struct Orchestrator {
+        child: Child,
+        lines: std::io::BufReader<std::process::ChildStdout>,
+    }
+
+    impl Orchestrator {
+        fn start() -> Self {
+            let script = "trap 'echo after-current' USR1; trap 'echo now; exit' USR2; trap 'echo in-order; exit' TERM
+                          echo ready; while :; do read -r line || exit; done";
+            let mut child = Command::new("bash")
+                .args(["-c", script])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = std::io::BufReader::new(child.stdout.take().unwrap());
+            let mut started = Self { child, lines };
+            assert_eq!(started.next(), "ready");
+            started
+        }
+
+        fn next(&mut self) -> String {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut self.lines, &mut line).unwrap();
+            line.trim().to_owned()
+        }
+
+        fn holder(&self, fixture: &Fixture) -> Holder {
+            Holder { process: ProcessId::of(i32::try_from(self.child.id()).unwrap()).unwrap(), ..holder(fixture) }
+        }
+    }
+
+    impl Drop for Orchestrator {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn quiet() -> Ui {
+        Ui::new(crate::ui::Display { color_out: false, color_err: false, live: false, talk: false, verbose: 0 })
+    }
+
+    #[test]
+    fn each_wish_is_its_own_signal() {
+        let home = tempfile::tempdir().unwrap();
+        let fixture = Fixture::new(home.path(), "r");
+        for (wish, word) in [(Wish::AfterCurrent, "after-current"), (Wish::InOrder, "in-order"), (Wish::Now, "now")] {
+            let mut orchestrator = Orchestrator::start();
+            assert_eq!(ask(&orchestrator.holder(&fixture), wish), Asked::Yes);
+            assert_eq!(orchestrator.next(), word);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ends_is_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let fixture = Fixture::new(home.path(), "r");
+        fixture.session(0, 3).begin(1, 1, "a").measure(5, "a");
+        let orchestrator = Orchestrator::start();
+        let holder = orchestrator.holder(&fixture);
+        let found = Found { run: fixture.run(), holder: Some(holder.clone()) };
+        assert!(stop_run(&found, &holder, Wish::InOrder, &quiet()).await.is_ok());
+        assert!(!holder.process.is_alive());
+        assert_eq!(
+            told(&found, &found.run.state().unwrap()),
+            ["run r has ended", "  ended in experiment 1, a: server process 4300 on port 8000, client process 4400"]
+        );
+    }
+
+    #[test]
+    fn nobody_but_the_very_holder_is_signalled() {
+        let home = tempfile::tempdir().unwrap();
+        let fixture = Fixture::new(home.path(), "r");
+        let orchestrator = Orchestrator::start();
+        let mut other = orchestrator.holder(&fixture);
+        other.process.start_time += 1;
+        assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::ESRCH));
+        other.process.pid = 0;
+        assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::EINVAL));
+        other.process.pid = -1;
+        assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::EINVAL));
+        assert!(orchestrator.holder(&fixture).process.is_alive());
+    }
+
+    #[test]
+    fn the_grace_period_is_that_of_the_manifest() {
+        let home = tempfile::tempdir().unwrap();
+        let fixture = Fixture::new(home.path(), "r");
+        let found = Found { run: fixture.run(), holder: None };
+        assert_eq!(grace_of(&found), Duration::from_secs(30));
+        fixture.write_manifest("{");
+        assert_eq!(grace_of(&found), GRACE);
+    }
+}

@@ -1,0 +1,136 @@
+//! Numbers and names as the commands around a run show them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// `1.5 GB`: decimal units, as disks are sold.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    // 999.95 would be shown as 1000.0.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `35 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`.
+pub fn seconds(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds.max(0.0)).map_or(0, |d| d.as_secs());
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// `1 run`, `2 runs`.
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// Text from outside on one line: control characters and direction overrides become spaces.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
+}
+
+/// A character that a terminal may act on instead of showing it.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+/// At most `width` columns; what is too long loses its end.
+pub fn cut_end(text: &str, width: usize) -> String {
+    let text = plain(text);
+    if text.width() <= width {
+        return text;
+    }
+    let mut cut = take_columns(text.chars(), width.saturating_sub(1));
+    cut.push('…');
+    cut
+}
+
+/// At most `width` columns; what is too long loses its middle, because names differ at their ends.
+pub fn cut_middle(text: &str, width: usize) -> String {
+    let text = plain(text);
+    if text.width() <= width {
+        return text;
+    }
+    let room = width.saturating_sub(1);
+    let head = take_columns(text.chars(), room / 2);
+    let tail: String = take_columns(text.chars().rev(), room - room / 2).chars().rev().collect();
+    format!("{head}…{tail}")
+}
+
+fn take_columns(chars: impl Iterator<Item = char>, width: usize) -> String {
+    let mut columns = 0;
+    chars
+        .take_while(|c| {
+            columns += c.width().unwrap_or(0);
+            columns <= width
+        })
+        .collect()
+}
+
+/// A path as the user would write it from `from`.
+pub fn path(path: &Path, from: &Path) -> String {
+    let shown = match path.strip_prefix(from) {
+        Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),
+        Ok(rest) => Path::new(".").join(rest),
+        Err(_) => path.to_owned(),
+    };
+    plain(&shown.to_string_lossy())
+}
+
+/// A user's name, or the number where it has none.
+pub fn user(uid: u32) -> String {
+    match nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}
+
+/// Whether nobody reads standard output any more (`vllm-bench logs | head`): a command that follows something ends.
+pub fn stdout_is_gone() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let stdout = std::io::stdout();
+    let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut asked, PollTimeout::ZERO).is_ok()
+        && asked[0]
+            .revents()
+            .is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_read_well() {
+        assert_eq!(
+            [0, 999, 1000, 999_949, 999_950, 1_500_000_000, u64::MAX].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "1.5 GB", "18446.7 PB"]
+        );
+        assert_eq!(
+            [-1.0, 0.4, 59.9, 60.0, 3599.0, 3600.0, 90_000.0, f64::NAN, f64::INFINITY].map(seconds),
+            ["0 s", "0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "1 d 1 h", "0 s", "0 s"]
+        );
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(cut_middle("openai_gpt-oss-20b_tp2_quant-none_eager-true", 21), "openai_gpt…eager-true");
+        assert_eq!(cut_end("a\nb\u{1b}[31mc", 20), "a b [31mc");
+        assert_eq!(cut_end("模型模型模型", 7), "模型模…");
+    }
+}

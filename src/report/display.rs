@@ -1,0 +1,184 @@
+//! How single values are shown. Names and log lines come from outside: nothing in them may move the cursor, change
+//! colours, reverse the text or break a table.
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::analyse::{ShownAxes, Unit};
+
+/// What stands where a value is not known.
+pub(super) const ABSENT: &str = "n/a";
+
+/// The text without escape sequences, control characters and invisible marks of direction; each run of white space
+/// (line breaks too) becomes one blank.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => match chars.next_if(|c| matches!(c, '[' | ']')) {
+                // A control sequence ends with a byte from `@` to `~`.
+                Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
+                // An operating system command ends with BEL or ESC.
+                Some(_) => while chars.next_if(|c| !matches!(c, '\u{7}' | '\u{1b}' | '\n')).is_some() {},
+                None => {}
+            },
+            c if c.is_whitespace() => {
+                if !out.ends_with(' ') {
+                    out.push(' ');
+                }
+            }
+            c if c.is_control() || is_invisible(c) => {}
+            c => out.push(c),
+        }
+    }
+    out.trim().to_owned()
+}
+
+/// Marks that reorder or hide what follows.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The cleaned text, cut to a width with an ellipsis.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    let text = clean(text);
+    if text.width() <= width {
+        return text;
+    }
+    let mut out = String::new();
+    let mut used = 0;
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used >= width {
+            break;
+        }
+        out.push(c);
+    }
+    out.push('…');
+    out
+}
+
+/// The cleaned text in lines of at most this width, broken between words; words that are longer are broken within.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut used = 0;
+    for word in clean(text).split(' ') {
+        if used > 0 && used + 1 + word.width() > width {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        for c in word.chars() {
+            let wide = c.width().unwrap_or(0);
+            if used + wide > width && used > 0 {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push(c);
+            used += wide;
+        }
+    }
+    if !line.is_empty() || lines.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+/// A figure with as many decimals as its unit deserves.
+pub(super) fn figure(value: f64, unit: Unit) -> String {
+    let decimals = match unit {
+        Unit::Requests | Unit::Tokens => 0,
+        Unit::TokensPerSecond | Unit::Seconds => 1,
+        Unit::Milliseconds => 2,
+        Unit::RequestsPerSecond => 3,
+    };
+    let smallest = 0.5 / 10f64.powi(decimals);
+    if value.abs() >= 1e9 || (value != 0.0 && value.abs() < smallest) {
+        return format!("{value:.2e}");
+    }
+    format!("{value:.*}", usize::try_from(decimals).unwrap_or_default())
+}
+
+/// A figure with its unit.
+pub(super) fn quantity(value: f64, unit: Unit) -> String {
+    format!("{} {}", figure(value, unit), unit.symbol())
+}
+
+/// Seconds as `1 h 2 m 3 s`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a run, clamped")]
+pub(super) fn duration(seconds: f64) -> String {
+    let whole = seconds.clamp(0.0, 1e12).round() as u64;
+    format!("{} h {} m {} s", whole / 3600, whole / 60 % 60, whole % 60)
+}
+
+/// Whether vLLM ran without compiled graphs, in a word.
+pub(super) fn eager(axes: &ShownAxes) -> String {
+    axes.enforce_eager.map_or(ABSENT.to_owned(), |eager| eager.to_string())
+}
+
+/// Devices per layer.
+pub(super) fn tp(axes: &ShownAxes) -> String {
+    axes.tensor_parallel_size.map_or(ABSENT.to_owned(), |tp| tp.to_string())
+}
+
+/// The quantization, fit for a column.
+pub(super) fn quantization(axes: &ShownAxes) -> String {
+    axes.quantization.as_deref().map_or(ABSENT.to_owned(), |quantization| cut(quantization, 20))
+}
+
+/// The grid values below a model: `tp 2, quant none, eager true`.
+pub(super) fn configuration(axes: &ShownAxes) -> String {
+    format!("tp {}, quant {}, eager {}", tp(axes), quantization(axes), eager(axes))
+}
+
+/// `1 experiment`, `2 experiments`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_could_harm_a_terminal_is_taken_out() {
+        assert_eq!(clean("a\u{1b}[31mred\u{1b}[0m\r\n\tb\u{7}"), "ared b");
+        assert_eq!(clean("\u{1b}]0;title\u{7}x\u{202e}y\u{9b}z"), "xyz");
+        assert_eq!(clean("\u{1b}[31"), "");
+    }
+
+    #[test]
+    fn long_and_wide_text_is_cut_by_its_width() {
+        assert_eq!(cut("日本語モデル", 7), "日本語…");
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(wrap("aa bb cccccc", 5), ["aa bb", "ccccc", "c"]);
+        assert_eq!(wrap("", 5), [""]);
+    }
+
+    #[test]
+    fn figures_fit_their_units() {
+        assert_eq!(figure(1.0 / 3.0, Unit::RequestsPerSecond), "0.333");
+        assert_eq!(figure(0.0001, Unit::RequestsPerSecond), "1.00e-4");
+        assert_eq!(figure(0.0, Unit::Milliseconds), "0.00");
+        assert_eq!(figure(1e300, Unit::Milliseconds), "1.00e300");
+        assert_eq!(duration(3723.4), "1 h 2 m 3 s");
+        assert_eq!(duration(f64::NAN), "0 h 0 m 0 s");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_wider_than_asked(text in "\\PC{0,40}[ \\x00-\\x1f]{0,5}.{0,40}", width in 2usize..30) {
+            prop_assert!(cut(&text, width).width() <= width);
+            for line in wrap(&text, width) {
+                prop_assert!(!line.chars().any(char::is_control));
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Directories of the Python predecessor: no manifest, the settings in the names of the files.
+//!
+//! Here, and only here, a file name is parsed: `{model}_tp{N}_quant-{q}_eager-{bool}_results.json`, from the right, so
+//! that a model or a quantization may hold `_` and `tp`. What the name does not say stays unknown.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::result_file::{self, ResultFile};
+use super::run::is_result_name;
+use crate::analyse::{
+    Facts, FailedAttempt, Load, LoadValue, Metric, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
+};
+use crate::record::{Error, Invalid, layout, validate};
+
+/// The result files of a directory, in order of their names.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn result_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(Error::read(dir))?
+        .flatten()
+        .map(|entry| PathBuf::from(entry.file_name()))
+        .filter(|file| is_result_name(&file.to_string_lossy()))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Loads a directory that has no manifest.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
+    let mut rows = Vec::new();
+    let mut unreadable = Vec::new();
+    let mut versions: Vec<String> = Vec::new();
+    for file in result_files(dir)? {
+        let result = match result_file::read(&dir.join(&file)) {
+            Ok(Some(result)) => result,
+            Ok(None) => continue,
+            Err(reason) => {
+                unreadable.push(Unreadable { file: file.to_string_lossy().into_owned(), reason });
+                continue;
+            }
+        };
+        if let Some(Ok(meta)) = &result.meta {
+            versions.extend(meta.vllm_version.clone().filter(|version| !versions.contains(version)));
+        }
+        match row(&file, &result) {
+            Ok(row) => rows.push(row),
+            Err(reason) => unreadable.push(Unreadable { file: file.to_string_lossy().into_owned(), reason }),
+        }
+    }
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let run = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(RunTable {
+        simulated: rows.iter().any(|row| row.simulated),
+        facts: Facts {
+            directory: dir.to_owned(),
+            created: super::is_stamp(&run).then(|| run.clone()),
+            run,
+            origin: Origin::Predecessor,
+            timezone: None,
+            engine: None,
+            vllm_path: None,
+            vllm_versions: versions,
+            command_line: Vec::new(),
+            duration: None,
+            sessions: 0,
+            live: false,
+            unreadable_journal_lines: 0,
+        },
+        rows,
+        unreadable,
+    })
+}
+
+/// The row of one file.
+fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
+    if !result.figures.contains_key("completed") {
+        return Err("not a benchmark result: it has no `completed`".into());
+    }
+    let file_text = file.to_string_lossy();
+    let stem = file_text.strip_suffix(layout::RESULT_SUFFIX).unwrap_or(&file_text);
+    // A copy of one of our own results says itself what it is.
+    let meta = match &result.meta {
+        None => None,
+        Some(Ok(meta)) => Some(meta),
+        Some(Err(reason)) => return Err(reason.clone()),
+    };
+    let asked = match meta {
+        Some(meta) => meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok()),
+        None => result.figures.get("num_prompts").and_then(serde_json::Value::as_u64),
+    };
+    let status = match validate(&result.figures, asked) {
+        Ok(()) => Status::Valid,
+        Err(invalid) => without_result(&invalid),
+    };
+    let valid = matches!(status, Status::Valid);
+    let metrics = result.metrics();
+    Ok(Row {
+        name: stem.to_owned(),
+        axes: meta.map_or_else(|| axes(stem, result.text("model_id")), |meta| (&meta.axes).into()),
+        status,
+        metrics: if valid { metrics } else { metrics.counts_only() },
+        simulated: meta.is_some_and(|meta| meta.simulated),
+        identity: meta.map(|meta| meta.identity.clone()),
+        attempt: meta.map(|meta| meta.attempt),
+        timings: meta.map(|meta| meta.timings.clone()),
+        load: Arc::new(if valid { load_of(result) } else { Load::default() }),
+        source: Some(file.to_owned()),
+    })
+}
+
+/// The predecessor kept results of failed benchmarks under the results name: they are failures.
+fn without_result(invalid: &Invalid) -> Status {
+    let summary = invalid.to_string();
+    match invalid {
+        Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } | Invalid::Count { .. } => {
+            Status::Failed(Box::new(FailedAttempt {
+                cause: None,
+                summary,
+                phase: None,
+                evidence: None,
+                advice: Vec::new(),
+                log: None,
+            }))
+        }
+        Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) => Status::Invalid(summary),
+    }
+}
+
+/// The grid values in a file's name. The slash that the name lost comes from the result's `model_id`, where the two
+/// agree, and is not guessed otherwise.
+fn axes(stem: &str, model_id: Option<String>) -> ShownAxes {
+    let Some((model, tp, quantization, eager)) = parse_name(stem) else {
+        return ShownAxes {
+            model: model_id.unwrap_or_else(|| stem.to_owned()),
+            tensor_parallel_size: None,
+            quantization: None,
+            enforce_eager: None,
+        };
+    };
+    ShownAxes {
+        model: model_id.filter(|id| id.replace('/', "_") == model).unwrap_or_else(|| model.to_owned()),
+        tensor_parallel_size: Some(tp),
+        quantization: Some(quantization.to_owned()),
+        enforce_eager: Some(eager),
+    }
+}
+
+fn parse_name(stem: &str) -> Option<(&str, u32, &str, bool)> {
+    let (rest, eager) = stem.rsplit_once("_eager-")?;
+    let eager = match eager {
+        "true" | "True" => true,
+        "false" | "False" => false,
+        _ => return None,
+    };
+    let (rest, quantization) = rest.rsplit_once("_quant-")?;
+    let (model, tp) = rest.rsplit_once("_tp")?;
+    let digits = !tp.is_empty() && tp.bytes().all(|b| b.is_ascii_digit());
+    let tp = tp.parse().ok().filter(|_| digits)?;
+    (!model.is_empty() && !quantization.is_empty()).then_some((model, tp, quantization, eager))
+}
+
+/// The load as far as vLLM's result tells: it counts tokens, it does not say how many were asked for.
+fn load_of(result: &ResultFile) -> Load {
+    let mut load = IndexMap::new();
+    let metrics = result.metrics();
+    let per_request = |metric| Some(metrics.get(metric)? / metrics.get(Metric::Completed)?);
+    let mut put = |flag: &str, value: Option<LoadValue>| {
+        if let Some(value) = value {
+            load.insert(flag.to_owned(), value);
+        }
+    };
+    put("random-input-len", per_request(Metric::TotalInputTokens).map(LoadValue::About));
+    put("random-output-len", per_request(Metric::TotalOutputTokens).map(LoadValue::About));
+    for (flag, key) in [
+        ("num-prompts", "num_prompts"),
+        ("max-concurrency", "max_concurrency"),
+        ("request-rate", "request_rate"),
+        ("backend", "backend"),
+    ] {
+        put(flag, result.text(key).map(LoadValue::Exact));
+    }
+    Load(load)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trap_4_names_are_parsed_from_the_right() {
+        for (stem, expected) in [
+            ("Qwen_Qwen3-4B_tp2_quant-none_eager-true", Some(("Qwen_Qwen3-4B", 2, "none", true))),
+            ("org_m_tp16_quant-gptq_marlin_eager-false", Some(("org_m", 16, "gptq_marlin", false))),
+            ("org_tp5-mini_tp2_quant-fp8_eager-true", Some(("org_tp5-mini", 2, "fp8", true))),
+            ("a_quant-x_eager-true_tp4_quant-fp8_eager-false", Some(("a_quant-x_eager-true", 4, "fp8", false))),
+            ("org_m_tp2_quant-none", None),
+            ("org_m_tp+2_quant-none_eager-true", None),
+            ("org_m_tp99999999999_quant-none_eager-true", None),
+            ("_tp2_quant-none_eager-true", None),
+            ("org_m_quant-none_eager-true", None),
+            ("org_m_tp2_quant-none_eager-maybe", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_name(stem), expected, "{stem}");
+        }
+    }
+
+    #[test]
+    fn trap_4_the_slash_comes_from_the_result_and_is_never_guessed() {
+        let stem = "org_tp5-mini_tp2_quant-none_eager-true";
+        assert_eq!(axes(stem, Some("org/tp5-mini".into())).model, "org/tp5-mini");
+        assert_eq!(axes(stem, Some("other/model".into())).model, "org_tp5-mini");
+        assert_eq!(axes(stem, None).model, "org_tp5-mini");
+    }
+}

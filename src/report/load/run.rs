@@ -1,0 +1,322 @@
+//! Our own run directories: the plan says which experiments there are, and the files say what came of each.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::result_file;
+use crate::analyse::{Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Status, Unreadable};
+use crate::execute::{Event, Failure, Outcome, Phase};
+use crate::plan::{Experiment, FlagValue, Plan, Skip, experiment_name};
+use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
+
+/// Loads a run directory.
+///
+/// # Errors
+/// When the manifest, the journal or the directory cannot be read.
+pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
+    let manifest = dir.manifest()?;
+    let journal = dir.journal()?;
+    let live = dir.live().is_some();
+    let mut loader =
+        Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), bad: vec![] };
+    let mut versions: Vec<String> = Vec::new();
+    let mut rows = Vec::with_capacity(manifest.plan.experiments.len() + manifest.plan.skips.len());
+    for experiment in &manifest.plan.experiments {
+        let (row, version) = loader.row(experiment);
+        versions.extend(version.filter(|version| !versions.contains(version)));
+        rows.push(row);
+    }
+    rows.extend(manifest.plan.skips.iter().map(|skip| skipped(skip, manifest.simulated)));
+    let mut unreadable = loader.bad;
+    unreadable.extend(strangers(dir, &manifest.plan)?);
+    unreadable.sort();
+    if versions.is_empty() {
+        versions.extend(manifest.vllm.as_ref().and_then(|vllm| vllm.version.clone()));
+    }
+    Ok(RunTable {
+        simulated: manifest.simulated || rows.iter().any(|row| row.simulated),
+        facts: Facts {
+            directory: dir.path().to_owned(),
+            sessions: loader.state.sessions,
+            duration: duration(&journal.entries),
+            unreadable_journal_lines: journal.unreadable,
+            live,
+            vllm_versions: versions,
+            ..facts(manifest)
+        },
+        rows,
+        unreadable,
+    })
+}
+
+fn facts(manifest: Manifest) -> Facts {
+    Facts {
+        directory: Path::new("").into(),
+        run: manifest.run,
+        origin: Origin::VllmBench { version: manifest.vllm_bench },
+        created: Some(manifest.created),
+        timezone: Some(manifest.timezone),
+        engine: Some(manifest.engine),
+        vllm_path: manifest.vllm.map(|vllm| vllm.path),
+        vllm_versions: Vec::new(),
+        command_line: manifest.command_line,
+        duration: None,
+        sessions: 0,
+        live: false,
+        unreadable_journal_lines: 0,
+    }
+}
+
+/// Seconds over all sessions: what a session said at its end, or from its first to its last event where it died.
+fn duration(entries: &[Entry]) -> Option<f64> {
+    let mut sessions: Vec<f64> = Vec::new();
+    let mut began = None;
+    for entry in entries {
+        match &entry.event {
+            Event::RunStarted { .. } => {
+                began = entry.time();
+                sessions.push(0.0);
+            }
+            Event::RunFinished { seconds, .. } if seconds.is_finite() => {
+                began = None;
+                if let Some(session) = sessions.last_mut() {
+                    *session = seconds.max(0.0);
+                }
+            }
+            _ => {
+                if let (Some(session), Some(from), Some(to)) = (sessions.last_mut(), began, entry.time()) {
+                    *session = (to - from).as_seconds_f64().max(0.0);
+                }
+            }
+        }
+    }
+    (!sessions.is_empty()).then(|| sessions.iter().sum())
+}
+
+fn skipped(skip: &Skip, simulated: bool) -> Row {
+    Row {
+        name: experiment_name(&skip.axes),
+        axes: (&skip.axes).into(),
+        status: Status::Skipped { rule: skip.rule, reason: skip.reason.clone() },
+        metrics: Metrics::none(),
+        simulated,
+        identity: None,
+        attempt: None,
+        timings: None,
+        load: Arc::default(),
+        source: None,
+    }
+}
+
+struct Loader<'a> {
+    dir: &'a RunDir,
+    live: bool,
+    state: RunState,
+    loads: Loads,
+    /// Files that do not count and are not the whole story of their row.
+    bad: Vec<Unreadable>,
+}
+
+/// What lies under the name of an experiment's result.
+enum Found {
+    Nothing,
+    Valid { metrics: Metrics, meta: Box<ResultMeta> },
+    Invalid { reason: String, metrics: Metrics, readable: bool },
+}
+
+impl Loader<'_> {
+    fn row(&mut self, experiment: &Experiment) -> (Row, Option<String>) {
+        let path = self.dir.layout().result(&experiment.name);
+        let file = path.file_name().map(Into::into);
+        let mut row = Row {
+            name: experiment.name.clone(),
+            axes: (&experiment.axes).into(),
+            status: Status::NotRun,
+            metrics: Metrics::none(),
+            simulated: experiment.engine == crate::plan::Engine::Sim,
+            identity: Some(experiment.identity.clone()),
+            attempt: self.state.newest(&experiment.name).map(|attempt| attempt.number),
+            timings: self.state.newest(&experiment.name).and_then(|attempt| attempt.timings.clone()),
+            load: self.loads.of(experiment),
+            source: None,
+        };
+        match find(&path, experiment) {
+            Found::Valid { metrics, meta } => {
+                row.status = Status::Valid;
+                row.metrics = metrics;
+                row.simulated |= meta.simulated;
+                row.attempt = Some(meta.attempt);
+                row.timings = Some(meta.timings);
+                row.source = file;
+                (row, meta.vllm_version)
+            }
+            Found::Nothing => {
+                self.settle(experiment, &mut row, None);
+                (row, None)
+            }
+            Found::Invalid { reason, metrics, readable } => {
+                row.metrics = metrics;
+                row.source = file.filter(|_| readable);
+                self.settle(experiment, &mut row, Some(reason));
+                (row, None)
+            }
+        }
+    }
+
+    /// Finds out what came of an experiment that has no valid result.
+    fn settle(&mut self, experiment: &Experiment, row: &mut Row, invalid: Option<String>) {
+        let newest = self.state.newest(&experiment.name).cloned();
+        let number = newest.as_ref().map_or(0, |newest| newest.number);
+        let under_way = self.live && self.state.live.as_ref().is_some_and(|live| live.name == experiment.name);
+        let failure = self.failure(experiment).filter(|record| record.attempt >= number);
+        let told = match (failure, newest.as_ref().and_then(|newest| newest.outcome.clone())) {
+            (Some(record), _) => {
+                row.attempt = Some(record.attempt);
+                row.simulated |= record.simulated;
+                row.timings = Some(record.timings);
+                let log = record.benchmark_log.filter(|_| record.failure.phase == Phase::Measuring);
+                Some(failed(record.failure, log.or(Some(record.server_log))))
+            }
+            (None, Some(Outcome::Failed(failure))) => Some(failed(failure, None)),
+            (None, Some(Outcome::Passed { .. }) | Some(Outcome::Interrupted) | None) => None,
+        };
+        row.status = match (told, invalid) {
+            _ if under_way => Status::Running,
+            (Some(failed), invalid) => {
+                // The failure is the row's story; that a file lies under the result's name is told beside it.
+                if let Some(reason) = invalid {
+                    let file = self.dir.layout().result(&experiment.name);
+                    self.bad.push(Unreadable { file: file_name(&file), reason });
+                }
+                failed
+            }
+            (None, Some(reason)) => Status::Invalid(reason),
+            (None, None) => match newest.map(|newest| newest.outcome) {
+                None => Status::NotRun,
+                Some(Some(Outcome::Passed { .. })) => {
+                    Status::Invalid("the journal says that it passed, but its result file is gone".into())
+                }
+                Some(Some(Outcome::Failed(_) | Outcome::Interrupted) | None) => Status::Interrupted,
+            },
+        };
+    }
+
+    /// The failure file of exactly this experiment. One that is there and cannot be taken is listed.
+    fn failure(&mut self, experiment: &Experiment) -> Option<FailureRecord> {
+        let path = self.dir.layout().failure(&experiment.name);
+        let reason = match read_failure(&path) {
+            Ok(record) if record.as_ref().is_none_or(|record| record.identity == experiment.identity) => return record,
+            Ok(_) => "about other settings: its identity is not the planned one".into(),
+            Err(reason) => reason,
+        };
+        self.bad.push(Unreadable { file: file_name(&path), reason });
+        None
+    }
+}
+
+fn read_failure(path: &Path) -> Result<Option<FailureRecord>, String> {
+    if result_file::read_text(path)?.is_none() {
+        return Ok(None);
+    }
+    match atomic::read_json::<FailureRecord>(path, "failure record") {
+        Ok(record) => Ok(Some(record)),
+        Err(Error::Parse { source, .. }) => Err(format!("not a failure record: {source}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
+    Status::Failed(Box::new(FailedAttempt {
+        cause: Some(failure.cause),
+        summary: failure.summary,
+        phase: Some(failure.phase),
+        evidence: failure.evidence.into_iter().next(),
+        advice: failure.advice,
+        log,
+    }))
+}
+
+/// Looks under the name of an experiment's result. Nothing counts but a valid result of exactly this experiment.
+fn find(path: &Path, experiment: &Experiment) -> Found {
+    let unusable = |reason: String| Found::Invalid {
+        reason: format!("the result file is {reason}"),
+        metrics: Metrics::none(),
+        readable: false,
+    };
+    let result = match result_file::read(path) {
+        Ok(None) => return Found::Nothing,
+        Ok(Some(result)) => result,
+        Err(reason) => return unusable(reason),
+    };
+    let metrics = result.metrics();
+    match result.meta {
+        None => unusable("not written by vllm-bench: it has no `vllm_bench` part".into()),
+        Some(Err(reason)) => unusable(reason),
+        Some(Ok(meta)) if meta.identity != experiment.identity => unusable(format!(
+            "of other settings: its identity is {}, the planned one is {}",
+            meta.identity.short(),
+            experiment.identity.short()
+        )),
+        Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
+            Ok(()) => Found::Valid { metrics, meta },
+            Err(invalid) => {
+                Found::Invalid { reason: invalid.to_string(), metrics: metrics.counts_only(), readable: true }
+            }
+        },
+    }
+}
+
+/// Files under the name of a result that belong to no experiment of the plan. Our own outputs are none.
+fn strangers(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
+    let planned: HashSet<_> =
+        plan.experiments.iter().map(|experiment| file_name(&dir.layout().result(&experiment.name))).collect();
+    let mut strangers = Vec::new();
+    for entry in std::fs::read_dir(dir.path()).map_err(Error::read(dir.path()))?.flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if is_result_name(&file) && !planned.contains(&file) {
+            strangers.push(Unreadable { file, reason: "of no experiment of the plan".into() });
+        }
+    }
+    Ok(strangers)
+}
+
+/// Whether a file name is that of a result; `raw_results.json` ends like one and is an output, never an input.
+pub(super) fn is_result_name(file: &str) -> bool {
+    file.ends_with(layout::RESULT_SUFFIX) && file != layout::RAW_RESULTS && !file.starts_with(layout::TEMPORARY_PREFIX)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The loads of a plan; rows with the same one share it.
+#[derive(Default)]
+struct Loads(Option<Arc<Load>>);
+
+impl Loads {
+    fn of(&mut self, experiment: &Experiment) -> Arc<Load> {
+        let mut flags: IndexMap<String, LoadValue> = experiment
+            .workload
+            .flags
+            .iter()
+            .map(|(name, value)| {
+                let text = match value {
+                    FlagValue::Switch(_) => "yes".to_owned(),
+                    FlagValue::Text(text) => text.clone(),
+                };
+                (name.to_owned(), LoadValue::Exact(text))
+            })
+            .collect();
+        if let Some(length) = experiment.server.flags.get_text("max-model-len") {
+            flags.insert("max-model-len".into(), LoadValue::Exact(length.into()));
+        }
+        let load = Load(flags);
+        match &self.0 {
+            Some(known) if **known == load => Arc::clone(known),
+            _ => Arc::clone(self.0.insert(Arc::new(load))),
+        }
+    }
+}

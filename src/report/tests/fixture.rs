@@ -1,0 +1,221 @@
+//! Run directories for tests, made of the real types.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value, json};
+
+use crate::diagnose::{Cause, Evidence, StartPhase};
+use crate::execute::{Event, Failure, Outcome, Phase, StartStep, TeardownProof, Timings};
+use crate::plan::{Engine, Experiment, Flags, Grid, Plan, ServerConfig, Workload, expand};
+use crate::process::ProcessId;
+use crate::record::{
+    Entry, FailureRecord, Limits, Manifest, ResultMeta, ResultRecord, RunDir, SCHEMA, VllmInfo, atomic,
+};
+
+/// A result as vLLM 0.14.1 wrote it.
+pub const SAMPLE: &str = include_str!("vllm_bench_serve_0.14.1.json");
+
+/// A result of 16 prompts with these figures.
+pub fn result(model: &str, request_throughput: f64, ttft: f64) -> Map<String, Value> {
+    let mut result: Map<String, Value> = serde_json::from_str(SAMPLE).unwrap();
+    result.insert("model_id".into(), json!(model));
+    result.insert("request_throughput".into(), json!(request_throughput));
+    result.insert("output_throughput".into(), json!(request_throughput * 32.0));
+    result.insert("mean_ttft_ms".into(), json!(ttft));
+    result.insert("mean_tpot_ms".into(), json!(ttft / 10.0));
+    result
+}
+
+/// A run directory under construction.
+pub struct Fixture {
+    _temporary: tempfile::TempDir,
+    pub dir: RunDir,
+    pub plan: Plan,
+    engine: Engine,
+    entries: Vec<Entry>,
+}
+
+impl Fixture {
+    pub fn new(models: &[&str], tensor_parallel_sizes: &[u32], engine: Engine) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("20260225_1430");
+        for folder in ["logs", "scripts"] {
+            std::fs::create_dir_all(path.join(folder)).unwrap();
+        }
+        let plan = expand(&grid(models, tensor_parallel_sizes, engine));
+        atomic::write_json(&path.join("manifest.json"), &manifest(&plan, engine)).unwrap();
+        let mut fixture =
+            Self { _temporary: temporary, dir: RunDir::open(&path).unwrap(), plan, engine, entries: Vec::new() };
+        let planned = fixture.plan.experiments.len();
+        let process = ProcessId { pid: 1, start_time: 1 };
+        fixture.event(0, Event::RunStarted { process, resumed: false, planned, pending: planned });
+        fixture
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn experiment(&self, i: usize) -> Experiment {
+        self.plan.experiments[i].clone()
+    }
+
+    pub fn result_path(&self, i: usize) -> PathBuf {
+        self.dir.layout().result(&self.plan.experiments[i].name)
+    }
+
+    /// Notes an event, so many seconds after the beginning.
+    pub fn event(&mut self, second: u32, event: Event) {
+        let at = format!("2026-02-25T{:02}:{:02}:{:02}.000+02:00", 14 + second / 3600, second / 60 % 60, second % 60);
+        self.entries.push(Entry { v: SCHEMA, at, event });
+    }
+
+    pub fn start(&mut self, i: usize) {
+        let name = self.plan.experiments[i].name.clone();
+        self.event(1, Event::ExperimentStarted { index: i + 1, name, attempt: 1 });
+    }
+
+    pub fn finish(&mut self, i: usize, outcome: Outcome) {
+        let name = self.plan.experiments[i].name.clone();
+        self.event(2, Event::ExperimentFinished { index: i + 1, name, attempt: 1, outcome, timings: timings(i) });
+    }
+
+    /// A valid result.
+    pub fn pass(&mut self, i: usize, request_throughput: f64, ttft: f64) {
+        let experiment = self.experiment(i);
+        let record = ResultRecord {
+            vllm: result(&experiment.axes.model, request_throughput, ttft),
+            vllm_bench: Some(self.meta(i)),
+        };
+        record.write(&self.result_path(i)).unwrap();
+        self.start(i);
+        self.finish(i, Outcome::Passed { headline: crate::execute::Headline::default() });
+    }
+
+    pub fn meta(&self, i: usize) -> ResultMeta {
+        let experiment = self.experiment(i);
+        ResultMeta {
+            schema: SCHEMA,
+            simulated: self.engine == Engine::Sim,
+            name: experiment.name,
+            identity: experiment.identity,
+            attempt: 1,
+            axes: experiment.axes,
+            engine: self.engine,
+            vllm_version: (self.engine == Engine::Vllm).then(|| "0.14.1".into()),
+            serve: experiment.server.flags,
+            env: experiment.server.env,
+            bench: experiment.workload.flags,
+            serve_command: vec!["vllm".into(), "serve".into()],
+            bench_command: vec!["vllm".into(), "bench".into(), "serve".into()],
+            started: "2026-02-25T14:30:01+02:00".into(),
+            timings: timings(i),
+            teardown: TeardownProof { group_empty: true, ..TeardownProof::default() },
+        }
+    }
+
+    /// A failure file, and the journal's word for it.
+    pub fn fail(&mut self, i: usize, summary: &str, evidence: &str) {
+        let experiment = self.experiment(i);
+        let failure = failure(summary, evidence);
+        let record = FailureRecord {
+            schema: SCHEMA,
+            simulated: self.engine == Engine::Sim,
+            name: experiment.name.clone(),
+            identity: experiment.identity,
+            attempt: 1,
+            axes: experiment.axes,
+            failure: failure.clone(),
+            started: "2026-02-25T14:30:01+02:00".into(),
+            timings: timings(i),
+            teardown: None,
+            server_log: format!("logs/{}_server.log", experiment.name).into(),
+            benchmark_log: None,
+            invalid_result: None,
+        };
+        atomic::write_json(&self.dir.layout().failure(&experiment.name), &record).unwrap();
+        self.start(i);
+        self.finish(i, Outcome::Failed(failure));
+    }
+
+    /// Writes the journal.
+    pub fn close(mut self, seconds: f64) -> Self {
+        self.event(3, Event::RunFinished { passed: 0, failed: 0, skipped: 0, interrupted: false, seconds });
+        self.write_journal();
+        self
+    }
+
+    pub fn write_journal(&self) {
+        let lines: Vec<String> = self.entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        std::fs::write(self.dir.layout().journal(), lines.join("\n") + "\n").unwrap();
+    }
+}
+
+pub fn failure(summary: &str, evidence: &str) -> Failure {
+    Failure {
+        also: Vec::new(),
+        cause: Cause::Crashed,
+        summary: summary.into(),
+        phase: Phase::Starting(StartPhase::Launching),
+        evidence: vec![Evidence { line: 123, text: evidence.into() }],
+        advice: vec!["read the last lines of the server's log; start the server by hand with its script".into()],
+        ending: None,
+        log_tail: Vec::new(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a small index")]
+fn timings(i: usize) -> Timings {
+    Timings {
+        startup: Some(30.5 + i as f64),
+        startup_phases: vec![StartStep { phase: StartPhase::Launching, seconds: 1.0 }],
+        benchmark: Some(60.25),
+        teardown: Some(2.0),
+        total: 93.0 + i as f64,
+    }
+}
+
+fn grid(models: &[&str], tensor_parallel_sizes: &[u32], engine: Engine) -> Grid {
+    let mut server = Flags::new();
+    server.text("dtype", "bfloat16").text("max-model-len", 10000);
+    let mut bench = Flags::new();
+    bench.text("dataset-name", "random").text("random-input-len", 1024).text("random-output-len", 1024);
+    bench.switch("ignore-eos").text("max-concurrency", 4).text("num-prompts", 16).text("num-warmups", 3);
+    Grid {
+        models: models.iter().map(ToString::to_string).collect(),
+        tensor_parallel_sizes: tensor_parallel_sizes.to_vec(),
+        quantizations: vec![None, Some("fp8".into())],
+        enforce_eager: vec![true, false],
+        engine,
+        server: ServerConfig { model: String::new(), flags: server, env: BTreeMap::new(), secret_env: Vec::new() },
+        workload: Workload { flags: bench },
+    }
+}
+
+fn manifest(plan: &Plan, engine: Engine) -> Manifest {
+    Manifest {
+        schema: SCHEMA,
+        vllm_bench: "0.1.0".into(),
+        simulated: engine == Engine::Sim,
+        run: "20260225_1430".into(),
+        created: "2026-02-25T14:30:00+02:00".into(),
+        timezone: "Asia/Jerusalem".into(),
+        command_line: ["run", "--tp", "2", "4", "--models", "a model"].map(Into::into).into(),
+        working_directory: "/root".into(),
+        engine,
+        vllm: (engine == Engine::Vllm).then(|| VllmInfo { path: "/opt/venv/bin/vllm".into(), version: None }),
+        settings: IndexMap::new(),
+        limits: Limits { startup: 300.0, benchmark: 1800.0, grace: 30.0 },
+        host: crate::telemetry::HostInfo::default(),
+        devices: crate::telemetry::DeviceReport {
+            kind: crate::telemetry::DeviceKind::Cpu,
+            devices: Vec::new(),
+            slots: 1,
+            sources: Vec::new(),
+            problems: Vec::new(),
+        },
+        plan: plan.clone(),
+    }
+}

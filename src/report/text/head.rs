@@ -1,0 +1,157 @@
+//! What a run is: its facts and the load under which it was measured.
+
+use super::super::display::{counted, cut, duration};
+use super::super::page::{Page, Tone};
+use crate::analyse::{Counts, LoadSpread, Origin, RunTable, spread};
+use crate::plan::Engine;
+
+/// What stands over everything that the simulated vLLM yielded.
+pub(in crate::report) const SIMULATED: &str =
+    "SIMULATED: these figures come from the simulated vLLM (--engine sim). Nothing was measured on a real server.";
+
+/// Width of the labels.
+const LABEL: usize = 18;
+/// A command line beyond this width is cut; the manifest holds it whole.
+const COMMAND: usize = 400;
+
+/// The parameters that say most, with our words; all others follow under vLLM's names.
+const KNOWN: [(&str, &str); 7] = [
+    ("dataset-name", "Dataset"),
+    ("random-input-len", "Input tokens"),
+    ("random-output-len", "Output tokens"),
+    ("num-prompts", "Prompts"),
+    ("max-concurrency", "Max. concurrency"),
+    ("request-rate", "Request rate"),
+    ("max-model-len", "Max. model length"),
+];
+
+/// The title, the facts and the load.
+pub(super) fn put(page: &mut Page, table: &RunTable, counts: &Counts) {
+    page.title("vLLM BENCHMARK ANALYSIS", &format!("run {}", cut(&table.facts.run, 60)));
+    if table.simulated {
+        page.paragraph(1, "!! ", Tone::Warning, SIMULATED);
+    }
+    page.gap();
+    facts(page, table, counts);
+    page.heading("Load parameters");
+    load_fields(page, table);
+}
+
+fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
+    let facts = &table.facts;
+    let mut field = |label: &str, value: &str| page.field(1, label, LABEL + 1, Tone::Plain, value);
+    match (&facts.created, &facts.timezone) {
+        (Some(created), Some(zone)) => field("Created", &format!("{created} ({zone})")),
+        (Some(created), None) => field("Created", &format!("{created} (from the directory's name)")),
+        (None, _) => {}
+    }
+    field(
+        "Written by",
+        &match &facts.origin {
+            Origin::VllmBench { version } => format!("vllm-bench {version}"),
+            Origin::Predecessor => {
+                "the Python predecessor: no manifest, so the settings are read off file names".to_owned()
+            }
+        },
+    );
+    let engine = match facts.engine {
+        Some(Engine::Sim) => Some("simulated vLLM".to_owned()),
+        Some(Engine::Vllm) | None if facts.vllm_versions.is_empty() && facts.vllm_path.is_none() => None,
+        Some(Engine::Vllm) | None => Some(vllm(table)),
+    };
+    if let Some(engine) = engine {
+        field("Engine", &engine);
+    }
+    if !facts.command_line.is_empty() {
+        field("Command", &command(&facts.command_line));
+    }
+    if let Some(seconds) = facts.duration {
+        let sessions = if facts.sessions > 1 { format!(" in {} sessions", facts.sessions) } else { String::new() };
+        field("Duration", &format!("{}{sessions}", duration(seconds)));
+    }
+    field("Outcome", &outcome(counts));
+    if facts.live {
+        page.field(1, "Live", LABEL + 1, Tone::Warning, "the run is still going on; this is what it has so far");
+    }
+    if facts.unreadable_journal_lines > 0 {
+        let lines = counted(facts.unreadable_journal_lines, "line");
+        let text = format!("{lines} of the journal could not be read (cut by a crash, or written by a newer version)");
+        page.field(1, "Journal", LABEL + 1, Tone::Warning, &text);
+    }
+}
+
+fn vllm(table: &RunTable) -> String {
+    let versions = &table.facts.vllm_versions;
+    let mut text = if versions.is_empty() { "vLLM".to_owned() } else { format!("vLLM {}", versions.join(", ")) };
+    if let Some(path) = &table.facts.vllm_path {
+        text.push_str(&format!(" ({})", path.display()));
+    }
+    if versions.len() > 1 {
+        text.push_str(" (rows come from different versions)");
+    }
+    text
+}
+
+/// The command line as a shell would take it.
+fn command(arguments: &[String]) -> String {
+    let quoted = shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_else(|_| arguments.join(" "));
+    let named = arguments.first().is_some_and(|first| first.ends_with("vllm-bench"));
+    cut(&if named { quoted } else { format!("vllm-bench {quoted}") }, COMMAND)
+}
+
+fn outcome(counts: &Counts) -> String {
+    let parts = [
+        (counts.failed, "failed"),
+        (counts.interrupted, "interrupted"),
+        (counts.running, "running"),
+        (counts.not_run, "not run"),
+        (counts.skipped, "skipped by a rule"),
+    ];
+    let mut text = format!("{} of {} passed", counts.passed, counts.planned);
+    for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!(", {count} {what}"));
+    }
+    text
+}
+
+/// The load parameters; where rows differ in one, that is said.
+pub(in crate::report) fn load_fields(page: &mut Page, table: &RunTable) {
+    let spreads = spread(table.rows.iter().filter(|row| !row.load.0.is_empty()).map(|row| row.load.as_ref()));
+    if spreads.is_empty() {
+        page.paragraph(2, "", Tone::Plain, "not known");
+        return;
+    }
+    let known = KNOWN.into_iter().filter_map(|(flag, label)| {
+        let found = spreads.iter().find(|spread| spread.flag == flag)?;
+        Some((label.to_owned(), found))
+    });
+    let others = spreads
+        .iter()
+        .filter(|spread| KNOWN.iter().all(|(flag, _)| *flag != spread.flag))
+        .map(|spread| (cut(&spread.flag, 40), spread));
+    for (label, spread) in known.chain(others) {
+        let tone = if spread.differs() { Tone::Warning } else { Tone::Plain };
+        page.field(2, &label, LABEL, tone, &values(spread));
+    }
+    if spreads.iter().any(LoadSpread::differs) {
+        page.gap();
+        let text = "These rows were measured under different loads: figures of different loads do not compare, and \
+                    the statistics and rankings below mix them.";
+        page.paragraph(2, "! ", Tone::Warning, text);
+    }
+}
+
+fn values(spread: &LoadSpread) -> String {
+    const SHOWN: usize = 6;
+    let mut shown: Vec<String> = spread
+        .values
+        .iter()
+        .take(SHOWN)
+        .map(|value| value.as_ref().map_or("not given".to_owned(), |value| cut(&value.to_string(), 60)))
+        .collect();
+    if spread.values.len() > SHOWN {
+        shown.push(format!("and {} more", spread.values.len() - SHOWN));
+    }
+    let differs = if spread.differs() { " (differs)" } else { "" };
+    shown.join(" | ") + differs
+}
