@@ -120,10 +120,13 @@ fn refusals() {
         // other commands
         &["diagnose", "nothing-here.log"],
         &["diagnose", "."],
-        &["analyze"],
-        &["analyze", "nothing-here"],
-        &["backup"],
-        &["logs", "--no-follow"],
+        // With a results directory: without one these commands find live runs wherever they are.
+        &["analyze", "--results-dir", "nothing-here"],
+        &["analyze", "nothing-here", "--results-dir", "nothing-here"],
+        &["backup", "--results-dir", "nothing-here"],
+        &["logs", "--no-follow", "--results-dir", "nothing-here"],
+        &["clean", "--yes", "--results-dir", "nothing-here"],
+        &["status", "nothing-here", "--results-dir", "nothing-here"],
     ];
     let scene = Scene::new();
     let mut text = String::new();

@@ -106,7 +106,7 @@ fn scripts_at_work() -> (String, String) {
         .env("no_proxy", "corp.example")
         .exits(0);
     let seen = fs::read_to_string(scene.path("seen")).unwrap();
-    let (serve, bench) = seen.split_at(seen.find("bench: ").unwrap());
+    let (serve, bench) = seen.split_at(seen.find("\nbench: ").unwrap());
     (serve.to_owned(), bench.to_owned())
 }
 
