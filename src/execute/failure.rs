@@ -52,7 +52,8 @@ impl Blame<'_> {
         let mut failure = self.blame_server_log(Ending::Exited(1), cause, Phase::Starting(phase));
         // It did not exit: it was ended when the sign came.
         failure.ending = None;
-        if failure.evidence.is_empty() {
+        // Nor did it crash: where the log shows nothing else, the sign itself is the cause.
+        if failure.evidence.is_empty() || failure.cause == Cause::Crashed {
             failure.cause = cause;
             failure.summary = cause.title().to_owned();
             failure.advice = cause.advice().iter().map(|advice| (*advice).to_owned()).collect();
