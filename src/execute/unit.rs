@@ -105,6 +105,14 @@ impl Died {
             Change::LogFailed(reason) => Died::LogFailed(reason),
         }
     }
+
+    fn failure(self, blame: &Blame<'_>) -> Failure {
+        match self {
+            Died::Server(ending) => blame.server_died(ending),
+            Died::Engine => blame.engine_died(),
+            Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
+        }
+    }
 }
 
 /// How the benchmark part ended.
@@ -324,14 +332,11 @@ impl<'a> Unit<'a> {
             Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
                 Ok(result) => Measured::Result(result),
                 Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
-                    Some(Died::Server(ending)) => blame.server_died(ending),
-                    Some(Died::Engine) => blame.engine_died(),
+                    Some(died) => died.failure(&blame),
                     None => failure,
                 }),
             },
-            Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
-            Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
-            Verdict::Watched(Died::LogFailed(reason)) => Measured::Failed(blame.log_failed(Role::Server, &reason)),
+            Verdict::Watched(died) => Measured::Failed(died.failure(&blame)),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
             Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),
