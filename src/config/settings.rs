@@ -379,7 +379,11 @@ impl Reader {
             self.take(key);
             given.insert(variable, texts.join(";"));
             let read = SimSettings::from_lookup(|name| given.get(name).cloned());
-            settings = Some(read.map_err(|error| invalid(&origin, &texts.join(";"), &error.to_string()))?);
+            settings = Some(read.map_err(|error| Error::Refused {
+                origin,
+                value: texts.join(";").escape_debug().to_string(),
+                reason: error.without_variable().to_string(),
+            })?);
         }
         Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
     }

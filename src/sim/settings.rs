@@ -68,6 +68,16 @@ pub enum SettingError {
     Variable { variable: &'static str, source: Box<SettingError> },
 }
 
+impl SettingError {
+    /// What is wrong, for a reader who knows where the value stands.
+    pub fn without_variable(&self) -> &SettingError {
+        match self {
+            SettingError::Variable { source, .. } => source.without_variable(),
+            SettingError::Value { .. } | SettingError::Fault(_) => self,
+        }
+    }
+}
+
 /// What the simulated machine is and does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimSettings {
