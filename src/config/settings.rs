@@ -208,7 +208,7 @@ impl Settings {
 
     /// Whether a flag or a variable shapes the plan.
     pub fn plan_is_given(&self) -> bool {
-        PLAN_KEYS.iter().chain(["sim-speed"].iter()).any(|key| self.given.contains(key))
+        PLAN_KEYS.iter().any(|key| self.given.contains(key))
     }
 
     /// Whether the simulated vLLM plays the server.
