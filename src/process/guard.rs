@@ -26,6 +26,9 @@ use crate::diagnose::Ending;
 /// The hidden subcommand that runs a guard.
 pub const SUBCOMMAND: &str = "__guard";
 
+/// Beginning of the names of our own settings.
+const OUR_PREFIX: &str = "VLLM_BENCH_";
+
 /// A log never grows beyond this; what comes later is counted, and its end is kept.
 const LOG_LIMIT: u64 = 256 << 20;
 /// How much of the end is kept of a log that reached its limit.
@@ -232,7 +235,12 @@ fn start(spec: &Spec) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
         .split_first()
         .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, "no program was named"))?;
     let (reader, writer) = std::io::pipe()?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    // Settings of vllm-bench are none of vLLM's: it warns of `VLLM_` variables that it does not know.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(OUR_PREFIX)) {
+        command.env_remove(name);
+    }
+    let child = command
         .args(args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .env(MARKER, &spec.token)
