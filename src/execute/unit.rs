@@ -32,6 +32,8 @@ pub struct UnitContext {
     pub grace: Duration,
     /// Variables that go through the process environment, never into a script.
     pub secret_env: Vec<(String, String)>,
+    /// Inherited variables that servers and clients do not get.
+    pub unset: Vec<String>,
     /// Values that must not reach a log.
     pub secrets: Vec<String>,
     /// The key the server asks for, if any.
@@ -252,6 +254,7 @@ impl<'a> Unit<'a> {
         let spec = GroupSpec {
             argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
             env: self.context.secret_env.clone(),
+            unset: self.context.unset.clone(),
             secrets: self.context.secrets.clone(),
             log: log.clone(),
             cleanup: vec![path],

@@ -26,9 +26,6 @@ use crate::diagnose::Ending;
 /// The hidden subcommand that runs a guard.
 pub const SUBCOMMAND: &str = "__guard";
 
-/// Beginning of the names of our own settings.
-const OUR_PREFIX: &str = "VLLM_BENCH_";
-
 /// A log never grows beyond this; what comes later is counted, and its end is kept.
 const LOG_LIMIT: u64 = 256 << 20;
 /// How much of the end is kept of a log that reached its limit.
@@ -42,6 +39,7 @@ pub(super) struct Spec {
     pub token: String,
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
+    pub unset: Vec<String>,
     pub secrets: Vec<String>,
     pub log: PathBuf,
     pub cleanup: Vec<PathBuf>,
@@ -236,8 +234,7 @@ fn start(spec: &Spec) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
         .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, "no program was named"))?;
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(program);
-    // Settings of vllm-bench are none of vLLM's: it warns of `VLLM_` variables that it does not know.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(OUR_PREFIX)) {
+    for name in &spec.unset {
         command.env_remove(name);
     }
     let child = command

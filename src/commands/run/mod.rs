@@ -155,6 +155,7 @@ impl Sweep<'_> {
             timeout_benchmark: self.settings.timeout_benchmark,
             grace: self.settings.grace,
             secrets: secrets.collect(),
+            unset: self.environment.own_variables(),
             secret_env,
             api_key,
             run: prepared.run.path().to_owned(),
