@@ -345,9 +345,10 @@ def event_time(case: Case, watch: Watch, entries: list[dict], noticed: float | N
 
 
 def earliest(seen: float | None, noticed: float | None) -> float | None:
-    """A poll sees an end up to a few milliseconds late: later than vllm-bench itself means at the same time."""
+    """The event, or the notice where that came first: a fatal line in the log is acted upon before the process has ended,
+    and a poll sees an end up to a few milliseconds late."""
     if seen is None:
-        return noticed
+        return None
     return seen if noticed is None else min(seen, noticed)
 
 

@@ -168,6 +168,12 @@ def pieces(run: Path, watch: Watch) -> list[dict[str, float]]:
     return found
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def by_hand(run: Path, folder: Path, environment: dict[str, str], round_number: int) -> list[dict[str, float]]:
     """The same servers and clients, from a person's script."""
     found = []
@@ -178,14 +184,16 @@ def by_hand(run: Path, folder: Path, environment: dict[str, str], round_number: 
         place.mkdir(parents=True)
         server = (run / "scripts" / f"{name}_server.sh").read_text()
         client = (run / "scripts" / f"{name}_benchmark.sh").read_text()
-        port = re.search(r"--port (\d+)", server)[1]
+        # A port of its own: others may have taken the one of the sweep since, and a plain script would measure their server.
+        port = str(free_port())
+        server, client = (re.sub(r"--port \d+", f"--port {port}", text) for text in (server, client))
         client = client.replace(str(run / ".unchecked"), str(place))
         (place / "server.sh").write_text(server)
         (place / "client.sh").write_text(client)
         (place / "by_hand.sh").write_text(BY_HAND)
         done = subprocess.run(
             ["bash", "by_hand.sh", "server.sh", "client.sh", port],
-            cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True,
+            cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, timeout=600,
         )  # fmt: skip
         at = dict(line.split() for line in done.stdout.split("\n") if line)
         if done.returncode or "gone" not in at:
