@@ -127,12 +127,6 @@ def cases() -> list[Case]:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Watch:
     """Follows a sweep from outside: its journal, and the processes of its first experiment."""
 
@@ -353,7 +347,7 @@ def earliest(seen: float | None, noticed: float | None) -> float | None:
 
 
 def measure(case: Case, binary: Path, base: Path, number: int) -> dict:
-    port = free_port()
+    port = h.free_port()
     sweep = build(case, binary, base, number, port)
     watch = Watch(sweep, case, port)
     problems: list[str] = []
