@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use support::{FIRST, SECOND, Scene};
 
 /// A run that stays in its first experiment, but only in the first attempt.
-const HANGS: &str = "benchmark-hangs#1";
+const HANGS: &str = "benchmark-hangs@eager=true#1";
 
 #[test]
 fn a_second_run_on_the_same_results_directory_is_told_who_holds_it() {

@@ -103,7 +103,7 @@ fn what_a_double_kill_leaves_is_ended_by_the_next_command() {
     let guards = ["server", "benchmark"].map(|role| pid(&scene.record(role)["guard"]["pid"]));
     // Stopped, the orchestrator cannot do its dead guards' work.
     live.signal(Signal::SIGSTOP);
-    guards.map(kill9);
+    guards.into_iter().for_each(kill9);
     live.kill();
     assert!(!scene.processes().is_empty(), "the server is still there");
     let ended = scene.sweep().fault(STAYS_MEASURING).flag("--resume").exits(0);
@@ -193,7 +193,7 @@ fn resume_never_mixes_settings() {
     let other = || scene.sweep().fault(fault).set("--output-len", ["9"]);
     other().flag("--resume").exits(3).says("no unfinished run of this plan");
     let refused = other().set("--resume", [name.as_str()]).exits(2);
-    refused.says("is another one: nothing of it may be mixed").says("--output-len 8");
+    refused.says("is another one: nothing of it may be mixed").says("leave out the flags that shape the plan");
     scene.sweep().set("--resume", ["20200101_0000"]).exits(5).says("is not a run directory");
     assert_eq!(fs::read(scene.run().path("journal.jsonl")).unwrap(), before, "nothing was written");
 }

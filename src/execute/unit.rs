@@ -12,7 +12,7 @@ use super::script::{EngineCommand, ScriptContext, bench_args, client_host, scrip
 use super::{Emitter, Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
-use crate::process::{Emptied, Group, GroupSpec, Owner, Role, Stop, Verdict, supervise};
+use crate::process::{Change, Emptied, Group, GroupSpec, Owner, Role, Stop, Verdict, supervise};
 use crate::telemetry::{DeviceKind, MemorySource, Probe};
 
 /// What every experiment of a run shares.
@@ -93,6 +93,26 @@ enum Died {
     Server(Option<Ending>),
     /// An engine or worker process, while the API server lived on.
     Engine,
+    /// Nobody, but the server's log cannot be written any more.
+    LogFailed(String),
+}
+
+impl Died {
+    fn of(change: Change) -> Self {
+        match change {
+            Change::Exited(ending) => Died::Server(Some(ending)),
+            Change::GuardLost => Died::Server(None),
+            Change::LogFailed(reason) => Died::LogFailed(reason),
+        }
+    }
+
+    fn failure(self, blame: &Blame<'_>) -> Failure {
+        match self {
+            Died::Server(ending) => blame.server_died(ending),
+            Died::Engine => blame.engine_died(),
+            Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
+        }
+    }
 }
 
 /// How the benchmark part ended.
@@ -293,9 +313,14 @@ impl<'a> Unit<'a> {
         let deadline = began + self.context.timeout_benchmark;
         let engine_gone = server.titled_gone(ENGINE_TITLE);
         let died = async {
-            tokio::select! {
-                ending = server.exited() => Died::Server(ending),
-                _ = engine_gone => Died::Engine,
+            let first = tokio::select! {
+                change = server.changed() => Ok(change),
+                _ = engine_gone => Err(()),
+            };
+            match first {
+                Ok(change) => Died::of(change),
+                // A server that loses its engine says so, and ends, within this moment.
+                Err(()) => tokio::time::timeout(LAST_WORDS, server.changed()).await.map_or(Died::Engine, Died::of),
             }
         };
         let verdict = supervise(&mut client, deadline, stop, died).await;
@@ -307,13 +332,11 @@ impl<'a> Unit<'a> {
             Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
                 Ok(result) => Measured::Result(result),
                 Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
-                    Some(Died::Server(ending)) => blame.server_died(ending),
-                    Some(Died::Engine) => blame.engine_died(),
+                    Some(died) => died.failure(&blame),
                     None => failure,
                 }),
             },
-            Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
-            Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
+            Verdict::Watched(died) => Measured::Failed(died.failure(&blame)),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
             Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),

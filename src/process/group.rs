@@ -90,7 +90,7 @@ pub struct Group {
 
 /// What became of a group that is waited for.
 #[derive(Debug)]
-pub(super) enum Change {
+pub enum Change {
     /// Its leader ended.
     Exited(Ending),
     /// Its guard was killed.
@@ -185,8 +185,8 @@ impl Group {
         self.ending.as_ref()
     }
 
-    /// Waits until the log cannot be written any more (a full disk, most often), or for ever.
-    pub(super) async fn changed(&mut self) -> Change {
+    /// Waits until the leader ends, the guard dies, or the log cannot be written any more (a full disk, most often).
+    pub async fn changed(&mut self) -> Change {
         loop {
             if let Some(reason) = self.log_failed.take() {
                 return Change::LogFailed(reason);

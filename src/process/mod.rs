@@ -25,7 +25,7 @@ mod supervise;
 
 pub use ending::{Emptied, Members, end_members, end_processes, reap_adopted};
 pub use error::Error;
-pub use group::{Group, GroupSpec, Owner, Role, become_subreaper};
+pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
 pub use identity::{ProcessId, boot_id};
 pub use redact::{REDACTED, Redactor};

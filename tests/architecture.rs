@@ -1,0 +1,273 @@
+//! The rules of ARCHITECTURE.md, read off the source: who imports whom, who prints, who reads the environment.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The stages in the order in which data flows: a stage never imports a later one.
+const STAGES: [&str; 6] = ["config", "plan", "execute", "record", "analyse", "report"];
+/// What stands beside the stages and knows nothing of sweeps.
+const HELPERS: [&str; 4] = ["process", "diagnose", "telemetry", "sim"];
+/// The edges: nothing but `main` and each other may import them.
+const EDGES: [&str; 3] = ["cli", "commands", "ui"];
+
+/// Imports that break the order, each with its reason: (file or folder, room).
+const ALLOWED_IMPORTS: &[(&str, &str, &str)] = &[
+    ("src/config/", "plan", "settings are resolved into plan's own Grid and Flags; plan knows nothing of settings"),
+    ("src/config/", "cli", "flags are the first of the layers; cli has types only"),
+    ("src/ui/", "execute", "the reporter shows events"),
+];
+
+struct Source {
+    path: String,
+    /// Without comments and without the test modules.
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name != "tests" && name != "fixtures" {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".rs") && !is_test_file(&path) {
+                let code = code_of(&fs::read_to_string(&path).unwrap());
+                found.push(Source { path: path.strip_prefix(root).unwrap().display().to_string(), code });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// `tests.rs`, `…_test.rs`, `…_tests.rs`, and files that only tests use.
+fn is_test_file(path: &PathBuf) -> bool {
+    let stem = path.file_stem().unwrap().to_string_lossy();
+    stem == "tests" || stem == "fixture" || stem.ends_with("_test") || stem.ends_with("_tests")
+}
+
+/// Everything before the test module, comment lines left out.
+fn code_of(text: &str) -> String {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.fold(String::new(), |mut code, line| {
+        let _ = writeln!(code, "{line}");
+        code
+    })
+}
+
+/// The room of a file: the first folder or file below `src`.
+fn room(path: &str) -> &str {
+    path.trim_start_matches("src/").split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The rooms that a file names: `use crate::x`, `crate::x::y`, and lists such as `use crate::{a, b::c}`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut rooms = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut word = String::new();
+            let mut heads = true;
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => {
+                        rooms.insert(std::mem::take(&mut word));
+                        heads = true;
+                    }
+                    ':' if depth == 0 => heads = false,
+                    c if depth == 0 && heads && !c.is_whitespace() => word.push(c),
+                    _ => {}
+                }
+            }
+            rooms.insert(word);
+        } else {
+            rooms.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    rooms.remove("");
+    rooms
+}
+
+fn stage(name: &str) -> Option<usize> {
+    STAGES.iter().position(|stage| *stage == name)
+}
+
+fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}\n{}", broken.join("\n"));
+}
+
+#[test]
+fn a_stage_never_imports_a_later_one_and_helpers_import_no_stage() {
+    let mut broken = Vec::new();
+    let mut used = BTreeSet::new();
+    for source in sources() {
+        let here = room(&source.path);
+        for there in imports(&source.code).iter().filter(|there| *there != here) {
+            let wrong = match (stage(here), stage(there)) {
+                (Some(from), Some(to)) => to > from,
+                (None, Some(_)) => HELPERS.contains(&here),
+                (Some(_), None) => EDGES.contains(&there.as_str()),
+                (None, None) => HELPERS.contains(&here) && EDGES.contains(&there.as_str()),
+            };
+            if !wrong {
+                continue;
+            }
+            match ALLOWED_IMPORTS.iter().find(|(path, room, _)| source.path.starts_with(path) && room == there) {
+                Some(allowed) => drop(used.insert(allowed)),
+                None => broken.push(format!("{} imports {there}", source.path)),
+            }
+        }
+    }
+    assert_none(&broken, "data flows config -> plan -> execute -> record -> analyse -> report");
+    for allowed in ALLOWED_IMPORTS.iter().filter(|(path, ..)| *path != "src/ui/") {
+        assert!(used.contains(allowed), "no longer needed: {allowed:?}");
+    }
+}
+
+#[test]
+fn plan_and_analyse_are_pure() {
+    let words = [
+        "tokio",
+        "std::fs",
+        "fs_err",
+        "std::env",
+        "std::process",
+        "std::net",
+        "SystemTime",
+        "Instant",
+        "Utc::now",
+        "Local::now",
+        "std::thread",
+        "reqwest",
+        "rand::",
+        "nix::",
+    ];
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| ["plan", "analyse"].contains(&room(&source.path))) {
+        for word in words.iter().filter(|word| source.code.contains(**word)) {
+            broken.push(format!("{} uses {word}", source.path));
+        }
+    }
+    assert_none(&broken, "plan and analyse touch no file, clock, process or network");
+}
+
+/// Who may write to the standard streams beside `ui`, and why.
+const PRINTS: &[(&str, &str)] = &[
+    ("src/ui/", "it is the printer"),
+    ("src/sim/", "plays vLLM, whose output it prints"),
+    ("src/process/guard.rs", "its standard output is the report pipe to the orchestrator"),
+    ("src/commands/run/detach.rs", "its standard output is the pipe to the waiting parent"),
+    ("src/commands/status.rs", "asks whether standard output is a terminal, to draw in place"),
+    ("src/commands/wording.rs", "asks whether anybody still reads standard output"),
+    ("src/main.rs", "asks whether the streams are terminals, gives stderr to tracing, shows clap's errors"),
+];
+
+#[test]
+fn only_ui_prints() {
+    let words = ["println!", "print!", "eprintln!", "eprint!", "stdout()", "stderr()", "dbg!"];
+    let mut broken = Vec::new();
+    for source in sources() {
+        if PRINTS.iter().any(|(path, _)| source.path.starts_with(path)) {
+            continue;
+        }
+        for line in source.code.lines() {
+            if words.iter().any(|word| line.contains(word)) {
+                broken.push(format!("{}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert_none(&broken, "only ui prints");
+}
+
+/// Who may read the environment beside `config`, and why.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("src/config/environment.rs", "it is the reader"),
+    ("src/sim/", "plays another program, which has its own environment"),
+];
+
+#[test]
+fn only_config_reads_the_environment() {
+    let words = ["env::var", "env::args", "env::current_dir", "env::temp_dir", "env::home_dir", "env::set_"];
+    let mut broken = Vec::new();
+    for source in sources() {
+        if ENVIRONMENT.iter().any(|(path, _)| source.path.starts_with(path)) {
+            continue;
+        }
+        for line in source.code.lines().filter(|line| words.iter().any(|word| line.contains(word))) {
+            broken.push(format!("{}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none(&broken, "only config reads the environment");
+}
+
+/// Who may start programs beside `process`, and why.
+const SPAWNS: &[(&str, &str)] = &[
+    ("src/process/", "it is the one that owns what it starts"),
+    ("src/sim/", "plays vLLM, which starts its engine"),
+    ("src/telemetry/", "asks short-lived tools, through `run_limited`"),
+    ("src/commands/run/detach.rs", "starts itself once more"),
+    ("src/commands/run/engine.rs", "asks a login shell, through `run_limited`"),
+    ("src/commands/check.rs", "asks a login shell, through `run_limited`"),
+];
+
+#[test]
+fn only_process_starts_programs() {
+    let broken: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| !SPAWNS.iter().any(|(path, _)| source.path.starts_with(path)))
+        .filter(|source| source.code.contains("process::Command") || source.code.contains("process::{Command"))
+        .map(|source| source.path)
+        .collect();
+    assert_none(&broken, "only process starts programs");
+}
+
+#[test]
+fn only_main_exits() {
+    let broken: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| source.path != "src/main.rs" && source.code.contains("process::exit("))
+        .map(|source| source.path)
+        .collect();
+    assert_none(&broken, "below main nothing ends the process");
+}
+
+#[test]
+fn only_layout_knows_the_names_on_disk() {
+    let names = [
+        "\"manifest.json\"",
+        "\"journal.jsonl\"",
+        "\"summary.txt\"",
+        "\"detailed_analysis.txt\"",
+        "\"raw_results.json\"",
+        "\"results_summary.csv\"",
+        "_results.json\"",
+        "_failure.json\"",
+        "_server.log\"",
+        "_benchmark.log\"",
+    ];
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| source.path != "src/record/layout.rs") {
+        for line in source.code.lines().filter(|line| names.iter().any(|name| line.contains(name))) {
+            broken.push(format!("{}: {}", source.path, line.trim()));
+        }
+    }
+    assert_none(&broken, "only record::layout knows file names");
+}
+
+#[test]
+fn the_reader_of_imports_sees_every_form() {
+    let code = "use crate::plan::Flags;\nuse crate::{config, execute::{Event, Phase}, record};\nlet x = crate::ui::Ui;";
+    let found: Vec<String> = imports(code).into_iter().collect();
+    assert_eq!(found, ["config", "execute", "plan", "record", "ui"]);
+}
