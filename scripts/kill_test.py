@@ -25,6 +25,7 @@ import harness as h
 GRACE = 3.0
 SETTLE = GRACE + 5.0
 ATTEMPTS = 6
+RETRIES = 4
 MODELS = ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B"]
 ROLES = [
     "orchestrator", "guard of server", "guard of client", "bash (server)", "bash (client)",
@@ -63,15 +64,15 @@ def choose(sweep: h.Sweep, root: int, pick: random.Random, aim: str | None, limi
         time.sleep(0.001)
 
 
-def one_kill(index: int, options, binary: Path, base: Path, length: float) -> dict:
-    pick = random.Random(f"{options.seed}-{index}")
-    at = pick.uniform(0, length)
+def one_kill(index: int, retry: int, options, binary: Path, base: Path, length: float) -> dict:
+    pick = random.Random(f"{options.seed}-{index}-{retry}")
+    at = pick.uniform(0, length * 0.7**retry)
     aimed = pick.random() < options.aimed
     aim = pick.choice(ROLES) if aimed else None
     after = pick.choice([0.0, pick.uniform(0, 0.03), pick.uniform(0, 0.3)]) if aimed else 0.0
-    sweep = h.Sweep(binary, [*SWEEP, "--sim-speed", str(options.speed)], base / f"kill-{index:03}")
+    sweep = h.Sweep(binary, [*SWEEP, "--sim-speed", str(options.speed)], base / f"kill-{index:03}-{retry}")
     child = sweep.start()
-    out = {"index": index, "victim": "-", "phase": "-", "outcome": "-", "resumes": 0, "settled": 0.0, "error": None}
+    out = {"index": index, "folder": sweep.folder, "victim": "-", "phase": "-", "outcome": "-", "resumes": 0, "settled": 0.0, "error": None}
     try:
         time.sleep(at)
         chosen = choose(sweep, child.pid, pick, aim, limit=4 * length)
@@ -160,6 +161,9 @@ def check_results(run: Path) -> None:
 
 
 def check_files(run: Path) -> None:
+    for name in ("summary.txt", "detailed_analysis.txt", "results_summary.csv", "raw_results.json"):
+        if not (run / name).is_file():
+            raise Violation(f"no {name} although the run is complete")
     for path in run.rglob("*"):
         if path.is_dir():
             continue
@@ -250,7 +254,11 @@ def main() -> int:
     lock = threading.Lock()
 
     def work(index: int) -> None:
-        out = one_kill(index, options, binary, base, length)
+        # A kill that came when the sweep was over is none: another one, at an earlier time.
+        for retry in range(RETRIES):
+            out = one_kill(index, retry, options, binary, base, length)
+            if out["error"] or not out["victim"].startswith("none"):
+                break
         with lock:
             outs.append(out)
             state = f"VIOLATION: {out['error']}" if out["error"] else "all held"
@@ -276,7 +284,7 @@ def main() -> int:
     if stale:
         h.say(f"VIOLATION: unfinished files in the registry: {sorted(stale)}")
     for out in bad:
-        h.say(f"kill {out['index']}: {out['error']}\n  evidence: {base / ('kill-%03d' % out['index'])}")
+        h.say(f"kill {out['index']}: {out['error']}\n  evidence: {out['folder']}")
     if bad or stale:
         return 1
     if not options.keep:

@@ -89,12 +89,10 @@ pub struct RunArgs {
 
     /// Go on with the newest unfinished run of the same plan; with RUN: with that one, its plan and its limits
     #[arg(long, num_args = 0..=1, value_name = "RUN", help_heading = "Run", conflicts_with = "fresh")]
-    #[expect(clippy::option_option, reason = "clap's way to tell `--resume` from `--resume RUN`")]
     pub resume: Option<Option<PathBuf>>,
 
     /// Print the plan and the scripts; start nothing. With a name or number: only that experiment's scripts
     #[arg(long, num_args = 0..=1, value_name = "EXPERIMENT", help_heading = "Run")]
-    #[expect(clippy::option_option, reason = "clap's way to tell `--dry-run` from `--dry-run NAME`")]
     pub dry_run: Option<Option<String>>,
 
     /// Go on without the terminal; resumes an unfinished run of the same plan

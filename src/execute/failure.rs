@@ -44,12 +44,12 @@ pub(super) struct Blame<'a> {
 impl Blame<'_> {
     /// The server ended before it was ready.
     pub fn server_exited(&self, ending: Ending, phase: StartPhase) -> Failure {
-        self.from_server_log(ending, Cause::Crashed, Phase::Starting(phase))
+        self.blame_server_log(ending, Cause::Crashed, Phase::Starting(phase))
     }
 
     /// The server's log says that it will never be ready.
     pub fn server_fatal(&self, cause: Cause, phase: StartPhase) -> Failure {
-        let mut failure = self.from_server_log(Ending::Exited(1), cause, Phase::Starting(phase));
+        let mut failure = self.blame_server_log(Ending::Exited(1), cause, Phase::Starting(phase));
         // It did not exit: it was ended when the sign came.
         failure.ending = None;
         // Nor did it crash: where the log shows nothing else, the sign itself is the cause.
@@ -88,7 +88,7 @@ impl Blame<'_> {
             Ending::TimedOut { phase, seconds: limit.as_secs() }
         };
         let fallback = if hung { Cause::Hung } else { Cause::StartupTimeout };
-        self.from_beginning_of_log(log_length, ending, fallback, Phase::Starting(phase))
+        self.blame_beginning_of_log(log_length, ending, fallback, Phase::Starting(phase))
     }
 
     /// Something else answered on the port.
@@ -111,7 +111,7 @@ impl Blame<'_> {
     /// The server died while the client ran.
     pub fn server_died(&self, ending: Option<Ending>) -> Failure {
         let Some(ending) = ending else { return self.guard_lost(Role::Server, Phase::Measuring) };
-        let own = self.from_server_log(ending, Cause::Crashed, Phase::Measuring);
+        let own = self.blame_server_log(ending, Cause::Crashed, Phase::Measuring);
         let mut failure = Failure { cause: Cause::ServerDied, ..own.clone() };
         failure.summary = format!("the server died during the benchmark: {}", own.summary);
         failure.also.retain(|cause| *cause != own.cause);
@@ -182,11 +182,11 @@ impl Blame<'_> {
         failure
     }
 
-    fn from_server_log(&self, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
-        self.from_beginning_of_log(u64::MAX, ending, fallback, phase)
+    fn blame_server_log(&self, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
+        self.blame_beginning_of_log(u64::MAX, ending, fallback, phase)
     }
 
-    fn from_beginning_of_log(&self, length: u64, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
+    fn blame_beginning_of_log(&self, length: u64, ending: Ending, fallback: Cause, phase: Phase) -> Failure {
         let log = &self.places.server_log;
         let Finding { cause, summary, evidence, advice, also } =
             diagnose_beginning(log, length, Some(ending)).unwrap_or_else(|_| diagnose::diagnose(b"", Some(ending)));

@@ -107,18 +107,6 @@ impl Died {
     }
 }
 
-/// Whether the server has ended too: its end may reach us a moment after the client's complaint about it. A client whose
-/// server is gone counts the rest as failed and ends without an error.
-async fn server_gone(server: &mut Group, blame: &Blame<'_>) -> Option<Ending> {
-    let limit = if blame.server_is_dying() { END_OF_DYING_SERVER } else { END_OF_SERVER };
-    tokio::time::timeout(limit, server.exited()).await.ok().flatten()
-}
-
-/// How long the end of a server may take to reach us after its client's complaint.
-const END_OF_SERVER: Duration = Duration::from_millis(300);
-/// The same where the server's log says already that it cannot go on.
-const END_OF_DYING_SERVER: Duration = Duration::from_secs(5);
-
 /// How the benchmark part ended.
 enum Measured {
     Result(Map<String, Value>),
@@ -335,8 +323,10 @@ impl<'a> Unit<'a> {
         match verdict {
             Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
                 Ok(result) => Measured::Result(result),
-                Err(failure) => Measured::Failed(match server_gone(server, &blame).await {
-                    Some(died) => blame.server_died(Some(died)),
+                Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
+                    Some(Died::Server(ending)) => blame.server_died(ending),
+                    Some(Died::Engine) => blame.engine_died(),
+                    Some(Died::LogFailed(reason)) => blame.log_failed(Role::Server, &reason),
                     None => failure,
                 }),
             },
@@ -429,6 +419,18 @@ fn reachable(host: &str) -> String {
         "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
         host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
         host => host.to_owned(),
+    }
+}
+
+/// How long the end of a server may take to reach us after its client's complaint.
+const END_OF_SERVER: Duration = Duration::from_millis(300);
+
+/// What died under the client, if anything did: requests fail a moment before the server's end is seen, and vLLM's API
+/// server ends seconds after it has logged that its engine is dead.
+async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Died> {
+    match tokio::time::timeout(END_OF_SERVER, server.changed()).await {
+        Ok(change) => Some(Died::of(change)),
+        Err(_) => blame.server_is_dying().then_some(Died::Engine),
     }
 }
 

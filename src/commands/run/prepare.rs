@@ -112,7 +112,7 @@ pub async fn prepare(
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
-    if resumed && valid.len() == plan.experiments.len() {
+    if resumed && valid.len() == plan.experiments.len() && state.is_finished() {
         return Err(Error::Nothing {
             message: format!("every experiment of `{}` has a valid result already", run.path().display()),
             hint: "begin a new run without `--resume`".into(),
@@ -224,7 +224,11 @@ fn open_named(
 fn newest_unfinished(results_dir: &Path, plan: &Plan) -> Result<Option<(RunDir, Manifest)>, Error> {
     for run in list_runs(results_dir)?.into_iter().rev() {
         let Ok(manifest) = run.manifest() else { continue };
-        let unfinished = || plan.experiments.iter().any(|experiment| run.valid_result(experiment).is_none());
+        // One that was killed after its last result still lacks its end in the journal and its reports.
+        let unfinished = || {
+            plan.experiments.iter().any(|experiment| run.valid_result(experiment).is_none())
+                || run.state().is_ok_and(|state| !state.is_finished())
+        };
         if manifest.plan.identity == plan.identity && unfinished() {
             return Ok(Some((run, manifest)));
         }
