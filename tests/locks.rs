@@ -4,7 +4,7 @@ mod support;
 
 use std::net::TcpListener;
 
-use support::{FIRST, SECOND, Scene};
+use support::{FIRST, SECOND, Scene, skipped};
 
 /// A run that stays in its first experiment, but only in the first attempt.
 const HANGS: &str = "benchmark-hangs@eager=true#1";
@@ -75,4 +75,27 @@ fn two_runs_at_once_choose_different_ports() {
     assert_ne!(scene.runs_in(&other)[0].events("server-launched")[0]["port"], port);
     first.kill();
     scene.wait_until_nothing_is_left();
+}
+
+/// Two containers that share `/tmp` see each other's records and locks, but not each other's processes.
+#[test]
+fn a_run_in_another_pid_namespace_is_left_alone() {
+    let wrapper =
+        ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let works = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) || !nix::unistd::geteuid().is_root() {
+        skipped("two PID namespaces with one /tmp: `unshare --user --pid --mount` as root is not to be had here");
+        return;
+    }
+    let scene = Scene::new();
+    let other = scene.path("other");
+    let mut first = scene.sweep().fault(HANGS).start();
+    first.event(&["benchmark-launched"]);
+    let before = scene.records().len();
+    scene.sweep().set("--results-dir", [other.to_str().unwrap()]).through(&wrapper).exits(0);
+    assert_eq!(scene.records().len(), before, "its records are still there");
+    let refused = scene.sweep().through(&wrapper).exits(5);
+    refused.says("another run holds");
+    first.signal(nix::sys::signal::Signal::SIGTERM);
+    first.ends().with_code(143);
 }
