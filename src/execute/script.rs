@@ -98,7 +98,9 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     for name in &experiment.server.secret_env {
         let _ = writeln!(text, "# {name} is set in the process environment (its value is never written)");
     }
-    let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    if experiment.engine == Engine::Sim {
+        let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    }
     text.push_str("\nexec");
     let _ = write!(text, " {}", quote(&context.engine.program.to_string_lossy()));
     for word in &context.engine.prefix {

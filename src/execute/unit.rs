@@ -32,6 +32,8 @@ pub struct UnitContext {
     pub grace: Duration,
     /// Variables that go through the process environment, never into a script.
     pub secret_env: Vec<(String, String)>,
+    /// Inherited variables that servers and clients do not get.
+    pub unset: Vec<String>,
     /// Values that must not reach a log.
     pub secrets: Vec<String>,
     /// The key the server asks for, if any.
@@ -103,6 +105,14 @@ impl Died {
             Change::Exited(ending) => Died::Server(Some(ending)),
             Change::GuardLost => Died::Server(None),
             Change::LogFailed(reason) => Died::LogFailed(reason),
+        }
+    }
+
+    fn failure(self, blame: &Blame<'_>) -> Failure {
+        match self {
+            Died::Server(ending) => blame.server_died(ending),
+            Died::Engine => blame.engine_died(),
+            Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
         }
     }
 }
@@ -244,6 +254,7 @@ impl<'a> Unit<'a> {
         let spec = GroupSpec {
             argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
             env: self.context.secret_env.clone(),
+            unset: self.context.unset.clone(),
             secrets: self.context.secrets.clone(),
             log: log.clone(),
             cleanup: vec![path],
@@ -324,15 +335,11 @@ impl<'a> Unit<'a> {
             Verdict::Exited(ending) => match self.judge_client(ending, &blame, emit) {
                 Ok(result) => Measured::Result(result),
                 Err(failure) => Measured::Failed(match end_of_server(server, &blame).await {
-                    Some(Died::Server(ending)) => blame.server_died(ending),
-                    Some(Died::Engine) => blame.engine_died(),
-                    Some(Died::LogFailed(reason)) => blame.log_failed(Role::Server, &reason),
+                    Some(died) => died.failure(&blame),
                     None => failure,
                 }),
             },
-            Verdict::Watched(Died::Server(ending)) => Measured::Failed(blame.server_died(ending)),
-            Verdict::Watched(Died::Engine) => Measured::Failed(blame.engine_died()),
-            Verdict::Watched(Died::LogFailed(reason)) => Measured::Failed(blame.log_failed(Role::Server, &reason)),
+            Verdict::Watched(died) => Measured::Failed(died.failure(&blame)),
             Verdict::Deadline => Measured::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Measured::Interrupted,
             Verdict::GuardLost => Measured::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),

@@ -55,7 +55,9 @@ pub fn marker(token: &str) -> String {
 }
 
 /// Name of the environment variable that marks every process of a group.
-pub const MARKER: &str = "VLLM_BENCH_GROUP";
+///
+/// Not `VLLM_…`: current vLLM warns of variables of that prefix that it does not know, or refuses to start.
+pub const MARKER: &str = "GUARDED_BY_VLLM_BENCH";
 
 /// This user's directory for locks and the registry; made where it is missing. It must belong to this user and be no
 /// link, because `/tmp` is everybody's.

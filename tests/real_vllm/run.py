@@ -1,0 +1,931 @@
+#!/usr/bin/env python3
+"""Takes the released vllm-bench through real vLLM: sweeps, failures, kills, live commands, foreign servers.
+
+    tests/real_vllm/run.py [--binary PATH] [--only NAME]... [--keep] [--list]
+
+Installs what it needs first (setup.sh). One line per check; the last line is `N passed, N failed`.
+Python 3.11, standard library only. See README.md.
+"""
+
+import argparse
+import contextlib
+import csv
+import ctypes
+import datetime
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+VERSION = "0.14.1"
+#: A planted secret: it must be in nothing that is written.
+TOKEN = "hf_plantedByTheRealTests0123456789"
+#: From SIGTERM to SIGKILL, by default.
+GRACE = 30.0
+#: A server without a device gets 3 s before SIGKILL; the rest is for a slow machine.
+GONE = 15.0
+#: Every wait for something vLLM does: two busy cores are slow.
+SLOW = 240.0
+#: A load that lasts some seconds on two cores, so that there is time to look and to kill.
+LONG_LOAD = ["--num-prompts", "1000", "--concurrency", "8"]
+
+#: The keys of a result of `vllm bench serve` 0.14.1.
+RESULT_KEYS = """
+    date endpoint_type backend label model_id tokenizer_id num_prompts request_rate burstiness max_concurrency
+    duration completed failed total_input_tokens total_output_tokens request_throughput request_goodput
+    output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests rtfx
+    mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms p99_tpot_ms
+    mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms
+""".split()
+#: Keys of a result, and the words under which the client prints the same figure, rounded, into its log.
+PRINTED = {
+    "completed": "Successful requests:",
+    "total_input_tokens": "Total input tokens:",
+    "total_output_tokens": "Total generated tokens:",
+    "request_throughput": "Request throughput (req/s):",
+    "output_throughput": "Output token throughput (tok/s):",
+    "mean_ttft_ms": "Mean TTFT (ms):",
+    "p99_ttft_ms": "P99 TTFT (ms):",
+    "mean_tpot_ms": "Mean TPOT (ms):",
+    "median_itl_ms": "Median ITL (ms):",
+}
+#: Columns of the CSV that have a name of their own.
+COLUMNS = {
+    "ReqThroughput_req_s": "request_throughput",
+    "OutThroughput_tok_s": "output_throughput",
+    "TTFT_ms": "mean_ttft_ms",
+    "TPOT_ms": "mean_tpot_ms",
+}
+#: What proves that the client is past its import and sends its load.
+LOAD_BEGINS = "Starting main benchmark run"
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A line of /proc/PID/stat."""
+
+    def __init__(self, pid: int):
+        text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
+        fields = text[text.rindex(")") + 2 :].split()
+        self.pid, self.state = pid, fields[0]
+        self.parent, self.group, self.session = (int(field) for field in fields[1:4])
+        self.start = int(fields[19])
+
+    @property
+    def argv(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        return []
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.state}, group {self.group}) {' '.join(self.argv)[:120]}"
+
+
+def processes() -> list[Process]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                found.append(Process(int(entry.name)))
+    return found
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return Process(pid).state not in "ZX"
+    return False
+
+
+#: Processes of subprocess.Popen: it waits for them itself.
+popened: set[int] = set()
+
+
+def become_subreaper() -> None:
+    """Whatever loses its parent comes to this process: a kill -9 scatters nothing beyond our sight."""
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> list[Process]:
+    """All live processes below this one; adopted ones that have ended are waited for."""
+    everything = processes()
+    family, grown = {os.getpid()}, True
+    while grown:
+        more = {p.pid for p in everything if p.parent in family} - family
+        grown = bool(more)
+        family |= more
+    for process in everything:
+        if process.parent == os.getpid() and process.state == "Z" and process.pid not in popened:
+            with contextlib.suppress(OSError):
+                os.waitpid(process.pid, os.WNOHANG)
+    return [p for p in everything if p.pid in family and p.pid != os.getpid() and p.state not in "ZX"]
+
+
+def wait_for(what: str, condition, limit: float = SLOW, every: float = 0.05):
+    """The first true value of condition(); a failed check when none comes."""
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {limit:.0f} s for {what}")
+        time.sleep(every)
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+class Tally:
+    passed = 0
+    failed = 0
+
+
+class Over(Exception):
+    """A check failed that the rest of the scenario needs."""
+
+
+def that(condition, message) -> None:
+    if not condition:
+        raise AssertionError(message() if callable(message) else message)
+
+
+def equal(found, expected, what: str) -> None:
+    that(found == expected, lambda: f"{what}: found {found!r}, expected {expected!r}")
+
+
+def contains(text: str, part: str, what: str) -> None:
+    that(part in text, lambda: f"{what}: {part!r} is not in:\n{text[-3000:]}")
+
+
+class Scenario:
+    """One of the main parts: its folder, its commands, its checks."""
+
+    def __init__(self, bench: "Bench", name: str):
+        self.bench, self.name = bench, name
+        self.dir = bench.work / name
+        self.dir.mkdir()
+        self.results = self.dir / "results"
+        self.failed = 0
+        self.lap = time.monotonic()
+        self.commands = 0
+        self.strangers: set[int] = set()
+
+    @contextlib.contextmanager
+    def check(self, what: str, needed: bool = False):
+        notes: list[str] = []
+        try:
+            yield notes.append
+            error = None
+        except Over:
+            raise
+        except Exception as caught:  # noqa: BLE001
+            error = caught
+        seconds = time.monotonic() - self.lap
+        self.lap = time.monotonic()
+        note = f" [{'; '.join(notes)}]" if notes else ""
+        print(f"{'ok  ' if error is None else 'FAIL'} {self.name}: {what}{note} ({seconds:.1f} s)", flush=True)
+        if error is None:
+            Tally.passed += 1
+            return
+        Tally.failed += 1
+        self.failed += 1
+        detail = str(error) if isinstance(error, AssertionError) else "".join(traceback.format_exception(error))
+        print("     " + detail.rstrip().replace("\n", "\n     "), flush=True)
+        with open(self.dir / "failures.txt", "a") as file:
+            file.write(f"{what}\n{detail}\n\n")
+        if needed:
+            raise Over
+
+    # commands
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen:
+        """Starts vllm-bench; its output goes to a numbered file."""
+        self.commands += 1
+        name = f"{self.commands:02}-{args[0]}.txt"
+        path = self.dir / name
+        with open(path, "w") as out:
+            out.write("$ vllm-bench " + " ".join(args) + "\n")
+            out.flush()
+            child = subprocess.Popen(
+                [self.bench.binary, *args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self.dir,
+                env={**self.bench.env, **env},
+            )
+        popened.add(child.pid)
+        child.text = path.read_text
+        return child
+
+    def call(self, *args: str, limit: float = 60.0, **env: str) -> tuple[int, str]:
+        """Runs vllm-bench to its end: exit code and output."""
+        child = self.start(*args, **env)
+        try:
+            code = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            raise AssertionError(f"`vllm-bench {' '.join(args)}` took more than {limit:.0f} s") from None
+        return code, child.text()
+
+    def sweep(self, command: str, *args: str, models: list[str], port: str = "auto", keep: bool = True) -> list[str]:
+        """Arguments of run or sanity on the real vLLM; small, tp 1, eager, no quantization unless args say more."""
+        given = [command, "--vllm-bin", str(self.bench.vllm), "--models", *models, "--tp", "1", "--port", port]
+        given += ["--results-dir", str(self.results), "--env", "VLLM_CPU_KVCACHE_SPACE=1"]
+        given += ["--timeout-startup", f"{SLOW:.0f}s", "--timeout-benchmark", f"{SLOW:.0f}s"]
+        for flag, value in (("--enforce-eager", "true"), ("--quantization", "none")):
+            if flag not in args:
+                given += [flag, value]
+        return given + (["--keep-foreign"] if keep else []) + list(args)
+
+    # what a run writes
+
+    def runs(self) -> list[Path]:
+        return sorted(path.parent for path in self.results.glob("*/manifest.json"))
+
+    def run(self) -> Path:
+        found = self.runs()
+        that(len(found) == 1, f"{len(found)} run directories in {self.results}, expected one")
+        return found[0]
+
+    def journal(self) -> list[dict]:
+        entries = []
+        for path in self.results.glob("*/journal.jsonl"):
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    entries.append(json.loads(line))
+        return entries
+
+    def events(self, kind: str) -> list[dict]:
+        return [entry for entry in self.journal() if entry["event"] == kind]
+
+    def wait_phase(self, child, *phases: str, after: int = 0) -> dict:
+        """The first event, beyond the first `after` entries of the journal, that enters one of these phases."""
+
+        def look():
+            for entry in self.journal()[after:]:
+                if entry["event"] == "phase-changed":
+                    now = entry["now"]
+                    if now.get("start-phase", now["phase"]) in phases:
+                        return entry
+            that(child is None or child.poll() is None, lambda: "vllm-bench ended early:\n" + child.text()[-3000:])
+            return None
+
+        return wait_for(f"phase {' or '.join(phases)}", look)
+
+    def wait_load(self, name: str) -> None:
+        """Until the client of this experiment sends its load."""
+        log = self.run() / "logs" / f"{name}_benchmark.log"
+
+        def look():
+            with contextlib.suppress(FileNotFoundError):
+                return LOAD_BEGINS in log.read_text(errors="replace")
+            return False
+
+        wait_for(f"the load of {name}", look)
+
+    def members(self) -> list[Process]:
+        """The processes of this scenario that are alive."""
+        return [p for p in descendants() if p.pid not in self.strangers]
+
+    def gone(self, limit: float = GONE) -> float:
+        """Seconds until nothing is left."""
+        start = time.monotonic()
+        try:
+            wait_for("the processes to end", lambda: not self.members(), limit)
+        except AssertionError:
+            left = "\n".join(str(p) for p in self.members())
+            raise AssertionError(f"still alive after {limit:.0f} s:\n{left}") from None
+        return time.monotonic() - start
+
+    def check_nothing_left(self) -> None:
+        with self.check("no process is left, and no script"):
+            left = self.members()
+            that(not left, lambda: "still alive:\n" + "\n".join(str(p) for p in left))
+            for path in Path("/tmp").glob("vllm-bench-*.sh"):
+                with contextlib.suppress(OSError):
+                    writer = path.read_text().splitlines()[-1].removeprefix("# written by process ").split()
+                    that(not (writer and writer[0].isdigit() and int(writer[0]) in popened), f"{path} is left")
+
+    def check_files_parse(self) -> None:
+        with self.check("every file parses, no unfinished file is left"):
+            for path in self.results.rglob("*"):
+                that(not path.name.startswith(".tmp-"), f"{path} is left")
+                if path.suffix == ".json":
+                    json.loads(path.read_text())
+            that(not list(self.run().glob(".unchecked/*")), "an unchecked result is left")
+            for line in (self.run() / "journal.jsonl").read_text().splitlines():
+                json.loads(line)
+
+    def failure(self, name: str) -> dict:
+        return json.loads((self.run() / f"{name}_failure.json").read_text())
+
+    def result(self, name: str) -> dict:
+        return json.loads((self.run() / f"{name}_results.json").read_text())
+
+
+def evidence_is_real(run: Path, failure: dict, log: str = "server_log") -> None:
+    """The evidence names lines of the log that are there."""
+    that(failure["evidence"], "there is no evidence")
+    lines = (run / failure[log]).read_bytes().split(b"\n")
+    for seen in failure["evidence"]:
+        line = re.sub(r"\x1b\[[0-9;]*m", "", lines[seen["line"] - 1].decode(errors="replace"))
+        begin = seen["text"].removesuffix("…").strip()
+        that(begin in line, f"line {seen['line']} of the log is\n{line}\nand not\n{seen['text']}")
+    that(failure["log_tail"] and len(failure["log_tail"]) <= 50, f"log tail of {len(failure['log_tail'])} lines")
+    that(failure["advice"], "there is no advice")
+
+
+def exactly_once(scenario: Scenario, names: list[str]) -> None:
+    passed = [e["name"] for e in scenario.events("experiment-finished") if e["outcome"] == "passed"]
+    equal(sorted(passed), sorted(names), "experiments that passed")
+    for name in names:
+        result = scenario.result(name)
+        equal((result["completed"], result["failed"]), (result["num_prompts"], 0), f"completed and failed of {name}")
+
+
+def told_within(entry: dict, since: float, limit: float, what: str) -> float:
+    seconds = datetime.datetime.fromisoformat(entry["at"]).timestamp() - since
+    that(0 <= seconds <= limit, f"{what} after {seconds:.2f} s, expected at most {limit} s")
+    return seconds
+
+
+def name_of(model: str, quantization: str = "none", eager: str = "true") -> str:
+    flat = re.sub(r"[^A-Za-z0-9._-]", "_", model)
+    return f"{flat}_tp1_quant-{quantization}_eager-{eager}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        return probe.getsockname()[1]
+
+
+def healthy(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        return opener.open(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
+    return False
+
+
+# --- the scenarios ----------------------------------------------------------------------------------------------------
+
+
+def sweep(s: Scenario) -> None:
+    """2 models x eager true/false x quantization none/fp8, measured by the real client."""
+    models = s.bench.models[:2]
+    axes = [(m, q, e) for m in models for q in ("none", "fp8") for e in ("true", "false")]
+    planned = [name_of(*a) for a in axes if a[1:] != ("fp8", "false")]
+    good = [name_of(*a) for a in axes if a[1] == "none"]
+    bad = [name_of(*a) for a in axes if a[1:] == ("fp8", "true")]
+    load = ["--quantization", "none", "fp8", "--enforce-eager", "true", "false"]
+    load += ["--input-len", "8", "--output-len", "8", "--num-prompts", "4", "--concurrency", "2"]
+    code, text = s.call(*s.sweep("sanity", *load, "--max-model-len", "2048", models=models), limit=4 * SLOW)
+    with s.check("8 combinations: 4 pass, 2 fail, 2 are skipped by the rule; exit code 1", needed=True):
+        equal(code, 1, "exit code")
+        manifest = json.loads((s.run() / "manifest.json").read_text())
+        equal([e["name"] for e in manifest["plan"]["experiments"]], planned, "plan")
+        equal(len(manifest["plan"]["skips"]), 2, "skips")
+        finished = s.events("experiment-finished")
+        equal([e["name"] for e in finished], planned, "order of the experiments")
+        equal([e["name"] for e in finished if e["outcome"] == "passed"], good, "passed")
+        [end] = s.events("run-finished")
+        equal((end["passed"], end["failed"], end["skipped"], end["interrupted"]), (4, 2, 2, False), "totals")
+        for skip in manifest["plan"]["skips"]:
+            contains(text, skip["reason"], "output")
+    s.check_nothing_left()
+    run = s.run()
+    with s.check("results have vLLM's keys, all requests completed, ours beside them"):
+        for experiment in manifest["plan"]["experiments"]:
+            name = experiment["name"]
+            if name not in good:
+                that(not (run / f"{name}_results.json").exists(), f"{name} has a result")
+                continue
+            result = s.result(name)
+            ours = result.pop("vllm_bench")
+            equal(sorted(set(RESULT_KEYS) - set(result)), [], f"keys missing in the result of {name}")
+            equal((result["completed"], result["failed"], result["num_prompts"]), (4, 0, 4), "requests")
+            equal((result["total_input_tokens"], result["total_output_tokens"]), (32, 32), "tokens of 4 x 8/8")
+            equal(ours["identity"], experiment["identity"], "identity")
+            equal((ours["simulated"], ours["engine"], ours["attempt"]), (False, "vllm", 1), "engine")
+            that(ours["vllm_version"].startswith(VERSION), f"vLLM {ours['vllm_version']}")
+            timings = ours["timings"]
+            known = sum(timings[part] for part in ("startup", "benchmark", "teardown"))
+            that(0 <= timings["total"] - known < 5, f"timings do not add up: {timings}")
+            steps = {step["phase"]: step["seconds"] for step in timings["startup_phases"]}
+            that({"importing", "configuring", "loading"} <= set(steps), f"phases of the start: {steps}")
+            that(abs(sum(steps.values()) - timings["startup"]) < 3, f"phases {steps} of {timings['startup']} s")
+            equal("compiling" in steps, name.endswith("eager-false"), f"whether {name} compiled")
+            proof = ours["teardown"]
+            equal((proof["group_empty"], proof["port_closed"]), (True, True), "teardown")
+            equal((proof["killed"], proof["strays_ended"]), (False, 0), "teardown in order")
+            for role in ("server", "benchmark"):
+                that((run / "logs" / f"{name}_{role}.log").stat().st_size > 0, f"log of the {role} of {name}")
+                script = (run / "scripts" / f"{name}_{role}.sh").read_text()
+                command = ours["serve_command" if role == "server" else "bench_command"]
+                that(all(word in script for word in command), f"script of the {role} of {name}")
+    with s.check("the figures are those that vLLM's client printed, in the JSON and in the CSV"):
+        rows = {row["Experiment"]: row for row in csv.DictReader(open(run / "results_summary.csv", newline=""))}
+        for name in good:
+            result = s.result(name)
+            log = (run / "logs" / f"{name}_benchmark.log").read_text(errors="replace")
+            for key, words in PRINTED.items():
+                [printed] = re.findall(rf"^{re.escape(words)}\s+([0-9.]+)", log, re.M)
+                that(abs(float(printed) - result[key]) <= 0.00501, f"{name} {key}: {result[key]}, printed {printed}")
+            row = rows[name]
+            for key in [k for k in row if k in RESULT_KEYS]:
+                equal(float(row[key]), float(result[key]), f"{key} of {name} in the CSV")
+            for column, key in COLUMNS.items():
+                equal(float(row[column]), result[key], f"{column} of {name} in the CSV")
+            equal((row["Status"], row["Model"], row["TP"]), ("valid", result["model_id"], "1"), "row")
+        by_status = sorted(row["Status"] for row in rows.values())
+        equal(by_status, ["failed"] * 2 + ["skipped"] * 2 + ["valid"] * 4, "rows")
+    with s.check("fp8 fails for its real reason: unsupported-quantization") as note:
+        for name in bad:
+            failure = s.failure(name)
+            equal(failure["cause"], "unsupported-quantization", "cause")
+            evidence_is_real(run, failure)
+            contains(failure["evidence"][0]["text"], "dynamic_scaled_fp8_quant", "evidence")
+            equal(failure["ending"], {"exited": 1}, "ending")
+            contains(text, "unsupported-quantization", "output")
+        note(failure["summary"][:100])
+    with s.check("the analysis names everything, and is the same when run again"):
+        names = ["summary.txt", "detailed_analysis.txt", "results_summary.csv", "raw_results.json"]
+        before = {name: (run / name).read_bytes() for name in names}
+        page = before["detailed_analysis.txt"].decode()
+        for words in [*models, "unsupported-quantization", "OVERALL", "BEST"]:
+            that(words.lower() in page.lower(), f"{words} is not in the analysis:\n{page}")
+        best = max((s.result(name) for name in good), key=lambda r: r["request_throughput"])
+        contains(page, f"{best['request_throughput']:.2f}", "the best throughput in the analysis")
+        again, _ = s.call("analyze", str(run))
+        equal(again, 1, "exit code of analyze")
+        equal([n for n in names if (run / n).read_bytes() != before[n]], [], "files that differ")
+    with s.check("nothing says simulated"):
+        for path in [*run.glob("*.txt"), *run.glob("scripts/*"), s.dir / "01-sanity.txt"]:
+            that("simulated" not in path.read_text().lower(), f"{path.name} says simulated")
+        for path in run.glob("*.json*"):
+            that(not re.search(r'"simulated": ?true|SIMULATED', path.read_text()), f"{path.name} says simulated")
+    s.check_files_parse()
+    own_cost([s.result(name) for name in good], s.dir / "own-cost.txt")
+
+
+def own_cost(results: list[dict], path: Path) -> None:
+    """Acceptance 5: what vllm-bench itself costs, and where the rest of an experiment goes."""
+    lines = ["experiment, seconds: total = startup + client + teardown + own; startup by phase; client: measured, rest"]
+    for result in results:
+        ours = result["vllm_bench"]
+        t = ours["timings"]
+        own = t["total"] - t["startup"] - t["benchmark"] - t["teardown"]
+        steps = ", ".join(f"{step['phase']} {step['seconds']:.1f}" for step in t["startup_phases"])
+        model = Path(result["model_id"]).name
+        lines.append(
+            f"{model} eager={str(ours['axes']['enforce_eager']).lower()}: {t['total']:.2f} = {t['startup']:.2f} + "
+            f"{t['benchmark']:.2f} + {t['teardown']:.2f} + {own:.3f}; {steps}; "
+            f"{result['duration']:.2f}, {t['benchmark'] - result['duration']:.2f}"
+        )
+    path.write_text("\n".join(lines) + "\n")
+    print("\n".join(f"     {line}" for line in lines), flush=True)
+
+
+def failures(s: Scenario) -> None:
+    """Configurations that truly fail: each cause named, and the sweep goes on."""
+    missing = str(s.dir / "no-such-model")
+    there = s.bench.models[0]
+    args = s.sweep("sanity", "--max-model-len", "100000", models=[missing, there])
+    code, text = s.call(*args, limit=2 * SLOW)
+    with s.check("a missing model: model-not-found") as note:
+        failure = s.failure(name_of(missing))
+        equal(failure["cause"], "model-not-found", "cause")
+        evidence_is_real(s.run(), failure)
+        note(failure["summary"][:100])
+    with s.check("the sweep goes on; --max-model-len beyond the model: invalid-flag, advice names the limit; exit 1") as note:
+        equal(code, 1, "exit code")
+        failure = s.failure(name_of(there))
+        equal(failure["cause"], "invalid-flag", "cause")
+        evidence_is_real(s.run(), failure)
+        contains(" ".join(failure["advice"]), "--max-model-len 4096", "advice")
+        note(failure["summary"][:100])
+        for cause in ("model-not-found", "invalid-flag"):
+            contains(text, cause, "output")
+    s.check_nothing_left()
+    s.results = s.dir / "flag"
+    code, text = s.call(*s.sweep("sanity", "--serve-arg=no-such-flag", models=[there]), limit=SLOW)
+    with s.check("an unknown flag: invalid-flag, by name; exit 1") as note:
+        equal(code, 1, "exit code")
+        failure = s.failure(name_of(there))
+        equal(failure["cause"], "invalid-flag", "cause")
+        evidence_is_real(s.run(), failure)
+        contains(failure["evidence"][0]["text"], "--no-such-flag", "evidence")
+        note(failure["summary"][:100])
+    s.check_nothing_left()
+
+
+def killed(s: Scenario) -> None:
+    """kill -9 of vllm-bench, twice, then the run goes on to its end."""
+    models = s.bench.models[:2]
+    first, second = (name_of(model) for model in models)
+    args = s.sweep("sanity", *LONG_LOAD, models=models)
+    child = s.start(*args)
+    with s.check("kill -9 while the server loads: nothing is left") as note:
+        s.wait_phase(child, "loading")
+        before = len(s.members())
+        that(any("VLLM::" in p.argv[0] or "spawn_main" in " ".join(p.argv) for p in s.members()), "no engine yet")
+        child.kill()
+        child.wait()
+        note(f"{before} processes gone after {s.gone():.1f} s")
+    with s.check("status says that the run died"):
+        equal(status(s)["run"]["standing"], "died", "standing")
+    child = s.start(*args, "--resume")
+    with s.check("resumed; kill -9 while the client measures: nothing is left") as note:
+        s.wait_load(first)
+        equal(s.events("experiment-finished"), [], "outcomes before the kill")
+        before = len(s.members())
+        child.kill()
+        child.wait()
+        note(f"{before} processes gone after {s.gone():.1f} s")
+    code, text = s.call(*args, "--resume", limit=3 * SLOW)
+    with s.check("resumed to the end: every experiment passes exactly once, exit code 0"):
+        equal(code, 0, "exit code")
+        exactly_once(s, [first, second])
+        equal([e["attempt"] for e in s.events("experiment-started")], [1, 2, 3, 1], "attempts")
+        equal(s.result(first)["vllm_bench"]["attempt"], 3, "attempt of the result")
+        logs = {path.name for path in (s.run() / "logs").iterdir()}
+        kept = {f"{first}_server.1.log", f"{first}_server.2.log", f"{first}_benchmark.2.log", f"{first}_server.log"}
+        that(kept <= logs or kept - logs == {f"{first}_benchmark.2.log"}, f"logs kept: {sorted(logs)}")
+        that(not list(s.run().glob("*_failure*.json")), "an interrupted attempt counts as a failure")
+    s.check_nothing_left()
+    s.check_files_parse()
+
+
+def died(s: Scenario) -> None:
+    """SIGKILL of the server's processes while the client measures."""
+    link = s.dir / "tiny-qwen3-c"
+    link.symlink_to(s.bench.models[0])
+    models = [*s.bench.models[:2], str(link)]
+    engine_dies, api_dies, lives = (name_of(model) for model in models)
+    child = s.start(*s.sweep("sanity", *LONG_LOAD, models=models))
+
+    def kill_when_measuring(name: str, title: str) -> float:
+        s.wait_load(name)
+        leader = [e for e in s.events("server-launched") if e["name"] == name][-1]["process"]["pid"]
+        group = [p for p in s.members() if p.group == leader]
+        [victim] = [p for p in group if (p.pid == leader if title == "API" else p.argv[0].startswith(title))]
+        time.sleep(0.3)
+        at = time.time()
+        os.kill(victim.pid, signal.SIGKILL)
+        return at
+
+    def noticed(name: str, at: float) -> float:
+        s.wait_phase(child, "draining", after=1 + s.journal().index(
+            next(e for e in s.journal() if e["event"] == "benchmark-launched" and e["name"] == name)))
+        [entry] = [e for e in s.events("phase-changed") if e["name"] == name and e["now"]["phase"] == "draining"]
+        return told_within(entry, at, 1.0, "noticed")
+
+    for name, title, own in ((engine_dies, "VLLM::EngineCore", "engine-core-failed"), (api_dies, "API", None)):
+        what = "the engine" if own else "the API server"
+        with s.check(f"SIGKILL of {what} while measuring: server-died, noticed within 1 s") as note:
+            seconds = noticed(name, kill_when_measuring(name, title))
+            failure = wait_for("the failure file", lambda: (s.run() / f"{name}_failure.json").exists() and s.failure(name))
+            equal(failure["cause"], "server-died", "cause")
+            equal(failure["phase"], {"phase": "measuring"}, "phase")
+            if own:
+                equal(failure["also"][0], own, "the server's own cause")
+            contains(failure["summary"], "died during the benchmark", "summary")
+            proof = failure["teardown"]
+            equal((proof["group_empty"], proof["port_closed"]), (True, True), "teardown")
+            note(f"noticed after {seconds:.2f} s, torn down in {proof['seconds']:.1f} s; {failure['summary'][:140]}")
+    with s.check("the next experiment passes; exit code 1"):
+        equal(child.wait(SLOW), 1, "exit code")
+        exactly_once(s, [lives])
+    s.check_nothing_left()
+    s.check_files_parse()
+
+
+def status(s: Scenario) -> dict:
+    code, text = s.call("status", "--json", "--results-dir", str(s.results))
+    equal(code, 0, "exit code of status")
+    return json.loads(text.split("\n", 1)[1])
+
+
+def live(s: Scenario) -> None:
+    """status, logs, stop and a second run, against a live detached run; check."""
+    code, text = s.call("check", "--json", "--vllm-bin", str(s.bench.vllm), "--tp", "1", "--port", str(free_port()),
+                        "--results-dir", str(s.results), limit=SLOW)
+    with s.check("check sees this vLLM and its version"):
+        report = json.loads(text.split("\n", 1)[1])
+        [line] = [line for line in report["lines"] if line["name"] == "vllm"]
+        equal(line["level"], "ok", "level")
+        contains(line["message"], VERSION, "message")
+        equal(code, 4 if report["overall"] == "failure" else 0, "exit code")
+    model, port = s.bench.models[0], free_port()
+    name = name_of(model)
+    args = s.sweep("run", *LONG_LOAD, "--input-len", "8", "--output-len", "8", "--max-model-len", "2048",
+                   models=[model], port=str(port))
+    code, text = s.call(*args, "--detach")
+    with s.check("run --detach returns and says how to follow and stop it", needed=True):
+        equal(code, 0, "exit code")
+        orchestrator = int(re.search(r"process (\d+)", text)[1])
+        that(alive(orchestrator), "the detached process does not live")
+        equal(Process(orchestrator).session, orchestrator, "its session")
+        for words in (str(s.run()), "vllm-bench status", "vllm-bench logs", "vllm-bench stop"):
+            contains(text, words, "output")
+
+    def truthful(report: dict, phase: str) -> dict:
+        run = report["run"]
+        equal((run["standing"], run["orchestrator"]["pid"], run["simulated"]), ("live", orchestrator, False), "run")
+        now = run["experiment"]
+        equal((now["name"], now["index"], now["phase"], now["port"]), (name, 1, phase, port), "experiment")
+        server = Process(now["server_pid"])
+        equal(server.group, server.pid, "the server's group")
+        contains(" ".join(server.argv), f"serve {model} --port {port}", "the server's arguments")
+        ours = [p for p in report["vllm_processes"] if p["pid"] == server.pid]
+        equal([(p["kind"], p["ours"], p["experiment"]) for p in ours], [("server", True, name)], "vLLM processes")
+        return now
+
+    with s.check("status while loading: phase, pid, port, experiment") as note:
+        s.wait_phase(None, "loading")
+        now = truthful(status(s), "starting")
+        that(now["start_phase"], "no start phase")
+        equal(now["client_pid"], None, "client")
+        that(not healthy(port), "the server is ready already")
+        note(f"starting: {now['start_phase']}")
+    with s.check("logs shows the server's lines"):
+        code, text = s.call("logs", "--no-follow", "-n", "5", "--results-dir", str(s.results))
+        equal(code, 0, "exit code")
+        log = (s.run() / "logs" / f"{name}_server.log").read_bytes().decode(errors="replace")
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", log)
+        shown = [line for line in text.splitlines()[1:] if line and not line.startswith("==>")]
+        that(1 <= len(shown) <= 5 and all(line.rstrip() in plain for line in shown), f"shown: {shown}")
+    with s.check("a second run on the same results directory is refused with exit code 5, and says who holds it"):
+        code, text = s.call(*s.sweep("sanity", models=[model]))
+        equal(code, 5, "exit code")
+        contains(text, f"process {orchestrator}", "output")
+    with s.check("a second run on the same port is refused with exit code 4, and says who holds it"):
+        elsewhere, s.results = s.results, s.dir / "second"
+        try:
+            code, text = s.call(*s.sweep("sanity", models=[model], port=str(port)))
+        finally:
+            s.results = elsewhere
+        equal(code, 4, "exit code")
+        contains(text, f"process {orchestrator}", "output")
+        contains(text, str(port), "output")
+        that(not list((s.dir / "second").glob("*/manifest.json")), "a run directory was made")
+    with s.check("status while measuring: the client and the server are there", needed=True) as note:
+        s.wait_phase(None, "measuring")
+        s.wait_load(name)
+        now = truthful(status(s), "measuring")
+        contains(" ".join(Process(now["client_pid"]).argv), "bench serve", "the client's arguments")
+        that(healthy(port), "nothing answers on the port")
+        code, text = s.call("logs", "--server", "--no-follow", "-n", "3", "--results-dir", str(s.results))
+        contains(text, "APIServer", "the server's log")
+    with s.check("stop ends it in order and says what it ended") as note:
+        began = time.monotonic()
+        code, text = s.call("stop", "--results-dir", str(s.results), limit=2 * GRACE)
+        equal(code, 0, "exit code")
+        that(not alive(orchestrator), "the detached process lives on")
+        seconds = time.monotonic() - began
+        contains(text, f"server process {now['server_pid']} on port {port}", "output")
+        contains(text, name, "output")
+        contains(text, "--resume", "output")
+        [torn] = s.events("torn-down")
+        equal((torn["proof"]["group_empty"], torn["proof"]["killed"]), (True, False), "teardown")
+        equal(s.events("run-finished")[-1]["interrupted"], True, "interrupted")
+        note(f"{seconds:.1f} s")
+    s.check_nothing_left()
+    with s.check("status afterwards: interrupted, to do again"):
+        run = status(s)["run"]
+        equal((run["standing"], run["counts"]["to_do"], run["counts"]["failed"]), ("interrupted", 1, 0), "run")
+        that(not (s.run() / f"{name}_failure.json").exists(), "the stop counts as a failure")
+    code, text = s.call(*args, "--detach")
+    with s.check("run --detach again goes on with the same run, to its end"):
+        equal(code, 0, "exit code")
+        contains(text, "goes on", "output")
+        orchestrator = int(re.search(r"process (\d+)", text)[1])
+        wait_for("the end of the run", lambda: not alive(orchestrator), 2 * SLOW)
+        exactly_once(s, [name])
+        equal(s.result(name)["vllm_bench"]["attempt"], 2, "attempt")
+        equal(status(s)["run"]["standing"], "finished", "standing")
+    s.check_nothing_left()
+    s.check_files_parse()
+
+
+def foreign(s: Scenario) -> None:
+    """A vLLM server that somebody else started is never measured; without --keep-foreign it is ended first."""
+    model, port = s.bench.models[0], free_port()
+    command = [str(s.bench.vllm), "serve", model, "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]
+    with open(s.dir / "foreign-server.log", "w") as log:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**s.bench.env, "VLLM_CPU_KVCACHE_SPACE": "1"},
+        )
+    popened.add(server.pid)
+    with s.check("a plain `vllm serve` is up", needed=True):
+        wait_for("the foreign server", lambda: healthy(port) or server.poll() is not None)
+        equal(server.poll(), None, "the foreign server's exit code")
+    args = lambda keep: s.sweep("sanity", "--serve-arg=no-such-flag", models=[model], port=str(port), keep=keep)  # noqa: E731
+    with s.check("run on its port with --keep-foreign: exit code 4, it is named, it lives on"):
+        code, text = s.call(*args(True))
+        equal(code, 4, "exit code")
+        contains(text, f"port {port} is taken by process {server.pid}", "output")
+        contains(text, "vllm serve", "output")
+        that(healthy(port), "the foreign server was ended")
+        that(not s.runs(), "a run directory was made")
+    with s.check("status lists it as not ours"):
+        [seen] = [p for p in status(s)["vllm_processes"] if p["pid"] == server.pid]
+        equal((seen["kind"], seen["ours"]), ("server", False), "kind")
+    if not s.bench.rule14:
+        print(f"skip {s.name}: without --keep-foreign it is ended first (would end every vLLM of this user: set"
+              " VLLM_BENCH_TEST_RULE14=1, or let run.py have a PID namespace)", flush=True)
+        server.terminate()
+        server.wait(60)
+    else:
+        # The flag that vLLM does not know keeps this short: what counts is what happens before the start.
+        code, text = s.call(*args(False), limit=SLOW)
+        with s.check("run without --keep-foreign: it is ended first, and listed (rule 14)"):
+            that(server.poll() is not None, "the foreign server lives on")
+            contains(text, str(server.pid), "output")
+            contains(text, "vllm serve", "output")
+            equal(code, 1, "exit code")
+            equal(s.failure(name_of(model))["cause"], "invalid-flag", "what became of the run itself")
+    s.check_nothing_left()
+
+
+SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, live, foreign)}
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """What all scenarios share."""
+
+    def __init__(self, binary: Path, install: Path, work: Path):
+        self.binary, self.work = binary, work
+        self.vllm = install / "venv/bin/vllm"
+        self.models = [str(install / "models" / name) for name in ("tiny-qwen3", "tiny-qwen3-b")]
+        self.rule14 = os.environ.get("VLLM_BENCH_TEST_RULE14") == "1"
+        cache = work / "cache"
+        drop = ("VLLM_", "HF_", "OPENAI_", "TORCHINDUCTOR_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
+        self.env |= {
+            "HF_HUB_OFFLINE": "1",
+            "HF_TOKEN": TOKEN,
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CACHE_ROOT": str(cache / "vllm"),
+            "VLLM_CONFIG_ROOT": str(cache / "config"),
+            "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+            "NO_COLOR": "1",
+        }
+
+
+def build() -> Path:
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+    return ROOT / target / "release/vllm-bench"
+
+
+def set_up() -> Path:
+    subprocess.run([HERE / "setup.sh"], check=True)
+    where = subprocess.run([HERE / "setup.sh", "--where"], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(where.stdout.strip())
+
+
+def in_namespace(argv: list[str]) -> list[str] | None:
+    """The command that runs argv where no other process is seen, and no other registry of live groups."""
+    registry = f"/tmp/vllm-bench-{os.geteuid()}"
+    inside = 'mkdir -p -m 700 "$0" && mount -t tmpfs -o mode=700 none "$0" && exec "$@"'
+    command = ["unshare", "--fork", "--pid", "--mount", "--mount-proc", "--kill-child", "sh", "-c", inside, registry]
+    probe = subprocess.run([*command, "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return [*command, *argv] if probe.returncode == 0 else None
+
+
+def end_all() -> list[str]:
+    """Ends whatever is left below this process, by number; says what that was."""
+    left = [str(process) for process in descendants()]
+    for number, limit in ((signal.SIGTERM, 8.0), (signal.SIGKILL, 8.0)):
+        for process in descendants():
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, number)
+        with contextlib.suppress(AssertionError):
+            wait_for("the end", lambda: not descendants(), limit)
+            break
+    return left
+
+
+def no_secret(work: Path) -> None:
+    """The planted token is in nothing that was written."""
+    for path in work.rglob("*"):
+        if path.is_file() and not path.is_symlink() and "cache" not in path.relative_to(work).parts[:1]:
+            that(TOKEN.encode() not in path.read_bytes(), f"the planted HF_TOKEN is in {path}")
+
+
+def one_namespaced(bench: Bench, name: str) -> bool:
+    """Runs a scenario in a PID namespace of its own; False where there can be none."""
+    argv = [sys.executable, str(Path(__file__).resolve()), "--binary", str(bench.binary), "--inside", str(bench.work)]
+    command = in_namespace([*argv, "--only", name])
+    if command is None:
+        return False
+    env = {**os.environ, "VLLM_BENCH_TEST_RULE14": "1"}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    popened.add(child.pid)
+    counted = False
+    for line in child.stdout:
+        if match := re.fullmatch(r"(\d+) passed, (\d+) failed\n", line):
+            Tally.passed += int(match[1])
+            Tally.failed += int(match[2])
+            counted = True
+        else:
+            print(line, end="", flush=True)
+    child.wait()
+    if not counted:
+        Tally.failed += 1
+        print(f"FAIL {name}: the run in a PID namespace ended with {child.returncode}", flush=True)
+    return True
+
+
+def one(bench: Bench, name: str) -> None:
+    scenario = Scenario(bench, name)
+    try:
+        SCENARIOS[name](scenario)
+    except Over:
+        pass
+    except Exception as caught:  # noqa: BLE001
+        with scenario.check("the scenario ran to its end"):
+            raise caught
+    left = end_all()
+    if left:
+        with scenario.check("nothing had to be ended at the end"):
+            raise AssertionError("\n".join(left))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=Path, help="the vllm-bench to test (default: cargo build --release)")
+    parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument("--keep", action="store_true", help="keep all evidence, not only that of failures")
+    parser.add_argument("--list", action="store_true", help="list the names and end")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(f"{name:9} {function.__doc__}" for name, function in SCENARIOS.items()))
+        return 0
+    began = time.monotonic()
+    become_subreaper()
+    # An end from outside runs the clean-up below.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    if args.inside:
+        install = Path(subprocess.check_output([HERE / "setup.sh", "--where"], text=True).strip())
+        work = args.inside
+    else:
+        install = set_up()
+        work = Path(tempfile.mkdtemp(prefix="vllm-bench-real-"))
+    binary = (args.binary or build()).resolve()
+    bench = Bench(binary, install, work)
+    try:
+        for name in args.only or SCENARIOS:
+            if name == "foreign" and not bench.rule14 and one_namespaced(bench, name):
+                continue
+            one(bench, name)
+        if not args.inside:
+            scenario = Scenario(bench, "all")
+            with scenario.check("the planted HF_TOKEN is in no file"):
+                no_secret(work)
+    finally:
+        end_all()
+        if not args.inside:
+            shutil.rmtree(work / "cache", ignore_errors=True)
+            if Tally.failed == 0 and not args.keep and sys.exc_info()[0] is None:
+                shutil.rmtree(work)
+            else:
+                for folder in work.iterdir():
+                    if folder.is_dir() and not (folder / "failures.txt").exists() and not args.keep:
+                        shutil.rmtree(folder)
+                print(f"evidence: {work}", flush=True)
+    if not args.inside:
+        print(f"     {time.monotonic() - began:.0f} s in total")
+    print(f"{Tally.passed} passed, {Tally.failed} failed", flush=True)
+    return 1 if Tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
