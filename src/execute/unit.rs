@@ -435,8 +435,8 @@ const END_OF_SERVER: Duration = Duration::from_millis(300);
 /// What died under the client, if anything did: requests fail a moment before the server's end is seen, and vLLM's API
 /// server ends seconds after it has logged that its engine is dead.
 async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Died> {
-    match tokio::time::timeout(END_OF_SERVER, server.exited()).await {
-        Ok(ending) => Some(Died::Server(ending)),
+    match tokio::time::timeout(END_OF_SERVER, server.changed()).await {
+        Ok(change) => Some(Died::of(change)),
         Err(_) => blame.server_is_dying().then_some(Died::Engine),
     }
 }
