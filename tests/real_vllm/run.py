@@ -45,7 +45,7 @@ LONG_LOAD = ["--num-prompts", "1000", "--concurrency", "8"]
 RESULT_KEYS = """
     date endpoint_type backend label model_id tokenizer_id num_prompts request_rate burstiness max_concurrency
     duration completed failed total_input_tokens total_output_tokens request_throughput request_goodput
-    output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests rtfx
+    output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests
     mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms p99_tpot_ms
     mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms
 """.split()
@@ -290,12 +290,10 @@ class Scenario:
 
     def wait_load(self, name: str) -> None:
         """Until the client of this experiment sends its load."""
-        log = self.run() / "logs" / f"{name}_benchmark.log"
 
         def look():
-            with contextlib.suppress(FileNotFoundError):
-                return LOAD_BEGINS in log.read_text(errors="replace")
-            return False
+            logs = self.results.glob(f"*/logs/{name}_benchmark.log")
+            return any(LOAD_BEGINS in log.read_text(errors="replace") for log in logs)
 
         wait_for(f"the load of {name}", look)
 
@@ -430,7 +428,9 @@ def sweep(s: Scenario) -> None:
             steps = {step["phase"]: step["seconds"] for step in timings["startup_phases"]}
             that({"importing", "configuring", "loading"} <= set(steps), f"phases of the start: {steps}")
             that(abs(sum(steps.values()) - timings["startup"]) < 3, f"phases {steps} of {timings['startup']} s")
-            equal("compiling" in steps, name.endswith("eager-false"), f"whether {name} compiled")
+            # The CPU build says "Warming up model for the compilation" with --enforce-eager, too: that takes no time.
+            compiled = steps.get("compiling", 0) / timings["startup"]
+            that((compiled > 0.15) == name.endswith("eager-false"), f"{name}: {compiled:.0%} of the start is compiling")
             proof = ours["teardown"]
             equal((proof["group_empty"], proof["port_closed"]), (True, True), "teardown")
             equal((proof["killed"], proof["strays_ended"]), (False, 0), "teardown in order")
