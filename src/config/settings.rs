@@ -54,6 +54,8 @@ pub struct Settings {
     pub record: IndexMap<String, (serde_json::Value, String)>,
     /// Things the user should know that are no errors.
     pub warnings: Vec<String>,
+    /// The variables that carry the simulation's settings, whatever the engine.
+    pub simulation: Vec<(String, String)>,
     /// Keys that a flag or a variable has; the others come from the preset.
     pub given: BTreeSet<&'static str>,
 }
@@ -133,8 +135,11 @@ impl Settings {
         reader.override_flags("serve-arg", &mut serve, &RESERVED_SERVE)?;
         let bench = reader.bench_flags()?;
         let (mut env, secret_env) = reader.environment()?;
+        let simulation = reader.simulation()?;
         if engine == Engine::Sim {
-            env.extend(reader.simulation()?);
+            env.extend(simulation.clone());
+        } else {
+            reader.record.retain(|key, _| !key.starts_with("sim-"));
         }
         if let (Some(input), Some(output)) = (bench.get_text("random-input-len"), bench.get_text("random-output-len"))
             && let (Ok(input), Ok(output)) = (input.parse::<u64>(), output.parse::<u64>())
@@ -188,6 +193,7 @@ impl Settings {
             secret_env,
             record: reader.record,
             warnings,
+            simulation,
             given,
         })
     }
@@ -208,7 +214,7 @@ impl Settings {
 
     /// Whether a flag or a variable shapes the plan.
     pub fn plan_is_given(&self) -> bool {
-        PLAN_KEYS.iter().chain(["sim-speed"].iter()).any(|key| self.given.contains(key))
+        PLAN_KEYS.iter().any(|key| self.given.contains(key))
     }
 
     /// Whether the simulated vLLM plays the server.

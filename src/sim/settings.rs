@@ -91,7 +91,8 @@ impl Default for SimSettings {
     }
 }
 
-const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
+/// Simulated seconds per real second: the one setting that changes no figure.
+pub const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
 const SEED: &str = "VLLM_BENCH_SIM_SEED";
 const DEVICES: &str = "VLLM_BENCH_SIM_DEVICES";
 const MEMORY: &str = "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB";

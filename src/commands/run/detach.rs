@@ -46,8 +46,8 @@ pub fn start(command_line: &[String], ui: &Ui) -> Result<u8, Error> {
         return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::BUG));
     };
     let dir = ready.run.parent().unwrap_or(Path::new(".")).display().to_string();
-    let how = if ready.resumed { "goes on" } else { "runs" };
-    ui.out(&format!("the run {how} without the terminal: process {}", ready.pid));
+    let how = if ready.resumed { "going on" } else { "running" };
+    ui.out(&format!("{how} without the terminal: process {}", ready.pid));
     ui.out(&format!("  run directory  {}", ready.run.display()));
     ui.out(&format!("  log            {}", ready.log.display()));
     ui.out(&format!("  follow it      vllm-bench status --watch --results-dir {dir}"));

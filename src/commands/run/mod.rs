@@ -50,6 +50,11 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     if let Some(which) = &args.dry_run {
         return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
     }
+    if !settings.simulated()
+        && let Some(key) = settings.given.iter().find(|key| key.starts_with("sim-"))
+    {
+        ui.warn(&format!("`{key}` changes nothing without `--engine sim`"));
+    }
     for name in missing_secrets(&plan, &settings, environment) {
         ui.warn(&format!(
             "`{name}` was set with `--env` when this run began and is not set now: export it, or servers may fail"

@@ -12,7 +12,7 @@ use crate::cli::RunArgs;
 use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
-use crate::plan::{Experiment, Plan};
+use crate::plan::{Engine, Experiment, Plan};
 use crate::process::{ProcessId, Redactor, registry};
 use crate::record::{
     self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs,
@@ -172,7 +172,8 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
     if let Some(parent) = run.path().parent() {
         settings.results_dir = parent.to_owned();
     }
-    let given = |key| settings.given.contains(key);
+    let keys = settings.given.clone();
+    let given = |key| keys.contains(key);
     let limit = |key, seconds: f64, now: Duration| {
         let recorded = Duration::try_from_secs_f64(seconds).unwrap_or(now);
         if given(key) { now } else { recorded }
@@ -192,7 +193,15 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
     }
     settings.grid.engine = manifest.engine;
     settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
-    Ok(Some(manifest.plan))
+    let mut plan = manifest.plan;
+    if given("sim-speed") {
+        // The one setting of a simulation that changes no figure.
+        let speed = settings.simulation.iter().find(|(name, _)| name == crate::sim::settings::SPEED);
+        for experiment in plan.experiments.iter_mut().filter(|e| e.engine == Engine::Sim) {
+            experiment.server.env.extend(speed.cloned());
+        }
+    }
+    Ok(Some(plan))
 }
 
 fn locate_named(named: &Path, settings: &Settings, environment: &Environment) -> Result<RunDir, Error> {
