@@ -20,7 +20,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::registry::{self, MARKER, Record};
-use super::{Emptied, Owner, ProcessId, Redactor, StopLevel, StopSender, boot_id, end_members, stop_channel};
+use super::{
+    Emptied, Owner, ProcessId, Redactor, StopLevel, StopSender, boot_id, end_members, pid_namespace, stop_channel,
+};
 use crate::diagnose::Ending;
 
 /// The hidden subcommand that runs a guard.
@@ -94,6 +96,7 @@ async fn guard() {
     };
     let mut record = Record {
         boot_id: boot_id(),
+        pid_namespace: pid_namespace(),
         token: spec.token.clone(),
         orchestrator: spec.orchestrator,
         guard: ProcessId::current(),
