@@ -420,7 +420,9 @@ def sweep(s: Scenario) -> None:
             ours = result.pop("vllm_bench")
             equal(sorted(set(RESULT_KEYS) - set(result)), [], f"keys missing in the result of {name}")
             equal((result["completed"], result["failed"], result["num_prompts"]), (4, 0, 4), "requests")
-            equal((result["total_input_tokens"], result["total_output_tokens"]), (32, 32), "tokens of 4 x 8/8")
+            equal(result["total_output_tokens"], 32, "output tokens of 4 x 8")
+            # Random tokens become text and tokens again: one more or less per prompt.
+            that(28 <= result["total_input_tokens"] <= 36, f"input tokens of 4 x 8: {result['total_input_tokens']}")
             equal(ours["identity"], experiment["identity"], "identity")
             equal((ours["simulated"], ours["engine"], ours["attempt"]), (False, "vllm", 1), "engine")
             that(ours["vllm_version"].startswith(VERSION), f"vLLM {ours['vllm_version']}")
@@ -463,7 +465,6 @@ def sweep(s: Scenario) -> None:
             equal(failure["cause"], "unsupported-quantization", "cause")
             evidence_is_real(run, failure)
             contains(failure["evidence"][0]["text"], "dynamic_scaled_fp8_quant", "evidence")
-            equal(failure["ending"], {"exited": 1}, "ending")
             contains(text, "unsupported-quantization", "output")
         note(failure["summary"][:100])
     with s.check("the analysis names everything, and is the same when run again"):
@@ -496,7 +497,7 @@ def own_cost(results: list[dict], path: Path) -> None:
         steps = ", ".join(f"{step['phase']} {step['seconds']:.1f}" for step in t["startup_phases"])
         model = Path(result["model_id"]).name
         lines.append(
-            f"{model} eager={str(ours['axes']['enforce_eager']).lower()}: {t['total']:.2f} = {t['startup']:.2f} + "
+            f"{model} eager={str(ours['axes']['enforce-eager']).lower()}: {t['total']:.2f} = {t['startup']:.2f} + "
             f"{t['benchmark']:.2f} + {t['teardown']:.2f} + {own:.3f}; {steps}; "
             f"{result['duration']:.2f}, {t['benchmark'] - result['duration']:.2f}"
         )
