@@ -12,7 +12,7 @@ use super::layers::Layers;
 use super::{Environment, Error, Origin, Preset, is_secret_name, parse_duration};
 use crate::cli::RunArgs;
 use crate::plan::{Engine, FlagError, Flags, Grid, Plan, Rule, ServerConfig, Workload, expand};
-use crate::sim::settings::SimSettings;
+use crate::sim::settings::{SettingError, SimSettings};
 
 /// Which port the server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -385,10 +385,21 @@ impl Reader {
             self.take(key);
             given.insert(variable, texts.join(";"));
             let read = SimSettings::from_lookup(|name| given.get(name).cloned());
-            settings = Some(read.map_err(|error| invalid(&origin, &texts.join(";"), &error.to_string()))?);
+            settings = Some(read.map_err(|error| not_simulated(&origin, &texts.join(";"), error))?);
         }
         Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
     }
+}
+
+/// A setting of the simulation that cannot be used: its own error, without the variable that would carry it.
+fn not_simulated(origin: &Origin, value: &str, error: SettingError) -> Error {
+    let (expected, hint) = match error {
+        SettingError::Variable { source, .. } => return not_simulated(origin, value, *source),
+        SettingError::Value { expected, .. } => (expected, None),
+        SettingError::Fault(fault) => ("`NAME[:PARAM][@key=value][#ATTEMPTS]`", Some(fault.to_string())),
+    };
+    let value = value.escape_debug().to_string();
+    Error::Invalid { origin: origin.clone(), value, expected: expected.to_owned(), hint }
 }
 
 fn invalid(origin: &Origin, value: &str, expected: &str) -> Error {

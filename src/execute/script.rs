@@ -98,7 +98,9 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     for name in &experiment.server.secret_env {
         let _ = writeln!(text, "# {name} is set in the process environment (its value is never written)");
     }
-    let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    if experiment.engine == Engine::Sim {
+        let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    }
     text.push_str("\nexec");
     let _ = write!(text, " {}", quote(&context.engine.program.to_string_lossy()));
     for word in &context.engine.prefix {
@@ -143,8 +145,7 @@ pub fn write_exclusively(role: Role, text: &str) -> Result<PathBuf, Error> {
     let me = ProcessId::current();
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
-        let last = format!("{WRITER}{} {} {}\n", me.pid, me.start_time, pid_namespace());
-        file.write_all(format!("{text}{last}").as_bytes())?;
+        file.write_all(format!("{text}{WRITER}{} {} {}\n", me.pid, me.start_time, pid_namespace()).as_bytes())?;
         file.set_permissions(std::fs::Permissions::from_mode(0o755))
     };
     write().map_err(|source| Error::Script { path: path.clone(), source })?;
@@ -165,8 +166,8 @@ pub fn remove_stale() {
     }
 }
 
-/// Who wrote a script; `None` where it does not say, as while it is being written, and where it cannot be seen from here: a
-/// container that shares our `/tmp` has process numbers of its own.
+/// Who wrote a script; `None` where it does not say, as while it is being written, or where the number means nothing
+/// here: it was written in another PID namespace (a container that shares `/tmp`).
 fn writer(path: &Path) -> Option<ProcessId> {
     let text = std::fs::read_to_string(path).ok()?;
     let mut words = text.lines().last()?.strip_prefix(WRITER)?.split(' ');

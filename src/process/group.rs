@@ -58,6 +58,8 @@ pub struct GroupSpec {
     pub argv: Vec<String>,
     /// Variables set on top of the inherited environment; may hold secrets.
     pub env: Vec<(String, String)>,
+    /// Inherited variables that the command does not get.
+    pub unset: Vec<String>,
     /// Values that must not reach the log.
     pub secrets: Vec<String>,
     /// Where standard output and error go, in the order in which they are written.
@@ -128,6 +130,7 @@ impl Group {
             token: token.clone(),
             argv: spec.argv,
             env: spec.env,
+            unset: spec.unset,
             secrets: spec.secrets,
             log: spec.log.clone(),
             cleanup: spec.cleanup.clone(),

@@ -41,6 +41,7 @@ pub(super) struct Spec {
     pub token: String,
     pub argv: Vec<String>,
     pub env: Vec<(String, String)>,
+    pub unset: Vec<String>,
     pub secrets: Vec<String>,
     pub log: PathBuf,
     pub cleanup: Vec<PathBuf>,
@@ -235,7 +236,11 @@ fn start(spec: &Spec) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
         .split_first()
         .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, "no program was named"))?;
     let (reader, writer) = std::io::pipe()?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    for name in &spec.unset {
+        command.env_remove(name);
+    }
+    let child = command
         .args(args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .env(MARKER, &spec.token)

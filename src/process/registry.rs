@@ -18,8 +18,7 @@ use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_member
 pub struct Record {
     /// The boot in which the numbers below mean something.
     pub boot_id: String,
-    /// The PID namespace in which they do: a container that shares our `/tmp` has other numbers.
-    #[serde(default)]
+    /// The PID namespace in which they do: containers may share `/tmp`.
     pub pid_namespace: String,
     /// Unique name of the group.
     pub token: String,
@@ -56,7 +55,9 @@ pub fn marker(token: &str) -> String {
 }
 
 /// Name of the environment variable that marks every process of a group.
-pub const MARKER: &str = "VLLM_BENCH_GROUP";
+///
+/// Not `VLLM_…`: current vLLM warns of variables of that prefix that it does not know, or refuses to start.
+pub const MARKER: &str = "GUARDED_BY_VLLM_BENCH";
 
 /// This user's directory for locks and the registry; made where it is missing. It must belong to this user and be no
 /// link, because `/tmp` is everybody's.
@@ -126,7 +127,8 @@ pub fn forget(token: &str) {
     }
 }
 
-/// Every registered group of this boot and PID namespace. Records of earlier boots are removed.
+/// Every registered group of this boot and this PID namespace. Records of earlier boots are removed; those of another
+/// namespace (a container that shares `/tmp`) are left alone: their process numbers mean nothing here.
 ///
 /// # Errors
 /// When the directory cannot be used.
@@ -141,7 +143,6 @@ pub fn records() -> Result<Vec<Record>, Error> {
         let Ok(bytes) = std::fs::read(&path) else { continue };
         match serde_json::from_slice::<Record>(&bytes) {
             Ok(record) if record.boot_id == boot && record.pid_namespace == namespace => found.push(record),
-            // Not to be seen from here, and not ours to forget.
             Ok(record) if record.boot_id == boot => {}
             Ok(_) | Err(_) => drop(std::fs::remove_file(&path)),
         }

@@ -35,11 +35,11 @@ pub struct Prepared {
     /// Names of experiments with a valid result from before.
     pub valid: Vec<String>,
     /// The server's port.
-    pub port: u16,
+    pub ports: Ports,
     /// The manifest as written.
     pub manifest: Manifest,
     /// Held for the life of the run.
-    _locks: [Lock; 2],
+    _lock: Lock,
 }
 
 /// Shows what happens before there is a journal.
@@ -90,7 +90,7 @@ pub async fn prepare(
     engine: &EngineCommand,
     mut results_lock: Lock,
 ) -> Result<Prepared, Error> {
-    let (port, mut port_lock) = take_port(settings.port)?;
+    let (port, port_lock) = take_port(settings.port)?;
     record::remove_stillborn(&settings.results_dir);
     let earlier = find_run(args, settings, plan, environment)?;
     let resumed = earlier.is_some();
@@ -108,7 +108,8 @@ pub async fn prepare(
         run: run.path().to_owned(),
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
-    port_lock.sign(&port_lock_path(port)?, &holder)?;
+    let ports = Ports { choice: settings.port, port, lock: port_lock, holder };
+    let ports = ports.signed()?;
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
@@ -118,7 +119,38 @@ pub async fn prepare(
             hint: "begin a new run without `--resume`".into(),
         });
     }
-    Ok(Prepared { run, state, resumed, valid, port, manifest, _locks: [results_lock, port_lock] })
+    Ok(Prepared { run, state, resumed, valid, ports, manifest, _lock: results_lock })
+}
+
+/// The port of the next server, and the lock that keeps other runs off it.
+#[derive(Debug)]
+pub struct Ports {
+    choice: PortChoice,
+    port: u16,
+    lock: Lock,
+    holder: Holder,
+}
+
+impl Ports {
+    fn signed(mut self) -> Result<Self, Error> {
+        self.lock.sign(&port_lock_path(self.port)?, &self.holder)?;
+        Ok(self)
+    }
+
+    /// The port of the next server: with `--port auto` another one, where somebody took the last one meanwhile.
+    pub fn next(&mut self) -> u16 {
+        if self.choice == PortChoice::Auto
+            && port::holder(self.port).is_some()
+            && let Ok((port, lock)) = take_port(PortChoice::Auto)
+        {
+            (self.port, self.lock) = (port, lock);
+            // Unsigned, the lock holds as well; only its message to others is poorer.
+            if let Ok(path) = port_lock_path(port) {
+                let _ = self.lock.sign(&path, &self.holder);
+            }
+        }
+        self.port
+    }
 }
 
 fn take_port(choice: PortChoice) -> Result<(u16, Lock), Error> {
