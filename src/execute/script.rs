@@ -255,10 +255,15 @@ mod tests {
     fn a_script_whose_writer_is_gone_is_removed() {
         let mine = write_exclusively(Role::Server, "#!/bin/bash\n").unwrap();
         let stale = Path::new(SCRIPT_DIR).join(format!("{SCRIPT_PREFIX}server-stale-{}.sh", std::process::id()));
-        std::fs::write(&stale, format!("#!/bin/bash\n{WRITER}{} 1 {}\n", std::process::id(), pid_namespace())).unwrap();
+        let theirs = stale.with_file_name(format!("{SCRIPT_PREFIX}server-theirs-{}.sh", std::process::id()));
+        let script = |namespace: &str| format!("#!/bin/bash\n{WRITER}{} 1 {namespace}\n", std::process::id());
+        std::fs::write(&stale, script(&pid_namespace())).unwrap();
+        std::fs::write(&theirs, script("pid:[1]")).unwrap();
         remove_stale();
         assert!(mine.exists() && !stale.exists());
+        assert!(theirs.exists(), "a script of another container was removed");
         std::fs::remove_file(&mine).unwrap();
+        std::fs::remove_file(&theirs).unwrap();
     }
 
     #[test]
