@@ -127,12 +127,6 @@ def cases() -> list[Case]:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Watch:
     """Follows a sweep from outside: its journal, and the processes of its first experiment."""
 
@@ -345,14 +339,15 @@ def event_time(case: Case, watch: Watch, entries: list[dict], noticed: float | N
 
 
 def earliest(seen: float | None, noticed: float | None) -> float | None:
-    """A poll sees an end up to a few milliseconds late: later than vllm-bench itself means at the same time."""
+    """The event, or the notice where that came first: a fatal line in the log is acted upon before the process has ended,
+    and a poll sees an end up to a few milliseconds late."""
     if seen is None:
-        return noticed
+        return None
     return seen if noticed is None else min(seen, noticed)
 
 
 def measure(case: Case, binary: Path, base: Path, number: int) -> dict:
-    port = free_port()
+    port = h.free_port()
     sweep = build(case, binary, base, number, port)
     watch = Watch(sweep, case, port)
     problems: list[str] = []

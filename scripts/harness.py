@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -271,6 +272,13 @@ class Sweep:
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
+
+
+def free_port() -> int:
+    """A port away from those that other runs on this machine begin with."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def find_binary(given: str | None) -> Path:

@@ -44,7 +44,7 @@ def timed(command: list[str], times: int = 5) -> tuple[float, float, int]:
         child.returncode = os.waitstatus_to_exitcode(status)
         seconds.append(time.perf_counter() - began)
         memory, size = max(memory, usage.ru_maxrss / 1024), len(output)
-        if child.returncode not in (0, 3):
+        if child.returncode not in (0, 1, 3):
             raise SystemExit(f"{' '.join(command)} ended with exit code {child.returncode}:\n{output.decode(errors='replace')[-2000:]}")
     return h.median(seconds), memory, size
 
@@ -61,7 +61,7 @@ def main() -> int:
     binary, base = h.find_binary(options.binary), h.work_folder("scale")
     models = [f"org/model-{number:03}-1B" for number in range(-(-options.experiments // PER_MODEL))]
     args = [
-        "--models", *models, "--tp", "1", "2", "--quantization", "none", "awq", "--enforce-eager", "true", "--port", "auto",
+        "--models", *models, "--tp", "1", "2", "--quantization", "none", "awq", "--enforce-eager", "true", "--port", str(h.free_port()),
         "--num-prompts", "2", "--concurrency", "2", "--input-len", "8", "--output-len", "4", "--max-model-len", "256",
         "--setvars", "none", "--sim-speed", options.speed,
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The stages in the order in which data flows: a stage never imports a later one.
 const STAGES: [&str; 6] = ["config", "plan", "execute", "record", "analyse", "report"];
@@ -47,7 +47,7 @@ fn sources() -> Vec<Source> {
 }
 
 /// `tests.rs`, `…_test.rs`, `…_tests.rs`, and files that only tests use.
-fn is_test_file(path: &PathBuf) -> bool {
+fn is_test_file(path: &Path) -> bool {
     let stem = path.file_stem().unwrap().to_string_lossy();
     stem == "tests" || stem == "fixture" || stem.ends_with("_test") || stem.ends_with("_tests")
 }

@@ -1,7 +1,6 @@
 //! What the command line says: help, refusals with their next step, exit codes, colour, quiet.
 //!
 //! The texts are snapshots (`tests/snapshots`): a change of wording shows up in review.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
@@ -126,7 +125,6 @@ fn refusals() {
         &["backup", "--results-dir", "nothing-here"],
         &["logs", "--no-follow", "--results-dir", "nothing-here"],
         &["clean", "--yes", "--results-dir", "nothing-here"],
-        &["status", "nothing-here", "--results-dir", "nothing-here"],
     ];
     let scene = Scene::new();
     let mut text = String::new();

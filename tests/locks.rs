@@ -4,7 +4,7 @@ mod support;
 
 use std::net::TcpListener;
 
-use support::{FIRST, SECOND, Scene};
+use support::{FIRST, SECOND, Scene, skipped};
 
 /// A run that stays in its first experiment, but only in the first attempt.
 const HANGS: &str = "benchmark-hangs@eager=true#1";
@@ -57,11 +57,24 @@ fn a_foreign_listener_on_the_port_is_named() {
 #[test]
 fn port_auto_passes_over_a_taken_port() {
     let scene = Scene::new();
-    // The ports that are tried first; those that somebody else has are as good.
-    let taken: Vec<TcpListener> = (8000..8006).filter_map(|port| TcpListener::bind(("0.0.0.0", port)).ok()).collect();
+    // The first port that no run has claimed, as a run would find it. Bound under its lock, so that no other test can
+    // have chosen it meanwhile.
+    let locks = std::path::PathBuf::from(format!("/tmp/vllm-bench-{}", nix::unistd::geteuid()));
+    std::fs::create_dir_all(&locks).unwrap();
+    let taken = (8000..8100).find_map(|port| {
+        let file = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(locks.join(format!("port-{port}.lock")))
+            .unwrap();
+        file.try_lock().ok()?;
+        TcpListener::bind(("0.0.0.0", port)).ok()
+    });
+    let taken = taken.expect("a port that nobody has");
     scene.sweep().set("--enforce-eager", ["true"]).exits(0);
     let port = scene.run().events("server-launched")[0]["port"].as_u64().unwrap();
-    assert!(port >= 8006, "{port}");
+    assert_ne!(port, u64::from(taken.local_addr().unwrap().port()));
     drop(taken);
 }
 
@@ -75,4 +88,27 @@ fn two_runs_at_once_choose_different_ports() {
     assert_ne!(scene.runs_in(&other)[0].events("server-launched")[0]["port"], port);
     first.kill();
     scene.wait_until_nothing_is_left();
+}
+
+/// Two containers that share `/tmp` see each other's records and locks, but not each other's processes.
+#[test]
+fn a_run_in_another_pid_namespace_is_left_alone() {
+    let wrapper =
+        ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let works = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) || !nix::unistd::geteuid().is_root() {
+        skipped("two PID namespaces with one /tmp: `unshare --user --pid --mount` as root is not to be had here");
+        return;
+    }
+    let scene = Scene::new();
+    let other = scene.path("other");
+    let mut first = scene.sweep().fault(HANGS).start();
+    first.event(&["benchmark-launched"]);
+    let before = scene.records().len();
+    scene.sweep().set("--results-dir", [other.to_str().unwrap()]).through(&wrapper).exits(0);
+    assert_eq!(scene.records().len(), before, "its records are still there");
+    let refused = scene.sweep().through(&wrapper).exits(5);
+    refused.says("another run holds");
+    first.signal(nix::sys::signal::Signal::SIGTERM);
+    first.ends().with_code(143);
 }

@@ -316,7 +316,14 @@ fn detach_fresh_begins_a_new_run() {
     let scene = Scene::new();
     let fault = "network@eager=false";
     scene.sweep().fault(fault).exits(1);
-    scene.sweep().fault(fault).flag("--detach").flag("--fresh").stays().exits(0).prints("the run runs without");
+    scene
+        .sweep()
+        .fault(fault)
+        .flag("--detach")
+        .flag("--fresh")
+        .stays()
+        .exits(0)
+        .prints("a new run has begun without the terminal");
     scene.wait_until_nothing_is_left();
     assert_eq!(scene.runs().len(), 2);
     for run in scene.runs() {

@@ -248,7 +248,16 @@ fn rule_14_other_vllm_processes_are_ended_before_a_start() {
     );
     assert_eq!(fs::metadata(&inside).unwrap().permissions().mode() & 0o111, 0o111);
     let through: Vec<&str> = wrapper.into_iter().chain([inside.to_str().unwrap()]).collect();
-    let sweep = || scene.sweep().set("--enforce-eager", ["true"]).set("--grace", ["2"]).through(&through);
+    // Its own /tmp has its own port locks: it must not choose the ports that other tests choose by theirs.
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port().to_string();
+    let sweep = || {
+        scene
+            .sweep()
+            .set("--enforce-eager", ["true"])
+            .set("--grace", ["2"])
+            .set("--port", [port.as_str()])
+            .through(&through)
+    };
 
     let kept = sweep().exits(0);
     kept.prints("serve alive\nbench alive\nengine alive\neditor alive\nother alive\n");

@@ -44,6 +44,11 @@ impl Environment {
         &self.vars
     }
 
+    /// Names of our own settings. They are none of vLLM's: it warns of `VLLM_` variables that it does not know.
+    pub fn own_variables(&self) -> Vec<String> {
+        self.vars.keys().filter(|name| name.starts_with("VLLM_BENCH_")).cloned().collect()
+    }
+
     /// The values of all variables whose names are names of secrets.
     pub fn secrets(&self) -> Vec<String> {
         self.vars

@@ -18,16 +18,6 @@ pub enum Error {
         /// The next step, where there is one beyond the expectation.
         hint: Option<String>,
     },
-    /// A value that says by itself what is wrong with it.
-    #[error("invalid value `{value}` for {origin}: {reason}")]
-    Refused {
-        /// Where the value stands.
-        origin: Origin,
-        /// As written.
-        value: String,
-        /// What is wrong, and what would be valid.
-        reason: String,
-    },
     /// A list with nothing in it.
     #[error("{origin} needs at least one value")]
     Empty {
@@ -77,7 +67,7 @@ impl Error {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Error::Invalid { hint, .. } => hint.iter().cloned().collect(),
-            Error::Refused { .. } | Error::Empty { .. } => Vec::new(),
+            Error::Empty { .. } => Vec::new(),
             Error::Flag { .. } => {
                 vec!["write `FLAG=VALUE`, `FLAG` for a switch, or `no:FLAG` to drop a default one".into()]
             }

@@ -75,7 +75,7 @@ const LISTS: [&str; 8] =
 const WHOLE: [&str; 4] = ["serve-arg", "bench-arg", "env", "sim-fault"];
 
 /// Variables of this prefix that are no settings.
-const OTHER_VARIABLES: [&str; 4] = ["VLLM_BENCH_GROUP", "VLLM_BENCH_ATTEMPT", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_BIN"];
+const OTHER_VARIABLES: [&str; 3] = ["VLLM_BENCH_ATTEMPT", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_BIN"];
 
 impl Layers {
     /// Puts the layers on each other.

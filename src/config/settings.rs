@@ -12,7 +12,7 @@ use super::layers::Layers;
 use super::{Environment, Error, Origin, Preset, is_secret_name, parse_duration};
 use crate::cli::RunArgs;
 use crate::plan::{Engine, FlagError, Flags, Grid, Plan, Rule, ServerConfig, Workload, expand};
-use crate::sim::settings::SimSettings;
+use crate::sim::settings::{SettingError, SimSettings};
 
 /// Which port the server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Settings {
     pub record: IndexMap<String, (serde_json::Value, String)>,
     /// Things the user should know that are no errors.
     pub warnings: Vec<String>,
+    /// The variables that carry the simulation's settings, whatever the engine.
+    pub simulation: Vec<(String, String)>,
     /// Keys that a flag or a variable has; the others come from the preset.
     pub given: BTreeSet<&'static str>,
 }
@@ -133,8 +135,11 @@ impl Settings {
         reader.override_flags("serve-arg", &mut serve, &RESERVED_SERVE)?;
         let bench = reader.bench_flags()?;
         let (mut env, secret_env) = reader.environment()?;
+        let simulation = reader.simulation()?;
         if engine == Engine::Sim {
-            env.extend(reader.simulation()?);
+            env.extend(simulation.clone());
+        } else {
+            reader.record.retain(|key, _| !key.starts_with("sim-"));
         }
         if let (Some(input), Some(output)) = (bench.get_text("random-input-len"), bench.get_text("random-output-len"))
             && let (Ok(input), Ok(output)) = (input.parse::<u64>(), output.parse::<u64>())
@@ -188,6 +193,7 @@ impl Settings {
             secret_env,
             record: reader.record,
             warnings,
+            simulation,
             given,
         })
     }
@@ -208,7 +214,7 @@ impl Settings {
 
     /// Whether a flag or a variable shapes the plan.
     pub fn plan_is_given(&self) -> bool {
-        PLAN_KEYS.iter().chain(["sim-speed"].iter()).any(|key| self.given.contains(key))
+        PLAN_KEYS.iter().any(|key| self.given.contains(key))
     }
 
     /// Whether the simulated vLLM plays the server.
@@ -379,14 +385,21 @@ impl Reader {
             self.take(key);
             given.insert(variable, texts.join(";"));
             let read = SimSettings::from_lookup(|name| given.get(name).cloned());
-            settings = Some(read.map_err(|error| Error::Refused {
-                origin,
-                value: texts.join(";").escape_debug().to_string(),
-                reason: error.without_variable().to_string(),
-            })?);
+            settings = Some(read.map_err(|error| not_simulated(&origin, &texts.join(";"), error))?);
         }
         Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
     }
+}
+
+/// A setting of the simulation that cannot be used: its own error, without the variable that would carry it.
+fn not_simulated(origin: &Origin, value: &str, error: SettingError) -> Error {
+    let (expected, hint) = match error {
+        SettingError::Variable { source, .. } => return not_simulated(origin, value, *source),
+        SettingError::Value { expected, .. } => (expected, None),
+        SettingError::Fault(fault) => ("`NAME[:PARAM][@key=value][#ATTEMPTS]`", Some(fault.to_string())),
+    };
+    let value = value.escape_debug().to_string();
+    Error::Invalid { origin: origin.clone(), value, expected: expected.to_owned(), hint }
 }
 
 fn invalid(origin: &Origin, value: &str, expected: &str) -> Error {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Attempted, Emitter, Event, Outcome, Places, UnitContext, end_foreign, end_leftovers, run_unit};
+use super::{Emitter, Event, Outcome, Places, UnitContext, end_foreign, end_leftovers, run_unit};
 use crate::plan::Experiment;
 use crate::process::{Error, Stop, StopLevel};
 
@@ -13,6 +13,8 @@ pub struct Job<'a> {
     pub experiment: &'a Experiment,
     /// From 1, over all resumes.
     pub attempt: u32,
+    /// The server's port.
+    pub port: u16,
     /// Where its files go.
     pub places: Places,
     /// When it began, as shown and recorded; set by the recorder's clock.
@@ -57,7 +59,7 @@ pub async fn run_all<'p>(
             name: experiment.name.clone(),
             attempt: job.attempt,
         });
-        let attempted = attempt(&job, context, emit, stop).await;
+        let attempted = run_unit(&job, context, emit, stop).await;
         match &attempted.outcome {
             Outcome::Passed { .. } => totals.passed += 1,
             Outcome::Failed(_) => totals.failed += 1,
@@ -66,10 +68,6 @@ pub async fn run_all<'p>(
         emit.finished(&job, &attempted);
     }
     Ok(totals)
-}
-
-async fn attempt(job: &Job<'_>, context: &UnitContext, emit: &mut Emitter<'_>, stop: &mut Stop) -> Attempted {
-    run_unit(job.experiment, job.attempt, &job.places, context, emit, stop).await
 }
 
 /// Ends leftovers of ours and, unless told otherwise, other vLLM processes of this user (rule 14).

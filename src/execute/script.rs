@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::plan::{Engine, Experiment};
-use crate::process::{ProcessId, Role};
+use crate::process::{ProcessId, Role, pid_namespace};
 
 /// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +98,9 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     for name in &experiment.server.secret_env {
         let _ = writeln!(text, "# {name} is set in the process environment (its value is never written)");
     }
-    let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    if experiment.engine == Engine::Sim {
+        let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+    }
     text.push_str("\nexec");
     let _ = write!(text, " {}", quote(&context.engine.program.to_string_lossy()));
     for word in &context.engine.prefix {
@@ -143,7 +145,7 @@ pub fn write_exclusively(role: Role, text: &str) -> Result<PathBuf, Error> {
     let me = ProcessId::current();
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
-        file.write_all(format!("{text}{WRITER}{} {}\n", me.pid, me.start_time).as_bytes())?;
+        file.write_all(format!("{text}{WRITER}{} {} {}\n", me.pid, me.start_time, pid_namespace()).as_bytes())?;
         file.set_permissions(std::fs::Permissions::from_mode(0o755))
     };
     write().map_err(|source| Error::Script { path: path.clone(), source })?;
@@ -164,10 +166,15 @@ pub fn remove_stale() {
     }
 }
 
-/// Who wrote a script; `None` where it does not say, as while it is being written.
+/// Who wrote a script; `None` where it does not say, as while it is being written, or where the number means nothing
+/// here: it was written in another PID namespace (a container that shares `/tmp`).
 fn writer(path: &Path) -> Option<ProcessId> {
     let text = std::fs::read_to_string(path).ok()?;
-    let (pid, start) = text.lines().last()?.strip_prefix(WRITER)?.split_once(' ')?;
+    let mut words = text.lines().last()?.strip_prefix(WRITER)?.split(' ');
+    let (pid, start, namespace) = (words.next()?, words.next()?, words.next()?);
+    if namespace != pid_namespace() {
+        return None;
+    }
     Some(ProcessId { pid: pid.parse().ok()?, start_time: start.parse().ok()? })
 }
 
@@ -248,10 +255,15 @@ mod tests {
     fn a_script_whose_writer_is_gone_is_removed() {
         let mine = write_exclusively(Role::Server, "#!/bin/bash\n").unwrap();
         let stale = Path::new(SCRIPT_DIR).join(format!("{SCRIPT_PREFIX}server-stale-{}.sh", std::process::id()));
-        std::fs::write(&stale, format!("#!/bin/bash\n{WRITER}{} 1\n", std::process::id())).unwrap();
+        let theirs = stale.with_file_name(format!("{SCRIPT_PREFIX}server-theirs-{}.sh", std::process::id()));
+        let script = |namespace: &str| format!("#!/bin/bash\n{WRITER}{} 1 {namespace}\n", std::process::id());
+        std::fs::write(&stale, script(&pid_namespace())).unwrap();
+        std::fs::write(&theirs, script("pid:[1]")).unwrap();
         remove_stale();
         assert!(mine.exists() && !stale.exists());
+        assert!(theirs.exists(), "a script of another container was removed");
         std::fs::remove_file(&mine).unwrap();
+        std::fs::remove_file(&theirs).unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::failure::{self, Blame};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args, write_exclusively};
-use super::{Emitter, Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings, port};
+use super::{Emitter, Event, Failure, Headline, Job, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
 use crate::process::{Change, Emptied, Group, GroupSpec, Owner, Role, Stop, Verdict, supervise};
@@ -22,8 +22,6 @@ pub struct UnitContext {
     pub engine: EngineCommand,
     /// oneAPI's environment script, where it exists.
     pub setvars: Option<PathBuf>,
-    /// The server's port.
-    pub port: u16,
     /// Limit from launch to ready.
     pub timeout_startup: Duration,
     /// Limit of the benchmark client.
@@ -32,6 +30,8 @@ pub struct UnitContext {
     pub grace: Duration,
     /// Variables that go through the process environment, never into a script.
     pub secret_env: Vec<(String, String)>,
+    /// Inherited variables that servers and clients do not get.
+    pub unset: Vec<String>,
     /// Values that must not reach a log.
     pub secrets: Vec<String>,
     /// The key the server asks for, if any.
@@ -124,22 +124,15 @@ enum Measured {
 
 /// Takes one experiment through its life. A failure of the experiment is in the outcome; the emitter holds a failure
 /// of the record, which ends the run.
-pub async fn run_unit(
-    experiment: &Experiment,
-    attempt: u32,
-    places: &Places,
-    context: &UnitContext,
-    emit: &mut Emitter<'_>,
-    stop: &mut Stop,
-) -> Attempted {
-    let mut unit = Unit::new(experiment, attempt, places, context);
+pub async fn run_unit(job: &Job<'_>, context: &UnitContext, emit: &mut Emitter<'_>, stop: &mut Stop) -> Attempted {
+    let mut unit = Unit::new(job, context);
     let outcome = unit.run(emit, stop).await;
     unit.finish(outcome)
 }
 
 struct Unit<'a> {
+    job: &'a Job<'a>,
     experiment: &'a Experiment,
-    attempt: u32,
     places: &'a Places,
     context: &'a UnitContext,
     began: Instant,
@@ -150,11 +143,11 @@ struct Unit<'a> {
 }
 
 impl<'a> Unit<'a> {
-    fn new(experiment: &'a Experiment, attempt: u32, places: &'a Places, context: &'a UnitContext) -> Self {
+    fn new(job: &'a Job<'a>, context: &'a UnitContext) -> Self {
         Self {
-            experiment,
-            attempt,
-            places,
+            job,
+            experiment: job.experiment,
+            places: &job.places,
             context,
             began: Instant::now(),
             timings: Timings::default(),
@@ -165,8 +158,8 @@ impl<'a> Unit<'a> {
     }
 
     async fn run(&mut self, emit: &mut Emitter<'_>, stop: &mut Stop) -> Outcome {
-        if let Some(holder) = port::holder(self.context.port) {
-            let text = format!("port {} is taken by {holder}", self.context.port);
+        if let Some(holder) = port::holder(self.job.port) {
+            let text = format!("port {} is taken by {holder}", self.job.port);
             return Outcome::Failed(Failure::plain(Cause::PortInUse, Phase::Launching, text));
         }
         let memory = DeviceMemory::read(self.context).await;
@@ -178,7 +171,7 @@ impl<'a> Unit<'a> {
         emit.event(Event::ServerLaunched {
             name: self.experiment.name.clone(),
             process: server.leader,
-            port: self.context.port,
+            port: self.job.port,
         });
         let mut log = StartLog::new(&self.places.server_log);
         let started = self.wait_ready(&mut server, &mut log, emit, stop).await;
@@ -213,8 +206,8 @@ impl<'a> Unit<'a> {
 
     fn arguments(&self, role: Role) -> Vec<String> {
         match role {
-            Role::Server => serve_args(self.experiment, self.context.port),
-            Role::Benchmark => bench_args(self.experiment, self.context.port, &self.places.result),
+            Role::Server => serve_args(self.experiment, self.job.port),
+            Role::Benchmark => bench_args(self.experiment, self.job.port, &self.places.result),
         }
     }
 
@@ -231,8 +224,8 @@ impl<'a> Unit<'a> {
         let context = ScriptContext {
             engine: &self.context.engine,
             setvars: self.context.setvars.as_deref(),
-            port: self.context.port,
-            attempt: self.attempt,
+            port: self.job.port,
+            attempt: self.job.attempt,
         };
         let text = script(role, self.experiment, &self.arguments(role), &context);
         let (kept, log) = match role {
@@ -252,6 +245,7 @@ impl<'a> Unit<'a> {
         let spec = GroupSpec {
             argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
             env: self.context.secret_env.clone(),
+            unset: self.context.unset.clone(),
             secrets: self.context.secrets.clone(),
             log: log.clone(),
             cleanup: vec![path],
@@ -260,7 +254,7 @@ impl<'a> Unit<'a> {
                 run: self.context.run.clone(),
                 experiment: self.experiment.name.clone(),
                 role,
-                port: self.context.port,
+                port: self.job.port,
             },
         };
         Group::spawn(spec).await.map_err(|error| failed(&error))
@@ -277,7 +271,7 @@ impl<'a> Unit<'a> {
         emit.phase(experiment, Phase::Starting(StartPhase::Launching));
         let question = Question {
             host: reachable(client_host(experiment)),
-            port: self.context.port,
+            port: self.job.port,
             model: experiment.server.served_model().to_owned(),
             api_key: self.context.api_key.clone(),
         };
@@ -388,7 +382,7 @@ impl<'a> Unit<'a> {
         let Emptied { empty, killed, strays, .. } = server.end(stop).await;
         let left: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
         let port_closed = left.is_empty()
-            || crate::telemetry::netport::listening_pids(Path::new("/"), self.context.port, &left).is_empty();
+            || crate::telemetry::netport::listening_pids(Path::new("/"), self.job.port, &left).is_empty();
         let proof = TeardownProof {
             group_empty: empty && left.is_empty(),
             port_closed: Some(port_closed),
@@ -432,8 +426,8 @@ const END_OF_SERVER: Duration = Duration::from_millis(300);
 /// What died under the client, if anything did: requests fail a moment before the server's end is seen, and vLLM's API
 /// server ends seconds after it has logged that its engine is dead.
 async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Died> {
-    match tokio::time::timeout(END_OF_SERVER, server.exited()).await {
-        Ok(ending) => Some(Died::Server(ending)),
+    match tokio::time::timeout(END_OF_SERVER, server.changed()).await {
+        Ok(change) => Some(Died::of(change)),
         Err(_) => blame.server_is_dying().then_some(Died::Engine),
     }
 }

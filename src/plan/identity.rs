@@ -25,7 +25,7 @@ impl Identity {
             "engine": engine,
             "model": server.model,
             "serve": sorted(&server.flags),
-            "env": server.env,
+            "env": environment(server),
             "secret-env": server.secret_env,
             "bench": sorted(&workload.flags),
         }))
@@ -51,6 +51,14 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The speed of the simulation changes how long one waits and no figure: it works in virtual time.
+const WITHOUT_EFFECT: &str = "VLLM_BENCH_SIM_SPEED";
+
+fn environment(server: &ServerConfig) -> BTreeMap<&str, &str> {
+    let variables = server.env.iter().filter(|(name, _)| *name != WITHOUT_EFFECT);
+    variables.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 /// The order of flags means nothing to vLLM, so it means nothing to the identity.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::guard::{Report, Request, Spec};
+use super::guard::{Order, Report, Request};
 use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
 use crate::diagnose::Ending;
 
@@ -52,12 +52,14 @@ pub struct Owner {
 }
 
 /// What to start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GroupSpec {
     /// Program and arguments.
     pub argv: Vec<String>,
     /// Variables set on top of the inherited environment; may hold secrets.
     pub env: Vec<(String, String)>,
+    /// Inherited variables that the command does not get.
+    pub unset: Vec<String>,
     /// Values that must not reach the log.
     pub secrets: Vec<String>,
     /// Where standard output and error go, in the order in which they are written.
@@ -124,18 +126,8 @@ impl Group {
         let mut control = child.stdin.take().ok_or_else(lost)?;
         let mut reports = BufReader::new(child.stdout.take().ok_or_else(lost)?).lines();
         let token = new_token();
-        let message = Spec {
-            token: token.clone(),
-            argv: spec.argv,
-            env: spec.env,
-            secrets: spec.secrets,
-            log: spec.log.clone(),
-            cleanup: spec.cleanup.clone(),
-            grace: spec.grace,
-            owner: spec.owner,
-            orchestrator: ProcessId::current(),
-        };
-        let first = match send(&mut control, &message).await {
+        let order = Order { token: token.clone(), orchestrator: ProcessId::current(), spec: spec.clone() };
+        let first = match send(&mut control, &order).await {
             Ok(()) => next_report(&mut reports).await,
             // It ended before it could read what to do.
             Err(_) => None,

@@ -59,7 +59,12 @@ pub fn argv(pid: i32) -> Vec<String> {
     if bytes.is_empty() {
         return Vec::new();
     }
-    bytes.split(|&b| b == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+    let mut argv: Vec<String> = bytes.split(|&b| b == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+    // A process that wrote a title over its arguments (`VLLM::EngineCore`) leaves the rest of the room empty.
+    if argv[1..].iter().all(String::is_empty) {
+        argv.truncate(1);
+    }
+    argv
 }
 
 /// The command line as one line of at most `limit` characters, for showing.

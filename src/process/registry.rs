@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, reap_adopted};
+use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, pid_namespace, reap_adopted};
 
 /// A live group, as registered by its guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_member
 pub struct Record {
     /// The boot in which the numbers below mean something.
     pub boot_id: String,
+    /// The PID namespace in which they do: containers may share `/tmp`.
+    pub pid_namespace: String,
     /// Unique name of the group.
     pub token: String,
     /// The run that started it.
@@ -53,7 +55,9 @@ pub fn marker(token: &str) -> String {
 }
 
 /// Name of the environment variable that marks every process of a group.
-pub const MARKER: &str = "VLLM_BENCH_GROUP";
+///
+/// Not `VLLM_…`: current vLLM warns of variables of that prefix that it does not know, or refuses to start.
+pub const MARKER: &str = "GUARDED_BY_VLLM_BENCH";
 
 /// This user's directory for locks and the registry; made where it is missing. It must belong to this user and be no
 /// link, because `/tmp` is everybody's.
@@ -123,7 +127,8 @@ pub fn forget(token: &str) {
     }
 }
 
-/// Every registered group of this boot. Records of earlier boots and of groups that are gone are removed.
+/// Every registered group of this boot and this PID namespace. Records of earlier boots are removed; those of another
+/// namespace (a container that shares `/tmp`) are left alone: their process numbers mean nothing here.
 ///
 /// # Errors
 /// When the directory cannot be used.
@@ -131,13 +136,14 @@ pub fn records() -> Result<Vec<Record>, Error> {
     let home = home()?;
     let groups = home.join("groups");
     let entries = std::fs::read_dir(&groups).map_err(|source| Error::Registry { path: groups.clone(), source })?;
-    let boot = boot_id();
+    let (boot, namespace) = (boot_id(), pid_namespace());
     let mut found = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"))
     {
         let Ok(bytes) = std::fs::read(&path) else { continue };
         match serde_json::from_slice::<Record>(&bytes) {
-            Ok(record) if record.boot_id == boot => found.push(record),
+            Ok(record) if record.boot_id == boot && record.pid_namespace == namespace => found.push(record),
+            Ok(record) if record.boot_id == boot => {}
             Ok(_) | Err(_) => drop(std::fs::remove_file(&path)),
         }
     }

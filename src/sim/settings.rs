@@ -68,16 +68,6 @@ pub enum SettingError {
     Variable { variable: &'static str, source: Box<SettingError> },
 }
 
-impl SettingError {
-    /// What is wrong, for a reader who knows where the value stands.
-    pub fn without_variable(&self) -> &SettingError {
-        match self {
-            SettingError::Variable { source, .. } => source.without_variable(),
-            SettingError::Value { .. } | SettingError::Fault(_) => self,
-        }
-    }
-}
-
 /// What the simulated machine is and does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimSettings {
@@ -101,7 +91,8 @@ impl Default for SimSettings {
     }
 }
 
-const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
+/// Simulated seconds per real second: the one setting that changes no figure.
+pub const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
 const SEED: &str = "VLLM_BENCH_SIM_SEED";
 const DEVICES: &str = "VLLM_BENCH_SIM_DEVICES";
 const MEMORY: &str = "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB";

@@ -45,7 +45,7 @@ LONG_LOAD = ["--num-prompts", "1000", "--concurrency", "8"]
 RESULT_KEYS = """
     date endpoint_type backend label model_id tokenizer_id num_prompts request_rate burstiness max_concurrency
     duration completed failed total_input_tokens total_output_tokens request_throughput request_goodput
-    output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests rtfx
+    output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests
     mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms p99_tpot_ms
     mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms
 """.split()
@@ -243,8 +243,10 @@ class Scenario:
             raise AssertionError(f"`vllm-bench {' '.join(args)}` took more than {limit:.0f} s") from None
         return code, child.text()
 
-    def sweep(self, command: str, *args: str, models: list[str], port: str = "auto", keep: bool = True) -> list[str]:
+    def sweep(self, command: str, *args: str, models: list[str], port: str = "", keep: bool = True) -> list[str]:
         """Arguments of run or sanity on the real vLLM; small, tp 1, eager, no quantization unless args say more."""
+        # Not `--port auto`: it begins at 8000, which others on this machine may take without asking.
+        port = port or str(free_port())
         given = [command, "--vllm-bin", str(self.bench.vllm), "--models", *models, "--tp", "1", "--port", port]
         given += ["--results-dir", str(self.results), "--env", "VLLM_CPU_KVCACHE_SPACE=1"]
         given += ["--timeout-startup", f"{SLOW:.0f}s", "--timeout-benchmark", f"{SLOW:.0f}s"]
@@ -290,12 +292,10 @@ class Scenario:
 
     def wait_load(self, name: str) -> None:
         """Until the client of this experiment sends its load."""
-        log = self.run() / "logs" / f"{name}_benchmark.log"
 
         def look():
-            with contextlib.suppress(FileNotFoundError):
-                return LOAD_BEGINS in log.read_text(errors="replace")
-            return False
+            logs = self.results.glob(f"*/logs/{name}_benchmark.log")
+            return any(LOAD_BEGINS in log.read_text(errors="replace") for log in logs)
 
         wait_for(f"the load of {name}", look)
 
@@ -420,7 +420,9 @@ def sweep(s: Scenario) -> None:
             ours = result.pop("vllm_bench")
             equal(sorted(set(RESULT_KEYS) - set(result)), [], f"keys missing in the result of {name}")
             equal((result["completed"], result["failed"], result["num_prompts"]), (4, 0, 4), "requests")
-            equal((result["total_input_tokens"], result["total_output_tokens"]), (32, 32), "tokens of 4 x 8/8")
+            equal(result["total_output_tokens"], 32, "output tokens of 4 x 8")
+            # Random tokens become text and tokens again: one more or less per prompt.
+            that(28 <= result["total_input_tokens"] <= 36, f"input tokens of 4 x 8: {result['total_input_tokens']}")
             equal(ours["identity"], experiment["identity"], "identity")
             equal((ours["simulated"], ours["engine"], ours["attempt"]), (False, "vllm", 1), "engine")
             that(ours["vllm_version"].startswith(VERSION), f"vLLM {ours['vllm_version']}")
@@ -430,7 +432,9 @@ def sweep(s: Scenario) -> None:
             steps = {step["phase"]: step["seconds"] for step in timings["startup_phases"]}
             that({"importing", "configuring", "loading"} <= set(steps), f"phases of the start: {steps}")
             that(abs(sum(steps.values()) - timings["startup"]) < 3, f"phases {steps} of {timings['startup']} s")
-            equal("compiling" in steps, name.endswith("eager-false"), f"whether {name} compiled")
+            # The CPU build says "Warming up model for the compilation" with --enforce-eager, too: that takes no time.
+            compiled = steps.get("compiling", 0) / timings["startup"]
+            that((compiled > 0.15) == name.endswith("eager-false"), f"{name}: {compiled:.0%} of the start is compiling")
             proof = ours["teardown"]
             equal((proof["group_empty"], proof["port_closed"]), (True, True), "teardown")
             equal((proof["killed"], proof["strays_ended"]), (False, 0), "teardown in order")
@@ -461,7 +465,6 @@ def sweep(s: Scenario) -> None:
             equal(failure["cause"], "unsupported-quantization", "cause")
             evidence_is_real(run, failure)
             contains(failure["evidence"][0]["text"], "dynamic_scaled_fp8_quant", "evidence")
-            equal(failure["ending"], {"exited": 1}, "ending")
             contains(text, "unsupported-quantization", "output")
         note(failure["summary"][:100])
     with s.check("the analysis names everything, and is the same when run again"):
@@ -494,7 +497,7 @@ def own_cost(results: list[dict], path: Path) -> None:
         steps = ", ".join(f"{step['phase']} {step['seconds']:.1f}" for step in t["startup_phases"])
         model = Path(result["model_id"]).name
         lines.append(
-            f"{model} eager={str(ours['axes']['enforce_eager']).lower()}: {t['total']:.2f} = {t['startup']:.2f} + "
+            f"{model} eager={str(ours['axes']['enforce-eager']).lower()}: {t['total']:.2f} = {t['startup']:.2f} + "
             f"{t['benchmark']:.2f} + {t['teardown']:.2f} + {own:.3f}; {steps}; "
             f"{result['duration']:.2f}, {t['benchmark'] - result['duration']:.2f}"
         )
@@ -506,7 +509,7 @@ def failures(s: Scenario) -> None:
     """Configurations that truly fail: each cause named, and the sweep goes on."""
     missing = str(s.dir / "no-such-model")
     there = s.bench.models[0]
-    args = s.sweep("sanity", "--max-model-len", "100000", models=[missing, there])
+    args = s.sweep("sanity", "--max-model-len", "100000", models=[missing, there], port="auto")
     code, text = s.call(*args, limit=2 * SLOW)
     with s.check("a missing model: model-not-found") as note:
         failure = s.failure(name_of(missing))
@@ -618,8 +621,8 @@ def died(s: Scenario) -> None:
 
 def status(s: Scenario) -> dict:
     code, text = s.call("status", "--json", "--results-dir", str(s.results))
-    equal(code, 0, "exit code of status")
-    return json.loads(text.split("\n", 1)[1])
+    that(code in (0, 3), f"exit code of status: {code}")
+    return json.JSONDecoder().raw_decode(text.split("\n", 1)[1])[0]
 
 
 def live(s: Scenario) -> None:

@@ -51,6 +51,11 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     if let Some(which) = &args.dry_run {
         return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
     }
+    if !settings.simulated()
+        && let Some(key) = settings.given.iter().find(|key| key.starts_with("sim-"))
+    {
+        ui.warn(&format!("`{key}` changes nothing without `--engine sim`"));
+    }
     for name in missing_secrets(&plan, &settings, environment) {
         ui.warn(&format!(
             "`{name}` was set with `--env` when this run began and is not set now: export it, or servers may fail"
@@ -84,7 +89,7 @@ impl Sweep<'_> {
         let mut silent = Silent { reporter: &reporter };
         let mut early = Emitter::new(&mut silent, &sender);
         clear_the_way(self.settings.grace, self.settings.keep_foreign, &mut early, &mut stop).await?;
-        let prepared = prepare(self.args, self.settings, self.plan, self.environment, &engine, lock).await?;
+        let mut prepared = prepare(self.args, self.settings, self.plan, self.environment, &engine, lock).await?;
         if self.args.detached_child {
             detach::report_ready(&prepared.run, prepared.resumed)?;
         }
@@ -97,7 +102,7 @@ impl Sweep<'_> {
             self.settings.show_logs.then(|| tokio::spawn(follow::show(prepared.run.clone(), reporter.clone())));
         let began = Instant::now();
         let totals = tokio::select! {
-            totals = self.run_jobs(&context, &prepared, recorder.clone(), &sender, &mut stop) => totals,
+            totals = self.run_jobs(&context, &mut prepared, recorder.clone(), &sender, &mut stop) => totals,
             // The third signal: leave at once. The guards see their control pipes close and end their groups.
             number = signals.leave() => return Ok(exit::SIGNAL + number),
         };
@@ -146,11 +151,11 @@ impl Sweep<'_> {
         Ok(UnitContext {
             engine,
             setvars: self.settings.setvars.clone().filter(|path| path.is_file() && !simulated),
-            port: prepared.port,
             timeout_startup: self.settings.timeout_startup,
             timeout_benchmark: self.settings.timeout_benchmark,
             grace: self.settings.grace,
             secrets: secrets.collect(),
+            unset: self.environment.own_variables(),
             secret_env,
             api_key,
             run: prepared.run.path().to_owned(),
@@ -164,7 +169,7 @@ impl Sweep<'_> {
     async fn run_jobs(
         &self,
         context: &UnitContext,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         mut recorder: RunRecorder,
         sender: &StopSender,
         stop: &mut Stop,
@@ -182,7 +187,8 @@ impl Sweep<'_> {
         for name in &prepared.valid {
             emit.event(Event::ExperimentReused { name: name.clone() });
         }
-        let job = |experiment| naming.job(experiment, &prepared.state);
+        let Prepared { state, ports, .. } = prepared;
+        let job = |experiment| naming.job(experiment, state, ports.next());
         Ok(run_all(&pending, job, context, self.settings.keep_foreign, &mut emit, stop).await?)
     }
 

@@ -12,7 +12,7 @@ use crate::cli::RunArgs;
 use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
-use crate::plan::{Experiment, Plan};
+use crate::plan::{Engine, Experiment, Plan};
 use crate::process::{ProcessId, Redactor, registry};
 use crate::record::{
     self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs,
@@ -35,11 +35,11 @@ pub struct Prepared {
     /// Names of experiments with a valid result from before.
     pub valid: Vec<String>,
     /// The server's port.
-    pub port: u16,
+    pub ports: Ports,
     /// The manifest as written.
     pub manifest: Manifest,
     /// Held for the life of the run.
-    _locks: [Lock; 2],
+    _lock: Lock,
 }
 
 /// Shows what happens before there is a journal.
@@ -90,7 +90,7 @@ pub async fn prepare(
     engine: &EngineCommand,
     mut results_lock: Lock,
 ) -> Result<Prepared, Error> {
-    let (port, mut port_lock) = take_port(settings.port)?;
+    let (port, port_lock) = take_port(settings.port)?;
     record::remove_stillborn(&settings.results_dir);
     let earlier = find_run(args, settings, plan, environment)?;
     let resumed = earlier.is_some();
@@ -108,7 +108,8 @@ pub async fn prepare(
         run: run.path().to_owned(),
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
-    port_lock.sign(&port_lock_path(port)?, &holder)?;
+    let ports = Ports { choice: settings.port, port, lock: port_lock, holder };
+    let ports = ports.signed()?;
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
@@ -118,7 +119,38 @@ pub async fn prepare(
             hint: "begin a new run without `--resume`".into(),
         });
     }
-    Ok(Prepared { run, state, resumed, valid, port, manifest, _locks: [results_lock, port_lock] })
+    Ok(Prepared { run, state, resumed, valid, ports, manifest, _lock: results_lock })
+}
+
+/// The port of the next server, and the lock that keeps other runs off it.
+#[derive(Debug)]
+pub struct Ports {
+    choice: PortChoice,
+    port: u16,
+    lock: Lock,
+    holder: Holder,
+}
+
+impl Ports {
+    fn signed(mut self) -> Result<Self, Error> {
+        self.lock.sign(&port_lock_path(self.port)?, &self.holder)?;
+        Ok(self)
+    }
+
+    /// The port of the next server: with `--port auto` another one, where somebody took the last one meanwhile.
+    pub fn next(&mut self) -> u16 {
+        if self.choice == PortChoice::Auto
+            && port::holder(self.port).is_some()
+            && let Ok((port, lock)) = take_port(PortChoice::Auto)
+        {
+            (self.port, self.lock) = (port, lock);
+            // Unsigned, the lock holds as well; only its message to others is poorer.
+            if let Ok(path) = port_lock_path(port) {
+                let _ = self.lock.sign(&path, &self.holder);
+            }
+        }
+        self.port
+    }
 }
 
 fn take_port(choice: PortChoice) -> Result<(u16, Lock), Error> {
@@ -172,7 +204,8 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
     if let Some(parent) = run.path().parent() {
         settings.results_dir = parent.to_owned();
     }
-    let given = |key| settings.given.contains(key);
+    let keys = settings.given.clone();
+    let given = |key| keys.contains(key);
     let limit = |key, seconds: f64, now: Duration| {
         let recorded = Duration::try_from_secs_f64(seconds).unwrap_or(now);
         if given(key) { now } else { recorded }
@@ -192,7 +225,15 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
     }
     settings.grid.engine = manifest.engine;
     settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
-    Ok(Some(manifest.plan))
+    let mut plan = manifest.plan;
+    if given("sim-speed") {
+        // The one setting of a simulation that changes no figure.
+        let speed = settings.simulation.iter().find(|(name, _)| name == crate::sim::settings::SPEED);
+        for experiment in plan.experiments.iter_mut().filter(|e| e.engine == Engine::Sim) {
+            experiment.server.env.extend(speed.cloned());
+        }
+    }
+    Ok(Some(plan))
 }
 
 fn locate_named(named: &Path, settings: &Settings, environment: &Environment) -> Result<RunDir, Error> {

@@ -54,7 +54,7 @@ impl RunRecorder {
     }
 
     /// Prepares the next attempt at an experiment: fresh names, earlier files set aside, nothing overwritten.
-    pub fn job<'p>(&self, experiment: &'p Experiment, state: &RunState) -> Job<'p> {
+    pub fn job<'p>(&self, experiment: &'p Experiment, state: &RunState, port: u16) -> Job<'p> {
         let inner = self.lock();
         let attempt = state.next_attempt(&experiment.name);
         let layout = inner.run.layout();
@@ -70,6 +70,7 @@ impl RunRecorder {
         Job {
             experiment,
             attempt,
+            port,
             places: Places {
                 server_log: layout.server_log(name),
                 benchmark_log: layout.benchmark_log(name),
