@@ -451,6 +451,29 @@ fn without_result(mut words: Vec<String>) -> Vec<String> {
     words
 }
 
+/// The guide's script is the program's, on a machine with oneAPI and vLLM in /usr/local/bin.
+#[test]
+fn the_script_that_the_guide_shows_is_the_real_one() {
+    let scene = Scene::new();
+    let setvars = scene.program("setvars.sh", "");
+    let vllm = scene.program("bin/vllm", "#!/bin/sh\n");
+    let (setvars, vllm) = (setvars.to_str().unwrap(), vllm.to_str().unwrap());
+    let shown = scene.call(&["run", "--dry-run", "1", "--setvars", setvars, "--vllm-bin", vllm]).exits(0).stdout;
+    let shown = shown
+        .replace(setvars, "/opt/intel/oneapi/setvars.sh")
+        .replace(vllm, "/usr/local/bin/vllm")
+        .replace(scene.path("bin").to_str().unwrap(), "/usr/local/bin");
+    let guide = document(GUIDE);
+    let guide = section(&guide, "## Launch scripts").split("```").nth(1).unwrap();
+    for line in guide.lines().skip(1).filter(|line| !line.contains("(…)")) {
+        assert!(shown.lines().any(|real| real == line), "`{line}` is not in\n{shown}");
+    }
+    let real = shown.split("#!/bin/bash").nth(1).unwrap().split("--- benchmark").next().unwrap();
+    for line in real.lines().skip(2) {
+        assert!(guide.lines().any(|written| written == line), "the guide lacks `{line}`");
+    }
+}
+
 #[test]
 fn reference_sh_has_the_flags_of_the_presets() {
     let scene = Scene::new();
