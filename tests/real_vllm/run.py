@@ -719,7 +719,7 @@ def live(s: Scenario) -> None:
     code, text = s.call(*args, "--detach")
     with s.check("run --detach again goes on with the same run, to its end"):
         equal(code, 0, "exit code")
-        contains(text, "goes on", "output")
+        contains(text, str(s.run()), "the one run directory in the output")
         orchestrator = int(re.search(r"process (\d+)", text)[1])
         wait_for("the end of the run", lambda: not alive(orchestrator), 2 * SLOW)
         exactly_once(s, [name])
