@@ -303,7 +303,7 @@ fn a_detached_run_goes_on_without_the_terminal() {
 
     // The same plan again: it goes on where it was.
     let again = scene.sweep().fault(STAYS_MEASURING).flag("--detach").stays().exits(0);
-    again.prints("going on without the terminal");
+    again.prints("the run goes on without the terminal");
     scene.wait_until_nothing_is_left();
     let run = scene.run();
     run.assert_passed(FIRST);
@@ -316,7 +316,14 @@ fn detach_fresh_begins_a_new_run() {
     let scene = Scene::new();
     let fault = "network@eager=false";
     scene.sweep().fault(fault).exits(1);
-    scene.sweep().fault(fault).flag("--detach").flag("--fresh").stays().exits(0).prints("running without the terminal");
+    scene
+        .sweep()
+        .fault(fault)
+        .flag("--detach")
+        .flag("--fresh")
+        .stays()
+        .exits(0)
+        .prints("a new run has begun without the terminal");
     scene.wait_until_nothing_is_left();
     assert_eq!(scene.runs().len(), 2);
     for run in scene.runs() {

@@ -24,7 +24,12 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
 /// The run named, else the newest; a directory without manifests may be one of the Python predecessor's.
 fn target(args: &AnalyzeArgs, environment: &Environment) -> Result<PathBuf, Error> {
     let foreign = |path: PathBuf| if path.is_dir() { Some(path) } else { None };
-    match locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment) {
+    // It writes beside what it reads: never in a live run of another directory that the user did not name.
+    let found = match (&args.run, &args.results_dir) {
+        (None, None) => locate::find_here(environment),
+        (run, results_dir) => locate::find(run.as_deref(), results_dir.as_deref(), environment),
+    };
+    match found {
         Ok(found) => Ok(found.run.path().to_owned()),
         Err(error) => {
             let named = args.run.as_deref().or(args.results_dir.as_deref()).map(|path| environment.absolute(path));

@@ -148,6 +148,14 @@ pub fn find(run: Option<&Path>, results_dir: Option<&Path>, environment: &Enviro
     }
 }
 
+/// The live run of the results directories of this place, else their newest; not what runs elsewhere.
+///
+/// # Errors
+/// When there is none.
+pub fn find_here(environment: &Environment) -> Result<Found, Error> {
+    find_in(&results_dirs(None, environment), &[], environment)
+}
+
 /// The live run in `dirs`, else the live run in `others`, else the newest run in `dirs`.
 fn find_in(dirs: &[PathBuf], others: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
     if let Some(live) = dirs.iter().chain(others).find_map(|dir| live_run(dir)) {

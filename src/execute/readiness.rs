@@ -22,6 +22,8 @@ const LOG_EVERY: Duration = Duration::from_millis(50);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How much of the log is read at once.
 const CHUNK: usize = 256 << 10;
+/// How many such pieces are read when waiting is over.
+const LAST_CHUNKS: usize = 4;
 
 /// How waiting for a server ended, where the server itself did not end it.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,8 +106,15 @@ impl StartLog {
         entered
     }
 
-    /// Ends the phase under way, for the record.
+    /// Ends the phase under way, for the record. What a server wrote since the last look counts too, up to a few chunks:
+    /// one that failed at once is else said to have been where it was long before.
     pub fn finish(&mut self) {
+        for _ in 0..LAST_CHUNKS {
+            if self.tracker.phase() == StartPhase::Ready {
+                break;
+            }
+            self.read();
+        }
         let phase = self.tracker.phase();
         if phase != StartPhase::Ready {
             self.close(phase);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::guard::{Report, Request, Spec};
+use super::guard::{Order, Report, Request};
 use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
 use crate::diagnose::Ending;
 
@@ -52,7 +52,7 @@ pub struct Owner {
 }
 
 /// What to start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GroupSpec {
     /// Program and arguments.
     pub argv: Vec<String>,
@@ -126,19 +126,8 @@ impl Group {
         let mut control = child.stdin.take().ok_or_else(lost)?;
         let mut reports = BufReader::new(child.stdout.take().ok_or_else(lost)?).lines();
         let token = new_token();
-        let message = Spec {
-            token: token.clone(),
-            argv: spec.argv,
-            env: spec.env,
-            unset: spec.unset,
-            secrets: spec.secrets,
-            log: spec.log.clone(),
-            cleanup: spec.cleanup.clone(),
-            grace: spec.grace,
-            owner: spec.owner,
-            orchestrator: ProcessId::current(),
-        };
-        let first = match send(&mut control, &message).await {
+        let order = Order { token: token.clone(), orchestrator: ProcessId::current(), spec: spec.clone() };
+        let first = match send(&mut control, &order).await {
             Ok(()) => next_report(&mut reports).await,
             // It ended before it could read what to do.
             Err(_) => None,

@@ -8,7 +8,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::registry::{self, MARKER, Record};
 use super::{
-    Emptied, Owner, ProcessId, Redactor, StopLevel, StopSender, boot_id, end_members, pid_namespace, stop_channel,
+    Emptied, GroupSpec, ProcessId, Redactor, StopLevel, StopSender, boot_id, end_members, pid_namespace, stop_channel,
 };
 use crate::diagnose::Ending;
 
@@ -37,17 +36,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// The first line on the control pipe.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Spec {
+pub(super) struct Order {
     pub token: String,
-    pub argv: Vec<String>,
-    pub env: Vec<(String, String)>,
-    pub unset: Vec<String>,
-    pub secrets: Vec<String>,
-    pub log: PathBuf,
-    pub cleanup: Vec<PathBuf>,
-    pub grace: Duration,
-    pub owner: Owner,
     pub orchestrator: ProcessId,
+    pub spec: GroupSpec,
 }
 
 /// The later lines on the control pipe.
@@ -88,7 +80,7 @@ pub fn guard_main() -> ExitCode {
 async fn guard() {
     let mut control = BufReader::new(tokio::io::stdin()).lines();
     let Ok(Some(line)) = control.next_line().await else { return };
-    let Ok(spec) = serde_json::from_str::<Spec>(&line) else { return };
+    let Ok(Order { token, orchestrator, spec }) = serde_json::from_str(&line) else { return };
     // Handlers, not "ignore": an ignored signal would stay ignored in the command.
     let mut signals = Signals::listen();
     let log = match open_log(&spec.log) {
@@ -98,8 +90,8 @@ async fn guard() {
     let mut record = Record {
         boot_id: boot_id(),
         pid_namespace: pid_namespace(),
-        token: spec.token.clone(),
-        orchestrator: spec.orchestrator,
+        token: token.clone(),
+        orchestrator,
         guard: ProcessId::current(),
         leader: None,
         owner: spec.owner.clone(),
@@ -108,10 +100,10 @@ async fn guard() {
     if let Err(error) = registry::register(&record) {
         return report(&Report::SpawnFailed { reason: error.to_string() });
     }
-    let (leader, output) = match start(&spec) {
+    let (leader, output) = match start(&spec, &token) {
         Ok(started) => started,
         Err(error) => {
-            registry::forget(&spec.token);
+            registry::forget(&token);
             return report(&Report::SpawnFailed { reason: error.to_string() });
         }
     };
@@ -141,7 +133,7 @@ async fn guard() {
     let empty = emptied.empty;
     report(&Report::Emptied { emptied });
     if empty {
-        registry::forget(&spec.token);
+        registry::forget(&token);
     }
 }
 
@@ -230,7 +222,7 @@ impl Reaper {
     }
 }
 
-fn start(spec: &Spec) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
+fn start(spec: &GroupSpec, token: &str) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
     let (program, args) = spec
         .argv
         .split_first()
@@ -243,7 +235,7 @@ fn start(spec: &Spec) -> std::io::Result<(ProcessId, std::io::PipeReader)> {
     let child = command
         .args(args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
-        .env(MARKER, &spec.token)
+        .env(MARKER, token)
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)

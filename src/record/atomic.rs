@@ -1,7 +1,7 @@
 //! Whole files or none.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -15,10 +15,21 @@ use super::{Error, layout};
 /// # Errors
 /// When any of these steps fails; the temporary file is removed.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_with(path, |out| out.write_all(bytes))
+}
+
+/// As [`write`], for what is too large to be built in memory first: `content` writes it.
+///
+/// # Errors
+/// As [`write`], and when `content` fails.
+pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let attempt = || {
         let dir = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(dir)?;
-        file.write_all(bytes)?;
+        let mut out = BufWriter::with_capacity(1 << 16, file.as_file_mut());
+        content(&mut out)?;
+        out.flush()?;
+        drop(out);
         set_readable(file.as_file())?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;

@@ -8,7 +8,6 @@ mod display;
 mod load;
 mod page;
 mod raw;
-mod stream;
 mod summary;
 mod text;
 
@@ -36,9 +35,9 @@ pub fn write_all(run: &Path, table: &RunTable) -> Result<Vec<PathBuf>, Error> {
     let analysis = run.join(layout::ANALYSIS);
     atomic::write(&analysis, render_text(table, Style::PLAIN).as_bytes())?;
     let table_csv = run.join(layout::SUMMARY_CSV);
-    stream::write(&table_csv, |out| csv::write(table, out))?;
+    atomic::write_with(&table_csv, |out| csv::write(table, out))?;
     let raw_results = run.join(layout::RAW_RESULTS);
-    stream::write(&raw_results, |out| raw::write(run, table, out))?;
+    atomic::write_with(&raw_results, |out| raw::write(run, table, out))?;
     let mut written = vec![analysis, table_csv, raw_results];
     match table.facts.origin {
         Origin::VllmBench { .. } => {

@@ -54,13 +54,17 @@ impl Reporter {
     pub fn tick(&self) {
         let Ok(mut state) = self.state.lock() else { return };
         let live = self.ui.display.live;
+        let bar = state.bar.clone();
         let mut told = None;
         if let Some(waiting) = &mut state.waiting {
             let seconds = waiting.since.elapsed().as_secs();
             if live {
+                if bar.is_finished() {
+                    bar.reset();
+                }
                 let message = format!("{} {seconds} s  {}", waiting.what, waiting.line);
-                state.bar.set_message(message);
-                state.bar.tick();
+                bar.set_message(message);
+                bar.tick();
             } else if waiting.told.elapsed() >= PLAIN_EVERY {
                 waiting.told = Instant::now();
                 told = Some(format!("        still {} ({seconds} s)", waiting.what));
@@ -166,7 +170,8 @@ impl Reporter {
             figure(headline.output_throughput, "tok/s"),
             figure(headline.mean_ttft_ms, "ms"),
             figure(headline.mean_tpot_ms, "ms"),
-            self.paint(DIM, &seconds_of(timings)),
+            // In one line of a terminal; where the time went is in the result file.
+            self.paint(DIM, &format!("in {:.1} s", timings.total)),
         ));
     }
 
@@ -182,7 +187,7 @@ impl Reporter {
             "        {}  {}: {}   {}",
             self.paint(RED, "FAILED"),
             self.paint(BOLD, &failure.cause.to_string()),
-            cut(&failure.summary, 300),
+            cut(without_title(failure), 300),
             self.paint(DIM, &seconds_of(timings)),
         ));
         for evidence in &failure.evidence {
@@ -200,8 +205,8 @@ impl Reporter {
             if state.bar.is_hidden() {
                 return;
             }
+            // Begun again by the next tick: to do it here would draw an empty line that stays at the end of a run.
             state.bar.finish_and_clear();
-            state.bar.reset();
         }
     }
 
@@ -236,6 +241,12 @@ impl Reporter {
     fn paint(&self, style: Style, text: &str) -> String {
         self.ui.paint_err(style, text)
     }
+}
+
+/// The summary without the cause's title, where the cause stands before it anyway.
+fn without_title(failure: &Failure) -> &str {
+    let rest = failure.summary.strip_prefix(failure.cause.title()).and_then(|rest| rest.strip_prefix(": "));
+    rest.unwrap_or(&failure.summary)
 }
 
 const GREEN: Style = AnsiColor::Green.on_default().bold();

@@ -5,6 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,6 +32,7 @@ struct Ready {
 pub fn start(command_line: &[String], ui: &Ui) -> Result<u8, Error> {
     let args = command_line.iter().skip(1).filter(|arg| *arg != "--detach");
     let mut child = Command::new("/proc/self/exe")
+        .arg0(command_line.first().map_or("vllm-bench", String::as_str))
         .args(args)
         .arg("--detached-child")
         .stdin(Stdio::null())
@@ -46,8 +48,8 @@ pub fn start(command_line: &[String], ui: &Ui) -> Result<u8, Error> {
         return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::BUG));
     };
     let dir = ready.run.parent().unwrap_or(Path::new(".")).display().to_string();
-    let how = if ready.resumed { "going on" } else { "running" };
-    ui.out(&format!("{how} without the terminal: process {}", ready.pid));
+    let what = if ready.resumed { "the run goes on" } else { "a new run has begun" };
+    ui.out(&format!("{what} without the terminal: process {}", ready.pid));
     ui.out(&format!("  run directory  {}", ready.run.display()));
     ui.out(&format!("  log            {}", ready.log.display()));
     ui.out(&format!("  follow it      vllm-bench status --watch --results-dir {dir}"));

@@ -43,7 +43,7 @@ pub fn show(
         },
         attempt: 1,
     };
-    if context.setvars.is_none() && settings.setvars.is_some() {
+    if context.setvars.is_none() && settings.setvars.is_some() && !settings.simulated() {
         ui.say("note: oneAPI's setvars.sh is not here; where it exists, both scripts source it first");
     }
     let layout = Layout::new(settings.results_dir.join("RUN"));

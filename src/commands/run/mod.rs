@@ -20,6 +20,7 @@ use crate::process::{ProcessId, Stop, StopSender, become_subreaper, stop_channel
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
+use super::wording;
 use prepare::{Prepared, Silent, lock_results, prepare};
 use recorder::RunRecorder;
 use signals::Signals;
@@ -117,10 +118,10 @@ impl Sweep<'_> {
     fn announce(&self, prepared: &Prepared) {
         let mark = if self.settings.simulated() { ", SIMULATED (no real server)" } else { "" };
         self.ui.say(&format!(
-            "vllm-bench {}: {} experiments, {} combinations skipped{mark}",
+            "vllm-bench {}: {}, {} skipped{mark}",
             env!("CARGO_PKG_VERSION"),
-            self.plan.experiments.len(),
-            self.plan.skips.len()
+            wording::count(self.plan.experiments.len(), "experiment"),
+            wording::count(self.plan.skips.len(), "combination")
         ));
         self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
         if !prepared.resumed {

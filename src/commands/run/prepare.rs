@@ -298,7 +298,7 @@ async fn create_run(
         run: run.name(),
         created: now.with_timezone(&settings.zone).to_rfc3339_opts(SecondsFormat::Millis, false),
         timezone: settings.zone.name().to_owned(),
-        command_line: environment.command_line().iter().map(|arg| secrets.text(arg)).collect(),
+        command_line: environment.command_line().iter().map(|arg| secrets.text(as_called(arg))).collect(),
         working_directory: environment.working_directory().to_owned(),
         engine: settings.grid.engine,
         vllm: (!settings.simulated()).then(|| VllmInfo { path: engine.program.clone(), version: None }),
@@ -314,6 +314,11 @@ async fn create_run(
     };
     record::atomic::write_json(&run.layout().manifest(), &manifest)?;
     Ok((run, manifest))
+}
+
+/// The flag that the user wrote where the detached process has one of ours.
+fn as_called(arg: &str) -> &str {
+    if arg == "--detached-child" { "--detach" } else { arg }
 }
 
 fn user_name() -> String {
