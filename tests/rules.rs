@@ -250,9 +250,11 @@ fn rule_14_other_vllm_processes_are_ended_before_a_start() {
     let through: Vec<&str> = wrapper.into_iter().chain([inside.to_str().unwrap()]).collect();
     // Its own /tmp has its own port locks: it must not choose the ports that other tests choose by theirs.
     let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port().to_string();
+    // Not `--engine sim`, which leaves others alone: the simulated vLLM as somebody's `vllm`.
+    let vllm = scene.vllm_that("");
     let sweep = || {
         scene
-            .sweep()
+            .sweep_with(&vllm)
             .set("--enforce-eager", ["true"])
             .set("--grace", ["2"])
             .set("--port", [port.as_str()])

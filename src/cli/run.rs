@@ -103,7 +103,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub fresh: bool,
 
-    /// Do not end other vLLM processes of this user before a start
+    /// Do not end other vLLM processes of this user before a start (a simulated run never does)
     #[arg(long, help_heading = "Run")]
     pub keep_foreign: bool,
 

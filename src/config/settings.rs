@@ -188,7 +188,8 @@ impl Settings {
                 .map(|path| (path != "none").then(|| environment.absolute(path)))?,
             vllm_bin: reader.optional("vllm-bin", "a path", non_empty)?.map(|path| environment.absolute(path)),
             zone: reader.one("timezone", "a name such as `Asia/Jerusalem` or `UTC`", |text| Tz::from_str(text).ok())?,
-            keep_foreign: reader.one("keep-foreign", "`true` or `false`", read_bool)?,
+            // A simulation needs no device: it has no reason to end what others serve.
+            keep_foreign: reader.one("keep-foreign", "`true` or `false`", read_bool)? || engine == Engine::Sim,
             show_logs: reader.one("show-logs", "`true` or `false`", read_bool)?,
             secret_env,
             record: reader.record,

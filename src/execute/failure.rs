@@ -47,12 +47,13 @@ impl Blame<'_> {
         self.blame_server_log(ending, Cause::Crashed, Phase::Starting(phase))
     }
 
-    /// The server's log says that it will never be ready.
-    pub fn server_fatal(&self, cause: Cause, phase: StartPhase) -> Failure {
-        let mut failure = self.blame_server_log(Ending::Exited(1), cause, Phase::Starting(phase));
-        // It did not exit: it was ended when the sign came.
-        failure.ending = None;
-        // Nor did it crash: where the log shows nothing else, the sign itself is the cause.
+    /// The server's log says that it will never be ready, or its engine vanished; it may have ended by itself since.
+    pub fn server_fatal(&self, cause: Cause, own_end: Option<Ending>, phase: StartPhase) -> Failure {
+        let ending = own_end.unwrap_or(Ending::Exited(1));
+        let mut failure = self.blame_server_log(ending, cause, Phase::Starting(phase));
+        // Where it was ended when the sign came, it neither exited nor crashed.
+        failure.ending = own_end;
+        // Where the log shows nothing else, the sign itself is the cause.
         if failure.evidence.is_empty() || failure.cause == Cause::Crashed {
             failure.cause = cause;
             failure.summary = cause.title().to_owned();
@@ -61,14 +62,9 @@ impl Blame<'_> {
         failure
     }
 
-    /// An engine process vanished while the server started.
-    pub fn engine_gone(&self, phase: StartPhase) -> Failure {
-        self.server_fatal(Cause::EngineCoreFailed, phase)
-    }
-
     /// An engine process vanished while the client ran; the API server may take seconds to notice.
     pub fn engine_died(&self) -> Failure {
-        let own = self.server_fatal(Cause::EngineCoreFailed, StartPhase::Ready);
+        let own = self.server_fatal(Cause::EngineCoreFailed, None, StartPhase::Ready);
         let mut failure = Failure { cause: Cause::ServerDied, phase: Phase::Measuring, ..own.clone() };
         failure.summary = format!("an engine process of the server died during the benchmark: {}", own.summary);
         failure.also.retain(|cause| *cause != own.cause);

@@ -12,7 +12,7 @@ use super::script::{EngineCommand, ScriptContext, bench_args, client_host, scrip
 use super::{Emitter, Event, Failure, Headline, Job, Outcome, Phase, TeardownProof, Timings, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
 use crate::plan::Experiment;
-use crate::process::{Change, Emptied, Group, GroupSpec, Owner, Role, Stop, Verdict, supervise};
+use crate::process::{Change, Emptied, Group, GroupSpec, Owner, Role, Stop, StopLevel, Verdict, supervise};
 use crate::telemetry::{DeviceKind, MemorySource, Probe};
 
 /// What every experiment of a run shares.
@@ -115,6 +115,28 @@ impl Died {
     }
 }
 
+/// What was seen of a server until it was to be ended. What it says after that shows nothing of why it had to be.
+struct Seen {
+    phase: StartPhase,
+    /// How long its log had not grown.
+    silent: Duration,
+    /// Bytes in its log.
+    log_length: u64,
+}
+
+/// How long a server that said that it failed may take to end by itself: to tell vLLM to end while it does so makes it
+/// hang, and a hard kill is what devices suffer from.
+const OWN_END: Duration = Duration::from_secs(5);
+
+/// Waits for a failed server to end by itself; `None` where it does not, or the user is in a hurry.
+async fn end_by_itself(server: &mut Group, stop: &mut Stop) -> Option<Ending> {
+    tokio::select! {
+        ending = server.exited() => ending,
+        () = tokio::time::sleep(OWN_END) => None,
+        () = stop.reached(StopLevel::Drain) => None,
+    }
+}
+
 /// How the benchmark part ended.
 enum Measured {
     Result(Map<String, Value>),
@@ -186,11 +208,16 @@ impl<'a> Unit<'a> {
             emit.phase(self.experiment, Phase::Measuring);
             measured = Some(self.measure(&mut server, emit, stop).await);
         }
-        let silent = log.last_growth.elapsed();
-        let phase = log.phase();
-        // What a server says while it is being ended shows nothing of why it had to be.
-        let log_length = std::fs::metadata(&self.places.server_log).map_or(0, |meta| meta.len());
+        let seen = Seen {
+            phase: log.phase(),
+            silent: log.last_growth.elapsed(),
+            log_length: std::fs::metadata(&self.places.server_log).map_or(0, |meta| meta.len()),
+        };
         emit.phase(self.experiment, Phase::Draining);
+        let own_end = match &started {
+            Verdict::Watched(Started::Fatal(_) | Started::EngineGone) => end_by_itself(&mut server, stop).await,
+            _ => None,
+        };
         self.drain(server, memory, emit, stop).await;
         match measured {
             Some(Measured::Result(result)) => {
@@ -200,7 +227,7 @@ impl<'a> Unit<'a> {
             }
             Some(Measured::Failed(failure)) => Outcome::Failed(failure),
             Some(Measured::Interrupted) => Outcome::Interrupted,
-            None => self.not_ready(started, phase, silent, log_length),
+            None => self.not_ready(started, own_end, &seen),
         }
     }
 
@@ -358,17 +385,17 @@ impl<'a> Unit<'a> {
     }
 
     /// Why a server did not become ready.
-    fn not_ready(&self, started: Verdict<Started>, phase: StartPhase, silent: Duration, log_length: u64) -> Outcome {
+    fn not_ready(&self, started: Verdict<Started>, own_end: Option<Ending>, seen: &Seen) -> Outcome {
         let blame = Blame { places: self.places, context: self.context };
+        let Seen { phase, silent, log_length } = *seen;
         let failure = match started {
-            Verdict::Watched(Started::Ready) => return Outcome::Interrupted,
-            Verdict::Watched(Started::EngineGone) => blame.engine_gone(phase),
-            Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, phase),
+            Verdict::Watched(Started::Ready) | Verdict::Stopped => return Outcome::Interrupted,
+            Verdict::Watched(Started::EngineGone) => blame.server_fatal(Cause::EngineCoreFailed, own_end, phase),
+            Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, own_end, phase),
             Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),
             Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
             Verdict::Exited(ending) => blame.server_exited(ending, phase),
             Verdict::Deadline => blame.server_too_slow(phase, silent, log_length),
-            Verdict::Stopped => return Outcome::Interrupted,
             Verdict::GuardLost => blame.guard_lost(Role::Server, Phase::Starting(phase)),
             Verdict::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
         };

@@ -224,6 +224,7 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
         return Ok(None);
     }
     settings.grid.engine = manifest.engine;
+    settings.keep_foreign |= manifest.engine == Engine::Sim;
     settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
     let mut plan = manifest.plan;
     if given("sim-speed") {
