@@ -13,6 +13,9 @@ pub enum Event {
     RunStarted {
         /// The orchestrator.
         process: ProcessId,
+        /// True where the simulated vLLM plays the server: no figure of this run was measured on a real one.
+        #[serde(default)]
+        simulated: bool,
         /// Whether the run directory existed before.
         resumed: bool,
         /// Experiments in the plan.

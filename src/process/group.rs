@@ -172,11 +172,6 @@ impl Group {
         self.ending
     }
 
-    /// How the leader ended, if that is known already.
-    pub fn ending(&self) -> Option<&Ending> {
-        self.ending.as_ref()
-    }
-
     /// Waits until the leader ends, the guard dies, or the log cannot be written any more (a full disk, most often).
     pub async fn changed(&mut self) -> Change {
         loop {

@@ -180,6 +180,7 @@ impl Sweep<'_> {
         let mut emit = Emitter::new(&mut recorder, sender);
         emit.event(Event::RunStarted {
             process: ProcessId::current(),
+            simulated: self.settings.simulated(),
             resumed: prepared.resumed,
             planned: self.plan.experiments.len(),
             pending: pending.len(),

@@ -50,7 +50,7 @@ impl Fixture {
             Self { _temporary: temporary, dir: RunDir::open(&path).unwrap(), plan, engine, entries: Vec::new() };
         let planned = fixture.plan.experiments.len();
         let process = ProcessId { pid: 1, start_time: 1 };
-        fixture.event(0, Event::RunStarted { process, resumed: false, planned, pending: planned });
+        fixture.event(0, Event::RunStarted { process, simulated: false, resumed: false, planned, pending: planned });
         fixture
     }
 

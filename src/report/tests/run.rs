@@ -192,7 +192,7 @@ fn seconds_are_summed_over_sessions_also_over_one_that_died() {
     let mut run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     run.event(100, Event::Notice { text: "last word before a power cut".into() });
     let process = crate::process::ProcessId { pid: 1, start_time: 1 };
-    run.event(5000, Event::RunStarted { process, resumed: true, planned: 3, pending: 3 });
+    run.event(5000, Event::RunStarted { process, simulated: false, resumed: true, planned: 3, pending: 3 });
     let run = run.close(60.5);
     let facts = load_run(run.path()).unwrap().facts;
     assert_eq!((facts.duration, facts.sessions), (Some(160.5), 2));
