@@ -85,7 +85,7 @@ pub struct Attempted {
 /// What vLLM's engine and worker processes call themselves.
 const ENGINE_TITLE: &str = "VLLM::";
 /// How long a server that lost its engine may take to say why.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// What died while the client ran.
 enum Died {
