@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Flags, Identity, Rule};
+use super::{Context, Flags, Identity};
 
 /// What plays the server and the benchmark client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,13 @@ pub struct Axes {
     pub quantization: Option<String>,
     /// Whether vLLM runs without compiled graphs.
     pub enforce_eager: bool,
+    /// The other keys of the server that vary in this sweep, with the value as shown: `max-num-seqs` -> `512`,
+    /// `env.VLLM_USE_V1` -> `1`; `default` where the flag is left out.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub server: IndexMap<String, String>,
+    /// The keys of the workload that vary in this sweep: `max-concurrency` -> `32`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub workload: IndexMap<String, String>,
 }
 
 impl Axes {
@@ -56,8 +64,49 @@ impl fmt::Display for Axes {
             self.tensor_parallel_size,
             self.quantization_label(),
             self.enforce_eager
-        )
+        )?;
+        for (key, value) in self.server.iter().chain(&self.workload) {
+            write!(f, " {key}={value}")?;
+        }
+        Ok(())
     }
+}
+
+/// Which measurement of the same settings this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Repeat {
+    /// Which fresh start of the server, from 1.
+    pub start: u32,
+    /// Which measurement within that start, from 1.
+    pub run: u32,
+}
+
+impl Repeat {
+    /// The only measurement, or the first of several.
+    pub const FIRST: Repeat = Repeat { start: 1, run: 1 };
+}
+
+impl Default for Repeat {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+/// What keeps measurements on one server start from finding each other's prompts in the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Every measurement has a server of its own.
+    #[default]
+    FreshServer,
+    /// The server was told to cache no prefixes.
+    CacheOff,
+    /// The cache is reset before each measurement, through vLLM's development endpoints.
+    Reset,
+    /// Each measurement has a seed of its own, so that no prompt comes twice.
+    Seed(u64),
+    /// Nothing does: the user fixed the prompts, and the cache cannot be reset.
+    None,
 }
 
 /// Everything that defines one server start, apart from the port it gets.
@@ -112,6 +161,28 @@ pub struct Experiment {
     pub server: ServerConfig,
     /// The load.
     pub workload: Workload,
+    /// Name of the server configuration: what its logs and scripts are called; shared by all that share its start.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server_name: String,
+    /// Which measurement of these settings.
+    #[serde(default)]
+    pub repeat: Repeat,
+    /// What keeps the prefix cache out of the figures.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// The named groups (`experiments`) that ask for it; none for a sweep without groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Whether it is what others are compared with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baseline: bool,
+}
+
+impl Experiment {
+    /// What the server's logs and scripts are called.
+    pub fn server_name(&self) -> &str {
+        if self.server_name.is_empty() { &self.name } else { &self.server_name }
+    }
 }
 
 /// A combination that a rule leaves out.
@@ -119,8 +190,8 @@ pub struct Experiment {
 pub struct Skip {
     /// The combination.
     pub axes: Axes,
-    /// Which rule.
-    pub rule: Rule,
+    /// Name of the rule.
+    pub rule: String,
     /// Why, for the user.
     pub reason: String,
 }
@@ -132,6 +203,19 @@ pub struct Plan {
     pub identity: Identity,
     /// In running order.
     pub experiments: Vec<Experiment>,
-    /// In grid order.
+    /// In the order of the axes; of a very large plan only the first of them.
     pub skips: Vec<Skip>,
+    /// How many combinations were left out.
+    #[serde(default)]
+    pub skipped: usize,
+    /// What the identities take for granted.
+    #[serde(default)]
+    pub context: Context,
+}
+
+impl Plan {
+    /// How many combinations were left out.
+    pub fn skipped(&self) -> usize {
+        self.skipped.max(self.skips.len())
+    }
 }

@@ -11,6 +11,8 @@ pub enum FlagValue {
     Switch(True),
     /// A value, exactly as vLLM will receive it.
     Text(String),
+    /// Several values after one flag (`--cudagraph-capture-sizes 1 2 4`).
+    List(Vec<String>),
 }
 
 /// The JSON literal `true`: a switch that is off is simply absent.
@@ -94,7 +96,7 @@ impl Flags {
     pub fn get_text(&self, name: &str) -> Option<&str> {
         match self.get(name) {
             Some(FlagValue::Text(text)) => Some(text),
-            Some(FlagValue::Switch(_)) | None => None,
+            Some(FlagValue::Switch(_) | FlagValue::List(_)) | None => None,
         }
     }
 
@@ -119,6 +121,10 @@ impl Flags {
                     args.push(format!("--{name}={text}"));
                 }
                 FlagValue::Text(text) => args.extend([format!("--{name}"), text.clone()]),
+                FlagValue::List(words) => {
+                    args.push(format!("--{name}"));
+                    args.extend(words.iter().cloned());
+                }
             }
         }
         args

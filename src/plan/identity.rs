@@ -10,7 +10,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Engine, Flags, ServerConfig, Workload};
+use super::{Engine, Experiment, Flags, ServerConfig, Workload};
+
+/// What an experiment takes for granted beyond its own settings: figures of another vLLM or another kind of device
+/// never stand for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Context {
+    /// vLLM's version; `None` where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vllm_version: Option<String>,
+    /// Kind of the devices (`xpu`, `cuda`, `rocm`, `cpu`); `None` where nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_kind: Option<String>,
+}
 
 /// SHA-256 over the canonical JSON of the settings, in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,22 +31,33 @@ use super::{Engine, Flags, ServerConfig, Workload};
 pub struct Identity(String);
 
 impl Identity {
-    /// The identity of one server configuration under one workload.
-    pub fn of_experiment(engine: Engine, server: &ServerConfig, workload: &Workload) -> Self {
-        Self::of(&json!({
-            "identity-version": 1,
-            "engine": engine,
-            "model": server.model,
-            "serve": sorted(&server.flags),
-            "env": environment(server),
-            "secret-env": server.secret_env,
-            "bench": sorted(&workload.flags),
-        }))
+    /// The identity of one server configuration under one workload. Repeats share it.
+    pub fn of_experiment(engine: Engine, server: &ServerConfig, workload: &Workload, context: &Context) -> Self {
+        let mut settings = server_settings(engine, server, context);
+        settings["bench"] = json!(sorted(&workload.flags));
+        Self::of(&settings)
     }
 
-    /// The identity of a plan: its experiments' identities, in order.
-    pub fn of_plan<'a>(experiments: impl Iterator<Item = &'a Identity>) -> Self {
-        Self::of(&json!(experiments.map(|identity| &identity.0).collect::<Vec<_>>()))
+    /// The identity of a server configuration: experiments that share it can share its start.
+    pub fn of_server(engine: Engine, server: &ServerConfig, context: &Context) -> Self {
+        Self::of(&server_settings(engine, server, context))
+    }
+
+    /// The identity of a workload alone.
+    pub fn of_workload(workload: &Workload) -> Self {
+        Self::of(&json!(sorted(&workload.flags)))
+    }
+
+    /// A number that follows from the identity and `salt`: the same wherever it is asked for.
+    pub fn number(&self, salt: u32) -> u64 {
+        let digest = Sha256::digest(format!("{}/{salt}", self.0).as_bytes());
+        digest.iter().take(4).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    /// The identity of a plan: its experiments' identities and repeats, in order.
+    pub fn of_plan<'a>(experiments: impl Iterator<Item = &'a Experiment>) -> Self {
+        let of = |e: &Experiment| format!("{}/{}/{}", e.identity.0, e.repeat.start, e.repeat.run);
+        Self::of(&json!(experiments.map(of).collect::<Vec<_>>()))
     }
 
     /// The first eight digits: enough for a file name or a table.
@@ -51,6 +75,19 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn server_settings(engine: Engine, server: &ServerConfig, context: &Context) -> Value {
+    json!({
+        "identity-version": 2,
+        "engine": engine,
+        "vllm-version": context.vllm_version,
+        "device-kind": context.device_kind,
+        "model": server.model,
+        "serve": sorted(&server.flags),
+        "env": environment(server),
+        "secret-env": server.secret_env,
+    })
 }
 
 /// The speed of the simulation changes how long one waits and no figure: it works in virtual time.
