@@ -118,6 +118,8 @@ fn select(head: &Head, text: &str, place: &Path) -> Result<String, Error> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     name: String,
+    /// What the file is called after: a server's log is shared by all experiments on it.
+    log_name: String,
     role: Role,
     attempt: u32,
 }
@@ -125,8 +127,8 @@ struct Target {
 impl Target {
     fn path(&self, layout: &Layout) -> PathBuf {
         match self.role {
-            Role::Server => layout.server_log(&self.name),
-            Role::Benchmark => layout.benchmark_log(&self.name),
+            Role::Server => layout::newest(|n| layout.server_log(&self.log_name, n)),
+            Role::Benchmark => layout::newest(|n| layout.benchmark_log(&self.log_name, n)),
         }
     }
 

@@ -56,6 +56,15 @@ pub enum Event {
         /// The port it was told to listen on.
         port: u16,
     },
+    /// The experiment is measured on a server that another one has used before.
+    ServerReused {
+        /// Name of the experiment.
+        name: String,
+        /// Leader of the group.
+        process: ProcessId,
+        /// The port on which it listens.
+        port: u16,
+    },
     /// The experiment moved on.
     PhaseChanged {
         /// Its name.
