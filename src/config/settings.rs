@@ -1,6 +1,6 @@
 //! Resolved settings: no value is "maybe the default" any more, and each knows where it came from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,10 +8,14 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use indexmap::IndexMap;
 
+use super::assemble::{Assembled, assemble};
+use super::language::{Document, WITHOUT_EFFECT, policy};
 use super::layers::Layers;
-use super::{Environment, Error, Origin, Preset, is_secret_name, parse_duration};
+use super::resolve::{sweep, words};
+use super::tree::{Kind, Node, Raw, read};
+use super::{Environment, Error, Places, Preset, parse_duration, show};
 use crate::cli::RunArgs;
-use crate::plan::{Engine, FlagError, Flags, Grid, Plan, Rule, ServerConfig, Workload, expand};
+use crate::plan::{Engine, FailureReason, OnFailure, Plan, RetryPolicy, Section, Sweep, Value, expand};
 use crate::sim::settings::{SettingError, SimSettings};
 
 /// Which port the server gets.
@@ -26,8 +30,8 @@ pub enum PortChoice {
 /// Everything a run needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The axes and what all experiments share.
-    pub grid: Grid,
+    /// What is measured; devices, facts of models and context are filled in by the commands.
+    pub sweep: Sweep,
     /// Where run directories are made; absolute.
     pub results_dir: PathBuf,
     /// Limit from launch to ready.
@@ -48,20 +52,46 @@ pub struct Settings {
     pub keep_foreign: bool,
     /// Show the server's and the client's output live.
     pub show_logs: bool,
-    /// Secret variables the user set with `--env`: they go through the process environment, never into a script.
+    /// How often which failure is tried again.
+    pub retry: RetryPolicy,
+    /// What a failed experiment means for the others.
+    pub on_failure: OnFailure,
+    /// When a run goes on: failures that are left alone.
+    pub skip_failure_reasons: Vec<FailureReason>,
+    /// Prompts of an unrecorded load before the first measurement of each workload on a server start.
+    pub warmup_prompts: u64,
+    /// Pause after each measurement.
+    pub cooldown: Duration,
+    /// Whether flags, memory and devices are checked before anything starts.
+    pub preflight: bool,
+    /// Whether nothing is asked.
+    pub yes: bool,
+    /// The run whose plan is extended.
+    pub extend: Option<PathBuf>,
+    /// Secret variables the user set: they go through the process environment, never into a script.
     pub secret_env: Vec<(String, String)>,
-    /// Every setting as shown and recorded, secrets redacted.
+    /// Every setting as recorded, secrets redacted: key path -> value and origin.
     pub record: IndexMap<String, (serde_json::Value, String)>,
     /// Things the user should know that are no errors.
     pub warnings: Vec<String>,
+    /// What the files hold that has no effect, or was not taken over.
+    pub notes: Vec<String>,
+    /// All layers as one tree of the sweep language. Secrets are in it: use [`show`] and `record` to show it.
+    pub resolved: Node,
+    /// Where the values of the sweep stand.
+    pub places: Places,
+    /// The sweep files, absolute, in their order.
+    pub files: Vec<PathBuf>,
     /// The variables that carry the simulation's settings, whatever the engine.
     pub simulation: Vec<(String, String)>,
-    /// Keys that a flag or a variable has; the others come from the preset.
+    /// Keys that a flag or a variable has, and `files` where there are sweep files.
     pub given: BTreeSet<&'static str>,
 }
 
 /// Settings that shape the plan: with none of them given, a run that is named brings its own plan.
-pub const PLAN_KEYS: [&str; 17] = [
+pub const PLAN_KEYS: [&str; 24] = [
+    "files",
+    "preset",
     "models",
     "tp",
     "quantization",
@@ -74,6 +104,11 @@ pub const PLAN_KEYS: [&str; 17] = [
     "serve-arg",
     "bench-arg",
     "env",
+    "runs",
+    "starts",
+    "order",
+    "order-seed",
+    "no-reuse",
     "engine",
     "sim-seed",
     "sim-devices",
@@ -81,362 +116,226 @@ pub const PLAN_KEYS: [&str; 17] = [
     "sim-fault",
 ];
 
-/// Flags of `vllm serve` that have a flag of ours, and flags that nobody may set.
-const RESERVED_SERVE: [(&str, &str); 10] = [
-    ("model", "use `--models`"),
-    ("port", "use `--port`"),
-    ("tensor-parallel-size", "use `--tp`"),
-    ("quantization", "use `--quantization`"),
-    ("no-quantization", "use `--quantization none`"),
-    ("enforce-eager", "use `--enforce-eager true`"),
-    ("no-enforce-eager", "use `--enforce-eager false`"),
-    ("max-model-len", "use `--max-model-len`"),
-    ("api-key", "set the environment variable `VLLM_API_KEY`: a key on a command line is seen by every user"),
-    ("uds", "vllm-bench talks to the server over TCP; use `--port`"),
-];
-
-/// The same for `vllm bench serve`.
-const RESERVED_BENCH: [(&str, &str); 12] = [
-    ("model", "use `--models`"),
-    ("port", "use `--port`"),
-    ("host", "the client always talks to the server of its experiment"),
-    ("base-url", "the client always talks to the server of its experiment"),
-    ("random-input-len", "use `--input-len`"),
-    ("random-output-len", "use `--output-len`"),
-    ("max-concurrency", "use `--concurrency`"),
-    ("num-prompts", "use `--num-prompts`"),
-    ("save-result", "results are always saved"),
-    ("result-dir", "use `--results-dir`"),
-    ("result-filename", "results are named after their experiment"),
-    ("append-result", "every experiment has a result of its own"),
+/// Settings beside these of which a resumed run asks whether they are given.
+const RUN_KEYS: [&str; 16] = [
+    "sim-speed",
+    "timeout-startup",
+    "timeout-benchmark",
+    "grace",
+    "results-dir",
+    "vllm-bin",
+    "timezone",
+    "warmup",
+    "cooldown",
+    "retry",
+    "on-failure",
+    "skip-failure-reasons",
+    "no-preflight",
+    "yes",
+    "extend",
+    "port",
 ];
 
 impl Settings {
-    /// Resolves flags, environment and preset.
+    /// Resolves flags, environment, sweep files and preset. `default`: the preset without files; `sanity` stays below
+    /// files that name none.
     ///
     /// # Errors
     /// The first value that cannot be used, with the place where it stands.
-    pub fn resolve(args: &RunArgs, environment: &Environment, preset: Preset) -> Result<Self, Error> {
-        let mut reader = Reader { layers: Layers::new(args, environment, preset), record: IndexMap::new() };
-        let mut warnings: Vec<String> = reader
-            .layers
-            .unknown_variables()
-            .into_iter()
-            .map(|name| format!("the environment variable `{name}` is no setting of vllm-bench"))
-            .collect();
-        let models = reader.list("models", "a Hugging Face id or a path", read_model)?;
-        let tensor_parallel_sizes = reader.list("tp", "a whole number of at least 1", positive::<u32>)?;
-        let quantizations = reader.quantizations()?;
-        let enforce_eager = reader.list("enforce-eager", "`true` or `false`", read_bool)?;
-        let max_model_len = reader.one("max-model-len", "a whole number of at least 1", positive::<u64>)?;
-        let engine = reader.one("engine", "`vllm` or `sim`", read_engine)?;
-        let mut serve = reader.layers.preset_flags("serve");
-        serve.text("max-model-len", max_model_len);
-        reader.override_flags("serve-arg", &mut serve, &RESERVED_SERVE)?;
-        let bench = reader.bench_flags()?;
-        let (mut env, secret_env) = reader.environment()?;
-        let simulation = reader.simulation()?;
-        if engine == Engine::Sim {
-            env.extend(simulation.clone());
-        } else {
-            reader.record.retain(|key, _| !key.starts_with("sim-"));
-        }
-        if let (Some(input), Some(output)) = (bench.get_text("random-input-len"), bench.get_text("random-output-len"))
-            && let (Ok(input), Ok(output)) = (input.parse::<u64>(), output.parse::<u64>())
-            && input.saturating_add(output) > max_model_len
-        {
-            warnings.push(format!(
-                "`--input-len` + `--output-len` ({}) is above `--max-model-len` ({max_model_len}): the server will refuse the requests",
-                input.saturating_add(output)
-            ));
-        }
-        let mut secret_names: Vec<String> = secret_env.iter().map(|(name, _)| name.clone()).collect();
-        secret_names.sort();
-        let server = ServerConfig { model: String::new(), flags: serve, env, secret_env: secret_names };
-        let grid = Grid {
-            models,
-            tensor_parallel_sizes,
-            quantizations,
-            enforce_eager,
-            engine,
-            server,
-            workload: Workload { flags: bench },
-        };
-        let given = PLAN_KEYS
-            .into_iter()
-            .chain([
-                "sim-speed",
-                "timeout-startup",
-                "timeout-benchmark",
-                "grace",
-                "results-dir",
-                "vllm-bin",
-                "timezone",
-            ])
-            .filter(|key| reader.layers.is_given(key))
-            .collect();
-        let duration = "a duration such as `300`, `300s` or `5m`";
+    pub fn resolve(args: &RunArgs, environment: &Environment, default: Preset) -> Result<Self, Error> {
+        let layers = Layers::new(args, environment);
+        let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
+        let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below)?;
+        let document: Document = read(&tree)?;
+        let variables = layers.unknown_variables().into_iter();
+        let mut warnings: Vec<String> =
+            variables.map(|name| format!("the environment variable `{name}` is no setting of vllm-bench")).collect();
+        notes.extend(without_effect(&tree));
+
+        let engine = words::one(document.engine.as_ref(), "engine", "`vllm` or `sim`", words::engine)?;
+        let simulation = simulation(&document)?;
+        let simulated: &[(String, String)] = if engine == Engine::Sim { &simulation } else { &[] };
+        let resolved = sweep::resolve(&document, engine, simulated)?;
+        warnings.extend(resolved.warnings);
+        warnings.extend(too_long(&resolved.sweep));
+
+        let run = RunSettings::of(&document, environment)?;
+        let on = |key: &'static str| layers.one(key).is_some_and(|(text, _)| words::switch(&text) == Some(true));
+        let mut given: BTreeSet<&'static str> =
+            PLAN_KEYS.into_iter().chain(RUN_KEYS).filter(|key| layers.is_given(key)).collect();
+        given.extend((!args.files.is_empty()).then_some("files"));
         Ok(Self {
-            grid,
-            results_dir: environment.absolute(reader.one("results-dir", "a directory", non_empty)?),
-            timeout_startup: reader.one("timeout-startup", duration, parse_duration)?,
-            timeout_benchmark: reader.one("timeout-benchmark", duration, parse_duration)?,
-            grace: reader.one("grace", duration, parse_duration)?,
-            port: reader.one("port", "a number from 1 to 65535, or `auto`", read_port)?,
-            setvars: reader
-                .one("setvars", "a path, or `none`", non_empty)
-                .map(|path| (path != "none").then(|| environment.absolute(path)))?,
-            vllm_bin: reader.optional("vllm-bin", "a path", non_empty)?.map(|path| environment.absolute(path)),
-            zone: reader.one("timezone", "a name such as `Asia/Jerusalem` or `UTC`", |text| Tz::from_str(text).ok())?,
+            sweep: resolved.sweep,
+            results_dir: run.results_dir,
+            timeout_startup: run.timeouts[0],
+            timeout_benchmark: run.timeouts[1],
+            grace: run.timeouts[2],
+            port: run.port,
+            setvars: run.setvars,
+            vllm_bin: run.vllm_bin,
+            zone: run.zone,
             // A simulation needs no device: it has no reason to end what others serve.
-            keep_foreign: reader.one("keep-foreign", "`true` or `false`", read_bool)? || engine == Engine::Sim,
-            show_logs: reader.one("show-logs", "`true` or `false`", read_bool)?,
-            secret_env,
-            record: reader.record,
+            keep_foreign: run.keep_foreign || engine == Engine::Sim,
+            show_logs: run.show_logs,
+            retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),
+            on_failure: words::choice(
+                document.on_failure.as_ref(),
+                "on-failure",
+                &[("continue", OnFailure::Continue), ("stop", OnFailure::Stop)],
+            )?,
+            skip_failure_reasons: document
+                .skip_failure_reasons
+                .as_ref()
+                .map(policy::reasons)
+                .transpose()?
+                .unwrap_or_default(),
+            warmup_prompts: run.warmup_prompts,
+            cooldown: run.cooldown,
+            preflight: run.preflight,
+            yes: on("yes"),
+            extend: layers.one("extend").map(|(path, _)| PathBuf::from(path)),
+            secret_env: resolved.secrets,
+            record: show::record(&tree, engine == Engine::Sim),
             warnings,
+            notes,
+            resolved: tree,
+            places: resolved.places,
+            files: args.files.iter().map(|file| environment.absolute(file)).collect(),
             simulation,
             given,
         })
     }
 
-    /// Expands the grid.
+    /// Expands the sweep.
     ///
     /// # Errors
     /// When a rule leaves out every combination.
     pub fn plan(&self) -> Result<Plan, Error> {
-        let plan = expand(&self.grid);
+        let plan = expand(&self.sweep);
         match plan.skips.first() {
             Some(skip) if plan.experiments.is_empty() => {
-                Err(Error::EmptyPlan { explanation: Rule::explanation(skip.rule).to_owned() })
+                Err(Error::EmptyPlan { explanation: skip.explanation.clone().unwrap_or_else(|| skip.reason.clone()) })
             }
             _ => Ok(plan),
         }
     }
 
-    /// Whether a flag or a variable shapes the plan.
+    /// Whether a flag, a variable or a file shapes the plan.
     pub fn plan_is_given(&self) -> bool {
         PLAN_KEYS.iter().any(|key| self.given.contains(key))
     }
 
     /// Whether the simulated vLLM plays the server.
     pub fn simulated(&self) -> bool {
-        self.grid.engine == Engine::Sim
+        self.sweep.engine == Engine::Sim
     }
 }
 
-/// Reads single settings out of the layers and notes what was read.
-struct Reader {
-    layers: Layers,
-    record: IndexMap<String, (serde_json::Value, String)>,
+/// What says how to run, beside the sweep.
+struct RunSettings {
+    results_dir: PathBuf,
+    timeouts: [Duration; 3],
+    port: PortChoice,
+    setvars: Option<PathBuf>,
+    vllm_bin: Option<PathBuf>,
+    zone: Tz,
+    keep_foreign: bool,
+    show_logs: bool,
+    warmup_prompts: u64,
+    cooldown: Duration,
+    preflight: bool,
 }
 
-impl Reader {
-    fn list<T>(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, Error> {
-        let (texts, origin) = self.take(key);
-        if texts.is_empty() {
-            return Err(Error::Empty { origin });
-        }
-        texts.iter().map(|text| parse(text).ok_or_else(|| invalid(&origin, text, expected))).collect()
+impl RunSettings {
+    fn of(document: &Document, environment: &Environment) -> Result<Self, Error> {
+        let timeouts = document.timeouts.clone().unwrap_or_default();
+        let duration = "a duration such as `300`, `300s` or `5m`";
+        let limit = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, duration, parse_duration);
+        let switch = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, "`true` or `false`", words::switch);
+        let path = |raw: &Option<Raw>, key: &str, what: &str| words::one(raw.as_ref(), key, what, words::non_empty);
+        let setvars = path(&document.setvars, "setvars", "a path, or `none`")?;
+        let zone = "a name such as `Asia/Jerusalem` or `UTC`";
+        Ok(Self {
+            results_dir: environment.absolute(path(&document.results_dir, "results-dir", "a directory")?),
+            timeouts: [
+                limit(&timeouts.startup, "timeouts.startup")?,
+                limit(&timeouts.benchmark, "timeouts.benchmark")?,
+                limit(&timeouts.grace, "timeouts.grace")?,
+            ],
+            port: words::one(document.port.as_ref(), "port", "a number from 1 to 65535, or `auto`", read_port)?,
+            setvars: (setvars != "none").then(|| environment.absolute(setvars)),
+            vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?
+                .map(|path| environment.absolute(path)),
+            zone: words::one(document.timezone.as_ref(), "timezone", zone, |text| Tz::from_str(text).ok())?,
+            keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
+            show_logs: switch(&document.show_logs, "show-logs")?,
+            warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
+            cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,
+            preflight: switch(&document.preflight, "preflight")?,
+        })
     }
+}
 
-    fn one<T>(&mut self, key: &'static str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
-        let (texts, origin) = self.take(key);
-        let text = texts.first().ok_or_else(|| Error::Empty { origin: origin.clone() })?;
-        parse(text).ok_or_else(|| invalid(&origin, text, expected))
-    }
+fn without_effect(tree: &Node) -> Vec<String> {
+    let kept = |key: &&str| tree.get(key).filter(|node| node.kind != Kind::Null).map(|node| (*key, node));
+    let note = |(key, node): (&str, &Node)| format!("{}: `{key}` is kept with the run; it has no effect yet", node.origin);
+    WITHOUT_EFFECT.iter().filter_map(|key| kept(&key)).map(note).collect()
+}
 
-    fn optional<T>(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        if self.layers.values(key).is_none() { Ok(None) } else { self.one(key, expected, parse).map(Some) }
-    }
-
-    /// The texts of a setting, noted for the record.
-    fn take(&mut self, key: &'static str) -> (Vec<String>, Origin) {
-        let Some((texts, origin)) = self.layers.values(key) else {
-            return (Vec::new(), Origin::Flag(key.to_owned()));
+/// Loads that fit no server of their group.
+fn too_long(sweep: &Sweep) -> Option<String> {
+    sweep.groups.iter().find_map(|group| {
+        let figures = |section: Section, key: &str| -> Vec<u64> {
+            let axes = if section == Section::Serve { &group.serve } else { &group.bench };
+            let values = axes.iter().filter(|axis| axis.key == key).flat_map(|axis| &axis.values);
+            values.filter_map(|value| if let Value::Text(text) = value { text.parse().ok() } else { None }).collect()
         };
-        let value = match texts.as_slice() {
-            [one] if !matches!(key, "models" | "tp" | "quantization" | "enforce-eager") => one.clone().into(),
-            many => many.to_vec().into(),
+        let input = figures(Section::Bench, "random-input-len").into_iter().min()?;
+        let output = figures(Section::Bench, "random-output-len").into_iter().min()?;
+        let context = figures(Section::Serve, "max-model-len").into_iter().max()?;
+        let total = input.saturating_add(output);
+        (total > context).then(|| {
+            format!("`--input-len` + `--output-len` ({total}) is above `--max-model-len` ({context}): the server will refuse the requests")
+        })
+    })
+}
+
+/// The variables that carry the simulation's settings into the scripts, checked before anything starts.
+fn simulation(document: &Document) -> Result<Vec<(String, String)>, Error> {
+    let sim = document.sim.clone().unwrap_or_default();
+    let keys = [
+        (&sim.speed, "VLLM_BENCH_SIM_SPEED"),
+        (&sim.seed, "VLLM_BENCH_SIM_SEED"),
+        (&sim.devices, "VLLM_BENCH_SIM_DEVICES"),
+        (&sim.device_memory, "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB"),
+        (&sim.fault, "VLLM_BENCH_SIM_FAULT"),
+    ];
+    let mut settings = None;
+    let mut given: IndexMap<&str, String> = IndexMap::new();
+    for (raw, variable) in keys {
+        let Some(raw) = raw.as_ref().filter(|raw| raw.node.kind != Kind::Null) else { continue };
+        let texts: Option<Vec<String>> = match &raw.node.kind {
+            Kind::List(items) => items.iter().map(Node::scalar).collect(),
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
+                raw.node.scalar().map(|text| vec![text])
+            }
         };
-        let shown = match &origin {
-            Origin::Flag(name) => format!("flag --{name}"),
-            Origin::Variable(name) => format!("environment {name}"),
-            Origin::Preset(preset, _) => format!("preset {preset}"),
-        };
-        self.record.insert(key.to_owned(), (value, shown));
-        (texts, origin)
+        let text = texts.ok_or_else(|| Error::wrong(&raw.node, &raw.path, "a word or a number", None))?.join(";");
+        given.insert(variable, text.clone());
+        let read = SimSettings::from_lookup(|name| given.get(name).cloned());
+        settings = Some(read.map_err(|error| not_simulated(raw, &text, error))?);
     }
-
-    /// Rule 1: vLLM knows neither `--quantization none` nor `off`; `none` means that the flag is left out.
-    fn quantizations(&mut self) -> Result<Vec<Option<String>>, Error> {
-        let (texts, origin) = self.take("quantization");
-        if texts.is_empty() {
-            return Err(Error::Empty { origin });
-        }
-        let read = |text: &String| match text.as_str() {
-            "none" => Ok(None),
-            "off" | "None" | "NONE" | "null" | "false" => Err(Error::Invalid {
-                origin: origin.clone(),
-                value: text.clone(),
-                expected: "a quantization method of vLLM, or `none`".into(),
-                hint: Some("`none` leaves vLLM's flag out, which is how vLLM runs without quantization".into()),
-            }),
-            method if method.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) => {
-                Ok(Some(method.to_owned()))
-            }
-            _ => Err(invalid(&origin, text, "a quantization method of vLLM (letters, digits, `-`, `_`), or `none`")),
-        };
-        texts.iter().map(read).collect()
-    }
-
-    fn bench_flags(&mut self) -> Result<Flags, Error> {
-        let number = "a whole number of at least 1";
-        let mut bench = self.layers.preset_flags("bench");
-        for (key, flag) in [
-            ("input-len", "random-input-len"),
-            ("output-len", "random-output-len"),
-            ("concurrency", "max-concurrency"),
-            ("num-prompts", "num-prompts"),
-        ] {
-            bench.text(flag, self.one(key, number, positive::<u64>)?);
-        }
-        self.override_flags("bench-arg", &mut bench, &RESERVED_BENCH)?;
-        Ok(bench)
-    }
-
-    /// Applies `--serve-arg` or `--bench-arg` to the default flags.
-    fn override_flags(&mut self, key: &'static str, flags: &mut Flags, reserved: &[(&str, &str)]) -> Result<(), Error> {
-        let Some((texts, origin)) = self.layers.values(key) else { return Ok(()) };
-        self.take(key);
-        for text in &texts {
-            let flag = |source: FlagError| Error::Flag { origin: origin.clone(), value: text.clone(), source };
-            if let Some(dropped) = text.trim_start_matches('-').strip_prefix("no:") {
-                let (name, _) = Flags::parse_arg(dropped).map_err(flag)?;
-                let known = flags.iter().map(|(name, _)| name.to_owned()).collect();
-                if !flags.remove(&name) {
-                    return Err(Error::NothingToDrop { origin, flag: name, known });
-                }
-                continue;
-            }
-            let (name, value) = Flags::parse_arg(text).map_err(flag)?;
-            if let Some((_, instead)) = reserved.iter().find(|(flag, _)| *flag == name) {
-                return Err(Error::Reserved { origin, flag: format!("--{name}"), instead: (*instead).to_owned() });
-            }
-            if is_secret_name(&name) {
-                let instead = "set it as an environment variable: a secret on a command line is seen by every user";
-                return Err(Error::Reserved { origin, flag: format!("--{name}"), instead: instead.to_owned() });
-            }
-            flags.set(&name, value);
-        }
-        Ok(())
-    }
-
-    /// The preset's environment and `--env`, split into what may be written and what may not.
-    #[expect(clippy::type_complexity, reason = "two lists of variables")]
-    fn environment(&mut self) -> Result<(BTreeMap<String, String>, Vec<(String, String)>), Error> {
-        let mut env = self.layers.preset_pairs("server-env");
-        let mut secrets = Vec::new();
-        let Some((texts, origin)) = self.layers.values("env") else { return Ok((env, secrets)) };
-        let mut shown = Vec::new();
-        for entry in texts.iter().filter(|entry| !entry.is_empty()) {
-            let expected = "`NAME=VALUE`, the name of letters, digits and `_`";
-            let (name, value) = entry.split_once('=').ok_or_else(|| invalid(&origin, entry, expected))?;
-            let valid = !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            if !valid || value.contains(['\0', '\n', '\r']) {
-                return Err(invalid(&origin, name, expected));
-            }
-            if is_secret_name(name) {
-                shown.push(format!("{name}={}", crate::process::REDACTED));
-                secrets.push((name.to_owned(), value.to_owned()));
-            } else {
-                shown.push(entry.clone());
-                env.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        // `take` would note the secrets.
-        self.record.insert("env".into(), (shown.into(), "flag --env".into()));
-        Ok((env, secrets))
-    }
-
-    /// The variables that carry the simulation's settings into the scripts, checked before anything starts.
-    fn simulation(&mut self) -> Result<Vec<(String, String)>, Error> {
-        let keys = [
-            ("sim-speed", "VLLM_BENCH_SIM_SPEED"),
-            ("sim-seed", "VLLM_BENCH_SIM_SEED"),
-            ("sim-devices", "VLLM_BENCH_SIM_DEVICES"),
-            ("sim-device-memory", "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB"),
-            ("sim-fault", "VLLM_BENCH_SIM_FAULT"),
-        ];
-        let mut settings = None;
-        let mut given: BTreeMap<&str, String> = BTreeMap::new();
-        for (key, variable) in keys {
-            let Some((texts, origin)) = self.layers.values(key) else { continue };
-            self.take(key);
-            given.insert(variable, texts.join(";"));
-            let read = SimSettings::from_lookup(|name| given.get(name).cloned());
-            settings = Some(read.map_err(|error| not_simulated(&origin, &texts.join(";"), error))?);
-        }
-        Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
-    }
+    Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
 }
 
 /// A setting of the simulation that cannot be used: its own error, without the variable that would carry it.
-fn not_simulated(origin: &Origin, value: &str, error: SettingError) -> Error {
+fn not_simulated(raw: &Raw, text: &str, error: SettingError) -> Error {
     let (expected, hint) = match error {
-        SettingError::Variable { source, .. } => return not_simulated(origin, value, *source),
+        SettingError::Variable { source, .. } => return not_simulated(raw, text, *source),
         SettingError::Value { expected, .. } => (expected, None),
         SettingError::Fault(fault) => ("`NAME[:PARAM][@key=value][#ATTEMPTS]`", Some(fault.to_string())),
     };
-    let value = value.escape_debug().to_string();
-    Error::Invalid { origin: origin.clone(), value, expected: expected.to_owned(), hint }
-}
-
-fn invalid(origin: &Origin, value: &str, expected: &str) -> Error {
-    Error::Invalid {
-        origin: origin.clone(),
-        value: value.escape_debug().to_string(),
-        expected: expected.to_owned(),
-        hint: None,
-    }
-}
-
-/// A model reaches vLLM as one argument; what no id and no path has is refused.
-fn read_model(text: &str) -> Option<String> {
-    let text = text.trim_matches(' ');
-    let valid = !text.is_empty() && !text.starts_with('-') && !text.chars().any(char::is_control) && text.len() <= 1024;
-    valid.then(|| text.to_owned())
-}
-
-fn positive<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Option<T> {
-    text.trim().parse().ok().filter(|number| *number >= T::from(1))
-}
-
-fn read_bool(text: &str) -> Option<bool> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Some(true),
-        "false" | "0" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
-fn read_engine(text: &str) -> Option<Engine> {
-    match text {
-        "vllm" => Some(Engine::Vllm),
-        "sim" => Some(Engine::Sim),
-        _ => None,
-    }
+    Error::wrong(&Node::text(text, &raw.node.origin), &raw.path, expected, hint)
 }
 
 fn read_port(text: &str) -> Option<PortChoice> {
@@ -444,10 +343,6 @@ fn read_port(text: &str) -> Option<PortChoice> {
         "auto" => Some(PortChoice::Auto),
         number => number.parse().ok().filter(|port| *port > 0).map(PortChoice::Fixed),
     }
-}
-
-fn non_empty(text: &str) -> Option<String> {
-    (!text.trim().is_empty() && !text.contains('\0')).then(|| text.to_owned())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::config::Origin;
-use crate::config::tree::{Entry, Kind, Node, Trouble};
+use crate::config::tree::{Entry, Kind, Node, Trouble, rivals};
 use crate::nearest::nearest;
 use crate::plan::normalize;
 
@@ -96,7 +96,7 @@ fn renamed(node: Node, path: &str, name: &dyn Fn(&str) -> String) -> Result<Node
 fn section(key: &str, node: Node, path: &str) -> Result<Node, Trouble> {
     let dashes = |key: &str| key.replace('_', "-");
     match key {
-        "serve" | "bench" | "baseline" => renamed(node, path, &normalize),
+        "serve" | "bench" | "baseline" => contradictions(renamed(node, path, &normalize)?, path),
         "retry" => {
             let node = renamed(node, path, &|key| dashes(&key.to_ascii_lowercase()))?;
             each_value(node, path, &|node, path| renamed(node, path, &dashes))
@@ -106,6 +106,23 @@ fn section(key: &str, node: Node, path: &str) -> Result<Node, Trouble> {
         "experiments" => each_item(node, path, &group),
         _ => Ok(node),
     }
+}
+
+/// Two keys that cannot both hold.
+fn contradictions(node: Node, path: &str) -> Result<Node, Trouble> {
+    for (key, entry) in node.entries().into_iter().flatten() {
+        for rival in rivals(key, false) {
+            if let Some(other) = node.get(&rival).filter(|_| key.len() > rival.len()) {
+                let problem = format!("`{key}` and `{rival}` contradict each other");
+                let line = match &other.origin {
+                    Origin::File { line, .. } | Origin::Preset { line, .. } => format!("the other is in line {line}; "),
+                    Origin::Flag(_) | Origin::Variable(_) => String::new(),
+                };
+                return Err(Trouble::new(&entry.key, path, problem).hint(format!("{line}keep one of them")));
+            }
+        }
+    }
+    Ok(node)
 }
 
 fn group(node: Node, path: &str) -> Result<Node, Trouble> {

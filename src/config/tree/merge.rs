@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 
 use super::{Entry, Kind, Node};
+use crate::plan::PROMPTS_PER_CONCURRENCY;
 
 /// Lists of the top level that add up over files.
 const ADDED: [&str; 3] = ["experiments", "exclude", "include"];
@@ -49,12 +50,25 @@ pub fn merge(below: Node, above: Node) -> Node {
 /// variables have no opposites.
 pub fn merge_axes(below: &mut IndexMap<String, Entry>, above: IndexMap<String, Entry>, variables: bool) {
     for (key, entry) in above {
-        if !variables {
-            let opposite = key.strip_prefix("no-").map_or_else(|| format!("no-{key}"), str::to_owned);
-            below.shift_remove(&opposite);
+        for rival in rivals(&key, variables) {
+            below.shift_remove(&rival);
         }
         below.insert(key, entry);
     }
+}
+
+/// Keys that another one replaces: its opposite, and the other way to say how many prompts there are.
+pub fn rivals(key: &str, variables: bool) -> Vec<String> {
+    if variables {
+        return Vec::new();
+    }
+    let mut rivals = vec![key.strip_prefix("no-").map_or_else(|| format!("no-{key}"), str::to_owned)];
+    match key {
+        "num-prompts" => rivals.push(PROMPTS_PER_CONCURRENCY.to_owned()),
+        PROMPTS_PER_CONCURRENCY => rivals.push("num-prompts".to_owned()),
+        _ => {}
+    }
+    rivals
 }
 
 fn merge_maps(mut below: IndexMap<String, Entry>, above: IndexMap<String, Entry>) -> IndexMap<String, Entry> {

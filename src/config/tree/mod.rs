@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Origin;
 
 pub use de::{At, Raw, join, read};
-pub use merge::{merge, merge_axes};
+pub use merge::{merge, merge_axes, rivals};
 pub use toml::parse_toml;
 pub use yaml::{is_number, parse_json, parse_yaml, plain};
 
