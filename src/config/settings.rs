@@ -277,9 +277,10 @@ impl RunSettings {
 }
 
 fn without_effect(tree: &Node) -> Vec<String> {
-    let kept = |key: &&str| tree.get(key).filter(|node| node.kind != Kind::Null).map(|node| (*key, node));
-    let note = |(key, node): (&str, &Node)| format!("{}: `{key}` is kept with the run; it has no effect yet", node.origin);
-    WITHOUT_EFFECT.iter().filter_map(|key| kept(&key)).map(note).collect()
+    let kept = WITHOUT_EFFECT.into_iter().filter_map(|key| Some((key, tree.get(key)?)));
+    kept.filter(|(_, node)| node.kind != Kind::Null)
+        .map(|(key, node)| format!("{}: `{key}` is kept with the run; it has no effect yet", node.origin))
+        .collect()
 }
 
 /// Loads that fit no server of their group.
@@ -358,6 +359,11 @@ mod tests {
         Settings::resolve(&args, &environment, Preset::Full).map_err(|error| error.to_string())
     }
 
+    fn tps(settings: &Settings) -> Vec<String> {
+        let axis = settings.sweep.groups[0].serve.iter().find(|axis| axis.key == "tensor-parallel-size");
+        axis.unwrap().values.iter().map(Value::shown).collect()
+    }
+
     fn owned(texts: &[&str]) -> Vec<String> {
         texts.iter().map(ToString::to_string).collect()
     }
@@ -389,9 +395,9 @@ mod tests {
     #[test]
     fn lists_take_spaces_commas_and_repetition() {
         for tp in [&["2", "4", "8"][..], &["2,4,8"], &["2,4", "8"], &["2 4 8"]] {
-            assert_eq!(resolve(|a| a.tp = owned(tp), &[]).unwrap().grid.tensor_parallel_sizes, [2, 4, 8], "{tp:?}");
+            assert_eq!(tps(&resolve(|a| a.tp = owned(tp), &[]).unwrap()), ["2", "4", "8"], "{tp:?}");
         }
-        assert_eq!(resolve(|_| (), &[("VLLM_BENCH_TP", "1, 2")]).unwrap().grid.tensor_parallel_sizes, [1, 2]);
+        assert_eq!(tps(&resolve(|_| (), &[("VLLM_BENCH_TP", "1, 2")]).unwrap()), ["1", "2"]);
     }
 
     #[test]
@@ -401,9 +407,9 @@ mod tests {
             &[("VLLM_BENCH_INPUT_LEN", "9"), ("VLLM_BENCH_OUTPUT_LEN", "5")],
         )
         .unwrap();
-        assert_eq!(settings.record["input-len"], ("7".into(), "flag --input-len".into()));
-        assert_eq!(settings.record["output-len"], ("5".into(), "environment VLLM_BENCH_OUTPUT_LEN".into()));
-        assert_eq!(settings.record["concurrency"].1, "preset full");
+        assert_eq!(settings.record["bench.random-input-len"], (7.into(), "flag --input-len".into()));
+        assert_eq!(settings.record["bench.random-output-len"], (5.into(), "environment VLLM_BENCH_OUTPUT_LEN".into()));
+        assert_eq!(settings.record["bench.max-concurrency"].1, "preset full");
     }
 
     #[test]
@@ -447,10 +453,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            settings.grid.server.flags.to_args().join(" "),
+            settings.plan().unwrap().experiments[0].server.flags.to_args().join(" "),
             "--block-size 64 --gpu-memory-utilization 0.9 --trust-remote-code --disable-sliding-window \
              --no-enable-log-requests --max-num-batched-tokens 4096 --max-model-len 10000 --max-num-seqs 64 \
-             --enable-prefix-caching"
+             --enable-prefix-caching --tensor-parallel-size 2 --enforce-eager"
         );
     }
 
@@ -458,8 +464,8 @@ mod tests {
     fn a_secret_is_kept_apart_from_what_is_written() {
         let settings = resolve(|a| a.env = owned(&["HF_TOKEN=hf_planted", "A=b c"]), &[]).unwrap();
         assert_eq!(settings.secret_env, [("HF_TOKEN".to_owned(), "hf_planted".to_owned())]);
-        let written = format!("{:?} {:?}", settings.grid, settings.record);
+        let written = format!("{:?} {:?}", settings.sweep, settings.record);
         assert!(!written.contains("hf_planted"), "{written}");
-        assert_eq!(settings.grid.server.env["A"], "b c");
+        assert_eq!(settings.plan().unwrap().experiments[0].server.env["A"], "b c");
     }
 }

@@ -286,8 +286,10 @@ fn rules_off(raw: Option<&Raw>, sweep: &Sweep) -> Result<Vec<String>, Error> {
     let mut off = Vec::new();
     let Some(raw) = raw.filter(|raw| raw.node.kind != Kind::Null) else { return Ok(off) };
     let own = sweep.exclude.iter().chain(&sweep.include).chain(sweep.groups.iter().flat_map(|group| &group.exclude));
-    let known: Vec<&str> =
-        Rule::ALL.into_iter().map(Rule::name).chain(own.map(|rule| rule.name.as_str())).collect();
+    let mut known: Vec<&str> = own.map(|rule| rule.name.as_str()).collect();
+    for rule in Rule::ALL {
+        known.push(rule.name());
+    }
     for (name, (entry, path)) in axes::keys(Some(&raw.node), &raw.path)? {
         if !known.contains(&name.as_str()) {
             let trouble = Trouble::new(&entry.key, &raw.path, format!("there is no rule `{name}`"));

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{self, DeserializeSeed, Deserializer as _, IntoDeserializer, SeqAccess, Visitor, value};
+use serde::de::{self, DeserializeSeed, IntoDeserializer, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer as Serde};
 
 use super::{Entry, Kind, Node, Origin, Trouble};
@@ -191,6 +191,7 @@ impl<'t> Serde<'t> for Reader<'t> {
     }
 
     serde::forward_to_deserialize_any! {
+        <V: Visitor<'t>>
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple map
         struct enum identifier ignored_any
     }
