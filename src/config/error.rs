@@ -94,12 +94,23 @@ fn document(trouble: &Trouble) -> String {
     format!("{place}{path}{}", trouble.problem)
 }
 
+/// What to write instead, where nothing better is known.
+fn next_step(path: &str, expected: &str) -> String {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    match expected {
+        words if words.contains("duration") => format!("write `{key}: 90s`; units are `ms`, `s`, `m` and `h`"),
+        words if words.starts_with("`true`") => format!("write `{key}: true`, `{key}: false`, or leave the key out"),
+        words if words.starts_with("a whole number") => format!("write `{key}: 1`, or leave the key out"),
+        _ => format!("write another value after `{key}:`, or leave the key out"),
+    }
+}
+
 impl Error {
     /// A value that its key cannot have; in the words of the place where it stands.
     pub fn wrong(node: &Node, path: &str, expected: &str, hint: Option<String>) -> Self {
         if node.origin.is_document() {
             let problem = format!("expected {expected}, found {}", node.describe());
-            let hints = hint.into_iter().collect();
+            let hints = vec![hint.unwrap_or_else(|| next_step(path, expected))];
             return Error::Document(Trouble {
                 origin: Some(node.origin.clone()),
                 path: path.to_owned(),

@@ -468,4 +468,146 @@ mod tests {
         assert!(!written.contains("hf_planted"), "{written}");
         assert_eq!(settings.plan().unwrap().experiments[0].server.env["A"], "b c");
     }
+
+    /// Settings of sweep files, by name and text, in a directory of their own.
+    fn of_files(
+        files: &[(&str, &str)],
+        change: impl FnOnce(&mut RunArgs),
+        vars: &[(&str, &str)],
+        default: Preset,
+    ) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let mut args =
+            RunArgs { files: files.iter().map(|(name, _)| PathBuf::from(name)).collect(), ..RunArgs::default() };
+        change(&mut args);
+        Settings::resolve(&args, &Environment::of(vars, dir.path()), default).map_err(|error| error.to_string())
+    }
+
+    fn axis(settings: &Settings, group: usize, key: &str) -> String {
+        let group = &settings.sweep.groups[group];
+        let axis = group.serve.iter().chain(&group.bench).chain(&group.env).find(|axis| axis.key == key);
+        axis.map_or("-".into(), |axis| axis.values.iter().map(Value::shown).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn later_files_variables_and_flags_win_over_files_and_groups() {
+        let files = [
+            ("a.yaml", "serve: {model: org/a, max-num-seqs: [1, 2], dtype: half, seed: 1}\nexperiments: [{name: one, serve: {max-num-seqs: 3, dtype: float16}}]"),
+            ("b.toml", "[serve]\nmax_num_seqs = 4\n[[experiments]]\nname = 'two'\n[experiments.bench]\nmax-concurrency = '1..3'\n"),
+        ];
+        let settings = of_files(&files, |_| (), &[], Preset::Full).unwrap();
+        let names: Vec<_> = settings.sweep.groups.iter().map(|group| group.name.clone().unwrap()).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert_eq!([axis(&settings, 0, "max-num-seqs"), axis(&settings, 1, "max-num-seqs")], ["3", "4"]);
+        assert_eq!(axis(&settings, 1, "max-concurrency"), "1 2 3");
+        assert_eq!(axis(&settings, 1, "block-size"), "-", "files stand on no preset");
+        let settings = of_files(
+            &files,
+            |args| args.serve_arg = owned(&["max-num-seqs=9", "no:seed"]),
+            &[("VLLM_BENCH_SERVE_ARG", "dtype=auto"), ("VLLM_BENCH_CONCURRENCY", "5")],
+            Preset::Full,
+        )
+        .unwrap();
+        for group in 0..2 {
+            assert_eq!(axis(&settings, group, "max-num-seqs"), "9");
+            assert_eq!(axis(&settings, group, "max-concurrency"), "5");
+            assert_eq!(axis(&settings, group, "seed"), "default");
+        }
+        assert_eq!(axis(&settings, 0, "dtype"), "float16", "a flag replaces the variable of the same name");
+        assert_eq!(settings.record["serve.max-num-seqs"].1, "flag --serve-arg");
+        assert_eq!(settings.record["serve.model"].1, "a.yaml:1");
+        assert_eq!(settings.record["order"].1, "default");
+        assert!(settings.plan_is_given());
+    }
+
+    #[test]
+    fn the_last_file_that_names_a_preset_wins_and_a_flag_over_it() {
+        let files = [("a.yaml", "preset: full"), ("b.yaml", "preset: sanity\ntimeouts: {grace: 9s}")];
+        let settings = of_files(&files, |_| (), &[], Preset::Full).unwrap();
+        assert_eq!(axis(&settings, 0, "max-model-len"), "2048");
+        assert_eq!((settings.timeout_startup.as_secs(), settings.grace.as_secs()), (180, 9));
+        let settings = of_files(&files, |args| args.preset = Some("full".into()), &[], Preset::Full).unwrap();
+        assert_eq!(axis(&settings, 0, "max-model-len"), "10000");
+        let file = [("a.yaml", "bench: {num-prompts: 2}")];
+        assert_eq!(axis(&of_files(&file, |_| (), &[], Preset::Sanity).unwrap(), 0, "max-model-len"), "2048");
+        assert!(of_files(&file, |_| (), &[], Preset::Full).unwrap_err().contains("the key `model` is missing"));
+    }
+
+    #[test]
+    fn other_spellings_mean_the_same() {
+        let text = "serve_args: {model: m, --tp: 2}\nbench-args: {max_concurrency: 3}\noutput_dir: out\nnum-runs: 4\n\
+                    server: {mode: spawn, command: [/opt/vllm, serve], prelude: ['source /x/setvars.sh --force'], \
+                    env: {A: true}, server-ready-timeout: 7m, docker: {image: x}}\ntime-zone: UTC";
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        assert_eq!([axis(&settings, 0, "tensor-parallel-size"), axis(&settings, 0, "max-concurrency")], ["2", "3"]);
+        assert_eq!(axis(&settings, 0, "A"), "true");
+        assert!(settings.results_dir.ends_with("out"));
+        assert_eq!((settings.sweep.repeats.runs, settings.timeout_startup.as_secs()), (4, 420));
+        assert_eq!(settings.vllm_bin, Some("/opt/vllm".into()));
+        assert_eq!(settings.setvars, Some("/x/setvars.sh".into()));
+        assert_eq!(settings.zone, Tz::UTC);
+        assert_eq!(settings.notes, ["a.yaml:5:146: `docker` is kept with the run; it has no effect yet"]);
+    }
+
+    #[test]
+    fn run_settings_are_read_from_files_and_flags() {
+        let text = "serve: {model: m}\nretry: {oom: {attempts: 2, back-off: 30s}}\non-failure: stop\n\
+                    skip-failure-reasons: [oom]\nwarmup: 8\ncooldown: 2s\npreflight: false\nreuse: false\ndevices: 4\n\
+                    order: random\norder-seed: 7\nrepeats: {starts: 2}\nbaseline: {dtype: [auto, float16]}\nsim: {speed: 50}";
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        let oom = settings.retry.for_cause(crate::diagnose::Cause::OutOfDeviceMemory);
+        assert_eq!((oom.attempts, oom.back_off.as_secs()), (2, 30));
+        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::Crashed).attempts, 1, "the default stays");
+        assert_eq!(settings.on_failure, OnFailure::Stop);
+        assert_eq!(settings.skip_failure_reasons, [FailureReason::Oom]);
+        assert_eq!((settings.warmup_prompts, settings.cooldown.as_secs(), settings.preflight), (8, 2, false));
+        assert_eq!((settings.sweep.reuse, settings.sweep.devices), (false, Some(4)));
+        assert_eq!(settings.sweep.order, crate::plan::Order::Random(7));
+        assert_eq!((settings.sweep.repeats.runs, settings.sweep.repeats.starts), (1, 2));
+        assert!(matches!(&settings.sweep.baseline, Some(crate::plan::Baseline::Values(axes)) if axes[0].values.len() == 2));
+        let settings = of_files(
+            &[("a.yaml", text)],
+            |args| {
+                args.retry = owned(&["oom=5", "server_died=3"]);
+                (args.no_preflight, args.no_reuse, args.yes) = (true, true, true);
+                args.skip_failure_reasons = owned(&["none"]);
+                args.order = Some("interleaved".into());
+            },
+            &[("VLLM_BENCH_WARMUP", "0")],
+            Preset::Full,
+        )
+        .unwrap();
+        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::OutOfDeviceMemory).attempts, 5);
+        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::ServerDied).attempts, 3);
+        assert_eq!((settings.warmup_prompts, settings.yes), (0, true));
+        assert!(settings.skip_failure_reasons.is_empty());
+        assert_eq!(settings.sweep.order, crate::plan::Order::Interleaved);
+    }
+
+    #[test]
+    fn places_of_values_and_rules_are_known() {
+        let text = "serve:\n  model: m\n  max-num-seqs: [1,\n    pow2:4..8]\nexclude:\n  - {name: big, when: {max-num-seqs: 8}}";
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        let value = |value| settings.places.value(Section::Serve, "max-num-seqs", value).unwrap().to_string();
+        assert_eq!([value("1"), value("4"), value("8")], ["a.yaml:3:18", "a.yaml:4:5", "a.yaml:4:5"]);
+        assert_eq!(settings.places.key(Section::Serve, "model").unwrap().to_string(), "a.yaml:2:10");
+        assert_eq!(settings.places.rule("big").unwrap().to_string(), "a.yaml:6:5");
+        assert_eq!(settings.places.key(Section::Bench, "model"), None);
+    }
+
+    #[test]
+    fn flags_with_a_meaning_of_their_own_say_what_is_wrong() {
+        let check = |change: fn(&mut RunArgs), expected: &str| {
+            assert_eq!(resolve(change, &[]).unwrap_err(), expected);
+        };
+        check(|a| a.retry = owned(&["crahs=1"]), "`--retry`: `crahs` is no reason of a failure");
+        check(|a| a.retry = owned(&["crash"]), "invalid value `crash` for `--retry`: expected `REASON=N`, or `none`");
+        check(|a| a.order = Some("x".into()), "invalid value `x` for `--order`: expected `grouped`, `interleaved` or `random`");
+        check(|a| a.runs = Some("0".into()), "invalid value `0` for `--runs`: expected a whole number from 1 to 10000");
+        check(|a| a.preset = Some("ful".into()), "invalid value `ful` for `--preset`: expected a preset: `full`, `sanity` or `none`");
+        check(|a| a.cooldown = Some("x".into()), "invalid value `x` for `--cooldown`: expected a duration such as `10s`");
+    }
 }

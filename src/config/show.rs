@@ -197,3 +197,90 @@ fn json(node: &Node) -> Json {
         Kind::Map(map) => Json::Object(map.iter().map(|(key, entry)| (key.clone(), json(&entry.value))).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cli::RunArgs;
+    use crate::config::{Environment, Preset};
+
+    fn resolve(args: &RunArgs, vars: &[(&str, &str)], dir: &Path) -> Settings {
+        Settings::resolve(args, &Environment::of(vars, dir), Preset::Full).unwrap()
+    }
+
+    /// Loads what was shown; everything that a run depends on must be as before.
+    fn assert_loads_again(settings: &Settings, dir: &Path) {
+        let text = show(settings);
+        std::fs::write(dir.join("shown.yaml"), &text).unwrap();
+        let args = RunArgs { files: vec!["shown.yaml".into()], ..RunArgs::default() };
+        let again = resolve(&args, &[], dir);
+        let bare = |settings: &Settings| {
+            let mut sweep = settings.sweep.clone();
+            sweep.secret_env.clear();
+            let rules = sweep.exclude.iter_mut().chain(sweep.groups.iter_mut().flat_map(|group| &mut group.exclude));
+            // Without a reason of its own a rule is named by its place, which is another one now.
+            rules.filter(|rule| rule.reason.starts_with("left out by")).for_each(|rule| rule.reason.clear());
+            format!(
+                "{sweep:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                settings.results_dir,
+                [settings.timeout_startup, settings.timeout_benchmark, settings.grace, settings.cooldown],
+                settings.port,
+                settings.retry,
+                settings.skip_failure_reasons,
+                settings.setvars,
+                settings.warmup_prompts,
+            )
+        };
+        assert_eq!(bare(&again), bare(settings), "{text}");
+    }
+
+    #[test]
+    fn a_whole_sweep_is_shown_with_its_origins() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("sweep.yaml"),
+            "preset: sanity\nserve:\n  max-num-seqs: [64, pow2:128..256]\n  speculative-config: {method: ngram, n: 0.50}\n\
+             \x20 served-model-name: 'a: b # c'\nexperiments:\n  - name: first\n    serve: {dtype: float16, tp: 4}\n\
+             \x20   exclude: [{when: {max-num-seqs: '> 64'}}]\n  - {}\nslo: {ttft-ms: 200}\n\
+             retry: {server_died: {attempts: 2, back_off: 3s}}\nlink: [{max_num_seqs: max-concurrency}]\n",
+        )
+        .unwrap();
+        let args = RunArgs {
+            files: vec!["sweep.yaml".into()],
+            tp: vec!["1,2".into()],
+            env: vec!["HF_TOKEN=hf_planted".into(), "A=b c".into()],
+            serve_arg: vec!["no:block-size".into(), "seed=-1".into(), "x=007".into()],
+            ..RunArgs::default()
+        };
+        let settings = resolve(&args, &[("VLLM_BENCH_RUNS", "3")], dir.path());
+        let text = show(&settings);
+        assert!(!text.contains("hf_planted"), "{text}");
+        insta::assert_snapshot!(text);
+        assert_loads_again(&settings, dir.path());
+    }
+
+    #[test]
+    fn presets_load_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_loads_again(&resolve(&RunArgs::default(), &[], dir.path()), dir.path());
+        let sanity = RunArgs { preset: Some("sanity".into()), retry: vec!["none".into()], ..RunArgs::default() };
+        assert_loads_again(&resolve(&sanity, &[], dir.path()), dir.path());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_text_loads_again(texts in proptest::collection::vec("[^\\pC]{0,12}|[a-e0-9:#&*!|>%@'\"{}\\[\\], .~-]{0,8}", 1..6)) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut args = RunArgs { preset: Some("none".into()), models: vec!["m".into()], ..RunArgs::default() };
+            args.serve_arg = texts.iter().enumerate().map(|(at, text)| format!("x{at}={text}")).collect();
+            let environment = Environment::of(&[], dir.path());
+            let Ok(settings) = Settings::resolve(&args, &environment, Preset::Full) else { return Ok(()) };
+            assert_loads_again(&settings, dir.path());
+        }
+    }
+}

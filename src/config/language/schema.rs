@@ -187,3 +187,68 @@ schema!(
         })
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn kept() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/sweep.schema.json")
+    }
+
+    #[test]
+    fn the_schema_that_is_kept_is_the_one_that_is_written() {
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::create_dir_all(kept().parent().unwrap()).unwrap();
+            std::fs::write(kept(), text()).unwrap();
+        }
+        let file = std::fs::read_to_string(kept()).unwrap();
+        assert_eq!(file, text(), "`vllm-bench config schema > schema/sweep.schema.json` brings it up to date");
+    }
+
+    #[test]
+    fn every_key_of_the_presets_is_in_the_schema() {
+        let schema: Value = serde_json::from_str(&text()).unwrap();
+        for preset in [
+            include_str!("../presets/defaults.yaml"),
+            include_str!("../presets/full.yaml"),
+            include_str!("../presets/sanity.yaml"),
+        ] {
+            let tree = crate::config::load::parse(preset, "preset.yaml").unwrap();
+            check(&schema, &schema, &tree, "");
+        }
+    }
+
+    /// Walks the tree along the properties of the schema.
+    fn check(whole: &Value, schema: &Value, tree: &crate::config::tree::Node, path: &str) {
+        let forms = forms(whole, schema);
+        if let Some(items) = tree.items() {
+            let of: Vec<&Value> = forms.iter().filter_map(|form| form.get("items")).collect();
+            assert!(!of.is_empty(), "{path}: no list in the schema");
+            items.iter().for_each(|item| check(whole, of[0], item, path));
+        }
+        for (key, entry) in tree.entries().into_iter().flatten() {
+            let path = format!("{path}.{key}");
+            let property = forms.iter().find_map(|form| form.get("properties")?.get(key));
+            let other = forms.iter().find_map(|form| form.get("additionalProperties").filter(|other| **other != false));
+            let inner = property.or(other).unwrap_or_else(|| panic!("{path} is not in the schema"));
+            check(whole, inner, &entry.value, &path);
+        }
+    }
+
+    /// A schema and its alternatives, references followed.
+    fn forms<'s>(whole: &'s Value, schema: &'s Value) -> Vec<&'s Value> {
+        let mut found = vec![schema];
+        if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
+            found.extend(forms(whole, whole.pointer(name.trim_start_matches('#')).unwrap()));
+        }
+        for other in schema.get("anyOf").and_then(Value::as_array).into_iter().flatten() {
+            found.extend(forms(whole, other));
+        }
+        found
+    }
+}

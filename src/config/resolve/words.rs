@@ -46,17 +46,16 @@ pub fn choice<T: Copy>(raw: Option<&Raw>, key: &str, choices: &[(&str, T)]) -> R
         _ => quoted.concat(),
     };
     let find = |text: &str| choices.iter().find(|(name, _)| *name == text.trim()).map(|(_, value)| *value);
-    one(raw, key, &expected, find).map_err(|error| match error {
-        Error::Document(trouble) if trouble.hints.is_empty() => {
-            let word = raw.and_then(|raw| raw.node.scalar()).unwrap_or_default();
-            match crate::nearest::nearest(&word, names.iter().copied()) {
-                Some(near) => trouble.hint(format!("did you mean `{near}`?")),
-                None => trouble,
-            }
-            .into()
-        }
-        other => other,
-    })
+    let near = raw.and_then(|raw| raw.node.scalar()).and_then(|word| {
+        crate::nearest::nearest(&word, names.iter().copied()).map(|near| format!("did you mean `{near}`?"))
+    });
+    match raw.filter(|raw| raw.node.kind != Kind::Null) {
+        Some(raw) => match raw.node.scalar().and_then(|text| find(&text)) {
+            Some(value) => Ok(value),
+            None => Err(Error::wrong(&raw.node, &raw.path, &expected, near)),
+        },
+        None => one(raw, key, &expected, find),
+    }
 }
 
 /// A number of at least 1.

@@ -101,7 +101,16 @@ impl de::Error for Trouble {
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format!("expected {expected}, found {}", found(&unexpected)))
+        let expected = match expected.to_string().as_str() {
+            "a sequence" => "a list".to_owned(),
+            word if word.starts_with("struct ") || word == "a map" => "a map of keys".to_owned(),
+            other => other.to_owned(),
+        };
+        let trouble = Self::custom(format!("expected {expected}, found {}", found(&unexpected)));
+        match expected.as_str() {
+            "a list" => trouble.hint("write each of them on a line of its own, after `- `"),
+            _ => trouble.hint("write keys below it, indented, or on one line as `{key: value}`"),
+        }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -254,4 +263,50 @@ impl<'t> de::MapAccess<'t> for Entries<'t, '_> {
 /// A key path, one key longer.
 pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::language::Document;
+    use crate::config::load;
+
+    #[test]
+    fn values_keep_their_place_and_their_path() {
+        let tree = load::parse("experiments:\n  - name: a\n    serve: {x: 0.90}\n", "a.yaml").unwrap();
+        let document: Document = read(&tree).unwrap();
+        let group = &document.experiments.unwrap()[0];
+        assert_eq!((group.origin.to_string().as_str(), group.path.as_str()), ("a.yaml:2:5", "experiments[1]"));
+        let serve = group.value.serve.as_ref().unwrap();
+        assert_eq!(serve.path, "experiments[1].serve");
+        assert_eq!(serve.node.get("x").unwrap().kind, Kind::Number("0.90".into()));
+        assert_eq!(serve.node, *tree.get("experiments").unwrap().items().unwrap()[0].get("serve").unwrap());
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_place_and_the_nearest() {
+        for (yaml, place, path, problem, hint) in [
+            ("sreve: {}", "a.yaml:1:1", "", "the key `sreve` is not known here", "did you mean `serve`?"),
+            (
+                "timeouts: {x: 1}",
+                "a.yaml:1:12",
+                "timeouts",
+                "the key `x` is not known here",
+                "the keys here are: startup, benchmark, grace",
+            ),
+            (
+                "experiments: {a: 1}",
+                "a.yaml:1:14",
+                "experiments",
+                "expected a list, found a map of keys",
+                "write each of them on a line of its own, after `- `",
+            ),
+        ] {
+            let tree = load::parse(yaml, "a.yaml").unwrap();
+            let trouble = read::<Document>(&tree).unwrap_err();
+            assert_eq!(trouble.origin.unwrap().to_string(), place);
+            assert_eq!((trouble.path.as_str(), trouble.problem.as_str()), (path, problem));
+            assert_eq!(trouble.hints, [hint]);
+        }
+    }
 }

@@ -82,3 +82,95 @@ fn merge_maps(mut below: IndexMap<String, Entry>, above: IndexMap<String, Entry>
     }
     below
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Origin;
+    use crate::config::load;
+
+    fn tree(text: &str) -> Node {
+        load::parse(text, "a.yaml").unwrap()
+    }
+
+    fn texts(node: &Node) -> String {
+        match &node.kind {
+            Kind::List(items) => format!("[{}]", items.iter().map(texts).collect::<Vec<_>>().join(" ")),
+            Kind::Map(map) => {
+                let entries = map.iter().map(|(key, entry)| format!("{key}={}", texts(&entry.value)));
+                format!("{{{}}}", entries.collect::<Vec<_>>().join(" "))
+            }
+            Kind::Null => "~".into(),
+            Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) => node.scalar().unwrap(),
+        }
+    }
+
+    #[test]
+    fn maps_merge_lists_of_groups_add_up_and_axes_are_replaced() {
+        let below = tree(
+            "serve: {a: [1, 2], b: 3, j: {x: 1}}\nexperiments: [{name: x}]\ntimeouts: {grace: 1s, startup: 2s}\n\
+             bench: {num-prompts: 5}\norder: grouped\nenv: {A: 1, no-A: 2}",
+        );
+        let above = tree(
+            "serve: {a: [4], no-b: true, j: {y: 2}}\nexperiments: [{name: y}]\ntimeouts: {grace: 3s}\n\
+             bench: {num-prompts-per-concurrency: 2}\norder: random\nenv:",
+        );
+        assert_eq!(
+            texts(&merge(below, above)),
+            "{serve={a=[4] j={y=2} no-b=true} experiments=[{name=x} {name=y}] timeouts={grace=3s startup=2s} \
+             bench={num-prompts-per-concurrency=2} order=random env={A=1 no-A=2}}"
+        );
+    }
+
+    fn document() -> impl Strategy<Value = Node> {
+        let origin = Origin::flag("x");
+        let value = prop_oneof![
+            Just(Kind::Null),
+            "[a-c]{1,2}".prop_map(Kind::Text),
+            proptest::collection::vec("[0-9]{1,2}", 1..3).prop_map({
+                let origin = origin.clone();
+                move |numbers| Kind::List(numbers.into_iter().map(|n| Node::text(n, &origin)).collect())
+            }),
+        ];
+        let key = prop_oneof![Just("serve"), Just("timeouts"), Just("experiments"), Just("rules"), Just("env")];
+        let map = proptest::collection::vec(("(no-)?[a-d]", value), 0..4);
+        proptest::collection::vec((key, map), 0..5).prop_map(move |sections| {
+            let mut tree = Node::map(&origin);
+            for (section, map) in sections {
+                let mut entries = IndexMap::new();
+                let axes = map.into_iter().map(|(key, kind)| {
+                    (key, Entry { key: origin.clone(), value: Node::new(kind, &origin) })
+                });
+                merge_axes(&mut entries, axes.collect(), false);
+                let map = Node::new(Kind::Map(entries), &origin);
+                let value = if section == "experiments" { Node::list(vec![map], &origin) } else { map };
+                tree.put(&[section], value);
+            }
+            tree
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_associative_and_nothing_changes_nothing(a in document(), b in document(), c in document()) {
+            let left = merge(merge(a.clone(), b.clone()), c.clone());
+            let right = merge(a.clone(), merge(b, c));
+            prop_assert_eq!(texts(&left), texts(&right));
+            let nothing = || Node::map(&Origin::flag("x"));
+            prop_assert_eq!(texts(&merge(nothing(), a.clone())), texts(&a));
+            prop_assert_eq!(texts(&merge(a.clone(), nothing())), texts(&a));
+        }
+
+        #[test]
+        fn what_the_upper_one_says_holds(a in document(), b in document()) {
+            let merged = merge(a, b.clone());
+            for section in ["serve", "timeouts", "rules", "env"] {
+                for (key, entry) in b.get(section).and_then(Node::entries).into_iter().flatten() {
+                    prop_assert_eq!(texts(merged.find(&[section, key]).unwrap()), texts(&entry.value));
+                }
+            }
+        }
+    }
+}

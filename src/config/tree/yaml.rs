@@ -265,3 +265,100 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, origin: &Origin) ->
         (None, _) => Kind::Text(text.to_owned()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn parse(text: &str) -> Result<Node, String> {
+        load::parse(text, "a.yaml").map_err(|trouble| {
+            format!("{}: {}", trouble.origin.map(|origin| origin.to_string()).unwrap_or_default(), trouble.problem)
+        })
+    }
+
+    fn kind(text: &str) -> Kind {
+        parse(&format!("k: {text}")).unwrap().get("k").unwrap().kind.clone()
+    }
+
+    #[test]
+    fn plain_words_are_typed_by_the_core_rules_and_quoted_ones_are_texts() {
+        let (number, text) = (|t: &str| Kind::Number(t.into()), |t: &str| Kind::Text(t.into()));
+        for word in ["0.90", "1e3", "-3", "+5", ".5", "5.", "0x1F", "0o17", ".inf", "-.Inf", ".nan", "007"] {
+            assert_eq!(kind(word), number(word), "{word}");
+        }
+        for word in ["no", "yes", "on", "1_000", "1.2.3", "1..8", "e5", "-", "2024-01-01", "12:30", "0x", "1e", "."] {
+            if word != "-" {
+                assert_eq!(kind(word), text(word), "{word}");
+            }
+        }
+        assert_eq!([kind("true"), kind("False")], [Kind::Bool(true), Kind::Bool(false)]);
+        assert_eq!([kind("~"), kind("null"), kind("")], [Kind::Null, Kind::Null, Kind::Null]);
+        assert_eq!([kind("'1'"), kind("\"true\""), kind("!!str 1")], [text("1"), text("true"), text("1")]);
+    }
+
+    #[test]
+    fn every_value_knows_its_line_and_column() {
+        let tree = parse("\u{feff}a: 1\r\nb:\r\n  - x\r\n  - {c: y}\r\n").unwrap();
+        let items = tree.get("b").unwrap().items().unwrap();
+        assert_eq!(tree.get("a").unwrap().origin.to_string(), "a.yaml:1:4");
+        assert_eq!(items[0].origin.to_string(), "a.yaml:3:5");
+        assert_eq!(items[1].get("c").unwrap().origin.to_string(), "a.yaml:4:9");
+        assert_eq!(tree.entries().unwrap()["b"].key.to_string(), "a.yaml:2:1");
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_are_filled_in() {
+        let tree = parse("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: [*a, {z: 4}]}\nd: *a").unwrap();
+        let at = |path: &[&str]| tree.find(path).and_then(Node::scalar);
+        assert_eq!([at(&["b", "x"]), at(&["b", "y"])], [Some("1".into()), Some("3".into())]);
+        assert_eq!([at(&["c", "y"]), at(&["c", "z"])], [Some("2".into()), Some("4".into())]);
+        assert_eq!(at(&["d", "x"]), Some("1".into()));
+    }
+
+    #[test]
+    fn what_no_sweep_needs_is_refused_with_its_place() {
+        let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for (below, here) in "abcdefgh".chars().zip("bcdefghi".chars()) {
+            bomb += &format!("{here}: &{here} [{}]\n", vec![format!("*{below}"); 10].join(", "));
+        }
+        for (text, problem) in [
+            ("a: 1\nb: 2\na: 3", "a.yaml:3:1: the key `a` stands here for the second time; the first is in line 1"),
+            ("a: 1\n---\nb: 2", "a.yaml:2:1: a second document begins here"),
+            ("a: !env X", "a.yaml:1:4: the tag `!env` has no meaning here"),
+            ("a: &a [*a]", "a.yaml:1:8: an alias may not be used within its own anchor"),
+            ("? [a]\n: b", "a.yaml:1:3: a key must be a word"),
+            ("a: {<<: 3}", "a.yaml:1:5: `<<` needs a map, or a list of maps"),
+            (&bomb, "a.yaml:6:8: the file has more than 200000 values once its aliases are filled in"),
+            (&format!("a: {}", "[".repeat(60)), "a.yaml:1:27: values are nested deeper than 24 levels"),
+            ("", "a.yaml:1:1: the file is empty"),
+            ("# nothing\n", "a.yaml:1:1: the file is empty"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), problem, "{}", &text[..text.len().min(40)]);
+        }
+    }
+
+    #[test]
+    fn json_and_toml_give_the_same_tree() {
+        fn bare(node: &Node) -> serde_json::Value {
+            match &node.kind {
+                Kind::Map(map) => map.iter().map(|(k, e)| (k.clone(), bare(&e.value))).collect(),
+                Kind::List(items) => items.iter().map(bare).collect(),
+                Kind::Number(text) => format!("number {text}").into(),
+                other => format!("{other:?}").into(),
+            }
+        }
+        let yaml = load::parse("serve: {model: org/a, x: [1, 0.90, true], n: {a: b}}", "a.yaml").unwrap();
+        let json = r#"{"serve": {"model": "org\/a",
+	"x": [1, 0.90, true], "n": {"a": "b"}}}"#;
+        let json = load::parse(json, "a.json").unwrap();
+        let toml = load::parse("[serve]\nmodel = 'org/a'\nx = [1, 0.90, true]\n[serve.n]\na = 'b'", "a.toml").unwrap();
+        assert_eq!(bare(&json), bare(&yaml));
+        assert_eq!(bare(&toml), bare(&yaml));
+        assert_eq!(toml.find(&["serve", "n", "a"]).unwrap().origin.to_string(), "a.toml:5:5");
+        let dates = load::parse("a = 2024-01-01\nb = 0x1F\nc = 1_000", "a.toml").unwrap();
+        assert_eq!(dates.get("a").unwrap().kind, Kind::Text("2024-01-01".into()));
+        assert_eq!(dates.get("b").unwrap().kind, Kind::Number("31".into()));
+        assert_eq!(dates.get("c").unwrap().kind, Kind::Number("1000".into()));
+    }
+}
