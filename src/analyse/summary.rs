@@ -70,7 +70,7 @@ mod tests {
         let mut rows: Vec<Row> = (0u32..5).map(|tp| row("m", tp, f64::from(tp), 1.0)).collect();
         rows[0].status = Status::Invalid("torn".into());
         rows[1].status = Status::Interrupted;
-        rows[2].status = Status::Skipped { rule: crate::plan::Rule::Fp8NeedsEager, reason: "r".into() };
+        rows[2].status = Status::Skipped { rule: "fp8-needs-eager".into(), explanation: None, reason: "r".into() };
         let counts = Counts::of(&rows);
         assert_eq!((counts.planned, counts.passed, counts.failed, counts.skipped), (4, 2, 1, 1));
         assert_eq!((counts.without_result(), counts.success_rate()), (2, Some(0.5)));

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use super::{Load, Metrics};
 use crate::diagnose::{Cause, Evidence};
 use crate::execute::{Phase, Timings};
-use crate::plan::{Axes, Engine, Identity, Rule};
+use crate::plan::{Axes, Engine, Identity};
 
 /// One experiment, or one combination that a rule left out, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +89,9 @@ pub enum Status {
     /// A rule left it out.
     Skipped {
         /// Which.
-        rule: Rule,
+        rule: String,
+        /// What stands behind the rule, where it says so.
+        explanation: Option<String>,
         /// Its warning for this combination.
         reason: String,
     },

@@ -59,7 +59,7 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
     let probe = Probe::of_machine(vars.clone());
     let report = devices::detect(&probe);
     let machine = HostInfo::read(&probe);
-    let tps = &settings.grid.tensor_parallel_sizes;
+    let tps = &settings.sweep.tensor_parallel_sizes();
     let setvars_exists = settings.setvars.as_deref().is_some_and(Path::is_file);
     let path = find_vllm(settings.vllm_bin.clone(), environment).ok();
     let version =

@@ -9,15 +9,23 @@ use super::assemble::HIDDEN;
 use super::tree::{Entry, Kind, Node, join, plain};
 use super::{Settings, is_secret_name};
 
+/// What is measured stands before how.
+const FIRST: [&str; 10] =
+    ["preset", "serve", "env", "bench", "experiments", "exclude", "include", "rules", "link", "baseline"];
+
 /// The settings as a sweep file that loads to the same sweep; origins as comments.
 pub fn show(settings: &Settings) -> String {
     let mut page = Page { lines: Vec::new() };
-    for (key, entry) in settings.resolved.entries().into_iter().flatten() {
+    let mut entries: Vec<(&String, &Entry)> = settings.resolved.entries().into_iter().flatten().collect();
+    entries.sort_by_key(|(key, _)| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
+    let mut after_block = false;
+    for (key, entry) in entries {
         let block = matches!(&entry.value.kind, Kind::Map(map) if !map.is_empty())
             || matches!(&entry.value.kind, Kind::List(items) if items.iter().any(|item| item.entries().is_some()));
-        if block && !page.lines.is_empty() {
+        if block || after_block {
             page.lines.push((String::new(), None));
         }
+        after_block = block;
         match (key.as_str(), &entry.value.kind) {
             ("preset", _) => {
                 let name = entry.value.scalar().unwrap_or_default();
@@ -68,7 +76,8 @@ impl Page {
         }
         self.line(indent, &format!("{key}:"), None);
         for (key, entry) in map {
-            self.line(indent + 2, &format!("{}: {}", word(key), flow(&entry.value)), Some(&entry.value));
+            let value = if entry.value.kind == Kind::Null { "none".to_owned() } else { flow(&entry.value) };
+            self.line(indent + 2, &format!("{}: {value}", word(key)), Some(&entry.value));
         }
     }
 
@@ -135,11 +144,13 @@ fn flow(node: &Node) -> String {
 
 /// A text, in quotes where YAML would read it as something else.
 fn word(text: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-' | '+');
+    let separated = |part: &str| !part.is_empty() && part.chars().all(harmless);
     let simple = text.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.'))
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-' | '+'))
+        && text.split([' ', ':']).all(separated)
         && text != "..."
         && matches!(plain(text), Kind::Text(_));
-    if simple || text == "none" {
+    if simple {
         return text.to_owned();
     }
     let mut quoted = String::from("\"");

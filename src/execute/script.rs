@@ -180,31 +180,18 @@ fn writer(path: &Path) -> Option<ProcessId> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::plan::{Flags, Grid, ServerConfig, Workload, expand};
+    use crate::plan::fixture::axis;
+    use crate::plan::{Group, Sweep, Value, expand};
 
     fn experiment(model: &str, engine: Engine) -> Experiment {
-        let mut flags = Flags::new();
-        flags.text("dtype", "bfloat16").switch("trust-remote-code");
-        let mut bench = Flags::new();
-        bench.text("num-prompts", 4);
-        let grid = Grid {
-            models: vec![model.to_owned()],
-            tensor_parallel_sizes: vec![2],
-            quantizations: vec![Some("fp8".into())],
-            enforce_eager: vec![true],
-            engine,
-            server: ServerConfig {
-                model: String::new(),
-                flags,
-                env: BTreeMap::from([("A".to_owned(), "b $(c)".to_owned())]),
-                secret_env: vec!["HF_TOKEN".into()],
-            },
-            workload: Workload { flags: bench },
-        };
-        expand(&grid).experiments.remove(0)
+        let mut serve = vec![axis("model", "m"), axis("dtype", "bfloat16"), axis("trust-remote-code", "true")];
+        serve[0].values = vec![Value::Text(model.to_owned())];
+        serve.extend([axis("tensor-parallel-size", "2"), axis("quantization", "fp8"), axis("enforce-eager", "true")]);
+        let group =
+            Group { serve, env: vec![axis("A", "b $(c)")], bench: vec![axis("num-prompts", "4")], ..Group::default() };
+        let sweep = Sweep { groups: vec![group], secret_env: vec!["HF_TOKEN".into()], ..Sweep::new(engine) };
+        expand(&sweep).experiments.remove(0)
     }
 
     fn server_script(model: &str) -> String {

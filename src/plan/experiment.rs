@@ -194,6 +194,9 @@ pub struct Skip {
     pub rule: String,
     /// Why, for the user.
     pub reason: String,
+    /// What stands behind the rule, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
 }
 
 /// Experiments in the order in which they run, and the skipped combinations.

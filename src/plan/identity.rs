@@ -65,6 +65,11 @@ impl Identity {
         self.0.get(..8).unwrap_or(&self.0)
     }
 
+    /// Enough digits that no two of a million are alike.
+    pub(super) fn long(&self) -> &str {
+        self.0.get(..24).unwrap_or(&self.0)
+    }
+
     fn of(value: &Value) -> Self {
         let digest = Sha256::digest(value.to_string().as_bytes());
         Identity(digest.iter().map(|byte| format!("{byte:02x}")).collect())

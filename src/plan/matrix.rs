@@ -1,183 +1,244 @@
-//! From axes to experiments.
+//! From a sweep to its plan: which combinations are kept, which are the same, in which order they are measured.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::name::make_unique;
-use super::{Axes, Engine, Experiment, Identity, Plan, Rule, ServerConfig, Skip, Workload, experiment_name};
+use indexmap::{IndexMap, IndexSet};
 
-/// The axes of a sweep and what all its experiments share.
+use super::name::{make_unique, server_name};
+use super::selection::Selection;
+use super::sweep::{ENFORCE_EAGER, MODEL, PROMPTS_PER_CONCURRENCY, QUANTIZATION, Section, TENSOR_PARALLEL};
+use super::{
+    Axes, Experiment, Flags, Identity, Isolation, Plan, Repeat, ServerConfig, Skip, Sweep, Value, Workload,
+    experiment_name, schedule,
+};
+
+/// So many left-out combinations are kept with their reasons; the others are counted.
+const SKIPS_KEPT: usize = 1000;
+
+/// One combination that is kept, with all its settings.
 #[derive(Debug, Clone)]
-pub struct Grid {
-    /// Slowest axis.
-    pub models: Vec<String>,
-    /// Second axis.
-    pub tensor_parallel_sizes: Vec<u32>,
-    /// Third axis; `None` = vLLM's flag is left out.
-    pub quantizations: Vec<Option<String>>,
-    /// Fastest axis.
-    pub enforce_eager: Vec<bool>,
-    /// What plays vLLM.
-    pub engine: Engine,
-    /// Flags and environment that every server shares; its `model` is replaced.
+pub struct Setting {
+    /// What names and tables show.
+    pub axes: Axes,
+    /// The server.
     pub server: ServerConfig,
-    /// The load of every experiment.
+    /// The load.
     pub workload: Workload,
+    /// Of both, in the sweep's context.
+    pub identity: Identity,
+    /// Of the server.
+    pub server_identity: Identity,
+    /// The named groups that ask for it.
+    pub groups: IndexSet<String>,
+    /// Whether others are compared with it.
+    pub baseline: bool,
 }
 
-/// Expands a grid in the order model, tensor parallelism, quantization, eager. Combinations that are given twice are
-/// planned once; those that a rule leaves out are listed with its reason.
-pub fn expand(grid: &Grid) -> Plan {
-    let mut skips = Vec::new();
-    let mut seen = HashSet::new();
-    let mut drafts = Vec::new();
-    for axes in combinations(grid) {
-        if let Some(rule) = Rule::ALL.into_iter().find(|rule| rule.skips(&axes)) {
-            let reason = rule.reason(&axes);
-            skips.push(Skip { axes, rule, reason });
-            continue;
-        }
-        let server = configure(&grid.server, &axes);
-        let identity = Identity::of_experiment(grid.engine, &server, &grid.workload);
-        if seen.insert(identity.clone()) {
-            drafts.push((axes, server, identity));
-        }
+/// A sweep's plan, made whole: every experiment in running order.
+pub fn expand(sweep: &Sweep) -> Plan {
+    let selection = Selection::new(sweep);
+    let (settings, skips, skipped) = settings(sweep, &selection);
+    let experiments = number(schedule::arrange(sweep, settings));
+    Plan {
+        identity: Identity::of_plan(experiments.iter()),
+        experiments,
+        skips,
+        skipped,
+        context: sweep.context.clone(),
     }
-    let mut names: Vec<_> =
-        drafts.iter().map(|(axes, _, identity)| (experiment_name(axes), identity.clone())).collect();
-    make_unique(&mut names);
-    let experiments: Vec<Experiment> = drafts
-        .into_iter()
-        .zip(names)
-        .enumerate()
-        .map(|(i, ((axes, server, identity), (name, _)))| Experiment {
-            index: i + 1,
-            name,
-            identity,
-            axes,
-            engine: grid.engine,
-            server,
-            workload: grid.workload.clone(),
-        })
-        .collect();
-    Plan { identity: Identity::of_plan(experiments.iter().map(|e| &e.identity)), experiments, skips }
 }
 
-fn combinations(grid: &Grid) -> impl Iterator<Item = Axes> {
-    grid.models.iter().flat_map(move |model| {
-        grid.tensor_parallel_sizes.iter().flat_map(move |&tp| {
-            grid.quantizations.iter().flat_map(move |quantization| {
-                grid.enforce_eager.iter().map(move |&enforce_eager| Axes {
-                    model: model.clone(),
-                    tensor_parallel_size: tp,
-                    quantization: quantization.clone(),
-                    enforce_eager,
-                })
-            })
-        })
-    })
-}
-
-/// Rule 1: a quantization of `None` leaves vLLM's flag out; it is never `--quantization none` or `off`.
-fn configure(base: &ServerConfig, axes: &Axes) -> ServerConfig {
-    let mut server = base.clone();
-    server.model.clone_from(&axes.model);
-    server.flags.text("tensor-parallel-size", axes.tensor_parallel_size);
-    if let Some(quantization) = &axes.quantization {
-        server.flags.text("quantization", quantization);
-    }
-    if axes.enforce_eager {
-        server.flags.switch("enforce-eager");
-    }
-    server
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, HashSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::plan::Flags;
-
-    fn grid(models: &[&str]) -> Grid {
-        Grid {
-            models: models.iter().map(ToString::to_string).collect(),
-            tensor_parallel_sizes: vec![2, 4, 8],
-            quantizations: vec![None, Some("fp8".into())],
-            enforce_eager: vec![true, false],
-            engine: Engine::Vllm,
-            server: ServerConfig {
-                model: String::new(),
-                flags: Flags::new(),
-                env: BTreeMap::new(),
-                secret_env: Vec::new(),
-            },
-            workload: Workload { flags: Flags::new() },
-        }
-    }
-
-    #[test]
-    fn the_default_grid_has_27_experiments_and_9_skips() {
-        let plan = expand(&grid(&["a", "b", "c"]));
-        assert_eq!((plan.experiments.len(), plan.skips.len()), (27, 9));
-        let order: Vec<_> = plan.experiments.iter().take(4).map(|e| e.name.as_str()).collect();
-        assert_eq!(
-            order,
-            [
-                "a_tp2_quant-none_eager-true",
-                "a_tp2_quant-none_eager-false",
-                "a_tp2_quant-fp8_eager-true",
-                "a_tp4_quant-none_eager-true"
-            ]
-        );
-    }
-
-    #[test]
-    fn rule_1_quantization_none_leaves_the_flag_out() {
-        let plan = expand(&grid(&["a"]));
-        for experiment in &plan.experiments {
-            let args = experiment.server.flags.to_args();
-            assert_eq!(args.contains(&"--quantization".into()), experiment.axes.quantization.is_some());
-            assert!(!args.contains(&"none".into()) && !args.contains(&"off".into()));
-        }
-    }
-
-    #[test]
-    fn rule_8_fp8_without_eager_is_skipped_with_its_warning() {
-        let plan = expand(&grid(&["org/m"]));
-        assert_eq!(plan.skips[0].reason, "Skipping org/m tp=2 quant=fp8 eager=false (known failure)");
-        assert!(plan.experiments.iter().all(|e| e.axes.quantization.is_none() || e.axes.enforce_eager));
-    }
-
-    #[test]
-    fn names_that_would_collide_stay_apart() {
-        let plan = expand(&grid(&["a/b_c", "a_b/c"]));
-        let names: HashSet<_> = plan.experiments.iter().map(|e| &e.name).collect();
-        assert_eq!(names.len(), 18);
-        assert!(plan.experiments[0].name.starts_with("a_b_c_tp2_quant-none_eager-true_"));
-    }
-
-    #[test]
-    fn a_value_given_twice_is_planned_once() {
-        assert_eq!(expand(&grid(&["a", "a"])).experiments.len(), 9);
-    }
-
-    proptest! {
-        #[test]
-        fn distinct_settings_have_distinct_identities_and_file_names(
-            models in proptest::collection::hash_set("[a-c/_. $'-]{1,6}", 1..6)
-        ) {
-            let models: Vec<&str> = models.iter().map(String::as_str).collect();
-            let plan = expand(&grid(&models));
-            let names: HashSet<_> = plan.experiments.iter().map(|e| &e.name).collect();
-            let identities: HashSet<_> = plan.experiments.iter().map(|e| &e.identity).collect();
-            prop_assert_eq!(names.len(), models.len() * 9);
-            prop_assert_eq!(identities.len(), models.len() * 9);
-            for name in names {
-                prop_assert!(name.len() < 220);
-                prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+/// Every kept setting once, in the order of the file, and what was left out.
+fn settings(sweep: &Sweep, selection: &Selection<'_>) -> (Vec<Setting>, Vec<Skip>, usize) {
+    let mut found: IndexMap<Identity, Setting> = IndexMap::new();
+    let (mut skips, mut skipped) = (Vec::new(), 0);
+    let mut seen_skips = HashSet::new();
+    for candidate in selection.iter() {
+        let setting = || selection.setting(candidate);
+        match selection.judge(candidate) {
+            super::Judgement::Untied => {}
+            super::Judgement::Kept => {
+                let setting = setting();
+                let groups = setting.groups.clone();
+                let known = found.entry(setting.identity.clone()).or_insert(setting);
+                known.groups.extend(groups);
+            }
+            super::Judgement::LeftOut { rule, reason, explanation } => {
+                let axes = selection.axes(candidate);
+                if skips.len() >= SKIPS_KEPT {
+                    skipped += 1;
+                } else if seen_skips.insert(format!("{axes} {rule}")) {
+                    let reason = format!("Skipping {axes} ({reason})");
+                    skips.push(Skip { axes, rule, reason, explanation });
+                    skipped += 1;
+                }
             }
         }
+    }
+    let mut settings: Vec<Setting> = found.into_values().collect();
+    super::baseline::mark(sweep, selection, &mut settings);
+    (settings, skips, skipped)
+}
+
+/// Gives experiments their numbers and names.
+fn number(mut experiments: Vec<Experiment>) -> Vec<Experiment> {
+    let mut names: Vec<_> =
+        experiments.iter().map(|e| (experiment_name(&e.axes, e.repeat), e.identity.clone())).collect();
+    make_unique(&mut names, &HashSet::new());
+    for (i, (experiment, (name, _))) in experiments.iter_mut().zip(names).enumerate() {
+        (experiment.index, experiment.name) = (i + 1, name);
+    }
+    name_servers(&mut experiments);
+    experiments
+}
+
+/// Server configurations get names of their own; where two would share one, each gets the digits of its identity.
+fn name_servers(experiments: &mut [Experiment]) {
+    let identity = |e: &Experiment| Identity::of_server(e.engine, &e.server, &super::Context::default());
+    let mut known: HashMap<Identity, String> = HashMap::new();
+    let mut names: Vec<(String, Identity)> = experiments.iter().map(|e| (server_name(&e.axes), identity(e))).collect();
+    make_unique(&mut names, &HashSet::new());
+    for (experiment, (name, identity)) in experiments.iter_mut().zip(names) {
+        experiment.server_name = known.entry(identity).or_insert(name).clone();
+    }
+}
+
+/// A plan that holds all of `old` and whatever `new` asks for beyond it. What `old` has keeps its name.
+pub fn extend(old: &Plan, new: Plan) -> Plan {
+    let key = |e: &Experiment| (e.identity.clone(), e.repeat);
+    let known: HashSet<_> = old.experiments.iter().map(key).collect();
+    let taken: HashSet<String> = old.experiments.iter().map(|e| e.name.clone()).collect();
+    let fresh: Vec<Experiment> = new.experiments.into_iter().filter(|e| !known.contains(&key(e))).collect();
+    let mut names: Vec<_> = fresh.iter().map(|e| (e.name.clone(), e.identity.clone())).collect();
+    make_unique(&mut names, &taken);
+    let mut experiments = old.experiments.clone();
+    experiments.extend(fresh.into_iter().zip(names).map(|(experiment, (name, _))| Experiment { name, ..experiment }));
+    for (i, experiment) in experiments.iter_mut().enumerate() {
+        experiment.index = i + 1;
+    }
+    Plan { identity: Identity::of_plan(experiments.iter()), experiments, ..new }
+}
+
+impl Selection<'_> {
+    /// Everything about one combination.
+    pub(super) fn setting(&self, candidate: super::Candidate) -> Setting {
+        let (space, number) = self.look(candidate);
+        let mut flags = Flags::new();
+        let mut bench = Flags::new();
+        let mut env = BTreeMap::new();
+        for (i, slot) in space.slots.iter().enumerate() {
+            let value = space.value(number, i);
+            match slot.section {
+                Section::Serve if slot.key == MODEL => {}
+                Section::Env => {
+                    if !matches!(value, Value::Omitted) {
+                        env.insert(slot.key.clone(), variable(value));
+                    }
+                }
+                section => {
+                    let target = if section == Section::Serve { &mut flags } else { &mut bench };
+                    if let Some((name, value)) = value.flag(&slot.key, section) {
+                        target.set(&name, value);
+                    }
+                }
+            }
+        }
+        derive_prompts(&mut bench);
+        let axes = self.axes(candidate);
+        let server = ServerConfig { model: axes.model.clone(), flags, env, secret_env: self.sweep.secret_env.clone() };
+        let workload = Workload { flags: bench };
+        let (engine, context) = (self.sweep.engine, &self.sweep.context);
+        Setting {
+            identity: Identity::of_experiment(engine, &server, &workload, context),
+            server_identity: Identity::of_server(engine, &server, context),
+            axes,
+            server,
+            workload,
+            groups: space.name.iter().cloned().collect(),
+            baseline: false,
+        }
+    }
+
+    /// What names and tables show of one combination.
+    pub(super) fn axes(&self, candidate: super::Candidate) -> Axes {
+        let (space, number) = self.look(candidate);
+        let serve = |key: &str| space.value_of(number, Section::Serve, key);
+        let quantization = match serve(QUANTIZATION) {
+            Value::Omitted => None,
+            value => Some(value.shown()),
+        };
+        let shown = |sections: &[Section]| {
+            let keys = self.varying.iter().filter(|(section, _)| sections.contains(section));
+            keys.map(|(section, key)| {
+                let label = if *section == Section::Env { format!("env.{key}") } else { key.clone() };
+                (label, space.value_of(number, *section, key).shown())
+            })
+            .collect()
+        };
+        Axes {
+            model: serve(MODEL).shown(),
+            tensor_parallel_size: serve(TENSOR_PARALLEL).shown().parse().unwrap_or(1),
+            quantization,
+            enforce_eager: matches!(serve(ENFORCE_EAGER), Value::Switch(true)),
+            server: shown(&[Section::Serve, Section::Env]),
+            workload: shown(&[Section::Bench]),
+        }
+    }
+}
+
+fn variable(value: &Value) -> String {
+    match value {
+        Value::Omitted => String::new(),
+        Value::Switch(on) => on.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::List(words) => words.join(","),
+    }
+}
+
+/// `num-prompts-per-concurrency` is ours: vLLM gets the product.
+fn derive_prompts(bench: &mut Flags) {
+    let number = |flags: &Flags, key: &str| flags.get_text(key).and_then(|text| text.parse::<u64>().ok());
+    let factor = number(bench, PROMPTS_PER_CONCURRENCY);
+    if let (Some(factor), Some(concurrency)) = (factor, number(bench, "max-concurrency")) {
+        bench.text("num-prompts", factor.saturating_mul(concurrency));
+    }
+    bench.remove(PROMPTS_PER_CONCURRENCY);
+}
+
+/// What keeps the prefix cache out of a measurement that shares its server start with others.
+pub(super) fn isolation(setting: &Setting, run: u32, shared: bool) -> Isolation {
+    let flags = &setting.server.flags;
+    let seeded = matches!(
+        setting.workload.flags.get_text("dataset-name"),
+        None | Some("random" | "random-mm" | "random-rerank" | "prefix_repetition")
+    );
+    if !shared {
+        Isolation::FreshServer
+    } else if flags.contains("no-enable-prefix-caching") {
+        Isolation::CacheOff
+    } else if setting.server.env.get("VLLM_SERVER_DEV_MODE").is_some_and(|value| value == "1") {
+        Isolation::Reset
+    } else if seeded && !setting.workload.flags.contains("seed") {
+        Isolation::Seed(Identity::of_workload(&setting.workload).number(run))
+    } else {
+        Isolation::None
+    }
+}
+
+/// An experiment of a setting; its number and names come later.
+pub(super) fn experiment(sweep: &Sweep, setting: &Setting, repeat: Repeat, shared: bool) -> Experiment {
+    Experiment {
+        index: 0,
+        name: String::new(),
+        identity: setting.identity.clone(),
+        axes: setting.axes.clone(),
+        engine: sweep.engine,
+        server: setting.server.clone(),
+        workload: setting.workload.clone(),
+        server_name: String::new(),
+        repeat,
+        isolation: isolation(setting, repeat.run, shared),
+        groups: setting.groups.iter().cloned().collect(),
+        baseline: setting.baseline,
     }
 }

@@ -3,16 +3,35 @@
 //! A plan is the expansion of the user's axes into experiments, with the combinations a rule skips (and why).
 //! Nothing here touches the file system, the clock, the environment or a process.
 
+mod baseline;
+mod condition;
 mod experiment;
+#[cfg(test)]
+pub mod fixture;
 mod flags;
 mod identity;
 mod matrix;
 mod name;
+mod policy;
 mod rule;
+mod schedule;
+mod selection;
+mod space;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
-pub use experiment::{Axes, Engine, Experiment, Plan, ServerConfig, Skip, Workload};
-pub use flags::{FlagError, FlagValue, Flags};
-pub use identity::Identity;
-pub use matrix::{Grid, expand};
+pub use baseline::problem as baseline_problem;
+pub use condition::{Comparison, Condition, Operand, Term, Test};
+pub use experiment::{Axes, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload};
+pub use flags::{FlagError, FlagValue, Flags, normalize};
+pub use identity::{Context, Identity};
+pub use matrix::{Setting, expand, extend};
 pub use name::{experiment_name, sanitize};
+pub use policy::{FailureReason, OnFailure, Retry, RetryPolicy};
 pub use rule::Rule;
+pub use schedule::starts;
+pub use selection::{Candidate, Counts, Judgement, Selection};
+pub use sweep::{
+    Axis, Baseline, Exclusion, Group, Link, ModelFacts, Order, PROMPTS_PER_CONCURRENCY, Repeats, Section, Sweep, Value,
+};

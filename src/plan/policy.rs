@@ -73,10 +73,9 @@ impl FailureReason {
                     | Cause::BenchmarkFailed
                     | Cause::LaunchFailed
             ),
-            FailureReason::Timeout => matches!(
-                cause,
-                Cause::StartupTimeout | Cause::Hung | Cause::BenchmarkTimeout | Cause::BenchmarkHung
-            ),
+            FailureReason::Timeout => {
+                matches!(cause, Cause::StartupTimeout | Cause::Hung | Cause::BenchmarkTimeout | Cause::BenchmarkHung)
+            }
             FailureReason::ServerFail => {
                 cause.is_server() && !matches!(cause, Cause::StartupTimeout) || cause == Cause::ServerDied
             }
@@ -164,10 +163,8 @@ mod tests {
     #[test]
     fn an_exact_cause_beats_its_class() {
         let retry = |attempts| Retry { attempts, back_off: Duration::ZERO };
-        let policy = RetryPolicy(vec![
-            (FailureReason::Exactly(Cause::ServerDied), retry(3)),
-            (FailureReason::Crash, retry(1)),
-        ]);
+        let policy =
+            RetryPolicy(vec![(FailureReason::Exactly(Cause::ServerDied), retry(3)), (FailureReason::Crash, retry(1))]);
         assert_eq!(policy.for_cause(Cause::ServerDied).attempts, 3);
         assert_eq!(policy.for_cause(Cause::Crashed).attempts, 1);
         assert_eq!(policy.for_cause(Cause::OutOfDeviceMemory).attempts, 0);

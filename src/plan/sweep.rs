@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Context, Engine};
+use super::{Condition, Context, Engine, FlagValue};
 
 /// One value of an axis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,90 @@ pub enum Value {
     /// Several values after one flag.
     List(Vec<String>),
 }
+
+impl Value {
+    /// The value as tables, names and messages show it.
+    pub fn shown(&self) -> String {
+        match self {
+            Value::Omitted => "default".to_owned(),
+            Value::Switch(on) => on.to_string(),
+            Value::Text(text) => text.clone(),
+            Value::List(words) => words.join(" "),
+        }
+    }
+
+    /// Whether two values mean the same to vLLM: numbers in any spelling, JSON in any layout, `false` where the flag is
+    /// one that vLLM has off by itself.
+    pub fn same(&self, other: &Value) -> bool {
+        self.canonical() == other.canonical()
+    }
+
+    /// One spelling for all values that mean the same.
+    pub fn canonical(&self) -> String {
+        match self {
+            Value::Omitted => "\u{0}".to_owned(),
+            Value::Switch(on) => on.to_string(),
+            Value::Text(text) => canonical_text(text),
+            Value::List(words) => words.iter().map(|word| canonical_text(word)).collect::<Vec<_>>().join("\u{1f}"),
+        }
+    }
+
+    /// The number it is; `None` where it is none.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Value::Text(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+            Value::Omitted | Value::Switch(_) | Value::List(_) => None,
+        }
+    }
+
+    /// The flag as it is written, for a flag called `name`; `None` where none is written.
+    pub(super) fn flag(&self, name: &str, section: Section) -> Option<(String, FlagValue)> {
+        match self {
+            Value::Omitted => None,
+            Value::Switch(true) => Some((name.to_owned(), FlagValue::SWITCH)),
+            // The switches of `vllm bench serve` have no opposite; and eager is off in vLLM unless it is asked for.
+            Value::Switch(false) if section == Section::Bench || name == ENFORCE_EAGER => None,
+            Value::Switch(false) => {
+                let opposite = name.strip_prefix("no-").map_or_else(|| format!("no-{name}"), str::to_owned);
+                Some((opposite, FlagValue::SWITCH))
+            }
+            Value::Text(text) => Some((name.to_owned(), FlagValue::Text(text.clone()))),
+            Value::List(words) => Some((name.to_owned(), FlagValue::List(words.clone()))),
+        }
+    }
+}
+
+/// `0.90` is `0.9`, and JSON has no layout.
+fn canonical_text(text: &str) -> String {
+    if text.starts_with(['{', '[']) {
+        return serde_json::from_str::<serde_json::Value>(text)
+            .map_or_else(|_| text.to_owned(), |json| json.to_string());
+    }
+    let is_number = text.bytes().any(|b| b.is_ascii_digit()) && text.bytes().all(|b| b"0123456789.eE+-".contains(&b));
+    match text.parse::<f64>() {
+        Ok(number) if is_number && number.is_finite() && text.len() < 16 => number.to_string(),
+        Ok(_) | Err(_) => text.to_owned(),
+    }
+}
+
+/// Whose key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Section {
+    /// A flag of `vllm serve`.
+    Serve,
+    /// A variable of the server.
+    Env,
+    /// A flag of `vllm bench serve`.
+    Bench,
+}
+
+/// The model, vLLM's positional argument.
+pub(super) const MODEL: &str = "model";
+pub(super) const TENSOR_PARALLEL: &str = "tensor-parallel-size";
+pub(super) const QUANTIZATION: &str = "quantization";
+pub(super) const ENFORCE_EAGER: &str = "enforce-eager";
+/// `num-prompts` as a multiple of `max-concurrency`: a key of ours, not of vLLM.
+pub const PROMPTS_PER_CONCURRENCY: &str = "num-prompts-per-concurrency";
 
 /// A key and its values; one value = the same everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +137,8 @@ pub struct Exclusion {
     pub when: Condition,
     /// Why, for the user.
     pub reason: String,
+    /// What stands behind it, in one sentence; `None` where the reason says it all.
+    pub explanation: Option<String>,
 }
 
 /// A key of the server and one of the workload that have the same value in every combination.
@@ -143,4 +229,54 @@ pub struct Sweep {
     pub secret_env: Vec<String>,
     /// What identities take for granted.
     pub context: Context,
+}
+
+impl Sweep {
+    /// The tensor parallel sizes asked for anywhere, ascending.
+    pub fn tensor_parallel_sizes(&self) -> Vec<u32> {
+        let axes = self.groups.iter().flat_map(|group| &group.serve).filter(|axis| axis.key == TENSOR_PARALLEL);
+        let sizes = axes.flat_map(|axis| &axis.values).filter_map(|value| value.shown().parse().ok());
+        let sizes: std::collections::BTreeSet<u32> = sizes.collect();
+        sizes.into_iter().collect()
+    }
+
+    /// All values of a key over all groups, as one text.
+    pub fn shown(&self, section: Section, key: &str) -> String {
+        let mut values: Vec<String> = Vec::new();
+        for group in &self.groups {
+            let axes = match section {
+                Section::Serve => &group.serve,
+                Section::Env => &group.env,
+                Section::Bench => &group.bench,
+            };
+            let axis = axes.iter().find(|axis| axis.key == key);
+            for value in axis.map_or(&[Value::Omitted][..], |axis| &axis.values) {
+                let text = if *value == Value::Omitted { "vLLM's default".to_owned() } else { value.shown() };
+                if !values.contains(&text) {
+                    values.push(text);
+                }
+            }
+        }
+        values.join(", ")
+    }
+
+    /// A sweep with nothing in it yet.
+    pub fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            groups: Vec::new(),
+            exclude: Vec::new(),
+            include: Vec::new(),
+            rules_off: Vec::new(),
+            links: Vec::new(),
+            baseline: None,
+            repeats: Repeats::default(),
+            order: Order::Grouped,
+            reuse: true,
+            devices: None,
+            models: BTreeMap::new(),
+            secret_env: Vec::new(),
+            context: Context::default(),
+        }
+    }
 }

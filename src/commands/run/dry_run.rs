@@ -7,7 +7,7 @@ use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{EngineCommand, ScriptContext, bench_args, script, serve_args};
 use crate::exit;
-use crate::plan::{Experiment, Plan};
+use crate::plan::{Experiment, Plan, Section};
 use crate::process::Role;
 use crate::record::layout::Layout;
 use crate::ui::Ui;
@@ -99,8 +99,7 @@ fn listing(settings: &Settings, plan: &Plan) -> String {
         plan.experiments.len(),
         plan.skips.len()
     );
-    let load = &settings.grid.workload.flags;
-    let figure = |flag: &str| load.get_text(flag).unwrap_or("vLLM's default").to_owned();
+    let figure = |flag: &str| settings.sweep.shown(Section::Bench, flag);
     let _ = writeln!(
         text,
         "load: {} prompts of {} tokens, {} tokens of output each, {} in flight",
@@ -127,7 +126,7 @@ fn listing(settings: &Settings, plan: &Plan) -> String {
             let _ = writeln!(text, "{}", skip.reason);
         }
         if let Some(skip) = plan.skips.first() {
-            let _ = writeln!(text, "why: {}", skip.rule.explanation());
+            let _ = writeln!(text, "why: {}", skip.explanation.as_deref().unwrap_or(&skip.reason));
         }
     }
     text

@@ -223,7 +223,7 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
     if settings.plan_is_given() {
         return Ok(None);
     }
-    settings.grid.engine = manifest.engine;
+    settings.sweep.engine = manifest.engine;
     settings.keep_foreign |= manifest.engine == Engine::Sim;
     settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
     let mut plan = manifest.plan;
@@ -301,7 +301,7 @@ async fn create_run(
         timezone: settings.zone.name().to_owned(),
         command_line: environment.command_line().iter().map(|arg| secrets.text(as_called(arg))).collect(),
         working_directory: environment.working_directory().to_owned(),
-        engine: settings.grid.engine,
+        engine: settings.sweep.engine,
         vllm: (!settings.simulated()).then(|| VllmInfo { path: engine.program.clone(), version: None }),
         settings: settings.record.iter().map(|(key, value)| (key.clone(), record(value))).collect::<IndexMap<_, _>>(),
         limits: Limits {

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use super::result_file;
 use crate::analyse::{Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Status, Unreadable};
 use crate::execute::{Event, Failure, Outcome, Phase};
-use crate::plan::{Experiment, FlagValue, Plan, Skip, experiment_name};
+use crate::plan::{Experiment, FlagValue, Plan, Repeat, Skip, experiment_name};
 use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
 
 /// Loads a run directory.
@@ -98,9 +98,13 @@ fn duration(entries: &[Entry]) -> Option<f64> {
 
 fn skipped(skip: &Skip, simulated: bool) -> Row {
     Row {
-        name: experiment_name(&skip.axes),
+        name: experiment_name(&skip.axes, Repeat::FIRST),
         axes: (&skip.axes).into(),
-        status: Status::Skipped { rule: skip.rule, reason: skip.reason.clone() },
+        status: Status::Skipped {
+            rule: skip.rule.clone(),
+            explanation: skip.explanation.clone(),
+            reason: skip.reason.clone(),
+        },
         metrics: Metrics::none(),
         simulated,
         identity: None,
@@ -306,6 +310,7 @@ impl Loads {
                 let text = match value {
                     FlagValue::Switch(_) => "yes".to_owned(),
                     FlagValue::Text(text) => text.clone(),
+                    FlagValue::List(words) => words.join(" "),
                 };
                 (name.to_owned(), LoadValue::Exact(text))
             })

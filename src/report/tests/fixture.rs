@@ -1,6 +1,5 @@
 //! Run directories for tests, made of the real types.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -8,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::diagnose::{Cause, Evidence, StartPhase};
 use crate::execute::{Event, Failure, Outcome, Phase, StartStep, TeardownProof, Timings};
-use crate::plan::{Engine, Experiment, Flags, Grid, Plan, ServerConfig, Workload, expand};
+use crate::plan::fixture::{axis, grid};
+use crate::plan::{Engine, Experiment, Plan, Sweep, expand};
 use crate::process::ProcessId;
 use crate::record::{
     Entry, FailureRecord, Limits, Manifest, ResultMeta, ResultRecord, RunDir, SCHEMA, VllmInfo, atomic,
@@ -44,7 +44,7 @@ impl Fixture {
         for folder in ["logs", "scripts"] {
             std::fs::create_dir_all(path.join(folder)).unwrap();
         }
-        let plan = expand(&grid(models, tensor_parallel_sizes, engine));
+        let plan = expand(&sweep(models, tensor_parallel_sizes, engine));
         atomic::write_json(&path.join("manifest.json"), &manifest(&plan, engine)).unwrap();
         let mut fixture =
             Self { _temporary: temporary, dir: RunDir::open(&path).unwrap(), plan, engine, entries: Vec::new() };
@@ -177,21 +177,22 @@ fn timings(i: usize) -> Timings {
     }
 }
 
-fn grid(models: &[&str], tensor_parallel_sizes: &[u32], engine: Engine) -> Grid {
-    let mut server = Flags::new();
-    server.text("dtype", "bfloat16").text("max-model-len", 10000);
-    let mut bench = Flags::new();
-    bench.text("dataset-name", "random").text("random-input-len", 1024).text("random-output-len", 1024);
-    bench.switch("ignore-eos").text("max-concurrency", 4).text("num-prompts", 16).text("num-warmups", 3);
-    Grid {
-        models: models.iter().map(ToString::to_string).collect(),
-        tensor_parallel_sizes: tensor_parallel_sizes.to_vec(),
-        quantizations: vec![None, Some("fp8".into())],
-        enforce_eager: vec![true, false],
-        engine,
-        server: ServerConfig { model: String::new(), flags: server, env: BTreeMap::new(), secret_env: Vec::new() },
-        workload: Workload { flags: bench },
-    }
+fn sweep(models: &[&str], tensor_parallel_sizes: &[u32], engine: Engine) -> Sweep {
+    let tps: Vec<String> = tensor_parallel_sizes.iter().map(ToString::to_string).collect();
+    let mut sweep = grid(models, &tps.join(","), engine);
+    let group = &mut sweep.groups[0];
+    group.serve.splice(1..1, [axis("dtype", "bfloat16"), axis("max-model-len", "10000")]);
+    let bench = [
+        ("dataset-name", "random"),
+        ("random-input-len", "1024"),
+        ("random-output-len", "1024"),
+        ("ignore-eos", "true"),
+        ("max-concurrency", "4"),
+        ("num-prompts", "16"),
+        ("num-warmups", "3"),
+    ];
+    group.bench = bench.map(|(key, value)| axis(key, value)).to_vec();
+    sweep
 }
 
 fn manifest(plan: &Plan, engine: Engine) -> Manifest {

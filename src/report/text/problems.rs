@@ -103,12 +103,13 @@ pub(super) fn not_measured(page: &mut Page, table: &RunTable) {
 
 /// Combinations that a rule left out: what stands behind a rule once, then each with its reason.
 pub(super) fn skips(page: &mut Page, table: &RunTable) {
-    let mut rules: Vec<(&'static str, Vec<&str>)> = Vec::new();
+    let mut rules: Vec<(&str, Vec<&str>)> = Vec::new();
     for row in &table.rows {
-        if let Status::Skipped { rule, reason } = &row.status {
-            match rules.iter_mut().find(|(explanation, _)| *explanation == rule.explanation()) {
+        if let Status::Skipped { rule, explanation, reason } = &row.status {
+            let heading = explanation.as_deref().unwrap_or(rule);
+            match rules.iter_mut().find(|(known, _)| *known == heading) {
                 Some((_, reasons)) => reasons.push(reason),
-                None => rules.push((rule.explanation(), vec![reason])),
+                None => rules.push((heading, vec![reason])),
             }
         }
     }

@@ -1,0 +1,88 @@
+//! In which order settings are measured, and which measurements share a server start.
+
+use indexmap::IndexMap;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::matrix::{Setting, experiment};
+use super::{Experiment, Identity, Order, Repeat, Sweep};
+
+/// Arranges settings with their repeats. Experiments that share a server start stand together.
+pub(super) fn arrange(sweep: &Sweep, settings: Vec<Setting>) -> Vec<Experiment> {
+    let servers = by_server(settings, sweep.order);
+    let (starts, runs) = (sweep.repeats.starts.max(1), sweep.repeats.runs.max(1));
+    let mut blocks: Vec<Vec<Experiment>> = Vec::new();
+    let block = |settings: &Vec<Setting>, start: u32| {
+        let shared = sweep.reuse && settings.len() * runs as usize > 1;
+        let one = |setting, run| experiment(sweep, setting, Repeat { start, run }, shared);
+        let mut experiments: Vec<Experiment> = match sweep.order {
+            Order::Grouped => settings.iter().flat_map(|s| (1..=runs).map(move |run| one(s, run))).collect(),
+            Order::Interleaved | Order::Random(_) => {
+                (1..=runs).flat_map(|run| settings.iter().map(move |s| one(s, run))).collect()
+            }
+        };
+        if let Order::Random(seed) = sweep.order {
+            let salt = experiments.first().map_or(0, |e| e.identity.number(start));
+            experiments.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ salt));
+        }
+        experiments
+    };
+    match sweep.order {
+        Order::Grouped => {
+            blocks.extend(servers.iter().flat_map(|s| (1..=starts).map(move |start| block(s, start))));
+        }
+        Order::Interleaved | Order::Random(_) => {
+            blocks.extend((1..=starts).flat_map(|start| servers.iter().map(move |s| block(s, start))));
+        }
+    }
+    if !sweep.reuse {
+        blocks = blocks.into_iter().flatten().map(|experiment| vec![experiment]).collect();
+    }
+    if let Order::Random(seed) = sweep.order {
+        blocks.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    }
+    blocks.into_iter().flatten().collect()
+}
+
+/// Settings by server configuration; in grouped order those of the same model together, so that the weights stay in the
+/// page cache and compiled graphs are found again.
+fn by_server(settings: Vec<Setting>, order: Order) -> Vec<Vec<Setting>> {
+    let mut servers: IndexMap<Identity, Vec<Setting>> = IndexMap::new();
+    for setting in settings {
+        servers.entry(setting.server_identity.clone()).or_default().push(setting);
+    }
+    let mut servers: Vec<Vec<Setting>> = servers.into_values().collect();
+    if order == Order::Grouped {
+        let mut models: Vec<String> = Vec::new();
+        for server in &servers {
+            if let Some(setting) = server.first()
+                && !models.contains(&setting.axes.model)
+            {
+                models.push(setting.axes.model.clone());
+            }
+        }
+        let place =
+            |server: &Vec<Setting>| models.iter().position(|m| server.first().is_some_and(|s| s.axes.model == *m));
+        servers.sort_by_key(place);
+    }
+    servers
+}
+
+/// Splits experiments, in running order, into those that share a server start.
+pub fn starts<'e>(experiments: &[&'e Experiment], reuse: bool) -> Vec<Vec<&'e Experiment>> {
+    let mut starts: Vec<Vec<&Experiment>> = Vec::new();
+    for experiment in experiments {
+        let same = |last: &&Experiment| {
+            reuse
+                && last.repeat.start == experiment.repeat.start
+                && last.engine == experiment.engine
+                && last.server == experiment.server
+        };
+        match starts.last_mut() {
+            Some(block) if block.last().is_some_and(same) => block.push(experiment),
+            _ => starts.push(vec![experiment]),
+        }
+    }
+    starts
+}
