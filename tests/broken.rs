@@ -66,7 +66,12 @@ fn a_run_of_a_broken_file_starts_nothing_either() {
 #[test]
 fn what_is_no_file_is_named() {
     let mut said = String::new();
-    for arguments in [&["plan", "nothing-here.yaml"][..], &["plan", "."], &["plan", "--preset", "ful"], &["plan", "--preset", "none"]] {
+    for arguments in [
+        &["plan", "nothing-here.yaml"][..],
+        &["plan", "."],
+        &["plan", "--preset", "ful"],
+        &["plan", "--preset", "none"],
+    ] {
         let output = call(arguments, None);
         assert_eq!(output.status.code(), Some(2));
         said.push_str(&format!("$ {}\n{}\n", arguments.join(" "), stderr(&output)));

@@ -4,8 +4,8 @@ pub mod analyze;
 pub mod backup;
 pub mod check;
 pub mod clean;
-pub mod config;
 pub mod completions;
+pub mod config;
 pub mod diagnose;
 #[cfg(test)]
 mod fixture;

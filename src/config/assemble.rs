@@ -54,6 +54,9 @@ const RESERVED_BENCH: [(&str, &str); 12] = [
 /// The axes of the presets, which stay behind all other flags of the server.
 const LAST: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"];
 
+/// Lists of the top level.
+const LISTS: [&str; 3] = ["experiments", "exclude", "include"];
+
 /// Lays all layers upon each other.
 ///
 /// # Errors
@@ -92,6 +95,8 @@ pub fn assemble(
     if let Some(map) = tree.entries_mut() {
         map.shift_remove("$schema");
         map.shift_remove("preset");
+        // Lists with nothing below them say nothing.
+        map.retain(|key, entry| !LISTS.contains(&key.as_str()) || entry.value.kind != Kind::Null);
         let value = Node::text(preset.name(), &origin);
         map.shift_insert(0, "preset".to_owned(), Entry { key: origin, value });
     }

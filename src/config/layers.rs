@@ -72,8 +72,13 @@ const KEYS: [(&str, &[&str], Shape); 37] = [
 ];
 
 /// Settings that are no key of the language, or several.
-const OTHERS: [(&str, Shape); 5] =
-    [("env", Shape::Lines), ("retry", Shape::List), ("preset", Shape::One), ("yes", Shape::One), ("extend", Shape::One)];
+const OTHERS: [(&str, Shape); 5] = [
+    ("env", Shape::Lines),
+    ("retry", Shape::List),
+    ("preset", Shape::One),
+    ("yes", Shape::One),
+    ("extend", Shape::One),
+];
 
 /// Variables of this prefix that are no settings.
 const OTHER_VARIABLES: [&str; 3] = ["VLLM_BENCH_ATTEMPT", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_BIN"];
@@ -137,7 +142,8 @@ impl Layers {
                 }
                 Shape::List => Node::list(texts.iter().map(word).collect(), &origin),
                 Shape::Switches => {
-                    let switch = |text: &String| Node::new(read_bool(text).map_or_else(|| typed(text), Kind::Bool), &origin);
+                    let switch =
+                        |text: &String| Node::new(read_bool(text).map_or_else(|| typed(text), Kind::Bool), &origin);
                     Node::list(texts.iter().map(switch).collect(), &origin)
                 }
                 Shape::Off => match texts.first().and_then(|text| read_bool(text)) {

@@ -36,8 +36,9 @@ pub fn parse(text: &str, shown: &str) -> Result<Node, Trouble> {
         Some(_) | None => parse_yaml(text, &place),
     }?;
     match tree {
-        None => Err(Trouble::new(&place(1, 1), "", "the file is empty")
-            .hint("begin with `serve:` and, below it, `model: ORG/NAME`; `vllm-bench config show` prints a whole sweep")),
+        None => Err(Trouble::new(&place(1, 1), "", "the file is empty").hint(
+            "begin with `serve:` and, below it, `model: ORG/NAME`; `vllm-bench config show` prints a whole sweep",
+        )),
         Some(tree) => Ok(tree),
     }
 }

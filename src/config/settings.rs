@@ -495,8 +495,14 @@ mod tests {
     #[test]
     fn later_files_variables_and_flags_win_over_files_and_groups() {
         let files = [
-            ("a.yaml", "serve: {model: org/a, max-num-seqs: [1, 2], dtype: half, seed: 1}\nexperiments: [{name: one, serve: {max-num-seqs: 3, dtype: float16}}]"),
-            ("b.toml", "[serve]\nmax_num_seqs = 4\n[[experiments]]\nname = 'two'\n[experiments.bench]\nmax-concurrency = '1..3'\n"),
+            (
+                "a.yaml",
+                "serve: {model: org/a, max-num-seqs: [1, 2], dtype: half, seed: 1}\nexperiments: [{name: one, serve: {max-num-seqs: 3, dtype: float16}}]",
+            ),
+            (
+                "b.toml",
+                "[serve]\nmax_num_seqs = 4\n[[experiments]]\nname = 'two'\n[experiments.bench]\nmax-concurrency = '1..3'\n",
+            ),
         ];
         let settings = of_files(&files, |_| (), &[], Preset::Full).unwrap();
         let names: Vec<_> = settings.sweep.groups.iter().map(|group| group.name.clone().unwrap()).collect();
@@ -549,7 +555,7 @@ mod tests {
         assert_eq!(settings.vllm_bin, Some("/opt/vllm".into()));
         assert_eq!(settings.setvars, Some("/x/setvars.sh".into()));
         assert_eq!(settings.zone, Tz::UTC);
-        assert_eq!(settings.notes, ["a.yaml:5:146: `docker` is kept with the run; it has no effect yet"]);
+        assert_eq!(settings.notes, ["a.yaml:5:145: `docker` is kept with the run; it has no effect yet"]);
     }
 
     #[test]
@@ -567,7 +573,9 @@ mod tests {
         assert_eq!((settings.sweep.reuse, settings.sweep.devices), (false, Some(4)));
         assert_eq!(settings.sweep.order, crate::plan::Order::Random(7));
         assert_eq!((settings.sweep.repeats.runs, settings.sweep.repeats.starts), (1, 2));
-        assert!(matches!(&settings.sweep.baseline, Some(crate::plan::Baseline::Values(axes)) if axes[0].values.len() == 2));
+        assert!(
+            matches!(&settings.sweep.baseline, Some(crate::plan::Baseline::Values(axes)) if axes[0].values.len() == 2)
+        );
         let settings = of_files(
             &[("a.yaml", text)],
             |args| {
@@ -605,9 +613,18 @@ mod tests {
         };
         check(|a| a.retry = owned(&["crahs=1"]), "`--retry`: `crahs` is no reason of a failure");
         check(|a| a.retry = owned(&["crash"]), "invalid value `crash` for `--retry`: expected `REASON=N`, or `none`");
-        check(|a| a.order = Some("x".into()), "invalid value `x` for `--order`: expected `grouped`, `interleaved` or `random`");
+        check(
+            |a| a.order = Some("x".into()),
+            "invalid value `x` for `--order`: expected `grouped`, `interleaved` or `random`",
+        );
         check(|a| a.runs = Some("0".into()), "invalid value `0` for `--runs`: expected a whole number from 1 to 10000");
-        check(|a| a.preset = Some("ful".into()), "invalid value `ful` for `--preset`: expected a preset: `full`, `sanity` or `none`");
-        check(|a| a.cooldown = Some("x".into()), "invalid value `x` for `--cooldown`: expected a duration such as `10s`");
+        check(
+            |a| a.preset = Some("ful".into()),
+            "invalid value `ful` for `--preset`: expected a preset: `full`, `sanity` or `none`",
+        );
+        check(
+            |a| a.cooldown = Some("x".into()),
+            "invalid value `x` for `--cooldown`: expected a duration such as `10s`",
+        );
     }
 }

@@ -30,7 +30,8 @@ pub fn show(settings: &Settings) -> String {
             ("preset", _) => {
                 let name = entry.value.scalar().unwrap_or_default();
                 let origin = entry.value.origin.short();
-                let what = if name == "none" { origin } else { format!("all of the preset {name} is below ({origin})") };
+                let what =
+                    if name == "none" { origin } else { format!("all of the preset {name} is below ({origin})") };
                 page.lines.push(("preset: none".to_owned(), Some(what)));
             }
             ("env", Kind::Map(map)) => page.variables(map),
@@ -83,8 +84,11 @@ impl Page {
 
     /// Variables; of secrets only the names.
     fn variables(&mut self, map: &IndexMap<String, Entry>) {
-        let open: IndexMap<String, Entry> =
-            map.iter().filter(|(key, _)| !is_secret_name(key)).map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        let open: IndexMap<String, Entry> = map
+            .iter()
+            .filter(|(key, _)| !is_secret_name(key))
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect();
         self.axes("env", &open, 0);
         for (key, entry) in map.iter().filter(|(key, _)| is_secret_name(key)) {
             self.line(2, &format!("# {}: {HIDDEN}", word(key)), Some(&entry.value));
@@ -157,7 +161,9 @@ fn word(text: &str) -> String {
     for c in text.chars() {
         let _ = match c {
             '"' | '\\' => write!(quoted, "\\{c}"),
-            c if c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}') => write!(quoted, "\\u{:04x}", u32::from(c)),
+            c if c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}') => {
+                write!(quoted, "\\u{:04x}", u32::from(c))
+            }
             c => write!(quoted, "{c}"),
         };
     }

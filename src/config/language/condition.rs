@@ -92,14 +92,14 @@ fn compared(text: &str, node: &Node, path: &str) -> Result<Test, Trouble> {
     }
 }
 
-/// The keys that a condition names, those it compares with included.
-pub fn keys(condition: &Condition) -> impl Iterator<Item = &str> {
+/// The keys that a condition names, those it compares with included: (key of the term, key).
+pub fn keys(condition: &Condition) -> impl Iterator<Item = (&str, &str)> {
     condition.terms.iter().flat_map(|term| {
         let other = match &term.test {
             Test::Compare(_, Operand::Key(key)) => Some(key.as_str()),
             Test::Compare(_, Operand::Number(_)) | Test::OneOf(_) | Test::NoneOf(_) => None,
         };
-        std::iter::once(term.key.as_str()).chain(other)
+        std::iter::once(term.key.as_str()).chain(other).map(|key| (term.key.as_str(), key))
     })
 }
 

@@ -35,7 +35,7 @@ pub struct Document {
     pub bench: Option<Raw>,
     /// Groups of experiments: each overrides the keys above, key by key.
     #[schemars(with = "Option<Vec<Group>>")]
-    pub experiments: Option<Vec<At<Group>>>,
+    pub experiments: Option<At<Vec<At<Group>>>>,
     /// Combinations that are left out.
     #[schemars(with = "Option<Vec<Rule>>")]
     pub exclude: Option<Vec<At<Rule>>>,

@@ -27,10 +27,12 @@ pub fn retry(raw: &Raw) -> Result<RetryPolicy, Trouble> {
             };
             Ok(RetryPolicy(map.iter().map(entry).collect::<Result<_, Trouble>>()?))
         }
-        Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_) => {
-            Err(Trouble::new(&node.origin, path, format!("expected reasons and attempts, or `none`, found {}", node.describe()))
-                .hint("write `retry: {crash: 1, timeout: {attempts: 2, back-off: 30s}}`"))
-        }
+        Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_) => Err(Trouble::new(
+            &node.origin,
+            path,
+            format!("expected reasons and attempts, or `none`, found {}", node.describe()),
+        )
+        .hint("write `retry: {crash: 1, timeout: {attempts: 2, back-off: 30s}}`")),
     }
 }
 

@@ -143,7 +143,8 @@ fn rule(node: Node, path: &str) -> Result<Node, Trouble> {
 
 /// `serve.max_num_seqs` -> `serve.max-num-seqs`; names of variables stay as they are, and so do words that may be one.
 pub fn condition_key(key: &str) -> String {
-    let variable = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let variable =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     match key.split_once('.') {
         Some(("env", _)) => key.to_owned(),
         Some((section @ ("serve" | "bench"), name)) => format!("{section}.{}", normalize(name)),
@@ -167,11 +168,7 @@ fn each_value(node: Node, path: &str, change: &dyn Fn(Node, &str) -> Result<Node
     Ok(Node { kind: Kind::Map(changed.collect::<Result<_, Trouble>>()?), origin: node.origin })
 }
 
-fn each_value_of(
-    mut node: Node,
-    key: &str,
-    change: impl Fn(Node) -> Result<Node, Trouble>,
-) -> Result<Node, Trouble> {
+fn each_value_of(mut node: Node, key: &str, change: impl Fn(Node) -> Result<Node, Trouble>) -> Result<Node, Trouble> {
     if let Some(entry) = node.entries_mut().and_then(|map| map.get_mut(key)) {
         let value = std::mem::replace(&mut entry.value, Node::new(Kind::Null, &entry.key));
         entry.value = change(value)?;
@@ -184,8 +181,12 @@ const SERVER: [&str; 7] = ["mode", "command", "prelude", "env", "server-ready-ti
 
 fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Trouble> {
     let Kind::Map(entries) = entry.value.kind else {
-        return Err(Trouble::new(&entry.key, "server", format!("expected a map of keys, found {}", entry.value.describe()))
-            .hint("write `server: {command: [vllm, serve]}`"));
+        return Err(Trouble::new(
+            &entry.key,
+            "server",
+            format!("expected a map of keys, found {}", entry.value.describe()),
+        )
+        .hint("write `server: {command: [vllm, serve]}`"));
     };
     for (key, entry) in entries {
         let key = key.replace('_', "-");
@@ -194,7 +195,10 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Trouble> {
             "mode" => match entry.value.scalar().as_deref() {
                 Some("spawn") => {}
                 _ => {
-                    let problem = format!("expected `spawn`, found {}: other modes are not supported yet", entry.value.describe());
+                    let problem = format!(
+                        "expected `spawn`, found {}: other modes are not supported yet",
+                        entry.value.describe()
+                    );
                     return Err(Trouble::new(&entry.value.origin, &path, problem)
                         .hint("leave `mode` out: vllm-bench starts every server itself"));
                 }
@@ -226,9 +230,7 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Trouble> {
 fn words(node: &Node) -> Option<Vec<String>> {
     match &node.kind {
         Kind::List(items) => items.iter().map(Node::scalar).collect(),
-        Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
-            shlex::split(&node.scalar()?)
-        }
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => shlex::split(&node.scalar()?),
     }
 }
 
@@ -247,7 +249,9 @@ fn program(node: &Node, path: &str) -> Result<Option<String>, Trouble> {
 fn setvars(node: &Node, path: &str) -> Result<String, Trouble> {
     let lines: Option<Vec<String>> = match &node.kind {
         Kind::List(items) => items.iter().map(Node::scalar).collect(),
-        Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => node.scalar().map(|text| vec![text]),
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
+            node.scalar().map(|text| vec![text])
+        }
     };
     let lines = lines.unwrap_or_default();
     let sourced = match lines.as_slice() {

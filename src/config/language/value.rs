@@ -31,8 +31,12 @@ pub fn axis(node: &Node, path: &str) -> Result<Vec<Placed>, Trouble> {
     let mut values = Vec::new();
     for item in items {
         match &item.kind {
-            Kind::List(words) => values.push(Placed { value: several(words, item, path)?, origin: item.origin.clone() }),
-            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => values.extend(one(item, path)?),
+            Kind::List(words) => {
+                values.push(Placed { value: several(words, item, path)?, origin: item.origin.clone() })
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
+                values.extend(one(item, path)?)
+            }
         }
     }
     if values.len() as u64 > LONGEST_RANGE {
@@ -73,8 +77,12 @@ fn several(words: &[Node], list: &Node, path: &str) -> Result<Value, Trouble> {
                 Value::Text(text) => texts.push(text),
                 Value::Switch(on) => texts.push(on.to_string()),
                 Value::Omitted | Value::List(_) => {
-                    return Err(Trouble::new(&word.origin, path, format!("expected a word or a number, found {}", word.describe()))
-                        .hint("a list inside a list is one value made of several words: `[[1, 2, 4]]`"));
+                    return Err(Trouble::new(
+                        &word.origin,
+                        path,
+                        format!("expected a word or a number, found {}", word.describe()),
+                    )
+                    .hint("a list inside a list is one value made of several words: `[[1, 2, 4]]`"));
                 }
             }
         }

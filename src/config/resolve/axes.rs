@@ -43,13 +43,11 @@ pub fn keys(node: Option<&Node>, path: &str) -> Result<Keys, Error> {
         Some((_, Kind::Map(map))) => {
             Ok(map.iter().map(|(key, entry)| (key.clone(), (entry.clone(), join(path, key)))).collect())
         }
-        Some((node, Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_))) => Err(Trouble::new(
-            &node.origin,
-            path,
-            format!("expected a map of keys, found {}", node.describe()),
-        )
-        .hint(format!("write one key per line below `{path}:`, such as `max-num-seqs: [128, 256]`"))
-        .into()),
+        Some((node, Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_))) => {
+            Err(Trouble::new(&node.origin, path, format!("expected a map of keys, found {}", node.describe()))
+                .hint(format!("write one key per line below `{path}:`, such as `max-num-seqs: [128, 256]`"))
+                .into())
+        }
     }
 }
 

@@ -91,18 +91,17 @@ impl Resolver<'_> {
             let nothing = At { value: WrittenGroup::default(), origin: top(document), path: String::new() };
             return Ok(vec![self.group(&nothing, &base)?]);
         };
-        if written.is_empty() {
-            let trouble = Trouble { origin: None, path: "experiments".into(), problem: "the list is empty: nothing would be measured".into(), hints: Vec::new() };
+        if written.value.is_empty() {
+            let problem = "the list is empty: nothing would be measured";
+            let trouble = Trouble::new(&written.origin, &written.path, problem);
             return Err(trouble.hint("leave `experiments` out, or add a group: `- {name: a, serve: {…}}`").into());
         }
-        written.iter().map(|group| self.group(group, &base)).collect()
+        written.value.iter().map(|group| self.group(group, &base)).collect()
     }
 
     fn group(&mut self, written: &At<WrittenGroup>, base: &[Keys; 3]) -> Result<Group, Error> {
-        let mut group = Group {
-            name: words::optional(written.value.name.as_ref(), "a name", group_name)?,
-            ..Group::default()
-        };
+        let mut group =
+            Group { name: words::optional(written.value.name.as_ref(), "a name", group_name)?, ..Group::default() };
         let [serve, env, bench] = base.clone();
         let own = |raw: Option<&Raw>, name: &str| axes::keys(node(raw), &join(&written.path, name));
         let serve = axes::over(serve, own(written.value.serve.as_ref(), "serve")?, Section::Serve);
@@ -114,7 +113,11 @@ impl Resolver<'_> {
         }
         let env = axes::over(env, own_env, Section::Env);
         if !serve.contains_key("model") {
-            let trouble = Trouble::new(&written.origin, &join(&written.path, "serve"), "the key `model` is missing");
+            let trouble = Trouble::new(
+                &written.origin,
+                &join(&written.path, "serve"),
+                "the sweep has no model: the key `model` is missing",
+            );
             return Err(trouble.hint("add `model: ORG/NAME` under `serve`, or name models with `--models`").into());
         }
         for (own_keys, section) in [(&serve, Section::Serve), (&env, Section::Env), (&bench, Section::Bench)] {
@@ -215,7 +218,9 @@ impl Resolver<'_> {
     fn check_keys(&mut self, document: &Document, sweep: &Sweep) {
         let mut known: Vec<(Section, String)> = Vec::new();
         for group in &sweep.groups {
-            for (section, axes) in [(Section::Serve, &group.serve), (Section::Env, &group.env), (Section::Bench, &group.bench)] {
+            for (section, axes) in
+                [(Section::Serve, &group.serve), (Section::Env, &group.env), (Section::Bench, &group.bench)]
+            {
                 known.extend(axes.iter().map(|axis| (section, axis.key.clone())));
             }
         }
@@ -224,16 +229,20 @@ impl Resolver<'_> {
         for (written, exclusions) in lists {
             rules.extend(written.unwrap_or_default().iter().zip(exclusions.iter().map(|rule| &rule.when)));
         }
-        let groups = document.experiments.as_deref().unwrap_or_default();
+        let groups = document.experiments.as_ref().map_or(&[][..], |groups| &groups.value);
         for (written, group) in groups.iter().zip(&sweep.groups) {
             let own = written.value.exclude.as_deref().unwrap_or_default();
             rules.extend(own.iter().zip(group.exclude.iter().map(|rule| &rule.when)));
         }
         let mut warnings = Vec::new();
         for (written, when) in rules.into_iter().filter(|(written, _)| matches!(written.origin, Origin::File { .. })) {
-            for key in keys(when).filter(|key| !is_known(key, &known)) {
-                let place = written.value.when.node.entries().and_then(|map| map.get(key)).map_or(&written.origin, |e| &e.key);
-                let near = nearest(key.rsplit_once('.').map_or(key, |(_, name)| name), known.iter().map(|(_, key)| key.as_str()));
+            for (term, key) in keys(when).filter(|(_, key)| !is_known(key, &known)) {
+                let entry = written.value.when.node.entries().and_then(|map| map.get(term));
+                let place = entry.map_or(&written.origin, |e| if term == key { &e.key } else { &e.value.origin });
+                let near = nearest(
+                    key.rsplit_once('.').map_or(key, |(_, name)| name),
+                    known.iter().map(|(_, key)| key.as_str()),
+                );
                 let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
                 warnings.push(format!("{place}: {}: nothing in the sweep sets `{key}`{near}", written.value.when.path));
             }
@@ -267,9 +276,9 @@ fn is_known(key: &str, known: &[(Section, String)]) -> bool {
     let has = |section: Option<Section>, name: &str| {
         known.iter().any(|(of, key)| key == name && section.is_none_or(|section| section == *of))
     };
-    let prefixed = SECTIONS.iter().find_map(|(section, word)| {
-        Some(has(Some(*section), key.strip_prefix(word)?.strip_prefix('.')?))
-    });
+    let prefixed = SECTIONS
+        .iter()
+        .find_map(|(section, word)| Some(has(Some(*section), key.strip_prefix(word)?.strip_prefix('.')?)));
     has(None, key) || prefixed.unwrap_or(false)
 }
 
@@ -279,7 +288,9 @@ fn per_concurrency(keys: &Keys, group: &Group) -> Result<(), Error> {
         return Ok(());
     }
     let problem = "there is no `max-concurrency` to multiply with";
-    Err(Trouble::new(&entry.key, path, problem).hint("add `max-concurrency` under `bench`, or use `num-prompts`").into())
+    Err(Trouble::new(&entry.key, path, problem)
+        .hint("add `max-concurrency` under `bench`, or use `num-prompts`")
+        .into())
 }
 
 fn rules_off(raw: Option<&Raw>, sweep: &Sweep) -> Result<Vec<String>, Error> {
@@ -356,11 +367,13 @@ fn baseline(raw: Option<&Raw>, sweep: &Sweep) -> Result<Option<Baseline>, Error>
             if names.contains(&name.trim()) {
                 return Ok(Some(Baseline::Named(name.trim().to_owned())));
             }
-            let trouble = Trouble::new(&raw.node.origin, &raw.path, format!("no group is named `{}`", name.escape_debug()));
+            let trouble =
+                Trouble::new(&raw.node.origin, &raw.path, format!("no group is named `{}`", name.escape_debug()));
             let near = nearest(&name, names.iter().copied().chain(["vllm-defaults"]));
             Err(match near {
                 Some(near) => trouble.hint(format!("did you mean `{near}`?")),
-                None => trouble.hint("write `vllm-defaults`, the name of a group of `experiments`, or flags of `vllm serve`"),
+                None => trouble
+                    .hint("write `vllm-defaults`, the name of a group of `experiments`, or flags of `vllm serve`"),
             }
             .into())
         }

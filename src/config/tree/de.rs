@@ -169,10 +169,8 @@ impl<'t> Serde<'t> for Reader<'t> {
     }
 
     fn deserialize_option<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Trouble> {
-        match self.node.kind {
-            Kind::Null => visitor.visit_none(),
-            Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_) | Kind::Map(_) => visitor.visit_some(self),
-        }
+        // A key without a value is there: its place is needed to say that a value is missing.
+        visitor.visit_some(self)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'t>>(
@@ -191,11 +189,7 @@ impl<'t> Serde<'t> for Reader<'t> {
         Self::placed(visitor.visit_seq(Placed { head: head.into_iter(), rest }), node, &path)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'t>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Trouble> {
+    fn deserialize_newtype_struct<V: Visitor<'t>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Trouble> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -275,7 +269,7 @@ mod tests {
     fn values_keep_their_place_and_their_path() {
         let tree = load::parse("experiments:\n  - name: a\n    serve: {x: 0.90}\n", "a.yaml").unwrap();
         let document: Document = read(&tree).unwrap();
-        let group = &document.experiments.unwrap()[0];
+        let group = &document.experiments.unwrap().value[0];
         assert_eq!((group.origin.to_string().as_str(), group.path.as_str()), ("a.yaml:2:5", "experiments[1]"));
         let serve = group.value.serve.as_ref().unwrap();
         assert_eq!(serve.path, "experiments[1].serve");

@@ -140,9 +140,9 @@ mod tests {
             let mut tree = Node::map(&origin);
             for (section, map) in sections {
                 let mut entries = IndexMap::new();
-                let axes = map.into_iter().map(|(key, kind)| {
-                    (key, Entry { key: origin.clone(), value: Node::new(kind, &origin) })
-                });
+                let axes = map
+                    .into_iter()
+                    .map(|(key, kind)| (key, Entry { key: origin.clone(), value: Node::new(kind, &origin) }));
                 merge_axes(&mut entries, axes.collect(), false);
                 let map = Node::new(Kind::Map(entries), &origin);
                 let value = if section == "experiments" { Node::list(vec![map], &origin) } else { map };
@@ -152,12 +152,25 @@ mod tests {
         })
     }
 
+    fn sorted(mut node: Node) -> String {
+        for entry in node.entries_mut().into_iter().flat_map(IndexMap::values_mut) {
+            if let Some(map) = entry.value.entries_mut() {
+                map.sort_keys();
+            }
+        }
+        if let Some(map) = node.entries_mut() {
+            map.sort_keys();
+        }
+        texts(&node)
+    }
+
     proptest! {
         #[test]
         fn merging_is_associative_and_nothing_changes_nothing(a in document(), b in document(), c in document()) {
             let left = merge(merge(a.clone(), b.clone()), c.clone());
             let right = merge(a.clone(), merge(b, c));
-            prop_assert_eq!(texts(&left), texts(&right));
+            // The order of a flag that its opposite replaced in between may differ.
+            prop_assert_eq!(sorted(left), sorted(right));
             let nothing = || Node::map(&Origin::flag("x"));
             prop_assert_eq!(texts(&merge(nothing(), a.clone())), texts(&a));
             prop_assert_eq!(texts(&merge(a.clone(), nothing())), texts(&a));

@@ -15,8 +15,9 @@ pub fn parse_toml(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<
     let table = DeTable::parse(text).map_err(|error| {
         let origin = lines.at(error.span().map_or(0, |span| span.start));
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
-        Trouble::new(&origin, "", format!("this is no TOML: {message}"))
-            .hint("texts stand in quotes, every key once, and a table's keys below its `[name]`; YAML (.yaml) is shorter")
+        Trouble::new(&origin, "", format!("this is no TOML: {message}")).hint(
+            "texts stand in quotes, every key once, and a table's keys below its `[name]`; YAML (.yaml) is shorter",
+        )
     })?;
     if table.get_ref().is_empty() {
         return Ok(None);

@@ -134,12 +134,8 @@ impl Builder<'_> {
                 self.count(1, 0, &origin)?;
                 self.finish(Node::new(kind, &origin), anchor, 1, &origin)
             }
-            Event::SequenceStart(anchor, tag) => {
-                self.begin(Kind::List(Vec::new()), anchor, tag.as_deref(), &origin)
-            }
-            Event::MappingStart(anchor, tag) => {
-                self.begin(Kind::Map(IndexMap::new()), anchor, tag.as_deref(), &origin)
-            }
+            Event::SequenceStart(anchor, tag) => self.begin(Kind::List(Vec::new()), anchor, tag.as_deref(), &origin),
+            Event::MappingStart(anchor, tag) => self.begin(Kind::Map(IndexMap::new()), anchor, tag.as_deref(), &origin),
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(mut open) = self.open.pop() else { return Ok(()) };
                 for node in std::mem::take(&mut open.merged) {
