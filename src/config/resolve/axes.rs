@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::words::positive;
 use crate::config::assemble::is_variable_name;
 use crate::config::language::value::{Placed, axis};
-use crate::config::tree::{Entry, Kind, Node, Trouble, join};
+use crate::config::tree::{Entry, Kind, Node, Trouble, join, plain};
 use crate::config::{Error, is_secret_name};
 use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
 
@@ -113,11 +113,13 @@ fn values(key: &str, node: &Node, path: &str, section: Section) -> Result<Vec<Pl
         (Kind::List(items), "model", Section::Serve) if !items.is_empty() => items.iter().map(model).collect(),
         (Kind::List(_), "model", Section::Serve) => axis(node, path)?,
         (_, "model", Section::Serve) => vec![model(node)],
+        // A secret is never taken apart, so that no message shows it.
+        (_, key, Section::Env) if is_secret_name(key) => secret(node, path)?,
         _ => axis(node, path).map_err(|trouble| from_command_line(trouble, node))?,
     };
     for value in &values {
-        let node = Node::text(value.value.shown(), &value.origin);
-        let found = if value.value == Value::Omitted { Node::new(Kind::Null, &value.origin) } else { node };
+        let shown = if value.value == Value::Omitted { Kind::Null } else { plain(&value.value.shown()) };
+        let found = Node::new(shown, &value.origin);
         check_value(key, &value.value, &found, path, section)?;
     }
     Ok(values)
@@ -126,6 +128,23 @@ fn values(key: &str, node: &Node, path: &str, section: Section) -> Result<Vec<Pl
 fn model(node: &Node) -> Placed {
     let value = node.scalar().map_or(Value::Omitted, Value::Text);
     Placed { value, origin: node.origin.clone() }
+}
+
+fn secret(node: &Node, path: &str) -> Result<Vec<Placed>, Error> {
+    let one = |node: &Node| match &node.kind {
+        Kind::Null => Ok(Placed { value: Value::Omitted, origin: node.origin.clone() }),
+        _ => match model(node) {
+            Placed { value: Value::Text(text), .. } if text.contains(['\0', '\n', '\r']) => {
+                Err(Trouble::new(&node.origin, path, "the secret holds a line break").hint("put it on one line"))
+            }
+            placed if placed.value != Value::Omitted => Ok(placed),
+            _ => Err(Trouble::new(&node.origin, path, "expected a text").hint("put the secret into quotes")),
+        },
+    };
+    match &node.kind {
+        Kind::List(items) if !items.is_empty() => Ok(items.iter().map(one).collect::<Result<_, _>>()?),
+        _ => Ok(vec![one(node)?]),
+    }
 }
 
 fn from_command_line(trouble: Trouble, node: &Node) -> Error {
@@ -164,7 +183,9 @@ fn check_value(key: &str, value: &Value, node: &Node, path: &str, section: Secti
             Value::Omitted | Value::Switch(_) => Ok(()),
             Value::Text(_) | Value::List(_) => wrong("`true` or `false`", None),
         },
-        (Section::Serve, "quantization") => quantization(value, &wrong),
+        (Section::Serve, "quantization") => {
+            quantization(value).map_or(Ok(()), |(expected, hint)| wrong(expected, hint))
+        }
         (Section::Bench, key) if FIGURES.contains(&key) && !is_number(value) => wrong(number, None),
         (Section::Serve | Section::Bench | Section::Env, _) => Ok(()),
     }
@@ -177,17 +198,19 @@ fn is_model(text: &str) -> bool {
 }
 
 /// Rule 1: vLLM knows neither `--quantization none` nor `off`; `none` means that the flag is left out.
-fn quantization(value: &Value, wrong: &dyn Fn(&str, Option<&str>) -> Result<(), Error>) -> Result<(), Error> {
+/// What was expected, and the next step, where the value is none.
+fn quantization(value: &Value) -> Option<(&'static str, Option<&'static str>)> {
     let hint = "`none` leaves vLLM's flag out, which is how vLLM runs without quantization";
+    let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     match value {
-        Value::Omitted => Ok(()),
-        Value::Switch(_) => wrong("a quantization method of vLLM, or `none`", Some(hint)),
+        Value::Omitted => None,
         Value::Text(text) if matches!(text.as_str(), "off" | "NONE" | "false") => {
-            wrong("a quantization method of vLLM, or `none`", Some(hint))
+            Some(("a quantization method of vLLM, or `none`", Some(hint)))
         }
-        Value::Text(text) if text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) => Ok(()),
+        Value::Switch(_) => Some(("a quantization method of vLLM, or `none`", Some(hint))),
+        Value::Text(text) if is_word(text) => None,
         Value::Text(_) | Value::List(_) => {
-            wrong("a quantization method of vLLM (letters, digits, `-`, `_`), or `none`", None)
+            Some(("a quantization method of vLLM (letters, digits, `-`, `_`), or `none`", None))
         }
     }
 }

@@ -117,6 +117,9 @@ impl de::Error for Trouble {
         let trouble = Self::custom(format!("the key `{field}` is not known here"));
         match nearest(field, expected.iter().copied()) {
             Some(near) => trouble.hint(format!("did you mean `{near}`?")),
+            None if expected.contains(&"bench") && expected.contains(&"serve") => trouble
+                .hint("flags of `vllm serve` belong under `serve`, those of `vllm bench serve` under `bench`")
+                .hint(format!("the keys here are: {}", expected.join(", "))),
             None => trouble.hint(format!("the keys here are: {}", expected.join(", "))),
         }
     }
