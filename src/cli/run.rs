@@ -156,7 +156,7 @@ pub struct RunArgs {
     pub fresh: bool,
 
     /// Measure what RUN has not measured yet, with its results at hand
-    #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = ["resume", "fresh", "dry_run"])]
+    #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = ["resume", "fresh"])]
     pub extend: Option<PathBuf>,
 
     /// Ask nothing
