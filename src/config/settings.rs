@@ -177,18 +177,9 @@ impl Settings {
             // A simulation needs no device: it has no reason to end what others serve.
             keep_foreign: run.keep_foreign || engine == Engine::Sim,
             show_logs: run.show_logs,
-            retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),
-            on_failure: words::choice(
-                document.on_failure.as_ref(),
-                "on-failure",
-                &[("continue", OnFailure::Continue), ("stop", OnFailure::Stop)],
-            )?,
-            skip_failure_reasons: document
-                .skip_failure_reasons
-                .as_ref()
-                .map(policy::reasons)
-                .transpose()?
-                .unwrap_or_default(),
+            retry: run.retry,
+            on_failure: run.on_failure,
+            skip_failure_reasons: run.skip_failure_reasons,
             warmup_prompts: run.warmup_prompts,
             cooldown: run.cooldown,
             preflight: run.preflight,
@@ -244,6 +235,9 @@ struct RunSettings {
     warmup_prompts: u64,
     cooldown: Duration,
     preflight: bool,
+    retry: RetryPolicy,
+    on_failure: OnFailure,
+    skip_failure_reasons: Vec<FailureReason>,
 }
 
 impl RunSettings {
@@ -272,6 +266,18 @@ impl RunSettings {
             warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
             cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,
             preflight: switch(&document.preflight, "preflight")?,
+            retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),
+            on_failure: words::choice(
+                document.on_failure.as_ref(),
+                "on-failure",
+                &[("continue", OnFailure::Continue), ("stop", OnFailure::Stop)],
+            )?,
+            skip_failure_reasons: document
+                .skip_failure_reasons
+                .as_ref()
+                .map(policy::reasons)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
