@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, StatusArgs, StopArgs,
 };
-pub use run::RunArgs;
+pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 
 /// Find the fastest way to serve a model with vLLM, on the hardware at hand.
 ///
@@ -50,9 +50,13 @@ pub enum Color {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the full sweep
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Run a quick validation: one model, few tokens
-    Sanity(RunArgs),
+    Sanity(Box<RunArgs>),
+    /// Show what a sweep would measure; start nothing
+    Plan(Box<PlanArgs>),
+    /// Show the settings in effect, or the schema of sweep files
+    Config(ConfigArgs),
     /// Show whether a run is live, how far it is, and what failed
     Status(StatusArgs),
     /// End the live run in order, and whatever server of ours is left

@@ -1,12 +1,20 @@
-//! Flags of `run` and `sanity`.
+//! Flags of `run`, `sanity`, `plan` and `config`.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 /// Flags of `run` and `sanity`. List-valued flags take several values after one flag, commas, or repetition.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
+    /// Sweep files (YAML, JSON or TOML), laid upon each other from left to right
+    #[arg(value_name = "FILES")]
+    pub files: Vec<PathBuf>,
+
+    /// What lies below the files: full, sanity or none (default: the one a file names, else none; without files: full)
+    #[arg(long, value_name = "PRESET", help_heading = "Grid")]
+    pub preset: Option<String>,
+
     /// Models: Hugging Face ids or local paths
     #[arg(long, num_args = 1.., value_name = "MODEL", help_heading = "Grid")]
     pub models: Vec<String>,
@@ -38,6 +46,34 @@ pub struct RunArgs {
     /// Requests per experiment
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub num_prompts: Option<String>,
+
+    /// Measurements of the same settings within one server start
+    #[arg(long, value_name = "N", help_heading = "Measuring")]
+    pub runs: Option<String>,
+
+    /// Fresh starts of each server configuration
+    #[arg(long, value_name = "N", help_heading = "Measuring")]
+    pub starts: Option<String>,
+
+    /// Order of server starts: grouped, interleaved or random
+    #[arg(long, value_name = "ORDER", help_heading = "Measuring")]
+    pub order: Option<String>,
+
+    /// Seed of `--order random`
+    #[arg(long, value_name = "N", help_heading = "Measuring")]
+    pub order_seed: Option<String>,
+
+    /// Start the server anew for every measurement
+    #[arg(long, help_heading = "Measuring")]
+    pub no_reuse: bool,
+
+    /// Prompts of an unrecorded load before the first measurement of each workload on a server
+    #[arg(long, value_name = "PROMPTS", help_heading = "Measuring")]
+    pub warmup: Option<String>,
+
+    /// Pause after each measurement: 10, 10s, 1m
+    #[arg(long, value_name = "DURATION", help_heading = "Measuring")]
+    pub cooldown: Option<String>,
 
     /// Context length of the server, in tokens
     #[arg(long, value_name = "TOKENS", help_heading = "Server")]
@@ -79,6 +115,22 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub grace: Option<String>,
 
+    /// Further attempts after a failure: `--retry crash=2`; `none` for none at all
+    #[arg(long, value_name = "REASON=N", help_heading = "Failures")]
+    pub retry: Vec<String>,
+
+    /// What a failed experiment means for the others: continue or stop
+    #[arg(long, value_name = "WHAT", help_heading = "Failures")]
+    pub on_failure: Option<String>,
+
+    /// When a run goes on, leave experiments alone that failed for these reasons
+    #[arg(long, num_args = 1.., value_name = "REASON", help_heading = "Failures")]
+    pub skip_failure_reasons: Vec<String>,
+
+    /// Start without checking flags, memory and devices first
+    #[arg(long, help_heading = "Failures")]
+    pub no_preflight: bool,
+
     /// Where run directories are made
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub results_dir: Option<String>,
@@ -102,6 +154,14 @@ pub struct RunArgs {
     /// Begin a new run even where an unfinished one has the same plan (with --detach)
     #[arg(long, help_heading = "Run")]
     pub fresh: bool,
+
+    /// Measure what RUN has not measured yet, with its results at hand
+    #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = ["resume", "fresh"])]
+    pub extend: Option<PathBuf>,
+
+    /// Ask nothing
+    #[arg(short, long, help_heading = "Run")]
+    pub yes: bool,
 
     /// Do not end other vLLM processes of this user before a start (a simulated run never does)
     #[arg(long, help_heading = "Run")]
@@ -138,4 +198,35 @@ pub struct RunArgs {
     /// This process is the detached one (internal)
     #[arg(long, hide = true)]
     pub detached_child: bool,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PlanArgs {
+    /// What is planned.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Show every experiment, however many there are
+    #[arg(long, help_heading = "Plan")]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long, help_heading = "Plan")]
+    pub json: bool,
+}
+
+/// Flags of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to print.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// The subcommands of `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the sweep that files, preset, variables and flags add up to, each value with its origin
+    Show(Box<RunArgs>),
+    /// Print the JSON Schema of sweep files
+    Schema,
 }

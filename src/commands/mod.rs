@@ -5,11 +5,13 @@ pub mod backup;
 pub mod check;
 pub mod clean;
 pub mod completions;
+pub mod config;
 pub mod diagnose;
 #[cfg(test)]
 mod fixture;
 pub mod locate;
 pub mod logs;
+pub mod plan;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -29,6 +31,8 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
     match &cli.command {
         Command::Run(args) => run::run(args, environment, Preset::Full, ui).await,
         Command::Sanity(args) => run::run(args, environment, Preset::Sanity, ui).await,
+        Command::Config(args) => config::run(args, environment, ui),
+        Command::Plan(args) => plan::run(args, environment, ui),
         Command::Status(args) => status::run(args, environment, ui).await,
         Command::Stop(args) => stop::run(args, environment, ui).await,
         Command::Logs(args) => logs::run(args, environment, ui).await,

@@ -1,6 +1,7 @@
 //! What can be wrong with what the user asks for.
 
 use super::Origin;
+use super::tree::{Node, Trouble};
 use crate::plan::FlagError;
 
 /// A setting is wrong; nothing was started.
@@ -54,6 +55,19 @@ pub enum Error {
         /// The flags there are.
         known: Vec<String>,
     },
+    /// A flag or variable whose value has a meaning that is wrong.
+    #[error("{origin}: {problem}")]
+    Argument {
+        /// Where it stands.
+        origin: Origin,
+        /// What is wrong.
+        problem: String,
+        /// The next steps.
+        hints: Vec<String>,
+    },
+    /// Something in a sweep file, or in what all layers add up to.
+    #[error("{}", document(.0))]
+    Document(Trouble),
     /// Every combination is left out by a rule.
     #[error("the plan is empty: a rule leaves out every combination")]
     EmptyPlan {
@@ -62,7 +76,52 @@ pub enum Error {
     },
 }
 
+impl From<Trouble> for Error {
+    /// Flags and variables have their own wording: they have no key path.
+    fn from(trouble: Trouble) -> Self {
+        match trouble.origin {
+            Some(origin @ (Origin::Flag(_) | Origin::Variable(_))) => {
+                Error::Argument { origin, problem: trouble.problem, hints: trouble.hints }
+            }
+            Some(Origin::File { .. } | Origin::Preset { .. }) | None => Error::Document(trouble),
+        }
+    }
+}
+
+fn document(trouble: &Trouble) -> String {
+    let place = trouble.origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default();
+    let path = if trouble.path.is_empty() { String::new() } else { format!("{}: ", trouble.path) };
+    format!("{place}{path}{}", trouble.problem)
+}
+
+/// What to write instead, where nothing better is known.
+fn next_step(path: &str, expected: &str) -> String {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    match expected {
+        words if words.contains("duration") => format!("write `{key}: 90s`; units are `ms`, `s`, `m` and `h`"),
+        words if words.starts_with("`true`") => format!("write `{key}: true`, `{key}: false`, or leave the key out"),
+        words if words.starts_with("a whole number") => format!("write `{key}: 1`, or leave the key out"),
+        _ => format!("write another value after `{key}:`, or leave the key out"),
+    }
+}
+
 impl Error {
+    /// A value that its key cannot have; in the words of the place where it stands.
+    pub fn wrong(node: &Node, path: &str, expected: &str, hint: Option<String>) -> Self {
+        if node.origin.is_document() {
+            let problem = format!("expected {expected}, found {}", node.describe());
+            let hints = vec![hint.unwrap_or_else(|| next_step(path, expected))];
+            return Error::Document(Trouble {
+                origin: Some(node.origin.clone()),
+                path: path.to_owned(),
+                problem,
+                hints,
+            });
+        }
+        let value = node.scalar().unwrap_or_default().escape_debug().to_string();
+        Error::Invalid { origin: node.origin.clone(), value, expected: expected.to_owned(), hint }
+    }
+
     /// The next steps.
     pub fn hints(&self) -> Vec<String> {
         match self {
@@ -73,6 +132,8 @@ impl Error {
             }
             Error::Reserved { instead, .. } => vec![instead.clone()],
             Error::NothingToDrop { known, .. } => vec![format!("the default flags are: {}", known.join(", "))],
+            Error::Argument { hints, .. } => hints.clone(),
+            Error::Document(trouble) => trouble.hints.clone(),
             Error::EmptyPlan { explanation } => vec![format!("{explanation}; add `--enforce-eager true`")],
         }
     }

@@ -1,119 +1,120 @@
-//! The layers of settings: flags over environment variables over a preset.
+//! Flags and environment variables, as values of the sweep language: each with its origin.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use toml::{Table, Value};
-
-use super::Environment;
+use super::tree::{Kind, Node, plain};
+use super::{Environment, Error, Origin};
 use crate::cli::RunArgs;
-use crate::plan::{FlagValue, Flags};
 
-/// A preset that is compiled in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
-    /// `vllm-bench run`.
-    Full,
-    /// `vllm-bench sanity`.
-    Sanity,
-}
-
-impl Preset {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Preset::Full => "full",
-            Preset::Sanity => "sanity",
-        }
-    }
-
-    fn table(self) -> Table {
-        let text = match self {
-            Preset::Full => include_str!("presets/full.toml"),
-            Preset::Sanity => include_str!("presets/sanity.toml"),
-        };
-        #[expect(clippy::expect_used, reason = "compiled in, and parsed by a test")]
-        text.parse().expect("a preset is valid TOML")
-    }
-}
-
-/// Where a value came from, in the words with which a user can find it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// A flag of the command line.
-    Flag(String),
-    /// An environment variable.
-    Variable(String),
-    /// A key of a preset.
-    Preset(&'static str, String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Flag(name) => write!(f, "`--{name}`"),
-            Origin::Variable(name) => write!(f, "the environment variable `{name}`"),
-            Origin::Preset(preset, key) => write!(f, "`{key}` of the preset `{preset}`"),
-        }
-    }
-}
-
-/// The layers, before any value is read.
+/// Flags over environment variables, before any value is read.
 #[derive(Debug)]
 pub struct Layers {
     flags: BTreeMap<&'static str, Vec<String>>,
     variables: BTreeMap<String, String>,
-    preset: Preset,
-    table: Table,
 }
 
-/// Keys that are lists on the command line and in variables.
-const LISTS: [&str; 8] =
-    ["models", "tp", "quantization", "enforce-eager", "serve-arg", "bench-arg", "env", "sim-fault"];
+/// What a setting of the command line is in the language.
+enum Shape {
+    /// One value.
+    One,
+    /// Words between commas and spaces.
+    List,
+    /// Words between commas.
+    Names,
+    /// Words that mean true or false.
+    Switches,
+    /// The setting turns something off.
+    Off,
+    /// Each flag is one value; a variable has one on each line.
+    Lines,
+}
 
-/// Keys whose values may hold commas and spaces: each flag is one value, and variables split at line ends.
-const WHOLE: [&str; 4] = ["serve-arg", "bench-arg", "env", "sim-fault"];
+/// Settings that are one key of the language: (flag, key path, shape).
+const KEYS: [(&str, &[&str], Shape); 37] = [
+    ("models", &["serve", "model"], Shape::Names),
+    ("tp", &["serve", "tensor-parallel-size"], Shape::List),
+    ("quantization", &["serve", "quantization"], Shape::List),
+    ("enforce-eager", &["serve", "enforce-eager"], Shape::Switches),
+    ("max-model-len", &["serve", "max-model-len"], Shape::One),
+    ("input-len", &["bench", "random-input-len"], Shape::One),
+    ("output-len", &["bench", "random-output-len"], Shape::One),
+    ("concurrency", &["bench", "max-concurrency"], Shape::One),
+    ("num-prompts", &["bench", "num-prompts"], Shape::One),
+    ("runs", &["repeats", "runs"], Shape::One),
+    ("starts", &["repeats", "starts"], Shape::One),
+    ("order", &["order"], Shape::One),
+    ("order-seed", &["order-seed"], Shape::One),
+    ("no-reuse", &["reuse"], Shape::Off),
+    ("warmup", &["warmup"], Shape::One),
+    ("cooldown", &["cooldown"], Shape::One),
+    ("timeout-startup", &["timeouts", "startup"], Shape::One),
+    ("timeout-benchmark", &["timeouts", "benchmark"], Shape::One),
+    ("grace", &["timeouts", "grace"], Shape::One),
+    ("on-failure", &["on-failure"], Shape::One),
+    ("skip-failure-reasons", &["skip-failure-reasons"], Shape::List),
+    ("no-preflight", &["preflight"], Shape::Off),
+    ("port", &["port"], Shape::One),
+    ("results-dir", &["results-dir"], Shape::One),
+    ("timezone", &["timezone"], Shape::One),
+    ("setvars", &["setvars"], Shape::One),
+    ("vllm-bin", &["vllm-bin"], Shape::One),
+    ("engine", &["engine"], Shape::One),
+    ("keep-foreign", &["keep-foreign"], Shape::One),
+    ("show-logs", &["show-logs"], Shape::One),
+    ("sim-speed", &["sim", "speed"], Shape::One),
+    ("sim-seed", &["sim", "seed"], Shape::One),
+    ("sim-devices", &["sim", "devices"], Shape::One),
+    ("sim-device-memory", &["sim", "device-memory"], Shape::One),
+    ("sim-fault", &["sim", "fault"], Shape::Lines),
+    // Not in the tree by themselves; see `assemble`.
+    ("serve-arg", &[], Shape::Lines),
+    ("bench-arg", &[], Shape::Lines),
+];
+
+/// Settings that are no key of the language, or several.
+const OTHERS: [(&str, Shape); 5] = [
+    ("env", Shape::Lines),
+    ("retry", Shape::List),
+    ("preset", Shape::One),
+    ("yes", Shape::One),
+    ("extend", Shape::One),
+];
 
 /// Variables of this prefix that are no settings.
 const OTHER_VARIABLES: [&str; 3] = ["VLLM_BENCH_ATTEMPT", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_BIN"];
 
+fn shape(key: &str) -> Option<&'static Shape> {
+    let own = KEYS.iter().find(|(name, ..)| *name == key).map(|(_, _, shape)| shape);
+    own.or_else(|| OTHERS.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape))
+}
+
 impl Layers {
-    /// Puts the layers on each other.
-    pub fn new(args: &RunArgs, environment: &Environment, preset: Preset) -> Self {
+    /// Puts flags over variables.
+    pub fn new(args: &RunArgs, environment: &Environment) -> Self {
         let variables = environment
             .vars()
             .iter()
             .filter(|(name, value)| name.starts_with("VLLM_BENCH_") && !value.is_empty())
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        Self { flags: flags_of(args), variables, preset, table: preset.table() }
+        Self { flags: flags_of(args), variables }
     }
 
-    /// The values of a setting and where they stand; none where no layer has it.
+    /// The values of a setting and where they stand; none where neither layer has it.
     pub fn values(&self, key: &'static str) -> Option<(Vec<String>, Origin)> {
         if let Some(values) = self.flags.get(key) {
             let values = values.iter().flat_map(|value| split(key, value)).collect();
-            return Some((values, Origin::Flag(key.to_owned())));
+            return Some((values, Origin::flag(key)));
         }
         let variable = variable_name(key);
-        if let Some(value) = self.variables.get(&variable) {
-            return Some((split(key, value), Origin::Variable(variable)));
-        }
-        let value = self.table.get(key)?;
-        Some((texts(value), Origin::Preset(self.preset.name(), key.to_owned())))
+        let value = self.variables.get(&variable)?;
+        Some((split(key, value), Origin::Variable(variable)))
     }
 
-    /// The flags in a table of the preset.
-    pub fn preset_flags(&self, key: &str) -> Flags {
-        let table = self.table.get(key).and_then(Value::as_table);
-        table
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| match value {
-                Value::Boolean(true) => (name.clone(), FlagValue::SWITCH),
-                other => (name.clone(), FlagValue::Text(texts(other).concat())),
-            })
-            .collect()
+    /// One value, the first.
+    pub fn one(&self, key: &'static str) -> Option<(String, Origin)> {
+        let (values, origin) = self.values(key)?;
+        Some((values.into_iter().next().unwrap_or_default(), origin))
     }
 
     /// Whether a flag or a variable has this setting.
@@ -121,22 +122,67 @@ impl Layers {
         self.flags.contains_key(key) || self.variables.contains_key(&variable_name(key))
     }
 
-    /// The name-value pairs in a table of the preset.
-    pub fn preset_pairs(&self, key: &str) -> BTreeMap<String, String> {
-        let table = self.table.get(key).and_then(Value::as_table);
-        table.into_iter().flatten().map(|(name, value)| (name.clone(), texts(value).concat())).collect()
+    /// What is one key of the language, as a tree.
+    ///
+    /// # Errors
+    /// When a list has nothing in it, or a switch is neither on nor off.
+    pub fn tree(&self) -> Result<Node, Error> {
+        let mut tree = Node::map(&Origin::flag("…"));
+        for (key, path, shape) in KEYS.iter().filter(|(_, path, _)| !path.is_empty()) {
+            let Some((texts, origin)) = self.values(key) else { continue };
+            let word = |text: &String| Node::new(typed(text), &origin);
+            let node = match shape {
+                Shape::One => Node::new(typed(texts.first().map_or("", String::as_str)), &origin),
+                Shape::List | Shape::Names | Shape::Switches if texts.is_empty() => {
+                    return Err(Error::Empty { origin });
+                }
+                // A model may be called like a number or a range.
+                Shape::Names | Shape::Lines => {
+                    Node::list(texts.iter().map(|text| Node::text(text, &origin)).collect(), &origin)
+                }
+                Shape::List => Node::list(texts.iter().map(word).collect(), &origin),
+                Shape::Switches => {
+                    let switch =
+                        |text: &String| Node::new(read_bool(text).map_or_else(|| typed(text), Kind::Bool), &origin);
+                    Node::list(texts.iter().map(switch).collect(), &origin)
+                }
+                Shape::Off => match texts.first().and_then(|text| read_bool(text)) {
+                    Some(off) => Node::new(Kind::Bool(!off), &origin),
+                    None => {
+                        let value = texts.concat().escape_debug().to_string();
+                        return Err(Error::Invalid { origin, value, expected: "`true` or `false`".into(), hint: None });
+                    }
+                },
+            };
+            tree.put(path, node);
+        }
+        Ok(tree)
     }
 
     /// Variables that look like settings and are none.
     pub fn unknown_variables(&self) -> Vec<String> {
         let known = |name: &&String| {
             let key = name.trim_start_matches("VLLM_BENCH_").to_ascii_lowercase().replace('_', "-");
-            self.table.contains_key(&key)
-                || LISTS.contains(&key.as_str())
-                || key == "vllm-bin"
-                || OTHER_VARIABLES.contains(&name.as_str())
+            shape(&key).is_some() || OTHER_VARIABLES.contains(&name.as_str())
         };
         self.variables.keys().filter(|name| !known(name)).cloned().collect()
+    }
+}
+
+/// A word of the command line: numbers and switches as in YAML, but nothing is ever left out by accident.
+fn typed(text: &str) -> Kind {
+    match plain(text) {
+        Kind::Null | Kind::List(_) | Kind::Map(_) => Kind::Text(text.to_owned()),
+        kind @ (Kind::Bool(_) | Kind::Number(_) | Kind::Text(_)) => kind,
+    }
+}
+
+/// Words that mean true or false.
+pub fn read_bool(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -146,23 +192,14 @@ pub fn variable_name(key: &str) -> String {
 }
 
 fn split(key: &str, value: &str) -> Vec<String> {
-    if WHOLE.contains(&key) {
-        return value.lines().map(str::to_owned).collect();
-    }
-    if !LISTS.contains(&key) {
-        return vec![value.to_owned()];
-    }
-    let separator = |c: char| if key == "models" { c == ',' } else { c == ',' || c == ' ' };
+    let separator: fn(char) -> bool = match shape(key) {
+        Some(Shape::Lines) => return value.lines().map(str::to_owned).collect(),
+        Some(Shape::Names) => |c| c == ',',
+        Some(Shape::List | Shape::Switches) => |c| c == ',' || c == ' ',
+        Some(Shape::One | Shape::Off) | None => return vec![value.to_owned()],
+    };
     let parts: Vec<String> = value.split(separator).filter(|part| !part.is_empty()).map(str::to_owned).collect();
     if parts.is_empty() && !value.is_empty() { vec![value.to_owned()] } else { parts }
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(values) => values.iter().flat_map(texts).collect(),
-        Value::String(text) => vec![text.clone()],
-        other => vec![other.to_string()],
-    }
 }
 
 fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
@@ -175,13 +212,23 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("bench-arg", &args.bench_arg),
         ("env", &args.env),
         ("sim-fault", &args.sim_fault),
+        ("retry", &args.retry),
+        ("skip-failure-reasons", &args.skip_failure_reasons),
     ];
     let singles = [
+        ("preset", &args.preset),
         ("input-len", &args.input_len),
         ("output-len", &args.output_len),
         ("concurrency", &args.concurrency),
         ("num-prompts", &args.num_prompts),
         ("max-model-len", &args.max_model_len),
+        ("runs", &args.runs),
+        ("starts", &args.starts),
+        ("order", &args.order),
+        ("order-seed", &args.order_seed),
+        ("warmup", &args.warmup),
+        ("cooldown", &args.cooldown),
+        ("on-failure", &args.on_failure),
         ("port", &args.port),
         ("setvars", &args.setvars),
         ("vllm-bin", &args.vllm_bin),
@@ -196,10 +243,19 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("sim-devices", &args.sim_devices),
         ("sim-device-memory", &args.sim_device_memory),
     ];
-    let switches = [("keep-foreign", args.keep_foreign), ("show-logs", args.show_logs)];
+    let switches = [
+        ("keep-foreign", args.keep_foreign),
+        ("show-logs", args.show_logs),
+        ("no-reuse", args.no_reuse),
+        ("no-preflight", args.no_preflight),
+        ("yes", args.yes),
+    ];
     let mut flags = BTreeMap::new();
     flags.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key, list.clone())));
     flags.extend(singles.into_iter().filter_map(|(key, value)| Some((key, vec![value.clone()?]))));
     flags.extend(switches.into_iter().filter(|(_, on)| *on).map(|(key, _)| (key, vec!["true".to_owned()])));
+    if let Some(run) = &args.extend {
+        flags.insert("extend", vec![run.display().to_string()]);
+    }
     flags
 }

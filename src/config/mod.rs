@@ -1,18 +1,54 @@
-//! What the user asks for: flags over environment variables over a preset, resolved into [`Settings`] in which every
-//! value is known and knows where it came from.
+//! What the user asks for: flags over environment variables over sweep files over a preset, resolved into [`Settings`] in
+//! which every value is known and knows where it came from.
 //!
 //! The only module that reads the environment.
 
+mod assemble;
 mod duration;
 mod environment;
 mod error;
+pub mod foreign;
+pub mod language;
 mod layers;
+pub mod load;
+mod origin;
+mod places;
+mod resolve;
 mod secret;
 mod settings;
+mod show;
+pub mod tree;
 
 pub use duration::parse_duration;
 pub use environment::{Environment, is_executable};
 pub use error::Error;
-pub use layers::{Origin, Preset};
+pub use origin::Origin;
+pub use places::Places;
 pub use secret::is_secret_name;
-pub use settings::{PortChoice, Settings};
+pub use settings::{PLAN_KEYS, PortChoice, Settings};
+pub use show::show;
+
+/// The name of the run settings below all presets.
+pub const DEFAULTS: &str = "defaults";
+
+/// What lies below the sweep files; compiled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// `vllm-bench run` without files.
+    Full,
+    /// `vllm-bench sanity`.
+    Sanity,
+    /// Nothing but run settings.
+    None,
+}
+
+impl Preset {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Full => "full",
+            Preset::Sanity => "sanity",
+            Preset::None => "none",
+        }
+    }
+}

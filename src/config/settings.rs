@@ -1,6 +1,6 @@
 //! Resolved settings: no value is "maybe the default" any more, and each knows where it came from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,12 +8,14 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use indexmap::IndexMap;
 
+use super::assemble::{Assembled, assemble};
+use super::language::{Document, WITHOUT_EFFECT, policy};
 use super::layers::Layers;
-use super::{Environment, Error, Origin, Preset, is_secret_name, parse_duration};
+use super::resolve::{sweep, words};
+use super::tree::{Kind, Node, Raw, read};
+use super::{Environment, Error, Places, Preset, parse_duration, show};
 use crate::cli::RunArgs;
-use crate::plan::{
-    Axis, Condition, Engine, Exclusion, FlagError, FlagValue, Flags, Group, Plan, Sweep, Term, Test, Value, expand,
-};
+use crate::plan::{Engine, FailureReason, OnFailure, Plan, RetryPolicy, Section, Sweep, Value, expand};
 use crate::sim::settings::{SettingError, SimSettings};
 
 /// Which port the server gets.
@@ -28,7 +30,7 @@ pub enum PortChoice {
 /// Everything a run needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The axes and what all experiments share.
+    /// What is measured; devices, facts of models and context are filled in by the commands.
     pub sweep: Sweep,
     /// Where run directories are made; absolute.
     pub results_dir: PathBuf,
@@ -50,20 +52,46 @@ pub struct Settings {
     pub keep_foreign: bool,
     /// Show the server's and the client's output live.
     pub show_logs: bool,
-    /// Secret variables the user set with `--env`: they go through the process environment, never into a script.
+    /// How often which failure is tried again.
+    pub retry: RetryPolicy,
+    /// What a failed experiment means for the others.
+    pub on_failure: OnFailure,
+    /// When a run goes on: failures that are left alone.
+    pub skip_failure_reasons: Vec<FailureReason>,
+    /// Prompts of an unrecorded load before the first measurement of each workload on a server start.
+    pub warmup_prompts: u64,
+    /// Pause after each measurement.
+    pub cooldown: Duration,
+    /// Whether flags, memory and devices are checked before anything starts.
+    pub preflight: bool,
+    /// Whether nothing is asked.
+    pub yes: bool,
+    /// The run whose plan is extended.
+    pub extend: Option<PathBuf>,
+    /// Secret variables the user set: they go through the process environment, never into a script.
     pub secret_env: Vec<(String, String)>,
-    /// Every setting as shown and recorded, secrets redacted.
+    /// Every setting as recorded, secrets redacted: key path -> value and origin.
     pub record: IndexMap<String, (serde_json::Value, String)>,
     /// Things the user should know that are no errors.
     pub warnings: Vec<String>,
+    /// What the files hold that has no effect, or was not taken over.
+    pub notes: Vec<String>,
+    /// All layers as one tree of the sweep language. Secrets are in it: use [`show`] and `record` to show it.
+    pub resolved: Node,
+    /// Where the values of the sweep stand.
+    pub places: Places,
+    /// The sweep files, absolute, in their order.
+    pub files: Vec<PathBuf>,
     /// The variables that carry the simulation's settings, whatever the engine.
     pub simulation: Vec<(String, String)>,
-    /// Keys that a flag or a variable has; the others come from the preset.
+    /// Keys that a flag or a variable has, and `files` where there are sweep files.
     pub given: BTreeSet<&'static str>,
 }
 
 /// Settings that shape the plan: with none of them given, a run that is named brings its own plan.
-pub const PLAN_KEYS: [&str; 17] = [
+pub const PLAN_KEYS: [&str; 24] = [
+    "files",
+    "preset",
     "models",
     "tp",
     "quantization",
@@ -76,6 +104,11 @@ pub const PLAN_KEYS: [&str; 17] = [
     "serve-arg",
     "bench-arg",
     "env",
+    "runs",
+    "starts",
+    "order",
+    "order-seed",
+    "no-reuse",
     "engine",
     "sim-seed",
     "sim-devices",
@@ -83,148 +116,88 @@ pub const PLAN_KEYS: [&str; 17] = [
     "sim-fault",
 ];
 
-/// Flags of `vllm serve` that have a flag of ours, and flags that nobody may set.
-const RESERVED_SERVE: [(&str, &str); 10] = [
-    ("model", "use `--models`"),
-    ("port", "use `--port`"),
-    ("tensor-parallel-size", "use `--tp`"),
-    ("quantization", "use `--quantization`"),
-    ("no-quantization", "use `--quantization none`"),
-    ("enforce-eager", "use `--enforce-eager true`"),
-    ("no-enforce-eager", "use `--enforce-eager false`"),
-    ("max-model-len", "use `--max-model-len`"),
-    ("api-key", "set the environment variable `VLLM_API_KEY`: a key on a command line is seen by every user"),
-    ("uds", "vllm-bench talks to the server over TCP; use `--port`"),
-];
-
-/// The same for `vllm bench serve`.
-const RESERVED_BENCH: [(&str, &str); 12] = [
-    ("model", "use `--models`"),
-    ("port", "use `--port`"),
-    ("host", "the client always talks to the server of its experiment"),
-    ("base-url", "the client always talks to the server of its experiment"),
-    ("random-input-len", "use `--input-len`"),
-    ("random-output-len", "use `--output-len`"),
-    ("max-concurrency", "use `--concurrency`"),
-    ("num-prompts", "use `--num-prompts`"),
-    ("save-result", "results are always saved"),
-    ("result-dir", "use `--results-dir`"),
-    ("result-filename", "results are named after their experiment"),
-    ("append-result", "every experiment has a result of its own"),
+/// Settings beside these of which a resumed run asks whether they are given.
+const RUN_KEYS: [&str; 16] = [
+    "sim-speed",
+    "timeout-startup",
+    "timeout-benchmark",
+    "grace",
+    "results-dir",
+    "vllm-bin",
+    "timezone",
+    "warmup",
+    "cooldown",
+    "retry",
+    "on-failure",
+    "skip-failure-reasons",
+    "no-preflight",
+    "yes",
+    "extend",
+    "port",
 ];
 
 impl Settings {
-    /// Resolves flags, environment and preset.
+    /// Resolves flags, environment, sweep files and preset. `default`: the preset without files; `sanity` stays below
+    /// files that name none.
     ///
     /// # Errors
     /// The first value that cannot be used, with the place where it stands.
-    pub fn resolve(args: &RunArgs, environment: &Environment, preset: Preset) -> Result<Self, Error> {
-        let mut reader = Reader { layers: Layers::new(args, environment, preset), record: IndexMap::new() };
-        let mut warnings: Vec<String> = reader
-            .layers
-            .unknown_variables()
-            .into_iter()
-            .map(|name| format!("the environment variable `{name}` is no setting of vllm-bench"))
-            .collect();
-        let models = reader.list("models", "a Hugging Face id or a path", read_model)?;
-        let tensor_parallel_sizes = reader.list("tp", "a whole number of at least 1", positive::<u32>)?;
-        let quantizations = reader.quantizations()?;
-        let enforce_eager = reader.list("enforce-eager", "`true` or `false`", read_bool)?;
-        let max_model_len = reader.one("max-model-len", "a whole number of at least 1", positive::<u64>)?;
-        let engine = reader.one("engine", "`vllm` or `sim`", read_engine)?;
-        let mut serve = reader.layers.preset_flags("serve");
-        serve.text("max-model-len", max_model_len);
-        reader.override_flags("serve-arg", &mut serve, &RESERVED_SERVE)?;
-        let bench = reader.bench_flags()?;
-        let (mut env, secret_env) = reader.environment()?;
-        let simulation = reader.simulation()?;
-        if engine == Engine::Sim {
-            env.extend(simulation.clone());
-        } else {
-            reader.record.retain(|key, _| !key.starts_with("sim-"));
-        }
-        if let (Some(input), Some(output)) = (bench.get_text("random-input-len"), bench.get_text("random-output-len"))
-            && let (Ok(input), Ok(output)) = (input.parse::<u64>(), output.parse::<u64>())
-            && input.saturating_add(output) > max_model_len
-        {
-            warnings.push(format!(
-                "`--input-len` + `--output-len` ({}) is above `--max-model-len` ({max_model_len}): the server will refuse the requests",
-                input.saturating_add(output)
-            ));
-        }
-        let mut secret_names: Vec<String> = secret_env.iter().map(|(name, _)| name.clone()).collect();
-        secret_names.sort();
-        let axes = |flags: &Flags| -> Vec<Axis> {
-            flags.iter().map(|(key, value)| Axis { key: key.to_owned(), values: vec![written(value)] }).collect()
-        };
-        let mut axis = vec![Axis { key: "model".into(), values: models.into_iter().map(Value::Text).collect() }];
-        axis.extend(axes(&serve));
-        axis.push(Axis {
-            key: "tensor-parallel-size".into(),
-            values: tensor_parallel_sizes.iter().map(|tp| Value::Text(tp.to_string())).collect(),
-        });
-        let quantization = |q: Option<String>| q.map_or(Value::Omitted, Value::Text);
-        axis.push(Axis { key: "quantization".into(), values: quantizations.into_iter().map(quantization).collect() });
-        axis.push(Axis { key: "enforce-eager".into(), values: enforce_eager.into_iter().map(Value::Switch).collect() });
-        let env: Vec<Axis> =
-            env.into_iter().map(|(key, value)| Axis { key, values: vec![Value::Text(value)] }).collect();
-        let group = Group { name: None, serve: axis, env, bench: axes(&bench), exclude: Vec::new() };
-        let term = |key: &str, value| Term { key: key.to_owned(), test: Test::OneOf(vec![value]) };
-        let sweep = Sweep {
-            engine,
-            groups: vec![group],
-            exclude: vec![Exclusion {
-                name: "fp8-needs-eager".into(),
-                when: Condition {
-                    terms: vec![
-                        term("quantization", Value::Text("fp8".into())),
-                        term("enforce-eager", Value::Switch(false)),
-                    ],
-                },
-                reason: "known failure".into(),
-                explanation: Some("fp8 without eager execution ends in \"RuntimeError: Engine core initialization failed\" in vLLM's XPU build".into()),
-            }],
-            secret_env: secret_names,
-            ..Sweep::new(engine)
-        };
-        let given = PLAN_KEYS
-            .into_iter()
-            .chain([
-                "sim-speed",
-                "timeout-startup",
-                "timeout-benchmark",
-                "grace",
-                "results-dir",
-                "vllm-bin",
-                "timezone",
-            ])
-            .filter(|key| reader.layers.is_given(key))
-            .collect();
-        let duration = "a duration such as `300`, `300s` or `5m`";
+    pub fn resolve(args: &RunArgs, environment: &Environment, default: Preset) -> Result<Self, Error> {
+        let layers = Layers::new(args, environment);
+        let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
+        let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below)?;
+        let document: Document = read(&tree)?;
+        let variables = layers.unknown_variables().into_iter();
+        let mut warnings: Vec<String> =
+            variables.map(|name| format!("the environment variable `{name}` is no setting of vllm-bench")).collect();
+        notes.extend(without_effect(&tree));
+
+        let engine = words::one(document.engine.as_ref(), "engine", "`vllm` or `sim`", words::engine)?;
+        let simulation = simulation(&document)?;
+        let simulated: &[(String, String)] = if engine == Engine::Sim { &simulation } else { &[] };
+        let resolved = sweep::resolve(&document, engine, simulated)?;
+        warnings.extend(resolved.warnings);
+        warnings.extend(too_long(&resolved.sweep));
+
+        let run = RunSettings::of(&document, environment)?;
+        let on = |key: &'static str| layers.one(key).is_some_and(|(text, _)| words::switch(&text) == Some(true));
+        let mut given: BTreeSet<&'static str> =
+            PLAN_KEYS.into_iter().chain(RUN_KEYS).filter(|key| layers.is_given(key)).collect();
+        given.extend((!args.files.is_empty()).then_some("files"));
         Ok(Self {
-            sweep,
-            results_dir: environment.absolute(reader.one("results-dir", "a directory", non_empty)?),
-            timeout_startup: reader.one("timeout-startup", duration, parse_duration)?,
-            timeout_benchmark: reader.one("timeout-benchmark", duration, parse_duration)?,
-            grace: reader.one("grace", duration, parse_duration)?,
-            port: reader.one("port", "a number from 1 to 65535, or `auto`", read_port)?,
-            setvars: reader
-                .one("setvars", "a path, or `none`", non_empty)
-                .map(|path| (path != "none").then(|| environment.absolute(path)))?,
-            vllm_bin: reader.optional("vllm-bin", "a path", non_empty)?.map(|path| environment.absolute(path)),
-            zone: reader.one("timezone", "a name such as `Asia/Jerusalem` or `UTC`", |text| Tz::from_str(text).ok())?,
+            sweep: resolved.sweep,
+            results_dir: run.results_dir,
+            timeout_startup: run.timeouts[0],
+            timeout_benchmark: run.timeouts[1],
+            grace: run.timeouts[2],
+            port: run.port,
+            setvars: run.setvars,
+            vllm_bin: run.vllm_bin,
+            zone: run.zone,
             // A simulation needs no device: it has no reason to end what others serve.
-            keep_foreign: reader.one("keep-foreign", "`true` or `false`", read_bool)? || engine == Engine::Sim,
-            show_logs: reader.one("show-logs", "`true` or `false`", read_bool)?,
-            secret_env,
-            record: reader.record,
+            keep_foreign: run.keep_foreign || engine == Engine::Sim,
+            show_logs: run.show_logs,
+            retry: run.retry,
+            on_failure: run.on_failure,
+            skip_failure_reasons: run.skip_failure_reasons,
+            warmup_prompts: run.warmup_prompts,
+            cooldown: run.cooldown,
+            preflight: run.preflight,
+            yes: on("yes"),
+            extend: layers.one("extend").map(|(path, _)| PathBuf::from(path)),
+            secret_env: resolved.secrets,
+            record: show::record(&tree, engine == Engine::Sim),
             warnings,
+            notes,
+            resolved: tree,
+            places: resolved.places,
+            files: args.files.iter().map(|file| environment.absolute(file)).collect(),
             simulation,
             given,
         })
     }
 
-    /// Expands the grid.
+    /// Expands the sweep.
     ///
     /// # Errors
     /// When a rule leaves out every combination.
@@ -238,7 +211,7 @@ impl Settings {
         }
     }
 
-    /// Whether a flag or a variable shapes the plan.
+    /// Whether a flag, a variable or a file shapes the plan.
     pub fn plan_is_given(&self) -> bool {
         PLAN_KEYS.iter().any(|key| self.given.contains(key))
     }
@@ -249,227 +222,127 @@ impl Settings {
     }
 }
 
-/// Reads single settings out of the layers and notes what was read.
-struct Reader {
-    layers: Layers,
-    record: IndexMap<String, (serde_json::Value, String)>,
+/// What says how to run, beside the sweep.
+struct RunSettings {
+    results_dir: PathBuf,
+    timeouts: [Duration; 3],
+    port: PortChoice,
+    setvars: Option<PathBuf>,
+    vllm_bin: Option<PathBuf>,
+    zone: Tz,
+    keep_foreign: bool,
+    show_logs: bool,
+    warmup_prompts: u64,
+    cooldown: Duration,
+    preflight: bool,
+    retry: RetryPolicy,
+    on_failure: OnFailure,
+    skip_failure_reasons: Vec<FailureReason>,
 }
 
-impl Reader {
-    fn list<T>(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, Error> {
-        let (texts, origin) = self.take(key);
-        if texts.is_empty() {
-            return Err(Error::Empty { origin });
-        }
-        texts.iter().map(|text| parse(text).ok_or_else(|| invalid(&origin, text, expected))).collect()
-    }
-
-    fn one<T>(&mut self, key: &'static str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
-        let (texts, origin) = self.take(key);
-        let text = texts.first().ok_or_else(|| Error::Empty { origin: origin.clone() })?;
-        parse(text).ok_or_else(|| invalid(&origin, text, expected))
-    }
-
-    fn optional<T>(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        if self.layers.values(key).is_none() { Ok(None) } else { self.one(key, expected, parse).map(Some) }
-    }
-
-    /// The texts of a setting, noted for the record.
-    fn take(&mut self, key: &'static str) -> (Vec<String>, Origin) {
-        let Some((texts, origin)) = self.layers.values(key) else {
-            return (Vec::new(), Origin::Flag(key.to_owned()));
-        };
-        let value = match texts.as_slice() {
-            [one] if !matches!(key, "models" | "tp" | "quantization" | "enforce-eager") => one.clone().into(),
-            many => many.to_vec().into(),
-        };
-        let shown = match &origin {
-            Origin::Flag(name) => format!("flag --{name}"),
-            Origin::Variable(name) => format!("environment {name}"),
-            Origin::Preset(preset, _) => format!("preset {preset}"),
-        };
-        self.record.insert(key.to_owned(), (value, shown));
-        (texts, origin)
-    }
-
-    /// Rule 1: vLLM knows neither `--quantization none` nor `off`; `none` means that the flag is left out.
-    fn quantizations(&mut self) -> Result<Vec<Option<String>>, Error> {
-        let (texts, origin) = self.take("quantization");
-        if texts.is_empty() {
-            return Err(Error::Empty { origin });
-        }
-        let read = |text: &String| match text.as_str() {
-            "none" => Ok(None),
-            "off" | "None" | "NONE" | "null" | "false" => Err(Error::Invalid {
-                origin: origin.clone(),
-                value: text.clone(),
-                expected: "a quantization method of vLLM, or `none`".into(),
-                hint: Some("`none` leaves vLLM's flag out, which is how vLLM runs without quantization".into()),
-            }),
-            method if method.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) => {
-                Ok(Some(method.to_owned()))
-            }
-            _ => Err(invalid(&origin, text, "a quantization method of vLLM (letters, digits, `-`, `_`), or `none`")),
-        };
-        texts.iter().map(read).collect()
-    }
-
-    fn bench_flags(&mut self) -> Result<Flags, Error> {
-        let number = "a whole number of at least 1";
-        let mut bench = self.layers.preset_flags("bench");
-        for (key, flag) in [
-            ("input-len", "random-input-len"),
-            ("output-len", "random-output-len"),
-            ("concurrency", "max-concurrency"),
-            ("num-prompts", "num-prompts"),
-        ] {
-            bench.text(flag, self.one(key, number, positive::<u64>)?);
-        }
-        self.override_flags("bench-arg", &mut bench, &RESERVED_BENCH)?;
-        Ok(bench)
-    }
-
-    /// Applies `--serve-arg` or `--bench-arg` to the default flags.
-    fn override_flags(&mut self, key: &'static str, flags: &mut Flags, reserved: &[(&str, &str)]) -> Result<(), Error> {
-        let Some((texts, origin)) = self.layers.values(key) else { return Ok(()) };
-        self.take(key);
-        for text in &texts {
-            let flag = |source: FlagError| Error::Flag { origin: origin.clone(), value: text.clone(), source };
-            if let Some(dropped) = text.trim_start_matches('-').strip_prefix("no:") {
-                let (name, _) = Flags::parse_arg(dropped).map_err(flag)?;
-                let known = flags.iter().map(|(name, _)| name.to_owned()).collect();
-                if !flags.remove(&name) {
-                    return Err(Error::NothingToDrop { origin, flag: name, known });
-                }
-                continue;
-            }
-            let (name, value) = Flags::parse_arg(text).map_err(flag)?;
-            if let Some((_, instead)) = reserved.iter().find(|(flag, _)| *flag == name) {
-                return Err(Error::Reserved { origin, flag: format!("--{name}"), instead: (*instead).to_owned() });
-            }
-            if is_secret_name(&name) {
-                let instead = "set it as an environment variable: a secret on a command line is seen by every user";
-                return Err(Error::Reserved { origin, flag: format!("--{name}"), instead: instead.to_owned() });
-            }
-            flags.set(&name, value);
-        }
-        Ok(())
-    }
-
-    /// The preset's environment and `--env`, split into what may be written and what may not.
-    #[expect(clippy::type_complexity, reason = "two lists of variables")]
-    fn environment(&mut self) -> Result<(BTreeMap<String, String>, Vec<(String, String)>), Error> {
-        let mut env = self.layers.preset_pairs("server-env");
-        let mut secrets = Vec::new();
-        let Some((texts, origin)) = self.layers.values("env") else { return Ok((env, secrets)) };
-        let mut shown = Vec::new();
-        for entry in texts.iter().filter(|entry| !entry.is_empty()) {
-            let expected = "`NAME=VALUE`, the name of letters, digits and `_`";
-            let (name, value) = entry.split_once('=').ok_or_else(|| invalid(&origin, entry, expected))?;
-            let valid = !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            if !valid || value.contains(['\0', '\n', '\r']) {
-                return Err(invalid(&origin, name, expected));
-            }
-            if is_secret_name(name) {
-                shown.push(format!("{name}={}", crate::process::REDACTED));
-                secrets.push((name.to_owned(), value.to_owned()));
-            } else {
-                shown.push(entry.clone());
-                env.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        // `take` would note the secrets.
-        self.record.insert("env".into(), (shown.into(), "flag --env".into()));
-        Ok((env, secrets))
-    }
-
-    /// The variables that carry the simulation's settings into the scripts, checked before anything starts.
-    fn simulation(&mut self) -> Result<Vec<(String, String)>, Error> {
-        let keys = [
-            ("sim-speed", "VLLM_BENCH_SIM_SPEED"),
-            ("sim-seed", "VLLM_BENCH_SIM_SEED"),
-            ("sim-devices", "VLLM_BENCH_SIM_DEVICES"),
-            ("sim-device-memory", "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB"),
-            ("sim-fault", "VLLM_BENCH_SIM_FAULT"),
-        ];
-        let mut settings = None;
-        let mut given: BTreeMap<&str, String> = BTreeMap::new();
-        for (key, variable) in keys {
-            let Some((texts, origin)) = self.layers.values(key) else { continue };
-            self.take(key);
-            given.insert(variable, texts.join(";"));
-            let read = SimSettings::from_lookup(|name| given.get(name).cloned());
-            settings = Some(read.map_err(|error| not_simulated(&origin, &texts.join(";"), error))?);
-        }
-        Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
+impl RunSettings {
+    fn of(document: &Document, environment: &Environment) -> Result<Self, Error> {
+        let timeouts = document.timeouts.clone().unwrap_or_default();
+        let duration = "a duration such as `300`, `300s` or `5m`";
+        let limit = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, duration, parse_duration);
+        let switch = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, "`true` or `false`", words::switch);
+        let path = |raw: &Option<Raw>, key: &str, what: &str| words::one(raw.as_ref(), key, what, words::non_empty);
+        let setvars = path(&document.setvars, "setvars", "a path, or `none`")?;
+        let zone = "a name such as `Asia/Jerusalem` or `UTC`";
+        Ok(Self {
+            results_dir: environment.absolute(path(&document.results_dir, "results-dir", "a directory")?),
+            timeouts: [
+                limit(&timeouts.startup, "timeouts.startup")?,
+                limit(&timeouts.benchmark, "timeouts.benchmark")?,
+                limit(&timeouts.grace, "timeouts.grace")?,
+            ],
+            port: words::one(document.port.as_ref(), "port", "a number from 1 to 65535, or `auto`", read_port)?,
+            setvars: (setvars != "none").then(|| environment.absolute(setvars)),
+            vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?
+                .map(|path| environment.absolute(path)),
+            zone: words::one(document.timezone.as_ref(), "timezone", zone, |text| Tz::from_str(text).ok())?,
+            keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
+            show_logs: switch(&document.show_logs, "show-logs")?,
+            warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
+            cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,
+            preflight: switch(&document.preflight, "preflight")?,
+            retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),
+            on_failure: words::choice(
+                document.on_failure.as_ref(),
+                "on-failure",
+                &[("continue", OnFailure::Continue), ("stop", OnFailure::Stop)],
+            )?,
+            skip_failure_reasons: document
+                .skip_failure_reasons
+                .as_ref()
+                .map(policy::reasons)
+                .transpose()?
+                .unwrap_or_default(),
+        })
     }
 }
 
-fn written(value: &FlagValue) -> Value {
-    match value {
-        FlagValue::Switch(_) => Value::Switch(true),
-        FlagValue::Text(text) => Value::Text(text.clone()),
-        FlagValue::List(words) => Value::List(words.clone()),
+fn without_effect(tree: &Node) -> Vec<String> {
+    let kept = WITHOUT_EFFECT.into_iter().filter_map(|key| Some((key, tree.get(key)?)));
+    kept.filter(|(_, node)| node.kind != Kind::Null)
+        .map(|(key, node)| format!("{}: `{key}` is kept with the run; it has no effect yet", node.origin))
+        .collect()
+}
+
+/// Loads that fit no server of their group.
+fn too_long(sweep: &Sweep) -> Option<String> {
+    sweep.groups.iter().find_map(|group| {
+        let figures = |section: Section, key: &str| -> Vec<u64> {
+            let axes = if section == Section::Serve { &group.serve } else { &group.bench };
+            let values = axes.iter().filter(|axis| axis.key == key).flat_map(|axis| &axis.values);
+            values.filter_map(|value| if let Value::Text(text) = value { text.parse().ok() } else { None }).collect()
+        };
+        let input = figures(Section::Bench, "random-input-len").into_iter().min()?;
+        let output = figures(Section::Bench, "random-output-len").into_iter().min()?;
+        let context = figures(Section::Serve, "max-model-len").into_iter().max()?;
+        let total = input.saturating_add(output);
+        (total > context).then(|| {
+            format!("`--input-len` + `--output-len` ({total}) is above `--max-model-len` ({context}): the server will refuse the requests")
+        })
+    })
+}
+
+/// The variables that carry the simulation's settings into the scripts, checked before anything starts.
+fn simulation(document: &Document) -> Result<Vec<(String, String)>, Error> {
+    let sim = document.sim.clone().unwrap_or_default();
+    let keys = [
+        (&sim.speed, "VLLM_BENCH_SIM_SPEED"),
+        (&sim.seed, "VLLM_BENCH_SIM_SEED"),
+        (&sim.devices, "VLLM_BENCH_SIM_DEVICES"),
+        (&sim.device_memory, "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB"),
+        (&sim.fault, "VLLM_BENCH_SIM_FAULT"),
+    ];
+    let mut settings = None;
+    let mut given: IndexMap<&str, String> = IndexMap::new();
+    for (raw, variable) in keys {
+        let Some(raw) = raw.as_ref().filter(|raw| raw.node.kind != Kind::Null) else { continue };
+        let texts: Option<Vec<String>> = match &raw.node.kind {
+            Kind::List(items) => items.iter().map(Node::scalar).collect(),
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
+                raw.node.scalar().map(|text| vec![text])
+            }
+        };
+        let text = texts.ok_or_else(|| Error::wrong(&raw.node, &raw.path, "a word or a number", None))?.join(";");
+        given.insert(variable, text.clone());
+        let read = SimSettings::from_lookup(|name| given.get(name).cloned());
+        settings = Some(read.map_err(|error| not_simulated(raw, &text, error))?);
     }
+    Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
 }
 
 /// A setting of the simulation that cannot be used: its own error, without the variable that would carry it.
-fn not_simulated(origin: &Origin, value: &str, error: SettingError) -> Error {
+fn not_simulated(raw: &Raw, text: &str, error: SettingError) -> Error {
     let (expected, hint) = match error {
-        SettingError::Variable { source, .. } => return not_simulated(origin, value, *source),
+        SettingError::Variable { source, .. } => return not_simulated(raw, text, *source),
         SettingError::Value { expected, .. } => (expected, None),
         SettingError::Fault(fault) => ("`NAME[:PARAM][@key=value][#ATTEMPTS]`", Some(fault.to_string())),
     };
-    let value = value.escape_debug().to_string();
-    Error::Invalid { origin: origin.clone(), value, expected: expected.to_owned(), hint }
-}
-
-fn invalid(origin: &Origin, value: &str, expected: &str) -> Error {
-    Error::Invalid {
-        origin: origin.clone(),
-        value: value.escape_debug().to_string(),
-        expected: expected.to_owned(),
-        hint: None,
-    }
-}
-
-/// A model reaches vLLM as one argument; what no id and no path has is refused.
-fn read_model(text: &str) -> Option<String> {
-    let text = text.trim_matches(' ');
-    let valid = !text.is_empty() && !text.starts_with('-') && !text.chars().any(char::is_control) && text.len() <= 1024;
-    valid.then(|| text.to_owned())
-}
-
-fn positive<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Option<T> {
-    text.trim().parse().ok().filter(|number| *number >= T::from(1))
-}
-
-fn read_bool(text: &str) -> Option<bool> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Some(true),
-        "false" | "0" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
-fn read_engine(text: &str) -> Option<Engine> {
-    match text {
-        "vllm" => Some(Engine::Vllm),
-        "sim" => Some(Engine::Sim),
-        _ => None,
-    }
+    Error::wrong(&Node::text(text, &raw.node.origin), &raw.path, expected, hint)
 }
 
 fn read_port(text: &str) -> Option<PortChoice> {
@@ -477,10 +350,6 @@ fn read_port(text: &str) -> Option<PortChoice> {
         "auto" => Some(PortChoice::Auto),
         number => number.parse().ok().filter(|port| *port > 0).map(PortChoice::Fixed),
     }
-}
-
-fn non_empty(text: &str) -> Option<String> {
-    (!text.trim().is_empty() && !text.contains('\0')).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -544,9 +413,9 @@ mod tests {
             &[("VLLM_BENCH_INPUT_LEN", "9"), ("VLLM_BENCH_OUTPUT_LEN", "5")],
         )
         .unwrap();
-        assert_eq!(settings.record["input-len"], ("7".into(), "flag --input-len".into()));
-        assert_eq!(settings.record["output-len"], ("5".into(), "environment VLLM_BENCH_OUTPUT_LEN".into()));
-        assert_eq!(settings.record["concurrency"].1, "preset full");
+        assert_eq!(settings.record["bench.random-input-len"], (7.into(), "flag --input-len".into()));
+        assert_eq!(settings.record["bench.random-output-len"], (5.into(), "environment VLLM_BENCH_OUTPUT_LEN".into()));
+        assert_eq!(settings.record["bench.max-concurrency"].1, "preset full");
     }
 
     #[test]
@@ -604,5 +473,164 @@ mod tests {
         let written = format!("{:?} {:?}", settings.sweep, settings.record);
         assert!(!written.contains("hf_planted"), "{written}");
         assert_eq!(settings.plan().unwrap().experiments[0].server.env["A"], "b c");
+    }
+
+    /// Settings of sweep files, by name and text, in a directory of their own.
+    fn of_files(
+        files: &[(&str, &str)],
+        change: impl FnOnce(&mut RunArgs),
+        vars: &[(&str, &str)],
+        default: Preset,
+    ) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let mut args =
+            RunArgs { files: files.iter().map(|(name, _)| PathBuf::from(name)).collect(), ..RunArgs::default() };
+        change(&mut args);
+        Settings::resolve(&args, &Environment::of(vars, dir.path()), default).map_err(|error| error.to_string())
+    }
+
+    fn axis(settings: &Settings, group: usize, key: &str) -> String {
+        let group = &settings.sweep.groups[group];
+        let axis = group.serve.iter().chain(&group.bench).chain(&group.env).find(|axis| axis.key == key);
+        axis.map_or("-".into(), |axis| axis.values.iter().map(Value::shown).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn later_files_variables_and_flags_win_over_files_and_groups() {
+        let files = [
+            (
+                "a.yaml",
+                "serve: {model: org/a, max-num-seqs: [1, 2], dtype: half, seed: 1}\nexperiments: [{name: one, serve: {max-num-seqs: 3, dtype: float16}}]",
+            ),
+            (
+                "b.toml",
+                "[serve]\nmax_num_seqs = 4\n[[experiments]]\nname = 'two'\n[experiments.bench]\nmax-concurrency = '1..3'\n",
+            ),
+        ];
+        let settings = of_files(&files, |_| (), &[], Preset::Full).unwrap();
+        let names: Vec<_> = settings.sweep.groups.iter().map(|group| group.name.clone().unwrap()).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert_eq!([axis(&settings, 0, "max-num-seqs"), axis(&settings, 1, "max-num-seqs")], ["3", "4"]);
+        assert_eq!(axis(&settings, 1, "max-concurrency"), "1 2 3");
+        assert_eq!(axis(&settings, 1, "block-size"), "-", "files stand on no preset");
+        let settings = of_files(
+            &files,
+            |args| args.serve_arg = owned(&["max-num-seqs=9", "no:seed"]),
+            &[("VLLM_BENCH_SERVE_ARG", "dtype=auto"), ("VLLM_BENCH_CONCURRENCY", "5")],
+            Preset::Full,
+        )
+        .unwrap();
+        for group in 0..2 {
+            assert_eq!(axis(&settings, group, "max-num-seqs"), "9");
+            assert_eq!(axis(&settings, group, "max-concurrency"), "5");
+            assert_eq!(axis(&settings, group, "seed"), "default");
+        }
+        assert_eq!(axis(&settings, 0, "dtype"), "float16", "a flag replaces the variable of the same name");
+        assert_eq!(settings.record["serve.max-num-seqs"].1, "flag --serve-arg");
+        assert_eq!(settings.record["serve.model"].1, "a.yaml:1");
+        assert_eq!(settings.record["order"].1, "default");
+        assert!(settings.plan_is_given());
+    }
+
+    #[test]
+    fn the_last_file_that_names_a_preset_wins_and_a_flag_over_it() {
+        let files = [("a.yaml", "preset: full"), ("b.yaml", "preset: sanity\ntimeouts: {grace: 9s}")];
+        let settings = of_files(&files, |_| (), &[], Preset::Full).unwrap();
+        assert_eq!(axis(&settings, 0, "max-model-len"), "2048");
+        assert_eq!((settings.timeout_startup.as_secs(), settings.grace.as_secs()), (180, 9));
+        let settings = of_files(&files, |args| args.preset = Some("full".into()), &[], Preset::Full).unwrap();
+        assert_eq!(axis(&settings, 0, "max-model-len"), "10000");
+        let file = [("a.yaml", "bench: {num-prompts: 2}")];
+        assert_eq!(axis(&of_files(&file, |_| (), &[], Preset::Sanity).unwrap(), 0, "max-model-len"), "2048");
+        assert!(of_files(&file, |_| (), &[], Preset::Full).unwrap_err().contains("the key `model` is missing"));
+    }
+
+    #[test]
+    fn other_spellings_mean_the_same() {
+        let text = "serve_args: {model: m, --tp: 2}\nbench-args: {max_concurrency: 3}\noutput_dir: out\nnum-runs: 4\n\
+                    server: {mode: spawn, command: [/opt/vllm, serve], prelude: ['source /x/setvars.sh --force'], \
+                    env: {A: true}, server-ready-timeout: 7m, docker: {image: x}}\ntime-zone: UTC";
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        assert_eq!([axis(&settings, 0, "tensor-parallel-size"), axis(&settings, 0, "max-concurrency")], ["2", "3"]);
+        assert_eq!(axis(&settings, 0, "A"), "true");
+        assert!(settings.results_dir.ends_with("out"));
+        assert_eq!((settings.sweep.repeats.runs, settings.timeout_startup.as_secs()), (4, 420));
+        assert_eq!(settings.vllm_bin, Some("/opt/vllm".into()));
+        assert_eq!(settings.setvars, Some("/x/setvars.sh".into()));
+        assert_eq!(settings.zone, Tz::UTC);
+        assert_eq!(settings.notes, ["a.yaml:5:145: `docker` is kept with the run; it has no effect yet"]);
+    }
+
+    #[test]
+    fn run_settings_are_read_from_files_and_flags() {
+        let text = "serve: {model: m}\nretry: {oom: {attempts: 2, back-off: 30s}}\non-failure: stop\n\
+                    skip-failure-reasons: [oom]\nwarmup: 8\ncooldown: 2s\npreflight: false\nreuse: false\ndevices: 4\n\
+                    order: random\norder-seed: 7\nrepeats: {starts: 2}\nbaseline: {dtype: [auto, float16]}\nsim: {speed: 50}";
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        let oom = settings.retry.for_cause(crate::diagnose::Cause::OutOfDeviceMemory);
+        assert_eq!((oom.attempts, oom.back_off.as_secs()), (2, 30));
+        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::Crashed).attempts, 1, "the default stays");
+        assert_eq!(settings.on_failure, OnFailure::Stop);
+        assert_eq!(settings.skip_failure_reasons, [FailureReason::Oom]);
+        assert_eq!((settings.warmup_prompts, settings.cooldown.as_secs(), settings.preflight), (8, 2, false));
+        assert_eq!((settings.sweep.reuse, settings.sweep.devices), (false, Some(4)));
+        assert_eq!(settings.sweep.order, crate::plan::Order::Random(7));
+        assert_eq!((settings.sweep.repeats.runs, settings.sweep.repeats.starts), (1, 2));
+        assert!(
+            matches!(&settings.sweep.baseline, Some(crate::plan::Baseline::Values(axes)) if axes[0].values.len() == 2)
+        );
+        let settings = of_files(
+            &[("a.yaml", text)],
+            |args| {
+                args.retry = owned(&["oom=5", "server_died=3"]);
+                (args.no_preflight, args.no_reuse, args.yes) = (true, true, true);
+                args.skip_failure_reasons = owned(&["none"]);
+                args.order = Some("interleaved".into());
+            },
+            &[("VLLM_BENCH_WARMUP", "0")],
+            Preset::Full,
+        )
+        .unwrap();
+        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::OutOfDeviceMemory).attempts, 5);
+        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::ServerDied).attempts, 3);
+        assert_eq!((settings.warmup_prompts, settings.yes), (0, true));
+        assert!(settings.skip_failure_reasons.is_empty());
+        assert_eq!(settings.sweep.order, crate::plan::Order::Interleaved);
+    }
+
+    #[test]
+    fn places_of_values_and_rules_are_known() {
+        let text = "serve:\n  model: m\n  max-num-seqs: [1,\n    pow2:4..8]\nexclude:\n  - {name: big, when: {max-num-seqs: 8}}";
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        let value = |value| settings.places.value(Section::Serve, "max-num-seqs", value).unwrap().to_string();
+        assert_eq!([value("1"), value("4"), value("8")], ["a.yaml:3:18", "a.yaml:4:5", "a.yaml:4:5"]);
+        assert_eq!(settings.places.key(Section::Serve, "model").unwrap().to_string(), "a.yaml:2:10");
+        assert_eq!(settings.places.rule("big").unwrap().to_string(), "a.yaml:6:5");
+        assert_eq!(settings.places.key(Section::Bench, "model"), None);
+    }
+
+    #[test]
+    fn flags_with_a_meaning_of_their_own_say_what_is_wrong() {
+        let check = |change: fn(&mut RunArgs), expected: &str| {
+            assert_eq!(resolve(change, &[]).unwrap_err(), expected);
+        };
+        check(|a| a.retry = owned(&["crahs=1"]), "`--retry`: `crahs` is no reason of a failure");
+        check(|a| a.retry = owned(&["crash"]), "invalid value `crash` for `--retry`: expected `REASON=N`, or `none`");
+        check(
+            |a| a.order = Some("x".into()),
+            "invalid value `x` for `--order`: expected `grouped`, `interleaved` or `random`",
+        );
+        check(|a| a.runs = Some("0".into()), "invalid value `0` for `--runs`: expected a whole number from 1 to 10000");
+        check(
+            |a| a.preset = Some("ful".into()),
+            "invalid value `ful` for `--preset`: expected a preset: `full`, `sanity` or `none`",
+        );
+        check(
+            |a| a.cooldown = Some("x".into()),
+            "invalid value `x` for `--cooldown`: expected a duration such as `10s`",
+        );
     }
 }

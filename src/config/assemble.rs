@@ -1,0 +1,297 @@
+//! Laying the layers upon each other: run settings, preset, sweep files, environment variables, flags.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+
+use super::language::spelling::canonical;
+use super::layers::Layers;
+use super::tree::{Entry, Kind, Node, Trouble, merge, merge_axes};
+use super::{Environment, Error, Origin, Preset, foreign, is_secret_name, load};
+use crate::nearest::nearest;
+use crate::plan::{FlagError, FlagValue, Flags};
+use crate::process::REDACTED;
+
+/// All layers as one tree.
+#[derive(Debug)]
+pub struct Assembled {
+    /// What is asked for; groups have only what no flag and no variable overrides.
+    pub tree: Node,
+    /// What the user should know of the files.
+    pub notes: Vec<String>,
+}
+
+/// Flags of `vllm serve` that have a flag of ours, and flags that nobody may set.
+const RESERVED_SERVE: [(&str, &str); 10] = [
+    ("model", "use `--models`"),
+    ("port", "use `--port`"),
+    ("tensor-parallel-size", "use `--tp`"),
+    ("quantization", "use `--quantization`"),
+    ("no-quantization", "use `--quantization none`"),
+    ("enforce-eager", "use `--enforce-eager true`"),
+    ("no-enforce-eager", "use `--enforce-eager false`"),
+    ("max-model-len", "use `--max-model-len`"),
+    ("api-key", "set the environment variable `VLLM_API_KEY`: a key on a command line is seen by every user"),
+    ("uds", "vllm-bench talks to the server over TCP; use `--port`"),
+];
+
+/// The same for `vllm bench serve`.
+const RESERVED_BENCH: [(&str, &str); 12] = [
+    ("model", "use `--models`"),
+    ("port", "use `--port`"),
+    ("host", "the client always talks to the server of its experiment"),
+    ("base-url", "the client always talks to the server of its experiment"),
+    ("random-input-len", "use `--input-len`"),
+    ("random-output-len", "use `--output-len`"),
+    ("max-concurrency", "use `--concurrency`"),
+    ("num-prompts", "use `--num-prompts`"),
+    ("save-result", "results are always saved"),
+    ("result-dir", "use `--results-dir`"),
+    ("result-filename", "results are named after their experiment"),
+    ("append-result", "every experiment has a result of its own"),
+];
+
+/// The axes of the presets, which stay behind all other flags of the server.
+const LAST: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"];
+
+/// Lists of the top level.
+const LISTS: [&str; 3] = ["experiments", "exclude", "include"];
+
+/// Lays all layers upon each other.
+///
+/// # Errors
+/// The first thing that cannot be read, with its place.
+pub fn assemble(
+    files: &[PathBuf],
+    layers: &Layers,
+    environment: &Environment,
+    default: Option<Preset>,
+) -> Result<Assembled, Error> {
+    let mut notes = Vec::new();
+    let mut documents = Vec::new();
+    let mut named = None;
+    for file in files {
+        let mut tree = load::load(file, environment)?;
+        if let Some(translated) = foreign::translate(&tree) {
+            tree = translated.tree;
+            notes.push(format!("{}: read as {}", file.display(), translated.format));
+            notes.extend(translated.notes.into_iter().map(|note| format!("{}: {note}", file.display())));
+        }
+        let tree = canonical(tree)?;
+        if let Some(preset) = tree.get("preset").filter(|node| node.kind != Kind::Null) {
+            named = Some((Preset::of(preset, "preset")?, preset.origin.clone()));
+        }
+        documents.push(tree);
+    }
+    if let Some((text, origin)) = layers.one("preset") {
+        named = Some((Preset::of(&Node::text(text, &origin), "preset")?, origin));
+    }
+    let built_in = Origin::Preset { name: super::DEFAULTS.to_owned(), line: 1 };
+    let (preset, origin) = named.or_else(|| Some((default?, built_in.clone()))).unwrap_or((Preset::None, built_in));
+    let mut tree = merge(Preset::defaults()?, preset.tree()?);
+    for document in documents {
+        tree = merge(tree, document);
+    }
+    if let Some(map) = tree.entries_mut() {
+        map.shift_remove("$schema");
+        map.shift_remove("preset");
+        // Lists with nothing below them say nothing.
+        map.retain(|key, entry| !LISTS.contains(&key.as_str()) || entry.value.kind != Kind::Null);
+        let value = Node::text(preset.name(), &origin);
+        map.shift_insert(0, "preset".to_owned(), Entry { key: origin, value });
+    }
+    let given = given(layers, &tree)?;
+    Ok(Assembled { tree: over_everything(tree, given), notes })
+}
+
+/// Flags and variables as a tree.
+fn given(layers: &Layers, below: &Node) -> Result<Node, Error> {
+    let mut given = layers.tree()?;
+    arguments(layers, "serve-arg", "serve", &RESERVED_SERVE, below, &mut given)?;
+    arguments(layers, "bench-arg", "bench", &RESERVED_BENCH, below, &mut given)?;
+    variables(layers, &mut given)?;
+    retries(layers, &mut given)?;
+    Ok(given)
+}
+
+/// The keys of a section, in the sweep and in all its groups.
+fn known(section: &str, tree: &Node) -> Vec<String> {
+    let groups = tree.get("experiments").and_then(Node::items).unwrap_or_default();
+    let maps = std::iter::once(tree).chain(groups).filter_map(|node| node.get(section)?.entries());
+    let mut keys: Vec<String> = Vec::new();
+    for key in maps.flat_map(IndexMap::keys).filter(|key| !LAST.contains(&key.as_str()) && *key != "model") {
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    keys
+}
+
+/// `--serve-arg` and `--bench-arg`.
+fn arguments(
+    layers: &Layers,
+    key: &'static str,
+    section: &str,
+    reserved: &[(&str, &str)],
+    below: &Node,
+    given: &mut Node,
+) -> Result<(), Error> {
+    let Some((texts, origin)) = layers.values(key) else { return Ok(()) };
+    let mut known = known(section, below);
+    known.extend(known_here(section, given, &known));
+    for text in &texts {
+        let flag = |source: FlagError| Error::Flag { origin: origin.clone(), value: text.clone(), source };
+        if let Some(dropped) = text.trim_start_matches('-').strip_prefix("no:") {
+            let (name, _) = Flags::parse_arg(dropped).map_err(flag)?;
+            if !known.contains(&name) {
+                return Err(Error::NothingToDrop { origin, flag: name, known });
+            }
+            given.put(&[section, &name], Node::new(Kind::Null, &origin));
+            continue;
+        }
+        let (name, value) = Flags::parse_arg(text).map_err(flag)?;
+        if let Some((_, instead)) = reserved.iter().find(|(flag, _)| *flag == name) {
+            return Err(Error::Reserved { origin, flag: format!("--{name}"), instead: (*instead).to_owned() });
+        }
+        if is_secret_name(&name) {
+            let instead = "set it as an environment variable: a secret on a command line is seen by every user";
+            return Err(Error::Reserved { origin, flag: format!("--{name}"), instead: instead.to_owned() });
+        }
+        let kind = match value {
+            FlagValue::Switch(_) => Kind::Bool(true),
+            FlagValue::Text(text) => Kind::Text(text),
+            FlagValue::List(words) => {
+                Kind::List(vec![Node::list(words.iter().map(|w| Node::text(w, &origin)).collect(), &origin)])
+            }
+        };
+        let entry = Entry { key: origin.clone(), value: Node::new(kind, &origin) };
+        if given.get(section).is_none() {
+            given.put(&[section], Node::map(&origin));
+        }
+        if let Some(map) = given.entries_mut().and_then(|map| map.get_mut(section)?.value.entries_mut()) {
+            merge_axes(map, IndexMap::from([(name.clone(), entry)]), false);
+        }
+        known.push(name);
+    }
+    Ok(())
+}
+
+fn known_here(section: &str, given: &Node, known: &[String]) -> Vec<String> {
+    let keys = given.get(section).and_then(Node::entries).into_iter().flat_map(IndexMap::keys);
+    keys.filter(|key| !known.contains(key) && !LAST.contains(&key.as_str()) && *key != "model").cloned().collect()
+}
+
+/// `--env`.
+fn variables(layers: &Layers, given: &mut Node) -> Result<(), Error> {
+    let Some((texts, origin)) = layers.values("env") else { return Ok(()) };
+    let expected = "`NAME=VALUE`, the name of letters, digits and `_`";
+    for entry in texts.iter().filter(|entry| !entry.is_empty()) {
+        let invalid = |value: &str| {
+            let value = value.escape_debug().to_string();
+            Error::Invalid { origin: origin.clone(), value, expected: expected.to_owned(), hint: None }
+        };
+        let (name, value) = entry.split_once('=').ok_or_else(|| invalid(entry))?;
+        if !is_variable_name(name) || value.contains(['\0', '\n', '\r']) {
+            return Err(invalid(name));
+        }
+        given.put(&["env", name], Node::text(value, &origin));
+    }
+    Ok(())
+}
+
+/// Whether a variable may be called so.
+pub fn is_variable_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// `--retry REASON=N`, or `--retry none`.
+fn retries(layers: &Layers, given: &mut Node) -> Result<(), Error> {
+    let Some((texts, origin)) = layers.values("retry") else { return Ok(()) };
+    if texts.is_empty() {
+        return Err(Error::Empty { origin });
+    }
+    for text in &texts {
+        match text.split_once('=') {
+            Some((reason, attempts)) => {
+                let reason = reason.trim().to_ascii_lowercase().replace('_', "-");
+                given.put(&["retry", &reason], Node::text(attempts.trim(), &origin));
+            }
+            None if text == "none" => given.put(&["retry"], Node::text("none", &origin)),
+            None => {
+                let value = text.escape_debug().to_string();
+                return Err(Error::Invalid { origin, value, expected: "`REASON=N`, or `none`".into(), hint: None });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lays flags and variables over the sweep, and over each of its groups.
+fn over_everything(mut tree: Node, given: Node) -> Node {
+    for section in ["serve", "bench", "env"] {
+        let Some(above) = given.get(section).and_then(Node::entries) else { continue };
+        let groups = tree.entries_mut().and_then(|map| match &mut map.get_mut("experiments")?.value.kind {
+            Kind::List(groups) => Some(groups),
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => None,
+        });
+        for group in groups.into_iter().flatten() {
+            let Some(map) = group.entries_mut().and_then(|map| map.get_mut(section)?.value.entries_mut()) else {
+                continue;
+            };
+            merge_axes(map, above.clone(), section == "env");
+            map.retain(|key, _| !above.contains_key(key));
+        }
+    }
+    let before: Vec<String> =
+        tree.get("serve").and_then(Node::entries).into_iter().flat_map(IndexMap::keys).cloned().collect();
+    let mut merged = merge(tree, given);
+    if let Some(serve) = merged.entries_mut().and_then(|map| map.get_mut("serve")?.value.entries_mut()) {
+        let added: Vec<String> = serve.keys().filter(|key| !before.contains(key)).cloned().collect();
+        for key in added.iter().filter(|key| !LAST.contains(&key.as_str())) {
+            let first = serve.keys().position(|key| LAST.contains(&key.as_str()));
+            if let (Some(first), Some(at)) = (first, serve.get_index_of(key))
+                && first < at
+            {
+                serve.move_index(at, first);
+            }
+        }
+    }
+    merged
+}
+
+impl Preset {
+    /// Reads a preset's name.
+    fn of(node: &Node, path: &str) -> Result<Self, Error> {
+        let word = node.scalar().unwrap_or_default();
+        let found = [Preset::Full, Preset::Sanity, Preset::None].into_iter().find(|preset| preset.name() == word);
+        found.ok_or_else(|| {
+            let expected = "a preset: `full`, `sanity` or `none`";
+            let near = nearest(&word, ["full", "sanity", "none"].into_iter());
+            Error::wrong(node, path, expected, near.map(|near| format!("did you mean `{near}`?")))
+        })
+    }
+
+    /// The run settings below all presets.
+    fn defaults() -> Result<Node, Trouble> {
+        compiled_in(super::DEFAULTS, include_str!("presets/defaults.yaml"))
+    }
+
+    fn tree(self) -> Result<Node, Trouble> {
+        match self {
+            Preset::Full => compiled_in("full", include_str!("presets/full.yaml")),
+            Preset::Sanity => compiled_in("sanity", include_str!("presets/sanity.yaml")),
+            Preset::None => Ok(Node::map(&Origin::Preset { name: "none".to_owned(), line: 1 })),
+        }
+    }
+}
+
+fn compiled_in(name: &str, text: &str) -> Result<Node, Trouble> {
+    let place = |line, _| Origin::Preset { name: name.to_owned(), line };
+    let tree = super::tree::parse_yaml(text, &place)?;
+    canonical(tree.unwrap_or_else(|| Node::map(&place(1, 1))))
+}
+
+/// Secrets are shown as this.
+pub const HIDDEN: &str = REDACTED;

@@ -1,0 +1,220 @@
+//! The sweep language: its keys as types. From these the reader knows which keys there are, and the JSON Schema is made.
+//! What a key's value means is read in the files beside this one.
+
+pub mod condition;
+pub mod policy;
+pub mod schema;
+pub mod spelling;
+pub mod value;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::tree::{At, Raw};
+
+/// A sweep of vllm-bench: server configurations and loads, and how to run them.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[schemars(title = "vllm-bench sweep", rename_all = "kebab-case")]
+pub struct Document {
+    /// Where this schema is; for editors.
+    #[serde(rename = "$schema")]
+    #[schemars(with = "Option<String>", rename = "$schema")]
+    pub schema: Option<Raw>,
+    /// What lies below this file: `full`, `sanity`, or `none` (the default).
+    #[schemars(with = "Option<schema::PresetName>")]
+    pub preset: Option<Raw>,
+    /// Flags of `vllm serve`, `model` among them. A list of values is an axis of the sweep.
+    #[schemars(with = "Option<schema::Axes>")]
+    pub serve: Option<Raw>,
+    /// Environment variables of the server and its client. Secrets have one value and are never recorded.
+    #[schemars(with = "Option<schema::Axes>")]
+    pub env: Option<Raw>,
+    /// Flags of `vllm bench serve`. `num-prompts-per-concurrency: N` sets num-prompts to max-concurrency x N.
+    #[schemars(with = "Option<schema::Axes>")]
+    pub bench: Option<Raw>,
+    /// Groups of experiments: each overrides the keys above, key by key.
+    #[schemars(with = "Option<Vec<Group>>")]
+    pub experiments: Option<At<Vec<At<Group>>>>,
+    /// Combinations that are left out.
+    #[schemars(with = "Option<Vec<Rule>>")]
+    pub exclude: Option<Vec<At<Rule>>>,
+    /// Where given: only combinations that meet at least one of these are kept.
+    #[schemars(with = "Option<Vec<Rule>>")]
+    pub include: Option<Vec<At<Rule>>>,
+    /// Rules by name; `false` switches one off: devices, attention-heads, context-length, batched-tokens, or the name of
+    /// an entry of `exclude`.
+    #[schemars(with = "Option<schema::Switches>")]
+    pub rules: Option<Raw>,
+    /// Flags of `vllm serve` and of `vllm bench serve` that have the same value: `{max-num-seqs: max-concurrency}`.
+    #[schemars(with = "Option<schema::Links>")]
+    pub link: Option<Raw>,
+    /// What others are compared with: `vllm-defaults`, the name of a group, or flags of `vllm serve`.
+    #[schemars(with = "Option<schema::Baseline>")]
+    pub baseline: Option<Raw>,
+    /// How often the same settings are measured.
+    pub repeats: Option<Repeats>,
+    /// In which order servers are started.
+    #[schemars(with = "Option<schema::OrderName>")]
+    pub order: Option<Raw>,
+    /// Seed of `order: random`.
+    #[schemars(with = "Option<u64>")]
+    pub order_seed: Option<Raw>,
+    /// Whether experiments share server starts; `false` = one start per measurement.
+    #[schemars(with = "Option<bool>")]
+    pub reuse: Option<Raw>,
+    /// Prompts of an unrecorded load before the first measurement of each workload on a server start.
+    #[schemars(with = "Option<u64>")]
+    pub warmup: Option<Raw>,
+    /// Pause after each measurement.
+    #[schemars(with = "Option<schema::DurationText>")]
+    pub cooldown: Option<Raw>,
+    /// Limits.
+    pub timeouts: Option<Timeouts>,
+    /// How often which failure is tried again: `{crash: 1, timeout: {attempts: 2, back-off: 30s}}`, or `none`.
+    #[schemars(with = "Option<schema::RetryPolicy>")]
+    pub retry: Option<Raw>,
+    /// What a failed experiment means for the others.
+    #[schemars(with = "Option<schema::OnFailure>")]
+    pub on_failure: Option<Raw>,
+    /// When a run goes on, experiments whose last failure is one of these are left alone.
+    #[schemars(with = "Option<schema::Reasons>")]
+    pub skip_failure_reasons: Option<Raw>,
+    /// Whether flags, memory and devices are checked before anything starts.
+    #[schemars(with = "Option<bool>")]
+    pub preflight: Option<Raw>,
+    /// Where run directories are made.
+    #[schemars(with = "Option<String>")]
+    pub results_dir: Option<Raw>,
+    /// Port of the server, or `auto` for a free one.
+    #[schemars(with = "Option<schema::Port>")]
+    pub port: Option<Raw>,
+    /// Time zone of run directories and times shown, such as `Asia/Jerusalem`.
+    #[schemars(with = "Option<String>")]
+    pub timezone: Option<Raw>,
+    /// oneAPI's environment script, or `none`.
+    #[schemars(with = "Option<String>")]
+    pub setvars: Option<Raw>,
+    /// The `vllm` program; without it, the one on PATH.
+    #[schemars(with = "Option<String>")]
+    pub vllm_bin: Option<Raw>,
+    /// What plays vLLM: `vllm`, or `sim` for the simulated one.
+    #[schemars(with = "Option<schema::EngineName>")]
+    pub engine: Option<Raw>,
+    /// Leave other vLLM processes of this user alone.
+    #[schemars(with = "Option<bool>")]
+    pub keep_foreign: Option<Raw>,
+    /// Show the server's and the client's output live.
+    #[schemars(with = "Option<bool>")]
+    pub show_logs: Option<Raw>,
+    /// The simulated vLLM.
+    pub sim: Option<Sim>,
+    /// Number of devices the rules count on; without it, those of the machine.
+    #[schemars(with = "Option<u32>")]
+    pub devices: Option<Raw>,
+    /// Kept in the manifest; no effect yet.
+    #[schemars(with = "Option<schema::Anything>")]
+    pub slo: Option<Raw>,
+    /// Kept in the manifest; no effect yet.
+    #[schemars(with = "Option<schema::Anything>")]
+    pub telemetry: Option<Raw>,
+    /// Kept in the manifest; no effect yet.
+    #[schemars(with = "Option<schema::Anything>")]
+    pub slurm: Option<Raw>,
+    /// Kept in the manifest; no effect yet.
+    #[schemars(with = "Option<schema::Anything>")]
+    pub docker: Option<Raw>,
+}
+
+/// Keys that are kept in the manifest and do nothing yet.
+pub const WITHOUT_EFFECT: [&str; 4] = ["slo", "telemetry", "slurm", "docker"];
+
+/// A group of experiments.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Group {
+    /// Its name; several groups may share one.
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Raw>,
+    /// Flags of `vllm serve` that differ from the sweep's.
+    #[schemars(with = "Option<schema::Axes>")]
+    pub serve: Option<Raw>,
+    /// Variables that differ from the sweep's.
+    #[schemars(with = "Option<schema::Axes>")]
+    pub env: Option<Raw>,
+    /// Flags of `vllm bench serve` that differ from the sweep's.
+    #[schemars(with = "Option<schema::Axes>")]
+    pub bench: Option<Raw>,
+    /// Combinations of this group that are left out.
+    #[schemars(with = "Option<Vec<Rule>>")]
+    pub exclude: Option<Vec<At<Rule>>>,
+}
+
+/// Combinations that are left out, or kept.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rule {
+    /// Key by key: a value, a list of values, or `"!= x"`, `"< 4"`, `"<= 4"`, `"> 4"`, `">= bench.max-concurrency"`.
+    #[schemars(with = "schema::When")]
+    pub when: Raw,
+    /// Why, in a few words.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub reason: Option<Raw>,
+    /// Its name, for `rules: {NAME: false}`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Raw>,
+    /// What stands behind it, in one sentence.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub explanation: Option<Raw>,
+}
+
+/// How often the same settings are measured.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Repeats {
+    /// Measurements within one server start.
+    #[schemars(with = "Option<schema::AtLeastOne>")]
+    pub runs: Option<Raw>,
+    /// Fresh starts of the server.
+    #[schemars(with = "Option<schema::AtLeastOne>")]
+    pub starts: Option<Raw>,
+}
+
+/// Limits.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Timeouts {
+    /// From launch to ready.
+    #[schemars(with = "Option<schema::DurationText>")]
+    pub startup: Option<Raw>,
+    /// Of the benchmark client.
+    #[schemars(with = "Option<schema::DurationText>")]
+    pub benchmark: Option<Raw>,
+    /// From SIGTERM to SIGKILL.
+    #[schemars(with = "Option<schema::DurationText>")]
+    pub grace: Option<Raw>,
+}
+
+/// The simulated vLLM.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Sim {
+    /// Virtual seconds per real second.
+    #[schemars(with = "Option<schema::Word>")]
+    pub speed: Option<Raw>,
+    /// Seed.
+    #[schemars(with = "Option<schema::Word>")]
+    pub seed: Option<Raw>,
+    /// Number of devices.
+    #[schemars(with = "Option<schema::Word>")]
+    pub devices: Option<Raw>,
+    /// Memory of each device, in GiB.
+    #[schemars(with = "Option<schema::Word>")]
+    pub device_memory: Option<Raw>,
+    /// Faults: `NAME[:PARAM][@key=value][#ATTEMPTS]`.
+    #[schemars(with = "Option<schema::Words>")]
+    pub fault: Option<Raw>,
+}

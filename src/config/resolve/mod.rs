@@ -1,0 +1,5 @@
+//! From the language to what the later stages work with.
+
+pub mod axes;
+pub mod sweep;
+pub mod words;

@@ -1,0 +1,21 @@
+//! The word that was probably meant.
+
+/// The known word nearest to this one; `None` where none is near.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    let near = known.map(|known| (strsim::jaro_winkler(&word, &known.to_ascii_lowercase()), known));
+    near.filter(|(likeness, _)| *likeness > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_word_is_found_and_a_far_one_is_not() {
+        let known = ["serve", "bench", "experiments"];
+        assert_eq!(nearest("sevre", known.into_iter()), Some("serve"));
+        assert_eq!(nearest("experiment", known.into_iter()), Some("experiments"));
+        assert_eq!(nearest("zzz", known.into_iter()), None);
+    }
+}
