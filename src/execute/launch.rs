@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::script::{
-    ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively,
-};
+use super::script::{ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
 use super::{Failure, Job, Phase, UnitContext};
 use crate::diagnose::Cause;
 use crate::process::{Group, GroupSpec, Owner, Role};
@@ -76,12 +74,7 @@ async fn launch_script(
         log: log.clone(),
         cleanup: vec![path],
         grace: context.grace,
-        owner: Owner {
-            run: context.run.clone(),
-            experiment: job.experiment.name.clone(),
-            role,
-            port: job.port,
-        },
+        owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },
     };
     Group::spawn(spec).await.map_err(|error| failed(&error))
 }

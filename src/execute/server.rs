@@ -83,7 +83,8 @@ impl Server {
             Err(failure) => return Err(Box::new(NotStarted::before_launch(failure))),
         };
         let name = job.experiment.name.clone();
-        emit.event(Event::ServerLaunched { name: name.clone(), process: group.leader, port: job.port });
+        let log_file = context.relative(&job.places.server_log);
+        emit.event(Event::ServerLaunched { name: name.clone(), process: group.leader, port: job.port, log: log_file });
         let mut log = StartLog::new(&job.places.server_log);
         let verdict = until_ready(job, context, &mut group, &mut log, emit, stop).await;
         let ready = matches!(verdict, Verdict::Watched(Started::Ready));
@@ -145,8 +146,8 @@ impl Server {
         let members = self.group.members();
         let Emptied { empty, killed, strays, .. } = self.group.end(stop).await;
         let left: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
-        let port_closed = left.is_empty()
-            || crate::telemetry::netport::listening_pids(Path::new("/"), self.port, &left).is_empty();
+        let port_closed =
+            left.is_empty() || crate::telemetry::netport::listening_pids(Path::new("/"), self.port, &left).is_empty();
         let proof = TeardownProof {
             group_empty: empty && left.is_empty(),
             port_closed: Some(port_closed),

@@ -1,6 +1,6 @@
 //! One measurement on a server that is ready: caches, warm-up, the client, and what its result is worth.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -55,6 +55,13 @@ pub struct UnitContext {
     pub warmup_prompts: u64,
     /// Pause after each measurement.
     pub cooldown: Duration,
+}
+
+impl UnitContext {
+    /// A path as the journal has it: relative to the run directory.
+    pub(super) fn relative(&self, path: &Path) -> Option<PathBuf> {
+        path.strip_prefix(&self.run).ok().map(Path::to_owned)
+    }
 }
 
 /// Where the files of one attempt go.
@@ -274,7 +281,11 @@ impl Unit<'_> {
             Err(failure) => return Outcome::Failed(failure),
         };
         self.benchmarked = true;
-        emit.event(Event::BenchmarkLaunched { name: self.job.experiment.name.clone(), process: client.leader });
+        emit.event(Event::BenchmarkLaunched {
+            name: self.job.experiment.name.clone(),
+            process: client.leader,
+            log: self.context.relative(&self.job.places.benchmark_log),
+        });
         let blame = Blame { places: &self.job.places, context: self.context };
         match self.supervise(client, server, stop).await {
             Ran::Ended(ending) => match self.judge_client(ending, &blame, emit) {

@@ -10,12 +10,12 @@ use chrono::{SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
+use super::prepare::Ports;
 use crate::diagnose::Cause;
 use crate::error::Error;
-use super::prepare::Ports;
 use crate::execute::{Attempted, Event, Failure, Job, Jobs, Outcome, Phase, Places, Recorder};
-use crate::record::layout::first_free;
 use crate::plan::{Engine, Experiment};
+use crate::record::layout::first_free;
 use crate::record::{
     self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate,
 };
