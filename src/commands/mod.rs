@@ -7,11 +7,14 @@ pub mod clean;
 pub mod completions;
 pub mod config;
 pub mod diagnose;
+mod estimate;
+mod facts;
 #[cfg(test)]
 mod fixture;
 pub mod locate;
 pub mod logs;
 pub mod plan;
+mod preflight;
 pub mod run;
 pub mod status;
 pub mod stop;

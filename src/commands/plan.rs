@@ -1,21 +1,184 @@
-//! `vllm-bench plan`: what a sweep would measure.
+//! `vllm-bench plan`: what a sweep would measure, and what that costs. Combinations are looked at one by one, so that
+//! a million of them can be listed.
 
+use serde_json::{Value as Json, json};
+
+use super::{facts, preflight, run::engine, wording};
 use crate::cli::PlanArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
+use crate::plan::{Candidate, Counts, Judgement, Selection, Skip, expand};
 use crate::ui::Ui;
+
+/// So many lines are shown without `--all`.
+const LINES: usize = 200;
+/// Plans up to this size are made whole: then the order, the names and the numbers shown are those of the run.
+pub const WHOLE: u64 = 10_000;
 
 /// Runs `plan`.
 ///
 /// # Errors
-/// When a file, variable or flag is wrong.
+/// When a file, variable or flag is wrong, or vLLM does not know a flag.
 pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let settings = Settings::resolve(&args.run, environment, Preset::Full)?;
+    let mut settings = Settings::resolve(&args.run, environment, Preset::Full)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
-    let plan = settings.plan()?;
-    ui.out(&format!("{} experiments, {} left out", plan.experiments.len(), plan.skipped()));
+    let found = (!settings.simulated()).then(|| engine::find_vllm(settings.vllm_bin.clone(), environment).ok());
+    let program = found.flatten();
+    facts::gather(&mut settings, environment, program.as_deref());
+    let counts = count(&settings, ui)?;
+    match (&program, settings.simulated()) {
+        (Some(program), false) => preflight::check(&settings, environment, program, &[], ui)?,
+        (None, false) => ui.say("note: no vLLM here: its version is not part of the identities, and no flag was checked"),
+        (_, true) => preflight::check_simulated(&settings, environment, ui)?,
+    }
+    if args.json {
+        return print_json(&settings, &counts, ui);
+    }
+    ui.out_raw(summary(&settings, &counts).as_bytes());
+    ui.out_raw(super::estimate::text(&settings, &counts).as_bytes());
+    ui.out("");
+    if counts.distinct <= WHOLE {
+        list_plan(&settings, args.all, ui);
+    } else {
+        list_lazily(&settings, args.all, ui);
+    }
     Ok(exit::OK)
+}
+
+/// Counts a sweep and warns of rules that match nothing.
+///
+/// # Errors
+/// When nothing is left to measure.
+pub fn count(settings: &Settings, ui: &Ui) -> Result<Counts, Error> {
+    let counts = Selection::new(&settings.sweep).count();
+    for warning in facts::idle_rules(settings, &counts.idle) {
+        ui.warn(&warning);
+    }
+    if counts.kept == 0 {
+        // Says which rule leaves everything out.
+        settings.plan()?;
+    }
+    Ok(counts)
+}
+
+/// The size of a sweep in a few lines.
+pub fn summary(settings: &Settings, counts: &Counts) -> String {
+    let mark = if settings.simulated() { " (SIMULATED: the built-in simulated vLLM)" } else { "" };
+    let left_out: u64 = counts.left_out.values().sum();
+    let mut text = format!(
+        "{} combinations, {} experiments, {left_out} skipped{mark}\n",
+        counts.combinations, counts.measurements
+    );
+    for (rule, count) in &counts.left_out {
+        text += &format!("  {count} left out by `{rule}`\n");
+    }
+    if counts.kept > counts.distinct {
+        let shared = counts.kept - counts.distinct;
+        text += &format!(
+            "  {} distinct settings: {shared} are asked for more than once, measured once and listed in each group\n",
+            counts.distinct
+        );
+    }
+    let repeats = settings.sweep.repeats;
+    if repeats.runs > 1 || repeats.starts > 1 {
+        text += &format!(
+            "  {} settings x {} x {}\n",
+            counts.distinct,
+            wording::count(repeats.starts as usize, "fresh start"),
+            wording::count(repeats.runs as usize, "run")
+        );
+    }
+    text += &format!("  {} server starts for {} server configurations\n", counts.starts, counts.servers);
+    text
+}
+
+fn list_plan(settings: &Settings, all: bool, ui: &Ui) {
+    let plan = expand(&settings.sweep);
+    let width = plan.experiments.len().to_string().len();
+    let shown = if all { plan.experiments.len() } else { LINES };
+    for experiment in plan.experiments.iter().take(shown) {
+        let baseline = if experiment.baseline { "  (baseline)" } else { "" };
+        let groups = if experiment.groups.is_empty() { String::new() } else { format!("  [{}]", experiment.groups.join(", ")) };
+        ui.out(&format!(
+            "{:>width$}  {}  {}{groups}{baseline}",
+            experiment.index,
+            experiment.identity.short(),
+            experiment.name
+        ));
+    }
+    more(plan.experiments.len().saturating_sub(shown), ui);
+    let skips = if all { plan.skips.len() } else { LINES };
+    if !plan.skips.is_empty() {
+        ui.out("");
+    }
+    plan.skips.iter().take(skips).for_each(|skip| ui.out(&skip.reason));
+    more(plan.skips.len().saturating_sub(skips), ui);
+    let mut told: Vec<&Skip> = Vec::new();
+    for skip in &plan.skips {
+        if let Some(explanation) = &skip.explanation
+            && !told.iter().any(|known| known.rule == skip.rule)
+        {
+            ui.out(&format!("why {}: {explanation}", skip.rule));
+            told.push(skip);
+        }
+    }
+}
+
+/// One line per kept combination, in the order of the file, without making more than one at a time.
+fn list_lazily(settings: &Settings, all: bool, ui: &Ui) {
+    let selection = Selection::new(&settings.sweep);
+    let kept = selection.iter().filter(|candidate| selection.judge(*candidate) == Judgement::Kept);
+    let shown = if all { usize::MAX } else { LINES };
+    let mut lines = String::new();
+    let mut rest = 0usize;
+    for (i, candidate) in kept.enumerate() {
+        if i >= shown {
+            rest += 1;
+            continue;
+        }
+        lines += &format!("{:>8}  {}\n", i + 1, selection.shown(candidate));
+        if lines.len() > 1 << 16 {
+            ui.out_raw(lines.as_bytes());
+            lines.clear();
+        }
+    }
+    ui.out_raw(lines.as_bytes());
+    more(rest, ui);
+}
+
+fn more(rest: usize, ui: &Ui) {
+    if rest > 0 {
+        ui.out(&format!("… and {rest} more (`--all` shows them)"));
+    }
+}
+
+fn print_json(settings: &Settings, counts: &Counts, ui: &Ui) -> Result<u8, Error> {
+    let head = json!({
+        "simulated": settings.simulated(),
+        "combinations": counts.combinations,
+        "experiments": counts.measurements,
+        "distinct_settings": counts.distinct,
+        "server_configurations": counts.servers,
+        "server_starts": counts.starts,
+        "left_out": counts.left_out,
+    });
+    let mut whole = head;
+    if counts.distinct <= WHOLE {
+        let plan = serde_json::to_value(expand(&settings.sweep)).map_err(std::io::Error::from)?;
+        whole["plan"] = plan;
+    } else {
+        whole["plan"] = Json::Null;
+    }
+    ui.out(&serde_json::to_string_pretty(&whole).map_err(std::io::Error::from)?);
+    Ok(exit::OK)
+}
+
+impl Selection<'_> {
+    /// One combination in a line.
+    fn shown(&self, candidate: Candidate) -> String {
+        self.axes(candidate).to_string()
+    }
 }

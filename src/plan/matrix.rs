@@ -160,7 +160,7 @@ impl Selection<'_> {
     }
 
     /// What names and tables show of one combination.
-    pub(super) fn axes(&self, candidate: super::Candidate) -> Axes {
+    pub fn axes(&self, candidate: super::Candidate) -> Axes {
         let (space, number) = self.look(candidate);
         let serve = |key: &str| space.value_of(number, Section::Serve, key);
         let quantization = match serve(QUANTIZATION) {

@@ -56,7 +56,7 @@ impl Value {
     }
 
     /// The flag as it is written, for a flag called `name`; `None` where none is written.
-    pub(super) fn flag(&self, name: &str, section: Section) -> Option<(String, FlagValue)> {
+    pub fn flag(&self, name: &str, section: Section) -> Option<(String, FlagValue)> {
         match self {
             Value::Omitted => None,
             Value::Switch(true) => Some((name.to_owned(), FlagValue::SWITCH)),

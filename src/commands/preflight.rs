@@ -1,0 +1,114 @@
+//! Before the first start: are all flags of all configurations known to the vLLM that is here?
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::facts;
+use super::run::engine;
+use crate::config::{Environment, Settings};
+use crate::error::Error;
+use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
+use crate::preflight::{Asked, Help, Known, ask};
+use crate::ui::Ui;
+
+/// Checks the flags against the real vLLM.
+///
+/// # Errors
+/// Every flag that it would refuse, each with its place and the nearest one that it knows.
+pub fn check(
+    settings: &Settings,
+    environment: &Environment,
+    program: &Path,
+    prefix: &[String],
+    ui: &Ui,
+) -> Result<(), Error> {
+    if !settings.preflight {
+        return Ok(());
+    }
+    let cache = environment.cache_dir().join("preflight");
+    let version = settings.sweep.context.vllm_version.as_deref();
+    let env: Vec<(String, String)> = fixed_env(settings);
+    let help = match ask(program, prefix, &env, version, &cache) {
+        Ok(help) => help,
+        Err(error) => {
+            // A vLLM that cannot tell its flags may still serve: the run decides.
+            ui.warn(&format!("the flags were not checked: {error}"));
+            return Ok(());
+        }
+    };
+    let problems = problems(settings, &help);
+    for warning in &problems.warnings {
+        ui.warn(warning);
+    }
+    if problems.errors.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Preflight { program: program.to_owned(), problems: problems.errors })
+}
+
+/// Checks the flags against the simulated vLLM.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_simulated(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<(), Error> {
+    let engine = engine::simulated()?;
+    let program: PathBuf = engine.program;
+    check(settings, environment, &program, &engine.prefix, ui)
+}
+
+/// Variables that have one value: vLLM's import may need them (`VLLM_TARGET_DEVICE`).
+fn fixed_env(settings: &Settings) -> Vec<(String, String)> {
+    let axes = settings.sweep.groups.first().map(|group| group.env.as_slice()).unwrap_or_default();
+    let single = |axis: &Axis| match axis.values.as_slice() {
+        [Value::Text(value)] => Some((axis.key.clone(), value.clone())),
+        _ => None,
+    };
+    axes.iter().filter_map(single).collect()
+}
+
+#[derive(Default)]
+struct Problems {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+fn problems(settings: &Settings, help: &Help) -> Problems {
+    let mut found = Problems::default();
+    let mut seen = BTreeSet::new();
+    for group in &settings.sweep.groups {
+        for (section, axes, known) in
+            [(Section::Serve, &group.serve, &help.serve), (Section::Bench, &group.bench, &help.bench)]
+        {
+            for axis in axes.iter().filter(|axis| axis.key != "model" && axis.key != PROMPTS_PER_CONCURRENCY) {
+                for value in axis.values.iter().filter(|value| seen.insert((section, axis.key.clone(), value.shown()))) {
+                    judge(settings, section, &axis.key, value, known, &mut found);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn judge(settings: &Settings, section: Section, key: &str, value: &Value, known: &Known, found: &mut Problems) {
+    let Some((flag, values)) = written(key, value, section) else { return };
+    let Some(problem) = known.check(&Asked { flag: &flag, values: &values }) else { return };
+    let command = if section == Section::Bench { "vllm bench serve" } else { "vllm serve" };
+    let place = facts::place(settings, section, key, &value.shown());
+    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+    let text = format!("{place}`--{flag}` of `{command}` {problem}");
+    if problem.is_warning() {
+        found.warnings.push(text);
+    } else {
+        found.errors.push(text);
+    }
+}
+
+/// The flag and its values as they would be written.
+fn written(key: &str, value: &Value, section: Section) -> Option<(String, Vec<String>)> {
+    let (name, value) = value.flag(key, section)?;
+    Some(match value {
+        crate::plan::FlagValue::Switch(_) => (name, Vec::new()),
+        crate::plan::FlagValue::Text(text) => (name, vec![text]),
+        crate::plan::FlagValue::List(words) => (name, words),
+    })
+}
