@@ -118,15 +118,20 @@ fn select(head: &Head, text: &str, place: &Path) -> Result<String, Error> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     name: String,
+    /// As the journal says; a journal of version 0.1 does not.
+    log: Option<PathBuf>,
     role: Role,
     attempt: u32,
 }
 
 impl Target {
     fn path(&self, layout: &Layout) -> PathBuf {
+        if let Some(log) = &self.log {
+            return layout.root().join(log);
+        }
         match self.role {
-            Role::Server => layout.server_log(&self.name),
-            Role::Benchmark => layout.benchmark_log(&self.name),
+            Role::Server => layout.server_log(&self.name, 1),
+            Role::Benchmark => layout.benchmark_log(&self.name, 1),
         }
     }
 
@@ -146,10 +151,10 @@ struct Scene {
 
 impl Scene {
     fn apply(&mut self, entry: &Entry) -> Option<Target> {
-        let (name, role) = if let Event::ServerLaunched { name, .. } = &entry.event {
-            (name, Role::Server)
-        } else if let Event::BenchmarkLaunched { name, .. } = &entry.event {
-            (name, Role::Benchmark)
+        let (name, role, log) = if let Event::ServerLaunched { name, log, .. } = &entry.event {
+            (name, Role::Server, log)
+        } else if let Event::BenchmarkLaunched { name, log, .. } = &entry.event {
+            (name, Role::Benchmark, log)
         } else {
             if let Event::ExperimentStarted { attempt, .. } = &entry.event {
                 self.attempt = *attempt;
@@ -157,7 +162,7 @@ impl Scene {
             return None;
         };
         let shown = self.role.is_none_or(|only| only == role) && self.wanted.as_ref().is_none_or(|only| only == name);
-        shown.then(|| Target { name: name.clone(), role, attempt: self.attempt })
+        shown.then(|| Target { name: name.clone(), log: log.clone(), role, attempt: self.attempt })
     }
 
     /// Whether nothing more will come.

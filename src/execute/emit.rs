@@ -20,6 +20,9 @@ pub trait Recorder {
     /// The failure that it is.
     fn validate(&self, experiment: &Experiment, result: &Map<String, Value>) -> Result<(), Failure>;
 
+    /// A measurement is over and its server is about to be ended: a valid result must be safe before that.
+    fn keep(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()>;
+
     /// An attempt is over: its result or failure must be kept before the journal says so.
     fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()>;
 }
@@ -47,6 +50,12 @@ impl<'a> Emitter<'a> {
     /// An experiment moved on.
     pub fn phase(&mut self, experiment: &Experiment, now: Phase) {
         self.event(Event::PhaseChanged { name: experiment.name.clone(), now });
+    }
+
+    /// A result must be safe from now on.
+    pub fn keep(&mut self, job: &Job<'_>, attempted: &Attempted) {
+        let flow = self.recorder.keep(job, attempted);
+        self.heed(flow);
     }
 
     /// An attempt is over.

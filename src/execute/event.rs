@@ -1,5 +1,7 @@
 //! What happens in a run. One type feeds the terminal, the journal, `status` and later the dashboard.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Phase, TeardownProof, Timings};
@@ -55,6 +57,18 @@ pub enum Event {
         process: ProcessId,
         /// The port it was told to listen on.
         port: u16,
+        /// Its log, relative to the run directory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log: Option<PathBuf>,
+    },
+    /// The experiment is measured on a server that another one has used before.
+    ServerReused {
+        /// Name of the experiment.
+        name: String,
+        /// Leader of the group.
+        process: ProcessId,
+        /// The port on which it listens.
+        port: u16,
     },
     /// The experiment moved on.
     PhaseChanged {
@@ -83,6 +97,9 @@ pub enum Event {
         name: String,
         /// Leader of the group.
         process: ProcessId,
+        /// Its log, relative to the run directory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log: Option<PathBuf>,
     },
     /// A process group was ended.
     TornDown {

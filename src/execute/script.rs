@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::plan::{Engine, Experiment};
+use crate::plan::{Engine, Experiment, Isolation};
 use crate::process::{ProcessId, Role, pid_namespace};
 
 /// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
@@ -66,11 +66,31 @@ pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<Stri
     if served != experiment.server.model && !experiment.workload.flags.contains("tokenizer") {
         args.extend(["--tokenizer".to_owned(), experiment.server.model.clone()]);
     }
-    args.extend(experiment.workload.flags.to_args());
+    args.extend(workload_args(experiment));
     args.push("--save-result".to_owned());
     args.extend(["--result-dir".to_owned(), folder.to_string_lossy().into_owned()]);
     args.extend(["--result-filename".to_owned(), file.to_string_lossy().into_owned()]);
     args
+}
+
+/// The arguments of `vllm` for an unrecorded load of `prompts` requests, like the one that is measured after it. Its
+/// prompts are others, so that none of them is in the prefix cache afterwards.
+pub fn warmup_args(experiment: &Experiment, port: u16, result: &Path, prompts: u64) -> Vec<String> {
+    let mut warmup = experiment.clone();
+    warmup.workload.flags.text("num-prompts", prompts);
+    if let Isolation::Seed(seed) = &mut warmup.isolation {
+        *seed = (*seed).wrapping_add(1) % (1 << 32);
+    }
+    bench_args(&warmup, port, result)
+}
+
+/// The flags of the load, with the seed that keeps this measurement's prompts apart from those of others.
+fn workload_args(experiment: &Experiment) -> Vec<String> {
+    let mut flags = experiment.workload.flags.clone();
+    if let Isolation::Seed(seed) = experiment.isolation {
+        flags.text("seed", seed);
+    }
+    flags.to_args()
 }
 
 /// The text of a launch script.

@@ -88,6 +88,7 @@ fn is_milestone(event: &Event) -> bool {
     match event {
         Event::RunStarted { .. }
         | Event::ServerLaunched { .. }
+        | Event::ServerReused { .. }
         | Event::ExperimentStarted { .. }
         | Event::ExperimentFinished { .. }
         | Event::RunFinished { .. } => true,

@@ -104,19 +104,24 @@ impl Layout {
         self.root.join(format!("{name}_invalid.{attempt}.json"))
     }
 
-    /// Output of the newest server of an experiment.
-    pub fn server_log(&self, name: &str) -> PathBuf {
-        self.logs().join(format!("{name}_server.log"))
+    /// Output of the n-th start of a server configuration, from 1: `…_server.log`, `…_server.2.log`.
+    pub fn server_log(&self, server_name: &str, n: u32) -> PathBuf {
+        self.logs().join(numbered(server_name, "server", n))
     }
 
-    /// Output of the newest benchmark client of an experiment.
-    pub fn benchmark_log(&self, name: &str) -> PathBuf {
-        self.logs().join(format!("{name}_benchmark.log"))
+    /// Output of the n-th benchmark client of an experiment, from 1.
+    pub fn benchmark_log(&self, name: &str, n: u32) -> PathBuf {
+        self.logs().join(numbered(name, "benchmark", n))
     }
 
-    /// Where the log of an attempt goes when the next one begins: `…_server.1.log`.
-    pub fn old_log(&self, log: &Path, attempt: u32) -> PathBuf {
-        log.with_extension(format!("{attempt}.log"))
+    /// Output of the n-th unrecorded load before an experiment, from 1.
+    pub fn warmup_log(&self, name: &str, n: u32) -> PathBuf {
+        self.logs().join(numbered(name, "warmup", n))
+    }
+
+    /// What the unrecorded load wrote; removed after it.
+    pub fn warmup_result(&self, name: &str) -> PathBuf {
+        self.unchecked_dir().join(format!("{name}_warmup.json"))
     }
 
     /// The server's launch script, as it was run.
@@ -133,6 +138,22 @@ impl Layout {
     pub fn unchecked(&self, name: &str) -> PathBuf {
         self.unchecked_dir().join(format!("{name}.json"))
     }
+}
+
+/// Logs are never renamed: a record that names one stays true. The first has no number.
+fn numbered(name: &str, what: &str, n: u32) -> String {
+    if n <= 1 { format!("{name}_{what}.log") } else { format!("{name}_{what}.{n}.log") }
+}
+
+/// The last of a series of numbered files that exists; the first where none does.
+pub fn newest(path: impl Fn(u32) -> PathBuf) -> PathBuf {
+    let next = first_free(&path);
+    path(next.saturating_sub(1).max(1))
+}
+
+/// The first number of a series whose file does not exist.
+pub fn first_free(path: impl Fn(u32) -> PathBuf) -> u32 {
+    (1..u32::MAX).find(|n| path(*n).symlink_metadata().is_err()).unwrap_or(u32::MAX)
 }
 
 /// The lock of a results directory.
@@ -159,6 +180,7 @@ mod tests {
         let layout = Layout::new("/r/20260225_1430");
         let name = "Qwen_Qwen3-4B_tp2_quant-none_eager-true";
         assert_eq!(layout.result(name).file_name().unwrap().to_str().unwrap(), format!("{name}_results.json"));
-        assert_eq!(layout.old_log(&layout.server_log("m.5_tp2"), 3).file_name().unwrap(), "m.5_tp2_server.3.log");
+        assert_eq!(layout.server_log("m.5_tp2", 1).file_name().unwrap(), "m.5_tp2_server.log");
+        assert_eq!(layout.server_log("m.5_tp2", 3).file_name().unwrap(), "m.5_tp2_server.3.log");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Error, atomic};
 use crate::execute::{Failure, TeardownProof, Timings};
-use crate::plan::{Axes, Engine, Flags, Identity};
+use crate::plan::{Axes, Engine, Flags, Identity, Isolation, Repeat};
 
 /// Why the client's result does not count (rule 11 and beyond it).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,8 +108,32 @@ pub struct ResultMeta {
     pub started: String,
     /// Where the time went, in seconds.
     pub timings: Timings,
-    /// What was seen after the server was ended.
-    pub teardown: TeardownProof,
+    /// What was seen after the server was ended; absent where it went on to serve another measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teardown: Option<TeardownProof>,
+    /// Which measurement of these settings.
+    #[serde(default)]
+    pub repeat: Repeat,
+    /// The how-manieth measurement on its server start, from 1.
+    #[serde(default = "first")]
+    pub on_start: u32,
+    /// What kept the prefix cache out of the figures.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// The named groups that ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Whether others are compared with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baseline: bool,
+    /// The server's log, relative to the run directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_log: Option<PathBuf>,
+}
+
+/// In files of version 0.1 every measurement is the first on its server.
+fn first() -> u32 {
+    1
 }
 
 /// A result file: vLLM's keys on top, ours under `vllm_bench`.
@@ -141,8 +165,8 @@ impl ResultRecord {
     }
 
     /// Whether this is a valid result of exactly this experiment.
-    pub fn counts_for(&self, identity: &Identity, num_prompts: Option<u64>) -> bool {
-        self.vllm_bench.as_ref().is_some_and(|meta| meta.identity == *identity)
+    pub fn counts_for(&self, identity: &Identity, repeat: Repeat, num_prompts: Option<u64>) -> bool {
+        self.vllm_bench.as_ref().is_some_and(|meta| meta.identity == *identity && meta.repeat == repeat)
             && validate(&self.vllm, num_prompts).is_ok()
     }
 }

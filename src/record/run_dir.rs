@@ -123,7 +123,7 @@ impl RunDir {
     /// The valid result of exactly this experiment, if there is one. A missing, torn, foreign or invalid file is none.
     pub fn valid_result(&self, experiment: &Experiment) -> Option<ResultRecord> {
         let record = ResultRecord::read(&self.layout.result(&experiment.name)).ok()?;
-        record.counts_for(&experiment.identity, experiment.workload.num_prompts()).then_some(record)
+        record.counts_for(&experiment.identity, experiment.repeat, experiment.workload.num_prompts()).then_some(record)
     }
 
     /// Who writes to it now; `None` where it is not live.

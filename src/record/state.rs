@@ -111,6 +111,7 @@ impl RunState {
                 });
             }
             Event::ServerLaunched { process, port, .. } => self.update(|live| live.server = Some((*process, *port))),
+            Event::ServerReused { process, port, .. } => self.update(|live| live.server = Some((*process, *port))),
             Event::BenchmarkLaunched { process, .. } => self.update(|live| live.client = Some(*process)),
             Event::PhaseChanged { now, .. } => self.update(|live| {
                 live.phase = *now;

@@ -82,7 +82,10 @@ impl Reporter {
             Event::RunStarted { resumed, planned, pending, .. } if *resumed => {
                 self.print(&format!("going on: {pending} of {planned} experiments have no valid result yet"));
             }
-            Event::RunStarted { .. } | Event::ServerLaunched { .. } | Event::BenchmarkLaunched { .. } => {}
+            Event::RunStarted { .. }
+            | Event::ServerLaunched { .. }
+            | Event::ServerReused { .. }
+            | Event::BenchmarkLaunched { .. } => {}
             Event::Notice { text } => self.print(&format!("{}: {text}", self.paint(BOLD, "note"))),
             Event::ForeignEnded { processes } => {
                 for process in processes {

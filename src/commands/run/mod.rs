@@ -8,6 +8,7 @@ mod prepare;
 mod recorder;
 mod signals;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::cli::RunArgs;
@@ -22,7 +23,7 @@ use crate::ui::{Reporter, Ui};
 
 use super::wording;
 use prepare::{Prepared, Silent, lock_results, prepare};
-use recorder::RunRecorder;
+use recorder::{RunRecorder, SessionJobs};
 use signals::Signals;
 
 /// Runs a sweep.
@@ -162,6 +163,11 @@ impl Sweep<'_> {
             probe: Probe::of_machine(self.environment.vars().clone()),
             // A simulated server uses no device: nothing there could come back.
             devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },
+            reuse: self.settings.sweep.reuse,
+            retry: self.settings.retry.clone(),
+            on_failure: self.settings.on_failure,
+            warmup_prompts: self.settings.warmup_prompts,
+            cooldown: self.settings.cooldown,
             http: reqwest::Client::builder().no_proxy().build().map_err(std::io::Error::other)?,
         })
     }
@@ -189,8 +195,8 @@ impl Sweep<'_> {
             emit.event(Event::ExperimentReused { name: name.clone() });
         }
         let Prepared { state, ports, .. } = prepared;
-        let job = |experiment| naming.job(experiment, state, ports.next());
-        Ok(run_all(&pending, job, context, self.settings.keep_foreign, &mut emit, stop).await?)
+        let mut jobs = SessionJobs { recorder: naming, state, ports, attempts: HashMap::new() };
+        Ok(run_all(&pending, &mut jobs, context, self.settings.keep_foreign, &mut emit, stop).await?)
     }
 
     /// The record's end, the analysis, the exit code.

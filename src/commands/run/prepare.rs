@@ -58,6 +58,10 @@ impl Recorder for Silent<'_> {
         Ok(())
     }
 
+    fn keep(&mut self, _: &Job<'_>, _: &Attempted) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     fn finished(&mut self, _: &Job<'_>, _: &Attempted) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }

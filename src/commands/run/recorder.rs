@@ -1,5 +1,6 @@
 //! Keeps a run: events into the journal, outcomes into their files, all of it onto the screen.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,10 +10,12 @@ use chrono::{SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
+use super::prepare::Ports;
 use crate::diagnose::Cause;
 use crate::error::Error;
-use crate::execute::{Attempted, Event, Failure, Job, Outcome, Phase, Places, Recorder};
+use crate::execute::{Attempted, Event, Failure, Job, Jobs, Outcome, Phase, Places, Recorder};
 use crate::plan::{Engine, Experiment};
+use crate::record::layout::first_free;
 use crate::record::{
     self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate,
 };
@@ -53,30 +56,31 @@ impl RunRecorder {
         self.lock().error.take()
     }
 
-    /// Prepares the next attempt at an experiment: fresh names, earlier files set aside, nothing overwritten.
-    pub fn job<'p>(&self, experiment: &'p Experiment, state: &RunState, port: u16) -> Job<'p> {
+    /// Prepares the next attempt at an experiment: fresh names, earlier files set aside, nothing overwritten. `server_log`
+    /// is that of the server that is running already, if one is.
+    pub fn job<'p>(&self, experiment: &'p Experiment, attempt: u32, port: u16, server_log: Option<PathBuf>) -> Job<'p> {
         let inner = self.lock();
-        let attempt = state.next_attempt(&experiment.name);
         let layout = inner.run.layout();
         let name = &experiment.name;
+        let server = experiment.server_name();
         let earlier = attempt.saturating_sub(1).max(1);
-        for log in [layout.server_log(name), layout.benchmark_log(name)] {
-            set_aside(&log, |n| layout.old_log(&log, n), earlier);
-        }
         set_aside(&layout.failure(name), |n| layout.old_failure(name, n), earlier);
         // A file under the results name that is no valid result of this experiment must not stay there.
         set_aside(&layout.result(name), |n| layout.old_result(name, n), earlier);
         let _ = std::fs::remove_file(layout.unchecked(name));
+        let free = |log: &dyn Fn(u32) -> PathBuf| log(first_free(log));
         Job {
             experiment,
             attempt,
             port,
             places: Places {
-                server_log: layout.server_log(name),
-                benchmark_log: layout.benchmark_log(name),
-                server_script: layout.server_script(name),
+                server_log: server_log.unwrap_or_else(|| free(&|n| layout.server_log(server, n))),
+                benchmark_log: free(&|n| layout.benchmark_log(name, n)),
+                warmup_log: free(&|n| layout.warmup_log(name, n)),
+                server_script: layout.server_script(server),
                 benchmark_script: layout.benchmark_script(name),
                 result: layout.unchecked(name),
+                warmup_result: layout.warmup_result(name),
             },
             started: inner.now(),
         }
@@ -85,6 +89,40 @@ impl RunRecorder {
     #[expect(clippy::expect_used, reason = "a poisoned lock means a panic elsewhere, which is a bug already reported")]
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().expect("the recorder's lock")
+    }
+}
+
+/// The jobs of one session.
+#[derive(Debug)]
+pub struct SessionJobs<'s> {
+    /// Where names and times come from.
+    pub recorder: RunRecorder,
+    /// What earlier sessions came to.
+    pub state: &'s RunState,
+    /// The ports of servers.
+    pub ports: &'s mut Ports,
+    /// Attempts of this session, by experiment.
+    pub attempts: HashMap<String, u32>,
+}
+
+impl SessionJobs<'_> {
+    fn attempt(&mut self, experiment: &Experiment) -> u32 {
+        let before = self.state.next_attempt(&experiment.name).saturating_sub(1);
+        let attempt = self.attempts.entry(experiment.name.clone()).or_insert(before);
+        *attempt += 1;
+        *attempt
+    }
+}
+
+impl<'p> Jobs<'p> for SessionJobs<'_> {
+    fn fresh(&mut self, experiment: &'p Experiment) -> Job<'p> {
+        let attempt = self.attempt(experiment);
+        self.recorder.job(experiment, attempt, self.ports.next(), None)
+    }
+
+    fn on_server_of(&mut self, earlier: &Job<'p>, experiment: &'p Experiment) -> Job<'p> {
+        let attempt = self.attempt(experiment);
+        self.recorder.job(experiment, attempt, earlier.port, Some(earlier.places.server_log.clone()))
     }
 }
 
@@ -115,6 +153,14 @@ impl Recorder for RunRecorder {
             };
             Failure::plain(cause, Phase::Measuring, invalid.to_string())
         })
+    }
+
+    fn keep(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
+        let mut inner = self.lock();
+        match inner.keep(job, attempted) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => inner.fail(error.into()),
+        }
     }
 
     fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
@@ -171,6 +217,10 @@ impl Inner {
         Ok(())
     }
 
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.run.path()).unwrap_or(path).to_owned()
+    }
+
     fn result(&self, job: &Job<'_>, attempted: &Attempted) -> ResultRecord {
         let experiment = job.experiment;
         ResultRecord {
@@ -191,14 +241,19 @@ impl Inner {
                 bench_command: attempted.bench_command.clone(),
                 started: job.started.clone(),
                 timings: attempted.timings.clone(),
-                teardown: attempted.teardown.clone().unwrap_or_default(),
+                teardown: attempted.teardown.clone(),
+                repeat: experiment.repeat,
+                on_start: attempted.on_start,
+                isolation: attempted.isolation,
+                groups: experiment.groups.clone(),
+                baseline: experiment.baseline,
+                server_log: Some(self.relative(&job.places.server_log)),
             }),
         }
     }
 
     fn failure(&self, job: &Job<'_>, attempted: &Attempted, failure: &Failure) -> FailureRecord {
         let experiment = job.experiment;
-        let relative = |path: &Path| path.strip_prefix(self.run.path()).unwrap_or(path).to_owned();
         FailureRecord {
             schema: SCHEMA,
             simulated: experiment.engine == Engine::Sim,
@@ -210,8 +265,8 @@ impl Inner {
             started: job.started.clone(),
             timings: attempted.timings.clone(),
             teardown: attempted.teardown.clone(),
-            server_log: relative(&job.places.server_log),
-            benchmark_log: attempted.benchmarked.then(|| relative(&job.places.benchmark_log)),
+            server_log: self.relative(&job.places.server_log),
+            benchmark_log: attempted.benchmarked.then(|| self.relative(&job.places.benchmark_log)),
             invalid_result: attempted.result.clone().map(Value::Object),
         }
     }

@@ -112,7 +112,13 @@ impl Fixture {
             bench_command: vec!["vllm".into(), "bench".into(), "serve".into()],
             started: "2026-02-25T14:30:01+02:00".into(),
             timings: timings(i),
-            teardown: TeardownProof { group_empty: true, ..TeardownProof::default() },
+            teardown: Some(TeardownProof { group_empty: true, ..TeardownProof::default() }),
+            repeat: experiment.repeat,
+            on_start: 1,
+            isolation: experiment.isolation,
+            groups: experiment.groups.clone(),
+            baseline: experiment.baseline,
+            server_log: None,
         }
     }
 

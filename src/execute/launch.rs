@@ -1,0 +1,80 @@
+//! Writes a launch script and starts it in a group of its own.
+
+use std::path::PathBuf;
+
+use super::script::{ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
+use super::{Failure, Job, Phase, UnitContext};
+use crate::diagnose::Cause;
+use crate::process::{Group, GroupSpec, Owner, Role};
+
+/// The words after `vllm` for the server of a job, or for its measurement.
+pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
+    match role {
+        Role::Server => serve_args(job.experiment, job.port),
+        Role::Benchmark => bench_args(job.experiment, job.port, &job.places.result),
+    }
+}
+
+/// The whole command line.
+pub(super) fn command(role: Role, job: &Job<'_>, context: &UnitContext) -> Vec<String> {
+    let engine = &context.engine;
+    let mut command = vec![engine.program.to_string_lossy().into_owned()];
+    command.extend(engine.prefix.iter().cloned());
+    command.extend(arguments(role, job));
+    command
+}
+
+/// Starts the server or the client of a job.
+pub(super) async fn launch(role: Role, job: &Job<'_>, context: &UnitContext) -> Result<Group, Failure> {
+    let (kept, log) = match role {
+        Role::Server => (&job.places.server_script, &job.places.server_log),
+        Role::Benchmark => (&job.places.benchmark_script, &job.places.benchmark_log),
+    };
+    launch_script(role, job, context, &arguments(role, job), Some(kept), log).await
+}
+
+/// Starts the unrecorded load before the first measurement of a workload.
+pub(super) async fn launch_warmup(job: &Job<'_>, context: &UnitContext) -> Result<Group, Failure> {
+    let args = warmup_args(job.experiment, job.port, &job.places.warmup_result, context.warmup_prompts);
+    launch_script(Role::Benchmark, job, context, &args, None, &job.places.warmup_log).await
+}
+
+async fn launch_script(
+    role: Role,
+    job: &Job<'_>,
+    context: &UnitContext,
+    args: &[String],
+    kept: Option<&PathBuf>,
+    log: &PathBuf,
+) -> Result<Group, Failure> {
+    let engine = ScriptContext {
+        engine: &context.engine,
+        setvars: context.setvars.as_deref(),
+        port: job.port,
+        attempt: job.attempt,
+    };
+    let text = script(role, job.experiment, args, &engine);
+    let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
+    let failed = |error: &dyn std::error::Error| {
+        let mut text = error.to_string();
+        if let Some(source) = error.source() {
+            text = format!("{text}: {source}");
+        }
+        Failure::plain(Cause::LaunchFailed, phase, text)
+    };
+    if let Some(kept) = kept {
+        std::fs::write(kept, &text).map_err(|error| failed(&error))?;
+    }
+    let path = write_exclusively(role, &text).map_err(|error| failed(&error))?;
+    let spec = GroupSpec {
+        argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
+        env: context.secret_env.clone(),
+        unset: context.unset.clone(),
+        secrets: context.secrets.clone(),
+        log: log.clone(),
+        cleanup: vec![path],
+        grace: context.grace,
+        owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },
+    };
+    Group::spawn(spec).await.map_err(|error| failed(&error))
+}

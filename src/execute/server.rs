@@ -1,0 +1,240 @@
+//! One server start, from launch to proof: everything that measurements on it share.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::failure::Blame;
+use super::launch::launch;
+use super::memory::DeviceMemory;
+use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
+use super::script::client_host;
+use super::{Emitter, Event, Failure, Job, Outcome, Phase, StartStep, TeardownProof, UnitContext, port};
+use crate::diagnose::{Cause, Ending, StartPhase};
+use crate::plan::Experiment;
+use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, supervise};
+
+/// What vLLM's engine and worker processes call themselves.
+pub(super) const ENGINE_TITLE: &str = "VLLM::";
+/// How long a server that lost its engine may take to say why.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How long a server that said that it failed may take to end by itself: to tell vLLM to end while it does so makes it
+/// hang, and a hard kill is what devices suffer from.
+const OWN_END: Duration = Duration::from_secs(5);
+/// How long a healthy server may take to say so between two measurements.
+const HEALTH_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server that is ready.
+pub(super) struct Server {
+    pub group: Group,
+    memory: DeviceMemory,
+    port: u16,
+    host: String,
+    /// Name of the experiment for which it was started: events about it carry it.
+    started_for: String,
+    /// From launch to ready, seconds.
+    pub startup: f64,
+    /// The same by phase.
+    pub steps: Vec<StartStep>,
+}
+
+/// A start that came to nothing.
+pub(super) struct NotStarted {
+    pub outcome: Outcome,
+    /// From launch to the end of the wait, seconds; `None` where nothing was launched.
+    pub startup: Option<f64>,
+    pub steps: Vec<StartStep>,
+    pub teardown: Option<TeardownProof>,
+}
+
+impl NotStarted {
+    fn before_launch(failure: Failure) -> Self {
+        Self { outcome: Outcome::Failed(failure), startup: None, steps: Vec::new(), teardown: None }
+    }
+}
+
+/// What was seen of a server until it was to be ended. What it says after that shows nothing of why it had to be.
+struct Seen {
+    phase: StartPhase,
+    /// How long its log had not grown.
+    silent: Duration,
+    /// Bytes in its log.
+    log_length: u64,
+}
+
+impl Server {
+    /// Starts the server of a job and waits until it is ready. A server that does not become ready is ended.
+    pub async fn start(
+        job: &Job<'_>,
+        context: &UnitContext,
+        emit: &mut Emitter<'_>,
+        stop: &mut Stop,
+    ) -> Result<Self, Box<NotStarted>> {
+        if let Some(holder) = port::holder(job.port) {
+            let text = format!("port {} is taken by {holder}", job.port);
+            let failure = Failure::plain(Cause::PortInUse, Phase::Launching, text);
+            return Err(Box::new(NotStarted::before_launch(failure)));
+        }
+        let memory = DeviceMemory::read(context).await;
+        let launched = Instant::now();
+        let mut group = match launch(Role::Server, job, context).await {
+            Ok(group) => group,
+            Err(failure) => return Err(Box::new(NotStarted::before_launch(failure))),
+        };
+        let name = job.experiment.name.clone();
+        let log_file = context.relative(&job.places.server_log);
+        emit.event(Event::ServerLaunched { name: name.clone(), process: group.leader, port: job.port, log: log_file });
+        let mut log = StartLog::new(&job.places.server_log);
+        let verdict = until_ready(job, context, &mut group, &mut log, emit, stop).await;
+        let ready = matches!(verdict, Verdict::Watched(Started::Ready));
+        log.finish();
+        let startup = launched.elapsed().as_secs_f64();
+        let steps = std::mem::take(&mut log.steps);
+        if ready {
+            emit.event(Event::ServerReady { name: name.clone(), seconds: startup });
+        }
+        let host = reachable(client_host(job.experiment));
+        let mut server = Self { group, memory, port: job.port, host, started_for: name, startup, steps };
+        if ready {
+            return Ok(server);
+        }
+        let seen = Seen {
+            phase: log.phase(),
+            silent: log.last_growth.elapsed(),
+            log_length: std::fs::metadata(&job.places.server_log).map_or(0, |meta| meta.len()),
+        };
+        emit.phase(job.experiment, Phase::Draining);
+        let own_end = match &verdict {
+            Verdict::Watched(Started::Fatal(_) | Started::EngineGone) => end_by_itself(&mut server.group, stop).await,
+            _ => None,
+        };
+        let steps = std::mem::take(&mut server.steps);
+        let teardown = Some(server.drain(context, emit, stop).await);
+        let outcome = not_ready(job, context, verdict, own_end, &seen);
+        Err(Box::new(NotStarted { outcome, startup: Some(startup), steps, teardown }))
+    }
+
+    /// Whether it lives and answers; a dead or silent server is no place for another measurement.
+    pub async fn is_healthy(&mut self, context: &UnitContext) -> bool {
+        let url = format!("http://{}:{}/health", self.host, self.port);
+        let request = context.http.get(url).timeout(HEALTH_LIMIT).send();
+        tokio::select! {
+            _ = self.group.changed() => false,
+            answer = request => answer.is_ok_and(|answer| answer.status().is_success()),
+        }
+    }
+
+    /// Empties vLLM's caches through its development endpoints. Returns whether it did.
+    pub async fn reset_caches(&self, context: &UnitContext) -> bool {
+        let reset = async |path: &str| {
+            let request = context.http.post(format!("http://{}:{}/{path}", self.host, self.port));
+            let request = match &context.api_key {
+                Some(key) => request.bearer_auth(key),
+                None => request,
+            };
+            request.timeout(HEALTH_LIMIT).send().await.is_ok_and(|answer| answer.status().is_success())
+        };
+        // A model without images has no second cache to empty; an older vLLM does not know the endpoint.
+        let _ = reset("reset_mm_cache").await;
+        reset("reset_prefix_cache").await
+    }
+
+    /// Ends the server and proves that nothing is left.
+    pub async fn drain(self, context: &UnitContext, emit: &mut Emitter<'_>, stop: &mut Stop) -> TeardownProof {
+        let began = Instant::now();
+        let members = self.group.members();
+        let Emptied { empty, killed, strays, .. } = self.group.end(stop).await;
+        let left: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
+        let port_closed =
+            left.is_empty() || crate::telemetry::netport::listening_pids(Path::new("/"), self.port, &left).is_empty();
+        let proof = TeardownProof {
+            group_empty: empty && left.is_empty(),
+            port_closed: Some(port_closed),
+            device_memory_back: self.memory.is_back(context).await,
+            killed,
+            strays_ended: strays,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        emit.event(Event::TornDown { name: self.started_for, proof: proof.clone() });
+        proof
+    }
+}
+
+/// Waits for a failed server to end by itself; `None` where it does not, or the user is in a hurry.
+async fn end_by_itself(server: &mut Group, stop: &mut Stop) -> Option<Ending> {
+    tokio::select! {
+        ending = server.exited() => ending,
+        () = tokio::time::sleep(OWN_END) => None,
+        () = stop.reached(StopLevel::Drain) => None,
+    }
+}
+
+async fn until_ready(
+    job: &Job<'_>,
+    context: &UnitContext,
+    server: &mut Group,
+    log: &mut StartLog,
+    emit: &mut Emitter<'_>,
+    stop: &mut Stop,
+) -> Verdict<Started> {
+    let experiment: &Experiment = job.experiment;
+    emit.phase(experiment, Phase::Starting(StartPhase::Launching));
+    let question = Question {
+        host: reachable(client_host(experiment)),
+        port: job.port,
+        model: experiment.server.served_model().to_owned(),
+        api_key: context.api_key.clone(),
+    };
+    let members = server.members();
+    let deadline = Instant::now() + context.timeout_startup;
+    let watched = wait_ready(&context.http, &question, &members, log, |sign| match sign {
+        Sign::Entered(phase) => emit.phase(experiment, Phase::Starting(phase)),
+        Sign::Line(line) => emit.event(Event::Progress { name: experiment.name.clone(), line }),
+    });
+    let engine_gone = server.titled_gone(ENGINE_TITLE);
+    let watched = async {
+        tokio::select! {
+            started = watched => started,
+            _ = engine_gone => {
+                // A server that fails by itself says why, and ends, within this moment.
+                tokio::time::sleep(LAST_WORDS).await;
+                Started::EngineGone
+            }
+        }
+    };
+    supervise(server, deadline, stop, watched).await
+}
+
+/// Why a server did not become ready.
+fn not_ready(
+    job: &Job<'_>,
+    context: &UnitContext,
+    started: Verdict<Started>,
+    own_end: Option<Ending>,
+    seen: &Seen,
+) -> Outcome {
+    let blame = Blame { places: &job.places, context };
+    let Seen { phase, silent, log_length } = *seen;
+    let failure = match started {
+        Verdict::Watched(Started::Ready) | Verdict::Stopped => return Outcome::Interrupted,
+        Verdict::Watched(Started::EngineGone) => blame.server_fatal(Cause::EngineCoreFailed, own_end, phase),
+        Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, own_end, phase),
+        Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),
+        Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
+        Verdict::Exited(ending) => blame.server_exited(ending, phase),
+        Verdict::Deadline => blame.server_too_slow(phase, silent, log_length),
+        Verdict::GuardLost => blame.guard_lost(Role::Server, Phase::Starting(phase)),
+        Verdict::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
+    };
+    Outcome::Failed(failure)
+}
+
+/// The address at which a server that listens on `host` is asked.
+fn reachable(host: &str) -> String {
+    match host {
+        "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
+        host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        host => host.to_owned(),
+    }
+}
