@@ -14,7 +14,7 @@ const EDGES: [&str; 3] = ["cli", "commands", "ui"];
 
 /// Imports that break the order, each with its reason: (file or folder, room).
 const ALLOWED_IMPORTS: &[(&str, &str, &str)] = &[
-    ("src/config/", "plan", "settings are resolved into plan's own Grid and Flags; plan knows nothing of settings"),
+    ("src/config/", "plan", "settings are resolved into plan's own Sweep; plan knows nothing of settings"),
     ("src/config/", "cli", "flags are the first of the layers; cli has types only"),
     ("src/ui/", "execute", "the reporter shows events"),
 ];

@@ -13,15 +13,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::{Scene, files};
+use vllm_bench::cli::RunArgs;
+use vllm_bench::config::tree::Node;
+use vllm_bench::config::{Environment, Preset, Settings, setting_keys};
 use vllm_bench::diagnose::{Cause, StartPhase};
 use vllm_bench::exit;
 use vllm_bench::sim::fault;
 
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const DOCUMENTS: [&str; 4] = ["README.md", GUIDE, "QUICK_REFERENCE.md", "CHANGELOG.md"];
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "run",
     "sanity",
+    "plan",
+    "config",
     "status",
     "stop",
     "logs",
@@ -206,6 +211,7 @@ fn every_flag_is_described_where_its_command_is_and_no_other_is() {
                 assert_eq!(expected, flags_of(&scene, "run"), "the guide says that both take the same flags");
                 continue;
             }
+            "plan" => described.union(&flags_of(&scene, "run")).cloned().collect(),
             _ => described,
         };
         assert_eq!(described, expected, "flags of `{command}` in {GUIDE}");
@@ -228,25 +234,29 @@ fn no_document_names_a_flag_that_nobody_knows() {
     }
 }
 
-/// The values of a preset, as a cell of the table of settings shows them.
-fn preset(name: &str) -> BTreeMap<String, String> {
-    let text = fs::read_to_string(root().join(format!("src/config/presets/{name}.toml"))).unwrap();
-    let table: toml::Table = text.parse().unwrap();
-    let text = |value: &toml::Value| match value {
-        toml::Value::String(text) => format!("`{text}`"),
-        other => format!("`{other}`"),
+/// The values of a preset, as a cell of the table of settings shows them, by flag.
+fn preset(preset: Preset) -> BTreeMap<&'static str, String> {
+    let environment = Environment::of(&[], Path::new("/"));
+    let settings = Settings::resolve(&RunArgs::default(), &environment, preset).unwrap();
+    let cell = |flag: &str, node: Option<&Node>| match node {
+        Some(node) => match (node.items(), node.scalar()) {
+            (Some(items), _) => {
+                items.iter().map(|item| format!("`{}`", item.scalar().unwrap())).collect::<Vec<_>>().join(", ")
+            }
+            // `--no-reuse` is the opposite of the key `reuse`.
+            (None, Some(word)) if flag.starts_with("no-") => format!("`{}`", word != "true"),
+            (None, word) => word.map(|word| format!("`{word}`")).unwrap_or_default(),
+        },
+        None => String::new(),
     };
-    let cell = |value: &toml::Value| match value {
-        toml::Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(", "),
-        other => text(other),
-    };
-    table.iter().filter(|(_, value)| !value.is_table()).map(|(key, value)| (key.clone(), cell(value))).collect()
+    let node = |path: &[&str]| (!path.is_empty()).then(|| settings.resolved.find(path)).flatten();
+    setting_keys().map(|(flag, path)| (flag, cell(flag, node(path)))).collect()
 }
 
 #[test]
 fn the_table_of_settings_has_the_defaults_and_variables() {
     let guide = document(GUIDE);
-    let (full, sanity) = (preset("full"), preset("sanity"));
+    let (full, sanity) = (preset(Preset::Full), preset(Preset::Sanity));
     let mut seen = BTreeSet::new();
     for row in section(&guide, "## Settings").lines().filter(|line| line.starts_with("| `--")) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -259,7 +269,7 @@ fn the_table_of_settings_has_the_defaults_and_variables() {
         seen.insert(key.to_owned());
     }
     for key in full.keys().chain(sanity.keys()) {
-        assert!(seen.contains(key), "the setting `{key}` is not in the table");
+        assert!(seen.contains(*key), "the setting `{key}` is not in the table");
     }
 }
 
@@ -280,9 +290,7 @@ fn every_variable_is_documented_and_no_other_is() {
         let text = fs::read_to_string(&file).unwrap_or_default();
         known.extend(variables_in(text.split("#[cfg(test)]").next().unwrap()));
     }
-    for key in
-        preset("full").keys().map(String::as_str).chain(["vllm-bin", "serve-arg", "bench-arg", "env", "sim-fault"])
-    {
+    for (key, _) in setting_keys() {
         known.insert(format!("VLLM_BENCH_{}", key.to_uppercase().replace('-', "_")));
     }
     assert_eq!(documented, known);

@@ -134,7 +134,14 @@ impl Error {
             Error::NothingToDrop { known, .. } => vec![format!("the default flags are: {}", known.join(", "))],
             Error::Argument { hints, .. } => hints.clone(),
             Error::Document(trouble) => trouble.hints.clone(),
-            Error::EmptyPlan { explanation } => vec![format!("{explanation}; add `--enforce-eager true`")],
+            Error::EmptyPlan { explanation } if explanation.contains("without eager") => {
+                vec![format!("{explanation}; add `--enforce-eager true`")]
+            }
+            Error::EmptyPlan { explanation } => {
+                vec![format!(
+                    "{explanation}; change what is asked for, or switch the rule off: `rules: {{NAME: false}}`"
+                )]
+            }
         }
     }
 }

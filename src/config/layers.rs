@@ -83,6 +83,12 @@ const OTHERS: [(&str, Shape); 5] = [
 /// Variables of this prefix that are no settings.
 const OTHER_VARIABLES: [&str; 3] = ["VLLM_BENCH_ATTEMPT", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_BIN"];
 
+/// Settings of the command line and where they stand in a sweep file; nowhere for those that are no key of one.
+pub fn setting_keys() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    let others = OTHERS.iter().map(|(flag, _)| (*flag, if *flag == "preset" { &["preset"][..] } else { &[] }));
+    KEYS.iter().map(|(flag, path, _)| (*flag, *path)).chain(others)
+}
+
 fn shape(key: &str) -> Option<&'static Shape> {
     let own = KEYS.iter().find(|(name, ..)| *name == key).map(|(_, _, shape)| shape);
     own.or_else(|| OTHERS.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape))

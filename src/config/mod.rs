@@ -22,6 +22,7 @@ pub mod tree;
 pub use duration::parse_duration;
 pub use environment::{Environment, is_executable};
 pub use error::Error;
+pub use layers::setting_keys;
 pub use origin::Origin;
 pub use places::Places;
 pub use secret::is_secret_name;

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
+
 use super::Origin;
 use crate::plan::{Section, Value};
 
 /// Places of keys, of their values, and of rules.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
-    values: HashMap<(Section, String), Vec<(String, Origin)>>,
+    values: HashMap<(Section, String), IndexMap<String, Origin>>,
     rules: Vec<(String, Origin)>,
 }
 
@@ -16,8 +18,7 @@ impl Places {
     /// Where a key has this value (as [`Value::shown`] shows it); for a value that stands nowhere, where the key stands.
     pub fn value(&self, section: Section, key: &str, value: &str) -> Option<&Origin> {
         let values = self.values.get(&(section, key.to_owned()))?;
-        let exactly = values.iter().find(|(text, _)| text == value);
-        exactly.or(values.first()).map(|(_, origin)| origin)
+        values.get(value).or(values.first().map(|(_, origin)| origin))
     }
 
     /// Where a key stands first.
@@ -32,10 +33,7 @@ impl Places {
 
     pub(super) fn note_value(&mut self, section: Section, key: &str, value: &Value, origin: &Origin) {
         let values = self.values.entry((section, key.to_owned())).or_default();
-        let text = value.shown();
-        if !values.iter().any(|(known, _)| *known == text) {
-            values.push((text, origin.clone()));
-        }
+        values.entry(value.shown()).or_insert_with(|| origin.clone());
     }
 
     pub(super) fn note_rule(&mut self, name: &str, origin: &Origin) {

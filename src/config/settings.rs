@@ -633,4 +633,40 @@ mod tests {
             "invalid value `x` for `--cooldown`: expected a duration such as `10s`",
         );
     }
+
+    #[test]
+    fn an_axis_of_a_million_values_is_read_at_once() {
+        let text = "serve: {model: m}\nbench: {seed: [0..999999]}";
+        let started = std::time::Instant::now();
+        let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
+        assert_eq!(settings.sweep.groups[0].bench[0].values.len(), 1_000_000);
+        assert!(started.elapsed() < Duration::from_secs(60), "quadratic: {:?}", started.elapsed());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+        #[test]
+        fn no_file_makes_it_panic(
+            which in 0..4_usize,
+            at in proptest::collection::vec((0..100_usize, proptest::prelude::any::<proptest::sample::Index>(), "\\PC|[\\[\\]{}:,#&*!|>'\"%@`~\\-?\n\t ]{1,3}"), 0..6),
+        ) {
+            let texts = [
+                include_str!("presets/full.yaml"),
+                "serve: {model: [a, b], tp: 1..4, x: {y: [1]}}\nexperiments:\n  - name: n\n    bench: {max-concurrency: [1, pow2:2..8]}\n    exclude: [{when: {tp: '> 2', x: none}}]\nretry: {oom: {attempts: 2, back-off: 3s}}\nlink: [{a: max-concurrency}]\nbaseline: n\nserver: {mode: spawn, command: [vllm, serve]}\nsim: {fault: [network]}",
+                "{\"serve\": {\"model\": \"m\", \"a\": [1, [2, 3]]}, \"rules\": {\"devices\": false}, \"repeats\": {\"runs\": 2}}",
+                "serve = { model = 'm' }\nport = 1\n[[experiments]]\nname = 'a'\n[timeouts]\ngrace = '1s'\n",
+            ];
+            let mut text: Vec<char> = texts[which].chars().collect();
+            for (drop, index, with) in at {
+                let at = index.index(text.len() + 1);
+                let end = (at + drop % 12).min(text.len());
+                text.splice(at..end, with.chars());
+            }
+            let text: String = text.into_iter().collect();
+            let name = ["a.yaml", "a.yaml", "a.json", "a.toml"][which];
+            if let Err(message) = of_files(&[(name, &text)], |_| (), &[], Preset::Full) {
+                proptest::prop_assert!(message.contains(name) || !message.is_empty());
+            }
+        }
+    }
 }

@@ -113,6 +113,14 @@ fn values(key: &str, node: &Node, path: &str, section: Section) -> Result<Vec<Pl
         (Kind::List(items), "model", Section::Serve) if !items.is_empty() => items.iter().map(model).collect(),
         (Kind::List(_), "model", Section::Serve) => axis(node, path)?,
         (_, "model", Section::Serve) => vec![model(node)],
+        (Kind::List(items), "quantization", Section::Serve) => {
+            // On the command line only `none` means none (rule 1); files may write it as YAML does.
+            let other = |item: &&Node| !item.origin.is_document() && item.scalar().is_some_and(|text| text == "None");
+            if let Some(item) = items.iter().find(other) {
+                return Err(Error::wrong(item, path, QUANTIZATION, Some(NO_QUANTIZATION.to_owned())));
+            }
+            axis(node, path)?
+        }
         // A secret is never taken apart, so that no message shows it.
         (_, key, Section::Env) if is_secret_name(key) => secret(node, path)?,
         _ => axis(node, path).map_err(|trouble| from_command_line(trouble, node))?,
@@ -198,16 +206,18 @@ fn is_model(text: &str) -> bool {
 }
 
 /// Rule 1: vLLM knows neither `--quantization none` nor `off`; `none` means that the flag is left out.
+const QUANTIZATION: &str = "a quantization method of vLLM, or `none`";
+const NO_QUANTIZATION: &str = "`none` leaves vLLM's flag out, which is how vLLM runs without quantization";
+
 /// What was expected, and the next step, where the value is none.
 fn quantization(value: &Value) -> Option<(&'static str, Option<&'static str>)> {
-    let hint = "`none` leaves vLLM's flag out, which is how vLLM runs without quantization";
     let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     match value {
         Value::Omitted => None,
-        Value::Text(text) if matches!(text.as_str(), "off" | "NONE" | "false") => {
-            Some(("a quantization method of vLLM, or `none`", Some(hint)))
+        Value::Text(text) if matches!(text.as_str(), "off" | "NONE" | "null" | "false") => {
+            Some((QUANTIZATION, Some(NO_QUANTIZATION)))
         }
-        Value::Switch(_) => Some(("a quantization method of vLLM, or `none`", Some(hint))),
+        Value::Switch(_) => Some((QUANTIZATION, Some(NO_QUANTIZATION))),
         Value::Text(text) if is_word(text) => None,
         Value::Text(_) | Value::List(_) => {
             Some(("a quantization method of vLLM (letters, digits, `-`, `_`), or `none`", None))

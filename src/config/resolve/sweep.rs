@@ -1,6 +1,6 @@
 //! The sweep: groups, conditions, rules, links, the baseline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::axes::{self, Keys};
 use super::words;
@@ -147,8 +147,9 @@ impl Resolver<'_> {
                 axis.values = axis.values.into_iter().map(variable).collect();
             }
             let mut kept: Vec<Value> = Vec::new();
+            let mut seen = HashSet::new();
             for (value, placed) in axis.values.iter().zip(&values) {
-                if kept.iter().any(|known| known.same(value)) {
+                if !seen.insert(value.canonical()) {
                     let shown = value.shown();
                     let place = if placed.origin.is_document() {
                         format!("{}: {path}", placed.origin)
