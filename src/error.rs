@@ -50,6 +50,14 @@ pub enum Error {
         /// The next step.
         hint: String,
     },
+    /// vLLM would refuse flags of the sweep.
+    #[error("`{}` would refuse {}", program.display(), if problems.len() == 1 { "a flag".to_owned() } else { format!("{} flags", problems.len()) })]
+    Preflight {
+        /// Which vLLM.
+        program: PathBuf,
+        /// Each flag with its place, and what is wrong with it.
+        problems: Vec<String>,
+    },
     /// There is nothing to do.
     #[error("{message}")]
     Nothing {
@@ -64,7 +72,7 @@ impl Error {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Config(_) | Error::Usage { .. } => exit::USAGE,
+            Error::Config(_) | Error::Usage { .. } | Error::Preflight { .. } => exit::USAGE,
             Error::Record(error) => error.exit_code(),
             Error::Execute(error) => error.exit_code(),
             Error::Process(_) => exit::ENVIRONMENT,
@@ -85,6 +93,10 @@ impl Error {
             Error::Terminal(_) => Vec::new(),
             Error::NotFound { nearest, .. } if nearest.is_empty() => Vec::new(),
             Error::NotFound { nearest, .. } => vec![format!("there is: {}", nearest.join(", "))],
+            Error::Preflight { problems, .. } => {
+                let last = "`--no-preflight` starts the servers all the same".to_owned();
+                problems.iter().cloned().chain([last]).collect()
+            }
             Error::Usage { hint, .. } | Error::Nothing { hint, .. } => vec![hint.clone()],
         }
     }

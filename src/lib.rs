@@ -20,6 +20,7 @@ pub mod execute;
 pub mod exit;
 pub mod nearest;
 pub mod plan;
+pub mod preflight;
 pub mod process;
 pub mod record;
 pub mod report;

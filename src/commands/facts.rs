@@ -25,7 +25,7 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
     }
     settings.sweep.context = Context {
         vllm_version: program.and_then(installed_version),
-        device_kind: Some(report.kind.to_string()),
+        device_kind: Some(report.kind.label().to_ascii_lowercase()),
     };
 }
 

@@ -31,7 +31,9 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     let counts = count(&settings, ui)?;
     match (&program, settings.simulated()) {
         (Some(program), false) => preflight::check(&settings, environment, program, &[], ui)?,
-        (None, false) => ui.say("note: no vLLM here: its version is not part of the identities, and no flag was checked"),
+        (None, false) => {
+            ui.say("note: no vLLM here: its version is not part of the identities, and no flag was checked")
+        }
         (_, true) => preflight::check_simulated(&settings, environment, ui)?,
     }
     if args.json {
@@ -101,7 +103,8 @@ fn list_plan(settings: &Settings, all: bool, ui: &Ui) {
     let shown = if all { plan.experiments.len() } else { LINES };
     for experiment in plan.experiments.iter().take(shown) {
         let baseline = if experiment.baseline { "  (baseline)" } else { "" };
-        let groups = if experiment.groups.is_empty() { String::new() } else { format!("  [{}]", experiment.groups.join(", ")) };
+        let groups =
+            if experiment.groups.is_empty() { String::new() } else { format!("  [{}]", experiment.groups.join(", ")) };
         ui.out(&format!(
             "{:>width$}  {}  {}{groups}{baseline}",
             experiment.index,

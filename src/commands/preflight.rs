@@ -80,7 +80,8 @@ fn problems(settings: &Settings, help: &Help) -> Problems {
             [(Section::Serve, &group.serve, &help.serve), (Section::Bench, &group.bench, &help.bench)]
         {
             for axis in axes.iter().filter(|axis| axis.key != "model" && axis.key != PROMPTS_PER_CONCURRENCY) {
-                for value in axis.values.iter().filter(|value| seen.insert((section, axis.key.clone(), value.shown()))) {
+                for value in axis.values.iter().filter(|value| seen.insert((section, axis.key.clone(), value.shown())))
+                {
                     judge(settings, section, &axis.key, value, known, &mut found);
                 }
             }

@@ -39,6 +39,14 @@ impl Environment {
         self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Where this program may keep what it can make again: `$XDG_CACHE_HOME/vllm-bench`, else `~/.cache/vllm-bench`, else
+    /// below `/tmp`.
+    pub fn cache_dir(&self) -> PathBuf {
+        let base = self.get("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = || self.get("HOME").map(|home| Path::new(home).join(".cache"));
+        base.or_else(home).unwrap_or_else(|| PathBuf::from("/tmp")).join("vllm-bench")
+    }
+
     /// All variables.
     pub fn vars(&self) -> &BTreeMap<String, String> {
         &self.vars

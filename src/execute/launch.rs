@@ -1,6 +1,6 @@
 //! Writes a launch script and starts it in a group of its own.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::script::{ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
 use super::{Failure, Job, Phase, UnitContext};
@@ -44,8 +44,8 @@ async fn launch_script(
     job: &Job<'_>,
     context: &UnitContext,
     args: &[String],
-    kept: Option<&PathBuf>,
-    log: &PathBuf,
+    kept: Option<&Path>,
+    log: &Path,
 ) -> Result<Group, Failure> {
     let engine = ScriptContext {
         engine: &context.engine,
@@ -71,7 +71,7 @@ async fn launch_script(
         env: context.secret_env.clone(),
         unset: context.unset.clone(),
         secrets: context.secrets.clone(),
-        log: log.clone(),
+        log: log.to_owned(),
         cleanup: vec![path],
         grace: context.grace,
         owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },

@@ -48,10 +48,15 @@ impl Identity {
         Self::of(&json!(sorted(&workload.flags)))
     }
 
-    /// A number that follows from the identity and `salt`: the same wherever it is asked for.
+    /// A number of 32 bits that follows from the identity and `salt`: the same wherever it is asked for.
     pub fn number(&self, salt: u32) -> u64 {
+        self.draw(&salt.to_string()) >> 32
+    }
+
+    /// 64 bits that follow from the identity and `salt`.
+    pub(super) fn draw(&self, salt: &str) -> u64 {
         let digest = Sha256::digest(format!("{}/{salt}", self.0).as_bytes());
-        digest.iter().take(4).fold(0, |number, byte| number << 8 | u64::from(*byte))
+        digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// The identity of a plan: its experiments' identities and repeats, in order.

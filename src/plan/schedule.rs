@@ -1,9 +1,6 @@
 //! In which order settings are measured, and which measurements share a server start.
 
 use indexmap::IndexMap;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 use super::matrix::{Setting, experiment};
 use super::{Experiment, Identity, Order, Repeat, Sweep};
@@ -23,8 +20,7 @@ pub(super) fn arrange(sweep: &Sweep, settings: Vec<Setting>) -> Vec<Experiment> 
             }
         };
         if let Order::Random(seed) = sweep.order {
-            let salt = experiments.first().map_or(0, |e| e.identity.number(start));
-            experiments.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ salt));
+            experiments.sort_by_cached_key(|e| chance(seed, e));
         }
         experiments
     };
@@ -40,9 +36,16 @@ pub(super) fn arrange(sweep: &Sweep, settings: Vec<Setting>) -> Vec<Experiment> 
         blocks = blocks.into_iter().flatten().map(|experiment| vec![experiment]).collect();
     }
     if let Order::Random(seed) = sweep.order {
-        blocks.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        blocks.sort_by_cached_key(|block| block.iter().map(|e| chance(seed, e)).min());
     }
     blocks.into_iter().flatten().collect()
+}
+
+/// A place in a random order that follows from the seed and the experiment, and from nothing else: what is added to a
+/// sweep does not shuffle the rest.
+fn chance(seed: u64, experiment: &Experiment) -> u64 {
+    let Repeat { start, run } = experiment.repeat;
+    experiment.identity.draw(&format!("{seed}/{start}/{run}"))
 }
 
 /// Settings by server configuration; in grouped order those of the same model together, so that the weights stay in the

@@ -45,6 +45,14 @@ pub fn find_vllm(named: Option<PathBuf>, environment: &Environment) -> Result<Pa
     environment.find_program("vllm").or_else(ask_login_shell).ok_or(execute::Error::NoVllm)
 }
 
+/// As [`find_vllm`], without asking a login shell: for what must not take time.
+pub fn quick_find(settings: &Settings, environment: &Environment) -> Option<PathBuf> {
+    match &settings.vllm_bin {
+        Some(path) => is_executable(path).then(|| path.clone()),
+        None => environment.find_program("vllm").or_else(ask_login_shell),
+    }
+}
+
 fn ask_login_shell() -> Option<PathBuf> {
     let mut command = Command::new("bash");
     command.args(["--login", "-c", "command -v vllm"]);

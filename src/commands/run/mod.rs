@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use crate::cli::RunArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
-use crate::execute::{Emitter, EngineCommand, Event, Recorder, Totals, UnitContext, clear_the_way, run_all};
+use crate::execute::{Emitter, EngineCommand, Event, Outcome, Recorder, Totals, UnitContext, clear_the_way, run_all};
 use crate::exit;
-use crate::plan::{Experiment, Plan};
+use crate::plan::{Experiment, Plan, baseline_problem};
 use crate::process::{ProcessId, Stop, StopSender, become_subreaper, stop_channel};
+use crate::record::RunState;
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
@@ -36,18 +37,19 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
         Some(Some(named)) => prepare::adopt_named(named, &mut settings, environment)?,
         Some(None) | None => None,
     };
+    for note in settings.notes.iter().chain(&settings.warnings) {
+        ui.warn(note);
+    }
+    let is_adopted = adopted.is_some();
     let plan = match adopted {
         Some(plan) => plan,
-        None => settings.plan()?,
+        None => make_plan(&mut settings, args, environment, ui)?,
     };
     if args.fresh && !args.detach && !args.detached_child {
         ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
     }
     if args.detach && !args.detached_child {
         return detach::start(environment.command_line(), ui);
-    }
-    for warning in &settings.warnings {
-        ui.warn(warning);
     }
     if let Some(which) = &args.dry_run {
         return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
@@ -62,8 +64,48 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
             "`{name}` was set with `--env` when this run began and is not set now: export it, or servers may fail"
         ));
     }
+    if !is_adopted {
+        preflight(&settings, environment, ui)?;
+    }
     let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
     Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui }.execute().await
+}
+
+/// Counts the sweep, refuses one that nobody can mean, and makes its plan; with `--extend` on top of the run's own.
+fn make_plan(settings: &mut Settings, args: &RunArgs, environment: &Environment, ui: &Ui) -> Result<Plan, Error> {
+    let program = if settings.simulated() { None } else { engine::quick_find(settings, environment) };
+    super::facts::gather(settings, environment, program.as_deref());
+    let counts = super::plan::count(settings, ui)?;
+    if counts.measurements > super::plan::WHOLE && !settings.yes && args.dry_run.is_none() {
+        return Err(Error::Usage {
+            message: format!(
+                "the sweep asks for {} experiments on {} server starts",
+                counts.measurements, counts.starts
+            ),
+            hint: "look at it with `vllm-bench plan`; if it is meant, add `--yes`".to_owned(),
+        });
+    }
+    let plan = settings.plan()?;
+    if let Some(message) = baseline_problem(&settings.sweep, &plan) {
+        let hint = "name a group that has one configuration for each model, or give the baseline's values".to_owned();
+        return Err(Error::Usage { message, hint });
+    }
+    match settings.extend.clone() {
+        Some(named) => prepare::extend_named(&named, settings, plan, environment),
+        None => Ok(plan),
+    }
+}
+
+/// Asks the vLLM that will be run whether it knows all flags.
+fn preflight(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<(), Error> {
+    if settings.simulated() {
+        return super::preflight::check_simulated(settings, environment, ui);
+    }
+    match engine::find_vllm(settings.vllm_bin.clone(), environment) {
+        Ok(program) => super::preflight::check(settings, environment, &program, &[], ui),
+        // The run says so itself in a moment.
+        Err(_) => Ok(()),
+    }
 }
 
 /// One session of a run.
@@ -122,7 +164,7 @@ impl Sweep<'_> {
             "vllm-bench {}: {}, {} skipped{mark}",
             env!("CARGO_PKG_VERSION"),
             wording::count(self.plan.experiments.len(), "experiment"),
-            wording::count(self.plan.skips.len(), "combination")
+            wording::count(self.plan.skipped(), "combination")
         ));
         self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
         if !prepared.resumed {
@@ -180,8 +222,12 @@ impl Sweep<'_> {
         sender: &StopSender,
         stop: &mut Stop,
     ) -> Result<Totals, Error> {
-        let pending: Vec<&Experiment> =
-            self.plan.experiments.iter().filter(|e| !prepared.valid.contains(&e.name)).collect();
+        let (left_alone, pending): (Vec<&Experiment>, Vec<&Experiment>) = self
+            .plan
+            .experiments
+            .iter()
+            .filter(|e| !prepared.valid.contains(&e.name))
+            .partition(|e| self.is_left_alone(e, &prepared.state));
         let naming = recorder.clone();
         let mut emit = Emitter::new(&mut recorder, sender);
         emit.event(Event::RunStarted {
@@ -194,9 +240,27 @@ impl Sweep<'_> {
         for name in &prepared.valid {
             emit.event(Event::ExperimentReused { name: name.clone() });
         }
+        for experiment in &left_alone {
+            let text =
+                format!("`{}` is left alone: it failed before, and `skip-failure-reasons` names why", experiment.name);
+            emit.event(Event::Notice { text });
+        }
         let Prepared { state, ports, .. } = prepared;
         let mut jobs = SessionJobs { recorder: naming, state, ports, attempts: HashMap::new() };
-        Ok(run_all(&pending, &mut jobs, context, self.settings.keep_foreign, &mut emit, stop).await?)
+        let mut totals = run_all(&pending, &mut jobs, context, self.settings.keep_foreign, &mut emit, stop).await?;
+        totals.failed += left_alone.len();
+        Ok(totals)
+    }
+
+    /// Whether an experiment failed before for a reason that the user does not want to see again.
+    fn is_left_alone(&self, experiment: &Experiment, state: &RunState) -> bool {
+        let newest = state.newest(&experiment.name).and_then(|attempt| attempt.outcome.as_ref());
+        match newest {
+            Some(Outcome::Failed(failure)) => {
+                self.settings.skip_failure_reasons.iter().any(|reason| reason.covers(failure.cause))
+            }
+            Some(Outcome::Passed { .. } | Outcome::Interrupted) | None => false,
+        }
     }
 
     /// The record's end, the analysis, the exit code.
@@ -214,8 +278,8 @@ impl Sweep<'_> {
         let _ = recorder.event(&Event::RunFinished {
             passed: prepared.valid.len() + totals.passed,
             failed: totals.failed,
-            skipped: self.plan.skips.len(),
-            interrupted: totals.interrupted,
+            skipped: self.plan.skipped(),
+            interrupted: totals.interrupted || totals.stopped_by_failure,
             seconds: began.elapsed().as_secs_f64(),
         });
         if let Some(error) = recorder.take_error() {
@@ -225,6 +289,13 @@ impl Sweep<'_> {
         if totals.interrupted {
             self.ui.hint(&format!("go on with `vllm-bench run --resume {}`", prepared.run.path().display()));
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
+        }
+        if totals.stopped_by_failure {
+            self.ui.hint(&format!(
+                "`on-failure: stop` ended the run at its first failure; go on with `vllm-bench run --resume {}`",
+                prepared.run.path().display()
+            ));
+            return Ok(exit::EXPERIMENT_FAILED);
         }
         Ok(code)
     }

@@ -12,7 +12,8 @@ use crate::cli::RunArgs;
 use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
-use crate::plan::{Engine, Experiment, Plan};
+use crate::plan::{Engine, Experiment, Plan, extend};
+use crate::preflight::installed_version;
 use crate::process::{ProcessId, Redactor, registry};
 use crate::record::{
     self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs,
@@ -183,6 +184,9 @@ fn find_run(
     plan: &Plan,
     environment: &Environment,
 ) -> Result<Option<(RunDir, Manifest)>, Error> {
+    if let Some(run) = &settings.extend {
+        return open_extended(run, plan, settings).map(Some);
+    }
     match &args.resume {
         Some(Some(named)) => open_named(named, settings, plan, environment).map(Some),
         Some(None) => match newest_unfinished(&settings.results_dir, plan)? {
@@ -227,6 +231,16 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
     if settings.plan_is_given() {
         return Ok(None);
     }
+    let program = settings.vllm_bin.clone().or_else(|| manifest.vllm.as_ref().map(|vllm| vllm.path.clone()));
+    let here = program.as_deref().filter(|_| manifest.engine == Engine::Vllm).and_then(installed_version);
+    if let (Some(then), Some(here)) = (&manifest.plan.context.vllm_version, &here)
+        && then != here
+    {
+        return Err(Error::Usage {
+            message: format!("`{}` was measured with vLLM {then}, and here is vLLM {here}", run.path().display()),
+            hint: "their figures must not be mixed: begin a new run, or name the other vLLM with `--vllm-bin`".into(),
+        });
+    }
     settings.sweep.engine = manifest.engine;
     settings.keep_foreign |= manifest.engine == Engine::Sim;
     settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
@@ -239,6 +253,47 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
         }
     }
     Ok(Some(plan))
+}
+
+/// The plan of the run named by `--extend RUN`, with what `plan` asks for beyond it.
+///
+/// # Errors
+/// When the run cannot be found or read, is of another engine, or has everything already.
+pub fn extend_named(
+    named: &Path,
+    settings: &mut Settings,
+    plan: Plan,
+    environment: &Environment,
+) -> Result<Plan, Error> {
+    let run = locate_named(named, settings, environment)?;
+    let manifest = run.manifest()?;
+    if manifest.engine != settings.sweep.engine {
+        let message = format!("`{}` was run with the engine `{}`", run.path().display(), manifest.engine);
+        return Err(Error::Usage { message, hint: "extend it with the same `--engine`".to_owned() });
+    }
+    if let Some(parent) = run.path().parent() {
+        settings.results_dir = parent.to_owned();
+    }
+    settings.extend = Some(run.path().to_owned());
+    let grown = extend(&manifest.plan, plan);
+    if grown.experiments.len() == manifest.plan.experiments.len() {
+        return Err(Error::Nothing {
+            message: format!("`{}` has every experiment of this sweep already", run.path().display()),
+            hint: format!("go on with what has no valid result: `vllm-bench run --resume {}`", run.path().display()),
+        });
+    }
+    Ok(grown)
+}
+
+/// Opens the run that is extended, and writes its larger plan.
+fn open_extended(run: &Path, plan: &Plan, settings: &Settings) -> Result<(RunDir, Manifest), Error> {
+    let run = RunDir::open(run)?;
+    let mut manifest = run.manifest()?;
+    manifest.plan = plan.clone();
+    let record = |(value, origin): &(Value, String)| Setting { value: value.clone(), origin: origin.clone() };
+    manifest.settings = settings.record.iter().map(|(key, value)| (key.clone(), record(value))).collect();
+    record::atomic::write_json(&run.layout().manifest(), &manifest)?;
+    Ok((run, manifest))
 }
 
 fn locate_named(named: &Path, settings: &Settings, environment: &Environment) -> Result<RunDir, Error> {
