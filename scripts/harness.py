@@ -218,7 +218,7 @@ class Sweep:
 
     def command(self, *more: str) -> list[str]:
         return [
-            str(self.binary), "--color", "never", "run", "--engine", self.engine, "--keep-foreign",
+            str(self.binary), "--color", "never", "run", "--engine", self.engine, "--keep-foreign", "--retry", "none",
             "--results-dir", str(self.results), "--env", f"{MARKER}={self.marker}", *self.args, *more,
         ]  # fmt: skip
 

@@ -42,7 +42,7 @@ fn kill_9_while_starting_leaves_no_process_and_resumes() {
     live.kill();
     scene.wait_until_nothing_is_left();
     let run = resume(&scene, STAYS_LOADING);
-    assert!(run.has(&format!("logs/{SECOND}_server.1.log")), "the log of the first attempt is kept");
+    assert!(run.has(&format!("logs/{SECOND}_server.2.log")), "the log of the first attempt is kept");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn kill_9_while_measuring_leaves_no_process_and_resumes() {
     live.kill();
     scene.wait_until_nothing_is_left();
     let run = resume(&scene, STAYS_MEASURING);
-    assert!(run.has(&format!("logs/{SECOND}_benchmark.1.log")));
+    assert!(run.has(&format!("logs/{SECOND}_benchmark.2.log")));
     // Whether the whole tree was there or not: an earlier attempt has no outcome, and the journal says so.
     assert_eq!(run.outcomes(SECOND), [(2, "passed".to_owned())]);
 }

@@ -130,6 +130,7 @@ impl Scene {
             .set("--concurrency", ["2"])
             .set("--results-dir", [self.results().to_str().unwrap()])
             .set("--env", [format!("{SCENE}={}", self.id).as_str()])
+            .set("--retry", ["none"])
             .flag("--keep-foreign")
     }
 
@@ -140,6 +141,7 @@ impl Scene {
             .without("--sim-speed")
             .set("--vllm-bin", [vllm.to_str().unwrap()])
             .set("--setvars", ["none"])
+            .flag("--no-preflight")
             .also("--env", "VLLM_BENCH_SIM_SPEED=inf")
     }
 
