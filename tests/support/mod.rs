@@ -134,6 +134,11 @@ impl Scene {
             .flag("--keep-foreign")
     }
 
+    /// The variable by which the processes of this scene are known.
+    pub fn mark(&self) -> String {
+        format!("{SCENE}={}", self.id)
+    }
+
     /// The same with another program as `vllm`. Its simulated vLLM, if it goes on to one, is as fast.
     pub fn sweep_with(&self, vllm: &Path) -> Call<'_> {
         self.sweep()

@@ -1,0 +1,189 @@
+//! One server start for many measurements: what shares it, what a failure costs, and what is measured again.
+
+mod support;
+
+use std::fs;
+
+use support::{RunFiles, Scene};
+
+/// Two server configurations, two loads, two runs: eight measurements on two starts.
+const SWEEP: &str = "
+serve: {model: a/model, enforce-eager: true, max-model-len: 2048, max-num-seqs: [8, 16], no-enable-prefix-caching: true}
+bench: {dataset-name: random, random-input-len: 8, random-output-len: 8, num-prompts: 4, max-concurrency: [1, 2], ignore-eos: true}
+repeats: {runs: 2}
+";
+
+fn name(seqs: u32, concurrency: u32, run: u32) -> String {
+    let run = if run > 1 { format!("_run{run}") } else { String::new() };
+    format!("a_model_tp1_quant-none_eager-true_mns-{seqs}_cc-{concurrency}{run}")
+}
+
+fn all() -> Vec<String> {
+    let of = |seqs| [(1, 1), (1, 2), (2, 1), (2, 2)].map(|(concurrency, run)| name(seqs, concurrency, run));
+    [of(8), of(16)].concat()
+}
+
+/// A scene with a sweep file, and the call that runs it.
+fn scene(extra: &str) -> Scene {
+    let scene = Scene::new();
+    fs::write(scene.path("sweep.yaml"), format!("{SWEEP}{extra}")).unwrap();
+    scene
+}
+
+fn call(scene: &Scene) -> support::Call<'_> {
+    let file = scene.path("sweep.yaml");
+    scene
+        .call(&["run", file.to_str().unwrap()])
+        .set("--engine", ["sim"])
+        .set("--sim-speed", ["inf"])
+        .set("--port", ["auto"])
+        .set("--results-dir", [scene.results().to_str().unwrap()])
+        .set("--env", [scene.mark().as_str()])
+        .flag("--keep-foreign")
+}
+
+fn starts(run: &RunFiles) -> usize {
+    run.events("server-launched").len()
+}
+
+#[test]
+fn a_server_start_serves_all_loads_and_runs() {
+    let scene = scene("");
+    call(&scene).exits(0);
+    let run = scene.run();
+    all().iter().for_each(|name| run.assert_passed(name));
+    assert_eq!((starts(&run), run.events("torn-down").len(), run.events("server-reused").len()), (2, 2, 6));
+    let places: Vec<_> = all().iter().map(|name| run.result(name)["vllm_bench"]["on_start"].as_u64().unwrap()).collect();
+    assert_eq!(places, [1, 2, 3, 4, 1, 2, 3, 4]);
+    for name in all() {
+        let meta = &run.result(&name)["vllm_bench"];
+        assert_eq!(meta["isolation"], "cache-off");
+        assert!(run.has(meta["server_log"].as_str().unwrap()), "{meta}");
+    }
+    assert_eq!(fs::read_dir(run.path("logs")).unwrap().count(), 10, "8 clients, 2 servers");
+}
+
+#[test]
+fn without_reuse_every_measurement_has_its_own_start() {
+    let scene = scene("");
+    call(&scene).flag("--no-reuse").exits(0);
+    assert_eq!(starts(&scene.run()), 8);
+}
+
+#[test]
+fn what_kills_the_server_loses_only_itself() {
+    let scene = scene("retry: none\n");
+    let fault = "die-in-benchmark:kill@max-num-seqs=8@max-concurrency=2";
+    call(&scene).fault(fault).exits(1);
+    let run = scene.run();
+    for name in all() {
+        if name.contains("mns-8_cc-2") {
+            assert_eq!(run.failure(&name)["cause"], "server-died");
+        } else {
+            run.assert_passed(&name);
+        }
+    }
+    // The first start is lost to the first of the two, the second to the other; then the second configuration.
+    assert_eq!(starts(&run), 3);
+}
+
+#[test]
+fn what_killed_the_server_is_tried_again_last() {
+    let scene = scene("");
+    call(&scene).fault("die-in-benchmark:kill@max-num-seqs=8@max-concurrency=1#1").exits(0);
+    let run = scene.run();
+    all().iter().for_each(|name| run.assert_passed(name));
+    let order: Vec<String> = run
+        .events("experiment-started")
+        .iter()
+        .filter_map(|event| event["name"].as_str().map(str::to_owned))
+        .filter(|name| name.contains("mns-8_"))
+        .collect();
+    let killer = name(8, 1, 1);
+    assert_eq!(order.first(), Some(&killer));
+    assert!(order.iter().rposition(|name| *name == killer).unwrap() >= 3, "{order:?}");
+}
+
+#[test]
+fn kill_9_amid_the_measurements_of_a_server_and_resume_measures_only_what_is_missing() {
+    let scene = scene("");
+    let mut live = call(&scene).fault("benchmark-hangs@max-num-seqs=8@max-concurrency=2#1").start();
+    live.event(&["benchmark-launched", "mns-8_cc-2"]);
+    live.kill();
+    scene.wait_until_nothing_is_left();
+    let before: Vec<_> = all().into_iter().filter(|n| scene.run().has(&format!("{n}_results.json"))).collect();
+    assert_eq!(before, [name(8, 1, 1), name(8, 1, 2)]);
+    call(&scene).fault("benchmark-hangs@max-num-seqs=8@max-concurrency=2#1").flag("--resume").exits(0);
+    let run = scene.run();
+    all().iter().for_each(|name| run.assert_passed(name));
+    for name in all() {
+        let passed = run.outcomes(&name).iter().filter(|(_, outcome)| outcome == "passed").count();
+        assert_eq!(passed, 1, "{name} was measured {passed} times");
+    }
+    assert_eq!(run.events("experiment-reused").len(), 2);
+}
+
+#[test]
+fn a_run_grows_with_its_file() {
+    let scene = scene("");
+    call(&scene).exits(0);
+    let larger = SWEEP.replace("max-num-seqs: [8, 16]", "max-num-seqs: [8, 16, 32]");
+    fs::write(scene.path("sweep.yaml"), larger).unwrap();
+    let name_of_run = scene.run().name();
+    call(&scene).set("--extend", [name_of_run.as_str()]).exits(0);
+    let run = scene.run();
+    assert_eq!(starts(&run), 3, "only the new configuration is started");
+    (1..=2).for_each(|run_number| run.assert_passed(&name(32, 2, run_number)));
+    all().iter().for_each(|name| run.assert_passed(name));
+    call(&scene).set("--extend", [name_of_run.as_str()]).exits(3);
+}
+
+#[test]
+fn on_failure_stop_ends_the_run_and_skip_failure_reasons_leaves_it_alone() {
+    let scene = scene("on-failure: stop\nretry: none\n");
+    let fault = "oom-load@max-num-seqs=8";
+    call(&scene).fault(fault).exits(1);
+    assert_eq!(scene.run().events("experiment-finished").len(), 1);
+    call(&scene).fault(fault).flag("--resume").set("--on-failure", ["continue"]).set("--skip-failure-reasons", ["OOM"]).exits(1);
+    let run = scene.run();
+    assert_eq!(run.outcomes(&name(8, 1, 1)).len(), 1, "left alone");
+    (1..=2).for_each(|run_number| run.assert_passed(&name(16, 1, run_number)));
+    call(&scene).set("--skip-failure-reasons", ["omm"]).exits(2);
+}
+
+#[test]
+fn a_configuration_that_does_not_start_fails_all_that_needs_it_after_one_start() {
+    let scene = scene("repeats: {runs: 2, starts: 2}\n".replace("repeats", "#repeats").as_str());
+    call(&scene).set("--starts", ["2"]).fault("oom-load@max-num-seqs=8").exits(1);
+    let run = scene.run();
+    assert_eq!(starts(&run), 3, "out of memory is not tried again, nor is the second start of the same configuration");
+    let failed = run.events("experiment-finished").iter().filter(|e| e["outcome"] == "failed").count();
+    assert_eq!(failed, 8);
+}
+
+#[test]
+fn the_cache_is_reset_or_prompts_differ_where_prefixes_are_cached() {
+    let scene = scene("");
+    let cached = SWEEP.replace(", no-enable-prefix-caching: true", "");
+    fs::write(scene.path("sweep.yaml"), &cached).unwrap();
+    call(&scene).exits(0);
+    let seeds: Vec<String> = all()
+        .iter()
+        .map(|name| scene.run().result(name)["vllm_bench"]["isolation"]["seed"].to_string())
+        .collect();
+    assert_eq!(seeds[..4], seeds[4..], "the same prompts for every configuration");
+    assert_eq!(seeds[..4].iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    fs::write(scene.path("sweep.yaml"), format!("{cached}env: {{VLLM_SERVER_DEV_MODE: 1}}\n")).unwrap();
+    call(&scene).exits(0);
+    let run = scene.runs().pop().unwrap();
+    assert_eq!(run.result(&name(8, 2, 2))["vllm_bench"]["isolation"], "reset");
+}
+
+#[test]
+fn ten_thousand_experiments_want_to_be_meant() {
+    let scene = scene("");
+    let large = SWEEP.replace("[8, 16]", "1..3000");
+    fs::write(scene.path("sweep.yaml"), large).unwrap();
+    call(&scene).exits(2).says("12000 experiments").says("--yes");
+    assert!(!scene.results().exists() || scene.runs().is_empty());
+}
