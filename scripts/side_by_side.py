@@ -85,11 +85,14 @@ def theirs(vllm: str, model: str, folder: Path) -> dict:
     (folder / "bench.json").write_text(json.dumps(loads))
     # Starts are counted from outside: the server is a script that notes each call.
     starts = folder / "starts"
-    shim = folder / "vllm-noted"
-    shim.write_text(f"#!/bin/bash\necho start >> '{starts}'\nexec '{vllm}' \"$@\"\n")
+    shim = folder / "bin" / "vllm"
+    shim.parent.mkdir()
+    shim.write_text(f"#!/bin/bash\n[ \"$1\" = serve ] && echo start >> '{starts}'\nexec '{vllm}' \"$@\"\n")
     shim.chmod(0o755)
-    serve = " ".join([str(shim), "serve", model, "--port", str(port), *words(SERVE)])
-    bench = " ".join([vllm, "bench", "serve", "--port", str(port), "--model", model, "--dataset-name", "random",
+    # It empties caches only of a server that is called `vllm`.
+    environment = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}"}
+    serve = " ".join(["vllm", "serve", model, "--port", str(port), *words(SERVE)])
+    bench = " ".join(["vllm", "bench", "serve", "--port", str(port), "--model", model, "--dataset-name", "random",
                       "--ignore-eos", "--random-output-len", str(OUTPUT), "--num-prompts", str(PROMPTS),
                       "--ready-check-timeout-sec", "300"])
     command = [vllm, "bench", "sweep", "serve", "--serve-cmd", serve, "--bench-cmd", bench,
@@ -97,7 +100,7 @@ def theirs(vllm: str, model: str, folder: Path) -> dict:
                "--num-runs", str(RUNS), "-o", str(folder / "theirs")]
     began = time.monotonic()
     log = (folder / "theirs.log").open("w")
-    child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
     code = child.wait()
     seconds = time.monotonic() - began
     time.sleep(2)

@@ -73,9 +73,10 @@ pub fn assemble(
     for file in files {
         let mut tree = load::load(file, environment)?;
         if let Some(translated) = foreign::translate(&tree) {
+            let translated = translated?;
             tree = translated.tree;
             notes.push(format!("{}: read as {}", file.display(), translated.format));
-            notes.extend(translated.notes.into_iter().map(|note| format!("{}: {note}", file.display())));
+            notes.extend(translated.notes);
         }
         let tree = canonical(tree)?;
         if let Some(preset) = tree.get("preset").filter(|node| node.kind != Kind::Null) {

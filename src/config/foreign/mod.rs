@@ -1,6 +1,18 @@
-//! Sweep files of other tools, translated into ours.
+//! Sweep files of other tools, read as they are and translated into our language. Every value keeps its place, so that
+//! later errors point into the user's own file; what cannot be taken over is noted, never dropped quietly.
+//!
+//! `docs/foreign-formats.md` has the tables.
 
-use super::tree::Node;
+mod cluster;
+mod completions;
+mod scenarios;
+mod vllm_params;
+
+use indexmap::IndexMap;
+
+use super::Origin;
+use super::tree::{Entry, Kind, Node, Trouble};
+use crate::nearest::nearest;
 
 /// What a foreign file says, in our language.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,11 +21,102 @@ pub struct Translated {
     pub tree: Node,
     /// Whose format it is.
     pub format: &'static str,
-    /// What was not taken over, and what was taken for granted.
+    /// What was not taken over, and what was taken for granted; each with its place.
     pub notes: Vec<String>,
 }
 
 /// Translates a foreign file; `None` where it is one of ours.
-pub fn translate(_tree: &Node) -> Option<Translated> {
-    None
+pub fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
+    let has = |key: &str| tree.entries().is_some_and(|map| map.keys().any(|known| dashes(known) == key));
+    if has("experiments") && (has("fixed-args") || has("script")) {
+        Some(cluster::translate(tree))
+    } else if has("scenarios") && !has("serve") {
+        Some(scenarios::translate(tree))
+    } else if has("test-scenarios") {
+        Some(completions::translate(tree))
+    } else {
+        vllm_params::translate(tree)
+    }
+}
+
+/// Keys are read with dashes or underscores.
+fn dashes(key: &str) -> String {
+    key.replace('_', "-")
+}
+
+/// What is being made of a file.
+struct Draft {
+    tree: Node,
+    groups: Vec<Node>,
+    notes: Vec<String>,
+    origin: Origin,
+}
+
+impl Draft {
+    fn new(origin: &Origin) -> Self {
+        Self { tree: Node::map(origin), groups: Vec::new(), notes: Vec::new(), origin: origin.clone() }
+    }
+
+    /// Notes something about a place.
+    fn note(&mut self, at: &Node, text: &str) {
+        let note = format!("{}: {text}", at.origin);
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// A new group of this name.
+    fn group(&mut self, name: &Node) -> &mut Node {
+        let mut group = Node::map(&name.origin);
+        group.put(&["name"], name.clone());
+        self.groups.push(group);
+        let last = self.groups.len() - 1;
+        &mut self.groups[last]
+    }
+
+    fn finish(mut self, format: &'static str) -> Translated {
+        let groups = Node::list(self.groups, &self.origin);
+        self.tree.put(&["experiments"], groups);
+        Translated { tree: self.tree, format, notes: self.notes }
+    }
+}
+
+/// A number that follows from others.
+fn number(value: u64, like: &Node) -> Node {
+    Node::new(Kind::Number(value.to_string()), &like.origin)
+}
+
+/// The entries of a map, by their names with dashes.
+fn entries<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
+    let map = node.entries().ok_or_else(|| wrong(node, path, "a map of keys"))?;
+    Ok(map.iter().map(|(key, entry)| (dashes(key), entry)).collect())
+}
+
+fn wrong(node: &Node, path: &str, expected: &str) -> Trouble {
+    Trouble::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
+}
+
+fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
+    let at = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let trouble = Trouble::new(&entry.key, &at, format!("`{key}` is no key of this format"));
+    match nearest(key, known.iter().copied()) {
+        Some(near) => trouble.hint(format!("did you mean `{near}`?")),
+        None => trouble.hint(format!("it has: {}", known.join(", "))),
+    }
+}
+
+fn missing(node: &Node, path: &str, keys: &[&str]) -> Trouble {
+    let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    Trouble::new(&node.origin, path, format!("misses {}", keys.join(", ")))
+}
+
+/// A whole number of at least 1.
+fn positive(node: &Node, path: &str) -> Result<u64, Trouble> {
+    let number = node.scalar().and_then(|text| text.parse().ok()).filter(|number| *number >= 1);
+    number.ok_or_else(|| wrong(node, path, "a whole number of at least 1"))
+}
+
+/// A list, or one value as a list of one.
+fn several(node: &Node) -> Vec<&Node> {
+    node.items().map_or_else(|| vec![node], |items| items.iter().collect())
 }

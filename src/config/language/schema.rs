@@ -13,6 +13,13 @@ pub fn text() -> String {
     text
 }
 
+/// The keys of a sweep file's top level.
+pub fn top_level() -> Vec<String> {
+    let schema = schemars::schema_for!(Document);
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map(|map| map.keys().cloned().collect()).unwrap_or_default()
+}
+
 /// A schema written by hand, for what has several forms.
 macro_rules! schema {
     ($(#[$doc:meta])* $name:ident, |$generator:ident| $body:expr) => {

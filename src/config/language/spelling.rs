@@ -17,6 +17,13 @@ const ALIASES: [(&str, &str); 6] = [
     ("links", "link"),
 ];
 
+/// Whether a key is one of a sweep file's top level, in any spelling.
+pub fn is_top_level(key: &str) -> bool {
+    let key = own(key);
+    let more = ["num-runs", "server", "$schema"];
+    more.contains(&key.as_str()) || super::schema::top_level().contains(&key)
+}
+
 /// Brings a sweep file into the one spelling.
 ///
 /// # Errors

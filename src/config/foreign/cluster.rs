@@ -1,0 +1,252 @@
+//! The experiment files of the SLURM sweep (datatrove's inference benchmark): `fixed_args`, `experiments`.
+//!
+//! Its own defaults are filled in for every setting of vLLM, so that a value that is written and one that is left out
+//! are the same setting, as they are there. What SLURM and the data pipeline need is kept under `slurm`.
+
+use indexmap::IndexMap;
+use serde_json::Value as Json;
+
+use super::{Draft, Translated, dashes, entries, missing, number, positive, several, unknown, wrong};
+use crate::config::Origin;
+use crate::config::tree::{Entry, Kind, Node, Trouble};
+
+const FORMAT: &str = "an experiment file of the SLURM sweep";
+
+/// Arguments that are flags of `vllm serve`: theirs, ours, their default (empty = left out).
+const SERVE: [(&str, &str, &str); 14] = [
+    ("model-name-or-path", "model", "Qwen/Qwen3-0.6B"),
+    ("model-revision", "revision", ""),
+    ("trust-remote-code", "trust-remote-code", ""),
+    ("model-max-context", "max-model-len", "32768"),
+    ("max-num-seqs", "max-num-seqs", "256"),
+    ("max-num-batched-tokens", "max-num-batched-tokens", "8192"),
+    ("gpu-memory-utilization", "gpu-memory-utilization", "0.9"),
+    ("block-size", "block-size", "16"),
+    ("kv-cache-dtype", "kv-cache-dtype", "auto"),
+    ("optimization-level", "optimization-level", "3"),
+    ("speculative-config", "speculative-config", ""),
+    ("tp", "tensor-parallel-size", "1"),
+    ("pp", "pipeline-parallel-size", "1"),
+    ("dp", "data-parallel-size", "1"),
+];
+
+/// Arguments that are flags of `vllm bench serve`.
+const BENCH: [(&str, &str, &str); 7] = [
+    ("max-concurrent-generations", "max-concurrency", "500"),
+    ("max-examples", "num-prompts", ""),
+    ("max-tokens", "random-output-len", "16384"),
+    ("seed", "seed", ""),
+    ("temperature", "temperature", ""),
+    ("top-p", "top-p", ""),
+    ("top-k", "top-k", ""),
+];
+
+/// Arguments of SLURM and of the data pipeline.
+const KEPT: [&str; 27] = [
+    "benchmark-mode", "qos", "time", "reservation", "workers", "tasks", "nodes-per-task", "local-execution",
+    "enable-monitoring", "metric-interval", "examples-per-chunk", "output-dataset-name", "output-private", "output-dir",
+    "input-dataset-name", "input-dataset-config", "input-dataset-split", "prompt-column", "prompt-template",
+    "system-prompt", "max-concurrent-documents", "rollouts-per-document", "server-type", "gdn-prefill-backend",
+    "partition", "job-name", "mem-per-cpu",
+];
+
+pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
+    let mut draft = Draft::new(&tree.origin);
+    let top = ["script", "continue-on-failure", "fixed-args", "experiments"];
+    let map = entries(tree, "")?;
+    for (key, entry) in &map {
+        if !top.contains(&key.as_str()) {
+            return Err(unknown(entry, "", key, &top));
+        }
+    }
+    if let Some(script) = map.get("script") {
+        draft.note(&script.value, "`script` is not run: vllm-bench drives `vllm bench serve` itself");
+    }
+    if let Some(flag) = map.get("continue-on-failure") {
+        let word = if flag.value.kind == Kind::Bool(false) { "stop" } else { "continue" };
+        draft.tree.put(&["on-failure"], Node::text(word, &flag.value.origin));
+    }
+    let fixed = match map.get("fixed-args") {
+        Some(entry) if entry.value.kind != Kind::Null => arguments(&entry.value, "fixed_args")?,
+        Some(_) | None => IndexMap::new(),
+    };
+    let experiments = map.get("experiments").ok_or_else(|| missing(tree, "", &["experiments"]))?;
+    let list = experiments.value.items().filter(|items| !items.is_empty());
+    let list = list.ok_or_else(|| wrong(&experiments.value, "experiments", "a list of experiments"))?;
+    for (i, experiment) in list.iter().enumerate() {
+        add(&mut draft, &fixed, experiment, &format!("experiments[{i}]"))?;
+    }
+    Ok(draft.finish(FORMAT))
+}
+
+/// Arguments by their names with dashes, each one known.
+fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
+    let map = entries(node, path)?;
+    let known: Vec<&str> =
+        SERVE.iter().chain(&BENCH).map(|(key, _, _)| *key).chain(KEPT).chain(["quantization"]).collect();
+    for (key, entry) in &map {
+        if key == "name" {
+            return Err(Trouble::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it"));
+        }
+        if !known.contains(&key.as_str()) {
+            return Err(unknown(entry, path, key, &known));
+        }
+    }
+    Ok(map)
+}
+
+fn add(
+    draft: &mut Draft,
+    fixed: &IndexMap<String, &Entry>,
+    experiment: &Node,
+    path: &str,
+) -> Result<(), Trouble> {
+    let map = entries(experiment, path)?;
+    if let Some((key, entry)) = map.iter().find(|(key, _)| !["name", "args"].contains(&key.as_str())) {
+        return Err(unknown(entry, path, key, &["name", "args"]));
+    }
+    let name = map.get("name").ok_or_else(|| missing(experiment, path, &["name"]))?.value.clone();
+    let mut merged = fixed.clone();
+    if let Some(args) = map.get("args").filter(|args| args.value.kind != Kind::Null) {
+        merged.extend(arguments(&args.value, &format!("{path}.args"))?);
+    }
+    keep(draft, &merged);
+    // The prompt's length follows from two arguments: where they are axes, each pair is a group.
+    let contexts = choices(&merged, "model-max-context", 32768, experiment, path)?;
+    let outputs = choices(&merged, "max-tokens", 16384, experiment, path)?;
+    for (context, context_node) in &contexts {
+        for (output, output_node) in &outputs {
+            let mut serve = Node::map(&experiment.origin);
+            let mut bench = Node::map(&experiment.origin);
+            for (theirs, ours, default) in SERVE {
+                put(&mut serve, ours, merged.get(theirs).map(|e| &e.value), default, theirs, &experiment.origin)?;
+            }
+            put(&mut serve, "quantization", merged.get("quantization").map(|e| &e.value), "", "quantization", &experiment.origin)?;
+            for (theirs, ours, default) in BENCH {
+                put(&mut bench, ours, merged.get(theirs).map(|e| &e.value), default, theirs, &experiment.origin)?;
+            }
+            serve.put(&["dtype"], Node::text("bfloat16", &experiment.origin));
+            serve.put(&["max-model-len"], context_node.clone());
+            bench.put(&["dataset-name"], Node::text("random", &experiment.origin));
+            bench.put(&["ignore-eos"], Node::new(Kind::Bool(true), &experiment.origin));
+            bench.put(&["random-output-len"], output_node.clone());
+            bench.put(&["random-input-len"], number(context.saturating_sub(*output).max(1), output_node));
+            let group = draft.group(&name);
+            group.put(&["serve"], serve);
+            group.put(&["bench"], bench);
+            group.put(&["env", "USE_TF"], Node::new(Kind::Number("0".into()), &experiment.origin));
+        }
+    }
+    if let Some(examples) = merged.get("max-examples").filter(|e| e.value.scalar().as_deref() == Some("-1")) {
+        draft.note(&examples.value, "`max-examples: -1` (the whole data set) leaves `num-prompts` to vLLM's default");
+    }
+    Ok(())
+}
+
+/// The values of an argument, as numbers.
+fn choices(
+    merged: &IndexMap<String, &Entry>,
+    key: &str,
+    default: u64,
+    experiment: &Node,
+    path: &str,
+) -> Result<Vec<(u64, Node)>, Trouble> {
+    match merged.get(key) {
+        Some(entry) => {
+            several(&entry.value).into_iter().map(|node| Ok((positive(node, &format!("{path}.args.{key}"))?, node.clone()))).collect()
+        }
+        None => Ok(vec![(default, number(default, experiment))]),
+    }
+}
+
+/// Puts an argument's values, or its default, under our name.
+fn put(
+    target: &mut Node,
+    ours: &str,
+    given: Option<&Node>,
+    default: &str,
+    theirs: &str,
+    origin: &Origin,
+) -> Result<(), Trouble> {
+    let Some(given) = given else {
+        if !default.is_empty() {
+            target.put(&[ours], Node::text(default, origin));
+        }
+        return Ok(());
+    };
+    let values = several(given).into_iter().map(|node| value(node, theirs)).collect::<Result<Vec<Node>, Trouble>>()?;
+    let node = match values.as_slice() {
+        [one] => one.clone(),
+        _ => Node::list(values, &given.origin),
+    };
+    target.put(&[ours], node);
+    Ok(())
+}
+
+/// One value: `None`, `null` and nothing are off; what the format's program would refuse is refused.
+fn value(node: &Node, theirs: &str) -> Result<Node, Trouble> {
+    let text = node.scalar().unwrap_or_default();
+    let off = node.kind == Kind::Null || node.scalar().is_some_and(|t| ["", "none", "null"].contains(&t.to_lowercase().as_str()));
+    let null = || Node::new(Kind::Null, &node.origin);
+    let refuse = |expected: &str| Err(wrong(node, theirs, expected));
+    match theirs {
+        "quantization" if off => Ok(null()),
+        "quantization" if text != "bitsandbytes" => refuse("`bitsandbytes`, or `None`"),
+        "kv-cache-dtype" if !["auto", "fp8_e4m3", "fp8_e5m2"].contains(&text.as_str()) => {
+            refuse("`auto`, `fp8_e4m3` or `fp8_e5m2`")
+        }
+        "speculative-config" if off => Ok(null()),
+        "speculative-config" => speculation(node),
+        "model-revision" if text == "main" => Ok(null()),
+        "max-examples" if text == "-1" => Ok(null()),
+        _ if off => Ok(null()),
+        _ if node.scalar().is_none() => refuse("a word or a number"),
+        _ => Ok(node.clone()),
+    }
+}
+
+/// ngram gets the look-up length that the format's program gives it; JSON is written compactly.
+fn speculation(node: &Node) -> Result<Node, Trouble> {
+    let json: Option<Json> = match &node.kind {
+        Kind::Text(text) => serde_json::from_str(text).ok(),
+        Kind::Map(_) => Some(json(node)),
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::List(_) => None,
+    };
+    let Some(Json::Object(mut map)) = json else {
+        return Err(wrong(node, "speculative-config", "a JSON object, or `None`"));
+    };
+    if map.get("method").and_then(Json::as_str) == Some("ngram") {
+        let tokens = map.get("num_speculative_tokens").and_then(Json::as_u64).unwrap_or_default();
+        map.insert("prompt_lookup_max".to_owned(), tokens.saturating_sub(1).into());
+    }
+    Ok(Node::text(Json::Object(map).to_string(), &node.origin))
+}
+
+fn json(node: &Node) -> Json {
+    match &node.kind {
+        Kind::Null => Json::Null,
+        Kind::Bool(on) => (*on).into(),
+        Kind::Number(text) => serde_json::from_str(text).unwrap_or_else(|_| text.clone().into()),
+        Kind::Text(text) => text.clone().into(),
+        Kind::List(items) => items.iter().map(json).collect(),
+        Kind::Map(map) => Json::Object(map.iter().map(|(key, entry)| (key.clone(), json(&entry.value))).collect()),
+    }
+}
+
+/// What is for SLURM and the data pipeline is kept, and said to have no effect on a local run.
+fn keep(draft: &mut Draft, merged: &IndexMap<String, &Entry>) {
+    let kept: Vec<(&String, &&Entry)> = merged.iter().filter(|(key, _)| KEPT.contains(&key.as_str())).collect();
+    let Some((_, first)) = kept.first() else { return };
+    let names: Vec<&str> = kept.iter().map(|(key, _)| key.as_str()).collect();
+    let text = format!("{}: kept for a cluster, without effect on a local run (prompts are random, of model-max-context - max-tokens tokens)", names.join(", "));
+    let at = first.value.clone();
+    draft.note(&at, &text);
+    for (key, entry) in &kept {
+        let pair = key.as_str() == "prompt-template"
+            && entry.value.items().is_some_and(|items| items.iter().all(|item| item.items().is_none()));
+        if !pair && entry.value.items().is_some_and(|items| items.len() > 1) {
+            draft.note(&entry.value, &format!("the values of `{key}` make no difference to what is measured"));
+        }
+        draft.tree.put(&["slurm", &dashes(key)], entry.value.clone());
+    }
+}
