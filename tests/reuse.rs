@@ -73,24 +73,23 @@ fn without_reuse_every_measurement_has_its_own_start() {
 #[test]
 fn what_kills_the_server_loses_only_itself() {
     let scene = scene("retry: none\n");
-    let fault = "die-in-benchmark:kill@max-num-seqs=8@max-concurrency=2";
+    let fault = "die-in-benchmark:kill@max-num-seqs=8,load=3";
     call(&scene).fault(fault).exits(1);
     let run = scene.run();
     for name in all() {
-        if name.contains("mns-8_cc-2") {
+        if name == self::name(8, 2, 1) {
             assert_eq!(run.failure(&name)["cause"], "server-died");
         } else {
             run.assert_passed(&name);
         }
     }
-    // The first start is lost to the first of the two, the second to the other; then the second configuration.
     assert_eq!(starts(&run), 3);
 }
 
 #[test]
 fn what_killed_the_server_is_tried_again_last() {
     let scene = scene("");
-    call(&scene).fault("die-in-benchmark:kill@max-num-seqs=8@max-concurrency=1#1").exits(0);
+    call(&scene).fault("die-in-benchmark:kill@max-num-seqs=8,load=2#1").exits(0);
     let run = scene.run();
     all().iter().for_each(|name| run.assert_passed(name));
     let order: Vec<String> = run
@@ -99,21 +98,21 @@ fn what_killed_the_server_is_tried_again_last() {
         .filter_map(|event| event["name"].as_str().map(str::to_owned))
         .filter(|name| name.contains("mns-8_"))
         .collect();
-    let killer = name(8, 1, 1);
-    assert_eq!(order.first(), Some(&killer));
+    let killer = name(8, 1, 2);
+    assert_eq!(order.get(1), Some(&killer));
     assert!(order.iter().rposition(|name| *name == killer).unwrap() >= 3, "{order:?}");
 }
 
 #[test]
 fn kill_9_amid_the_measurements_of_a_server_and_resume_measures_only_what_is_missing() {
     let scene = scene("");
-    let mut live = call(&scene).fault("benchmark-hangs@max-num-seqs=8@max-concurrency=2#1").start();
+    let mut live = call(&scene).fault("benchmark-hangs@max-num-seqs=8,load=3#1").start();
     live.event(&["benchmark-launched", "mns-8_cc-2"]);
     live.kill();
     scene.wait_until_nothing_is_left();
     let before: Vec<_> = all().into_iter().filter(|n| scene.run().has(&format!("{n}_results.json"))).collect();
     assert_eq!(before, [name(8, 1, 1), name(8, 1, 2)]);
-    call(&scene).fault("benchmark-hangs@max-num-seqs=8@max-concurrency=2#1").flag("--resume").exits(0);
+    call(&scene).fault("benchmark-hangs@max-num-seqs=8,load=3#1").flag("--resume").exits(0);
     let run = scene.run();
     all().iter().for_each(|name| run.assert_passed(name));
     for name in all() {
@@ -141,7 +140,7 @@ fn a_run_grows_with_its_file() {
 #[test]
 fn on_failure_stop_ends_the_run_and_skip_failure_reasons_leaves_it_alone() {
     let scene = scene("on-failure: stop\nretry: none\n");
-    let fault = "oom-load@max-num-seqs=8";
+    let fault = "out-of-memory@max-num-seqs=8";
     call(&scene).fault(fault).exits(1);
     assert_eq!(scene.run().events("experiment-finished").len(), 1);
     call(&scene).fault(fault).flag("--resume").set("--on-failure", ["continue"]).set("--skip-failure-reasons", ["OOM"]).exits(1);
@@ -153,8 +152,8 @@ fn on_failure_stop_ends_the_run_and_skip_failure_reasons_leaves_it_alone() {
 
 #[test]
 fn a_configuration_that_does_not_start_fails_all_that_needs_it_after_one_start() {
-    let scene = scene("repeats: {runs: 2, starts: 2}\n".replace("repeats", "#repeats").as_str());
-    call(&scene).set("--starts", ["2"]).fault("oom-load@max-num-seqs=8").exits(1);
+    let scene = scene("");
+    call(&scene).set("--starts", ["2"]).fault("out-of-memory@max-num-seqs=8").exits(1);
     let run = scene.run();
     assert_eq!(starts(&run), 3, "out of memory is not tried again, nor is the second start of the same configuration");
     let failed = run.events("experiment-finished").iter().filter(|e| e["outcome"] == "failed").count();

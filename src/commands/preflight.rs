@@ -1,10 +1,9 @@
 //! Before the first start: are all flags of all configurations known to the vLLM that is here?
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::facts;
-use super::run::engine;
 use crate::config::{Environment, Settings};
 use crate::error::Error;
 use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
@@ -36,7 +35,11 @@ pub fn check(
             return Ok(());
         }
     };
-    let problems = problems(settings, &help);
+    report(settings, &help, program, ui)
+}
+
+fn report(settings: &Settings, help: &Help, program: &Path, ui: &Ui) -> Result<(), Error> {
+    let problems = problems(settings, help);
     for warning in &problems.warnings {
         ui.warn(warning);
     }
@@ -46,14 +49,15 @@ pub fn check(
     Err(Error::Preflight { program: program.to_owned(), problems: problems.errors })
 }
 
-/// Checks the flags against the simulated vLLM.
+/// Checks the flags against those of vLLM 0.14.1, which the simulated vLLM plays.
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_simulated(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<(), Error> {
-    let engine = engine::simulated()?;
-    let program: PathBuf = engine.program;
-    check(settings, environment, &program, &engine.prefix, ui)
+pub fn check_simulated(settings: &Settings, ui: &Ui) -> Result<(), Error> {
+    match Help::of_0_14_1() {
+        Some(help) if settings.preflight => report(settings, &help, Path::new("the simulated vLLM 0.14.1"), ui),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Variables that have one value: vLLM's import may need them (`VLLM_TARGET_DEVICE`).

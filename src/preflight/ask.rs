@@ -25,6 +25,15 @@ pub struct Help {
     pub from_cache: bool,
 }
 
+impl Help {
+    /// The flags of vLLM 0.14.1, which the simulated vLLM plays.
+    pub fn of_0_14_1() -> Option<Self> {
+        let serve = Known::parse(include_str!("fixtures/serve-0.14.1.txt"))?;
+        let bench = Known::parse(include_str!("fixtures/bench-0.14.1.txt"))?;
+        Some(Self { serve, bench, from_cache: true })
+    }
+}
+
 /// Why a vLLM could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

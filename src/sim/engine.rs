@@ -110,6 +110,8 @@ pub struct Engine {
     trigger: Option<Trigger>,
     groups: Mutex<HashMap<String, Group>>,
     next_id: AtomicU64,
+    /// Benchmarks that have begun on this server start.
+    pub loads: AtomicU64,
     /// Counters of all groups.
     pub metrics: Metrics,
 }
@@ -125,6 +127,7 @@ impl Engine {
             trigger,
             groups: Mutex::new(HashMap::new()),
             next_id: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
             metrics: Metrics::default(),
         }
     }
@@ -357,7 +360,11 @@ impl Actor {
         self.completed += finished;
         match self.engine.trigger() {
             Some(trigger) if !self.session.as_ref().is_some_and(|session| session.warmup) => {
-                let dies = trigger.check(finished, now - self.first_arrival.unwrap_or(now));
+                let dies = trigger.check(
+                    self.engine.loads.load(Ordering::Relaxed),
+                    finished,
+                    now - self.first_arrival.unwrap_or(now),
+                );
                 if dies {
                     self.flush();
                 }

@@ -169,6 +169,8 @@ pub struct FaultSpec {
     pub fault: Fault,
     /// Flags (key, value) that a run must have.
     pub only_if: Vec<(String, String)>,
+    /// Only the so-manieth benchmark on one server start, from 1 (`@load=2`).
+    pub load: Option<u64>,
     /// Only while the attempt number is at most this.
     pub attempts: Option<u32>,
 }
@@ -207,7 +209,7 @@ impl FromStr for FaultSpec {
             Some((_, "")) => return Err(FaultError::Condition { condition: String::new() }),
             Some((head, conditions)) => (head, conditions),
         };
-        let only_if = conditions
+        let only_if: Vec<(String, String)> = conditions
             .split(',')
             .filter(|_| !conditions.is_empty())
             .map(|condition| match condition.split_once('=') {
@@ -215,11 +217,19 @@ impl FromStr for FaultSpec {
                 _ => Err(FaultError::Condition { condition: condition.into() }),
             })
             .collect::<Result<_, _>>()?;
+        let (loads, only_if): (Vec<_>, Vec<_>) = only_if.into_iter().partition(|(key, _)| key == "load");
+        let load = match loads.first() {
+            None => None,
+            Some((_, number)) => match number.parse::<u64>() {
+                Ok(number) if number > 0 => Some(number),
+                _ => return Err(FaultError::Condition { condition: format!("load={number}") }),
+            },
+        };
         let (name, param) = match head.split_once(':') {
             None => (head.trim(), None),
             Some((name, param)) => (name.trim(), Some(param.trim())),
         };
-        Ok(FaultSpec { fault: fault(name, param)?, only_if, attempts })
+        Ok(FaultSpec { fault: fault(name, param)?, only_if, load, attempts })
     }
 }
 
@@ -365,7 +375,8 @@ impl fmt::Display for Fault {
 impl fmt::Display for FaultSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.fault)?;
-        for (index, (key, value)) in self.only_if.iter().enumerate() {
+        let load = self.load.map(|number| ("load".to_owned(), number.to_string()));
+        for (index, (key, value)) in self.only_if.iter().chain(&load).enumerate() {
             write!(f, "{}{key}={value}", if index == 0 { '@' } else { ',' })?;
         }
         match self.attempts {

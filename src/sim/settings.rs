@@ -151,6 +151,18 @@ impl SimSettings {
     pub fn active_faults(&self, flag: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
         self.faults.iter().filter(|spec| spec.applies(self.attempt, &flag)).map(|spec| spec.fault.clone()).collect()
     }
+
+    /// The same for a client that is the so-manieth on its server's start; `None` where no server said.
+    pub fn faults_of_load(&self, load: Option<u64>, flag: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
+        let of_load = |spec: &&FaultSpec| spec.load.is_none() || spec.load == load;
+        let active = self.faults.iter().filter(of_load).filter(|spec| spec.applies(self.attempt, &flag));
+        active.map(|spec| spec.fault.clone()).collect()
+    }
+
+    /// The only benchmark of a server start in which a fault strikes; `None` = in any.
+    pub fn load_of(&self, fault: &Fault) -> Option<u64> {
+        self.faults.iter().find(|spec| spec.fault == *fault).and_then(|spec| spec.load)
+    }
 }
 
 fn whole<T: FromStr + PartialOrd>(text: &str, least: T) -> Result<T, SettingError> {

@@ -11,6 +11,8 @@ use super::scheduler::Nanos;
 #[derive(Debug)]
 pub struct Trigger {
     after: DieAfter,
+    /// Only in this benchmark of the server start; `None` = in any.
+    load: Option<u64>,
     completed: AtomicU64,
     fired: AtomicBool,
     /// Somebody waits for it here.
@@ -19,12 +21,15 @@ pub struct Trigger {
 
 impl Trigger {
     /// A trigger that has not fired.
-    pub fn new(after: DieAfter) -> Trigger {
-        Trigger { after, completed: AtomicU64::new(0), fired: AtomicBool::new(false), notify: Notify::new() }
+    pub fn new(after: DieAfter, load: Option<u64>) -> Trigger {
+        Trigger { after, load, completed: AtomicU64::new(0), fired: AtomicBool::new(false), notify: Notify::new() }
     }
 
-    /// So many more requests were completed, so long after the first arrived: does it fire (or has it)?
-    pub fn check(&self, newly_completed: u64, elapsed: Nanos) -> bool {
+    /// In the so-manieth benchmark so many more requests were completed, so long after the first arrived: does it fire (or has it)?
+    pub fn check(&self, load: u64, newly_completed: u64, elapsed: Nanos) -> bool {
+        if self.load.is_some_and(|only| only != load) {
+            return false;
+        }
         let completed = self.completed.fetch_add(newly_completed, Ordering::Relaxed) + newly_completed;
         let fire = match self.after {
             DieAfter::Requests(n) => completed >= n,

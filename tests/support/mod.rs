@@ -535,7 +535,10 @@ impl RunFiles {
         let result = self.result(experiment);
         assert_eq!((result["completed"].as_u64(), result["failed"].as_u64()), (Some(4), Some(0)), "{result}");
         assert_eq!(result["vllm_bench"]["name"], experiment);
-        assert_proof(&result["vllm_bench"]["teardown"]);
+        // A server that goes on to serve others is ended after them.
+        if !result["vllm_bench"]["teardown"].is_null() {
+            assert_proof(&result["vllm_bench"]["teardown"]);
+        }
         assert!(!self.has(&format!("{experiment}_failure.json")), "{}", tree(&self.0));
         assert_eq!(self.outcomes(experiment).last().map(|(_, outcome)| outcome.as_str()), Some("passed"));
     }

@@ -220,17 +220,15 @@ fn save(options: &Options, date: &str, result: &Value, cut: bool) -> io::Result<
 
 /// The client's faults. The server knows the flags that conditions name; without one, only the model is known.
 async fn faults(options: &Options, settings: &SimSettings, http: &reqwest::Client) -> Vec<Fault> {
-    if settings.faults.iter().all(|spec| spec.only_if.is_empty()) {
-        return settings.active_faults(|_| None);
-    }
-    let asked = http.get(format!("{}/vllm_bench_sim", options.base_url)).timeout(Duration::from_secs(2)).send().await;
+    let asked = http.post(format!("{}/vllm_bench_sim", options.base_url)).timeout(Duration::from_secs(2)).send().await;
     let flags: Value = match asked {
         Ok(response) => {
             response.bytes().await.ok().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default()
         }
         Err(_) => Value::Null,
     };
-    settings.active_faults(|key| match flags.pointer("/flags").and_then(|flags| flags.get(key)) {
+    let load = flags.get("load").and_then(Value::as_u64);
+    settings.faults_of_load(load, |key| match flags.pointer("/flags").and_then(|flags| flags.get(key)) {
         Some(value) => value.as_str().map(str::to_string),
         None => (key == "model").then(|| options.model.clone()),
     })

@@ -45,6 +45,9 @@ pub struct App {
     not_healthy: Option<u64>,
     health_asked: AtomicU64,
     requests_fail: Option<u64>,
+    /// Only in this benchmark of the server start.
+    requests_fail_in: Option<u64>,
+    dev_mode: bool,
     requests_failed: AtomicU64,
 }
 
@@ -68,6 +71,8 @@ impl App {
             Fault::RequestsFail { count } => Some(count.unwrap_or(u64::MAX)),
             _ => None,
         });
+        let failing = launch.faults.iter().find(|fault| matches!(fault, Fault::RequestsFail { .. }));
+        let requests_fail_in = failing.and_then(|fault| launch.settings.load_of(fault));
         let mut flags: serde_json::Map<String, Value> = ["model", "tp", "quantization", "eager", "port"]
             .into_iter()
             .filter_map(|key| Some((key.to_string(), config.flag(key)?.into())))
@@ -93,14 +98,17 @@ impl App {
             not_healthy,
             health_asked: AtomicU64::new(0),
             requests_fail,
+            requests_fail_in,
+            dev_mode: std::env::var("VLLM_SERVER_DEV_MODE").is_ok_and(|value| value == "1"),
             requests_failed: AtomicU64::new(0),
         })
     }
 
     /// Must this request fail (fault `requests-fail`)? By its number in a session, so that the same ones fail every time.
     pub fn must_fail(&self, index: Option<u64>, warmup: bool) -> bool {
+        let load = self.engine.loads.load(Ordering::Relaxed);
         match self.requests_fail {
-            Some(most) if !warmup => {
+            Some(most) if !warmup && self.requests_fail_in.is_none_or(|only| only == load) => {
                 index.unwrap_or_else(|| self.requests_failed.fetch_add(1, Ordering::Relaxed)) < most
             }
             _ => false,
@@ -160,14 +168,25 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
-        .route("/reset_prefix_cache", post(async || StatusCode::OK))
+        .route("/reset_prefix_cache", post(development))
+        .route("/reset_mm_cache", post(development))
         .route(
             "/vllm_bench_sim",
-            get(async |State(app): State<Arc<App>>| Json(json!({"simulated": true, "flags": app.flags}))),
+            get(async |State(app): State<Arc<App>>| Json(json!({"simulated": true, "flags": app.flags})))
+                // A benchmark begins: the answer says which one on this start it is.
+                .post(async |State(app): State<Arc<App>>| {
+                    let load = app.engine.loads.fetch_add(1, Ordering::Relaxed) + 1;
+                    Json(json!({"simulated": true, "flags": app.flags, "load": load}))
+                }),
         )
         .fallback(async || (StatusCode::NOT_FOUND, Json(json!({"detail": "Not Found"}))))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
+}
+
+/// What vLLM offers in development mode only.
+async fn development(State(app): State<Arc<App>>) -> StatusCode {
+    if app.dev_mode { StatusCode::OK } else { StatusCode::NOT_FOUND }
 }
 
 /// The key and the access log, around every request.

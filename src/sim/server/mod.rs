@@ -85,7 +85,7 @@ impl Launch {
             block_size: self.config.block_size,
         };
         let trigger = self.faults.iter().find_map(|fault| match fault {
-            Fault::DieInBenchmark { after, .. } => Some(Trigger::new(*after)),
+            Fault::DieInBenchmark { after, .. } => Some(Trigger::new(*after, self.settings.load_of(fault))),
             _ => None,
         });
         let seed = self.settings.seed ^ self.config.seed ^ hash(&self.config.model);
