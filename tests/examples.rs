@@ -14,6 +14,26 @@ fn settings(files: &[&str], change: impl FnOnce(&mut RunArgs)) -> Settings {
     Settings::resolve(&args, &Environment::of(&[], Path::new("/")), Preset::Full).unwrap()
 }
 
+/// Every YAML example of the documentation is a sweep that loads.
+#[test]
+fn the_examples_of_the_documentation_load() {
+    let text = include_str!("../docs/sweep-files.md");
+    let examples: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let counts: Vec<_> = examples
+        .iter()
+        .map(|example| {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("sweep.yaml");
+            std::fs::write(&file, example).unwrap();
+            let counts = count(&settings(&[file.to_str().unwrap()], |_| ()));
+            (counts.combinations, counts.kept, counts.idle.len())
+        })
+        .collect();
+    // 2 models x 2 tp x 3 sequences x 2 quantizations x 2 loads, without fp8 at 256 sequences.
+    // 3 tp x 2 sequences x 2 eager x 2 loads: 512 in flight never, 32 always; of these 12 not 2 x 2 x 2 / 2.
+    assert_eq!(counts, [(48, 40, 0), (24, 7, 0)]);
+}
+
 fn count(settings: &Settings) -> Counts {
     Selection::new(&settings.sweep).count()
 }
@@ -26,7 +46,16 @@ fn the_slurm_sweeps_sample_has_759_runs_and_741_settings_in_8_experiments() {
     let names: std::collections::BTreeSet<_> = settings.sweep.groups.iter().filter_map(|g| g.name.as_deref()).collect();
     assert_eq!(
         names.into_iter().collect::<Vec<_>>(),
-        ["tier0-large", "tier0-medium", "tier0-small", "tier0-tiny", "tier1-large", "tier1-medium", "tier1-small", "tier1-tiny"]
+        [
+            "tier0-large",
+            "tier0-medium",
+            "tier0-small",
+            "tier0-tiny",
+            "tier1-large",
+            "tier1-medium",
+            "tier1-small",
+            "tier1-tiny"
+        ]
     );
     let plan = expand(&settings.sweep);
     assert_eq!(plan.experiments.len(), 741);
@@ -43,11 +72,11 @@ fn a_setting_of_the_slurm_sweep_reaches_vllm_as_its_program_writes_it() {
     let plan = expand(&settings(&["cluster-sweep.yaml"], |_| ()).sweep);
     let ngram = plan.experiments.iter().find(|e| e.name.contains("spec-ngram-6")).unwrap();
     let flag = |name: &str| ngram.server.flags.get_text(name).unwrap_or_default().to_owned();
+    assert_eq!(flag("speculative-config"), r#"{"method":"ngram","num_speculative_tokens":6,"prompt_lookup_max":5}"#);
     assert_eq!(
-        flag("speculative-config"),
-        r#"{"method":"ngram","num_speculative_tokens":6,"prompt_lookup_max":5}"#
+        (flag("max-model-len"), flag("dtype"), flag("block-size")),
+        ("8192".into(), "bfloat16".into(), "16".into())
     );
-    assert_eq!((flag("max-model-len"), flag("dtype"), flag("block-size")), ("8192".into(), "bfloat16".into(), "16".into()));
     let load = |name: &str| ngram.workload.flags.get_text(name).unwrap_or_default().to_owned();
     assert_eq!((load("random-input-len"), load("random-output-len")), ("4096".into(), "4096".into()));
     assert_eq!((load("max-concurrency"), load("num-prompts")), ("5000".into(), "10000".into()));
@@ -84,7 +113,9 @@ fn the_completions_benchmarks_file_loads_without_its_token() {
     assert_eq!(count(&settings).kept, 9);
     let plan = expand(&settings.sweep);
     let heavy: Vec<_> = plan.experiments.iter().filter(|e| e.groups == ["Heavy Load"]).collect();
-    let shown = |name: &str| heavy.iter().map(|e| e.workload.flags.get_text(name).unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    let shown = |name: &str| {
+        heavy.iter().map(|e| e.workload.flags.get_text(name).unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
     // 5,000 completions, 32 in flight: n = 156, 33 requests.
     assert_eq!(shown("num-prompts"), ["33", "33", "33"]);
     assert_eq!(shown("extra-body"), [r#"{"n":31}"#, r#"{"n":62}"#, r#"{"n":156}"#]);
@@ -107,4 +138,7 @@ fn vllms_own_parameter_files_load_and_multiply() {
     let bench = settings(&["vllm-bench-params.json"], model);
     let names: Vec<_> = bench.sweep.groups.iter().filter_map(|group| group.name.as_deref()).collect();
     assert_eq!(names, ["short", "long"]);
+    // Both files: every server under every load, as `vllm bench sweep serve` does it.
+    let both = settings(&["vllm-serve-params.json", "vllm-bench-params.json"], model);
+    assert_eq!(count(&both).kept, 6);
 }

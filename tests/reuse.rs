@@ -53,7 +53,8 @@ fn a_server_start_serves_all_loads_and_runs() {
     let run = scene.run();
     all().iter().for_each(|name| run.assert_passed(name));
     assert_eq!((starts(&run), run.events("torn-down").len(), run.events("server-reused").len()), (2, 2, 6));
-    let places: Vec<_> = all().iter().map(|name| run.result(name)["vllm_bench"]["on_start"].as_u64().unwrap()).collect();
+    let places: Vec<_> =
+        all().iter().map(|name| run.result(name)["vllm_bench"]["on_start"].as_u64().unwrap()).collect();
     assert_eq!(places, [1, 2, 3, 4, 1, 2, 3, 4]);
     for name in all() {
         let meta = &run.result(&name)["vllm_bench"];
@@ -143,7 +144,12 @@ fn on_failure_stop_ends_the_run_and_skip_failure_reasons_leaves_it_alone() {
     let fault = "out-of-memory@max-num-seqs=8";
     call(&scene).fault(fault).exits(1);
     assert_eq!(scene.run().events("experiment-finished").len(), 1);
-    call(&scene).fault(fault).flag("--resume").set("--on-failure", ["continue"]).set("--skip-failure-reasons", ["OOM"]).exits(1);
+    call(&scene)
+        .fault(fault)
+        .flag("--resume")
+        .set("--on-failure", ["continue"])
+        .set("--skip-failure-reasons", ["OOM"])
+        .exits(1);
     let run = scene.run();
     assert_eq!(run.outcomes(&name(8, 1, 1)).len(), 1, "left alone");
     (1..=2).for_each(|run_number| run.assert_passed(&name(16, 1, run_number)));
@@ -166,10 +172,8 @@ fn the_cache_is_reset_or_prompts_differ_where_prefixes_are_cached() {
     let cached = SWEEP.replace(", no-enable-prefix-caching: true", "");
     fs::write(scene.path("sweep.yaml"), &cached).unwrap();
     call(&scene).exits(0);
-    let seeds: Vec<String> = all()
-        .iter()
-        .map(|name| scene.run().result(name)["vllm_bench"]["isolation"]["seed"].to_string())
-        .collect();
+    let seeds: Vec<String> =
+        all().iter().map(|name| scene.run().result(name)["vllm_bench"]["isolation"]["seed"].to_string()).collect();
     assert_eq!(seeds[..4], seeds[4..], "the same prompts for every configuration");
     assert_eq!(seeds[..4].iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
     fs::write(scene.path("sweep.yaml"), format!("{cached}env: {{VLLM_SERVER_DEV_MODE: 1}}\n")).unwrap();

@@ -1,5 +1,7 @@
 //! Which row is best by which figure. Only valid rows are asked, and all that tie are named.
 
+use indexmap::IndexMap;
+
 use super::table::group_by_model;
 use super::{Better, Metric, Row};
 
@@ -12,37 +14,72 @@ pub const RANKED: [Metric; 4] =
 pub struct Best<'a> {
     /// By which figure.
     pub metric: Metric,
-    /// The best value.
+    /// The best value: the mean over the repeats of the same settings.
     pub value: f64,
-    /// Every row that has it.
+    /// Of every setting that has it, the first measurement.
     pub rows: Vec<&'a Row>,
+    /// How many measurements the value is the mean of.
+    pub measurements: usize,
 }
 
-/// The best of these rows by one figure; `None` where no valid row has it, or it has no better direction.
+/// The best of some rows that share a load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranking<'a> {
+    /// The model; `None` over all models.
+    pub model: Option<&'a str>,
+    /// What the load has of its own among the loads of the sweep; empty where there is one load.
+    pub workload: String,
+    /// The best by every ranked figure that is known.
+    pub bests: Vec<Best<'a>>,
+}
+
+/// The best of these rows by one figure; `None` where no valid row has it, or it has no better direction. Repeats of the
+/// same settings count as one, with their mean: the luckiest of them proves nothing.
 pub fn best<'a>(rows: &[&'a Row], metric: Metric) -> Option<Best<'a>> {
     let better = metric.better()?;
-    let known = || rows.iter().filter(|row| row.is_valid()).filter_map(|row| Some((*row, row.metrics.get(metric)?)));
-    let value = known().map(|(_, value)| value).reduce(|a, b| match better {
+    let mut settings: IndexMap<String, (&'a Row, Vec<f64>)> = IndexMap::new();
+    for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.is_valid()) {
+        if let Some(value) = row.metrics.get(metric) {
+            let key = match (&row.identity, row.repeat) {
+                (Some(identity), Some(_)) => identity.to_string(),
+                (Some(_) | None, _) => i.to_string(),
+            };
+            settings.entry(key).or_insert_with(|| (row, Vec::new())).1.push(value);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let value = settings.values().map(|(_, values)| mean(values)).reduce(|a, b| match better {
         Better::Higher => a.max(b),
         Better::Lower => a.min(b),
     })?;
     #[expect(clippy::float_cmp, reason = "a tie is the very same figure")]
-    let rows = known().filter(|(_, figure)| *figure == value).map(|(row, _)| row).collect();
-    Some(Best { metric, value, rows })
+    let tied: Vec<&(&Row, Vec<f64>)> = settings.values().filter(|(_, values)| mean(values) == value).collect();
+    let measurements = tied.first().map_or(0, |(_, values)| values.len());
+    Some(Best { metric, value, rows: tied.into_iter().map(|(row, _)| *row).collect(), measurements })
 }
 
-/// The best of these rows by every ranked figure that is known.
-pub fn best_overall<'a>(rows: &[&'a Row]) -> Vec<Best<'a>> {
+fn bests<'a>(rows: &[&'a Row]) -> Vec<Best<'a>> {
     RANKED.into_iter().filter_map(|metric| best(rows, metric)).collect()
 }
 
-/// The best of each model; models without a valid row are left out.
-pub fn best_by_model<'a>(rows: &[&'a Row]) -> Vec<(&'a str, Vec<Best<'a>>)> {
-    group_by_model(rows.iter().copied())
-        .into_iter()
-        .map(|(model, rows)| (model, best_overall(&rows)))
-        .filter(|(_, bests)| !bests.is_empty())
-        .collect()
+/// The best over all models, for each load by itself.
+pub fn best_overall<'a>(rows: &[&'a Row]) -> Vec<Ranking<'a>> {
+    by_load(None, rows)
+}
+
+/// The best of each model, for each load by itself; models without a valid row are left out.
+pub fn best_by_model<'a>(rows: &[&'a Row]) -> Vec<Ranking<'a>> {
+    group_by_model(rows.iter().copied()).into_iter().flat_map(|(model, rows)| by_load(Some(model), &rows)).collect()
+}
+
+fn by_load<'a>(model: Option<&'a str>, rows: &[&'a Row]) -> Vec<Ranking<'a>> {
+    let mut loads: IndexMap<String, Vec<&'a Row>> = IndexMap::new();
+    for row in rows {
+        loads.entry(row.axes.workload_label()).or_default().push(row);
+    }
+    let rank = |(workload, rows): (String, Vec<&'a Row>)| Ranking { model, workload, bests: bests(&rows) };
+    loads.into_iter().map(rank).filter(|ranking| !ranking.bests.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -80,6 +117,6 @@ mod tests {
         let rows: Vec<&Row> = rows.iter().collect();
         assert_eq!(names(best(&rows, Metric::RequestThroughput)), ["b_tp2"]);
         let by_model = best_by_model(&rows);
-        assert_eq!(by_model.iter().map(|(model, _)| *model).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(by_model.iter().map(|ranking| ranking.model).collect::<Vec<_>>(), [Some("b")]);
     }
 }

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use super::{Load, Metrics};
 use crate::diagnose::{Cause, Evidence};
 use crate::execute::{Phase, Timings};
-use crate::plan::{Axes, Engine, Identity};
+use crate::plan::{Axes, Engine, Identity, Repeat};
 
 /// One experiment, or one combination that a rule left out, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,14 @@ pub struct Row {
     pub timings: Option<Timings>,
     /// The load under which it was measured.
     pub load: Arc<Load>,
+    /// Which measurement of the same settings; `None` where there are no repeats to tell apart.
+    pub repeat: Option<Repeat>,
+    /// The named groups that ask for it.
+    pub groups: Vec<String>,
+    /// Whether others are compared with it.
+    pub baseline: bool,
+    /// What its server's script and logs are called; empty where nobody said.
+    pub server_name: String,
     /// The result file, relative to the run directory; `None` where there is none that can be read.
     pub source: Option<PathBuf>,
 }
@@ -47,6 +55,10 @@ pub struct ShownAxes {
     pub quantization: Option<String>,
     /// Whether vLLM ran without compiled graphs.
     pub enforce_eager: Option<bool>,
+    /// The server's other keys that vary in the sweep, with their values.
+    pub server: Vec<(String, String)>,
+    /// The workload's keys that vary in the sweep, with their values.
+    pub workload: Vec<(String, String)>,
 }
 
 impl From<&Axes> for ShownAxes {
@@ -56,6 +68,8 @@ impl From<&Axes> for ShownAxes {
             tensor_parallel_size: Some(axes.tensor_parallel_size),
             quantization: Some(axes.quantization_label().to_owned()),
             enforce_eager: Some(axes.enforce_eager),
+            server: axes.server.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            workload: axes.workload.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     }
 }
@@ -73,7 +87,48 @@ impl ShownAxes {
                 Reverse(axes.enforce_eager),
             )
         }
-        key(self).cmp(&key(other))
+        let others = |axes: &ShownAxes| -> Vec<Natural> {
+            axes.server.iter().chain(&axes.workload).map(|(_, value)| Natural::of(value)).collect()
+        };
+        key(self).cmp(&key(other)).then_with(|| others(self).cmp(&others(other)))
+    }
+
+    /// The workload's keys that vary, as one text: rows of different loads are never ranked against each other.
+    pub fn workload_label(&self) -> String {
+        let keys: Vec<String> = self.workload.iter().map(|(key, value)| format!("{key} {value}")).collect();
+        keys.join(", ")
+    }
+}
+
+/// A value in the order in which people count: numbers by size, then texts.
+#[derive(Debug, PartialEq)]
+enum Natural {
+    Number(f64),
+    Text(String),
+}
+
+impl Natural {
+    fn of(text: &str) -> Self {
+        text.parse().map_or_else(|_| Natural::Text(text.to_owned()), Natural::Number)
+    }
+}
+
+impl Eq for Natural {}
+
+impl Ord for Natural {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Natural::Number(a), Natural::Number(b)) => a.total_cmp(b),
+            (Natural::Text(a), Natural::Text(b)) => a.cmp(b),
+            (Natural::Number(_), Natural::Text(_)) => Ordering::Less,
+            (Natural::Text(_), Natural::Number(_)) => Ordering::Greater,
+        }
+    }
+}
+
+impl PartialOrd for Natural {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -217,7 +272,7 @@ pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec
         groups.entry(row.axes.model.as_str()).or_default().push(row);
     }
     for rows in groups.values_mut() {
-        rows.sort_by(|a, b| a.axes.order(&b.axes));
+        rows.sort_by(|a, b| a.axes.order(&b.axes).then_with(|| a.repeat.cmp(&b.repeat)));
     }
     groups.into_iter().collect()
 }
@@ -239,6 +294,8 @@ pub(super) mod tests {
                 tensor_parallel_size: Some(tp),
                 quantization: Some("none".into()),
                 enforce_eager: Some(true),
+                server: Vec::new(),
+                workload: Vec::new(),
             },
             status: Status::Valid,
             metrics,
@@ -247,6 +304,10 @@ pub(super) mod tests {
             attempt: None,
             timings: None,
             load: Arc::default(),
+            repeat: None,
+            groups: Vec::new(),
+            baseline: false,
+            server_name: String::new(),
             source: None,
         }
     }

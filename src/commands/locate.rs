@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::config::Environment;
 use crate::error::Error;
+use crate::plan::Repeat;
 use crate::process::registry;
 use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
 
@@ -56,15 +58,45 @@ pub struct PlanHead {
     /// Combinations that a rule leaves out.
     #[serde(default)]
     pub skips: Vec<SkipHead>,
+    /// How many there are of them; of a very large plan not all are listed.
+    #[serde(default)]
+    pub skipped: usize,
 }
 
-/// One experiment's name.
+/// What names one experiment, and what it shares with others.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ExperimentHead {
     /// Position in the plan, from 1.
     pub index: usize,
     /// Its name.
     pub name: String,
+    /// Name of the server configuration; that of the experiment where the manifest has none.
+    #[serde(default)]
+    server_name: String,
+    /// Which measurement of the same settings.
+    #[serde(default)]
+    pub repeat: Repeat,
+    /// What varies.
+    #[serde(default)]
+    pub axes: AxesHead,
+}
+
+/// The axes by which experiments share prices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct AxesHead {
+    /// The model.
+    #[serde(default)]
+    pub model: String,
+    /// The workload's keys that vary.
+    #[serde(default)]
+    pub workload: IndexMap<String, String>,
+}
+
+impl ExperimentHead {
+    /// What its server is called.
+    pub fn server_name(&self) -> &str {
+        if self.server_name.is_empty() { &self.name } else { &self.server_name }
+    }
 }
 
 /// Why a combination is left out.

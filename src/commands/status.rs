@@ -1,5 +1,6 @@
 //! `vllm-bench status`: is a run live, how far is it, what failed, and which vLLM processes are there. Reads only.
 
+mod remaining;
 mod report;
 #[cfg(test)]
 mod tests;

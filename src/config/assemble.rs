@@ -72,9 +72,11 @@ pub fn assemble(
     let mut named = None;
     for file in files {
         let mut tree = load::load(file, environment)?;
+        let mut format = None;
         if let Some(translated) = foreign::translate(&tree) {
             let translated = translated?;
             tree = translated.tree;
+            format = Some(translated.format);
             notes.push(format!("{}: read as {}", file.display(), translated.format));
             notes.extend(translated.notes);
         }
@@ -82,7 +84,7 @@ pub fn assemble(
         if let Some(preset) = tree.get("preset").filter(|node| node.kind != Kind::Null) {
             named = Some((Preset::of(preset, "preset")?, preset.origin.clone()));
         }
-        documents.push(tree);
+        documents.push((tree, format));
     }
     if let Some((text, origin)) = layers.one("preset") {
         named = Some((Preset::of(&Node::text(text, &origin), "preset")?, origin));
@@ -90,7 +92,8 @@ pub fn assemble(
     let built_in = Origin::Preset { name: super::DEFAULTS.to_owned(), line: 1 };
     let (preset, origin) = named.or_else(|| Some((default?, built_in.clone()))).unwrap_or((Preset::None, built_in));
     let mut tree = merge(Preset::defaults()?, preset.tree()?);
-    for document in documents {
+    foreign::multiply(&mut documents);
+    for (document, _) in documents {
         tree = merge(tree, document);
     }
     if let Some(map) = tree.entries_mut() {

@@ -319,6 +319,8 @@ async fn pause(duration: Duration, stop: &mut Stop) {
 /// The failure of an experiment whose server configuration did not start for another one.
 fn never_started(failure: &Failure) -> Failure {
     let mut failure = failure.clone();
+    // The log's lines are with the first of them.
+    failure.log_tail.clear();
     let known = "not started: ";
     if !failure.summary.starts_with(known) {
         failure.summary = format!("{known}this server configuration failed before: {}", failure.summary);

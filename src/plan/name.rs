@@ -48,8 +48,8 @@ fn varying(keys: &IndexMap<String, String>) -> String {
     keys.iter().map(|(key, value)| format!("_{}-{}", sanitize(abbreviation(key)), short(value))).collect()
 }
 
-/// What is customary for a flag in names; the flag itself where nothing is.
-fn abbreviation(key: &str) -> &str {
+/// What is customary for a flag in names and tables; the flag itself where nothing is.
+pub fn abbreviation(key: &str) -> &str {
     match key {
         "pipeline-parallel-size" => "pp",
         "data-parallel-size" => "dp",

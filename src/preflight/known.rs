@@ -281,7 +281,10 @@ mod tests {
             "is not known: `--headless` has no opposite, so write `none` to leave it out"
         );
         let wrong = check(&serve, "kv-cache-dtype", &["fp8_e4m4"]).unwrap();
-        assert!(wrong.starts_with("does not take `fp8_e4m4`; most likely `fp8_e4m3` is meant (it takes auto, "), "{wrong}");
+        assert!(
+            wrong.starts_with("does not take `fp8_e4m4`; most likely `fp8_e4m3` is meant (it takes auto, "),
+            "{wrong}"
+        );
         assert!(check(&serve, "max-num", &["8"]).unwrap().contains("several flags"));
     }
 }

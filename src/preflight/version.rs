@@ -18,10 +18,15 @@ fn site_packages(program: &Path) -> Vec<PathBuf> {
     });
     let roots = [Some(program.to_owned()), interpreter].into_iter().flatten();
     let roots = roots.filter_map(|path| path.parent()?.parent().map(Path::to_owned));
-    let pythons = roots.flat_map(|root| [root.join("lib"), root.join("lib64")]).filter_map(|lib| fs::read_dir(lib).ok());
+    let pythons =
+        roots.flat_map(|root| [root.join("lib"), root.join("lib64")]).filter_map(|lib| fs::read_dir(lib).ok());
     let folders = pythons.flat_map(|entries| entries.flatten().map(|entry| entry.path()));
-    let folders = folders.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python")));
-    folders.flat_map(|python| [python.join("site-packages"), python.join("dist-packages")]).filter(|p| p.is_dir()).collect()
+    let folders =
+        folders.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python")));
+    folders
+        .flat_map(|python| [python.join("site-packages"), python.join("dist-packages")])
+        .filter(|p| p.is_dir())
+        .collect()
 }
 
 /// `__version__ = version = '0.14.1'` in vLLM's own source.

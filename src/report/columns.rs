@@ -1,24 +1,26 @@
 //! Tables without frames: columns that align by the width of their characters, a rule under the heading.
 
+use std::borrow::Cow;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent};
 
 use super::page::{Page, Tone};
 
 /// One column.
 pub(super) struct Column {
-    title: &'static str,
+    title: Cow<'static, str>,
     alignment: CellAlignment,
 }
 
 impl Column {
     /// A column of words.
-    pub const fn text(title: &'static str) -> Self {
-        Self { title, alignment: CellAlignment::Left }
+    pub fn text(title: impl Into<Cow<'static, str>>) -> Self {
+        Self { title: title.into(), alignment: CellAlignment::Left }
     }
 
     /// A column of figures.
-    pub const fn figures(title: &'static str) -> Self {
-        Self { title, alignment: CellAlignment::Right }
+    pub fn figures(title: impl Into<Cow<'static, str>>) -> Self {
+        Self { title: title.into(), alignment: CellAlignment::Right }
     }
 }
 
@@ -29,7 +31,7 @@ pub(super) fn put(page: &mut Page, columns: &[Column], rows: Vec<(Tone, Vec<Stri
     for part in [TableComponent::HeaderLines, TableComponent::MiddleHeaderIntersections] {
         table.set_style(part, '─');
     }
-    table.set_header(columns.iter().map(|column| column.title));
+    table.set_header(columns.iter().map(|column| column.title.as_ref()));
     let mut tones = vec![Tone::Heading, Tone::Faint];
     for (tone, cells) in rows {
         tones.push(tone);

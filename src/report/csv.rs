@@ -48,11 +48,71 @@ pub(super) fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
     let others: Vec<Metric> = Metric::ALL.into_iter().filter(|metric| !THEIR_METRICS.contains(metric)).collect();
     let mut csv = csv::Writer::from_writer(out);
     let keys = others.iter().map(|metric| metric.key());
-    csv.write_record(THEIRS.into_iter().chain(OURS).chain(keys))?;
+    let further = Further::of(table);
+    csv.write_record(THEIRS.into_iter().chain(OURS).chain(keys).map(str::to_owned).chain(further.names()))?;
     for row in &table.rows {
-        csv.write_record(record(row, &others))?;
+        let mut fields = record(row, &others);
+        fields.extend(further.fields(row));
+        csv.write_record(fields)?;
     }
     csv.flush()
+}
+
+/// What only some sweeps have: further keys that vary, repeats, groups, a baseline. They come last, so that the columns
+/// before them stay where they are.
+struct Further {
+    /// Keys of the server.
+    server: Vec<String>,
+    /// Keys of the workload.
+    workload: Vec<String>,
+    repeats: bool,
+    groups: bool,
+    baseline: bool,
+}
+
+impl Further {
+    fn of(table: &RunTable) -> Self {
+        let keys = |of: fn(&Row) -> &Vec<(String, String)>| {
+            let mut keys: Vec<String> = Vec::new();
+            for (key, _) in table.rows.iter().flat_map(of) {
+                if !keys.contains(key) {
+                    keys.push(key.clone());
+                }
+            }
+            keys
+        };
+        Self {
+            server: keys(|row| &row.axes.server),
+            workload: keys(|row| &row.axes.workload),
+            repeats: table.rows.iter().any(|row| row.repeat.is_some()),
+            groups: table.rows.iter().any(|row| !row.groups.is_empty()),
+            baseline: table.rows.iter().any(|row| row.baseline),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.server.iter().map(|key| format!("serve.{key}")).collect();
+        names.extend(self.workload.iter().map(|key| format!("bench.{key}")));
+        let more =
+            [(self.repeats, "Start"), (self.repeats, "Run"), (self.groups, "Groups"), (self.baseline, "Baseline")];
+        names.extend(more.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned()));
+        names
+    }
+
+    fn fields(&self, row: &Row) -> Vec<String> {
+        let value = |all: &[(String, String)], key: &String| {
+            all.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let mut fields: Vec<String> = self.server.iter().map(|key| value(&row.axes.server, key)).collect();
+        fields.extend(self.workload.iter().map(|key| value(&row.axes.workload, key)));
+        if self.repeats {
+            let numbers = row.repeat.map(|repeat| [repeat.start, repeat.run].map(|n| n.to_string()));
+            fields.extend(numbers.unwrap_or_default());
+        }
+        fields.extend(self.groups.then(|| row.groups.join(", ")));
+        fields.extend(self.baseline.then(|| row.baseline.to_string()));
+        fields
+    }
 }
 
 /// One line. What is not known is an empty field, never 0.

@@ -131,9 +131,10 @@ pub(super) fn quantization(axes: &ShownAxes) -> String {
     axes.quantization.as_deref().map_or(ABSENT.to_owned(), |quantization| cut(quantization, 20))
 }
 
-/// The grid values below a model: `tp 2, quant none, eager true`.
+/// The server's settings below a model: `tp 2, quant none, eager true, max-num-seqs 64`.
 pub(super) fn configuration(axes: &ShownAxes) -> String {
-    format!("tp {}, quant {}, eager {}", tp(axes), quantization(axes), eager(axes))
+    let others: String = axes.server.iter().map(|(key, value)| format!(", {key} {}", cut(value, 40))).collect();
+    format!("tp {}, quant {}, eager {}{others}", tp(axes), quantization(axes), eager(axes))
 }
 
 /// `1 experiment`, `2 experiments`.

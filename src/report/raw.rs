@@ -38,7 +38,7 @@ pub(super) fn write(run: &Path, table: &RunTable, out: &mut dyn Write) -> io::Re
 
 /// The settings of a result, and whether it counts.
 fn config(row: &Row) -> serde_json::Value {
-    json!({
+    let mut config = json!({
         "model": row.axes.model,
         "tp": row.axes.tensor_parallel_size,
         "quant": row.axes.quantization,
@@ -46,5 +46,18 @@ fn config(row: &Row) -> serde_json::Value {
         "status": status(&row.status),
         "simulated": row.simulated,
         "identity": row.identity,
-    })
+    });
+    for (key, value) in &row.axes.server {
+        config[format!("serve.{key}")] = json!(value);
+    }
+    for (key, value) in &row.axes.workload {
+        config[format!("bench.{key}")] = json!(value);
+    }
+    if let Some(repeat) = row.repeat {
+        (config["start"], config["run"]) = (json!(repeat.start), json!(repeat.run));
+    }
+    if row.baseline {
+        config["baseline"] = json!(true);
+    }
+    config
 }

@@ -148,7 +148,7 @@ async fn the_interface_is_that_of_vllm() {
     let (_, tokens) = post(&server, "/tokenize", r#"{"prompt":"hello world"}"#).await;
     assert_eq!(tokens["count"], 2);
     assert_eq!(post(&server, "/detokenize", &tokens.to_string()).await.1["prompt"], "hello world");
-    assert_eq!(post(&server, "/reset_prefix_cache", "").await.0, 200);
+    assert_eq!(post(&server, "/reset_prefix_cache", "").await.0, 404, "only in development mode");
     let metrics = get(&server, "/metrics").await.1;
     assert!(metrics.contains("vllm:generation_tokens_total{engine=\"0\",model_name=\"tiny\"} 13.0"), "{metrics}");
     assert!(metrics.contains("vllm_bench_simulated 1"));

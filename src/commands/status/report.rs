@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::commands::locate::Head;
+use super::remaining::{Sample, remaining};
+use crate::commands::locate::{ExperimentHead, Head};
 use crate::execute::{Event, Failure, Outcome, Phase};
 use crate::process::ProcessId;
 use crate::record::{Entry, Holder, RunState};
@@ -221,7 +222,7 @@ impl RunReport {
             simulated: sources.head.simulated,
             standing,
             orchestrator: sources.holder.map(|holder| orchestrator(holder, sources.detached)),
-            remaining_seconds: if live { tally.remaining(&state, sources.now) } else { None },
+            remaining_seconds: if live { tally.remaining(sources.head, &state, sources.now) } else { None },
             experiment: state.live.as_ref().map(|live| experiment(live, now)),
             stop_requested: state.stop_requested.clone(),
             session: state.sessions,
@@ -325,6 +326,8 @@ struct Tally<'a> {
     counts: Counts,
     /// In the order in which they failed.
     failures: Vec<(&'a str, &'a Failure)>,
+    /// What is not begun, in running order.
+    to_do: Vec<&'a str>,
 }
 
 impl<'a> Tally<'a> {
@@ -332,9 +335,13 @@ impl<'a> Tally<'a> {
     /// attempt says how an experiment stands.
     fn of(head: &'a Head, state: &'a RunState, session: &'a Session, live: bool) -> Self {
         let finished: HashSet<&str> = session.finished.iter().map(String::as_str).collect();
-        let mut counts =
-            Counts { planned: head.plan.experiments.len(), skipped: head.plan.skips.len(), ..Counts::default() };
+        let mut counts = Counts {
+            planned: head.plan.experiments.len(),
+            skipped: head.plan.skipped.max(head.plan.skips.len()),
+            ..Counts::default()
+        };
         let mut failed: BTreeMap<&str, &Failure> = BTreeMap::new();
+        let mut to_do = Vec::new();
         let running = state.live.as_ref().filter(|_| live).map(|live| live.name.as_str());
         for name in head.plan.experiments.iter().map(|experiment| experiment.name.as_str()) {
             let outcome = state.newest(name).and_then(|attempt| attempt.outcome.as_ref());
@@ -345,33 +352,41 @@ impl<'a> Tally<'a> {
                     counts.failed += 1;
                     failed.insert(name, failure);
                 }
-                Some(Outcome::Failed(_) | Outcome::Interrupted) | None => counts.to_do += 1,
+                Some(Outcome::Failed(_) | Outcome::Interrupted) | None => {
+                    counts.to_do += 1;
+                    to_do.push(name);
+                }
             }
         }
         // Failures of earlier sessions first, in order of their first attempt, then those of this one as they came.
         let earlier = state.attempts.keys().filter(|name| !finished.contains(name.as_str()));
         let order = earlier.chain(&session.finished);
         let failures = order.filter_map(|name| Some((name.as_str(), failed.remove(name.as_str())?))).collect();
-        Tally { counts, failures }
+        Tally { counts, failures, to_do }
     }
 
-    /// The measured mean of finished attempts times what is left, less what the one under way has had already.
-    fn remaining(&self, state: &RunState, now: DateTime<Utc>) -> Option<f64> {
-        let totals: Vec<f64> = state
-            .attempts
-            .values()
-            .flatten()
-            .filter(|attempt| !matches!(attempt.outcome, None | Some(Outcome::Interrupted)))
-            .filter_map(|attempt| attempt.timings.as_ref().map(|timings| timings.total))
-            .filter(|total| total.is_finite())
-            .collect();
-        if totals.is_empty() || state.finished.is_some() {
+    /// What is left, at the prices measured so far.
+    fn remaining(&self, head: &Head, state: &RunState, now: DateTime<Utc>) -> Option<f64> {
+        if state.finished.is_some() {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, reason = "plans are small")]
-        let (mean, to_do) = (totals.iter().sum::<f64>() / totals.len() as f64, self.counts.to_do as f64);
-        let spent = state.live.as_ref().and_then(|live| since(Some(now), live.began)).unwrap_or(0.0);
-        let current = if self.counts.running > 0 { (mean - spent).max(0.0) } else { 0.0 };
-        Some(mean * to_do + current)
+        let by_name: BTreeMap<&str, &ExperimentHead> =
+            head.plan.experiments.iter().map(|e| (e.name.as_str(), e)).collect();
+        let attempts = state.attempts.iter().flat_map(|(name, attempts)| attempts.iter().map(move |a| (name, a)));
+        let samples: Vec<Sample<'_>> = attempts
+            .filter(|(_, attempt)| !matches!(attempt.outcome, None | Some(Outcome::Interrupted)))
+            .filter_map(|(name, attempt)| {
+                let (experiment, timings) = (*by_name.get(name.as_str())?, attempt.timings.as_ref()?);
+                let start = timings.startup.map(|startup| startup + timings.teardown.unwrap_or_default());
+                let measurement = (timings.total - start.unwrap_or_default()).max(0.0);
+                measurement.is_finite().then_some(Sample { experiment, start, measurement })
+            })
+            .collect();
+        let live = state
+            .live
+            .as_ref()
+            .and_then(|live| Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0))));
+        let pending: Vec<&ExperimentHead> = self.to_do.iter().filter_map(|name| by_name.get(name).copied()).collect();
+        remaining(&pending, live.filter(|_| self.counts.running > 0), &samples)
     }
 }

@@ -56,6 +56,7 @@ impl Page<'_> {
         if let Some(elapsed) = run.elapsed_seconds {
             let mut time = format!("{} elapsed", wording::seconds(elapsed));
             match run.remaining_seconds {
+                Some(remaining) if remaining < 1.0 => time.push_str(", less than a second to go"),
                 Some(remaining) => time.push_str(&format!(", about {} to go", wording::seconds(remaining))),
                 None if run.standing == Standing::Live => time.push_str(", not known yet how much is to go"),
                 None => {}

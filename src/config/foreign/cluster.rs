@@ -43,11 +43,33 @@ const BENCH: [(&str, &str, &str); 7] = [
 
 /// Arguments of SLURM and of the data pipeline.
 const KEPT: [&str; 27] = [
-    "benchmark-mode", "qos", "time", "reservation", "workers", "tasks", "nodes-per-task", "local-execution",
-    "enable-monitoring", "metric-interval", "examples-per-chunk", "output-dataset-name", "output-private", "output-dir",
-    "input-dataset-name", "input-dataset-config", "input-dataset-split", "prompt-column", "prompt-template",
-    "system-prompt", "max-concurrent-documents", "rollouts-per-document", "server-type", "gdn-prefill-backend",
-    "partition", "job-name", "mem-per-cpu",
+    "benchmark-mode",
+    "qos",
+    "time",
+    "reservation",
+    "workers",
+    "tasks",
+    "nodes-per-task",
+    "local-execution",
+    "enable-monitoring",
+    "metric-interval",
+    "examples-per-chunk",
+    "output-dataset-name",
+    "output-private",
+    "output-dir",
+    "input-dataset-name",
+    "input-dataset-config",
+    "input-dataset-split",
+    "prompt-column",
+    "prompt-template",
+    "system-prompt",
+    "max-concurrent-documents",
+    "rollouts-per-document",
+    "server-type",
+    "gdn-prefill-backend",
+    "partition",
+    "job-name",
+    "mem-per-cpu",
 ];
 
 pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
@@ -86,7 +108,8 @@ fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entr
         SERVE.iter().chain(&BENCH).map(|(key, _, _)| *key).chain(KEPT).chain(["quantization"]).collect();
     for (key, entry) in &map {
         if key == "name" {
-            return Err(Trouble::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it"));
+            return Err(Trouble::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it")
+                .hint("move it up, to the `name` of the experiment"));
         }
         if !known.contains(&key.as_str()) {
             return Err(unknown(entry, path, key, &known));
@@ -95,12 +118,7 @@ fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entr
     Ok(map)
 }
 
-fn add(
-    draft: &mut Draft,
-    fixed: &IndexMap<String, &Entry>,
-    experiment: &Node,
-    path: &str,
-) -> Result<(), Trouble> {
+fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, path: &str) -> Result<(), Trouble> {
     let map = entries(experiment, path)?;
     if let Some((key, entry)) = map.iter().find(|(key, _)| !["name", "args"].contains(&key.as_str())) {
         return Err(unknown(entry, path, key, &["name", "args"]));
@@ -121,7 +139,14 @@ fn add(
             for (theirs, ours, default) in SERVE {
                 put(&mut serve, ours, merged.get(theirs).map(|e| &e.value), default, theirs, &experiment.origin)?;
             }
-            put(&mut serve, "quantization", merged.get("quantization").map(|e| &e.value), "", "quantization", &experiment.origin)?;
+            put(
+                &mut serve,
+                "quantization",
+                merged.get("quantization").map(|e| &e.value),
+                "",
+                "quantization",
+                &experiment.origin,
+            )?;
             for (theirs, ours, default) in BENCH {
                 put(&mut bench, ours, merged.get(theirs).map(|e| &e.value), default, theirs, &experiment.origin)?;
             }
@@ -152,9 +177,10 @@ fn choices(
     path: &str,
 ) -> Result<Vec<(u64, Node)>, Trouble> {
     match merged.get(key) {
-        Some(entry) => {
-            several(&entry.value).into_iter().map(|node| Ok((positive(node, &format!("{path}.args.{key}"))?, node.clone()))).collect()
-        }
+        Some(entry) => several(&entry.value)
+            .into_iter()
+            .map(|node| Ok((positive(node, &format!("{path}.args.{key}"))?, node.clone())))
+            .collect(),
         None => Ok(vec![(default, number(default, experiment))]),
     }
 }
@@ -186,7 +212,8 @@ fn put(
 /// One value: `None`, `null` and nothing are off; what the format's program would refuse is refused.
 fn value(node: &Node, theirs: &str) -> Result<Node, Trouble> {
     let text = node.scalar().unwrap_or_default();
-    let off = node.kind == Kind::Null || node.scalar().is_some_and(|t| ["", "none", "null"].contains(&t.to_lowercase().as_str()));
+    let off = node.kind == Kind::Null
+        || node.scalar().is_some_and(|t| ["", "none", "null"].contains(&t.to_lowercase().as_str()));
     let null = || Node::new(Kind::Null, &node.origin);
     let refuse = |expected: &str| Err(wrong(node, theirs, expected));
     match theirs {
@@ -238,7 +265,10 @@ fn keep(draft: &mut Draft, merged: &IndexMap<String, &Entry>) {
     let kept: Vec<(&String, &&Entry)> = merged.iter().filter(|(key, _)| KEPT.contains(&key.as_str())).collect();
     let Some((_, first)) = kept.first() else { return };
     let names: Vec<&str> = kept.iter().map(|(key, _)| key.as_str()).collect();
-    let text = format!("{}: kept for a cluster, without effect on a local run (prompts are random, of model-max-context - max-tokens tokens)", names.join(", "));
+    let text = format!(
+        "{}: kept for a cluster, without effect on a local run (prompts are random, of model-max-context - max-tokens tokens)",
+        names.join(", ")
+    );
     let at = first.value.clone();
     draft.note(&at, &text);
     for (key, entry) in &kept {

@@ -25,7 +25,10 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
                 "model" => draft.tree.put(&["serve", "model"], entry.value.clone()),
                 "url" => draft.note(&entry.value, "`url` is not used: vllm-bench starts the server itself"),
                 "auth-token" => {
-                    draft.note(&entry.value, "`auth_token` is not taken over: set VLLM_API_KEY in the environment where one is wanted");
+                    draft.note(
+                        &entry.value,
+                        "`auth_token` is not taken over: set VLLM_API_KEY in the environment where one is wanted",
+                    );
                 }
                 "timeout" => draft.tree.put(&["timeouts", "benchmark"], entry.value.clone()),
                 _ => return Err(unknown(entry, "server", &key, &["url", "model", "auth-token", "timeout"])),
@@ -43,7 +46,11 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
             }
         }
     }
-    for (key, value) in [("dataset-name", Kind::Text("random".into())), ("random-output-len", Kind::Number(MAX_TOKENS.to_string())), ("temperature", Kind::Number("0.7".into()))] {
+    for (key, value) in [
+        ("dataset-name", Kind::Text("random".into())),
+        ("random-output-len", Kind::Number(MAX_TOKENS.to_string())),
+        ("temperature", Kind::Number("0.7".into())),
+    ] {
         draft.tree.put(&["bench", key], Node::new(value, &tree.origin));
     }
     let scenarios = map.get("test-scenarios").ok_or_else(|| missing(tree, "", &["test_scenarios"]))?;

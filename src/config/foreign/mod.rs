@@ -39,6 +39,32 @@ pub fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
     }
 }
 
+/// vLLM multiplies its two parameter files with each other: every set of server flags with every set of load flags.
+pub fn multiply(documents: &mut [(Node, Option<&'static str>)]) {
+    let find = |format| documents.iter().position(|(_, of)| *of == Some(format));
+    let (Some(serve), Some(bench)) = (find(vllm_params::SERVE_FORMAT), find(vllm_params::BENCH_FORMAT)) else { return };
+    let groups = |at: usize| documents[at].0.get("experiments").and_then(Node::items).unwrap_or_default().to_vec();
+    let (servers, loads) = (groups(serve), groups(bench));
+    let mut product = Vec::new();
+    for server in &servers {
+        for load in &loads {
+            let mut group = server.clone();
+            if let Some(section) = load.get("bench") {
+                group.put(&["bench"], section.clone());
+            }
+            let names = [server, load].into_iter().filter_map(|node| node.get("name")?.scalar());
+            let name = names.collect::<Vec<_>>().join(" / ");
+            if !name.is_empty() {
+                group.put(&["name"], Node::text(name, &load.origin));
+            }
+            product.push(group);
+        }
+    }
+    let origin = documents[serve].0.origin.clone();
+    documents[serve].0.put(&["experiments"], Node::list(product, &origin));
+    documents[bench].0 = Node::map(&origin);
+}
+
 /// Keys are read with dashes or underscores.
 fn dashes(key: &str) -> String {
     key.replace('_', "-")

@@ -6,8 +6,18 @@ use crate::config::tree::{Kind, Node, Trouble};
 const FORMAT: &str = "a scenario file of the asynchronous load generator";
 const DEFAULTS: [&str; 4] = ["base-url", "model", "temperature", "stream"];
 const KEYS: [&str; 12] = [
-    "description", "prefill-tokens", "max-new-tokens", "concurrencies", "num-requests", "requests-per-user", "rag",
-    "prompt-file", "target-prefill-tokens", "history-turns", "dolly-questions", "temperature",
+    "description",
+    "prefill-tokens",
+    "max-new-tokens",
+    "concurrencies",
+    "num-requests",
+    "requests-per-user",
+    "rag",
+    "prompt-file",
+    "target-prefill-tokens",
+    "history-turns",
+    "dolly-questions",
+    "temperature",
 ];
 
 pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {

@@ -4,14 +4,27 @@
 use super::{Draft, Translated, dashes};
 use crate::config::tree::{Kind, Node, Trouble};
 
-const SERVE_FORMAT: &str = "`--serve-params` of `vllm bench sweep serve`";
-const BENCH_FORMAT: &str = "`--bench-params` of `vllm bench sweep serve`";
+pub(super) const SERVE_FORMAT: &str = "`--serve-params` of `vllm bench sweep serve`";
+pub(super) const BENCH_FORMAT: &str = "`--bench-params` of `vllm bench sweep serve`";
 
 /// Flags by which the parameters of a load are known.
 const BENCH: [&str; 16] = [
-    "max-concurrency", "request-rate", "burstiness", "num-prompts", "random-input-len", "random-output-len",
-    "random-prefix-len", "random-range-ratio", "dataset-name", "dataset-path", "ignore-eos", "num-warmups", "goodput",
-    "percentile-metrics", "sharegpt-output-len", "ramp-up-strategy",
+    "max-concurrency",
+    "request-rate",
+    "burstiness",
+    "num-prompts",
+    "random-input-len",
+    "random-output-len",
+    "random-prefix-len",
+    "random-range-ratio",
+    "dataset-name",
+    "dataset-path",
+    "ignore-eos",
+    "num-warmups",
+    "goodput",
+    "percentile-metrics",
+    "sharegpt-output-len",
+    "ramp-up-strategy",
 ];
 
 /// `None` where it is no such file.
@@ -52,6 +65,7 @@ fn sets(tree: &Node) -> Option<Vec<(Option<String>, &Node)>> {
     }
     let map = tree.entries().filter(|map| !map.is_empty())?;
     let ours = crate::config::language::spelling::is_top_level;
-    let named = map.iter().all(|(key, entry)| !ours(key) && entry.value.entries().is_some_and(|inner| !inner.is_empty()));
+    let named =
+        map.iter().all(|(key, entry)| !ours(key) && entry.value.entries().is_some_and(|inner| !inner.is_empty()));
     named.then(|| map.iter().map(|(key, entry)| (Some(key.clone()), &entry.value)).collect())
 }

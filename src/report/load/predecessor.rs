@@ -112,6 +112,10 @@ fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
         attempt: meta.map(|meta| meta.attempt),
         timings: meta.map(|meta| meta.timings.clone()),
         load: Arc::new(if valid { load_of(result) } else { Load::default() }),
+        repeat: None,
+        groups: Vec::new(),
+        baseline: false,
+        server_name: stem.to_owned(),
         source: Some(file.to_owned()),
     })
 }
@@ -143,6 +147,8 @@ fn axes(stem: &str, model_id: Option<String>) -> ShownAxes {
             tensor_parallel_size: None,
             quantization: None,
             enforce_eager: None,
+            server: Vec::new(),
+            workload: Vec::new(),
         };
     };
     ShownAxes {
@@ -150,6 +156,8 @@ fn axes(stem: &str, model_id: Option<String>) -> ShownAxes {
         tensor_parallel_size: Some(tp),
         quantization: Some(quantization.to_owned()),
         enforce_eager: Some(eager),
+        server: Vec::new(),
+        workload: Vec::new(),
     }
 }
 

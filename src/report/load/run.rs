@@ -20,8 +20,9 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     let manifest = dir.manifest()?;
     let journal = dir.journal()?;
     let live = dir.live().is_some();
+    let repeats = manifest.plan.experiments.iter().any(|experiment| experiment.repeat != Repeat::FIRST);
     let mut loader =
-        Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), bad: vec![] };
+        Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), repeats, bad: vec![] };
     let mut versions: Vec<String> = Vec::new();
     let mut rows = Vec::with_capacity(manifest.plan.experiments.len() + manifest.plan.skips.len());
     for experiment in &manifest.plan.experiments {
@@ -111,6 +112,10 @@ fn skipped(skip: &Skip, simulated: bool) -> Row {
         attempt: None,
         timings: None,
         load: Arc::default(),
+        repeat: None,
+        groups: Vec::new(),
+        baseline: false,
+        server_name: String::new(),
         source: None,
     }
 }
@@ -120,6 +125,8 @@ struct Loader<'a> {
     live: bool,
     state: RunState,
     loads: Loads,
+    /// Whether settings are measured more than once.
+    repeats: bool,
     /// Files that do not count and are not the whole story of their row.
     bad: Vec<Unreadable>,
 }
@@ -145,6 +152,10 @@ impl Loader<'_> {
             attempt: self.state.newest(&experiment.name).map(|attempt| attempt.number),
             timings: self.state.newest(&experiment.name).and_then(|attempt| attempt.timings.clone()),
             load: self.loads.of(experiment),
+            repeat: self.repeats.then_some(experiment.repeat),
+            groups: experiment.groups.clone(),
+            baseline: experiment.baseline,
+            server_name: experiment.server_name().to_owned(),
             source: None,
         };
         match find(&path, experiment) {

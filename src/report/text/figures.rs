@@ -3,7 +3,11 @@
 use super::super::columns::{self, Column};
 use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, quantity, quantization, tp};
 use super::super::page::{Page, Tone};
-use crate::analyse::{Best, Metric, RANKED, Row, RunTable, Status, best_by_model, best_overall as rank, overall};
+use crate::analyse::{
+    Against, Best, Metric, RANKED, Ranking, Row, RunTable, Status, against_baseline, best_by_model,
+    best_overall as rank, overall,
+};
+use crate::plan::abbreviation;
 
 /// Names of models in headings.
 const MODEL: usize = 90;
@@ -60,22 +64,50 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
         page.gap();
         page.line(Tone::Heading, &format!("  {}", cut(model, MODEL)));
         page.gap();
-        let columns = [
-            Column::figures("TP"),
-            Column::text("Quant"),
-            Column::text("Eager"),
-            Column::figures("Req/s"),
-            Column::figures("Out tok/s"),
-            Column::figures("TTFT ms"),
-            Column::figures("TPOT ms"),
-            Column::text("Status"),
-        ];
-        columns::put(page, &columns, rows.into_iter().map(line).collect());
+        let keys = varying(&rows);
+        let repeats = rows.iter().any(|row| row.repeat.is_some());
+        let mut columns = vec![Column::figures("TP"), Column::text("Quant"), Column::text("Eager")];
+        columns.extend(keys.iter().map(|key| Column::figures(abbreviation(key).to_owned())));
+        if repeats {
+            columns.extend([Column::figures("Start"), Column::figures("Run")]);
+        }
+        columns.extend(["Req/s", "Out tok/s", "TTFT ms", "TPOT ms"].map(Column::figures));
+        columns.push(Column::text("Status"));
+        columns::put(page, &columns, rows.into_iter().map(|row| line(row, &keys, repeats)).collect());
+        let short: Vec<String> = keys
+            .iter()
+            .filter(|key| abbreviation(key) != **key)
+            .map(|key| format!("{} = {key}", abbreviation(key)))
+            .collect();
+        if !short.is_empty() {
+            page.gap();
+            page.paragraph(2, "", Tone::Faint, &short.join(", "));
+        }
     }
 }
 
-fn line(row: &Row) -> (Tone, Vec<String>) {
+/// The keys that vary, server's first.
+fn varying<'r>(rows: &[&'r Row]) -> Vec<&'r str> {
+    let mut keys: Vec<&str> = Vec::new();
+    for (key, _) in rows.iter().flat_map(|row| row.axes.server.iter().chain(&row.axes.workload)) {
+        if !keys.contains(&key.as_str()) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+fn line(row: &Row, keys: &[&str], repeats: bool) -> (Tone, Vec<String>) {
     let mut cells = vec![tp(&row.axes), quantization(&row.axes), eager(&row.axes)];
+    cells.extend(keys.iter().map(|key| {
+        let all = row.axes.server.iter().chain(&row.axes.workload);
+        all.clone().find(|(known, _)| known == key).map_or(ABSENT.to_owned(), |(_, value)| cut(value, 20))
+    }));
+    if repeats {
+        let repeat =
+            row.repeat.map_or([ABSENT.to_owned(), ABSENT.to_owned()], |r| [r.start.to_string(), r.run.to_string()]);
+        cells.extend(repeat);
+    }
     let shown = |metric: Metric| row.metrics.get(metric).map(|value| figure(value, metric.unit()));
     cells.extend(RANKED.map(|metric| shown(metric).unwrap_or_else(|| ABSENT.to_owned())));
     cells.push(cut(&status(row), STATUS));
@@ -101,29 +133,71 @@ pub(in crate::report) fn status(row: &Row) -> String {
     }
 }
 
-/// The best of each model.
+/// The best of each model, for each load by itself.
 pub(super) fn best_per_model(page: &mut Page, table: &RunTable, rows: &[&Row]) {
-    let models = best_by_model(rows);
-    if models.is_empty() {
+    let rankings = best_by_model(rows);
+    if rankings.is_empty() {
         return;
     }
     page.heading(&caption("Best per model", table));
-    for (model, bests) in models {
+    for Ranking { model, workload, bests } in &rankings {
         page.gap();
-        page.line(Tone::Heading, &format!("  {}", cut(model, MODEL)));
+        let load = if workload.is_empty() { String::new() } else { format!("  at {workload}") };
+        page.line(Tone::Heading, &format!("  {}{}", cut(model.unwrap_or_default(), MODEL), cut(&load, MODEL)));
         page.gap();
-        put_bests(page, &bests, |row| configuration(&row.axes));
+        put_bests(page, bests, |row| configuration(&row.axes));
     }
 }
 
-/// The best of all.
+/// The best of all, for each load by itself.
 pub(super) fn best_overall(page: &mut Page, table: &RunTable, rows: &[&Row]) {
-    let bests = rank(rows);
-    if bests.is_empty() {
+    let rankings = rank(rows);
+    if rankings.is_empty() {
         return;
     }
     page.heading(&caption("Best overall", table));
-    put_bests(page, &bests, |row| format!("{}  {}", cut(&row.axes.model, 44), configuration(&row.axes)));
+    for Ranking { workload, bests, .. } in &rankings {
+        if !workload.is_empty() {
+            page.gap();
+            page.line(Tone::Heading, &format!("  at {}", cut(workload, MODEL)));
+            page.gap();
+        }
+        put_bests(page, bests, |row| format!("{}  {}", cut(&row.axes.model, 44), configuration(&row.axes)));
+    }
+}
+
+/// Every configuration against the baseline of its model and load.
+pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row]) {
+    if !table.rows.iter().any(|row| row.baseline) {
+        return;
+    }
+    page.heading(&caption("Against the baseline", table));
+    let compared = against_baseline(rows);
+    if compared.is_empty() {
+        page.paragraph(2, "", Tone::Plain, "No baseline has a valid result, or nothing else has.");
+        return;
+    }
+    let ratio = |value: Option<f64>| value.map_or(ABSENT.to_owned(), |value| format!("{value:.2}x"));
+    let mut last: Option<(&str, String)> = None;
+    let mut lines: Vec<(Tone, Vec<String>)> = Vec::new();
+    let columns =
+        [Column::text("Configuration"), Column::figures("Out tok/s"), Column::figures("TTFT"), Column::figures("TPOT")];
+    for Against { row, baseline, output_throughput, ttft, tpot } in compared {
+        let key = (row.axes.model.as_str(), row.axes.workload_label());
+        if last.as_ref() != Some(&key) {
+            if !lines.is_empty() {
+                columns::put(page, &columns, std::mem::take(&mut lines));
+            }
+            page.gap();
+            let load = if key.1.is_empty() { String::new() } else { format!("  at {}", key.1) };
+            page.line(Tone::Heading, &format!("  {}{}", cut(key.0, MODEL), cut(&load, MODEL)));
+            page.paragraph(2, "", Tone::Plain, &format!("baseline: {}", configuration(&baseline.axes)));
+            page.gap();
+            last = Some(key);
+        }
+        lines.push((Tone::Plain, vec![configuration(&row.axes), ratio(output_throughput), ratio(ttft), ratio(tpot)]));
+    }
+    columns::put(page, &columns, lines);
 }
 
 fn put_bests(page: &mut Page, bests: &[Best<'_>], name: impl Fn(&Row) -> String) {
@@ -132,7 +206,9 @@ fn put_bests(page: &mut Page, bests: &[Best<'_>], name: impl Fn(&Row) -> String)
     for best in bests {
         for (i, row) in best.rows.iter().take(TIES).enumerate() {
             let (label, value) = if i == 0 {
-                (best.metric.label().to_owned(), quantity(best.value, best.metric.unit()))
+                let mean =
+                    if best.measurements > 1 { format!(" (mean of {})", best.measurements) } else { String::new() };
+                (format!("{}{mean}", best.metric.label()), quantity(best.value, best.metric.unit()))
             } else {
                 (String::new(), "same".to_owned())
             };

@@ -135,8 +135,13 @@ pub(in crate::report) fn load_fields(page: &mut Page, table: &RunTable) {
     }
     if spreads.iter().any(LoadSpread::differs) {
         page.gap();
-        let text = "These rows were measured under different loads: figures of different loads do not compare, and \
-                    the statistics and rankings below mix them.";
+        let text = if table.rows.iter().any(|row| !row.axes.workload.is_empty()) {
+            "These rows were measured under different loads: each load is ranked by itself; the overall statistics mix \
+             them."
+        } else {
+            "These rows were measured under different loads: figures of different loads do not compare, and \
+             the statistics and rankings below mix them."
+        };
         page.paragraph(2, "! ", Tone::Warning, text);
     }
 }

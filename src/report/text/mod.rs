@@ -21,6 +21,7 @@ pub fn render(table: &RunTable, style: Style) -> String {
     figures::by_model(&mut page, table);
     figures::best_per_model(&mut page, table, &rows);
     figures::best_overall(&mut page, table, &rows);
+    figures::baseline(&mut page, table, &rows);
     problems::failures(&mut page, table);
     problems::not_measured(&mut page, table);
     problems::skips(&mut page, table);

@@ -159,10 +159,12 @@ pub(super) fn next(page: &mut Page, table: &RunTable, counts: &Counts, rows: &[&
     if let Some(fastest) =
         best(rows, Metric::OutputThroughput).and_then(|best| best.rows.first().copied()).filter(|_| own)
     {
-        let script = Layout::new(PathBuf::new()).server_script(&fastest.name);
-        step(format!("Serve with the highest output throughput: `{}`.", cut(&script.display().to_string(), 230)));
+        let script = Layout::new(PathBuf::new()).server_script(&fastest.server_name);
+        let load = fastest.axes.workload_label();
+        let load = if load.is_empty() { String::new() } else { format!(" (at {})", cut(&load, 80)) };
+        step(format!("Serve with the highest output throughput{load}: `{}`.", cut(&script.display().to_string(), 230)));
     }
-    if rows.len() > 1 {
+    if rows.len() > 1 && rows.iter().all(|row| row.repeat.is_none()) {
         step("Each row is one measurement: repeat rows that are close before choosing between them.".into());
     }
     if table.simulated {
