@@ -30,8 +30,9 @@ fn the_examples_of_the_documentation_load() {
         })
         .collect();
     // 2 models x 2 tp x 3 sequences x 2 quantizations x 2 loads, without fp8 at 256 sequences.
-    // 3 tp x 2 sequences x 2 eager x 2 loads: 512 in flight never, 32 always; of these 12 not 2 x 2 x 2 / 2.
-    assert_eq!(counts, [(48, 40, 0), (24, 7, 0)]);
+    // 3 tp x 2 sequences x 2 eager at 32 in flight (512 is never kept); tp 2 and 4 only eager: 4 + 4 are left, and of
+    // the 4 with tp 1 `include` keeps the 2 with 64 sequences.
+    assert_eq!(counts, [(48, 40, 0), (24, 6, 0)]);
 }
 
 fn count(settings: &Settings) -> Counts {

@@ -120,6 +120,7 @@ fn entries<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>
 
 fn wrong(node: &Node, path: &str, expected: &str) -> Trouble {
     Trouble::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
+        .hint("docs/foreign-formats.md has every key of this format")
 }
 
 fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
@@ -134,6 +135,7 @@ fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
 fn missing(node: &Node, path: &str, keys: &[&str]) -> Trouble {
     let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     Trouble::new(&node.origin, path, format!("misses {}", keys.join(", ")))
+        .hint("docs/foreign-formats.md has every key of this format")
 }
 
 /// A whole number of at least 1.
