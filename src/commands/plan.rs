@@ -71,8 +71,9 @@ pub fn summary(settings: &Settings, counts: &Counts) -> String {
     let mark = if settings.simulated() { " (SIMULATED: the built-in simulated vLLM)" } else { "" };
     let left_out: u64 = counts.left_out.values().sum();
     let mut text = format!(
-        "{} combinations, {} experiments, {left_out} skipped{mark}\n",
-        counts.combinations, counts.measurements
+        "{}, {}, {left_out} skipped{mark}\n",
+        many(counts.combinations, "combination"),
+        many(counts.measurements, "experiment")
     );
     for (rule, count) in &counts.left_out {
         text += &format!("  {count} left out by `{rule}`\n");
@@ -93,8 +94,13 @@ pub fn summary(settings: &Settings, counts: &Counts) -> String {
             wording::count(repeats.runs as usize, "run")
         );
     }
-    text += &format!("  {} server starts for {} server configurations\n", counts.starts, counts.servers);
+    text +=
+        &format!("  {} for {}\n", many(counts.starts, "server start"), many(counts.servers, "server configuration"));
     text
+}
+
+fn many(count: u64, noun: &str) -> String {
+    wording::count(usize::try_from(count).unwrap_or(usize::MAX), noun)
 }
 
 fn list_plan(settings: &Settings, all: bool, ui: &Ui) {

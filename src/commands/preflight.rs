@@ -7,7 +7,7 @@ use super::facts;
 use crate::config::{Environment, Settings};
 use crate::error::Error;
 use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
-use crate::preflight::{Asked, Help, Known, ask};
+use crate::preflight::{Asked, Help, Known, Problem, ask};
 use crate::ui::Ui;
 
 /// Checks the flags against the real vLLM.
@@ -70,12 +70,16 @@ fn fixed_env(settings: &Settings) -> Vec<(String, String)> {
     axes.iter().filter_map(single).collect()
 }
 
+/// So many values of one flag are named.
+const VALUES: usize = 3;
+
 #[derive(Default)]
 struct Problems {
     errors: Vec<String>,
     warnings: Vec<String>,
 }
 
+/// One line per flag, however many values are wrong.
 fn problems(settings: &Settings, help: &Help) -> Problems {
     let mut found = Problems::default();
     let mut seen = BTreeSet::new();
@@ -84,23 +88,43 @@ fn problems(settings: &Settings, help: &Help) -> Problems {
             [(Section::Serve, &group.serve, &help.serve), (Section::Bench, &group.bench, &help.bench)]
         {
             for axis in axes.iter().filter(|axis| axis.key != "model" && axis.key != PROMPTS_PER_CONCURRENCY) {
-                for value in axis.values.iter().filter(|value| seen.insert((section, axis.key.clone(), value.shown())))
-                {
-                    judge(settings, section, &axis.key, value, known, &mut found);
+                if seen.insert((section, axis.key.clone(), axis.values.clone())) {
+                    judge(settings, section, axis, known, &mut found);
                 }
             }
         }
     }
+    for list in [&mut found.errors, &mut found.warnings] {
+        let mut told = BTreeSet::new();
+        list.retain(|line| told.insert(line.clone()));
+    }
     found
 }
 
-fn judge(settings: &Settings, section: Section, key: &str, value: &Value, known: &Known, found: &mut Problems) {
-    let Some((flag, values)) = written(key, value, section) else { return };
-    let Some(problem) = known.check(&Asked { flag: &flag, values: &values }) else { return };
+fn judge(settings: &Settings, section: Section, axis: &Axis, known: &Known, found: &mut Problems) {
+    let of = |value: &Value| {
+        let (flag, values) = written(&axis.key, value, section)?;
+        let problem = known.check(&Asked { flag: &flag, values: &values })?;
+        let place = facts::place(settings, section, &axis.key, &value.shown());
+        Some((flag, problem, place.map(|place| format!("{place}: ")).unwrap_or_default()))
+    };
+    let all: Vec<_> = axis.values.iter().filter_map(of).collect();
+    let Some((flag, problem, place)) = all.first() else { return };
     let command = if section == Section::Bench { "vllm bench serve" } else { "vllm serve" };
-    let place = facts::place(settings, section, key, &value.shown());
-    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
-    let text = format!("{place}`--{flag}` of `{command}` {problem}");
+    let what = match problem {
+        Problem::WrongChoice { choices, .. } if all.len() > 1 => {
+            let wrong = all.iter().filter_map(|(_, problem, _)| match problem {
+                Problem::WrongChoice { value, .. } => Some(format!("`{value}`")),
+                _ => None,
+            });
+            let values: Vec<String> = wrong.take(VALUES).collect();
+            let more = all.len().saturating_sub(VALUES);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("does not take {}{more} (it takes {})", values.join(", "), choices.join(", "))
+        }
+        problem => problem.to_string(),
+    };
+    let text = format!("{place}`--{flag}` of `{command}` {what}");
     if problem.is_warning() {
         found.warnings.push(text);
     } else {

@@ -81,7 +81,8 @@ const OTHERS: [(&str, Shape); 5] = [
 ];
 
 /// Variables of this prefix that are no settings.
-const OTHER_VARIABLES: [&str; 3] = ["VLLM_BENCH_ATTEMPT", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_BIN"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["VLLM_BENCH_ATTEMPT", "VLLM_BENCH_BIN", "VLLM_BENCH_REAL_DIR", "VLLM_BENCH_REAL_MODELS", "VLLM_BENCH_REAL_VLLM"];
 
 /// Settings of the command line and where they stand in a sweep file; nowhere for those that are no key of one.
 pub fn setting_keys() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {

@@ -174,7 +174,11 @@ fn check_values(flag: &FlagSpec, values: &[String]) -> Option<Problem> {
     Some(Problem::WrongChoice {
         value: wrong.clone(),
         choices: flag.choices.clone(),
-        nearest: nearest(wrong, flag.choices.iter().map(String::as_str)).map(str::to_owned),
+        // One number is not meant for another because they share a digit.
+        nearest: Some(wrong)
+            .filter(|wrong| wrong.parse::<f64>().is_err())
+            .and_then(|wrong| nearest(wrong, flag.choices.iter().map(String::as_str)))
+            .map(str::to_owned),
     })
 }
 

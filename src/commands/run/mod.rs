@@ -108,6 +108,9 @@ fn preflight(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<
     }
 }
 
+/// So many left-out combinations are named one by one.
+const SKIPS_SHOWN: usize = 30;
+
 /// One session of a run.
 struct Sweep<'a> {
     args: &'a RunArgs,
@@ -168,8 +171,11 @@ impl Sweep<'_> {
         ));
         self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
         if !prepared.resumed {
-            for skip in &self.plan.skips {
+            for skip in self.plan.skips.iter().take(SKIPS_SHOWN) {
                 self.ui.warn(&skip.reason);
+            }
+            if let Some(more @ 1..) = self.plan.skipped().checked_sub(SKIPS_SHOWN) {
+                self.ui.warn(&format!("… and {more} more combinations are left out: `vllm-bench plan` shows them"));
             }
         }
         if !self.settings.simulated()
