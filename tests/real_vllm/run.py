@@ -623,6 +623,57 @@ def died(s: Scenario) -> None:
     s.check_files_parse()
 
 
+def reuse(s: Scenario) -> None:
+    """A sweep file: one server start for several loads; flags checked first; SIGKILL of the engine in the second load."""
+    file = s.dir / "sweep.yaml"
+    serve = {"model": str(s.bench.models[0]), "enforce-eager": True, "max-model-len": 2048, "dtype": "bfloat16"}
+    bench = {"dataset-name": "random", "ignore-eos": True, "random-input-len": 64, "random-output-len": 600,
+             "num-prompts": 16, "max-concurrency": [2, 4, 8]}
+    common = ["--vllm-bin", str(s.bench.vllm), "--results-dir", str(s.results), "--keep-foreign", "--setvars", "none",
+              "--port", str(free_port()), "--env", "VLLM_CPU_KVCACHE_SPACE=1", "--retry", "none"]
+
+    def write(extra: dict) -> None:
+        file.write_text(json.dumps({"serve": serve | extra, "bench": bench}))
+
+    with s.check("a misspelt flag is named before any start; the second answer comes from the cache") as note:
+        write({"max-nun-seqs": 8})
+        seconds = []
+        for _ in range(2):
+            began = time.monotonic()
+            code, text = s.call("run", str(file), *common, limit=SLOW)
+            seconds.append(time.monotonic() - began)
+            equal(code, 2, "exit code")
+            contains(text, "`--max-nun-seqs` of `vllm serve` is not known; there is `--max-num-seqs`", "the message")
+        that(not s.runs(), "a run directory was made")
+        that(seconds[1] < seconds[0], f"seconds: {seconds}")
+        note(f"{seconds[0]:.1f} s, then {seconds[1]:.2f} s")
+
+    write({"max-num-seqs": [8, 16]})
+    stem = name_of(s.bench.models[0])
+    names = [f"{stem}_mns-{seqs}_cc-{load}" for seqs in (8, 16) for load in (2, 4, 8)]
+    child = s.start("run", str(file), *common)
+    s.wait_load(names[1])
+    [victim] = [p for p in s.members() if p.argv[0].startswith("VLLM::EngineCore")]
+    os.kill(victim.pid, signal.SIGKILL)
+    code = child.wait(4 * SLOW)
+    with s.check("SIGKILL of the engine in the second load loses only that load; three starts, six experiments") as note:
+        equal(code, 1, "exit code")
+        equal(s.failure(names[1])["cause"], "server-died", "cause")
+        exactly_once(s, [name for name in names if name != names[1]])
+        equal(len(s.events("server-launched")), 3, "server starts")
+        equal([s.result(names[i])["vllm_bench"]["on_start"] for i in (0, 2, 3, 4, 5)], [1, 1, 1, 2, 3], "place on its start")
+        seeds = [s.result(name)["vllm_bench"]["isolation"]["seed"] for name in names[3:]]
+        equal(len(set(seeds)), 3, "different prompts on one server")
+        note(f"seeds {seeds}")
+    with s.check("a resume measures only what is missing"):
+        code, text = s.call("run", *common[2:], "--vllm-bin", str(s.bench.vllm), "--resume", str(s.run()), limit=2 * SLOW)
+        equal(code, 0, "exit code")
+        equal(len(s.events("server-launched")), 4, "server starts")
+        exactly_once(s, names)
+    s.check_nothing_left()
+    s.check_files_parse()
+
+
 def status(s: Scenario) -> dict:
     code, text = s.call("status", "--json", "--results-dir", str(s.results))
     that(code in (0, 3), f"exit code of status: {code}")
@@ -776,7 +827,7 @@ def foreign(s: Scenario) -> None:
     s.check_nothing_left()
 
 
-SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, live, foreign)}
+SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, reuse, live, foreign)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
