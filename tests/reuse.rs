@@ -190,3 +190,42 @@ fn ten_thousand_experiments_want_to_be_meant() {
     call(&scene).exits(2).says("12000 experiments").says("--yes");
     assert!(!scene.results().exists() || scene.runs().is_empty());
 }
+
+#[test]
+fn an_unrecorded_load_warms_up_each_workload_on_each_start() {
+    let scene = scene("warmup: 2\ncooldown: 10ms\n");
+    call(&scene).exits(0);
+    let run = scene.run();
+    all().iter().for_each(|name| run.assert_passed(name));
+    let logs = fs::read_dir(run.path("logs")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mut warm: Vec<String> = logs.filter(|name| name.contains("_warmup")).collect();
+    warm.sort();
+    let expected: Vec<String> =
+        [(16, 1), (16, 2), (8, 1), (8, 2)].map(|(seqs, load)| format!("{}_warmup.log", name(seqs, load, 1))).into();
+    assert_eq!(warm, expected);
+    let log = fs::read_to_string(run.path("logs").join(&warm[0])).unwrap();
+    assert!(log.contains("num_prompts='2'"), "{log}");
+    assert_eq!(fs::read_dir(run.path(".unchecked")).unwrap().count(), 0, "a warm-up leaves no result");
+}
+
+#[test]
+fn the_analysis_ranks_each_load_by_itself_and_repeats_by_their_mean() {
+    let scene = scene("baseline: {max-num-seqs: 8}\n");
+    call(&scene).exits(0);
+    let run = scene.run();
+    let text = fs::read_to_string(run.path("detailed_analysis.txt")).unwrap();
+    for words in [
+        "at max-concurrency 1",
+        "at max-concurrency 2",
+        "(mean of 2)",
+        "Against the baseline",
+        "baseline: tp 1, quant none, eager true, max-num-seqs 8",
+        "mns = max-num-seqs, cc = max-concurrency",
+    ] {
+        assert!(text.contains(words), "`{words}` is missing:\n{text}");
+    }
+    let table = fs::read_to_string(run.path("results_summary.csv")).unwrap();
+    let header = table.lines().next().unwrap();
+    assert!(header.starts_with("Model,TP,Quantization,EnforceEager,ReqThroughput_req_s"), "{header}");
+    assert!(header.ends_with("serve.max-num-seqs,bench.max-concurrency,Start,Run,Baseline"), "{header}");
+}
