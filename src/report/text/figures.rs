@@ -110,7 +110,8 @@ fn line(row: &Row, keys: &[&str], repeats: bool) -> (Tone, Vec<String>) {
     }
     let shown = |metric: Metric| row.metrics.get(metric).map(|value| figure(value, metric.unit()));
     cells.extend(RANKED.map(|metric| shown(metric).unwrap_or_else(|| ABSENT.to_owned())));
-    cells.push(cut(&status(row), STATUS));
+    let baseline = if row.baseline { ", baseline" } else { "" };
+    cells.push(cut(&format!("{}{baseline}", status(row)), STATUS));
     let tone = match row.status {
         Status::Valid => Tone::Plain,
         Status::Invalid(_) | Status::Failed(_) => Tone::Bad,
@@ -142,7 +143,7 @@ pub(super) fn best_per_model(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     page.heading(&caption("Best per model", table));
     for Ranking { model, workload, bests } in &rankings {
         page.gap();
-        let load = if workload.is_empty() { String::new() } else { format!("  at {workload}") };
+        let load = if workload.is_empty() { String::new() } else { format!(", at {workload}") };
         page.line(Tone::Heading, &format!("  {}{}", cut(model.unwrap_or_default(), MODEL), cut(&load, MODEL)));
         page.gap();
         put_bests(page, bests, |row| configuration(&row.axes));
@@ -189,7 +190,7 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row]) {
                 columns::put(page, &columns, std::mem::take(&mut lines));
             }
             page.gap();
-            let load = if key.1.is_empty() { String::new() } else { format!("  at {}", key.1) };
+            let load = if key.1.is_empty() { String::new() } else { format!(", at {}", key.1) };
             page.line(Tone::Heading, &format!("  {}{}", cut(key.0, MODEL), cut(&load, MODEL)));
             page.paragraph(2, "", Tone::Plain, &format!("baseline: {}", configuration(&baseline.axes)));
             page.gap();
