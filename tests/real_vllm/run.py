@@ -531,7 +531,7 @@ def failures(s: Scenario) -> None:
             contains(text, cause, "output")
     s.check_nothing_left()
     s.results = s.dir / "flag"
-    code, text = s.call(*s.sweep("sanity", "--serve-arg=no-such-flag", models=[there]), limit=SLOW)
+    code, text = s.call(*s.sweep("sanity", "--serve-arg=no-such-flag", "--no-preflight", models=[there]), limit=SLOW)
     with s.check("an unknown flag: invalid-flag, by name; exit 1") as note:
         equal(code, 1, "exit code")
         failure = s.failure(name_of(there))
@@ -799,7 +799,7 @@ def foreign(s: Scenario) -> None:
     with s.check("a plain `vllm serve` is up", needed=True):
         wait_for("the foreign server", lambda: healthy(port) or server.poll() is not None)
         equal(server.poll(), None, "the foreign server's exit code")
-    args = lambda keep: s.sweep("sanity", "--serve-arg=no-such-flag", models=[model], port=str(port), keep=keep)  # noqa: E731
+    args = lambda keep: s.sweep("sanity", "--serve-arg=no-such-flag", "--no-preflight", models=[model], port=str(port), keep=keep)  # noqa: E731
     with s.check("run on its port with --keep-foreign: exit code 4, it is named, it lives on"):
         code, text = s.call(*args(True))
         equal(code, 4, "exit code")
