@@ -20,7 +20,7 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
         return;
     }
     let report = devices::detect(&Probe::of_machine(environment.vars().clone()));
-    if report.kind != DeviceKind::Cpu {
+    if report.kind != DeviceKind::Cpu && report.slots > 0 {
         settings.sweep.devices = settings.sweep.devices.or(Some(report.slots));
     }
     settings.sweep.context = Context {

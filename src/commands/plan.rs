@@ -30,7 +30,7 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     facts::gather(&mut settings, environment, program.as_deref());
     let counts = count(&settings, ui)?;
     match (&program, settings.simulated()) {
-        (Some(program), false) => preflight::check(&settings, environment, program, &[], ui)?,
+        (Some(program), false) => preflight::check(&settings, environment, program, ui)?,
         (None, false) => {
             ui.say("note: no vLLM here: its version is not part of the identities, and no flag was checked")
         }

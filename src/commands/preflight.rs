@@ -14,20 +14,15 @@ use crate::ui::Ui;
 ///
 /// # Errors
 /// Every flag that it would refuse, each with its place and the nearest one that it knows.
-pub fn check(
-    settings: &Settings,
-    environment: &Environment,
-    program: &Path,
-    prefix: &[String],
-    ui: &Ui,
-) -> Result<(), Error> {
+pub fn check(settings: &Settings, environment: &Environment, program: &Path, ui: &Ui) -> Result<(), Error> {
     if !settings.preflight {
         return Ok(());
     }
     let cache = environment.cache_dir().join("preflight");
     let version = settings.sweep.context.vllm_version.as_deref();
     let env: Vec<(String, String)> = fixed_env(settings);
-    let help = match ask(program, prefix, &env, version, &cache) {
+    let setvars = settings.setvars.as_deref().filter(|path| path.is_file());
+    let help = match ask(program, setvars, &env, version, &cache) {
         Ok(help) => help,
         Err(error) => {
             // A vLLM that cannot tell its flags may still serve: the run decides.

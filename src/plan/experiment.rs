@@ -86,6 +86,19 @@ impl Repeat {
     pub const FIRST: Repeat = Repeat { start: 1, run: 1 };
 }
 
+/// ` start=2 run=3`; nothing of what is the first.
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.start > 1 {
+            write!(f, " start={}", self.start)?;
+        }
+        if self.run > 1 {
+            write!(f, " run={}", self.run)?;
+        }
+        Ok(())
+    }
+}
+
 impl Default for Repeat {
     fn default() -> Self {
         Self::FIRST

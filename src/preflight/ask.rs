@@ -62,28 +62,25 @@ struct Kept {
     bench: Known,
 }
 
-/// Asks for the flags of `vllm serve` and `vllm bench serve`. `prefix` are words before vLLM's own; `env` is added to the
-/// environment. Blocks for some seconds unless the answer is in `cache_dir` already.
+/// Asks for the flags of `vllm serve` and `vllm bench serve`. `setvars` is oneAPI's environment script, which vLLM's XPU
+/// build cannot be loaded without; `env` is added to the environment. Blocks for some seconds unless the answer is in
+/// `cache_dir` already.
 ///
 /// # Errors
 /// When the program cannot be run or lists no flags.
 pub fn ask(
     program: &Path,
-    prefix: &[String],
+    setvars: Option<&Path>,
     env: &[(String, String)],
     version: Option<&str>,
     cache_dir: &Path,
 ) -> Result<Help, Error> {
-    let key = key(program, prefix, version);
+    let key = key(program, version);
     let path = cache_dir.join(format!("{key}.json"));
     if let Some(kept) = read(&path, &key) {
         return Ok(Help { serve: kept.serve, bench: kept.bench, from_cache: true });
     }
-    let one = |words: &[&str]| {
-        let mut all: Vec<String> = prefix.to_vec();
-        all.extend(words.iter().map(ToString::to_string));
-        help(program, &all, env)
-    };
+    let one = |words: &[&str]| help(program, setvars, words, env);
     let (serve, bench) = std::thread::scope(|scope| {
         let serve = scope.spawn(|| one(&["serve", "--help=all"]));
         let bench = one(&["bench", "serve", "--help=all"]);
@@ -95,9 +92,19 @@ pub fn ask(
     Ok(Help { serve: kept.serve, bench: kept.bench, from_cache: false })
 }
 
-fn help(program: &Path, words: &[String], env: &[(String, String)]) -> Result<Known, Error> {
+/// Sources the first argument, in a login shell as the launch scripts do it, then runs the rest.
+const IN_ONEAPI: &str = r#"source "$1" --force >/dev/null 2>&1; shift; exec "$@""#;
+
+fn help(program: &Path, setvars: Option<&Path>, words: &[&str], env: &[(String, String)]) -> Result<Known, Error> {
     let shown = format!("{} {}", program.display(), words.join(" "));
-    let mut command = Command::new(program);
+    let mut command = match setvars {
+        Some(setvars) => {
+            let mut shell = Command::new("bash");
+            shell.args(["--login", "-c", IN_ONEAPI, "vllm-bench"]).args([setvars, program]);
+            shell
+        }
+        None => Command::new(program),
+    };
     command.args(words).envs(env.iter().map(|(name, value)| (name, value)));
     // Wide enough that no list of choices is broken.
     command.env("COLUMNS", "1000");
@@ -107,13 +114,13 @@ fn help(program: &Path, words: &[String], env: &[(String, String)]) -> Result<Kn
 }
 
 /// The program's path, its version, and when and how large it was written: a reinstalled vLLM is asked again.
-fn key(program: &Path, prefix: &[String], version: Option<&str>) -> String {
+fn key(program: &Path, version: Option<&str>) -> String {
     let path = std::fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
     let (size, time) = std::fs::metadata(&path).map_or((0, 0), |meta| {
         let time = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         (meta.len(), time.map_or(0, |at| at.as_nanos()))
     });
-    let text = format!("1\n{}\n{prefix:?}\n{version:?}\n{size}\n{time}", path.display());
+    let text = format!("1\n{}\n{version:?}\n{size}\n{time}", path.display());
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -161,7 +168,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("cache");
         let vllm = program(dir.path(), "usage:\n  --a-flag X  text");
-        let asked = |version: &str| ask(&vllm, &[], &[], Some(version), &cache).unwrap();
+        let asked = |version: &str| ask(&vllm, None, &[], Some(version), &cache).unwrap();
         assert!(!asked("1").from_cache);
         assert_eq!(asked("1").serve.flags[0].names, ["a-flag"]);
         assert!(asked("1").from_cache);
@@ -175,10 +182,22 @@ mod tests {
     }
 
     #[test]
+    fn vllm_is_asked_in_the_environment_of_oneapi() {
+        let dir = tempfile::tempdir().unwrap();
+        let vllm = dir.path().join("vllm");
+        std::fs::write(&vllm, "#!/bin/sh\necho \"  --$FROM_SETVARS X\"\n").unwrap();
+        std::fs::set_permissions(&vllm, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let setvars = dir.path().join("set vars.sh");
+        std::fs::write(&setvars, "echo ':: initializing oneAPI'\nexport FROM_SETVARS=a-flag\n").unwrap();
+        let help = ask(&vllm, Some(&setvars), &[], None, &dir.path().join("cache")).unwrap();
+        assert_eq!(help.serve.flags[0].names, ["a-flag"]);
+    }
+
+    #[test]
     fn a_program_without_flags_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let vllm = program(dir.path(), "nothing here");
-        assert!(matches!(ask(&vllm, &[], &[], None, dir.path()), Err(Error::NoFlags { .. })));
-        assert!(matches!(ask(Path::new("/nowhere/vllm"), &[], &[], None, dir.path()), Err(Error::Run { .. })));
+        assert!(matches!(ask(&vllm, None, &[], None, dir.path()), Err(Error::NoFlags { .. })));
+        assert!(matches!(ask(Path::new("/nowhere/vllm"), None, &[], None, dir.path()), Err(Error::Run { .. })));
     }
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Ui;
 use crate::execute::{Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings};
-use crate::plan::{Axes, Plan};
+use crate::plan::Plan;
 
 /// In a pipe, how often a wait is reported.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -17,7 +17,8 @@ const PLAIN_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Reporter {
     ui: Ui,
-    axes: Arc<Vec<(String, Axes)>>,
+    /// What is shown of each experiment, by name.
+    titles: Arc<Vec<(String, String)>>,
     simulated: bool,
     state: Arc<Mutex<State>>,
 }
@@ -45,9 +46,9 @@ impl Reporter {
         if let Ok(style) = style {
             bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
         }
-        let axes = plan.experiments.iter().map(|e| (e.name.clone(), e.axes.clone())).collect();
+        let titles = plan.experiments.iter().map(|e| (e.name.clone(), format!("{}{}", e.axes, e.repeat))).collect();
         let state = State { bar, waiting: None };
-        Self { ui, axes: Arc::new(axes), simulated, state: Arc::new(Mutex::new(state)) }
+        Self { ui, titles: Arc::new(titles), simulated, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Keeps the elapsed seconds moving; to be called a few times a second while a run goes on.
@@ -228,17 +229,17 @@ impl Reporter {
     }
 
     fn counter(&self, index: usize) -> String {
-        let total = self.axes.len();
+        let total = self.titles.len();
         let width = total.to_string().len();
         self.paint(BOLD, &format!("[{index:>width$}/{total}]"))
     }
 
     fn position(&self, name: &str) -> usize {
-        self.axes.iter().position(|(n, _)| n == name).map_or(0, |i| i + 1)
+        self.titles.iter().position(|(n, _)| n == name).map_or(0, |i| i + 1)
     }
 
     fn title(&self, name: &str) -> String {
-        self.axes.iter().find(|(n, _)| n == name).map_or_else(|| name.to_owned(), |(_, axes)| axes.to_string())
+        self.titles.iter().find(|(n, _)| n == name).map_or_else(|| name.to_owned(), |(_, title)| title.clone())
     }
 
     fn paint(&self, style: Style, text: &str) -> String {

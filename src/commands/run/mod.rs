@@ -102,7 +102,7 @@ fn preflight(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<
         return super::preflight::check_simulated(settings, ui);
     }
     match engine::find_vllm(settings.vllm_bin.clone(), environment) {
-        Ok(program) => super::preflight::check(settings, environment, &program, &[], ui),
+        Ok(program) => super::preflight::check(settings, environment, &program, ui),
         // The run says so itself in a moment.
         Err(_) => Ok(()),
     }
