@@ -156,6 +156,10 @@ impl Recorder for RunRecorder {
     }
 
     fn keep(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
+        // A failure is written once, when the end of its server is known.
+        if !matches!(attempted.outcome, Outcome::Passed { .. }) {
+            return ControlFlow::Continue(());
+        }
         let mut inner = self.lock();
         match inner.keep(job, attempted) {
             Ok(()) => ControlFlow::Continue(()),
