@@ -120,7 +120,7 @@ fn key(program: &Path, version: Option<&str>) -> String {
         let time = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         (meta.len(), time.map_or(0, |at| at.as_nanos()))
     });
-    let text = format!("1\n{}\n{version:?}\n{size}\n{time}", path.display());
+    let text = format!("2\n{}\n{version:?}\n{size}\n{time}", path.display());
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -26,6 +26,9 @@ pub struct FlagSpec {
     pub names: Vec<String>,
     /// What may stand after it.
     pub takes: Takes,
+    /// Whether its value may be left out (`--x [X]`, `--x [X ...]`).
+    #[serde(default)]
+    pub optional: bool,
     /// The values it takes; empty = any.
     pub choices: Vec<String>,
 }
@@ -124,8 +127,12 @@ impl fmt::Display for Problem {
 impl Known {
     /// Reads a help text; `None` where it lists no flag.
     pub fn parse(help: &str) -> Option<Self> {
-        let heads = help.lines().filter_map(|line| line.strip_prefix("  ").filter(|rest| rest.starts_with('-')));
-        let flags: Vec<FlagSpec> = heads.filter_map(parse_head).collect();
+        let mut flags = Vec::new();
+        let mut lines = help.lines();
+        while let Some(line) = lines.next() {
+            let Some(first) = line.strip_prefix("  ").filter(|rest| rest.starts_with('-')) else { continue };
+            flags.extend(parse_head(&whole_head(first, &mut lines)));
+        }
         (!flags.is_empty()).then_some(Self { flags })
     }
 
@@ -166,6 +173,7 @@ fn check_values(flag: &FlagSpec, values: &[String]) -> Option<Problem> {
     match (flag.takes, values.len()) {
         (Takes::Nothing | Takes::OnOff, 0) => return None,
         (Takes::Nothing | Takes::OnOff, _) => return Some(Problem::TakesNoValue),
+        (Takes::One | Takes::Many, 0) if flag.optional => return None,
         (Takes::One | Takes::Many, 0) => return Some(Problem::NeedsValue),
         (Takes::One, 2..) => return Some(Problem::OneValue),
         (Takes::One, 1) | (Takes::Many, _) => {}
@@ -182,12 +190,33 @@ fn check_values(flag: &FlagSpec, values: &[String]) -> Option<Problem> {
     })
 }
 
+/// A head whose list of choices goes on in the next lines, as one line. No more than a list is followed: where its end does
+/// not come, the head stays as it began.
+fn whole_head(first: &str, lines: &mut std::str::Lines<'_>) -> String {
+    let open = |head: &str| {
+        let head = head.split("  ").next().unwrap_or(head);
+        head.contains('{') && head.matches('{').count() > head.matches('}').count()
+    };
+    let mut head = first.to_owned();
+    let mut ahead = lines.clone();
+    while open(&head) {
+        let more = ahead.next().map(str::trim).filter(|more| !more.is_empty() && !more.starts_with('-'));
+        let Some(more) = more else { return first.to_owned() };
+        head.push_str(more);
+    }
+    if head.len() > first.len() {
+        *lines = ahead;
+    }
+    head
+}
+
 /// One head of argparse: `--x X, -s X`, `--x, --no-x`, `--x {a,b}`, `--x X [X ...]`, then two spaces and the help.
 fn parse_head(line: &str) -> Option<FlagSpec> {
     let head = line.split("  ").next().unwrap_or(line);
     let mut names = Vec::new();
     let mut takes = Takes::Nothing;
     let mut choices = Vec::new();
+    let mut optional = false;
     let mut rest = head;
     while rest.starts_with('-') {
         let end = rest.find([' ', ',']).unwrap_or(rest.len());
@@ -201,6 +230,7 @@ fn parse_head(line: &str) -> Option<FlagSpec> {
         };
         if !value.is_empty() {
             takes = if value.contains("...") { Takes::Many } else { Takes::One };
+            optional = value.starts_with('[');
             choices = choices_of(value);
         }
         rest = next.trim_start_matches([',', ' ']);
@@ -209,7 +239,7 @@ fn parse_head(line: &str) -> Option<FlagSpec> {
     if takes == Takes::Nothing && names.iter().any(opposite) {
         takes = Takes::OnOff;
     }
-    (!names.is_empty()).then_some(FlagSpec { names, takes, choices })
+    (!names.is_empty()).then_some(FlagSpec { names, takes, optional, choices })
 }
 
 /// The value's placeholder, up to the comma before the next name: commas within braces belong to it.
@@ -226,9 +256,12 @@ fn split_value(text: &str) -> (&str, &str) {
     (text, "")
 }
 
+/// The choices of `{a,b}` and of `{a,b} [{a,b} ...]`; none for `{a,b} or name registered in --tool-parser-plugin`, whose list
+/// is not the whole of it.
 fn choices_of(value: &str) -> Vec<String> {
-    let inside = value.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
-    inside.map(|(list, _)| list.split(',').map(|choice| choice.trim().to_owned()).collect()).unwrap_or_default()
+    let inside = value.trim_start_matches('[').strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let closed = inside.filter(|(_, after)| after.is_empty() || after.starts_with([' ', ']']) && after.contains("..."));
+    closed.map(|(list, _)| list.split(',').map(|choice| choice.trim().to_owned()).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -290,5 +323,25 @@ mod tests {
             "{wrong}"
         );
         assert!(check(&serve, "max-num", &["8"]).unwrap().contains("several flags"));
+    }
+
+    #[test]
+    fn what_vllm_takes_is_not_refused() {
+        let (serve, bench) = (Known::parse(SERVE).unwrap(), Known::parse(BENCH).unwrap());
+        // Its help reads `{…} or name registered in --tool-parser-plugin`.
+        assert_eq!(check(&serve, "tool-call-parser", &["of_a_plugin"]), None);
+        assert_eq!(check(&serve, "hf-token", &[]), None);
+        assert_eq!(check(&bench, "header", &[]), None);
+        assert_eq!(check(&bench, "goodput", &[]).unwrap(), "needs a value");
+        assert!(check(&serve, "collect-detailed-traces", &["modle"]).unwrap().contains("`model` is meant"));
+    }
+
+    #[test]
+    fn a_list_of_choices_may_wrap() {
+        let known = Known::parse("  --x {a,b,\n      c}  text {\n  --y Y  text\n").unwrap();
+        assert_eq!(known.find("x").unwrap().choices, ["a", "b", "c"]);
+        assert_eq!(known.flags.len(), 2);
+        let unclosed = Known::parse("  --x {a,b\n  --y Y  text\n").unwrap();
+        assert_eq!(unclosed.flags.len(), 2);
     }
 }

