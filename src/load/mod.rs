@@ -1,5 +1,16 @@
 //! The load generator: prompts in, requests over the wire, exact times out. It knows nothing of sweeps.
 
+pub mod arrival;
+pub mod clock;
+mod connection;
 pub mod dataset;
+pub mod metrics;
+pub mod output;
 pub mod prompt;
+pub mod request;
+pub mod sample;
+pub mod session;
+pub mod target;
 pub mod tokenizer;
+pub mod wire;
+mod worker;

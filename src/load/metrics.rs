@@ -1,0 +1,609 @@
+//! The numbers of a load, by vLLM's definitions (`vllm/benchmarks/serve.py` of 0.14.1), and what goes beyond them. Pure.
+//!
+//! Memory is bounded by the number of requests (40 bytes each) and a fixed amount for the times between tokens: all of them
+//! are kept up to some millions, and from then on in classes 0.05 % wide, which the result says.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::sample::{FailureClass, Sample, seconds};
+use super::session::Ended;
+
+/// One metric over all requests, in milliseconds. All 0 when there is no sample, as vLLM does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Median.
+    pub median: f64,
+    /// Standard deviation of the population.
+    pub std: f64,
+    /// Percentiles that were asked for, as (which, value).
+    pub percentiles: Vec<(f64, f64)>,
+}
+
+impl Summary {
+    /// Over values in any order, which are sorted.
+    pub fn of(values: &mut [f64], percentiles: &[f64]) -> Self {
+        values.sort_by(f64::total_cmp);
+        if values.is_empty() {
+            return Self { percentiles: percentiles.iter().map(|which| (*which, 0.0)).collect(), ..Self::default() };
+        }
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        Self {
+            mean,
+            median: percentile(values, 50.0),
+            std: variance.sqrt(),
+            percentiles: percentiles.iter().map(|which| (*which, percentile(values, *which))).collect(),
+        }
+    }
+}
+
+/// The percentile of sorted samples by linear interpolation, as numpy's default.
+pub fn percentile(sorted: &[f64], which: f64) -> f64 {
+    let at = which / 100.0 * (sorted.len().saturating_sub(1)) as f64;
+    let (low, high) = (at.floor() as usize, at.ceil() as usize);
+    match (sorted.get(low), sorted.get(high)) {
+        (Some(low), Some(high)) => low + (high - low) * at.fract(),
+        _ => 0.0,
+    }
+}
+
+/// Times between tokens in units of 100 ns: exact up to a number, then in classes.
+#[derive(Debug)]
+struct Gaps {
+    exact: Vec<u32>,
+    most: usize,
+    classes: Option<Vec<u64>>,
+    count: u64,
+    sum: f64,
+    squares: f64,
+}
+
+/// Classes per doubling: 2^11, so that a class is at most 0.05 % wide.
+const CLASS_BITS: u32 = 11;
+
+impl Gaps {
+    fn new(most: usize) -> Self {
+        Self { exact: Vec::new(), most, classes: None, count: 0, sum: 0.0, squares: 0.0 }
+    }
+
+    fn add(&mut self, gaps: &[u32]) {
+        self.count += gaps.len() as u64;
+        for gap in gaps {
+            let value = f64::from(*gap);
+            self.sum += value;
+            self.squares += value * value;
+        }
+        if self.classes.is_none() && self.exact.len() + gaps.len() > self.most {
+            let mut classes = vec![0; class(u32::MAX) + 1];
+            self.exact.drain(..).for_each(|gap| classes[class(gap)] += 1);
+            self.exact = Vec::new();
+            self.classes = Some(classes);
+        }
+        match &mut self.classes {
+            Some(classes) => gaps.iter().for_each(|gap| classes[class(*gap)] += 1),
+            None => self.exact.extend_from_slice(gaps),
+        }
+    }
+
+    fn summary(&mut self, percentiles: &[f64]) -> Summary {
+        const MS: f64 = 1e-4;
+        if let Some(classes) = &self.classes {
+            let mean = self.sum / self.count as f64;
+            let variance = (self.squares / self.count as f64 - mean * mean).max(0.0);
+            let at = |which: f64| class_percentile(classes, self.count, which) * MS;
+            return Summary {
+                mean: mean * MS,
+                median: at(50.0),
+                std: variance.sqrt() * MS,
+                percentiles: percentiles.iter().map(|which| (*which, at(*which))).collect(),
+            };
+        }
+        self.exact.sort_unstable();
+        let mut values: Vec<f64> = self.exact.iter().map(|gap| f64::from(*gap) * MS).collect();
+        Summary::of(&mut values, percentiles)
+    }
+}
+
+/// The class of a value: the value itself below 2^12, then 2^11 classes per doubling.
+fn class(value: u32) -> usize {
+    let bits = 32 - value.leading_zeros();
+    let shift = bits.saturating_sub(CLASS_BITS + 1);
+    ((shift as usize) << CLASS_BITS) + (value >> shift) as usize
+}
+
+/// The middle of a class.
+fn class_value(class: usize) -> f64 {
+    let shift = (class >> CLASS_BITS).saturating_sub(1) as u32;
+    if class < 2 << CLASS_BITS {
+        return class as f64;
+    }
+    let low = ((class - ((shift as usize) << CLASS_BITS)) as f64) * f64::from(1u32 << shift);
+    low + (f64::from(1u32 << shift) - 1.0) / 2.0
+}
+
+fn class_percentile(classes: &[u64], count: u64, which: f64) -> f64 {
+    let wanted = which / 100.0 * count.saturating_sub(1) as f64;
+    let mut seen = 0;
+    for (number, held) in classes.iter().enumerate() {
+        seen += held;
+        if *held > 0 && seen as f64 > wanted {
+            return class_value(number);
+        }
+    }
+    0.0
+}
+
+/// What is kept of a completed request.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    started: u64,
+    end: u64,
+    /// Seconds; NaN = none.
+    ttft: f64,
+    /// Seconds; NaN = none.
+    tpot: f64,
+    tokens: u32,
+}
+
+/// Failures of one class.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Failures {
+    /// How many.
+    pub count: u64,
+    /// What was seen, each text once with its number; the first few.
+    pub examples: Vec<(String, u64)>,
+}
+
+/// Different texts that are kept of each class.
+const MOST_EXAMPLES: usize = 10;
+/// Width of the classes of time in which tokens are counted for the steady state.
+const SLOT: u64 = 100_000_000;
+/// Times between tokens that are kept one by one.
+const MOST_GAPS: usize = 8 << 20;
+
+/// Adds up requests as they end.
+#[derive(Debug)]
+pub struct Collector {
+    ignore_eos: bool,
+    goodput: Vec<(Goal, f64)>,
+    rows: Vec<Row>,
+    gaps: Gaps,
+    queue_times: Vec<f64>,
+    connect_times: Vec<f64>,
+    failures: BTreeMap<FailureClass, Failures>,
+    failed: u64,
+    total_input: u64,
+    total_output: u64,
+    estimated: u64,
+    cached: Option<u64>,
+    sequences: u64,
+    good: u64,
+    tokens_by_second: Vec<u64>,
+    tokens_by_slot: Vec<u64>,
+    origin: Option<u64>,
+    input_unknown: u64,
+    simulated: bool,
+}
+
+/// What `--goodput` can ask of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// Time to first token.
+    Ttft,
+    /// Time per output token.
+    Tpot,
+    /// End-to-end latency.
+    E2el,
+}
+
+/// A part of a load, with its own numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Window {
+    /// Its beginning in seconds.
+    pub from_s: f64,
+    /// Its end.
+    pub to_s: f64,
+    /// Requests that lie wholly within.
+    pub requests: u64,
+    /// Output tokens per second.
+    pub output_throughput: f64,
+    /// Requests that ended in it, per second.
+    pub request_throughput: f64,
+    /// Over its requests.
+    pub ttft_ms: Summary,
+    /// Over its requests.
+    pub tpot_ms: Summary,
+    /// Over its requests.
+    pub e2el_ms: Summary,
+}
+
+/// The numbers of a whole load.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // Named as in vLLM's result.
+pub struct Metrics {
+    pub duration: f64,
+    pub completed: u64,
+    pub failed: u64,
+    pub total_input: u64,
+    pub total_output: u64,
+    pub request_throughput: f64,
+    pub request_goodput: Option<f64>,
+    pub output_throughput: f64,
+    pub total_token_throughput: f64,
+    pub max_output_tokens_per_s: f64,
+    pub max_concurrent_requests: u64,
+    pub ttft: Summary,
+    pub tpot: Summary,
+    pub itl: Summary,
+    pub e2el: Summary,
+    /// Whether there is any time to first token: answers in one piece have none.
+    pub has_ttft: bool,
+    /// Whether percentiles of ITL are those of classes.
+    pub itl_in_classes: bool,
+    /// Requests whose tokens are counted as events, for want of the server's usage.
+    pub estimated: u64,
+    /// Requests whose prompt nothing counted.
+    pub input_unknown: u64,
+    /// Tokens of prompts from the prefix cache, where the server tells.
+    pub cached_tokens: Option<u64>,
+    /// Samples that came back (S4's completions).
+    pub sequences: u64,
+    /// Milliseconds from due to sent, in a load that follows the clock.
+    pub queue_time: Option<Summary>,
+    /// Milliseconds to connect, for requests that had to.
+    pub connect_time: Option<Summary>,
+    /// Tokens per second as one user sees them: tokens / latency of each request.
+    pub tokens_per_second_per_user: Summary,
+    /// Requests per second that were sent, over the time in which they were sent.
+    pub achieved_rate: Option<f64>,
+    /// Requests under way, over time.
+    pub mean_concurrency: f64,
+    /// Without ramp-up and drain; `None` where there is nothing in between.
+    pub steady_state: Option<Window>,
+    pub failures: BTreeMap<FailureClass, Failures>,
+    pub simulated: bool,
+}
+
+impl Collector {
+    /// Nothing yet.
+    pub fn new(ignore_eos: bool, goodput: Vec<(Goal, f64)>) -> Self {
+        Self {
+            ignore_eos,
+            goodput,
+            rows: Vec::new(),
+            gaps: Gaps::new(MOST_GAPS),
+            queue_times: Vec::new(),
+            connect_times: Vec::new(),
+            failures: BTreeMap::new(),
+            failed: 0,
+            total_input: 0,
+            total_output: 0,
+            estimated: 0,
+            cached: None,
+            sequences: 0,
+            good: 0,
+            tokens_by_second: Vec::new(),
+            tokens_by_slot: Vec::new(),
+            origin: None,
+            input_unknown: 0,
+            simulated: false,
+        }
+    }
+
+    /// Adds a request.
+    pub fn add(&mut self, sample: &Sample) {
+        self.simulated |= sample.reply.simulated;
+        if let Some(failure) = &sample.failure {
+            self.failed += 1;
+            return self.count_failure(failure.class, &failure.detail);
+        }
+        let (tokens, estimate) = sample.output_tokens();
+        if sample.is_short(self.ignore_eos) {
+            let asked = sample.output_len.unwrap_or(0) * u64::from(sample.n);
+            self.count_failure(FailureClass::Short, &format!("{tokens} tokens of {asked} under --ignore-eos"));
+        }
+        self.estimated += u64::from(estimate);
+        self.sequences += u64::from(sample.reply.samples);
+        self.total_output += tokens;
+        match sample.prompt_tokens() {
+            Some(tokens) => self.total_input += tokens,
+            None => self.input_unknown += 1,
+        }
+        if let Some(cached) = sample.reply.usage.and_then(|usage| usage.cached_tokens()) {
+            *self.cached.get_or_insert(0) += cached;
+        }
+        self.queue_times.extend(sample.queue_time().map(|time| time * 1e3));
+        self.connect_times
+            .extend(sample.connected.map(|connected| seconds(connected.saturating_sub(sample.started)) * 1e3));
+        self.gaps.add(&sample.reply.gaps);
+        let row = Row {
+            started: sample.started,
+            end: sample.end(),
+            ttft: sample.ttft().unwrap_or(f64::NAN),
+            tpot: sample.tpot().unwrap_or(f64::NAN),
+            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        };
+        self.good += u64::from(self.is_good(&row));
+        self.rows.push(row);
+        self.count_tokens(sample);
+    }
+
+    fn count_failure(&mut self, class: FailureClass, detail: &str) {
+        let failures = self.failures.entry(class).or_default();
+        failures.count += 1;
+        let known = failures.examples.iter().position(|(text, _)| text == detail);
+        match known {
+            Some(known) => failures.examples[known].1 += 1,
+            None if failures.examples.len() < MOST_EXAMPLES => failures.examples.push((detail.to_owned(), 1)),
+            None => {}
+        }
+    }
+
+    /// vLLM: a request without TPOT counts as 0 there.
+    fn is_good(&self, row: &Row) -> bool {
+        self.goodput.iter().all(|(goal, most_ms)| {
+            let value = match goal {
+                Goal::Ttft => row.ttft,
+                Goal::Tpot => row.tpot,
+                Goal::E2el => seconds(row.end - row.started),
+            };
+            value.is_nan() || value * 1e3 <= *most_ms
+        })
+    }
+
+    /// Counts the tokens of a request where they came.
+    fn count_tokens(&mut self, sample: &Sample) {
+        let Some(first) = sample.reply.first else { return };
+        let origin = *self.origin.get_or_insert(sample.started);
+        let mut one = |at: u64| {
+            bump(&mut self.tokens_by_second, (at.saturating_sub(origin) / 1_000_000_000) as usize);
+            bump(&mut self.tokens_by_slot, (at / SLOT) as usize);
+        };
+        let events = sample.reply.events;
+        if sample.reply.samples <= 1 {
+            let mut at = first;
+            one(at);
+            for gap in &sample.reply.gaps {
+                at += u64::from(*gap) * 100;
+                one(at);
+            }
+        } else {
+            // The tokens of several samples come side by side.
+            let length = sample.reply.last.saturating_sub(first);
+            (0..events).for_each(|number| one(first + length * number / events.max(1)));
+        }
+    }
+
+    /// The numbers, once the load is over.
+    pub fn finish(&mut self, ended: &Ended, percentiles: &[f64]) -> Metrics {
+        let completed = self.rows.len() as u64;
+        let duration = ended.duration;
+        let per_second = |value: f64| if duration > 0.0 { value / duration } else { 0.0 };
+        let all = |value: &dyn Fn(&Row) -> f64| -> Summary {
+            let mut values: Vec<f64> = self.rows.iter().map(value).filter(|value| !value.is_nan()).collect();
+            Summary::of(&mut values, percentiles)
+        };
+        let ttft = all(&|row| row.ttft * 1e3);
+        let tpot = all(&|row| row.tpot * 1e3);
+        let e2el = all(&|row| seconds(row.end - row.started) * 1e3);
+        let per_user = all(&|row| f64::from(row.tokens) / seconds(row.end - row.started).max(1e-9));
+        let busy: f64 = self.rows.iter().map(|row| seconds(row.end - row.started)).sum();
+        let sending = seconds(ended.last_start.saturating_sub(ended.first_start));
+        let optional = |values: &mut Vec<f64>| (!values.is_empty()).then(|| Summary::of(values, percentiles));
+        let queue_time = optional(&mut self.queue_times);
+        let connect_time = optional(&mut self.connect_times);
+        let sent = completed + self.failed - self.failures.get(&FailureClass::NotSent).map_or(0, |f| f.count);
+        let steady_state = self.steady_state(ended, percentiles);
+        Metrics {
+            duration,
+            completed,
+            failed: self.failed,
+            total_input: self.total_input,
+            total_output: self.total_output,
+            request_throughput: per_second(completed as f64),
+            request_goodput: (!self.goodput.is_empty()).then(|| per_second(self.good as f64)),
+            output_throughput: per_second(self.total_output as f64),
+            total_token_throughput: per_second((self.total_input + self.total_output) as f64),
+            max_output_tokens_per_s: self.tokens_by_second.iter().max().copied().unwrap_or(0) as f64,
+            max_concurrent_requests: self.most_in_a_second(),
+            has_ttft: self.rows.iter().any(|row| !row.ttft.is_nan()),
+            ttft,
+            tpot,
+            itl: self.gaps.summary(percentiles),
+            e2el,
+            itl_in_classes: self.gaps.classes.is_some(),
+            estimated: self.estimated,
+            input_unknown: self.input_unknown,
+            cached_tokens: self.cached,
+            sequences: self.sequences,
+            queue_time,
+            connect_time,
+            tokens_per_second_per_user: per_user,
+            achieved_rate: (sent > 1 && sending > 0.0).then(|| (sent - 1) as f64 / sending),
+            mean_concurrency: per_second(busy),
+            steady_state,
+            failures: self.failures.clone(),
+            simulated: self.simulated,
+        }
+    }
+
+    /// vLLM's figure: the most requests that were under way at any moment of one second.
+    fn most_in_a_second(&self) -> u64 {
+        let Some(origin) = self.rows.iter().map(|row| row.started).min() else { return 0 };
+        let second = |at: u64| ((at - origin) / 1_000_000_000) as usize;
+        let last = self.rows.iter().map(|row| second(row.end)).max().unwrap_or(0);
+        let mut changes = vec![0i64; last + 2];
+        for row in &self.rows {
+            changes[second(row.started)] += 1;
+            changes[second(row.end) + 1] -= 1;
+        }
+        let mut now = 0;
+        let most = changes.iter().map(|change| {
+            now += change;
+            now
+        });
+        most.max().unwrap_or(0).unsigned_abs()
+    }
+
+    /// From the moment at which all were under way to that at which the last one was sent.
+    fn steady_state(&self, ended: &Ended, percentiles: &[f64]) -> Option<Window> {
+        let (from, to) = (ended.full_at, ended.last_start);
+        let within: Vec<&Row> = self.rows.iter().filter(|row| row.started >= from && row.end <= to).collect();
+        let (first, last) = (from.div_ceil(SLOT), to / SLOT);
+        if within.is_empty() || last <= first {
+            return None;
+        }
+        let length = seconds((last - first) * SLOT);
+        let tokens: u64 = (first..last).filter_map(|slot| self.tokens_by_slot.get(slot as usize)).sum();
+        let ends = self.rows.iter().filter(|row| row.end >= from && row.end <= to).count();
+        let all = |value: &dyn Fn(&Row) -> f64| -> Summary {
+            let mut values: Vec<f64> = within.iter().map(|row| value(row)).filter(|value| !value.is_nan()).collect();
+            Summary::of(&mut values, percentiles)
+        };
+        Some(Window {
+            from_s: seconds(from),
+            to_s: seconds(to),
+            requests: within.len() as u64,
+            output_throughput: tokens as f64 / length,
+            request_throughput: ends as f64 / seconds(to - from),
+            ttft_ms: all(&|row| row.ttft * 1e3),
+            tpot_ms: all(&|row| row.tpot * 1e3),
+            e2el_ms: all(&|row| seconds(row.end - row.started) * 1e3),
+        })
+    }
+}
+
+/// Seconds of a load that are told apart; what is longer is not looked at second by second.
+const MOST_SLOTS: usize = 10_000_000;
+
+fn bump(counts: &mut Vec<u64>, at: usize) {
+    if at >= MOST_SLOTS {
+        return;
+    }
+    if counts.len() <= at {
+        counts.resize(at + 1, 0);
+    }
+    counts[at] += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::clock::ArrivalClock;
+    use crate::load::sample::Failure;
+    use crate::load::wire::Reply;
+
+    const MS: u64 = 1_000_000;
+
+    fn ended(duration: f64) -> Ended {
+        Ended {
+            duration,
+            first_start: 0,
+            last_start: 0,
+            full_at: 0,
+            peak_concurrency: 0,
+            not_sent: 0,
+            late: 0,
+            latest: 0.0,
+            arrival_clock: ArrivalClock::Read,
+            threads: 1,
+            stopped: false,
+            gave_up: None,
+        }
+    }
+
+    fn sample(started: u64, times: &[u64]) -> Sample {
+        let gaps = times.windows(2).map(|pair| ((pair[1] - pair[0]) * MS / 100) as u32).collect();
+        let last = times.last().map_or(0, |time| time * MS);
+        Sample {
+            index: 0,
+            due: None,
+            started: started * MS,
+            connected: None,
+            ended: last,
+            prompt_len: Some(10),
+            output_len: Some(3),
+            n: 1,
+            reply: Reply {
+                first: times.first().map(|time| time * MS),
+                last,
+                gaps,
+                events: times.len() as u64,
+                samples: 1,
+                ..Reply::default()
+            },
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn percentiles_interpolate_as_numpy_does() {
+        // numpy.percentile([1, 2, 3, 4], [0, 25, 50, 99, 100])
+        let sorted = [1.0, 2.0, 3.0, 4.0];
+        for (which, expected) in [(0.0, 1.0), (25.0, 1.75), (50.0, 2.5), (99.0, 3.97), (100.0, 4.0)] {
+            assert!((percentile(&sorted, which) - expected).abs() < 1e-12);
+        }
+        assert_eq!((percentile(&[7.0], 99.0), percentile(&[], 99.0)), (7.0, 0.0));
+    }
+
+    #[test]
+    fn definitions_are_those_of_vllm() {
+        let mut collector = Collector::new(false, vec![(Goal::Ttft, 150.0)]);
+        collector.add(&sample(0, &[100, 150, 300]));
+        collector.add(&sample(50, &[250]));
+        let failure = Some(Failure::new(FailureClass::HttpStatus, "HTTP 500: x"));
+        collector.add(&Sample { failure, ..sample(0, &[]) });
+        let m = collector.finish(&ended(0.3), &[99.0]);
+        assert_eq!((m.completed, m.failed, m.total_input, m.total_output), (2, 1, 20, 4));
+        assert!((m.ttft.mean - 150.0).abs() < 1e-9 && (m.ttft.std - 50.0).abs() < 1e-9);
+        assert!((m.tpot.mean - 100.0).abs() < 1e-9, "one token gives no TPOT");
+        assert!((m.itl.median - 100.0).abs() < 1e-9);
+        assert!((m.request_goodput.unwrap_or(0.0) - 1.0 / 0.3).abs() < 1e-9);
+        assert_eq!((m.max_output_tokens_per_s, m.max_concurrent_requests), (4.0, 2));
+        assert_eq!(m.failures[&FailureClass::HttpStatus].examples, [("HTTP 500: x".to_owned(), 1)]);
+        let none = Collector::new(false, vec![]).finish(&ended(0.0), &[99.0]);
+        assert_eq!((none.completed, none.ttft.mean, none.request_goodput), (0, 0.0, None));
+    }
+
+    #[test]
+    fn short_answers_are_listed_and_count_as_completed() {
+        let mut collector = Collector::new(true, vec![]);
+        let mut short = sample(0, &[1, 2]);
+        short.reply.usage = serde_json::from_str("{\"completion_tokens\":2,\"prompt_tokens\":10}").ok();
+        collector.add(&short);
+        let m = collector.finish(&ended(1.0), &[]);
+        assert_eq!((m.completed, m.failed, m.failures[&FailureClass::Short].count), (1, 0, 1));
+    }
+
+    #[test]
+    fn the_steady_state_leaves_out_ramp_up_and_drain() {
+        let mut collector = Collector::new(false, vec![]);
+        // One after the other, 200 ms each with four tokens; the last one drains.
+        (0..10).for_each(|n| collector.add(&sample(n * 200, &[n * 200 + 50, n * 200 + 100, n * 200 + 150, n * 200 + 200])));
+        let ended = Ended { full_at: 200 * MS, last_start: 1800 * MS, ..ended(2.0) };
+        let window = collector.finish(&ended, &[]).steady_state.unwrap();
+        assert_eq!((window.requests, window.from_s, window.to_s), (8, 0.2, 1.8));
+        assert!((window.output_throughput - 20.0).abs() < 1e-9 && (window.e2el_ms.mean - 200.0).abs() < 1e-9);
+    }
+
+    proptest::proptest! {
+        /// Classes answer within 0.05 % of the exact percentile.
+        #[test]
+        fn classes_are_close(mut values in proptest::collection::vec(0u32..=u32::MAX, 1..300), which in 0.0f64..=100.0) {
+            let (mut exact, mut classes) = (Gaps::new(usize::MAX), Gaps::new(0));
+            exact.add(&values);
+            classes.add(&values);
+            values.sort_unstable();
+            // Between two samples the classes answer with the lower one.
+            let at = (which / 100.0 * (values.len() - 1) as f64).floor() as usize;
+            let expected = f64::from(values[at]) * 1e-4;
+            let (found, mean) = (classes.summary(&[which]), exact.summary(&[]).mean);
+            proptest::prop_assert!((found.percentiles[0].1 - expected).abs() <= expected * 5e-4 + 1e-12);
+            proptest::prop_assert!((found.mean - mean).abs() <= mean * 1e-9 + 1e-12);
+        }
+    }
+}

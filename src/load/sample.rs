@@ -1,0 +1,161 @@
+//! What became of one request.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::wire::Reply;
+
+/// Why a request failed: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureClass {
+    /// No connection to the server.
+    Connect,
+    /// A limit of time.
+    Timeout,
+    /// The server refused the request.
+    HttpStatus,
+    /// The connection was closed before the answer was complete.
+    StreamBroken,
+    /// The server sent an error in the stream.
+    InStreamError,
+    /// What came is not an answer.
+    Malformed,
+    /// Fewer tokens than `--ignore-eos` asked for. Such a request counts as completed; it is listed.
+    Short,
+    /// Given up by us: the load was ended while it was under way.
+    Cancelled,
+    /// Never sent: the server was gone, or the load was ended before.
+    NotSent,
+}
+
+impl FailureClass {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Self; 9] = [
+        Self::Connect,
+        Self::Timeout,
+        Self::HttpStatus,
+        Self::StreamBroken,
+        Self::InStreamError,
+        Self::Malformed,
+        Self::Short,
+        Self::Cancelled,
+        Self::NotSent,
+    ];
+
+    /// As written in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::HttpStatus => "http-status",
+            Self::StreamBroken => "stream-broken",
+            Self::InStreamError => "in-stream-error",
+            Self::Malformed => "malformed",
+            Self::Short => "short",
+            Self::Cancelled => "cancelled",
+            Self::NotSent => "not-sent",
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// A failed request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Of which kind.
+    pub class: FailureClass,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Failure {
+    /// A failure with what was seen.
+    pub fn new(class: FailureClass, detail: impl Into<String>) -> Self {
+        Self { class, detail: detail.into() }
+    }
+}
+
+/// One request. Times are nanoseconds since the load began, on a monotonic clock.
+#[derive(Debug)]
+pub struct Sample {
+    /// Its number, from 0.
+    pub index: u64,
+    /// When it was due, in a load that follows the clock.
+    pub due: Option<u64>,
+    /// When it began: before connecting, or before its first byte was written on a connection at hand.
+    pub started: u64,
+    /// When its connection was there, if it needed one.
+    pub connected: Option<u64>,
+    /// When it was over.
+    pub ended: u64,
+    /// Tokens of the prompt as counted before it was sent.
+    pub prompt_len: Option<u64>,
+    /// Tokens asked for, of one sample.
+    pub output_len: Option<u64>,
+    /// Samples asked for.
+    pub n: u32,
+    /// What came.
+    pub reply: Reply,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+impl Sample {
+    /// Seconds from its start to the first token; `None` for an answer in one piece.
+    pub fn ttft(&self) -> Option<f64> {
+        self.reply.first.map(|first| seconds(first.saturating_sub(self.started)))
+    }
+
+    /// Seconds from its start to its end, as vLLM's client takes it.
+    pub fn latency(&self) -> f64 {
+        seconds(self.end().saturating_sub(self.started))
+    }
+
+    /// When it ended, as vLLM's client takes it.
+    pub fn end(&self) -> u64 {
+        self.reply.last.max(self.started)
+    }
+
+    /// Seconds that it waited in the client after it was due.
+    pub fn queue_time(&self) -> Option<f64> {
+        self.due.map(|due| seconds(self.started.saturating_sub(due)))
+    }
+
+    /// Tokens of its answers, and whether that is an estimate.
+    pub fn output_tokens(&self) -> (u64, bool) {
+        self.reply.output_tokens()
+    }
+
+    /// Seconds per output token after the first (vLLM: (latency - TTFT) / (tokens - 1)); `None` below two tokens, or where
+    /// no first token was told.
+    pub fn tpot(&self) -> Option<f64> {
+        let (tokens, _) = self.output_tokens();
+        let per_sample = tokens / u64::from(self.reply.samples.max(1));
+        let ttft = self.ttft()?;
+        (per_sample > 1).then(|| (self.latency() - ttft).max(0.0) / (per_sample - 1) as f64)
+    }
+
+    /// Tokens of the prompt: the server's count, else ours.
+    pub fn prompt_tokens(&self) -> Option<u64> {
+        self.prompt_len.or(self.reply.usage.and_then(|usage| usage.prompt_tokens))
+    }
+
+    /// Whether it has fewer tokens than it was made to have.
+    pub fn is_short(&self, ignore_eos: bool) -> bool {
+        let asked = self.output_len.map(|length| length.saturating_mul(u64::from(self.n)));
+        let (tokens, estimate) = self.output_tokens();
+        ignore_eos && self.failure.is_none() && !estimate && asked.is_some_and(|asked| tokens < asked)
+    }
+}
+
+/// Nanoseconds as seconds.
+pub fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}

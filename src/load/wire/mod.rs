@@ -1,0 +1,69 @@
+//! From bytes of a socket to what a model said: HTTP framing, server-sent events, chunks. No sockets and no clocks in
+//! here: bytes come in with the instant at which they arrived, so that all of it can be fed anything.
+
+mod body;
+mod chunk;
+mod exchange;
+mod sse;
+
+pub use body::{Body, Framing};
+pub use chunk::{Chunk, Classifier, Piece, Usage};
+pub use exchange::{Exchange, Expect, Progress, Reply};
+pub use sse::Splitter;
+
+/// Why an answer could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The head is not HTTP.
+    #[error("the answer does not begin as HTTP does: {reason}")]
+    Head {
+        /// What the parser says.
+        reason: String,
+    },
+    /// The head is longer than any server sends.
+    #[error("the head of the answer is longer than {limit} bytes")]
+    HeadTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A chunk size is no number.
+    #[error("the size of a chunk is not a hexadecimal number: `{found}`")]
+    ChunkSize {
+        /// The line as found, cut.
+        found: String,
+    },
+    /// One line of the stream never ends.
+    #[error("a line of the stream is longer than {limit} bytes")]
+    LineTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// An event is not JSON as an OpenAI-compatible server sends it.
+    #[error("an event is not what an OpenAI-compatible server sends ({reason}): {excerpt}")]
+    Event {
+        /// What the JSON reader says.
+        reason: String,
+        /// Its beginning.
+        excerpt: String,
+    },
+    /// The stream goes on for ever.
+    #[error("the stream went on after {events} events, far more than the {asked} tokens that were asked for")]
+    Endless {
+        /// Events read.
+        events: u64,
+        /// Tokens asked for.
+        asked: u64,
+    },
+}
+
+/// The beginning of bytes as text, for messages: at most `most` bytes, control characters shown as such.
+pub fn excerpt(bytes: &[u8], most: usize) -> String {
+    let cut = &bytes[..bytes.len().min(most)];
+    let mut text: String =
+        String::from_utf8_lossy(cut).chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    text = text.trim().to_owned();
+    if bytes.len() > most {
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,663 @@
+//! The thread that sends and reads. Each turn: wait for sockets, read all that are ready and note when their bytes came,
+//! and only then look at what the bytes say. Nothing else happens between the kernel and the notes.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, mpsc};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::arrival::Arrival;
+use super::clock::Clock;
+use super::connection::{Connection, Got, InFlight};
+use super::request::simulated_headers;
+use super::sample::{Failure, FailureClass, Sample};
+use super::session::{GaveUp, LATE, Next, Shared, Work};
+use super::wire::{Exchange, Expect, Progress, Reply};
+
+const WAKER: Token = Token(usize::MAX);
+const TIMER: Token = Token(usize::MAX - 1);
+
+/// Memory into which all ready sockets are read in one turn.
+const ARENA: usize = 1 << 20;
+/// Most bytes read of one socket at a time.
+const MOST_READ: usize = 64 << 10;
+/// How often limits are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Pause after a refused connection.
+const HOLD: Duration = Duration::from_millis(250);
+/// A server that takes no connection for so long is gone.
+const GONE: Duration = Duration::from_secs(1);
+
+/// What was read of one connection.
+struct Piece {
+    slot: usize,
+    /// Which of the connections that had this slot.
+    serial: u64,
+    what: What,
+    at: u64,
+}
+
+enum What {
+    Bytes { from: usize, to: usize },
+    End,
+    Failed(io::Error),
+}
+
+pub(super) struct Worker<'a> {
+    shared: &'a Shared,
+    queue: usize,
+    clock: Clock,
+    poll: Poll,
+    waker: Arc<Waker>,
+    timer: Option<TimerFd>,
+    connections: Vec<Option<Connection>>,
+    vacant: Vec<usize>,
+    idle: Vec<usize>,
+    active: usize,
+    slots: usize,
+    arena: Vec<u8>,
+    control: Vec<u8>,
+    pieces: Vec<Piece>,
+    again: Vec<usize>,
+    samples: Vec<Sample>,
+    sender: mpsc::Sender<Vec<Sample>>,
+    /// Simulated clocks of the slots that are free.
+    simulated: Vec<u64>,
+    hold_until: u64,
+    all_taken: bool,
+    last_tick: u64,
+    /// Connections opened so far.
+    opened: u64,
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(
+        shared: &'a Shared,
+        number: usize,
+        workers: usize,
+        clock: Clock,
+        sender: mpsc::Sender<Vec<Sample>>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&waker));
+        let open = matches!(shared.spec.arrival, Arrival::Open { .. });
+        let timer = if open && shared.spec.simulated.is_none() {
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+            poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+            Some(timer)
+        } else {
+            None
+        };
+        let most = shared.spec.max_concurrency.or(shared.spec.requests.filter(|_| !open)).unwrap_or(u64::MAX);
+        let share = most / workers as u64 + u64::from((number as u64) < most % workers as u64);
+        let slots = if shared.spec.arrival == Arrival::Burst { most } else { share };
+        Ok(Self {
+            shared,
+            queue: number % shared.queues.len(),
+            clock,
+            poll,
+            waker,
+            timer,
+            connections: Vec::new(),
+            vacant: Vec::new(),
+            idle: Vec::new(),
+            active: 0,
+            slots: usize::try_from(slots).unwrap_or(usize::MAX),
+            arena: vec![0; ARENA],
+            control: nix::cmsg_space!(nix::sys::socket::Timestamps),
+            pieces: Vec::new(),
+            again: Vec::new(),
+            samples: Vec::new(),
+            sender,
+            simulated: Vec::new(),
+            hold_until: 0,
+            all_taken: false,
+            last_tick: 0,
+            opened: 0,
+        })
+    }
+
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            self.start_requests();
+            self.flush();
+            if self.active == 0 && self.is_done() {
+                return Ok(());
+            }
+            if self.shared.live.is_over() {
+                self.give_up_all();
+                self.flush();
+                return Ok(());
+            }
+            let wait = if self.again.is_empty() { self.patience() } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            let now = self.clock.turn();
+            let mut from = 0;
+            for slot in std::mem::take(&mut self.again) {
+                from = self.read(slot, false, from);
+            }
+            for event in &events {
+                let slot = event.token();
+                if slot == WAKER || slot == TIMER {
+                    continue;
+                }
+                if event.is_writable() || event.is_error() {
+                    self.writable(slot.0, now);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    from = self.read(slot.0, event.is_read_closed(), from);
+                }
+            }
+            self.parse();
+            if now.saturating_sub(self.last_tick) >= nanos(TICK) {
+                self.last_tick = now;
+                self.check_limits(now);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.all_taken || self.is_past_duration()
+    }
+
+    fn is_past_duration(&self) -> bool {
+        self.shared.spec.simulated.is_none()
+            && self.shared.spec.duration.is_some_and(|duration| self.clock.now() >= nanos(duration))
+    }
+
+    fn patience(&self) -> Duration {
+        let hold = self.hold_until.saturating_sub(self.clock.now());
+        if hold > 0 { Duration::from_nanos(hold).min(TICK) } else { TICK }
+    }
+
+    /// Starts as many requests as may be under way and are due.
+    fn start_requests(&mut self) {
+        let shared = self.shared;
+        let burst = shared.spec.arrival == Arrival::Burst;
+        while self.active < self.slots && !shared.live.is_over() && !self.is_past_duration() {
+            let now = self.clock.now();
+            if now < self.hold_until {
+                return;
+            }
+            if burst {
+                let allowed = shared.allowed.load(Ordering::Acquire);
+                let reserve = |sent: u64| (sent < allowed).then_some(sent + 1);
+                if shared.live.sent.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err() {
+                    self.all_taken = shared.spec.requests.is_some_and(|all| shared.live.sent.load(Ordering::Acquire) >= all);
+                    return;
+                }
+            }
+            let due_now = if shared.spec.simulated.is_some() { u64::MAX } else { now };
+            match shared.queues[self.queue].next(due_now, &self.waker) {
+                Next::Work(work) => {
+                    if !burst {
+                        shared.live.sent.fetch_add(1, Ordering::AcqRel);
+                    }
+                    self.start(work);
+                    continue;
+                }
+                Next::Later(due) => self.set_timer(due.saturating_sub(now)),
+                Next::Hungry => {}
+                Next::Nothing => self.all_taken = true,
+            }
+            if burst {
+                shared.live.sent.fetch_sub(1, Ordering::AcqRel);
+            }
+            return;
+        }
+    }
+
+    fn set_timer(&self, after: u64) {
+        if let Some(timer) = &self.timer {
+            let after = TimeSpec::from_duration(Duration::from_nanos(after.max(1)));
+            let _ = timer.set(Expiration::OneShot(after), TimerSetTimeFlags::empty());
+        }
+    }
+
+    fn start(&mut self, work: Work) {
+        let shared = self.shared;
+        let expect = Expect {
+            stream: shared.spec.form.stream,
+            chat: shared.spec.form.chat,
+            tokens: work.output_len.map(|length| length.saturating_mul(u64::from(shared.spec.form.n))),
+            keep_text: shared.spec.keep_text,
+            keep_headers: shared.spec.keep_headers,
+        };
+        let started = match &shared.spec.simulated {
+            Some(_) => self.simulated.pop().unwrap_or(0).max(work.due.unwrap_or(0)),
+            None => self.clock.now(),
+        };
+        let flight = InFlight {
+            index: work.index,
+            due: work.due,
+            started,
+            connected: None,
+            prompt_len: work.prompt_len,
+            output_len: work.output_len,
+            exchange: Exchange::new(expect),
+            heard: self.clock.now(),
+            body: work.body,
+            reused: false,
+        };
+        if let (Some(due), None) = (work.due, &shared.spec.simulated) {
+            let late = started.saturating_sub(due);
+            if late > nanos(LATE) {
+                shared.late.fetch_add(1, Ordering::Relaxed);
+                shared.latest.fetch_max(late, Ordering::Relaxed);
+            }
+        }
+        self.active += 1;
+        let active = shared.live.active.fetch_add(1, Ordering::AcqRel) + 1;
+        shared.live.peak.fetch_max(active, Ordering::Relaxed);
+        shared.first_start.fetch_min(started, Ordering::Relaxed);
+        shared.last_start.fetch_max(started, Ordering::Relaxed);
+        let full = shared.spec.max_concurrency.or(shared.spec.requests).unwrap_or(u64::MAX);
+        if active >= full.min(shared.spec.requests.unwrap_or(u64::MAX)) {
+            shared.full_at.fetch_min(started, Ordering::Relaxed);
+        }
+        self.send(flight);
+    }
+
+    /// Sends a request on a connection at hand, or on a new one.
+    fn send(&mut self, mut flight: InFlight) {
+        while let Some(slot) = self.idle.pop() {
+            let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { continue };
+            flight.reused = true;
+            write_request(self.shared, connection, &flight);
+            if connection.write().is_err() {
+                self.close(slot);
+                continue;
+            }
+            connection.flight = Some(flight);
+            return;
+        }
+        flight.reused = false;
+        let spec = &self.shared.spec;
+        let opened = Connection::open(spec.target.address, self.shared.tls.as_ref(), spec.kernel_clock).and_then(
+            |mut connection| {
+                let slot = self.vacant.pop().unwrap_or(self.connections.len());
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                if let Err(error) = self.poll.registry().register(&mut connection.stream, Token(slot), interest) {
+                    self.vacant.push(slot);
+                    return Err(error);
+                }
+                Ok((slot, connection))
+            },
+        );
+        match opened {
+            Ok((slot, mut connection)) => {
+                write_request(self.shared, &mut connection, &flight);
+                let written = connection.write();
+                connection.flight = Some(flight);
+                self.opened += 1;
+                connection.serial = self.opened;
+                if slot == self.connections.len() {
+                    self.connections.push(Some(connection));
+                } else {
+                    self.connections[slot] = Some(connection);
+                }
+                if let Err(error) = written {
+                    self.fail(slot, FailureClass::Connect, error.to_string());
+                }
+            }
+            Err(error) => {
+                let detail = match error.raw_os_error() {
+                    Some(code) if code == nix::errno::Errno::EMFILE as i32 => {
+                        format!("{error}: raise the limit of open files (ulimit -n)")
+                    }
+                    _ => error.to_string(),
+                };
+                self.refused();
+                self.finish(flight, Some(Failure::new(FailureClass::Connect, detail)), self.clock.now());
+            }
+        }
+    }
+
+    fn writable(&mut self, slot: usize, now: u64) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
+        if !connection.established {
+            match connection.stream.take_error() {
+                Ok(Some(error)) | Err(error) => {
+                    self.refused();
+                    return self.fail(slot, FailureClass::Connect, error.to_string());
+                }
+                Ok(None) if connection.stream.peer_addr().is_err() => return,
+                Ok(None) => {
+                    connection.established = true;
+                    self.shared.refused.store(0, Ordering::Relaxed);
+                    if let Some(flight) = &mut connection.flight {
+                        flight.connected = Some(now.max(flight.started));
+                    }
+                }
+            }
+        }
+        if connection.wants_write()
+            && let Err(error) = connection.write()
+        {
+            self.broken(slot, error, now);
+        }
+    }
+
+    /// Reads a socket into the arena from `from` on; hands back where the next one begins.
+    fn read(&mut self, slot: usize, closed: bool, mut from: usize) -> usize {
+        if ARENA - from < MOST_READ {
+            self.parse();
+            from = 0;
+        }
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return from };
+        let to = from + MOST_READ;
+        let got = connection.read(&mut self.arena[from..to], &mut self.control);
+        let read = self.clock.now();
+        let serial = connection.serial;
+        let what = match got {
+            Ok(Got::Nothing) => return from,
+            Ok(Got::End) => What::End,
+            Err(error) => What::Failed(error),
+            Ok(Got::Bytes(count, stamp)) => {
+                if count == MOST_READ || closed {
+                    self.again.push(slot);
+                }
+                let at = match stamp {
+                    Some(stamp) => self.clock.arrival(stamp, connection.last_arrival, read),
+                    None => {
+                        if self.shared.spec.kernel_clock {
+                            self.shared.clock_failed.store(true, Ordering::Relaxed);
+                        }
+                        read
+                    }
+                };
+                connection.last_arrival = at;
+                self.pieces.push(Piece { slot, serial, what: What::Bytes { from, to: from + count }, at });
+                return from + count;
+            }
+        };
+        self.pieces.push(Piece { slot, serial, what, at: read });
+        from
+    }
+
+    /// Looks at what was read.
+    fn parse(&mut self) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        for Piece { slot, serial, what, at } in pieces.drain(..) {
+            // A slot may have gone to another connection since.
+            if self.connections.get(slot).and_then(Option::as_ref).is_none_or(|connection| connection.serial != serial) {
+                continue;
+            }
+            match what {
+                What::Bytes { from, to } => self.bytes(slot, from, to, at),
+                What::End => self.end(slot, at),
+                What::Failed(error) => self.broken(slot, error, at),
+            }
+        }
+        self.pieces = pieces;
+    }
+
+    fn bytes(&mut self, slot: usize, from: usize, to: usize, at: u64) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
+        connection.established = true;
+        let decrypted = match connection.decrypt(&self.arena[from..to]) {
+            Ok(decrypted) => decrypted,
+            Err(error) => return self.fail(slot, FailureClass::Connect, format!("TLS: {error}")),
+        };
+        if connection.wants_write() && connection.write().is_err() {
+            return self.end(slot, at);
+        }
+        let (bytes, goodbye) = match &decrypted {
+            Some((content, goodbye)) => (&content[..], *goodbye),
+            None => (&self.arena[from..to], false),
+        };
+        let Some(flight) = &mut connection.flight else {
+            // Nobody asked: a server that speaks out of turn, or the goodbye of TLS.
+            if !bytes.is_empty() || goodbye {
+                self.close(slot);
+            }
+            return;
+        };
+        if !bytes.is_empty() {
+            flight.heard = at;
+            // What the kernel got before the request was sent belongs to nobody.
+            let at = if self.shared.spec.simulated.is_some() { at } else { at.max(flight.started) };
+            match flight.exchange.push(bytes, at) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Complete { keep_alive }) => return self.complete(slot, keep_alive, at),
+                Err(broken) => return self.fail(slot, FailureClass::Malformed, broken.to_string()),
+            }
+        }
+        if goodbye {
+            self.end(slot, at);
+        }
+    }
+
+    /// The server closed the connection.
+    fn end(&mut self, slot: usize, at: u64) {
+        let Some(flight) = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|c| c.flight.as_mut()) else {
+            return self.close(slot);
+        };
+        if flight.reused && !flight.exchange.has_begun() {
+            return self.send_again(slot);
+        }
+        match flight.exchange.closed(at) {
+            Ok(true) => self.complete(slot, false, at),
+            Ok(false) if flight.exchange.reply().done => self.complete(slot, false, at),
+            Ok(false) => {
+                let seen = flight.exchange.reply().events;
+                let detail = match flight.exchange.has_begun() {
+                    true => format!("the server closed the connection after {seen} tokens, before the end of its answer"),
+                    false => "the server closed the connection without an answer".to_owned(),
+                };
+                self.fail(slot, FailureClass::StreamBroken, detail);
+            }
+            Err(broken) => self.fail(slot, FailureClass::Malformed, broken.to_string()),
+        }
+    }
+
+    /// Reading or writing failed.
+    fn broken(&mut self, slot: usize, error: io::Error, at: u64) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
+        let established = connection.established;
+        let Some(flight) = connection.flight.as_mut() else { return self.close(slot) };
+        if flight.reused && !flight.exchange.has_begun() {
+            return self.send_again(slot);
+        }
+        let _ = at;
+        let seen = flight.exchange.reply().events;
+        if established {
+            return self.fail(slot, FailureClass::StreamBroken, format!("{error}, after {seen} tokens"));
+        }
+        self.refused();
+        self.fail(slot, FailureClass::Connect, error.to_string());
+    }
+
+    /// The server closed a connection in the moment in which it was used again.
+    fn send_again(&mut self, slot: usize) {
+        let flight = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|connection| connection.flight.take());
+        self.close(slot);
+        if let Some(flight) = flight {
+            self.send(flight);
+        }
+    }
+
+    fn complete(&mut self, slot: usize, keep_alive: bool, at: u64) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(flight) = connection.flight.take() else { return };
+        if keep_alive {
+            self.idle.push(slot);
+        } else {
+            self.close(slot);
+        }
+        let failure = judge(flight.exchange.reply(), self.shared.spec.form.stream);
+        self.finish(flight, failure, at);
+    }
+
+    fn fail(&mut self, slot: usize, class: FailureClass, detail: String) {
+        let flight = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|connection| connection.flight.take());
+        self.close(slot);
+        if let Some(flight) = flight {
+            let now = self.clock.now();
+            self.finish(flight, Some(Failure::new(class, detail)), now);
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        if let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) {
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+            self.idle.retain(|idle| *idle != slot);
+            self.vacant.push(slot);
+        }
+    }
+
+    /// A request is over.
+    fn finish(&mut self, flight: InFlight, failure: Option<Failure>, at: u64) {
+        let shared = self.shared;
+        let reply = flight.exchange.into_reply();
+        let live = &shared.live;
+        let ended = match &shared.spec.simulated {
+            Some(_) => reply.last.max(flight.started),
+            None => at,
+        };
+        if shared.spec.simulated.is_some() {
+            self.simulated.push(ended);
+        }
+        if failure.is_some() {
+            let failed = live.failed.fetch_add(1, Ordering::Relaxed) + 1;
+            if shared.spec.max_failures.is_some_and(|most| failed >= most) {
+                shared.give_up(GaveUp::TooManyFailures);
+            }
+        } else if let Some(first) = reply.first {
+            live.ttft_sum_us.fetch_add(first.saturating_sub(flight.started) / 1000, Ordering::Relaxed);
+            live.ttft_count.fetch_add(1, Ordering::Relaxed);
+        }
+        live.tokens.fetch_add(reply.events, Ordering::Relaxed);
+        self.active -= 1;
+        live.active.fetch_sub(1, Ordering::AcqRel);
+        self.samples.push(Sample {
+            index: flight.index,
+            due: flight.due,
+            started: flight.started,
+            connected: flight.connected,
+            ended,
+            prompt_len: flight.prompt_len,
+            output_len: flight.output_len,
+            n: shared.spec.form.n,
+            reply,
+            failure,
+        });
+        let done = live.done.fetch_add(1, Ordering::AcqRel) + 1;
+        if shared.spec.arrival == Arrival::Burst && done == shared.allowed.load(Ordering::Acquire) {
+            shared.allowed.fetch_add(shared.spec.max_concurrency.unwrap_or(u64::MAX / 2), Ordering::AcqRel);
+            for waker in shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                let _ = waker.wake();
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.samples.is_empty() {
+            // Nobody listens any more only when the load is over.
+            let _ = self.sender.send(std::mem::take(&mut self.samples));
+        }
+    }
+
+    /// A connection was refused: no hurry with the next one; and after a while the server is gone.
+    fn refused(&mut self) {
+        let now = self.clock.now();
+        self.hold_until = now + nanos(HOLD);
+        let since = &self.shared.refused;
+        let first = match since.compare_exchange(0, now.max(1), Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => now,
+            Err(first) => first,
+        };
+        if now.saturating_sub(first) > nanos(GONE) {
+            self.shared.give_up(GaveUp::ServerGone);
+        }
+    }
+
+    fn check_limits(&mut self, now: u64) {
+        let limits = self.shared.spec.limits;
+        if limits.total.is_some_and(|total| now >= nanos(total)) {
+            return self.shared.give_up(GaveUp::TimeIsUp);
+        }
+        if limits.request.is_none() && limits.stall.is_none() {
+            return;
+        }
+        // In a simulation `started` is simulated, and real limits hold for what is real: silence.
+        let simulated = self.shared.spec.simulated.is_some();
+        for slot in 0..self.connections.len() {
+            let Some(flight) = self.connections[slot].as_ref().and_then(|connection| connection.flight.as_ref()) else {
+                continue;
+            };
+            let began = if simulated { flight.heard } else { flight.started };
+            let too_long = limits.request.filter(|limit| now.saturating_sub(began) > nanos(*limit));
+            let silent = limits.stall.filter(|limit| {
+                flight.exchange.reply().first.is_some() && now.saturating_sub(flight.heard) > nanos(*limit)
+            });
+            let tokens = flight.exchange.reply().events;
+            let detail = match (too_long, silent) {
+                (Some(limit), _) => format!("no end after {} s ({tokens} tokens): --request-timeout", limit.as_secs_f64()),
+                (_, Some(limit)) => format!("silence of {} s after {tokens} tokens: --stall-timeout", limit.as_secs_f64()),
+                _ => continue,
+            };
+            self.fail(slot, FailureClass::Timeout, detail);
+        }
+    }
+
+    fn give_up_all(&mut self) {
+        let why = *self.shared.gave_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let (class, detail) = match why {
+            Some(GaveUp::TimeIsUp) => (FailureClass::Timeout, "under way at the limit of the whole load"),
+            _ => (FailureClass::Cancelled, "under way when the load was ended"),
+        };
+        for slot in 0..self.connections.len() {
+            if self.connections[slot].as_ref().is_some_and(|connection| connection.flight.is_some()) {
+                self.fail(slot, class, detail.to_owned());
+            }
+        }
+    }
+}
+
+fn write_request(shared: &Shared, connection: &mut Connection, flight: &InFlight) {
+    let more = match &shared.spec.simulated {
+        Some(session) => simulated_headers(session, flight.index, flight.started),
+        None => String::new(),
+    };
+    shared.writer.request(flight.index, &flight.body, &more, connection.outgoing());
+}
+
+/// What a complete answer is worth.
+fn judge(reply: &Reply, stream: bool) -> Option<Failure> {
+    let status = reply.status.unwrap_or(0);
+    if status != 200 {
+        let body = if reply.excerpt.is_empty() { "(no text)" } else { &reply.excerpt };
+        return Some(Failure::new(FailureClass::HttpStatus, format!("HTTP {status}: {body}")));
+    }
+    if let Some(error) = &reply.error {
+        return Some(Failure::new(FailureClass::InStreamError, error.clone()));
+    }
+    if stream && reply.first.is_none() {
+        return Some(Failure::new(FailureClass::Malformed, "the answer has no token"));
+    }
+    if !stream && reply.samples == 0 {
+        return Some(Failure::new(FailureClass::Malformed, "the answer has no choices"));
+    }
+    if stream && !reply.done && reply.finished < reply.samples {
+        let detail = format!("the stream ended after {} tokens without [DONE] and without a finish_reason", reply.events);
+        return Some(Failure::new(FailureClass::StreamBroken, detail));
+    }
+    None
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
