@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{config, execute, exit, process, record};
+use crate::{config, execute, exit, load, process, record};
 
 /// The tool failed. (A failed experiment is no error but an [`crate::execute::Outcome`].)
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum Error {
     /// A process could not be started or found.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// A load could not be made or run.
+    #[error(transparent)]
+    Load(#[from] load::error::Error),
     /// A file that the user named could not be read.
     #[error("could not read `{}`", path.display())]
     Input {
@@ -75,7 +78,8 @@ impl Error {
             Error::Config(_) | Error::Usage { .. } | Error::Preflight { .. } => exit::USAGE,
             Error::Record(error) => error.exit_code(),
             Error::Execute(error) => error.exit_code(),
-            Error::Process(_) => exit::ENVIRONMENT,
+            Error::Load(error) if !error.is_environment() => exit::USAGE,
+            Error::Load(_) | Error::Process(_) => exit::ENVIRONMENT,
             Error::Input { .. } => exit::USAGE,
             Error::Terminal(_) => exit::RECORD,
             Error::NotFound { .. } | Error::Nothing { .. } => exit::NOTHING,
@@ -88,6 +92,7 @@ impl Error {
             Error::Config(error) => error.hints(),
             Error::Record(error) => error.hints(),
             Error::Execute(error) => error.hints(),
+            Error::Load(error) => error.hints(),
             Error::Process(_) => vec!["`vllm-bench check` shows whether this machine can run a sweep".into()],
             Error::Input { .. } => vec!["name a file that exists, or `-` for standard input".into()],
             Error::Terminal(_) => Vec::new(),

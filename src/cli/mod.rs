@@ -1,11 +1,15 @@
 //! The command line as clap sees it: types and help texts. No logic, no defaults, no I/O: values stay as written, and
 //! `config` resolves them together with environment variables and presets, so that each knows its origin.
 
+mod load;
 mod ops;
 mod run;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use load::{
+    LoadArgs, PromptArgs, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs,
+};
 pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, StatusArgs, StopArgs,
 };
@@ -71,6 +75,10 @@ pub enum Command {
     Backup(BackupArgs),
     /// Remove runs, after asking
     Clean(CleanArgs),
+    /// Drive load at a server: `vllm bench serve`, inside this program
+    Load(Box<LoadArgs>),
+    /// Look at, prepare or try the prompts of a load
+    Prompts(PromptsArgs),
     /// Name the cause of a failure from any log of a vLLM server
     Diagnose(DiagnoseArgs),
     /// Print completions for a shell

@@ -11,10 +11,12 @@ mod estimate;
 mod facts;
 #[cfg(test)]
 mod fixture;
+pub mod load;
 pub mod locate;
 pub mod logs;
 pub mod plan;
 mod preflight;
+pub mod prompts;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -43,6 +45,8 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
         Command::Analyze(args) => analyze::run(args, environment, ui),
         Command::Backup(args) => backup::run(args, environment, ui).await,
         Command::Clean(args) => clean::run(args, environment, ui),
+        Command::Load(args) => load::run(args, environment, ui).await,
+        Command::Prompts(args) => prompts::run(args, environment, ui).await,
         Command::Diagnose(args) => diagnose::run(args, environment, ui),
         Command::Completions(args) => completions::run(args, ui),
         Command::Man => completions::man(ui),

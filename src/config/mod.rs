@@ -11,9 +11,11 @@ pub mod foreign;
 pub mod language;
 mod layers;
 pub mod load;
+mod loadgen;
 mod origin;
 mod places;
 mod resolve;
+mod scenarios;
 mod secret;
 mod settings;
 mod show;
@@ -23,8 +25,12 @@ pub use duration::parse_duration;
 pub use environment::{Environment, is_executable};
 pub use error::Error;
 pub use layers::setting_keys;
+pub use loadgen::{
+    LoadSettings, Point, PromptSettings, TokenizerChoice, resolve_load, resolve_prompts, spread, whole_numbers,
+};
 pub use origin::Origin;
 pub use places::Places;
+pub use scenarios::{Scenario, Scenarios, read_scenarios};
 pub use secret::is_secret_name;
 pub use settings::{PLAN_KEYS, PortChoice, Settings};
 pub use show::show;

@@ -29,6 +29,7 @@ pub(super) struct InFlight {
     pub connected: Option<u64>,
     pub prompt_len: Option<u64>,
     pub output_len: Option<u64>,
+    pub n: u32,
     pub exchange: Exchange,
     /// When something last came, or was sent.
     pub heard: u64,

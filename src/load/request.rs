@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
 use super::prompt::{Content, Prompt};
@@ -15,6 +17,10 @@ pub struct Form {
     pub chat: bool,
     /// The model's name in requests.
     pub model: String,
+    /// LoRA modules of which each request names one in place of the model.
+    pub lora_modules: Vec<String>,
+    /// For the choice among them.
+    pub lora_seed: u64,
     /// Answers come as streams.
     pub stream: bool,
     /// Samples per request.
@@ -38,9 +44,9 @@ pub struct Form {
 pub struct Writer {
     form: Form,
     head: Vec<u8>,
-    /// The body before the prompt.
-    before: Vec<u8>,
-    /// The body after prompt and length, without the closing brace.
+    /// The body before the prompt, for each LoRA module.
+    before: Vec<Vec<u8>>,
+    /// The body after prompt, length and `n`, without the closing brace.
     after: Vec<u8>,
     /// The key of the length, unless the extra body sets it.
     length_key: Option<&'static str>,
@@ -71,9 +77,10 @@ impl Writer {
     }
 
     /// The body of a request.
-    pub fn body(&self, prompt: &Prompt) -> Vec<u8> {
-        let mut body = Vec::with_capacity(self.before.len() + self.after.len() + size(&prompt.content) + 64);
-        body.extend_from_slice(&self.before);
+    pub fn body(&self, index: u64, prompt: &Prompt, n: u32) -> Vec<u8> {
+        let before = &self.before[self.module(index)];
+        let mut body = Vec::with_capacity(before.len() + self.after.len() + size(&prompt.content) + 64);
+        body.extend_from_slice(before);
         body.extend_from_slice(if self.form.chat { b"\"messages\":" } else { b"\"prompt\":" });
         // Writing into memory does not fail, and neither do keys that are texts.
         let _ = match (&prompt.content, self.form.chat) {
@@ -84,6 +91,9 @@ impl Writer {
         };
         if let (Some(key), Some(length)) = (self.length_key, prompt.output_len) {
             let _ = write!(body, ",\"{key}\":{length}");
+        }
+        if n > 1 && !self.form.extra_body.contains_key("n") {
+            let _ = write!(body, ",\"n\":{n}");
         }
         body.extend_from_slice(&self.after);
         body.push(b'}');
@@ -102,6 +112,16 @@ impl Writer {
         out.extend_from_slice(body);
     }
 
+    /// Which LoRA module a request names: at random, the same one every time.
+    fn module(&self, index: u64) -> usize {
+        if self.before.len() < 2 {
+            return 0;
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(self.form.lora_seed ^ 0x10_4a);
+        random.set_stream(index);
+        random.random_range(0..self.before.len())
+    }
+
     /// What the requests have in common.
     pub fn form(&self) -> &Form {
         &self.form
@@ -110,7 +130,7 @@ impl Writer {
 
 impl Form {
     /// The body around prompt and length.
-    fn around(&self) -> (Vec<u8>, Vec<u8>) {
+    fn around(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
         let mut rest = Map::new();
         rest.insert("temperature".into(), json!(0.0));
         if !self.chat {
@@ -123,9 +143,6 @@ impl Form {
                 rest.insert("top_logprobs".into(), json!(logprobs));
             }
         }
-        if self.n > 1 {
-            rest.insert("n".into(), json!(self.n));
-        }
         if self.stream {
             rest.insert("stream".into(), json!(true));
             rest.insert("stream_options".into(), json!({"include_usage": true}));
@@ -136,9 +153,16 @@ impl Form {
         for (key, value) in &self.extra_body {
             rest.insert(key.clone(), value.clone());
         }
-        let mut before = b"{\"model\":".to_vec();
-        let _ = serde_json::to_writer(&mut before, &self.model);
-        before.push(b',');
+        let models = if self.lora_modules.is_empty() { std::slice::from_ref(&self.model) } else { &self.lora_modules };
+        let before = models
+            .iter()
+            .map(|model| {
+                let mut before = b"{\"model\":".to_vec();
+                let _ = serde_json::to_writer(&mut before, model);
+                before.push(b',');
+                before
+            })
+            .collect();
         let mut after = Vec::new();
         for (key, value) in &rest {
             after.push(b',');
@@ -184,6 +208,8 @@ mod tests {
         Form {
             chat,
             model: "m \"x\"".into(),
+            lora_modules: vec![],
+            lora_seed: 0,
             stream: true,
             n: 1,
             ignore_eos: true,
@@ -198,7 +224,7 @@ mod tests {
     fn body(form: &Form, content: Content) -> Value {
         let target = Target::new("http://127.0.0.1:1", "/v1/completions", false).unwrap();
         let prompt = Prompt { content, prompt_len: None, output_len: Some(7), id: None };
-        serde_json::from_slice(&Writer::new(form.clone(), &target).body(&prompt)).unwrap()
+        serde_json::from_slice(&Writer::new(form.clone(), &target).body(0, &prompt, 1)).unwrap()
     }
 
     #[test]
@@ -216,6 +242,17 @@ mod tests {
         let message = Message { role: "system".into(), content: "s".into() };
         let chat = body(&form(true), Content::Messages(vec![message]));
         assert_eq!(chat["messages"], json!([{"role": "system", "content": "s"}]));
+    }
+
+    #[test]
+    fn every_lora_module_is_named_and_always_by_the_same_requests() {
+        let target = Target::new("http://127.0.0.1:1", "/v1/completions", false).unwrap();
+        let writer = Writer::new(Form { lora_modules: vec!["l1".into(), "l2".into()], ..form(false) }, &target);
+        let prompt = Prompt { content: Content::Text("x".into()), prompt_len: None, output_len: None, id: None };
+        let name = |index| serde_json::from_slice::<Value>(&writer.body(index, &prompt, 1)).unwrap()["model"].clone();
+        let names: Vec<Value> = (0..20).map(name).collect();
+        assert!(names.contains(&json!("l1")) && names.contains(&json!("l2")));
+        assert_eq!(names, (0..20).map(name).collect::<Vec<_>>());
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Spec {
     pub max_concurrency: Option<u64>,
     /// How many there are; `None` = as many as fit into `duration`.
     pub requests: Option<u64>,
+    /// Samples in all, where the last request asks for the rest.
+    pub samples: Option<u64>,
     /// Number of the first prompt.
     pub first_prompt: u64,
     /// After so long no further request is sent; those under way are waited for.
@@ -75,6 +77,18 @@ pub struct Spec {
     pub simulated: Option<SimSession>,
 }
 
+impl Spec {
+    /// Samples that a request asks for.
+    fn samples_of(&self, index: u64) -> u32 {
+        let n = self.form.n.max(1);
+        let is_last = self.requests.is_some_and(|all| index + 1 == all);
+        match self.samples.filter(|_| is_last) {
+            Some(all) => u32::try_from(all.saturating_sub(index * u64::from(n))).unwrap_or(n).clamp(1, n),
+            None => n,
+        }
+    }
+}
+
 /// A request that waits to be sent.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -83,6 +97,7 @@ pub(super) struct Work {
     pub body: Arc<[u8]>,
     pub prompt_len: Option<u64>,
     pub output_len: Option<u64>,
+    pub n: u32,
 }
 
 /// How a load goes, while it goes.
@@ -423,13 +438,13 @@ pub fn run(
 /// Requests that no one sent, as failures.
 fn not_sent(shared: &Shared, at: u64, each: &mut dyn FnMut(Sample)) -> u64 {
     let sent = shared.live.sent.load(Ordering::Relaxed);
-    let n = shared.spec.form.n;
     let mut count = 0;
     let mut left: Vec<Work> = shared.queues.iter().flat_map(Queue::left).collect();
     left.sort_by_key(|work| work.index);
     let all = shared.spec.requests.unwrap_or(0);
     let next = left.last().map_or(sent, |work| work.index + 1);
     let mut emit = |index: u64, due, prompt_len, output_len| {
+        let n = shared.spec.samples_of(index);
         count += 1;
         each(Sample {
             index,
@@ -482,9 +497,14 @@ fn make(shared: &Shared, source: &dyn PromptSource) -> Result<(), super::dataset
         {
             return Ok(());
         }
+        // A load that is limited in time ends with its prompts, if they are fewer.
+        if spec.requests.is_none() && source.available().is_some_and(|all| spec.first_prompt + index >= all) {
+            return Ok(());
+        }
         let prompt = source.prompt(spec.first_prompt + index)?;
-        let body = shared.writer.body(&prompt).into();
-        let work = Work { index, due, body, prompt_len: prompt.prompt_len, output_len: prompt.output_len };
+        let n = spec.samples_of(index);
+        let body = shared.writer.body(index, &prompt, n).into();
+        let work = Work { index, due, body, prompt_len: prompt.prompt_len, output_len: prompt.output_len, n };
         let queue = (index % shared.queues.len() as u64) as usize;
         if !shared.queues[queue].push(work, &shared.live) {
             return Ok(());

@@ -1,6 +1,17 @@
 //! The model's tokenizer: from its files, or through the server.
 
+mod hf;
+mod server;
+
+#[cfg(test)]
+pub(crate) use hf::tests::words as test_words;
+
+use std::path::PathBuf;
+
 use super::prompt::Message;
+
+pub use hf::HfTokenizer;
+pub use server::ServerTokenizer;
 
 /// Counts and makes tokens as the model does.
 pub trait Tokenizer: Send + Sync + std::fmt::Debug {
@@ -10,12 +21,12 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
     /// When the text cannot be encoded, or the server does not answer.
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error>;
 
-    /// Token ids of a text with the special tokens that the tokenizer adds by default (as calling a Hugging Face tokenizer
-    /// does, which is how vLLM's client counts the tokens of data sets).
+    /// Tokens of a text with the special ones that the tokenizer adds by default (as calling a Hugging Face tokenizer does,
+    /// which is how vLLM's client counts the tokens of data sets).
     ///
     /// # Errors
     /// As `encode`.
-    fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, Error>;
+    fn count_with_special(&self, text: &str) -> Result<u64, Error>;
 
     /// The text of token ids.
     ///
@@ -29,7 +40,7 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
     /// Ids that random prompts never contain (`all_special_ids`).
     fn special_ids(&self) -> &[u32];
 
-    /// How many special tokens are added to a single sequence (`num_special_tokens_to_add`).
+    /// Special tokens that are added to a single sequence (`num_special_tokens_to_add`).
     fn special_tokens_added(&self) -> u32;
 
     /// The text of messages through the model's chat template, with the prompt for the answer.
@@ -39,10 +50,85 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
     fn chat(&self, messages: &[Message]) -> Result<String, Error>;
 }
 
-/// Why tokens could not be counted.
+/// Why tokens cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Placeholder until the real ones stand.
-    #[error("tokenizer: {0}")]
-    Other(String),
+    /// No such tokenizer.
+    #[error("there is no tokenizer of `{name}`: looked for tokenizer.json in {}", places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    NotFound {
+        /// As asked for.
+        name: String,
+        /// Where it was looked for.
+        places: Vec<PathBuf>,
+    },
+    /// A file of it cannot be read.
+    #[error("cannot read the tokenizer `{}`: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The tokenizer refuses a text.
+    #[error("the tokenizer refuses a text: {reason}")]
+    Refused {
+        /// What it says.
+        reason: String,
+    },
+    /// No chat template, or one that refuses.
+    #[error("cannot apply the chat template of the model: {reason}")]
+    Template {
+        /// Why.
+        reason: String,
+    },
+    /// The server did not answer.
+    #[error("the server does not count tokens at `{url}`: {reason}")]
+    Server {
+        /// What was asked.
+        url: String,
+        /// What came.
+        reason: String,
+    },
+}
+
+/// Where models lie that were fetched from Hugging Face's hub.
+#[derive(Debug, Clone, Default)]
+pub struct Cache {
+    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    pub hub: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The newest snapshot of a repository (`models` or `datasets`), if there is one.
+    pub fn snapshot(&self, kind: &str, name: &str) -> Option<PathBuf> {
+        let folder = self.hub.as_ref()?.join(format!("{kind}--{}", name.replace('/', "--")));
+        let named = std::fs::read_to_string(folder.join("refs/main"))
+            .ok()
+            .map(|revision| folder.join("snapshots").join(revision.trim()))
+            .filter(|path| path.is_dir());
+        named.or_else(|| {
+            let mut all: Vec<PathBuf> =
+                std::fs::read_dir(folder.join("snapshots")).ok()?.flatten().map(|entry| entry.path()).collect();
+            all.sort_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok());
+            all.pop()
+        })
+    }
+}
+
+/// Finds a tokenizer: a folder, a `tokenizer.json`, or a name in the cache.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn find(name: &str, cache: &Cache) -> Result<HfTokenizer, Error> {
+    let path = PathBuf::from(name);
+    let mut places = Vec::new();
+    let candidates = [Some(path), cache.snapshot("models", name)];
+    for path in candidates.into_iter().flatten() {
+        let file = if path.is_file() { path } else { path.join("tokenizer.json") };
+        if file.is_file() {
+            return HfTokenizer::load(&file);
+        }
+        places.push(file);
+    }
+    Err(Error::NotFound { name: name.to_owned(), places })
 }

@@ -231,7 +231,7 @@ impl<'a> Worker<'a> {
         let expect = Expect {
             stream: shared.spec.form.stream,
             chat: shared.spec.form.chat,
-            tokens: work.output_len.map(|length| length.saturating_mul(u64::from(shared.spec.form.n))),
+            tokens: work.output_len.map(|length| length.saturating_mul(u64::from(work.n))),
             keep_text: shared.spec.keep_text,
             keep_headers: shared.spec.keep_headers,
         };
@@ -246,6 +246,7 @@ impl<'a> Worker<'a> {
             connected: None,
             prompt_len: work.prompt_len,
             output_len: work.output_len,
+            n: work.n,
             exchange: Exchange::new(expect),
             heard: self.clock.now(),
             body: work.body,
@@ -550,7 +551,7 @@ impl<'a> Worker<'a> {
             ended,
             prompt_len: flight.prompt_len,
             output_len: flight.output_len,
-            n: shared.spec.form.n,
+            n: flight.n,
             reply,
             failure,
         });

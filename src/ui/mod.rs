@@ -1,9 +1,11 @@
 //! The only code that writes to a terminal. stdout carries data, stderr carries talk.
 
 mod display;
+mod load;
 mod printer;
 mod reporter;
 
 pub use display::{Display, Terminal};
+pub use load::LoadScreen;
 pub use printer::Ui;
 pub use reporter::Reporter;

@@ -113,17 +113,17 @@ fn number(value: u64, like: &Node) -> Node {
 }
 
 /// The entries of a map, by their names with dashes.
-fn entries<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
+pub(super) fn entries<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
     let map = node.entries().ok_or_else(|| wrong(node, path, "a map of keys"))?;
     Ok(map.iter().map(|(key, entry)| (dashes(key), entry)).collect())
 }
 
-fn wrong(node: &Node, path: &str, expected: &str) -> Trouble {
+pub(super) fn wrong(node: &Node, path: &str, expected: &str) -> Trouble {
     Trouble::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
         .hint("docs/foreign-formats.md has every key of this format")
 }
 
-fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
+pub(super) fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
     let at = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     let trouble = Trouble::new(&entry.key, &at, format!("`{key}` is no key of this format"));
     match nearest(key, known.iter().copied()) {
@@ -132,19 +132,19 @@ fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
     }
 }
 
-fn missing(node: &Node, path: &str, keys: &[&str]) -> Trouble {
+pub(super) fn missing(node: &Node, path: &str, keys: &[&str]) -> Trouble {
     let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     Trouble::new(&node.origin, path, format!("misses {}", keys.join(", ")))
         .hint("docs/foreign-formats.md has every key of this format")
 }
 
 /// A whole number of at least 1.
-fn positive(node: &Node, path: &str) -> Result<u64, Trouble> {
+pub(super) fn positive(node: &Node, path: &str) -> Result<u64, Trouble> {
     let number = node.scalar().and_then(|text| text.parse().ok()).filter(|number| *number >= 1);
     number.ok_or_else(|| wrong(node, path, "a whole number of at least 1"))
 }
 
 /// A list, or one value as a list of one.
-fn several(node: &Node) -> Vec<&Node> {
+pub(super) fn several(node: &Node) -> Vec<&Node> {
     node.items().map_or_else(|| vec![node], |items| items.iter().collect())
 }

@@ -1,0 +1,409 @@
+//! One load: prompts, warm-up, the server's metrics, the requests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::files::Sweep;
+use super::{Measured, Prepared, Whole};
+use crate::config::{LoadSettings, Point};
+use crate::error::Error;
+use crate::load::dataset::{self, Name, Source};
+use crate::load::metrics::Collector;
+use crate::load::output::{self, Details, Subject};
+use crate::load::request::Form;
+use crate::load::sample::Sample;
+use crate::load::server::Watch;
+use crate::load::session::{self, Ended, Live, SimSession, Spec};
+use crate::ui::{LoadScreen, Ui};
+
+/// How often the server's metrics are read during a load.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+/// Prompts that are ready for a load of unknown length.
+const MANY: u64 = 1_000_000;
+
+/// What is added up while requests end.
+struct Tally {
+    collector: Collector,
+    details: Option<Details>,
+    latencies: Vec<f64>,
+    usage: [(u64, f64); 3],
+    headers: std::collections::BTreeMap<String, (u64, f64, String)>,
+}
+
+impl Tally {
+    fn new(settings: &LoadSettings) -> Self {
+        Self {
+            collector: Collector::new(settings.ignore_eos, settings.goodput.clone()),
+            details: settings.save_detailed.then(Details::default),
+            latencies: Vec::new(),
+            usage: [(0, 0.0); 3],
+            headers: Default::default(),
+        }
+    }
+
+    fn add(&mut self, sample: &Sample) {
+        self.collector.add(sample);
+        if let Some(details) = &mut self.details {
+            details.add(sample);
+        }
+        if sample.failure.is_some() {
+            return;
+        }
+        self.latencies.push(sample.latency());
+        if let Some(usage) = sample.reply.usage {
+            let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
+            let total = prompt.zip(completion).map(|(prompt, completion)| prompt + completion);
+            for (sum, value) in self.usage.iter_mut().zip([prompt, completion, total]) {
+                if let Some(value) = value {
+                    *sum = (sum.0 + 1, sum.1 + value as f64);
+                }
+            }
+        }
+        for (name, value) in &sample.reply.headers {
+            let entry = self.headers.entry(name.clone()).or_default();
+            entry.2.clone_from(value);
+            if let Ok(number) = value.trim_end_matches(|c: char| c.is_alphabetic()).parse::<f64>() {
+                *entry = (entry.0 + 1, entry.1 + number, value.clone());
+            }
+        }
+    }
+
+    /// S4: what the server tells of itself, numbers as their mean, texts as the last one.
+    fn server(&self) -> Map<String, Value> {
+        let names = ["prompt_tokens", "completion_tokens", "total_tokens"];
+        let mut map: Map<String, Value> = names
+            .iter()
+            .zip(self.usage)
+            .filter(|(_, (count, _))| *count > 0)
+            .map(|(name, (count, sum))| ((*name).to_owned(), (sum / count as f64).into()))
+            .collect();
+        for (name, (count, sum, last)) in &self.headers {
+            let value = if *count > 0 { (sum / *count as f64).into() } else { last.clone().into() };
+            map.insert(name.clone(), value);
+        }
+        map
+    }
+}
+
+/// Measures one load.
+pub(super) async fn one(
+    settings: &LoadSettings,
+    prepared: &Prepared,
+    number: usize,
+    live_of_sweep: &Arc<Live>,
+    sweep: &mut Sweep,
+    ui: &Ui,
+) -> Result<Measured, Error> {
+    let point = &settings.points[number];
+    let prompts = prompts(settings, prepared, number).await?;
+    let plan = Plan { settings, prepared, point };
+    if let (Some(limit), 0) = (settings.ready_check, number) {
+        plan.ready(&prompts.source, limit, ui).await?;
+    }
+    if settings.num_warmups > 0 {
+        ui.say(&format!("warming up with {} requests", settings.num_warmups));
+        let spec = plan.spec(settings.num_warmups, prompts.warmup_first, true, false);
+        let mut failures = 0;
+        let live = Arc::new(Live::default());
+        run(spec, prompts.warmup.clone(), live, live_of_sweep, &mut async || {}, &mut |sample| {
+            failures += u64::from(sample.failure.is_some());
+        })
+        .await?;
+        if failures > 0 {
+            ui.warn(&format!("{failures} of {} warm-up requests failed", settings.num_warmups));
+        }
+    }
+    if settings.profile {
+        prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
+    }
+    let before = if settings.server_metrics && !prepared.is_simulated { prepared.server.metrics().await } else { None };
+    let mut watch = Watch::begin(before);
+    let live = Arc::new(Live::default());
+    let requests = point.num_prompts.unwrap_or(0);
+    let spec = plan.spec(requests, prompts.first, false, true);
+    let spec = Spec { requests: point.num_prompts, ..spec };
+    let mut rows = sweep.requests_csv(settings, point, number)?;
+    let screen = LoadScreen::new(ui, point.num_prompts, settings.progress);
+    let began = Instant::now();
+    let mut tally = Tally::new(settings);
+    let mut write_failed = None;
+    let ended = {
+        let watching = watch.is_possible();
+        let mut next = Instant::now() + METRICS_EVERY;
+        let mut tick = {
+            let (live, server, watch) = (Arc::clone(&live), prepared.server.clone(), &mut watch);
+            async move || {
+                screen.show(&live, began.elapsed());
+                if watching && Instant::now() >= next {
+                    next = Instant::now() + METRICS_EVERY;
+                    if let Some(reading) = server.metrics().await {
+                        watch.during(reading);
+                    }
+                }
+            }
+        };
+        run(spec, prompts.source.clone(), Arc::clone(&live), live_of_sweep, &mut tick, &mut |sample| {
+            tally.add(&sample);
+            if let Some(rows) = &mut rows
+                && let Err(error) = rows.add(&sample)
+            {
+                write_failed.get_or_insert(error);
+            }
+        })
+        .await?
+    };
+    if let Some(error) = write_failed {
+        return Err(error);
+    }
+    let requests_file = rows.map(super::files::Requests::finish).transpose()?;
+    if settings.profile
+        && let Err(reason) = prepared.server.profile(false).await
+    {
+        ui.warn(&format!("the profile of the server was not ended: {reason}"));
+    }
+    let after = if watch.is_possible() { prepared.server.metrics().await } else { None };
+    let server = watch.end(after);
+    let metrics = tally.collector.finish(&ended, &settings.percentiles);
+    let simulated = prepared.is_simulated || metrics.simulated;
+    let subject = plan.subject(simulated);
+    let date = chrono::Local::now().format("%Y%m%d-%H%M%S").to_string();
+    let whole = Whole {
+        latencies: std::mem::take(&mut tally.latencies),
+        requests: point.num_prompts.unwrap_or(metrics.completed + metrics.failed),
+        server: tally.server(),
+    };
+    let result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
+    ui.out_raw(output::console(&subject, &metrics, &ended).as_bytes());
+    Ok(Measured { point: point.clone(), metrics, ended, result, whole, requests: requests_file })
+}
+
+fn profile_failed(reason: &str) -> Error {
+    Error::Usage {
+        message: format!("the server does not profile: {reason}"),
+        hint: "start it with --profiler-config, or leave --profile out".into(),
+    }
+}
+
+/// The prompts of a load.
+struct Prompts {
+    source: Source,
+    first: u64,
+    warmup: Source,
+    warmup_first: u64,
+}
+
+/// Made prompts come from a seed of their own for each load; others are used once over all loads of a sweep.
+async fn prompts(settings: &LoadSettings, prepared: &Prepared, number: usize) -> Result<Prompts, Error> {
+    let point = &settings.points[number];
+    let made = matches!(settings.prompts.spec.name, Name::Random | Name::PrefixRepetition | Name::Rag);
+    let all = |points: &[Point]| points.iter().map(|point| point.num_prompts.unwrap_or(MANY)).sum::<u64>();
+    let mut spec = settings.prompts.spec.clone();
+    spec.chat = settings.chat;
+    (spec.input_len, spec.output_len) = (point.input_len, point.output_len);
+    let token_ids = settings.prompts.token_ids.unwrap_or(false);
+    spec.token_ids = token_ids && !settings.chat;
+    let fixed = spec.text.is_some();
+    let open = async |spec: dataset::Spec| {
+        let tokenizer = prepared.tokenizer.clone();
+        let opened = tokio::task::spawn_blocking(move || dataset::open(&spec, tokenizer)).await;
+        match opened {
+            Ok(opened) => opened.map_err(|error| Error::Load(crate::load::error::Error::Dataset(error))),
+            Err(_) => Err(Error::Load(session::Error::Died.into())),
+        }
+    };
+    if made {
+        spec.count = point.num_prompts.unwrap_or(MANY);
+        spec.seed = settings.seed.wrapping_add(number as u64);
+        let mut warmup = spec.clone();
+        warmup.count = settings.num_warmups.max(1);
+        // No warm-up prompt may be measured afterwards.
+        warmup.seed = spec.seed.wrapping_add(0x5eed_0000);
+        let source = with_system(open(spec).await?, settings);
+        let warmup = if settings.num_warmups > 0 { with_system(open(warmup).await?, settings) } else { source.clone() };
+        return Ok(Prompts { source, first: 0, warmup, warmup_first: 0 });
+    }
+    let unknown = settings.points.iter().any(|point| point.num_prompts.is_none());
+    spec.count = if unknown && !fixed { u64::MAX } else { settings.num_warmups + all(&settings.points) };
+    if fixed {
+        spec.count = 1;
+        spec.again = true;
+    }
+    let source = with_system(open(spec).await?, settings);
+    let first = settings.num_warmups + all(&settings.points[..number]);
+    Ok(Prompts { warmup: source.clone(), warmup_first: 0, source, first })
+}
+
+/// Puts the system message before each prompt.
+fn with_system(source: Source, settings: &LoadSettings) -> Source {
+    match &settings.prompts.system_prompt {
+        Some(text) => Arc::new(dataset::WithSystem::new(source, text.clone())),
+        None => source,
+    }
+}
+
+/// What goes into the specification of a load.
+struct Plan<'a> {
+    settings: &'a LoadSettings,
+    prepared: &'a Prepared,
+    point: &'a Point,
+}
+
+impl Plan<'_> {
+    fn spec(&self, requests: u64, first_prompt: u64, warmup: bool, measured: bool) -> Spec {
+        let Self { settings, prepared, point } = self;
+        let form = Form {
+            chat: settings.chat,
+            model: prepared.model.clone(),
+            lora_modules: settings.lora_modules.clone(),
+            lora_seed: settings.seed,
+            stream: settings.stream,
+            n: point.n,
+            ignore_eos: settings.ignore_eos,
+            logprobs: settings.logprobs,
+            extra_body: settings.extra_body.clone(),
+            headers: settings.headers.clone(),
+            api_key: settings.api_key.clone(),
+            request_id_prefix: settings.request_id_prefix.clone(),
+        };
+        let concurrency = point.max_concurrency.unwrap_or(requests).min(requests).max(1);
+        let simulated = prepared.is_simulated.then(|| SimSession {
+            name: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
+            total: requests,
+            concurrency,
+            warmup,
+        });
+        Spec {
+            target: prepared.target.clone(),
+            form,
+            arrival: if warmup { crate::load::arrival::Arrival::Closed } else { point.arrival },
+            max_concurrency: if prepared.is_simulated { Some(concurrency) } else { point.max_concurrency },
+            requests: Some(requests),
+            samples: if measured { point.completions } else { None },
+            first_prompt,
+            duration: if measured { settings.duration } else { None },
+            seed: settings.seed,
+            limits: settings.limits,
+            max_failures: if measured { settings.max_failures } else { None },
+            keep_text: measured && settings.save_detailed,
+            keep_headers: true,
+            threads: settings.threads,
+            kernel_clock: settings.kernel_clock,
+            simulated,
+        }
+    }
+
+    fn subject(&self, simulated: bool) -> Subject {
+        let Self { settings, prepared, point } = self;
+        Subject {
+            backend: settings.backend.clone(),
+            label: settings.label.clone(),
+            model_id: prepared.model_id.clone(),
+            tokenizer_id: prepared.tokenizer_id.clone(),
+            num_prompts: point.num_prompts.unwrap_or(0),
+            metadata: settings.metadata.clone(),
+            request_rate: point.request_rate,
+            burstiness: settings.burstiness,
+            max_concurrency: point.max_concurrency,
+            ramp_up: settings.ramp_up,
+            n: point.n,
+            pattern: settings.pattern,
+            percentile_metrics: settings.percentile_metrics.clone(),
+            is_plain: false,
+            simulated,
+        }
+    }
+
+    /// Sends one request until it is answered.
+    async fn ready(&self, source: &Source, limit: Duration, ui: &Ui) -> Result<(), Error> {
+        ui.say(&format!("waiting for an answer of the server, {} s at most", limit.as_secs()));
+        let until = Instant::now() + limit;
+        loop {
+            let mut failed = None;
+            let spec = Spec { requests: Some(1), ..self.spec(1, 0, true, false) };
+            let live = Arc::new(Live::default());
+            let nobody = Arc::new(Live::default());
+            run(spec, source.clone(), live, &nobody, &mut async || {}, &mut |sample| {
+                failed = sample.failure.map(|failure| format!("{}: {}", failure.class, failure.detail));
+            })
+            .await?;
+            let Some(last) = failed else { return Ok(()) };
+            if Instant::now() >= until {
+                let seconds = limit.as_secs();
+                return Err(Error::Load(crate::load::error::Error::NotReady { seconds, last }));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Runs a load in a thread of its own, with `tick` a few times a second, and hands on requests as they end.
+async fn run(
+    spec: Spec,
+    source: Source,
+    live: Arc<Live>,
+    of_sweep: &Arc<Live>,
+    tick: &mut impl AsyncFnMut(),
+    each: &mut impl FnMut(Sample),
+) -> Result<Ended, Error> {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<Sample>>(1024);
+    let of_load = Arc::clone(&live);
+    let load = tokio::task::spawn_blocking(move || {
+        let mut batch = Vec::new();
+        let ended = session::run(spec, source.as_ref(), &of_load, &mut |sample| {
+            batch.push(sample);
+            if batch.len() >= 256 {
+                let _ = sender.blocking_send(std::mem::take(&mut batch));
+            }
+        });
+        let _ = sender.blocking_send(batch);
+        ended
+    });
+    let mut every = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            batch = receiver.recv() => match batch {
+                Some(batch) => batch.into_iter().for_each(&mut *each),
+                None => break,
+            },
+            _ = every.tick() => {
+                if of_sweep.is_stopped() {
+                    live.stop();
+                }
+                tick().await;
+            }
+        }
+    }
+    match load.await {
+        Ok(ended) => ended.map_err(|error| Error::Load(error.into())),
+        Err(_) => Err(Error::Load(session::Error::Died.into())),
+    }
+}
+
+/// Sends some prompts one after the other and keeps what the model says.
+pub(super) async fn answers(
+    settings: &LoadSettings,
+    prepared: &Prepared,
+    start: u64,
+    count: u64,
+    answers: super::Answers,
+) -> Result<Vec<crate::load::prompt::Prompt>, Error> {
+    let prompts = prompts(settings, prepared, 0).await?;
+    let first = prompts.first + start;
+    let plan = Plan { settings, prepared, point: &settings.points[0] };
+    let spec = Spec { keep_text: true, ..plan.spec(count, first, true, false) };
+    let live = Arc::new(Live::default());
+    run(spec, prompts.source.clone(), Arc::clone(&live), &live, &mut async || {}, &mut |sample| {
+        let answer = match sample.failure {
+            Some(failure) => Err(format!("{}: {}", failure.class, failure.detail)),
+            None => Ok(sample.reply.text),
+        };
+        if let Ok(mut answers) = answers.lock() {
+            answers.push((start + sample.index, answer));
+        }
+    })
+    .await?;
+    let all = (first..first + count).map(|index| prompts.source.prompt(index)).collect::<Result<_, _>>();
+    all.map_err(|error| Error::Load(crate::load::error::Error::Dataset(error)))
+}

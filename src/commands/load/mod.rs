@@ -1,0 +1,176 @@
+//! `load`: drives load at a server and writes what came of it.
+
+mod files;
+mod measure;
+mod scenarios;
+mod subject;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::cli::LoadArgs;
+use crate::config::{Environment, LoadSettings, Point, resolve_load};
+use crate::error::Error;
+use crate::exit;
+use crate::load;
+use crate::load::metrics::Metrics;
+use crate::load::session::{Ended, Live};
+use crate::ui::Ui;
+pub use subject::Prepared;
+
+/// What one load gave.
+#[derive(Debug)]
+pub struct Measured {
+    /// Which load.
+    pub point: Point,
+    /// Its numbers.
+    pub metrics: Metrics,
+    /// How it ended.
+    pub ended: Ended,
+    /// The result file's object.
+    pub result: Map<String, Value>,
+    /// What S4 reports.
+    pub whole: Whole,
+    /// Name of the load in its table of requests, and where that is.
+    pub requests: Option<(String, std::path::PathBuf)>,
+}
+
+/// What S4 reports: requests as wholes.
+#[derive(Debug, Default, Clone)]
+pub struct Whole {
+    /// Seconds of each completed request.
+    pub latencies: Vec<f64>,
+    /// Requests that were to be sent.
+    pub requests: u64,
+    /// Means of what the server tells of itself: usage, and headers that tell of time.
+    pub server: Map<String, Value>,
+}
+
+/// Runs `load`. Exit code 0 when every request was answered, 1 when one was not.
+///
+/// # Errors
+/// When a flag is wrong, the server cannot be asked, or there are no prompts.
+pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    if let Some(file) = &args.scenarios {
+        return scenarios::run(args, file, environment, ui).await;
+    }
+    let settings = resolve_load(args, environment)?;
+    let completions = args.completions.is_some() || !args.compare.is_empty();
+    let loads = all(&settings, ui).await?;
+    if completions || !args.concurrent_tests.is_empty() {
+        scenarios::completions_reports(args, &settings, &loads, ui)?;
+    }
+    Ok(exit_code(&loads))
+}
+
+/// Measures every load of the settings, one after the other, and writes its files.
+pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured>, Error> {
+    let live = Arc::new(Live::default());
+    let prepared = subject::prepare(settings, ui).await?;
+    let mut sweep = files::Sweep::begin(settings)?;
+    let stop = stop_on_signal(&live);
+    let mut loads = Vec::new();
+    for (number, point) in settings.points.iter().enumerate() {
+        if number > 0 && !settings.cool_down.is_zero() && !live.is_stopped() {
+            ui.say(&format!("pause of {} s", settings.cool_down.as_secs_f64()));
+            tokio::time::sleep(settings.cool_down).await;
+        }
+        if live.is_stopped() {
+            break;
+        }
+        if settings.points.len() > 1 {
+            ui.say(&format!("load {} of {}: {}", number + 1, settings.points.len(), describe(point)));
+        }
+        let measured = measure::one(settings, &prepared, number, &live, &mut sweep, ui).await?;
+        sweep.add(settings, number, &measured, ui)?;
+        loads.push(measured);
+        if prepared.is_simulated && number == 0 {
+            ui.say("SIMULATED: the server is the simulated vLLM; its numbers are made up by a timing model");
+        }
+    }
+    stop.abort();
+    sweep.finish(settings, &loads, ui)?;
+    Ok(loads)
+}
+
+/// 0, 1, or what a signal means.
+pub(super) fn exit_code(loads: &[Measured]) -> u8 {
+    if loads.iter().any(|load| load.ended.stopped) {
+        return exit::SIGNAL + 2;
+    }
+    let failed = |load: &Measured| load.metrics.failed > 0 || load.metrics.completed == 0;
+    if loads.is_empty() || loads.iter().any(failed) { exit::EXPERIMENT_FAILED } else { exit::OK }
+}
+
+/// What tells a load from the others of its sweep.
+fn describe(point: &Point) -> String {
+    let mut parts = Vec::new();
+    if let Some(concurrency) = point.max_concurrency {
+        parts.push(format!("{concurrency} at a time"));
+    }
+    if point.request_rate.is_finite() {
+        parts.push(format!("{} requests/s", point.request_rate));
+    }
+    if let Some(requests) = point.num_prompts {
+        parts.push(format!("{requests} requests"));
+    }
+    if point.n > 1 {
+        parts.push(format!("{} samples each", point.n));
+    }
+    let output = point.output_len.map_or("as many".to_owned(), |length| length.to_string());
+    parts.push(format!("{} to {output} tokens", point.input_len));
+    if point.run > 1 {
+        parts.push(format!("run {}", point.run));
+    }
+    parts.join(", ")
+}
+
+/// The first Ctrl-C (or SIGTERM) ends the load in order: what was measured is written.
+fn stop_on_signal(live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
+    let live = Arc::clone(live);
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        live.stop();
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        // Asked twice: nothing is left to be saved.
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap_or_default();
+    })
+}
+
+impl From<load::target::Error> for Error {
+    fn from(error: load::target::Error) -> Self {
+        Error::Load(error.into())
+    }
+}
+
+pub use subject::named;
+
+/// What a model answered, by the number of the prompt.
+pub type Answers = Arc<std::sync::Mutex<Vec<(u64, Result<String, String>)>>>;
+
+/// Sends some prompts one after the other and hands back them and what came (`prompts answers`).
+///
+/// # Errors
+/// As [`run`].
+pub async fn one_by_one(
+    settings: &LoadSettings,
+    start: u64,
+    count: u64,
+    answers: Answers,
+    ui: &Ui,
+) -> Result<Vec<load::prompt::Prompt>, Error> {
+    let prepared = subject::prepare(settings, ui).await?;
+    measure::answers(settings, &prepared, start, count, answers).await
+}

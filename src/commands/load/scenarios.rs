@@ -1,0 +1,411 @@
+//! Scenarios of S3 and S4, with the files and tables that their documents name.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Measured, all, exit_code};
+use crate::cli::LoadArgs;
+use crate::config::{Environment, LoadSettings, Scenario, Scenarios, read_scenarios, resolve_load};
+use crate::error::Error;
+use crate::exit;
+use crate::load::metrics::Summary;
+use crate::record;
+use crate::ui::Ui;
+
+/// Runs the scenarios of a file.
+pub(super) async fn run(args: &LoadArgs, file: &Path, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    match read_scenarios(args, file, environment)? {
+        Scenarios::Load(list) => load(list, environment, ui).await,
+        Scenarios::Completions(list) => completions(args, list, environment, ui).await,
+    }
+}
+
+fn failed(path: &Path, source: std::io::Error) -> Error {
+    Error::Record(record::Error::write(path)(source))
+}
+
+/// S3: one table of requests per load, one per scenario, and a summary of all.
+async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let (mut rows, mut folder, mut code) = (Vec::new(), PathBuf::new(), exit::OK);
+    for scenario in list {
+        let what = scenario.description.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+        ui.say(&format!("scenario {}{what}", scenario.name));
+        let mut args = scenario.args;
+        args.result_dir.get_or_insert_with(|| PathBuf::from("results"));
+        args.scenarios = None;
+        let mut settings = resolve_load(&args, environment)?;
+        settings.scenario = Some(file_name(&scenario.name));
+        folder.clone_from(&settings.result_dir);
+        let loads = all(&settings, ui).await?;
+        let combined = folder.join(format!("{}_all_runs.csv", file_name(&scenario.name)));
+        for load in &loads {
+            if let Some((run_id, path)) = &load.requests {
+                append_rows(path, &combined)?;
+                rows.push(Row::of(run_id, &scenario.name, load));
+            }
+        }
+        code = code.max(exit_code(&loads));
+        if loads.iter().any(|load| load.ended.stopped) {
+            break;
+        }
+    }
+    rows.sort_by(|a, b| (&a.scenario, a.concurrency).cmp(&(&b.scenario, b.concurrency)));
+    record::atomic::write(&folder.join("summary.csv"), &summary_csv(&rows)?)?;
+    record::atomic::write(&folder.join("summary.md"), summary_md(&rows).as_bytes())?;
+    ui.say(&format!("summary: {} and summary.md beside it", folder.join("summary.csv").display()));
+    Ok(code)
+}
+
+/// Appends the rows of one table to another, whose header is the same.
+fn append_rows(from: &Path, to: &Path) -> Result<(), Error> {
+    let text = std::fs::read(from).map_err(|source| Error::Record(record::Error::read(from)(source)))?;
+    let is_new = !to.exists();
+    let rows = if is_new { &text[..] } else { text.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default() };
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(to);
+    file.and_then(|mut file| file.write_all(rows)).map_err(|source| failed(to, source))
+}
+
+/// A name that a file can have: what is none of letters, digits, dots and dashes becomes `_`.
+pub(super) fn file_name(name: &str) -> String {
+    let clean: String = name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    if clean.trim_matches('.').is_empty() { "_".into() } else { clean }
+}
+
+/// A line of S3's summary.
+#[derive(Debug)]
+struct Row {
+    run_id: String,
+    scenario: String,
+    concurrency: u64,
+    prefill: u64,
+    max_new: Option<u64>,
+    total: u64,
+    completed: u64,
+    failed: u64,
+    ttft: Option<Summary>,
+    latency: Summary,
+    tokens_per_sec: Summary,
+    prompt_tokens: f64,
+    completion_tokens: f64,
+    errors: String,
+    simulated: bool,
+}
+
+impl Row {
+    fn of(run_id: &str, scenario: &str, load: &Measured) -> Self {
+        let (metrics, point) = (&load.metrics, &load.point);
+        let mut errors: Vec<(String, u64)> =
+            metrics.failures.values().flat_map(|failures| failures.examples.clone()).collect();
+        errors.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let errors: Vec<String> = errors
+            .iter()
+            .take(3)
+            .map(|(text, count)| format!("{}: {count}", text.chars().take(30).collect::<String>()))
+            .collect();
+        let per_request = |total: u64| if metrics.completed > 0 { total as f64 / metrics.completed as f64 } else { 0.0 };
+        Self {
+            run_id: run_id.to_owned(),
+            scenario: scenario.to_owned(),
+            concurrency: point.max_concurrency.unwrap_or(0),
+            prefill: point.input_len,
+            max_new: point.output_len,
+            total: metrics.completed + metrics.failed,
+            completed: metrics.completed,
+            failed: metrics.failed,
+            ttft: metrics.has_ttft.then(|| metrics.ttft.clone()),
+            latency: metrics.e2el.clone(),
+            tokens_per_sec: metrics.tokens_per_second_per_user.clone(),
+            prompt_tokens: per_request(metrics.total_input),
+            completion_tokens: per_request(metrics.total_output),
+            errors: if errors.is_empty() { "None".into() } else { errors.join("; ") },
+            simulated: load.result.contains_key("simulated"),
+        }
+    }
+
+    fn success(&self) -> String {
+        format!("{:.1}%", 100.0 * self.completed as f64 / self.total.max(1) as f64)
+    }
+
+    /// A percentile, or nothing where no request was completed.
+    fn at(&self, summary: Option<&Summary>, which: f64) -> Option<f64> {
+        let summary = summary.filter(|_| self.completed > 0)?;
+        summary.percentiles.iter().find(|(known, _)| *known == which).map(|(_, value)| *value)
+    }
+}
+
+const SUMMARY_COLUMNS: [&str; 21] = [
+    "run_id",
+    "scenario",
+    "concurrency",
+    "prefill_tokens",
+    "max_new_tokens",
+    "total_requests",
+    "successful_requests",
+    "failed_requests",
+    "success_rate",
+    "ttft_p50_ms",
+    "ttft_p95_ms",
+    "ttft_p99_ms",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "tokens_per_sec_p50",
+    "tokens_per_sec_p95",
+    "avg_prompt_tokens",
+    "avg_completion_tokens",
+    "error_types",
+    "simulated",
+];
+
+fn summary_csv(rows: &[Row]) -> Result<Vec<u8>, Error> {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    let wrong = |error: csv::Error| failed(Path::new("summary.csv"), std::io::Error::other(error));
+    out.write_record(SUMMARY_COLUMNS).map_err(wrong)?;
+    for row in rows {
+        let some = |value: Option<f64>| value.map(|value| format!("{value:.2}")).unwrap_or_default();
+        let (ttft, latency, rate) = (row.ttft.as_ref(), Some(&row.latency), Some(&row.tokens_per_sec));
+        let mut fields = vec![
+            row.run_id.clone(),
+            row.scenario.clone(),
+            row.concurrency.to_string(),
+            row.prefill.to_string(),
+            row.max_new.map(|value| value.to_string()).unwrap_or_default(),
+            row.total.to_string(),
+            row.completed.to_string(),
+            row.failed.to_string(),
+            row.success(),
+        ];
+        for (summary, which) in
+            [(ttft, 50.0), (ttft, 95.0), (ttft, 99.0), (latency, 50.0), (latency, 95.0), (latency, 99.0), (rate, 50.0), (rate, 95.0)]
+        {
+            fields.push(some(row.at(summary, which)));
+        }
+        fields.extend([
+            format!("{:.1}", row.prompt_tokens),
+            format!("{:.1}", row.completion_tokens),
+            row.errors.clone(),
+            row.simulated.to_string(),
+        ]);
+        out.write_record(fields).map_err(wrong)?;
+    }
+    out.into_inner().map_err(|error| failed(Path::new("summary.csv"), error.into_error()))
+}
+
+fn summary_md(rows: &[Row]) -> String {
+    let mut text = String::from("# Benchmark summary\n");
+    if rows.iter().any(|row| row.simulated) {
+        text.push_str("\n**SIMULATED**: the server is the simulated vLLM; a timing model made these numbers up.\n");
+    }
+    let mut scenario = None;
+    for row in rows {
+        if scenario != Some(&row.scenario) {
+            scenario = Some(&row.scenario);
+            text.push_str(&format!(
+                "\n## {}\n\n| CC | Prefill | MaxNew | Success | TTFT p50/p95/p99 (ms) | Latency p50/p95/p99 (ms) | Tok/s p50/p95 |\n\
+                 |---|---|---|---|---|---|---|\n",
+                row.scenario
+            ));
+        }
+        let some = |summary: Option<&Summary>, which: &[f64]| {
+            let values = which.iter().map(|which| row.at(summary, *which).map_or("-".into(), |value| format!("{value:.1}")));
+            values.collect::<Vec<String>>().join("/")
+        };
+        text.push_str(&format!(
+            "| {} | {} | {} | {} | {} | {} | {} |\n",
+            row.concurrency,
+            row.prefill,
+            row.max_new.map(|value| value.to_string()).unwrap_or_default(),
+            row.success(),
+            some(row.ttft.as_ref(), &[50.0, 95.0, 99.0]),
+            some(Some(&row.latency), &[50.0, 95.0, 99.0]),
+            some(Some(&row.tokens_per_sec), &[50.0, 95.0]),
+        ));
+    }
+    let errors: Vec<&Row> = rows.iter().filter(|row| row.failed > 0).collect();
+    if !errors.is_empty() {
+        text.push_str("\n## Errors\n\n");
+        for row in errors {
+            text.push_str(&format!("- {}: {}\n", row.run_id, row.errors.replace('|', "/")));
+        }
+    }
+    text
+}
+
+/// S4: one result for each number of samples, and a report of all.
+async fn completions(args: &LoadArgs, list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let (mut reports, mut folder, mut code) = (Vec::new(), PathBuf::new(), exit::OK);
+    for scenario in list {
+        ui.say(&format!("scenario {}", scenario.name));
+        let mut flags = scenario.args;
+        flags.result_dir.get_or_insert_with(|| PathBuf::from("res"));
+        flags.scenarios = None;
+        let mut settings = resolve_load(&flags, environment)?;
+        if settings.api_key.is_none() {
+            settings.api_key = scenario.api_key;
+        }
+        folder.clone_from(&settings.result_dir);
+        let loads = all(&settings, ui).await?;
+        let prompt = settings.prompts.spec.text.clone().unwrap_or_default();
+        for load in &loads {
+            let samples = load.point.completions.unwrap_or(0);
+            let name = format!("benchmark_{}_{samples}_completions.json", file_name(&scenario.name));
+            save(&settings.result_dir.join(name), load, ui)?;
+            reports.push((scenario.name.clone(), prompt.clone(), report(load)));
+        }
+        code = code.max(exit_code(&loads));
+        if loads.iter().any(|load| load.ended.stopped) {
+            break;
+        }
+    }
+    if !args.no_csv {
+        let name = format!("benchmark_report_{}.csv", chrono::Local::now().format("%Y%m%d_%H%M%S"));
+        let path = folder.join(name);
+        record::atomic::write(&path, &report_csv(&reports)?)?;
+        ui.say(&format!("report: {}", path.display()));
+    }
+    ui.out(&comparison("Completions", "num_completions", &reports));
+    Ok(code)
+}
+
+/// The reports of `--completions`, `--compare` and `--concurrent-tests`.
+pub(super) fn completions_reports(
+    args: &LoadArgs,
+    settings: &LoadSettings,
+    loads: &[Measured],
+    ui: &Ui,
+) -> Result<(), Error> {
+    let by_concurrency = !args.concurrent_tests.is_empty();
+    let prompt = settings.prompts.spec.text.clone().unwrap_or_default();
+    let mut reports = Vec::new();
+    for load in loads {
+        if settings.save_result {
+            let (kind, number) = match by_concurrency {
+                true => ("concurrent", load.point.max_concurrency.unwrap_or(0)),
+                false => ("completions", load.point.completions.unwrap_or(0)),
+            };
+            save(&settings.result_dir.join(format!("benchmark_{number}_{kind}.json")), load, ui)?;
+        }
+        reports.push((settings.label.clone().unwrap_or_default(), prompt.clone(), report(load)));
+    }
+    if by_concurrency {
+        ui.out(&comparison("Concurrent", "concurrent_requests", &reports));
+    } else {
+        ui.out(&comparison("Completions", "num_completions", &reports));
+    }
+    Ok(())
+}
+
+/// S4's result. Latencies are those of completed requests: a failed one has none.
+fn report(load: &Measured) -> Value {
+    let (metrics, whole) = (&load.metrics, &load.whole);
+    let asked = load.point.completions.unwrap_or(whole.requests * u64::from(load.point.n));
+    let mean = whole.latencies.iter().sum::<f64>() / whole.latencies.len().max(1) as f64;
+    let some = |value: f64| if whole.latencies.is_empty() { Value::Null } else { value.into() };
+    let mut value = json!({
+        "timestamp": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
+        "num_completions": asked,
+        "num_requests": whole.requests,
+        "concurrent_requests": load.point.max_concurrency,
+        "total_time": metrics.duration,
+        "avg_latency": some(mean),
+        "throughput": if metrics.duration > 0.0 { metrics.sequences as f64 / metrics.duration } else { 0.0 },
+        "success_rate": metrics.sequences as f64 / asked.max(1) as f64,
+        "error_count": metrics.failed,
+        "response_times": whole.latencies,
+        "server_metrics": whole.server,
+        "completions": metrics.sequences,
+        "output_throughput": metrics.output_throughput,
+        "errors": metrics.failures,
+    });
+    if load.result.contains_key("simulated")
+        && let Value::Object(map) = &mut value
+    {
+        map.insert("simulated".into(), true.into());
+    }
+    value
+}
+
+fn save(path: &Path, load: &Measured, ui: &Ui) -> Result<(), Error> {
+    record::atomic::write_json(path, &report(load))?;
+    ui.say(&format!("result: {}", path.display()));
+    Ok(())
+}
+
+const REPORT_COLUMNS: [&str; 15] = [
+    "scenario",
+    "prompt",
+    "num_completions",
+    "num_requests",
+    "concurrent_requests",
+    "total_time",
+    "avg_latency",
+    "throughput",
+    "success_rate",
+    "error_count",
+    "min_latency",
+    "max_latency",
+    "median_latency",
+    "std_dev_latency",
+    "simulated",
+];
+
+fn report_csv(reports: &[(String, String, Value)]) -> Result<Vec<u8>, Error> {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    let wrong = |error: csv::Error| failed(Path::new("benchmark_report.csv"), std::io::Error::other(error));
+    out.write_record(REPORT_COLUMNS).map_err(wrong)?;
+    for (scenario, prompt, report) in reports {
+        let mut times: Vec<f64> =
+            report["response_times"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let summary = Summary::of(&mut times, &[]);
+        let some = |value: f64| if times.is_empty() { String::new() } else { format!("{value:.6}") };
+        let text = |key: &str| match &report[key] {
+            Value::Null => String::new(),
+            value => value.to_string(),
+        };
+        let mut fields = vec![scenario.clone(), prompt.clone()];
+        fields.extend(REPORT_COLUMNS[2..10].iter().map(|key| text(key)));
+        fields.extend([
+            some(times.first().copied().unwrap_or(0.0)),
+            some(times.last().copied().unwrap_or(0.0)),
+            some(summary.median),
+            some(summary.std),
+            (report.get("simulated").is_some()).to_string(),
+        ]);
+        out.write_record(fields).map_err(wrong)?;
+    }
+    out.into_inner().map_err(|error| failed(Path::new("benchmark_report.csv"), error.into_error()))
+}
+
+/// S4's table.
+fn comparison(head: &str, key: &str, reports: &[(String, String, Value)]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([head, "Time (s)", "Throughput (1/s)", "Latency (s)", "Success %"]);
+    for (scenario, _, report) in reports {
+        let number = |key: &str| report[key].as_f64();
+        let some = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
+        let name = if scenario.is_empty() { String::new() } else { format!("{scenario}: ") };
+        table.add_row([
+            format!("{name}{}", report[key]),
+            some(number("total_time")),
+            some(number("throughput")),
+            some(number("avg_latency")),
+            number("success_rate").map_or("-".into(), |rate| format!("{:.1}", rate * 100.0)),
+        ]);
+    }
+    let simulated = reports.iter().any(|(_, _, report)| report.get("simulated").is_some());
+    format!("{}{table}", if simulated { "SIMULATED\n" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_scenarios_become_names_of_files() {
+        assert_eq!(file_name("Small Load/../x"), "Small_Load_.._x");
+        assert_eq!((file_name(".."), file_name("")), ("_".to_owned(), "_".to_owned()));
+    }
+}
