@@ -134,7 +134,7 @@ impl Connection {
     }
 
     /// Reads once, as the bytes are on the wire.
-    pub fn read(&mut self, into: &mut [u8], control: &mut Vec<u8>) -> io::Result<Got> {
+    pub fn read(&mut self, into: &mut [u8], control: &mut [u8]) -> io::Result<Got> {
         if !self.kernel_clock {
             return match self.stream.read(into) {
                 Ok(0) => Ok(Got::End),
@@ -144,7 +144,6 @@ impl Connection {
             };
         }
         let mut slices = [IoSliceMut::new(into)];
-        control.clear();
         let got = recvmsg::<()>(self.stream.as_raw_fd(), &mut slices, Some(control), MsgFlags::empty());
         match got {
             Ok(message) if message.bytes == 0 => Ok(Got::End),

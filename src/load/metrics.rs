@@ -391,7 +391,7 @@ impl Collector {
         let tpot = all(&|row| row.tpot * 1e3);
         let e2el = all(&|row| seconds(row.end - row.started) * 1e3);
         let per_user = all(&|row| f64::from(row.tokens) / seconds(row.end - row.started).max(1e-9));
-        let busy: f64 = self.rows.iter().map(|row| seconds(row.end - row.started)).sum();
+        let busy = self.rows.iter().map(|row| seconds(row.end - row.started)).fold(0.0, |sum, time| sum + time);
         let sending = seconds(ended.last_start.saturating_sub(ended.first_start));
         let optional = |values: &mut Vec<f64>| (!values.is_empty()).then(|| Summary::of(values, percentiles));
         let queue_time = optional(&mut self.queue_times);

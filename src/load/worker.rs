@@ -27,6 +27,8 @@ const TIMER: Token = Token(usize::MAX - 1);
 const ARENA: usize = 1 << 20;
 /// Most bytes read of one socket at a time.
 const MOST_READ: usize = 64 << 10;
+/// Room for what the kernel tells beside the bytes.
+const CONTROL: usize = 512;
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// Pause after a refused connection.
@@ -111,7 +113,7 @@ impl<'a> Worker<'a> {
             active: 0,
             slots: usize::try_from(slots).unwrap_or(usize::MAX),
             arena: vec![0; ARENA],
-            control: nix::cmsg_space!(nix::sys::socket::Timestamps),
+            control: vec![0; CONTROL],
             pieces: Vec::new(),
             again: Vec::new(),
             samples: Vec::new(),
