@@ -4,8 +4,8 @@
 //!
 //! One thread, readiness of sockets, no JSON but what it looks for in a body. Not for anything but measuring.
 
-use std::collections::{BinaryHeap, HashMap};
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -59,6 +59,22 @@ struct Lateness {
     all: Vec<u32>,
     requests: u64,
     first_request_unix_ns: u128,
+    last_answer_unix_ns: u128,
+    answers: u64,
+    tokens: u64,
+}
+
+impl Lateness {
+    /// An answer was sent to its end.
+    fn answered(&mut self, tokens: u64) {
+        self.answers += 1;
+        self.tokens += tokens;
+        self.last_answer_unix_ns = unix_ns();
+    }
+}
+
+fn unix_ns() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos())
 }
 
 struct Server {
@@ -203,9 +219,8 @@ impl Server {
                 }
             };
             let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-            let length: usize = length
-                .and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse().ok())
-                .unwrap_or(0);
+            let length: usize =
+                length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse().ok()).unwrap_or(0);
             let path = request.path.unwrap_or("/").to_owned();
             let post = request.method == Some("POST");
             if conn.input.len() < head + length {
@@ -222,8 +237,7 @@ impl Server {
             (true, "/v1/completions" | "/v1/chat/completions") => {
                 let chat = path.contains("chat");
                 if self.late.requests == 0 {
-                    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                    self.late.first_request_unix_ns = unix.map_or(0, |time| time.as_nanos());
+                    self.late.first_request_unix_ns = unix_ns();
                 }
                 self.late.requests += 1;
                 let asked = number(body, b"\"max_tokens\":").or_else(|| number(body, b"\"max_completion_tokens\":"));
@@ -248,6 +262,7 @@ impl Server {
                     if let Some(conn) = self.conns.get_mut(&slot) {
                         conn.out.extend_from_slice(bytes);
                     }
+                    self.late.answered(tokens);
                     return self.flush(slot);
                 }
                 let now = self.now();
@@ -265,9 +280,13 @@ impl Server {
             }
             (false, "/lateness") => {
                 let text = format!(
-                    "{{\"requests\": {}, \"first_request_unix_ns\": {}, \"first\": {}, \"all\": {}}}",
+                    "{{\"requests\": {}, \"answers\": {}, \"tokens\": {}, \"first_request_unix_ns\": {}, \
+                     \"last_answer_unix_ns\": {}, \"first\": {}, \"all\": {}}}",
                     self.late.requests,
+                    self.late.answers,
+                    self.late.tokens,
                     self.late.first_request_unix_ns,
+                    self.late.last_answer_unix_ns,
                     summary(&mut self.late.first),
                     summary(&mut self.late.all)
                 );
@@ -287,7 +306,8 @@ impl Server {
     fn whole(&mut self, slot: usize, kind: &str, text: &str) {
         if let Some(conn) = self.conns.get_mut(&slot) {
             let length = text.len();
-            let _ = write!(conn.out, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{text}");
+            let _ =
+                write!(conn.out, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{text}");
         }
         self.flush(slot);
     }
@@ -312,6 +332,7 @@ impl Server {
             answer.due = due + itl;
             let more = (answer.sent < answer.tokens).then_some(answer.due);
             if more.is_none() {
+                self.late.answered(answer.tokens);
                 conn.answer = None;
             }
             self.flush(slot);
@@ -330,13 +351,18 @@ impl Server {
     }
 }
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
 
 /// One token as vLLM 0.14.1 sends it, and after the last one the usage and the end.
 fn token(out: &mut Vec<u8>, serial: u64, at: u64, tokens: u64, chat: bool) {
     let last = at + 1 == tokens;
     let reason = if last { "\"length\"" } else { "null" };
-    let start = |object: &str| format!("data: {{\"id\":\"cmpl-{serial:032x}\",\"object\":\"{object}\",\"created\":1764000000,\"model\":\"mock\",\"choices\":[");
+    let start = |object: &str| {
+        format!(
+            "data: {{\"id\":\"cmpl-{serial:032x}\",\"object\":\"{object}\",\"created\":1764000000,\"model\":\"mock\",\"choices\":["
+        )
+    };
     let mut text = String::with_capacity(400);
     let object = if chat { "chat.completion.chunk" } else { "text_completion" };
     let start = start(object);
@@ -372,8 +398,12 @@ fn token(out: &mut Vec<u8>, serial: u64, at: u64, tokens: u64, chat: bool) {
 /// The number after a key of a body.
 fn number(body: &[u8], key: &[u8]) -> Option<u64> {
     let at = memchr::memmem::find(body, key)? + key.len();
-    let digits: String =
-        body[at..].iter().skip_while(|byte| **byte == b' ').take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte)).collect();
+    let digits: String = body[at..]
+        .iter()
+        .skip_while(|byte| **byte == b' ')
+        .take_while(|byte| byte.is_ascii_digit())
+        .map(|byte| char::from(*byte))
+        .collect();
     digits.parse().ok()
 }
 

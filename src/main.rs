@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use vllm_bench::cli::{Cli, Command};
+use vllm_bench::cli::{Cli, Command, normalized};
 use vllm_bench::config::Environment;
 use vllm_bench::ui::{Display, Terminal, Ui};
 use vllm_bench::{commands, exit, process, sim};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(normalized(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

@@ -285,6 +285,15 @@ pub struct LoadArgs {
     pub simulated: bool,
 }
 
+/// The flags of `load` by themselves.
+#[derive(Debug, clap::Parser)]
+#[command(infer_long_args = true)]
+pub struct LoadLine {
+    /// They.
+    #[command(flatten)]
+    pub args: LoadArgs,
+}
+
 /// Where prompts come from: flags of `load` and `prompts`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PromptArgs {

@@ -5,10 +5,13 @@ mod load;
 mod ops;
 mod run;
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use load::{
-    LoadArgs, PromptArgs, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs,
+    LoadArgs, LoadLine, PromptArgs, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand,
+    PromptsInspectArgs,
 };
 pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, StatusArgs, StopArgs,
@@ -37,6 +40,22 @@ pub struct Cli {
     /// Say more (-vv: everything vllm-bench knows of itself).
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// The words of a command line as clap takes them: `load` is as lenient as vLLM's argument parser, for which
+/// `--num_prompts` is `--num-prompts`.
+pub fn normalized(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.collect();
+    let Some(load) = words.iter().position(|word| word == "load") else { return words };
+    for word in words.iter_mut().skip(load + 1) {
+        let Some(text) = word.to_str().filter(|text| text.starts_with("--")) else { continue };
+        let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        if name.contains('_') {
+            let name = name.replace('_', "-");
+            *word = value.map_or(name.clone(), |value| format!("{name}={value}")).into();
+        }
+    }
+    words
 }
 
 /// When to use colour.
@@ -76,6 +95,7 @@ pub enum Command {
     /// Remove runs, after asking
     Clean(CleanArgs),
     /// Drive load at a server: `vllm bench serve`, inside this program
+    #[command(infer_long_args = true)]
     Load(Box<LoadArgs>),
     /// Look at, prepare or try the prompts of a load
     Prompts(PromptsArgs),

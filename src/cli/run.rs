@@ -171,6 +171,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub show_logs: bool,
 
+    /// What drives the load: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`
+    #[arg(long, value_name = "CLIENT", help_heading = "Run")]
+    pub client: Option<String>,
+
     /// What plays vLLM: `vllm`, or `sim` for the simulated one
     #[arg(long, value_name = "ENGINE", help_heading = "Simulated vLLM")]
     pub engine: Option<String>,

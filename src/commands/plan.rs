@@ -34,7 +34,7 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
         (None, false) => {
             ui.say("note: no vLLM here: its version is not part of the identities, and no flag was checked")
         }
-        (_, true) => preflight::check_simulated(&settings, ui)?,
+        (_, true) => preflight::check_simulated(&settings, environment, ui)?,
     }
     if args.json {
         return print_json(&settings, &counts, ui);

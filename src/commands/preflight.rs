@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::facts;
-use crate::config::{Environment, Settings};
+use clap::{CommandFactory, Parser};
+
+use crate::cli::LoadLine;
+use crate::config::{Environment, Settings, resolve_load};
 use crate::error::Error;
-use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
+use crate::execute::bench_args;
+use crate::plan::{Axis, Client, Identity, PROMPTS_PER_CONCURRENCY, Section, Value};
 use crate::preflight::{Asked, Help, Known, Problem, ask};
 use crate::ui::Ui;
 
@@ -18,6 +22,7 @@ pub fn check(settings: &Settings, environment: &Environment, program: &Path, ui:
     if !settings.preflight {
         return Ok(());
     }
+    check_loads(settings, environment)?;
     let cache = environment.cache_dir().join("preflight");
     let version = settings.sweep.context.vllm_version.as_deref();
     let env: Vec<(String, String)> = fixed_env(settings);
@@ -48,11 +53,44 @@ fn report(settings: &Settings, help: &Help, program: &Path, ui: &Ui) -> Result<(
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_simulated(settings: &Settings, ui: &Ui) -> Result<(), Error> {
+pub fn check_simulated(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<(), Error> {
+    if settings.preflight {
+        check_loads(settings, environment)?;
+    }
     match Help::of_0_14_1() {
         Some(help) if settings.preflight => report(settings, &help, Path::new("the simulated vLLM 0.14.1"), ui),
         Some(_) | None => Ok(()),
     }
+}
+
+/// So many different loads are looked at before the first start.
+const MOST_LOADS: usize = 1000;
+
+/// Takes the loads of the built-in client as that will take them: what it would refuse, it refuses now.
+fn check_loads(settings: &Settings, environment: &Environment) -> Result<(), Error> {
+    if settings.sweep.client != Client::Builtin {
+        return Ok(());
+    }
+    let mut seen = BTreeSet::new();
+    for experiment in &settings.plan()?.experiments {
+        if seen.len() >= MOST_LOADS || !seen.insert(Identity::of_workload(&experiment.workload).to_string()) {
+            continue;
+        }
+        let words = bench_args(experiment, 8000, Path::new("/result.json"));
+        let Ok(line) = LoadLine::try_parse_from(std::iter::once("load".to_owned()).chain(words)) else {
+            // An unknown flag, which is told with its place.
+            continue;
+        };
+        let loads = resolve_load(&line.args, environment)?;
+        if loads.points.len() != 1 || line.args.scenarios.is_some() {
+            return Err(Error::Usage {
+                message: format!("the load of `{}` is {} loads", experiment.name, loads.points.len()),
+                hint: "in a sweep each load is measured and recorded by itself: write the values as a list of YAML"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Variables that have one value: vLLM's import may need them (`VLLM_TARGET_DEVICE`).
@@ -78,9 +116,11 @@ struct Problems {
 fn problems(settings: &Settings, help: &Help) -> Problems {
     let mut found = Problems::default();
     let mut seen = BTreeSet::new();
+    let builtin = (settings.sweep.client == Client::Builtin).then(|| Known::of_command(&LoadLine::command()));
+    let bench = builtin.as_ref().unwrap_or(&help.bench);
     for group in &settings.sweep.groups {
         for (section, axes, known) in
-            [(Section::Serve, &group.serve, &help.serve), (Section::Bench, &group.bench, &help.bench)]
+            [(Section::Serve, &group.serve, &help.serve), (Section::Bench, &group.bench, bench)]
         {
             for axis in axes.iter().filter(|axis| axis.key != "model" && axis.key != PROMPTS_PER_CONCURRENCY) {
                 if seen.insert((section, axis.key.clone(), axis.values.clone())) {
@@ -105,7 +145,11 @@ fn judge(settings: &Settings, section: Section, axis: &Axis, known: &Known, foun
     };
     let all: Vec<_> = axis.values.iter().filter_map(of).collect();
     let Some((flag, problem, place)) = all.first() else { return };
-    let command = if section == Section::Bench { "vllm bench serve" } else { "vllm serve" };
+    let command = match (section, settings.sweep.client) {
+        (Section::Bench, Client::Builtin) => "vllm-bench load",
+        (Section::Bench, Client::Vllm) => "vllm bench serve",
+        _ => "vllm serve",
+    };
     let what = match problem {
         Problem::WrongChoice { choices, .. } if all.len() > 1 => {
             let wrong = all.iter().filter_map(|(_, problem, _)| match problem {

@@ -144,9 +144,11 @@ fn shown(index: u64, prompt: &Prompt) -> String {
     let body = match &prompt.content {
         Content::Text(text) => text.clone(),
         Content::TokenIds(ids) => format!("{ids:?}"),
-        Content::Messages(messages) => {
-            messages.iter().map(|message| format!("[{}] {}", message.role, message.content)).collect::<Vec<_>>().join("\n")
-        }
+        Content::Messages(messages) => messages
+            .iter()
+            .map(|message| format!("[{}] {}", message.role, message.content))
+            .collect::<Vec<_>>()
+            .join("\n"),
     };
     format!("=== prompt {index}{id}: {tokens}{output}\n{}\n\n", safe(&body))
 }
@@ -169,8 +171,7 @@ fn prepared(index: u64, prompt: &Prompt) -> serde_json::Value {
 
 /// S3's statistics: tokens, characters, and how far prompts are from the length of the first.
 fn statistics(prompts: &[Prompt]) -> String {
-    let chars: Vec<u64> =
-        prompts.iter().map(|prompt| dataset::plain(&prompt.content).chars().count() as u64).collect();
+    let chars: Vec<u64> = prompts.iter().map(|prompt| dataset::plain(&prompt.content).chars().count() as u64).collect();
     let tokens: Vec<u64> = prompts.iter().filter_map(|prompt| prompt.prompt_len).collect();
     let mut text = format!("Prompts:     {}\n", prompts.len());
     let mut line = |name: &str, values: &[u64]| {

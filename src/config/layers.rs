@@ -30,7 +30,7 @@ enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 37] = [
+const KEYS: [(&str, &[&str], Shape); 38] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -59,6 +59,7 @@ const KEYS: [(&str, &[&str], Shape); 37] = [
     ("setvars", &["setvars"], Shape::One),
     ("vllm-bin", &["vllm-bin"], Shape::One),
     ("engine", &["engine"], Shape::One),
+    ("client", &["client"], Shape::One),
     ("keep-foreign", &["keep-foreign"], Shape::One),
     ("show-logs", &["show-logs"], Shape::One),
     ("sim-speed", &["sim", "speed"], Shape::One),
@@ -245,6 +246,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("results-dir", &args.results_dir),
         ("timezone", &args.timezone),
         ("engine", &args.engine),
+        ("client", &args.client),
         ("sim-speed", &args.sim_speed),
         ("sim-seed", &args.sim_seed),
         ("sim-devices", &args.sim_devices),

@@ -123,11 +123,20 @@ pub struct LoadSettings {
 
 fn invalid(flag: &'static str, value: &str, expected: &str) -> Error {
     let value = value.escape_debug().to_string();
-    Error::Invalid { origin: Origin::flag(flag.trim_start_matches('-')), value, expected: expected.to_owned(), hint: None }
+    Error::Invalid {
+        origin: Origin::flag(flag.trim_start_matches('-')),
+        value,
+        expected: expected.to_owned(),
+        hint: None,
+    }
 }
 
 fn argument(flag: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::Argument { origin: Origin::flag(flag.trim_start_matches('-')), problem: problem.into(), hints: vec![hint.into()] }
+    Error::Argument {
+        origin: Origin::flag(flag.trim_start_matches('-')),
+        problem: problem.into(),
+        hints: vec![hint.into()],
+    }
 }
 
 /// A whole number within limits.
@@ -139,7 +148,12 @@ fn whole(flag: &'static str, text: Option<&String>, least: u64) -> Result<Option
     .transpose()
 }
 
-fn number(flag: &'static str, text: Option<&String>, valid: impl Fn(f64) -> bool, expected: &str) -> Result<Option<f64>, Error> {
+fn number(
+    flag: &'static str,
+    text: Option<&String>,
+    valid: impl Fn(f64) -> bool,
+    expected: &str,
+) -> Result<Option<f64>, Error> {
     text.map(|text| {
         let number = text.trim().parse::<f64>().ok().filter(|number| !number.is_nan() && valid(*number));
         number.ok_or_else(|| invalid(flag, text, expected))
@@ -148,8 +162,10 @@ fn number(flag: &'static str, text: Option<&String>, valid: impl Fn(f64) -> bool
 }
 
 fn duration(flag: &'static str, text: Option<&String>) -> Result<Option<Duration>, Error> {
-    text.map(|text| parse_duration(text).ok_or_else(|| invalid(flag, text, "a duration such as `300`, `90s`, `5m` or `2h`")))
-        .transpose()
+    text.map(|text| {
+        parse_duration(text).ok_or_else(|| invalid(flag, text, "a duration such as `300`, `90s`, `5m` or `2h`"))
+    })
+    .transpose()
 }
 
 /// `8`, `1,2,4`, `pow2:1..256`.
@@ -174,7 +190,12 @@ pub fn whole_numbers(flag: &'static str, text: &str, least: u64) -> Result<Vec<u
     if numbers.is_empty() || numbers.iter().any(|number| *number < least) { Err(wrong()) } else { Ok(numbers) }
 }
 
-fn pairs(flag: &'static str, items: &[String], separator: char, expected: &str) -> Result<Vec<(String, String)>, Error> {
+fn pairs(
+    flag: &'static str,
+    items: &[String],
+    separator: char,
+    expected: &str,
+) -> Result<Vec<(String, String)>, Error> {
     items
         .iter()
         .map(|item| {
@@ -215,7 +236,8 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         return Err(invalid("--tokenizer-mode", mode, "`auto` or `hf` (tokenizer.json)"));
     }
     let ratio = |ratio: f64| (0.0..1.0).contains(&ratio);
-    let range_ratio = number("--random-range-ratio", args.random_range_ratio.as_ref(), ratio, "0 or more and less than 1")?;
+    let range_ratio =
+        number("--random-range-ratio", args.random_range_ratio.as_ref(), ratio, "0 or more and less than 1")?;
     let token_ids = match args.prompt_format.as_deref() {
         None => None,
         Some("text") => Some(false),
@@ -228,7 +250,8 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         N::Sonnet => ("--sonnet-input-len", &args.sonnet_input_len, 550),
         _ => ("--random-input-len", &args.random_input_len, 1024),
     };
-    let lens = |flag, text: &Option<String>, least| text.as_ref().map(|text| whole_numbers(flag, text, least)).transpose();
+    let lens =
+        |flag, text: &Option<String>, least| text.as_ref().map(|text| whole_numbers(flag, text, least)).transpose();
     let input_lens = match lens("--input-len", &args.input_len, 1)? {
         Some(lens) => lens,
         None => lens(input_flag, input_text, 1)?.unwrap_or(vec![input_default]),
@@ -259,12 +282,16 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
     };
     let cache_home = environment.get("HF_HOME").map(PathBuf::from).or_else(|| {
         let cache = environment.get("XDG_CACHE_HOME").map(PathBuf::from);
-        cache.or_else(|| environment.get("HOME").map(|home| PathBuf::from(home).join(".cache"))).map(|path| path.join("huggingface"))
+        cache
+            .or_else(|| environment.get("HOME").map(|home| PathBuf::from(home).join(".cache")))
+            .map(|path| path.join("huggingface"))
     });
     let hub = environment.get("HF_HUB_CACHE").map(PathBuf::from).or_else(|| cache_home.map(|home| home.join("hub")));
-    let offline = ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"]
-        .iter()
-        .any(|name| environment.get(name).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off")));
+    let offline = ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"].iter().any(|name| {
+        environment
+            .get(name)
+            .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off"))
+    });
     let cache = Cache { hub };
     let spec = dataset::Spec {
         name,
@@ -280,8 +307,10 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         range_ratio: range_ratio.unwrap_or(0.0),
         prefix_len: prefix,
         token_ids: token_ids.unwrap_or(false),
-        suffix_len: whole("--prefix-repetition-suffix-len", args.prefix_repetition_suffix_len.as_ref(), 1)?.unwrap_or(256),
-        prefixes: whole("--prefix-repetition-num-prefixes", args.prefix_repetition_num_prefixes.as_ref(), 1)?.unwrap_or(10),
+        suffix_len: whole("--prefix-repetition-suffix-len", args.prefix_repetition_suffix_len.as_ref(), 1)?
+            .unwrap_or(256),
+        prefixes: whole("--prefix-repetition-num-prefixes", args.prefix_repetition_num_prefixes.as_ref(), 1)?
+            .unwrap_or(10),
         column: args.prompt_column.clone(),
         template: args.prompt_template.clone(),
         subset: args.hf_subset.clone(),
@@ -296,7 +325,11 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         chat: false,
         hub: dataset::Hub {
             cache: cache.clone(),
-            endpoint: environment.get("HF_ENDPOINT").unwrap_or("https://huggingface.co").trim_end_matches('/').to_owned(),
+            endpoint: environment
+                .get("HF_ENDPOINT")
+                .unwrap_or("https://huggingface.co")
+                .trim_end_matches('/')
+                .to_owned(),
             token: environment.get("HF_TOKEN").map(Secret::new),
             offline,
         },
@@ -310,7 +343,15 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
             TokenizerChoice::Named(name)
         }
     };
-    Ok(PromptSettings { spec, tokenizer, cache, input_lens, output_lens, system_prompt: args.system_prompt.clone(), token_ids })
+    Ok(PromptSettings {
+        spec,
+        tokenizer,
+        cache,
+        input_lens,
+        output_lens,
+        system_prompt: args.system_prompt.clone(),
+        token_ids,
+    })
 }
 
 /// Resolves the flags of `load`.
@@ -322,13 +363,18 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
     let prompts = resolve_prompts(&args.prompts, seed, environment)?;
     let endpoint = args.endpoint.clone().or_else(|| s2_endpoint(args.base_url.as_deref()));
     let asked = args.backend.as_deref();
-    let by_endpoint = endpoint.as_deref().is_some_and(|endpoint| endpoint.trim_end_matches('/').ends_with("chat/completions"));
+    let by_endpoint =
+        endpoint.as_deref().is_some_and(|endpoint| endpoint.trim_end_matches('/').ends_with("chat/completions"));
     let backend = match asked {
         None if by_endpoint => "openai-chat",
         None => "openai",
         Some(name @ ("vllm" | "openai" | "openai-chat")) => name,
         Some(other) => {
-            return Err(invalid("--backend", other, "`vllm`, `openai` (completions) or `openai-chat`: what generates text"));
+            return Err(invalid(
+                "--backend",
+                other,
+                "`vllm`, `openai` (completions) or `openai-chat`: what generates text",
+            ));
         }
     };
     let chat = backend == "openai-chat" || by_endpoint;
@@ -350,8 +396,8 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         }
     };
     let ramp_up = ramp_up(args)?;
-    let burstiness =
-        number("--burstiness", args.burstiness.as_ref(), |value| value > 0.0, "a number above 0, or inf")?.unwrap_or(1.0);
+    let burstiness = number("--burstiness", args.burstiness.as_ref(), |value| value > 0.0, "a number above 0, or inf")?
+        .unwrap_or(1.0);
     let run_duration = duration("--duration", args.duration.as_ref())?;
     let (pattern, points) = points(args, &prompts, ramp_up, burstiness, run_duration)?;
     let random = prompts.spec.name == dataset::Name::Random;
@@ -378,7 +424,9 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         cool_down: duration("--cool-down", args.cool_down.as_ref())?.unwrap_or_default(),
         seed,
         limits: Limits {
-            request: Some(duration("--request-timeout", args.request_timeout.as_ref())?.unwrap_or(Duration::from_secs(6 * 3600))),
+            request: Some(
+                duration("--request-timeout", args.request_timeout.as_ref())?.unwrap_or(Duration::from_secs(6 * 3600)),
+            ),
             stall: Some(duration("--stall-timeout", args.stall_timeout.as_ref())?.unwrap_or(Duration::from_secs(600))),
             total: duration("--total-timeout", args.total_timeout.as_ref())?,
         },
@@ -387,7 +435,8 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         // vLLM: random prompts always run to the length asked for.
         ignore_eos: args.ignore_eos || random,
         stream: !args.non_streaming,
-        logprobs: whole("--logprobs", args.logprobs.as_ref(), 0)?.map(|number| u32::try_from(number).unwrap_or(u32::MAX)),
+        logprobs: whole("--logprobs", args.logprobs.as_ref(), 0)?
+            .map(|number| u32::try_from(number).unwrap_or(u32::MAX)),
         extra_body: extra_body(args)?,
         request_id_prefix: args.request_id_prefix.clone(),
         profile: args.profile,
@@ -430,12 +479,18 @@ fn s2_base(url: &str) -> String {
 }
 
 fn ramp_up(args: &LoadArgs) -> Result<Option<RampUp>, Error> {
-    let rate = |flag, text: &Option<String>| number(flag, text.as_ref(), |rate| rate >= 0.0 && rate.is_finite(), "a number from 0");
+    let rate = |flag, text: &Option<String>| {
+        number(flag, text.as_ref(), |rate| rate >= 0.0 && rate.is_finite(), "a number from 0")
+    };
     let start = rate("--ramp-up-start-rps", &args.ramp_up_start_rps)?;
     let end = rate("--ramp-up-end-rps", &args.ramp_up_end_rps)?;
     let Some(strategy) = &args.ramp_up_strategy else {
         if start.is_some() || end.is_some() {
-            return Err(argument("--ramp-up-strategy", "is missing", "add `--ramp-up-strategy linear` or `exponential`"));
+            return Err(argument(
+                "--ramp-up-strategy",
+                "is missing",
+                "add `--ramp-up-strategy linear` or `exponential`",
+            ));
         }
         return Ok(None);
     };
@@ -518,7 +573,11 @@ fn points(
         None => vec![Some(1000)],
     };
     if per_stream.is_some() && concurrencies.contains(&None) {
-        return Err(argument("--num-prompts-per-concurrency", "needs --max-concurrency", "add it, or use --num-prompts"));
+        return Err(argument(
+            "--num-prompts-per-concurrency",
+            "needs --max-concurrency",
+            "add it, or use --num-prompts",
+        ));
     }
     let mut points = Vec::new();
     for input_len in &prompts.input_lens {
@@ -552,7 +611,9 @@ fn points(
                             false => completions.iter().map(|all| spread(&point, *all)).collect(),
                         };
                         for point in made {
-                            points.extend((1..=u32::try_from(runs).unwrap_or(u32::MAX)).map(|run| Point { run, ..point.clone() }));
+                            points.extend(
+                                (1..=u32::try_from(runs).unwrap_or(u32::MAX)).map(|run| Point { run, ..point.clone() }),
+                            );
                         }
                     }
                 }
@@ -579,10 +640,15 @@ pub fn spread(point: &Point, completions: u64) -> Point {
 fn headers(items: &[String]) -> Result<Vec<(String, String)>, Error> {
     let headers = pairs("--header", items, '=', "`KEY=VALUE`")?;
     for (name, value) in &headers {
-        let token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'+^`|#$%&".contains(&byte));
+        let token = !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'+^`|#$%&".contains(&byte));
         // The value may be a secret: it is not shown.
         if !token || value.chars().any(char::is_control) {
-            return Err(invalid("--header", name, "a name of letters, digits and dashes, and a value without line breaks"));
+            return Err(invalid(
+                "--header",
+                name,
+                "a name of letters, digits and dashes, and a value without line breaks",
+            ));
         }
         let own = ["content-length", "transfer-encoding", "host", "connection"];
         if own.contains(&name.to_ascii_lowercase().as_str()) {
@@ -600,14 +666,22 @@ fn api_key(args: &LoadArgs, environment: &Environment) -> Result<Option<Secret>,
         (Some(path), None) => {
             let path = environment.absolute(path);
             let text = std::fs::read_to_string(&path).map_err(|error| {
-                argument("--api-key-file", format!("cannot read `{}`: {error}", path.display()), "name a file with the key alone in it")
+                argument(
+                    "--api-key-file",
+                    format!("cannot read `{}`: {error}", path.display()),
+                    "name a file with the key alone in it",
+                )
             })?;
             Some(text.trim().to_owned())
         }
         (None, Some(name)) => {
             let value = environment.get(name).map(str::to_owned);
             if value.is_none() {
-                return Err(argument("--api-key-env", format!("the variable `{name}` is not set"), format!("export {name}=…")));
+                return Err(argument(
+                    "--api-key-env",
+                    format!("the variable `{name}` is not set"),
+                    format!("export {name}=…"),
+                ));
             }
             value
         }
@@ -615,7 +689,11 @@ fn api_key(args: &LoadArgs, environment: &Environment) -> Result<Option<Secret>,
     };
     let key = key.filter(|key| !key.is_empty());
     if key.as_ref().is_some_and(|key| key.chars().any(|c| c.is_control() || !c.is_ascii())) {
-        return Err(argument("--api-key-file", "the key has characters that no header can carry", "check the file or variable"));
+        return Err(argument(
+            "--api-key-file",
+            "the key has characters that no header can carry",
+            "check the file or variable",
+        ));
     }
     Ok(key.map(Secret::new))
 }
@@ -709,7 +787,10 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_vllm_s_client() {
         let settings = load("").unwrap();
-        assert_eq!((settings.base_url.as_str(), settings.endpoint.as_str()), ("http://127.0.0.1:8000", "/v1/completions"));
+        assert_eq!(
+            (settings.base_url.as_str(), settings.endpoint.as_str()),
+            ("http://127.0.0.1:8000", "/v1/completions")
+        );
         let point = Point {
             max_concurrency: None,
             request_rate: f64::INFINITY,
@@ -736,7 +817,10 @@ mod tests {
         let seen: Vec<_> = settings.points.iter().map(|p| (p.num_prompts, p.max_concurrency, p.n)).collect();
         assert_eq!(seen, [(Some(10), Some(10), 1), (Some(25), Some(20), 2), (Some(20), Some(20), 5)]);
         let settings = load("--max-concurrency 4 --num-prompts-per-concurrency 5 --num-runs 2").unwrap();
-        assert_eq!(settings.points.iter().map(|p| (p.num_prompts, p.run)).collect::<Vec<_>>(), [(Some(20), 1), (Some(20), 2)]);
+        assert_eq!(
+            settings.points.iter().map(|p| (p.num_prompts, p.run)).collect::<Vec<_>>(),
+            [(Some(20), 1), (Some(20), 2)]
+        );
     }
 
     #[test]

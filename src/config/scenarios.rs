@@ -101,7 +101,9 @@ fn load_scenarios(
                     Kind::Bool(stream) => base.non_streaming |= !stream,
                     _ => return Err(wrong(&entry.value, "defaults.stream", "`true` or `false`").into()),
                 },
-                _ => return Err(unknown(entry, "defaults", &key, &["base-url", "model", "temperature", "stream"]).into()),
+                _ => {
+                    return Err(unknown(entry, "defaults", &key, &["base-url", "model", "temperature", "stream"]).into());
+                }
             }
         }
     }
@@ -167,7 +169,8 @@ fn load_scenario(
             args.num_prompts = number("num-requests")?.map(|number| number.to_string());
         }
     }
-    let chosen = args.prompts.dataset_name.is_some() || args.prompts.dataset_path.is_some() || args.prompts.prompt.is_some();
+    let chosen =
+        args.prompts.dataset_name.is_some() || args.prompts.dataset_path.is_some() || args.prompts.prompt.is_some();
     if !chosen {
         let prepared = map.get("prompt-file").and_then(|entry| text(&entry.value));
         match prepared {
@@ -198,7 +201,9 @@ fn completion_scenarios(tree: &Node, flags: &LoadArgs) -> Result<Vec<Scenario>, 
     if let Some(server) = map.get("server") {
         for (key, entry) in entries(&server.value, "server")? {
             match key.as_str() {
-                "url" if flags.host.is_none() && flags.port.is_none() => default(&mut base.base_url, text(&entry.value)),
+                "url" if flags.host.is_none() && flags.port.is_none() => {
+                    default(&mut base.base_url, text(&entry.value))
+                }
                 "url" => {}
                 "model" => default(&mut base.model, text(&entry.value)),
                 "auth-token" => api_key = text(&entry.value).map(Secret::new),

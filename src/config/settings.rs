@@ -15,7 +15,7 @@ use super::resolve::{sweep, words};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Places, Preset, parse_duration, show};
 use crate::cli::RunArgs;
-use crate::plan::{Engine, FailureReason, OnFailure, Plan, RetryPolicy, Section, Sweep, Value, expand};
+use crate::plan::{Client, Engine, FailureReason, OnFailure, Plan, RetryPolicy, Section, Sweep, Value, expand};
 use crate::sim::settings::{SettingError, SimSettings};
 
 /// Which port the server gets.
@@ -89,7 +89,7 @@ pub struct Settings {
 }
 
 /// Settings that shape the plan: with none of them given, a run that is named brings its own plan.
-pub const PLAN_KEYS: [&str; 24] = [
+pub const PLAN_KEYS: [&str; 25] = [
     "files",
     "preset",
     "models",
@@ -110,6 +110,7 @@ pub const PLAN_KEYS: [&str; 24] = [
     "order-seed",
     "no-reuse",
     "engine",
+    "client",
     "sim-seed",
     "sim-devices",
     "sim-device-memory",
@@ -155,7 +156,11 @@ impl Settings {
         let engine = words::one(document.engine.as_ref(), "engine", "`vllm` or `sim`", words::engine)?;
         let simulation = simulation(&document)?;
         let simulated: &[(String, String)] = if engine == Engine::Sim { &simulation } else { &[] };
-        let resolved = sweep::resolve(&document, engine, simulated)?;
+        let mut resolved = sweep::resolve(&document, engine, simulated)?;
+        resolved.sweep.client = words::one(document.client.as_ref(), "client", "`vllm` or `builtin`", words::client)?;
+        if resolved.sweep.client == Client::Builtin {
+            no_faults_of_the_other_client(&document)?;
+        }
         warnings.extend(resolved.warnings);
         warnings.extend(too_long(&resolved.sweep));
 
@@ -333,6 +338,24 @@ fn simulation(document: &Document) -> Result<Vec<(String, String)>, Error> {
         settings = Some(read.map_err(|error| not_simulated(raw, &text, error))?);
     }
     Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
+}
+
+/// The simulated vLLM's own client has faults; ours has none of them.
+fn no_faults_of_the_other_client(document: &Document) -> Result<(), Error> {
+    let Some(raw) = document.sim.as_ref().and_then(|sim| sim.fault.as_ref()) else { return Ok(()) };
+    let texts = match &raw.node.kind {
+        Kind::List(items) => items.iter().filter_map(Node::scalar).collect(),
+        _ => raw.node.scalar().unwrap_or_default(),
+    };
+    match texts.contains("benchmark-") {
+        false => Ok(()),
+        true => {
+            let hint = "leave it out, or use `client: vllm`".to_owned();
+            let expected =
+                "a fault of the server: `benchmark-…` are faults of vLLM's client, which `client: builtin` replaces";
+            Err(Error::wrong(&raw.node, &raw.path, expected, Some(hint)))
+        }
+    }
 }
 
 /// A setting of the simulation that cannot be used: its own error, without the variable that would carry it.

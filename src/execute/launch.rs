@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::script::{ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
+use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
 use super::{Failure, Job, Phase, UnitContext};
 use crate::diagnose::Cause;
 use crate::process::{Group, GroupSpec, Owner, Role};
 
-/// The words after `vllm` for the server of a job, or for its measurement.
+/// The words after the program's own for the server of a job, or for its measurement.
 pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
     match role {
         Role::Server => serve_args(job.experiment, job.port),
@@ -15,9 +15,17 @@ pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
     }
 }
 
+/// The program that plays a role in a job.
+fn program(role: Role, job: &Job<'_>, context: &UnitContext) -> std::io::Result<EngineCommand> {
+    match role {
+        Role::Server => Ok(context.engine.clone()),
+        Role::Benchmark => context.engine.client_of(job.experiment),
+    }
+}
+
 /// The whole command line.
 pub(super) fn command(role: Role, job: &Job<'_>, context: &UnitContext) -> Vec<String> {
-    let engine = &context.engine;
+    let engine = program(role, job, context).unwrap_or_else(|_| context.engine.clone());
     let mut command = vec![engine.program.to_string_lossy().into_owned()];
     command.extend(engine.prefix.iter().cloned());
     command.extend(arguments(role, job));
@@ -47,13 +55,6 @@ async fn launch_script(
     kept: Option<&Path>,
     log: &Path,
 ) -> Result<Group, Failure> {
-    let engine = ScriptContext {
-        engine: &context.engine,
-        setvars: context.setvars.as_deref(),
-        port: job.port,
-        attempt: job.attempt,
-    };
-    let text = script(role, job.experiment, args, &engine);
     let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
     let failed = |error: &dyn std::error::Error| {
         let mut text = error.to_string();
@@ -62,6 +63,10 @@ async fn launch_script(
         }
         Failure::plain(Cause::LaunchFailed, phase, text)
     };
+    let engine = program(role, job, context).map_err(|error| failed(&error))?;
+    let script_context =
+        ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
+    let text = script(role, job.experiment, args, &script_context);
     if let Some(kept) = kept {
         std::fs::write(kept, &text).map_err(|error| failed(&error))?;
     }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::plan::{Engine, Experiment, Isolation};
+use crate::plan::{Client, Engine, Experiment, Isolation};
 use crate::process::{ProcessId, Role, pid_namespace};
 
 /// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
@@ -21,6 +21,27 @@ pub struct EngineCommand {
     pub program: PathBuf,
     /// Arguments before those of vLLM (`sim-vllm` for the simulated one).
     pub prefix: Vec<String>,
+}
+
+impl EngineCommand {
+    /// The command that drives the load of an experiment: `vllm bench serve`, or this very program's `load`.
+    ///
+    /// # Errors
+    /// When this program does not know its own path.
+    pub fn client_of(&self, experiment: &Experiment) -> std::io::Result<Self> {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        Ok(match experiment.workload.client {
+            Client::Vllm => Self {
+                program: self.program.clone(),
+                prefix: [self.prefix.clone(), words(&["bench", "serve"])].concat(),
+            },
+            Client::Builtin => {
+                let simulated = experiment.engine == Engine::Sim;
+                let prefix = words(if simulated { &["load", "--simulated"] } else { &["load"] });
+                Self { program: std::env::current_exe()?, prefix }
+            }
+        })
+    }
 }
 
 /// Local addresses that no proxy may see (rules 6 and 9).
@@ -37,7 +58,7 @@ pub fn client_host(experiment: &Experiment) -> &str {
 /// What a script depends on besides the experiment.
 #[derive(Debug, Clone)]
 pub struct ScriptContext<'a> {
-    /// What plays `vllm`.
+    /// The program, and what comes before its arguments.
     pub engine: &'a EngineCommand,
     /// oneAPI's environment script, where it exists.
     pub setvars: Option<&'a Path>,
@@ -54,12 +75,12 @@ pub fn serve_args(experiment: &Experiment, port: u16) -> Vec<String> {
     args
 }
 
-/// The arguments of `vllm` for the load of an experiment; its result goes to `result`.
+/// The arguments of the client for the load of an experiment; its result goes to `result`.
 pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<String> {
     let folder = result.parent().unwrap_or(Path::new("/"));
     let file = result.file_name().unwrap_or_default();
     let host = client_host(experiment);
-    let mut args: Vec<String> = ["bench", "serve", "--host", host, "--port"].map(str::to_owned).to_vec();
+    let mut args: Vec<String> = ["--host", host, "--port"].map(str::to_owned).to_vec();
     args.extend([port.to_string(), "--model".to_owned()]);
     let served = experiment.server.served_model();
     args.push(served.to_owned());
@@ -73,7 +94,7 @@ pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<Stri
     args
 }
 
-/// The arguments of `vllm` for an unrecorded load of `prompts` requests, like the one that is measured after it. Its
+/// The arguments of the client for an unrecorded load of `prompts` requests, like the one that is measured after it. Its
 /// prompts are others, so that none of them is in the prefix cache afterwards.
 pub fn warmup_args(experiment: &Experiment, port: u16, result: &Path, prompts: u64) -> Vec<String> {
     let mut warmup = experiment.clone();
@@ -134,8 +155,8 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
 /// One flag with its value per line, so that a person can read and edit the command.
 fn command_lines(args: &[String]) -> String {
     let mut text = String::new();
-    for (i, arg) in args.iter().enumerate() {
-        let breaks = arg.starts_with('-') && i > 0;
+    for arg in args {
+        let breaks = arg.starts_with('-');
         text.push_str(if breaks { " \\\n  " } else { " " });
         text.push_str(&quote(arg));
     }
@@ -236,7 +257,7 @@ mod tests {
         let args = bench_args(&experiment("m", Engine::Vllm), 8001, Path::new("/r/.unchecked/x.json"));
         assert_eq!(
             args.join(" "),
-            "bench serve --host 0.0.0.0 --port 8001 --model m --num-prompts 4 --save-result --result-dir /r/.unchecked \
+            "--host 0.0.0.0 --port 8001 --model m --num-prompts 4 --save-result --result-dir /r/.unchecked \
              --result-filename x.json"
         );
     }

@@ -151,7 +151,8 @@ impl Connection {
                 let mut messages = message.cmsgs().map_err(io::Error::from)?;
                 let stamp = messages.find_map(|control| match control {
                     ControlMessageOwned::ScmTimestampsns(stamps) => {
-                        let nanos = i128::from(stamps.system.tv_sec()) * 1_000_000_000 + i128::from(stamps.system.tv_nsec());
+                        let nanos =
+                            i128::from(stamps.system.tv_sec()) * 1_000_000_000 + i128::from(stamps.system.tv_nsec());
                         (nanos > 0).then_some(nanos)
                     }
                     _ => None,

@@ -583,7 +583,9 @@ mod tests {
     fn the_steady_state_leaves_out_ramp_up_and_drain() {
         let mut collector = Collector::new(false, vec![]);
         // One after the other, 200 ms each with four tokens; the last one drains.
-        (0..10).for_each(|n| collector.add(&sample(n * 200, &[n * 200 + 50, n * 200 + 100, n * 200 + 150, n * 200 + 200])));
+        (0..10).for_each(|n| {
+            collector.add(&sample(n * 200, &[n * 200 + 50, n * 200 + 100, n * 200 + 150, n * 200 + 200]))
+        });
         let ended = Ended { full_at: 200 * MS, last_start: 1800 * MS, ..ended(2.0) };
         let window = collector.finish(&ended, &[]).steady_state.unwrap();
         assert_eq!((window.requests, window.from_s, window.to_s), (8, 0.2, 1.8));

@@ -85,7 +85,9 @@ impl Writer {
         // Writing into memory does not fail, and neither do keys that are texts.
         let _ = match (&prompt.content, self.form.chat) {
             (Content::Text(text), false) => serde_json::to_writer(&mut body, text),
-            (Content::Text(text), true) => serde_json::to_writer(&mut body, &json!([{"role": "user", "content": text}])),
+            (Content::Text(text), true) => {
+                serde_json::to_writer(&mut body, &json!([{"role": "user", "content": text}]))
+            }
             (Content::TokenIds(ids), _) => serde_json::to_writer(&mut body, ids),
             (Content::Messages(messages), _) => serde_json::to_writer(&mut body, messages),
         };
@@ -185,11 +187,19 @@ fn size(content: &Content) -> usize {
 /// The headers by which a simulated server keeps the requests of one load together.
 pub fn simulated_headers(session: &super::session::SimSession, index: u64, arrival: u64) -> String {
     let mut text = String::with_capacity(240);
+    let (name, total, concurrency) = match session.batch.filter(|batch| *batch > 0) {
+        None => (session.name.clone(), session.total, session.concurrency),
+        Some(size) => {
+            let number = index / size;
+            let held = session.total.saturating_sub(number * size).min(size);
+            (format!("{}-{number}", session.name), held, held)
+        }
+    };
     let fields: [(&str, &dyn std::fmt::Display); 6] = [
-        ("session", &session.name),
+        ("session", &name),
         ("index", &index),
-        ("total", &session.total),
-        ("concurrency", &session.concurrency),
+        ("total", &total),
+        ("concurrency", &concurrency),
         ("arrival", &arrival),
         ("warmup", &u8::from(session.warmup)),
     ];

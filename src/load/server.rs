@@ -81,7 +81,8 @@ impl Server {
     /// When it does not say.
     pub async fn models(&self) -> Result<Vec<Model>, Error> {
         let failed = |reason: String| Error::Models { url: format!("{}/v1/models", self.base), reason };
-        let response = self.request(reqwest::Method::GET, "/v1/models").send().await.map_err(|error| failed(text(&error)))?;
+        let response =
+            self.request(reqwest::Method::GET, "/v1/models").send().await.map_err(|error| failed(text(&error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err(failed(format!("HTTP {status}")));

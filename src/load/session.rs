@@ -38,6 +38,16 @@ pub struct SimSession {
     pub concurrency: u64,
     /// It is not the load that is measured.
     pub warmup: bool,
+    /// Requests of a batch, where the next ones wait for all of them: every batch is a session of its own.
+    pub batch: Option<u64>,
+}
+
+impl SimSession {
+    /// A session with a name that no other has.
+    pub fn new(total: u64, concurrency: u64, warmup: bool) -> Self {
+        let name = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
+        Self { name, total, concurrency, warmup, batch: None }
+    }
 }
 
 /// What a load is.
@@ -208,7 +218,7 @@ pub enum Error {
 }
 
 /// Bytes of requests that are made before they are sent.
-const MOST_WAITING_BYTES: usize = 64 << 20;
+const MOST_WAITING_BYTES: usize = 16 << 20;
 
 /// Requests on their way from the feeder to the workers.
 #[derive(Debug, Default)]

@@ -91,7 +91,10 @@ impl Target {
         };
         if !url.username().is_empty() || url.password().is_some() {
             let text = "(with a user)";
-            return Err(address(text, "a user or password in it would be written down; use --header or --api-key-env".into()));
+            return Err(address(
+                text,
+                "a user or password in it would be written down; use --header or --api-key-env".into(),
+            ));
         }
         let host = url.host_str().ok_or_else(|| address(base, "it has no host".into()))?.to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
@@ -122,7 +125,14 @@ impl Target {
         let origin = format!("{}://{host}{port_text}", url.scheme());
         // What stands before `/v1` belongs to the server's address.
         let prefix = base.strip_prefix(&origin).unwrap_or_default().trim_end_matches("/v1");
-        Ok(Self { tls, insecure, host: format!("{host}{port_text}"), address: answering, path, base: format!("{origin}{prefix}") })
+        Ok(Self {
+            tls,
+            insecure,
+            host: format!("{host}{port_text}"),
+            address: answering,
+            path,
+            base: format!("{origin}{prefix}"),
+        })
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) struct Worker<'a> {
     sender: mpsc::Sender<Vec<Sample>>,
     /// Simulated clocks of the slots that are free.
     simulated: Vec<u64>,
+    /// Simulated beginning of the batch under way.
+    batch_began: u64,
     hold_until: u64,
     all_taken: bool,
     last_tick: u64,
@@ -119,6 +121,7 @@ impl<'a> Worker<'a> {
             samples: Vec::new(),
             sender,
             simulated: Vec::new(),
+            batch_began: 0,
             hold_until: 0,
             all_taken: false,
             last_tick: 0,
@@ -197,7 +200,8 @@ impl<'a> Worker<'a> {
                 let allowed = shared.allowed.load(Ordering::Acquire);
                 let reserve = |sent: u64| (sent < allowed).then_some(sent + 1);
                 if shared.live.sent.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err() {
-                    self.all_taken = shared.spec.requests.is_some_and(|all| shared.live.sent.load(Ordering::Acquire) >= all);
+                    self.all_taken =
+                        shared.spec.requests.is_some_and(|all| shared.live.sent.load(Ordering::Acquire) >= all);
                     return;
                 }
             }
@@ -238,6 +242,14 @@ impl<'a> Worker<'a> {
             keep_headers: shared.spec.keep_headers,
         };
         let started = match &shared.spec.simulated {
+            // A batch begins when the slowest of the one before has ended.
+            Some(session) if session.batch.is_some() => {
+                let size = session.batch.unwrap_or(1).max(1);
+                if work.index % size == 0 {
+                    self.batch_began = self.simulated.drain(..).max().unwrap_or(self.batch_began);
+                }
+                self.batch_began
+            }
             Some(_) => self.simulated.pop().unwrap_or(0).max(work.due.unwrap_or(0)),
             None => self.clock.now(),
         };
@@ -395,7 +407,8 @@ impl<'a> Worker<'a> {
         let mut pieces = std::mem::take(&mut self.pieces);
         for Piece { slot, serial, what, at } in pieces.drain(..) {
             // A slot may have gone to another connection since.
-            if self.connections.get(slot).and_then(Option::as_ref).is_none_or(|connection| connection.serial != serial) {
+            if self.connections.get(slot).and_then(Option::as_ref).is_none_or(|connection| connection.serial != serial)
+            {
                 continue;
             }
             match what {
@@ -445,7 +458,8 @@ impl<'a> Worker<'a> {
 
     /// The server closed the connection.
     fn end(&mut self, slot: usize, at: u64) {
-        let Some(flight) = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|c| c.flight.as_mut()) else {
+        let Some(flight) = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|c| c.flight.as_mut())
+        else {
             return self.close(slot);
         };
         if flight.reused && !flight.exchange.has_begun() {
@@ -457,7 +471,9 @@ impl<'a> Worker<'a> {
             Ok(false) => {
                 let seen = flight.exchange.reply().events;
                 let detail = match flight.exchange.has_begun() {
-                    true => format!("the server closed the connection after {seen} tokens, before the end of its answer"),
+                    true => {
+                        format!("the server closed the connection after {seen} tokens, before the end of its answer")
+                    }
                     false => "the server closed the connection without an answer".to_owned(),
                 };
                 self.fail(slot, FailureClass::StreamBroken, detail);
@@ -485,7 +501,8 @@ impl<'a> Worker<'a> {
 
     /// The server closed a connection in the moment in which it was used again.
     fn send_again(&mut self, slot: usize) {
-        let flight = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|connection| connection.flight.take());
+        let flight =
+            self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|connection| connection.flight.take());
         self.close(slot);
         if let Some(flight) = flight {
             self.send(flight);
@@ -505,7 +522,8 @@ impl<'a> Worker<'a> {
     }
 
     fn fail(&mut self, slot: usize, class: FailureClass, detail: String) {
-        let flight = self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|connection| connection.flight.take());
+        let flight =
+            self.connections.get_mut(slot).and_then(Option::as_mut).and_then(|connection| connection.flight.take());
         self.close(slot);
         if let Some(flight) = flight {
             let now = self.clock.now();
@@ -549,7 +567,8 @@ impl<'a> Worker<'a> {
             index: flight.index,
             due: flight.due,
             started: flight.started,
-            connected: flight.connected,
+            // In a simulation connecting takes no simulated time.
+            connected: flight.connected.filter(|_| shared.spec.simulated.is_none()),
             ended,
             prompt_len: flight.prompt_len,
             output_len: flight.output_len,
@@ -608,8 +627,12 @@ impl<'a> Worker<'a> {
             });
             let tokens = flight.exchange.reply().events;
             let detail = match (too_long, silent) {
-                (Some(limit), _) => format!("no end after {} s ({tokens} tokens): --request-timeout", limit.as_secs_f64()),
-                (_, Some(limit)) => format!("silence of {} s after {tokens} tokens: --stall-timeout", limit.as_secs_f64()),
+                (Some(limit), _) => {
+                    format!("no end after {} s ({tokens} tokens): --request-timeout", limit.as_secs_f64())
+                }
+                (_, Some(limit)) => {
+                    format!("silence of {} s after {tokens} tokens: --stall-timeout", limit.as_secs_f64())
+                }
                 _ => continue,
             };
             self.fail(slot, FailureClass::Timeout, detail);
@@ -655,7 +678,8 @@ fn judge(reply: &Reply, stream: bool) -> Option<Failure> {
         return Some(Failure::new(FailureClass::Malformed, "the answer has no choices"));
     }
     if stream && !reply.done && reply.finished < reply.samples {
-        let detail = format!("the stream ended after {} tokens without [DONE] and without a finish_reason", reply.events);
+        let detail =
+            format!("the stream ended after {} tokens without [DONE] and without a finish_reason", reply.events);
         return Some(Failure::new(FailureClass::StreamBroken, detail));
     }
     None

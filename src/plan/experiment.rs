@@ -27,6 +27,33 @@ impl fmt::Display for Engine {
     }
 }
 
+/// What drives the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Client {
+    /// `vllm bench serve` (of the simulated vLLM, where that plays the server).
+    #[default]
+    Vllm,
+    /// `vllm-bench load`.
+    Builtin,
+}
+
+impl Client {
+    /// Whether it is vLLM's own.
+    pub fn is_vllm(&self) -> bool {
+        *self == Self::Vllm
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Client::Vllm => "vllm",
+            Client::Builtin => "builtin",
+        })
+    }
+}
+
 /// The values of the grid's axes for one combination; what names and tables show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,6 +175,9 @@ impl ServerConfig {
 pub struct Workload {
     /// Flags of `vllm bench serve`, without host, port, model and result path.
     pub flags: Flags,
+    /// What drives it.
+    #[serde(default, skip_serializing_if = "Client::is_vllm")]
+    pub client: Client,
 }
 
 impl Workload {

@@ -35,6 +35,9 @@ impl Identity {
     pub fn of_experiment(engine: Engine, server: &ServerConfig, workload: &Workload, context: &Context) -> Self {
         let mut settings = server_settings(engine, server, context);
         settings["bench"] = json!(sorted(&workload.flags));
+        if !workload.client.is_vllm() {
+            settings["client"] = json!(workload.client);
+        }
         Self::of(&settings)
     }
 
@@ -43,7 +46,7 @@ impl Identity {
         Self::of(&server_settings(engine, server, context))
     }
 
-    /// The identity of a workload alone.
+    /// The identity of a workload alone, whatever drives it.
     pub fn of_workload(workload: &Workload) -> Self {
         Self::of(&json!(sorted(&workload.flags)))
     }

@@ -146,7 +146,7 @@ impl Selection<'_> {
         derive_prompts(&mut bench);
         let axes = self.axes(candidate);
         let server = ServerConfig { model: axes.model.clone(), flags, env, secret_env: self.sweep.secret_env.clone() };
-        let workload = Workload { flags: bench };
+        let workload = Workload { flags: bench, client: self.sweep.client };
         let (engine, context) = (self.sweep.engine, &self.sweep.context);
         Setting {
             identity: Identity::of_experiment(engine, &server, &workload, context),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Context, Engine, FlagValue};
+use super::{Client, Condition, Context, Engine, FlagValue};
 
 /// One value of an axis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -203,6 +203,8 @@ pub struct ModelFacts {
 pub struct Sweep {
     /// What plays vLLM.
     pub engine: Engine,
+    /// What drives the load.
+    pub client: Client,
     /// At least one.
     pub groups: Vec<Group>,
     /// Which combinations are left out.
@@ -264,6 +266,7 @@ impl Sweep {
     pub fn new(engine: Engine) -> Self {
         Self {
             engine,
+            client: Client::Vllm,
             groups: Vec::new(),
             exclude: Vec::new(),
             include: Vec::new(),

@@ -125,6 +125,22 @@ impl fmt::Display for Problem {
 }
 
 impl Known {
+    /// Those of a command of this program.
+    pub fn of_command(command: &clap::Command) -> Self {
+        let flags = command.get_arguments().filter_map(|arg| {
+            let mut names = vec![arg.get_long()?.to_owned()];
+            names.extend(arg.get_all_aliases().unwrap_or_default().into_iter().map(str::to_owned));
+            let takes = match (arg.get_action(), arg.get_num_args()) {
+                (clap::ArgAction::SetTrue, _) => Takes::Nothing,
+                (_, Some(range)) if range.max_values() > 1 => Takes::Many,
+                _ => Takes::One,
+            };
+            let optional = arg.get_num_args().is_some_and(|range| range.min_values() == 0);
+            Some(FlagSpec { names, takes, optional, choices: Vec::new() })
+        });
+        Self { flags: flags.collect() }
+    }
+
     /// Reads a help text; `None` where it lists no flag.
     pub fn parse(help: &str) -> Option<Self> {
         let mut flags = Vec::new();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Error, atomic};
 use crate::execute::{Failure, TeardownProof, Timings};
-use crate::plan::{Axes, Engine, Flags, Identity, Isolation, Repeat};
+use crate::plan::{Axes, Client, Engine, Flags, Identity, Isolation, Repeat};
 
 /// Why the client's result does not count (rule 11 and beyond it).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +92,9 @@ pub struct ResultMeta {
     pub axes: Axes,
     /// What played vLLM.
     pub engine: Engine,
+    /// What drove the load.
+    #[serde(default, skip_serializing_if = "Client::is_vllm")]
+    pub client: Client,
     /// vLLM's version as its log says.
     pub vllm_version: Option<String>,
     /// Flags of `vllm serve`.

@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::client::stats::{Metrics, Outcome};
 use super::client::{self, Options};
 use super::engine::Engine;
 use super::flags::{SERVE, ServeConfig};
@@ -13,6 +12,7 @@ use super::log::Log;
 use super::server::process::Ids;
 use super::server::{Launch, http, startup};
 use super::settings::{SimSettings, Speed};
+use crate::load::metrics::Metrics;
 
 struct Server {
     address: String,
@@ -53,10 +53,13 @@ fn http() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("client")
 }
 
-async fn bench(server: &Server, flags: &str, settings: &SimSettings) -> (Metrics, Vec<Outcome>) {
+/// The numbers, and the result file as `--save-detailed` writes it.
+async fn bench(server: &Server, flags: &str) -> (Metrics, Map<String, Value>) {
     let options =
         Options::parse(&words(&format!("--base-url {} --disable-tqdm {flags}", server.address))).expect("options");
-    client::benchmark(&options, settings, &http(), &[], &|_| {}).await.expect("a benchmark")
+    let mut measured = client::benchmark(&options, &[], true, &|_| {}).await.expect("a benchmark");
+    let result = client::result(&options, &mut measured, true, "20260101-000000");
+    (measured.metrics, result)
 }
 
 const SERVE_FLAGS: &str = "Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 4096 --max-num-batched-tokens 2048";
@@ -68,16 +71,17 @@ async fn two_runs_give_the_same_numbers() {
     let settings = settings("");
     for load in ["", "--request-rate 4 --burstiness 0.7"] {
         let flags = format!("{BENCH_FLAGS} {load}");
-        let first = bench(&server(SERVE_FLAGS, &settings).await, &flags, &settings).await;
+        let first = bench(&server(SERVE_FLAGS, &settings).await, &flags).await;
         let again = server(SERVE_FLAGS, &settings).await;
-        assert_eq!(bench(&again, &flags, &settings).await, first, "another server");
-        assert_eq!(bench(&again, &flags, &settings).await, first, "the same server again");
+        assert!(bench(&again, &flags).await == first, "another server");
+        assert!(bench(&again, &flags).await == first, "the same server again");
         assert_eq!((first.0.completed, first.0.failed), (40, 0));
-        let tokens: u64 = first.1.iter().map(|outcome| outcome.times.len() as u64).sum();
-        assert_eq!(tokens, first.0.total_output);
+        let gaps =
+            first.1["itls"].as_array().expect("times").iter().map(|gaps| gaps.as_array().map_or(0, Vec::len) as u64);
+        assert_eq!(gaps.sum::<u64>() + 40, first.0.total_output);
         let other = SimSettings { seed: 1, ..settings.clone() };
         let server = server(SERVE_FLAGS, &other).await;
-        assert_ne!(bench(&server, &flags, &other).await.0.duration, first.0.duration, "another seed");
+        assert_ne!(bench(&server, &flags).await.0.duration, first.0.duration, "another seed");
     }
 }
 
@@ -85,11 +89,13 @@ async fn two_runs_give_the_same_numbers() {
 async fn what_fails_is_counted_and_deterministic() {
     let settings = settings("requests-fail:3");
     let server = server(SERVE_FLAGS, &settings).await;
-    let (metrics, outcomes) = bench(&server, BENCH_FLAGS, &settings).await;
+    let (metrics, result) = bench(&server, BENCH_FLAGS).await;
     assert_eq!((metrics.completed, metrics.failed), (37, 3));
-    assert!(outcomes[..3].iter().all(|outcome| outcome.error.as_deref() == Some("Internal Server Error")));
-    assert_eq!(bench(&server, BENCH_FLAGS, &settings).await.0, metrics);
-    let (metrics, _) = bench(&server, "--model other --num-prompts 4 --max-concurrency 2", &settings).await;
+    let errors = result["errors"].as_array().expect("errors");
+    assert!(errors[..3].iter().all(|error| error.as_str().unwrap().starts_with("HTTP 500: ")), "{errors:?}");
+    assert!(errors[3..].iter().all(|error| error == ""));
+    assert_eq!(bench(&server, BENCH_FLAGS).await.0, metrics);
+    let (metrics, _) = bench(&server, "--model other --num-prompts 4 --max-concurrency 2").await;
     assert_eq!((metrics.completed, metrics.failed), (0, 4));
 }
 
@@ -99,7 +105,7 @@ async fn more_tensor_parallelism_and_compilation_serve_faster() {
     let mut throughput = Vec::new();
     for flags in ["-tp 2 --enforce-eager", "-tp 2", "-tp 4", "-tp 8"] {
         let server = server(&format!("Qwen/Qwen3-4B-Thinking-2507 --max-model-len 4096 {flags}"), &settings).await;
-        throughput.push(bench(&server, BENCH_FLAGS, &settings).await.0.request_throughput);
+        throughput.push(bench(&server, BENCH_FLAGS).await.0.request_throughput);
     }
     assert!(throughput.windows(2).all(|pair| pair[0] < pair[1]), "{throughput:?}");
 }

@@ -32,7 +32,8 @@ impl LoadScreen {
             (true, Some(total)) => ProgressBar::new(total),
             (true, None) => ProgressBar::new_spinner(),
         };
-        let template = if total.is_some() { "  {bar:24} {pos}/{len} {wide_msg}" } else { "  {spinner} {pos} {wide_msg}" };
+        let template =
+            if total.is_some() { "  {bar:24} {pos}/{len} {wide_msg}" } else { "  {spinner} {pos} {wide_msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

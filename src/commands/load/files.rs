@@ -42,7 +42,12 @@ impl Sweep {
     }
 
     /// Where the requests of a load go, if they are asked for.
-    pub fn requests_csv(&self, settings: &LoadSettings, point: &Point, number: usize) -> Result<Option<Requests>, Error> {
+    pub fn requests_csv(
+        &self,
+        settings: &LoadSettings,
+        point: &Point,
+        number: usize,
+    ) -> Result<Option<Requests>, Error> {
         let run_id = run_id(settings, point, number);
         let own = self.folder.join(format!("{run_id}.csv"));
         let path = match (&settings.scenario, &self.requests) {
@@ -158,7 +163,17 @@ pub(super) fn write_csv(path: &Path, loads: &[Measured]) -> Result<(), Error> {
 fn table(loads: &[Measured]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header([
-        "concurrency", "rate", "in", "out", "run", "ok", "failed", "tok/s", "tok/s per user", "TTFT ms", "TPOT ms",
+        "concurrency",
+        "rate",
+        "in",
+        "out",
+        "run",
+        "ok",
+        "failed",
+        "tok/s",
+        "tok/s per user",
+        "TTFT ms",
+        "TPOT ms",
     ]);
     for load in loads {
         let (point, metrics) = (&load.point, &load.metrics);

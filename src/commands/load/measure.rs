@@ -9,6 +9,7 @@ use super::files::Sweep;
 use super::{Measured, Prepared, Whole};
 use crate::config::{LoadSettings, Point};
 use crate::error::Error;
+use crate::load::arrival::Arrival;
 use crate::load::dataset::{self, Name, Source};
 use crate::load::metrics::Collector;
 use crate::load::output::{self, Details, Subject};
@@ -97,6 +98,12 @@ pub(super) async fn one(
     ui: &Ui,
 ) -> Result<Measured, Error> {
     let point = &settings.points[number];
+    if prepared.is_simulated && settings.duration.is_some() {
+        return Err(Error::Usage {
+            message: "--duration: the simulated vLLM has a time of its own, which goes on with requests only".into(),
+            hint: "say how many: --num-prompts".into(),
+        });
+    }
     let prompts = prompts(settings, prepared, number).await?;
     let plan = Plan { settings, prepared, point };
     if let (Some(limit), 0) = (settings.ready_check, number) {
@@ -268,16 +275,15 @@ impl Plan<'_> {
             request_id_prefix: settings.request_id_prefix.clone(),
         };
         let concurrency = point.max_concurrency.unwrap_or(requests).min(requests).max(1);
+        let arrival = if warmup { Arrival::Closed } else { point.arrival };
         let simulated = prepared.is_simulated.then(|| SimSession {
-            name: format!("{}-{:016x}", std::process::id(), rand::random::<u64>()),
-            total: requests,
-            concurrency,
-            warmup,
+            batch: (arrival == Arrival::Burst).then_some(concurrency),
+            ..SimSession::new(requests, concurrency, warmup)
         });
         Spec {
             target: prepared.target.clone(),
             form,
-            arrival: if warmup { crate::load::arrival::Arrival::Closed } else { point.arrival },
+            arrival,
             max_concurrency: if prepared.is_simulated { Some(concurrency) } else { point.max_concurrency },
             requests: Some(requests),
             samples: if measured { point.completions } else { None },

@@ -104,7 +104,8 @@ impl Row {
             .take(3)
             .map(|(text, count)| format!("{}: {count}", text.chars().take(30).collect::<String>()))
             .collect();
-        let per_request = |total: u64| if metrics.completed > 0 { total as f64 / metrics.completed as f64 } else { 0.0 };
+        let per_request =
+            |total: u64| if metrics.completed > 0 { total as f64 / metrics.completed as f64 } else { 0.0 };
         Self {
             run_id: run_id.to_owned(),
             scenario: scenario.to_owned(),
@@ -177,9 +178,16 @@ fn summary_csv(rows: &[Row]) -> Result<Vec<u8>, Error> {
             row.failed.to_string(),
             row.success(),
         ];
-        for (summary, which) in
-            [(ttft, 50.0), (ttft, 95.0), (ttft, 99.0), (latency, 50.0), (latency, 95.0), (latency, 99.0), (rate, 50.0), (rate, 95.0)]
-        {
+        for (summary, which) in [
+            (ttft, 50.0),
+            (ttft, 95.0),
+            (ttft, 99.0),
+            (latency, 50.0),
+            (latency, 95.0),
+            (latency, 99.0),
+            (rate, 50.0),
+            (rate, 95.0),
+        ] {
             fields.push(some(row.at(summary, which)));
         }
         fields.extend([
@@ -209,7 +217,8 @@ fn summary_md(rows: &[Row]) -> String {
             ));
         }
         let some = |summary: Option<&Summary>, which: &[f64]| {
-            let values = which.iter().map(|which| row.at(summary, *which).map_or("-".into(), |value| format!("{value:.1}")));
+            let values =
+                which.iter().map(|which| row.at(summary, *which).map_or("-".into(), |value| format!("{value:.1}")));
             values.collect::<Vec<String>>().join("/")
         };
         text.push_str(&format!(

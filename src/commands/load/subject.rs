@@ -32,8 +32,8 @@ pub struct Prepared {
 /// Asks the server and opens the tokenizer.
 pub(super) async fn prepare(settings: &LoadSettings, ui: &Ui) -> Result<Prepared, Error> {
     let target = Target::new(&settings.base_url, &settings.endpoint, settings.insecure)?;
-    let server =
-        Server::new(&target.base, settings.api_key.clone(), settings.headers.clone(), settings.insecure).map_err(load)?;
+    let server = Server::new(&target.base, settings.api_key.clone(), settings.headers.clone(), settings.insecure)
+        .map_err(load)?;
     let models = server.models().await;
     let first = models.as_ref().ok().and_then(|models| models.first().cloned());
     let (model_id, model) = match (&settings.model, &settings.served_model_name) {

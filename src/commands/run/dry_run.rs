@@ -50,7 +50,10 @@ pub fn show(
     for experiment in chosen {
         let result = layout.unchecked(&experiment.name);
         let server = script(Role::Server, experiment, &serve_args(experiment, context.port), &context);
-        let client = script(Role::Benchmark, experiment, &bench_args(experiment, context.port, &result), &context);
+        let program = engine.client_of(experiment)?;
+        let client_context = ScriptContext { engine: &program, ..context.clone() };
+        let client =
+            script(Role::Benchmark, experiment, &bench_args(experiment, context.port, &result), &client_context);
         let heading = format!("\n=== {} of {}: {}", experiment.index, plan.experiments.len(), experiment.name);
         ui.out(&ui.bold(&heading));
         ui.out(&format!("--- server script (run as `bash --login SCRIPT`)\n{server}"));

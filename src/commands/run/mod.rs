@@ -99,7 +99,7 @@ fn make_plan(settings: &mut Settings, args: &RunArgs, environment: &Environment,
 /// Asks the vLLM that will be run whether it knows all flags.
 fn preflight(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<(), Error> {
     if settings.simulated() {
-        return super::preflight::check_simulated(settings, ui);
+        return super::preflight::check_simulated(settings, environment, ui);
     }
     match engine::find_vllm(settings.vllm_bin.clone(), environment) {
         Ok(program) => super::preflight::check(settings, environment, &program, ui),

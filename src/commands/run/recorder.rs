@@ -237,6 +237,7 @@ impl Inner {
                 attempt: job.attempt,
                 axes: experiment.axes.clone(),
                 engine: experiment.engine,
+                client: experiment.workload.client,
                 vllm_version: attempted.vllm_version.clone(),
                 serve: experiment.server.flags.clone(),
                 env: experiment.server.env.clone(),

@@ -101,6 +101,9 @@ pub struct Document {
     /// What plays vLLM: `vllm`, or `sim` for the simulated one.
     #[schemars(with = "Option<schema::EngineName>")]
     pub engine: Option<Raw>,
+    /// What drives the load: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`.
+    #[schemars(with = "Option<schema::ClientName>")]
+    pub client: Option<Raw>,
     /// Leave other vLLM processes of this user alone.
     #[schemars(with = "Option<bool>")]
     pub keep_foreign: Option<Raw>,

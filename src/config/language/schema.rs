@@ -153,6 +153,11 @@ schema!(
     |_g| json_schema!({"type": "string", "enum": ["vllm", "sim"]})
 );
 schema!(
+    /// What drives the load.
+    ClientName,
+    |_g| json_schema!({"type": "string", "enum": ["vllm", "builtin"]})
+);
+schema!(
     /// The reason of a failure.
     Reason,
     |_g| json_schema!({"type": "string", "enum": FailureReason::names()})

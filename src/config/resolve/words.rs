@@ -5,7 +5,7 @@ use std::str::FromStr;
 use crate::config::Error;
 use crate::config::layers;
 use crate::config::tree::{Kind, Raw, Trouble};
-use crate::plan::Engine;
+use crate::plan::{Client, Engine};
 
 /// Reads a word that some layer always has.
 ///
@@ -76,6 +76,15 @@ pub fn switch(text: &str) -> Option<bool> {
 /// Text that is not only blanks.
 pub fn non_empty(text: &str) -> Option<String> {
     (!text.trim().is_empty() && !text.contains('\0')).then(|| text.to_owned())
+}
+
+/// What drives the load.
+pub fn client(text: &str) -> Option<Client> {
+    match text {
+        "vllm" => Some(Client::Vllm),
+        "builtin" => Some(Client::Builtin),
+        _ => None,
+    }
 }
 
 /// What plays vLLM.

@@ -31,7 +31,9 @@ pub fn rows(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) ->
     }
     if hub.offline {
         let place = hub.cache.hub.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        let reason = format!("it is not in the cache ({place}), and HF_HUB_OFFLINE forbids to fetch it; name a file with --dataset-path");
+        let reason = format!(
+            "it is not in the cache ({place}), and HF_HUB_OFFLINE forbids to fetch it; name a file with --dataset-path"
+        );
         return Err(Error::Hub { name: name.to_owned(), reason });
     }
     fetch(hub, name, subset, split)
@@ -90,13 +92,16 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
             let status = response.status();
             match status.as_u16() {
                 200 => response.bytes().await.map_err(|error| crate::load::server::text(&error)),
-                401 | 403 => Err(format!("HTTP {status} at {url}: a gated data set needs HF_TOKEN, and its terms accepted")),
+                401 | 403 => {
+                    Err(format!("HTTP {status} at {url}: a gated data set needs HF_TOKEN, and its terms accepted"))
+                }
                 _ => Err(format!("HTTP {status} at {url}")),
             }
         }
     };
     let listing = runtime.block_on(get(format!("{}/api/datasets/{name}", hub.endpoint))).map_err(failed)?;
-    let listing: Value = serde_json::from_slice(&listing).map_err(|error| failed(format!("its description is no JSON: {error}")))?;
+    let listing: Value =
+        serde_json::from_slice(&listing).map_err(|error| failed(format!("its description is no JSON: {error}")))?;
     let files: Vec<String> = listing
         .get("siblings")
         .and_then(Value::as_array)
@@ -110,9 +115,12 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
     }
     let mut all = Vec::new();
     for file in chosen {
-        let bytes = runtime.block_on(get(format!("{}/datasets/{name}/resolve/main/{file}", hub.endpoint))).map_err(failed)?;
-        let ending = PathBuf::from(file).extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
-        let mut held = tempfile::Builder::new().suffix(&ending).tempfile().map_err(|error| failed(error.to_string()))?;
+        let bytes =
+            runtime.block_on(get(format!("{}/datasets/{name}/resolve/main/{file}", hub.endpoint))).map_err(failed)?;
+        let ending =
+            PathBuf::from(file).extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
+        let mut held =
+            tempfile::Builder::new().suffix(&ending).tempfile().map_err(|error| failed(error.to_string()))?;
         held.write_all(&bytes).map_err(|error| failed(error.to_string()))?;
         all.extend(rows::read(held.path())?);
     }
@@ -145,7 +153,9 @@ mod tests {
     #[test]
     fn files_of_a_split_are_chosen() {
         let files: Vec<String> =
-            ["README.md", "en/train-0.parquet", "en/test-0.parquet", "de/train-0.parquet", "x.csv"].map(str::to_owned).to_vec();
+            ["README.md", "en/train-0.parquet", "en/test-0.parquet", "de/train-0.parquet", "x.csv"]
+                .map(str::to_owned)
+                .to_vec();
         assert_eq!(choose(&files, Some("en"), None), ["en/train-0.parquet"]);
         assert_eq!(choose(&files, Some("de"), Some("train")), ["de/train-0.parquet"]);
         assert!(choose(&["README.md".to_owned()], None, None).is_empty());

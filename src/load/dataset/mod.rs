@@ -186,8 +186,16 @@ impl Name {
     /// All names, with what they stand for.
     pub const ALL: [(&'static str, Self, &'static str); 12] = [
         ("random", Self::Random, "made from the tokenizer: exact lengths, no meaning; those of vLLM's client"),
-        ("prefix_repetition", Self::PrefixRepetition, "made from the tokenizer: some prefixes, each before many suffixes"),
-        ("sharegpt", Self::ShareGpt, "ShareGPT's JSON: first questions, as many tokens as the answers (--dataset-path)"),
+        (
+            "prefix_repetition",
+            Self::PrefixRepetition,
+            "made from the tokenizer: some prefixes, each before many suffixes",
+        ),
+        (
+            "sharegpt",
+            Self::ShareGpt,
+            "ShareGPT's JSON: first questions, as many tokens as the answers (--dataset-path)",
+        ),
         ("sonnet", Self::Sonnet, "lines of a text, some of them shared by all prompts (--dataset-path)"),
         ("custom", Self::Custom, "JSONL with `prompt` or `messages`, `output_tokens` (--dataset-path)"),
         ("text", Self::Text, "one text for all (--prompt), or each line of a file (--dataset-path)"),
@@ -295,9 +303,11 @@ pub fn open(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Source, E
             token_ids: spec.token_ids,
         }
         .open(tokenizer),
-        (Name::Random, None) => {
-            Ok(Arc::new(Words { input_len: spec.input_len, output_len: spec.output_len.unwrap_or(128), seed: spec.seed }))
-        }
+        (Name::Random, None) => Ok(Arc::new(Words {
+            input_len: spec.input_len,
+            output_len: spec.output_len.unwrap_or(128),
+            seed: spec.seed,
+        })),
         (Name::PrefixRepetition, Some(tokenizer)) => {
             let lengths = (spec.prefix_len, spec.suffix_len);
             let output = spec.output_len.unwrap_or(128);
@@ -305,9 +315,10 @@ pub fn open(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Source, E
             let prompts = random::prefix_repetition(tokenizer.as_ref(), lengths, spec.prefixes, output, numbers)?;
             Ok(Arc::new(List::new(prompts, spec.again)))
         }
-        (Name::PrefixRepetition, None) => {
-            Err(Error::Needs { what: "prefix_repetition", needs: "the model's tokenizer: name it with --tokenizer".into() })
-        }
+        (Name::PrefixRepetition, None) => Err(Error::Needs {
+            what: "prefix_repetition",
+            needs: "the model's tokenizer: name it with --tokenizer".into(),
+        }),
         (_, tokenizer) => Ok(Arc::new(List::new(texts::open(spec, tokenizer)?, spec.again))),
     }
 }

@@ -12,7 +12,8 @@ use crate::load::prompt::{Content, Message, Prompt};
 const TEXT: &str = include_str!("rag.txt");
 
 /// The system message.
-const SYSTEM: &str = "You answer questions from the passages that you are given. Say so when they do not hold the answer.";
+const SYSTEM: &str =
+    "You answer questions from the passages that you are given. Say so when they do not hold the answer.";
 
 const QUESTIONS: [&str; 8] = [
     "What is the main point of these passages",
@@ -27,7 +28,10 @@ const QUESTIONS: [&str; 8] = [
 
 const TURNS: [(&str, &str); 4] = [
     ("Where do these passages come from?", "They are parts of a collection about trade, weather and the sea."),
-    ("Are they all by the same writer?", "The style is the same throughout, so that is likely, but they do not say so."),
+    (
+        "Are they all by the same writer?",
+        "The style is the same throughout, so that is likely, but they do not say so.",
+    ),
     ("Is there anything about harbours?", "Yes: harbours, their lights and their tolls come up several times."),
     ("Which passage is the oldest?", "None of them gives a year, so that cannot be told from the text alone."),
 ];
@@ -37,8 +41,8 @@ const TURNS: [(&str, &str); 4] = [
 /// # Errors
 /// When there is no tokenizer, or the text is too short.
 pub fn build(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Prompt>, Error> {
-    let tokenizer =
-        tokenizer.ok_or_else(|| Error::Needs { what: "rag", needs: "the model's tokenizer: name it with --tokenizer".into() })?;
+    let tokenizer = tokenizer
+        .ok_or_else(|| Error::Needs { what: "rag", needs: "the model's tokenizer: name it with --tokenizer".into() })?;
     let text = match &spec.path {
         Some(path) => std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?,
         None => TEXT.to_owned(),

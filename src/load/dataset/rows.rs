@@ -46,7 +46,8 @@ fn jsonl(path: &Path, file: File) -> Result<Vec<Placed>, Error> {
         if line.trim().is_empty() {
             continue;
         }
-        let row = serde_json::from_str::<Value>(&line).map_err(|error| format(path, Some(number), &format!("not JSON: {error}")))?;
+        let row = serde_json::from_str::<Value>(&line)
+            .map_err(|error| format(path, Some(number), &format!("not JSON: {error}")))?;
         rows.push((Some(number), object(path, Some(number), row)?));
     }
     Ok(rows)
@@ -120,7 +121,9 @@ fn whole_lines(path: &Path, file: File) -> impl Iterator<Item = Result<String, E
             Ok(_) if line.len() as u64 > MOST_LINE => {
                 Some(Err(format(&path, Some(number), "a line of more than 64 MiB: is this a file of text?")))
             }
-            Ok(_) => Some(String::from_utf8(line).map_err(|_| format(&path, Some(number), "not UTF-8: is this a file of text?"))),
+            Ok(_) => Some(
+                String::from_utf8(line).map_err(|_| format(&path, Some(number), "not UTF-8: is this a file of text?")),
+            ),
             Err(source) => Some(Err(Error::File { path: path.clone(), source })),
         }
     })

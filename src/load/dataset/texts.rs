@@ -137,7 +137,12 @@ fn choose(
     let enough = prompts.len() as u64 >= spec.count || (spec.count == u64::MAX && !prompts.is_empty());
     if !enough && (!spec.again || prompts.is_empty()) {
         let filters = format!("of {all} rows {short} are too short, {long} too long, {twice} there twice");
-        return Err(Error::TooFew { name: name.to_owned(), asked: spec.count, available: prompts.len() as u64, filters });
+        return Err(Error::TooFew {
+            name: name.to_owned(),
+            asked: spec.count,
+            available: prompts.len() as u64,
+            filters,
+        });
     }
     Ok(prompts)
 }
@@ -161,16 +166,21 @@ fn adapt(spec: &Spec, content: Content, tokenizer: Option<&SharedTokenizer>) -> 
     }
     let messages = match &content {
         Content::Messages(messages) => messages.clone(),
-        Content::Text(text) if spec.name == Name::Custom => vec![Message { role: "user".into(), content: text.clone() }],
+        Content::Text(text) if spec.name == Name::Custom => {
+            vec![Message { role: "user".into(), content: text.clone() }]
+        }
         _ => return Ok(content),
     };
     match tokenizer {
         Some(tokenizer) if spec.chat_template => Ok(Content::Text(tokenizer.chat(&messages)?)),
         None if spec.chat_template && spec.name == Name::Custom => {
-            let needs = "the model's chat template: name the model with --tokenizer, or add --skip-chat-template".into();
+            let needs =
+                "the model's chat template: name the model with --tokenizer, or add --skip-chat-template".into();
             Err(Error::Needs { what: "custom", needs })
         }
-        _ => Ok(Content::Text(messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n"))),
+        _ => {
+            Ok(Content::Text(messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n")))
+        }
     }
 }
 
@@ -253,14 +263,17 @@ fn conversation(row: &Row) -> Option<Candidate> {
 
 /// vLLM's custom data set, and S3's prepared prompts.
 fn custom(row: &Row, path: &Path, line: Option<u64>) -> Result<Candidate, Error> {
-    let content = match (row.get("messages"), row.get("prompt")) {
-        (Some(messages), _) => Content::Messages(serde_json::from_value(messages.clone()).map_err(|error| {
-            format(path, line, &format!("`messages` is not a list of {{role, content}}: {error}"))
-        })?),
-        (None, Some(Value::String(text))) => Content::Text(text.clone()),
-        (None, Some(other)) => return Err(format(path, line, &format!("`prompt` is {}: expected a text", kind(other)))),
-        (None, None) => return Err(format(path, line, "has neither `prompt` nor `messages`")),
-    };
+    let content =
+        match (row.get("messages"), row.get("prompt")) {
+            (Some(messages), _) => Content::Messages(serde_json::from_value(messages.clone()).map_err(|error| {
+                format(path, line, &format!("`messages` is not a list of {{role, content}}: {error}"))
+            })?),
+            (None, Some(Value::String(text))) => Content::Text(text.clone()),
+            (None, Some(other)) => {
+                return Err(format(path, line, &format!("`prompt` is {}: expected a text", kind(other))));
+            }
+            (None, None) => return Err(format(path, line, "has neither `prompt` nor `messages`")),
+        };
     let output_len = match row.get("output_tokens") {
         None | Some(Value::Null) => None,
         Some(value) => Some(value.as_u64().ok_or_else(|| {
@@ -325,12 +338,17 @@ fn fill(template: &str, document: &str, row: &Row, path: &Path, line: Option<u64
             continue;
         }
         let name = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(name, _)| name);
-        let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
+        let is_name =
+            |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
         match name.filter(is_name) {
             Some(name) => {
                 let value = row.get(name).ok_or_else(|| {
                     let there: Vec<&str> = row.keys().map(String::as_str).collect();
-                    format(path, line, &format!("has no column `{name}` for --prompt-template; there are: {}", there.join(", ")))
+                    format(
+                        path,
+                        line,
+                        &format!("has no column `{name}` for --prompt-template; there are: {}", there.join(", ")),
+                    )
                 })?;
                 out.push_str(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
                 rest = &rest[name.len() + 2..];
@@ -366,10 +384,14 @@ fn cut(spec: &Spec, document: &str) -> String {
 /// vLLM's sonnet data set: lines of a poem, some of them shared by all prompts.
 fn sonnet(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Prompt>, Error> {
     const BASE: &str = "Pick as many lines as you can from these poem lines:\n";
-    let tokenizer = tokenizer
-        .ok_or_else(|| Error::Needs { what: "sonnet", needs: "the model's tokenizer: name it with --tokenizer".into() })?;
+    let tokenizer = tokenizer.ok_or_else(|| Error::Needs {
+        what: "sonnet",
+        needs: "the model's tokenizer: name it with --tokenizer".into(),
+    })?;
     let path = PathBuf::from(
-        spec.path.as_deref().ok_or_else(|| Error::Needs { what: "sonnet", needs: "a text: name it with --dataset-path".into() })?,
+        spec.path
+            .as_deref()
+            .ok_or_else(|| Error::Needs { what: "sonnet", needs: "a text: name it with --dataset-path".into() })?,
     );
     let text = std::fs::read_to_string(&path).map_err(|source| Error::File { path: path.clone(), source })?;
     let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).collect();
@@ -464,8 +486,14 @@ mod tests {
 
     #[test]
     fn openassistant_takes_first_questions_only() {
-        let row = |role: &str, parent: &str| format!("{{\"text\": \"{} {role}{parent}\", \"role\": \"{role}\", \"parent_id\": {parent}}}", long(60));
-        let rows = [row("prompter", "null"), row("assistant", "null"), row("prompter", "\\\"x\\\"").replace("\\\"", "\"").replace("\"x\"\"", "x\"")];
+        let row = |role: &str, parent: &str| {
+            format!("{{\"text\": \"{} {role}{parent}\", \"role\": \"{role}\", \"parent_id\": {parent}}}", long(60))
+        };
+        let rows = [
+            row("prompter", "null"),
+            row("assistant", "null"),
+            row("prompter", "\\\"x\\\"").replace("\\\"", "\"").replace("\"x\"\"", "x\""),
+        ];
         let (_folder, spec) = with(Name::OpenAssistant, "oasst.jsonl", &rows[..2].join("\n"), 1);
         assert_eq!(texts(&Spec { chat: true, ..spec.clone() }).len(), 1);
         assert!(open(&Spec { count: 2, chat: true, ..spec }, Some(words())).is_err());
@@ -482,7 +510,11 @@ mod tests {
         assert_eq!((prompts[0].output_len, prompts[1].id.as_deref()), (Some(7), Some("p2")));
         let plain = Spec { chat_template: false, ..spec.clone() };
         assert_eq!(open(&plain, Some(words())).unwrap()[0].content, Content::Text("a b".into()));
-        assert_eq!(open(&Spec { chat: true, ..spec.clone() }, None).unwrap()[1].prompt_len, Some(9), "as the file says");
+        assert_eq!(
+            open(&Spec { chat: true, ..spec.clone() }, None).unwrap()[1].prompt_len,
+            Some(9),
+            "as the file says"
+        );
         for (text, says) in [
             ("{\"text\": 1}", "neither `prompt` nor `messages`"),
             ("{\"prompt\": 1}", "expected a text"),
@@ -537,7 +569,11 @@ mod tests {
         let (_folder, sonnet) = with(Name::Sonnet, "s.txt", &poem, 4);
         let sonnet = Spec { input_len: 100, prefix_len: 40, output_len: Some(9), ..sonnet };
         let prompts = open(&sonnet, Some(words())).unwrap();
-        assert!(prompts.iter().all(|prompt| (80..=100).contains(&prompt.prompt_len.unwrap()) && prompt.output_len == Some(9)));
+        assert!(
+            prompts
+                .iter()
+                .all(|prompt| (80..=100).contains(&prompt.prompt_len.unwrap()) && prompt.output_len == Some(9))
+        );
         assert!(open(&Spec { input_len: 3, ..sonnet }, Some(words())).is_err());
     }
 }

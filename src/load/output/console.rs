@@ -91,7 +91,10 @@ fn beyond(subject: &Subject, metrics: &Metrics, ended: &Ended, lines: &mut Vec<S
     }
     let mut notes = Vec::new();
     if metrics.estimated > 0 {
-        notes.push(format!("{} answers without usage: their tokens are counted as events, an estimate", metrics.estimated));
+        notes.push(format!(
+            "{} answers without usage: their tokens are counted as events, an estimate",
+            metrics.estimated
+        ));
     }
     if metrics.input_unknown > 0 {
         notes.push(format!("{} prompts whose tokens nothing counted", metrics.input_unknown));

@@ -43,8 +43,9 @@ impl HfTokenizer {
         let read = |name: &str| -> Result<Map<String, Value>, Error> {
             let path = folder.join(name);
             match std::fs::read(&path) {
-                Ok(bytes) => serde_json::from_slice(&bytes)
-                    .map_err(|error| Error::File { path, reason: error.to_string() }),
+                Ok(bytes) => {
+                    serde_json::from_slice(&bytes).map_err(|error| Error::File { path, reason: error.to_string() })
+                }
                 Err(_) => Ok(Map::new()),
             }
         };
@@ -151,7 +152,8 @@ pub(crate) mod tests {
     pub fn words() -> (tempfile::TempDir, HfTokenizer) {
         let folder = tempfile::tempdir().unwrap();
         let words = ["<s>", "</s>", "a", "b", "c", "d", "e", "f", "g", "h"];
-        let vocab: Map<String, Value> = words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), id.into())).collect();
+        let vocab: Map<String, Value> =
+            words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), id.into())).collect();
         let special = |id: u64| {
             serde_json::json!({"id": id, "content": words[id as usize], "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true})
@@ -164,7 +166,8 @@ pub(crate) mod tests {
         std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         let template = "{% for message in messages %}<s> {{ message['role'] }} {{ message.content.strip() }}\n{% endfor %}\
             {% if add_generation_prompt %}{{ eos_token }}{% endif %}";
-        let config = serde_json::json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": template});
+        let config =
+            serde_json::json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": template});
         std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
         let tokenizer = HfTokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
         (folder, tokenizer)

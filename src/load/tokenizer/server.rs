@@ -39,8 +39,14 @@ impl ServerTokenizer {
             .timeout(Duration::from_secs(60))
             .build()
             .map_err(|error| failed(error.to_string()))?;
-        let tokenizer =
-            Self { base: base.to_owned(), model: model.to_owned(), api_key, http, runtime, vocab_size: SAFE_VOCABULARY };
+        let tokenizer = Self {
+            base: base.to_owned(),
+            model: model.to_owned(),
+            api_key,
+            http,
+            runtime,
+            vocab_size: SAFE_VOCABULARY,
+        };
         tokenizer.encode("a")?;
         Ok(tokenizer)
     }
@@ -71,9 +77,11 @@ impl Tokenizer for ServerTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let answer = self.tokens(json!({"model": self.model, "prompt": text, "add_special_tokens": false}))?;
         let ids = answer.get("tokens").and_then(Value::as_array);
-        ids.map(|ids| ids.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()).collect()).ok_or_else(
-            || Error::Server { url: format!("{}/tokenize", self.base), reason: "the answer has no `tokens`".into() },
-        )
+        ids.map(|ids| ids.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()).collect())
+            .ok_or_else(|| Error::Server {
+                url: format!("{}/tokenize", self.base),
+                reason: "the answer has no `tokens`".into(),
+            })
     }
 
     fn count_with_special(&self, text: &str) -> Result<u64, Error> {

@@ -160,8 +160,10 @@ impl Classifier {
     /// # Errors
     /// When it is not JSON, or not what an OpenAI-compatible server sends.
     pub fn read(&mut self, payload: &[u8]) -> Result<Chunk, Broken> {
-        let broken =
-            |reason: &dyn std::fmt::Display| Broken::Event { reason: reason.to_string(), excerpt: excerpt(payload, 160) };
+        let broken = |reason: &dyn std::fmt::Display| Broken::Event {
+            reason: reason.to_string(),
+            excerpt: excerpt(payload, 160),
+        };
         let text = std::str::from_utf8(payload).map_err(|_| broken(&"invalid UTF-8"))?;
         if !text.starts_with('{') {
             return Err(broken(&"no object"));
@@ -257,13 +259,15 @@ mod tests {
 
     #[test]
     fn a_token_like_the_one_before_is_known_without_reading_json() {
-        let event = |text: &str| format!(r#"{{"id":"c-1","choices":[{{"index":0,"text":"{text}","finish_reason":null}}]}}"#);
+        let event =
+            |text: &str| format!(r#"{{"id":"c-1","choices":[{{"index":0,"text":"{text}","finish_reason":null}}]}}"#);
         let mut classifier = Classifier::new(true);
         assert_eq!(classifier.plain_token(event("a").as_bytes()), None, "nothing to compare with yet");
         classifier.read(event("a").as_bytes()).unwrap();
         assert_eq!(classifier.plain_token(event(" bc").as_bytes()), Some((0, " bc")));
         assert_eq!(classifier.plain_token(event("").as_bytes()), Some((0, "")));
-        for other in [event("x\\n"), event("\",\"text\":\"y"), event("a").replace("null", "\"stop\""), "[DONE]".into()] {
+        for other in [event("x\\n"), event("\",\"text\":\"y"), event("a").replace("null", "\"stop\""), "[DONE]".into()]
+        {
             assert_eq!(classifier.plain_token(other.as_bytes()), None, "{other}");
         }
         let cut = &event("abc")[..30];

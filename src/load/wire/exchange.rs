@@ -362,8 +362,7 @@ fn keep(text: &mut String, wanted: bool, more: &str) {
 mod tests {
     use super::*;
 
-    const STREAM: Expect =
-        Expect { stream: true, chat: false, tokens: Some(8), keep_text: true, keep_headers: true };
+    const STREAM: Expect = Expect { stream: true, chat: false, tokens: Some(8), keep_text: true, keep_headers: true };
 
     const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-process-time: 7\r\n\
         transfer-encoding: chunked\r\n\r\n";

@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn the_same_events_wherever_the_bytes_are_cut_and_however_lines_end() {
         for end in ["\n", "\r\n", "\r"] {
-            let text = ["\u{feff}: ping", "data: {\"a\":1}", "", "event: x", "data:{\"b\":\"é\"}", "", "data: [DONE]", "", ""];
+            let text =
+                ["\u{feff}: ping", "data: {\"a\":1}", "", "event: x", "data:{\"b\":\"é\"}", "", "data: [DONE]", "", ""];
             let text = text.join(end).into_bytes();
             for cut in 0..=text.len() {
                 for second in [cut, text.len().min(cut + 1), text.len()] {

@@ -104,6 +104,7 @@ impl Fixture {
             attempt: 1,
             axes: experiment.axes,
             engine: self.engine,
+            client: experiment.workload.client,
             vllm_version: (self.engine == Engine::Vllm).then(|| "0.14.1".into()),
             serve: experiment.server.flags,
             env: experiment.server.env,
