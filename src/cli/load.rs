@@ -475,9 +475,9 @@ pub struct PromptsInspectArgs {
     #[arg(long, value_name = "N", default_value = "5")]
     pub show: usize,
 
-    /// How many to look at
-    #[arg(long, value_name = "N", visible_alias = "num-requests", default_value = "500")]
-    pub num_prompts: u64,
+    /// How many to look at (default: 500, or as many as there are)
+    #[arg(long, value_name = "N", visible_alias = "num-requests")]
+    pub num_prompts: Option<u64>,
 
     /// Only the statistics
     #[arg(long)]

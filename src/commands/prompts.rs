@@ -44,6 +44,9 @@ fn seed(text: Option<&String>) -> Result<u64, Error> {
     })
 }
 
+/// So many prompts are looked at unless another number is asked for.
+const MOST_LOOKED_AT: u64 = 500;
+
 /// The first prompts of a data set.
 async fn collect(mut settings: PromptSettings, count: u64, ui: &Ui) -> Result<Vec<Prompt>, Error> {
     let tokenizer: Option<SharedTokenizer> = match &settings.tokenizer {
@@ -73,7 +76,15 @@ async fn collect(mut settings: PromptSettings, count: u64, ui: &Ui) -> Result<Ve
 
 async fn inspect(args: &PromptsInspectArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let settings = resolve_prompts(&args.prompts, seed(args.seed.as_ref())?, environment)?;
-    let prompts = collect(settings, args.num_prompts.max(1), ui).await?;
+    let asked = args.num_prompts.unwrap_or(MOST_LOOKED_AT).max(1);
+    let prompts = match collect(settings.clone(), asked, ui).await {
+        Err(Error::Load(crate::load::error::Error::Dataset(dataset::Error::TooFew { available, .. })))
+            if args.num_prompts.is_none() && available > 0 =>
+        {
+            collect(settings, available, ui).await?
+        }
+        prompts => prompts?,
+    };
     if !args.stats_only {
         for (index, prompt) in prompts.iter().take(args.show).enumerate() {
             ui.out_raw(shown(index as u64, prompt).as_bytes());

@@ -44,7 +44,13 @@ const SYSTEM: &str = "You are a helpful assistant.";
 pub fn read_scenarios(args: &LoadArgs, file: &Path, environment: &Environment) -> Result<Scenarios, Error> {
     let tree = super::load::load(file, environment)?;
     let map = entries(&tree, "")?;
-    let mut scenarios = if map.contains_key("scenarios") {
+    let of_load = map.contains_key("scenarios");
+    let known: &[&str] = if of_load { &["defaults", "scenarios"] } else { &["server", "benchmark", "test-scenarios"] };
+    let whole = of_load || map.contains_key("test-scenarios");
+    if let Some((key, entry)) = map.iter().find(|(key, _)| whole && !known.contains(&key.as_str())) {
+        return Err(unknown(entry, "", key, known).into());
+    }
+    let mut scenarios = if of_load {
         Scenarios::Load(load_scenarios(&tree, args, file, environment)?)
     } else if map.contains_key("test-scenarios") {
         Scenarios::Completions(completion_scenarios(&tree, args)?)
@@ -102,7 +108,9 @@ fn load_scenarios(
                     _ => return Err(wrong(&entry.value, "defaults.stream", "`true` or `false`").into()),
                 },
                 _ => {
-                    return Err(unknown(entry, "defaults", &key, &["base-url", "model", "temperature", "stream"]).into());
+                    return Err(
+                        unknown(entry, "defaults", &key, &["base-url", "model", "temperature", "stream"]).into()
+                    );
                 }
             }
         }

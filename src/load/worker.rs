@@ -324,6 +324,7 @@ impl<'a> Worker<'a> {
                     self.connections[slot] = Some(connection);
                 }
                 if let Err(error) = written {
+                    self.refused();
                     self.fail(slot, FailureClass::Connect, error.to_string());
                 }
             }

@@ -22,6 +22,7 @@
 //! | `die-in-benchmark` | `kill` `segv` `exit` `engine`, a number of requests, seconds such as `5s`; joined by `+` | dies after that many measured requests (1) or simulated seconds after the first; `kill` is the default, `engine`: only the engine core dies, the API server logs EngineDeadError and shuts down |
 //! | `server-floods` | | the server prints megabytes a second for ever |
 //! | `requests-fail` | how many (1), or `all` | measured requests get HTTP 500 |
+//! | `streams-fail` | `error` `break` `stall` `malformed` `short` `silent`; `+N` or `+all` | measured answers go wrong (1): an error object amid the tokens, a connection that is cut, no further token, a broken event, half of the tokens, no answer at all |
 //! | `ignores-sigterm` | | no process of the server ends on SIGTERM or SIGINT |
 //! | `grandchild-in-group` | | a process of the group ignores SIGTERM and outlives the server |
 //! | `grandchild-out-of-group` | | the same in a session of its own (both end by themselves after 15 minutes) |
@@ -58,6 +59,7 @@ pub enum Fault {
     DieInBenchmark { how: Death, after: DieAfter },
     ServerFloods,
     RequestsFail { count: Option<u64> },
+    StreamsFail { how: BrokenStream, count: Option<u64> },
     IgnoresSigterm,
     GrandchildInGroup,
     GrandchildOutOfGroup,
@@ -103,6 +105,42 @@ pub enum DieAfter {
     Seconds(f64),
 }
 
+/// What can go wrong within an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenStream {
+    /// An error object amid the tokens.
+    Error,
+    /// The connection is cut.
+    Break,
+    /// No further token.
+    Stall,
+    /// An event that is not JSON.
+    Malformed,
+    /// Half of the tokens.
+    Short,
+    /// No answer at all.
+    Silent,
+}
+
+impl BrokenStream {
+    const ALL: [Self; 6] = [Self::Error, Self::Break, Self::Stall, Self::Malformed, Self::Short, Self::Silent];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Break => "break",
+            Self::Stall => "stall",
+            Self::Malformed => "malformed",
+            Self::Short => "short",
+            Self::Silent => "silent",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|how| how.name() == name)
+    }
+}
+
 /// Every fault: its name, what its parameter may be, and one line of help.
 pub const KNOWN: &[(&str, &str, &str)] = &[
     ("exit-at-start", "[:CODE]", "the server exits at once"),
@@ -115,6 +153,7 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("die-in-benchmark", "[:kill|segv|exit|engine][+N|+SECONDSs]", "the server dies in the benchmark"),
     ("server-floods", "", "the server floods its log"),
     ("requests-fail", "[:N|all]", "requests get HTTP 500"),
+    ("streams-fail", ":error|break|stall|malformed|short|silent[+N|+all]", "answers go wrong"),
     ("ignores-sigterm", "", "no process of the server ends on SIGTERM"),
     ("grandchild-in-group", "", "a process of the group stays"),
     ("grandchild-out-of-group", "", "a process in a session of its own stays"),
@@ -272,6 +311,15 @@ fn fault(name: &str, param: Option<&str>) -> Result<Fault, FaultError> {
         "server-floods" => Fault::ServerFloods,
         "requests-fail" if param == Some("all") => Fault::RequestsFail { count: None },
         "requests-fail" => Fault::RequestsFail { count: Some(number(param, 1).ok_or_else(wrong)?) },
+        "streams-fail" => {
+            let (how, count) = param.map_or(("", None), |text| match text.split_once('+') {
+                Some((how, count)) => (how, Some(count)),
+                None => (text, None),
+            });
+            let how = BrokenStream::named(how).ok_or_else(wrong)?;
+            let count = if count == Some("all") { None } else { Some(number(count, 1).ok_or_else(wrong)?) };
+            Fault::StreamsFail { how, count }
+        }
         "ignores-sigterm" => Fault::IgnoresSigterm,
         "grandchild-in-group" => Fault::GrandchildInGroup,
         "grandchild-out-of-group" => Fault::GrandchildOutOfGroup,
@@ -346,6 +394,8 @@ impl fmt::Display for Fault {
             Fault::ServerFloods => f.write_str("server-floods"),
             Fault::RequestsFail { count: Some(n) } => write!(f, "requests-fail:{n}"),
             Fault::RequestsFail { count: None } => f.write_str("requests-fail:all"),
+            Fault::StreamsFail { how, count: Some(n) } => write!(f, "streams-fail:{}+{n}", how.name()),
+            Fault::StreamsFail { how, count: None } => write!(f, "streams-fail:{}+all", how.name()),
             Fault::IgnoresSigterm => f.write_str("ignores-sigterm"),
             Fault::GrandchildInGroup => f.write_str("grandchild-in-group"),
             Fault::GrandchildOutOfGroup => f.write_str("grandchild-out-of-group"),

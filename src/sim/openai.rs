@@ -12,6 +12,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::{Value, json};
 
 use super::engine::{Answer, Burst, Session, Work};
+use super::fault::BrokenStream;
 use super::model::hash;
 use super::server::http::{App, error, events, unix_time};
 use super::tokens::{count, push_word};
@@ -73,7 +74,17 @@ fn prompts(body: &Value, chat: bool) -> Option<Vec<(u64, u64)>> {
 /// Answers a request.
 pub async fn answer(app: Arc<App>, chat: bool, headers: &HeaderMap, body: &[u8]) -> Response {
     let session = session(headers);
-    let request = match Asked::parse(&app, chat, session.clone(), body) {
+    let broken = {
+        let (index, warmup) = session.as_ref().map_or((None, false), |session| (Some(session.index), session.warmup));
+        app.breaks(index, warmup)
+    };
+    if broken == Some(BrokenStream::Silent) {
+        if let Some(session) = &session {
+            app.engine.answered(session);
+        }
+        return std::future::pending().await;
+    }
+    let mut request = match Asked::parse(&app, chat, session.clone(), body) {
         Ok(request) => request,
         Err(response) => {
             if let Some(session) = &session {
@@ -82,15 +93,24 @@ pub async fn answer(app: Arc<App>, chat: bool, headers: &HeaderMap, body: &[u8])
             return *response;
         }
     };
+    if broken == Some(BrokenStream::Short) {
+        for work in &mut request.work {
+            (work.output_tokens, work.by_length) = ((work.output_tokens / 2).max(1), false);
+        }
+    }
     let answers: Vec<Answer> = request.work.iter().map(|work| app.engine.submit(work.clone())).collect();
     let mut chunks = Chunks::new(&request);
     let bursts = bursts(answers);
     if request.stream {
         let head = chunks.head();
         let body = stream::iter((!head.is_empty()).then(|| Bytes::from(head)))
-            .chain(bursts.map(move |(index, burst)| chunks.format(index, burst)))
-            .map(Ok::<_, std::convert::Infallible>);
-        return events(Body::from_stream(body));
+            .chain(bursts.map(move |(index, burst)| chunks.format(index, burst)));
+        return events(match broken {
+            None | Some(BrokenStream::Short | BrokenStream::Silent) => {
+                Body::from_stream(body.map(Ok::<_, std::convert::Infallible>))
+            }
+            Some(how) => Body::from_stream(breaking(body, how)),
+        });
     }
     let mut lengths = vec![0u64; request.work.len()];
     tokio::pin!(bursts);
@@ -101,6 +121,28 @@ pub async fn answer(app: Arc<App>, chat: bool, headers: &HeaderMap, body: &[u8])
         }
     }
     Json(chunks.whole(&lengths)).into_response()
+}
+
+/// An answer that goes wrong after its first token.
+fn breaking(
+    body: impl Stream<Item = Bytes> + Send + 'static,
+    how: BrokenStream,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let first = |bytes: Bytes| {
+        // One event of many, where a burst holds several.
+        let end = bytes.windows(2).position(|pair| pair == b"\n\n").map_or(bytes.len(), |at| at + 2);
+        Ok(bytes.slice(..end))
+    };
+    let error = json!({"error": {"message": DEAD, "type": "InternalServerError", "param": null, "code": 500}});
+    let then: Vec<std::io::Result<Bytes>> = match how {
+        BrokenStream::Error => vec![Ok(Bytes::from(format!("data: {error}\n\ndata: [DONE]\n\n")))],
+        BrokenStream::Malformed => vec![Ok(Bytes::from_static(b"data: {\"choices\": [\n\ndata: [DONE]\n\n"))],
+        BrokenStream::Break => vec![Err(std::io::Error::other("SIMULATED fault `streams-fail:break`"))],
+        BrokenStream::Stall | BrokenStream::Short | BrokenStream::Silent => vec![],
+    };
+    let stalls = if how == BrokenStream::Stall { 1 } else { 0 };
+    let silence = stream::iter(0..stalls).then(|_| std::future::pending::<std::io::Result<Bytes>>());
+    body.take(1).map(first).chain(stream::iter(then)).chain(silence)
 }
 
 const DEAD: &str = "EngineCore encountered an issue. See stack trace (above) for the root cause.";

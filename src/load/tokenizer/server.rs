@@ -15,7 +15,8 @@ pub struct ServerTokenizer {
     model: String,
     api_key: Option<Secret>,
     http: reqwest::Client,
-    runtime: tokio::runtime::Runtime,
+    /// `None` only while it is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
     vocab_size: u32,
 }
 
@@ -44,7 +45,7 @@ impl ServerTokenizer {
             model: model.to_owned(),
             api_key,
             http,
-            runtime,
+            runtime: Some(runtime),
             vocab_size: SAFE_VOCABULARY,
         };
         tokenizer.encode("a")?;
@@ -58,7 +59,8 @@ impl ServerTokenizer {
         if let Some(key) = &self.api_key {
             request = request.bearer_auth(key.expose());
         }
-        self.runtime.block_on(async {
+        let Some(runtime) = &self.runtime else { return Err(failed("it is being closed".into())) };
+        runtime.block_on(async {
             let response = request.send().await.map_err(|error| failed(error.to_string()))?;
             let status = response.status();
             if !status.is_success() {
@@ -70,6 +72,15 @@ impl ServerTokenizer {
 
     fn tokens(&self, body: Value) -> Result<Value, Error> {
         self.ask("/tokenize", body)
+    }
+}
+
+impl Drop for ServerTokenizer {
+    fn drop(&mut self) {
+        // A runtime must not wait for its end inside of another one.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::{Launch, VERSION};
 use crate::sim::engine::Engine;
-use crate::sim::fault::Fault;
+use crate::sim::fault::{BrokenStream, Fault};
 use crate::sim::log::{Log, Source};
 use crate::sim::openai;
 use crate::sim::settings::Speed;
@@ -44,11 +44,30 @@ pub struct App {
     created: u64,
     not_healthy: Option<u64>,
     health_asked: AtomicU64,
-    requests_fail: Option<u64>,
-    /// Only in this benchmark of the server start.
-    requests_fail_in: Option<u64>,
+    requests_fail: Option<Failing>,
+    streams_fail: Option<(BrokenStream, Failing)>,
     dev_mode: bool,
-    requests_failed: AtomicU64,
+}
+
+/// Which requests a fault strikes.
+struct Failing {
+    /// So many of them.
+    most: u64,
+    /// Only in this benchmark of the server start.
+    load: Option<u64>,
+    struck: AtomicU64,
+}
+
+impl Failing {
+    fn new(launch: &Launch, fault: &Fault, count: Option<u64>) -> Failing {
+        Failing { most: count.unwrap_or(u64::MAX), load: launch.settings.load_of(fault), struck: AtomicU64::new(0) }
+    }
+
+    /// By its number in a session, so that the same ones fail every time.
+    fn strikes(&self, load: u64, index: Option<u64>) -> bool {
+        self.load.is_none_or(|only| only == load)
+            && index.unwrap_or_else(|| self.struck.fetch_add(1, Ordering::Relaxed)) < self.most
+    }
 }
 
 /// Seconds since 1970.
@@ -68,11 +87,13 @@ impl App {
             _ => None,
         });
         let requests_fail = launch.faults.iter().find_map(|fault| match fault {
-            Fault::RequestsFail { count } => Some(count.unwrap_or(u64::MAX)),
+            Fault::RequestsFail { count } => Some(Failing::new(launch, fault, *count)),
             _ => None,
         });
-        let failing = launch.faults.iter().find(|fault| matches!(fault, Fault::RequestsFail { .. }));
-        let requests_fail_in = failing.and_then(|fault| launch.settings.load_of(fault));
+        let streams_fail = launch.faults.iter().find_map(|fault| match fault {
+            Fault::StreamsFail { how, count } => Some((*how, Failing::new(launch, fault, *count))),
+            _ => None,
+        });
         let mut flags: serde_json::Map<String, Value> = ["model", "tp", "quantization", "eager", "port"]
             .into_iter()
             .filter_map(|key| Some((key.to_string(), config.flag(key)?.into())))
@@ -98,21 +119,22 @@ impl App {
             not_healthy,
             health_asked: AtomicU64::new(0),
             requests_fail,
-            requests_fail_in,
+            streams_fail,
             dev_mode: std::env::var("VLLM_SERVER_DEV_MODE").is_ok_and(|value| value == "1"),
-            requests_failed: AtomicU64::new(0),
         })
     }
 
-    /// Must this request fail (fault `requests-fail`)? By its number in a session, so that the same ones fail every time.
+    /// Must this request fail (fault `requests-fail`)?
     pub fn must_fail(&self, index: Option<u64>, warmup: bool) -> bool {
         let load = self.engine.loads.load(Ordering::Relaxed);
-        match self.requests_fail {
-            Some(most) if !warmup && self.requests_fail_in.is_none_or(|only| only == load) => {
-                index.unwrap_or_else(|| self.requests_failed.fetch_add(1, Ordering::Relaxed)) < most
-            }
-            _ => false,
-        }
+        !warmup && self.requests_fail.as_ref().is_some_and(|failing| failing.strikes(load, index))
+    }
+
+    /// How the answer to this request goes wrong (fault `streams-fail`), if it does.
+    pub fn breaks(&self, index: Option<u64>, warmup: bool) -> Option<BrokenStream> {
+        let (how, failing) = self.streams_fail.as_ref()?;
+        let load = self.engine.loads.load(Ordering::Relaxed);
+        (!warmup && failing.strikes(load, index)).then_some(*how)
     }
 
     /// vLLM's line about its throughput, every ten simulated seconds (at most one a real second).
