@@ -100,6 +100,7 @@ def cases() -> list[Case]:
         Case("die-in-benchmark:kill+0.05s", "server-died", "server ends", ["die-in-benchmark:kill+0.05s"]),
         Case("requests-fail", "requests-failed", "client ends", ["requests-fail"]),
         Case("requests-fail:all", "requests-failed", "client ends", ["requests-fail:all"]),
+        Case("streams-fail:break+2", "requests-failed", "client ends", ["streams-fail:break+2"]),
         Case("benchmark-hangs", "benchmark-hung", "benchmark limit", ["benchmark-hangs"]),
         Case("benchmark-floods", "benchmark-timeout", "benchmark limit", ["benchmark-floods"]),
         Case("benchmark-exits", "benchmark-failed", "client ends", ["benchmark-exits"]),

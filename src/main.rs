@@ -10,7 +10,7 @@ use vllm_bench::ui::{Display, Terminal, Ui};
 use vllm_bench::{commands, exit, process, sim};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(normalized(std::env::args_os())) {
+    let cli = match Cli::try_parse_from(normalized(Environment::words())) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

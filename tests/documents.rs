@@ -21,8 +21,9 @@ use vllm_bench::exit;
 use vllm_bench::sim::fault;
 
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
-const DOCUMENTS: [&str; 4] = ["README.md", GUIDE, "QUICK_REFERENCE.md", "CHANGELOG.md"];
-const COMMANDS: [&str; 14] = [
+const LOAD: &str = "docs/load.md";
+const DOCUMENTS: [&str; 5] = ["README.md", GUIDE, "QUICK_REFERENCE.md", "CHANGELOG.md", LOAD];
+const COMMANDS: [&str; 16] = [
     "run",
     "sanity",
     "plan",
@@ -34,14 +35,18 @@ const COMMANDS: [&str; 14] = [
     "analyze",
     "backup",
     "clean",
+    "load",
+    "prompts",
     "diagnose",
     "completions",
     "man",
 ];
+/// The commands below `prompts`.
+const PROMPTS: [&str; 3] = ["prompts inspect", "prompts build", "prompts answers"];
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 19] = [
+const OF_OTHERS: [&str; 24] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -63,6 +68,13 @@ const OF_OTHERS: [&str; 19] = [
     "--max-model-len",
     "--simulated-flag",
     "--noproxy",
+    // the other load generators that docs/load.md names
+    "--powers-of-2",
+    "--max-batch",
+    "--timeout",
+    "--sync",
+    // vLLM again
+    "--profiler-config",
 ];
 
 fn root() -> &'static Path {
@@ -149,6 +161,11 @@ fn the_examples_of_the_guide_run() {
 }
 
 #[test]
+fn the_examples_of_the_load_generator_run() {
+    run_examples_of(LOAD);
+}
+
+#[test]
 fn the_examples_of_the_quick_reference_run() {
     run_examples_of("QUICK_REFERENCE.md");
 }
@@ -174,7 +191,8 @@ fn flags_in(text: &str) -> BTreeSet<String> {
 
 /// The flags that `--help` of a command lists, with their other names.
 fn flags_of(scene: &Scene, command: &str) -> BTreeSet<String> {
-    let help = scene.call(&[command, "--help"]).exits(0).stdout;
+    let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+    let help = scene.call(&words).exits(0).stdout;
     let lists = |line: &&str| line.trim_start().starts_with('-') || line.trim_start().starts_with("[alias");
     let names: String = help.lines().filter(lists).collect::<Vec<_>>().join("\n");
     let mut flags = flags_in(&names);
@@ -203,7 +221,11 @@ fn every_flag_is_described_where_its_command_is_and_no_other_is() {
     let guide = document(GUIDE);
     let settings = flags_in(&first_cells(section(&guide, "## Settings")));
     for command in COMMANDS {
-        let described = flags_in(&first_cells(section(&guide, &format!("### `{command}`"))));
+        let described = match command {
+            "load" => flags_in(&first_cells(section(&document(LOAD), "## Flags of `load`"))),
+            "prompts" => continue,
+            _ => flags_in(&first_cells(section(&guide, &format!("### `{command}`")))),
+        };
         let expected = flags_of(&scene, command);
         let described = match command {
             "run" => described.union(&settings).cloned().collect(),
@@ -216,6 +238,13 @@ fn every_flag_is_described_where_its_command_is_and_no_other_is() {
         };
         assert_eq!(described, expected, "flags of `{command}` in {GUIDE}");
     }
+    let described = flags_in(&first_cells(section(&document(LOAD), "## Flags of `prompts`")));
+    let all = |commands: &[&str]| -> BTreeSet<String> {
+        commands.iter().flat_map(|command| flags_of(&scene, command)).collect()
+    };
+    let own: BTreeSet<String> = all(&PROMPTS).difference(&all(&["load"])).cloned().collect();
+    assert!(own.is_subset(&described), "flags of `prompts`: {own:?} are to be in {LOAD}, {described:?} are");
+    assert!(described.is_subset(&all(&PROMPTS)), "flags of `prompts` in {LOAD}");
     let global = first_cells(section(&guide, "## Commands").split("### ").next().unwrap());
     assert_eq!(flags_in(&global), GLOBAL.map(str::to_owned).into(), "flags of all commands");
 }
@@ -224,7 +253,7 @@ fn every_flag_is_described_where_its_command_is_and_no_other_is() {
 fn no_document_names_a_flag_that_nobody_knows() {
     let scene = Scene::new();
     let mut known: BTreeSet<String> = GLOBAL.iter().chain(&OF_OTHERS).map(|flag| flag.to_string()).collect();
-    for command in COMMANDS {
+    for command in COMMANDS.iter().chain(&PROMPTS) {
         known.extend(flags_of(&scene, command));
     }
     known.extend(flags_in(&scene.call(&["run", "--dry-run"]).exits(0).stdout));
@@ -368,7 +397,8 @@ fn relative_links_lead_somewhere() {
                 continue;
             }
             let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
-            let path = if file.is_empty() { PathBuf::from(name) } else { file.into() };
+            let folder = Path::new(name).parent().unwrap();
+            let path = if file.is_empty() { PathBuf::from(name) } else { folder.join(file) };
             assert!(root().join(&path).exists(), "{name} links to {target}");
             if !fragment.is_empty() {
                 let linked = fs::read_to_string(root().join(&path)).unwrap();

@@ -49,6 +49,7 @@ faults! {
     server_floods: "server-floods" => "", "", "";
     requests_fail: "requests-fail:2" => "requests-failed", "measuring", "Error 0: ";
     requests_fail_all: "requests-fail:all" => "requests-failed", "measuring", "Error 0: ";
+    streams_fail: "streams-fail:break+2" => "requests-failed", "measuring", "Error 0: ";
     ignores_sigterm: "ignores-sigterm" => "", "", "", "--grace" = "1";
     grandchild_in_group: "grandchild-in-group" => "", "", "", "--grace" = "1";
     grandchild_out_of_group: "grandchild-out-of-group" => "", "", "", "--grace" = "1";

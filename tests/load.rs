@@ -679,6 +679,19 @@ fn broken_streams_neither_hang_nor_panic() {
         ),
         ("endless", vec![HEAD.to_vec(), chunk(&endless)], Then::Hang, "malformed"),
         (
+            "interim answers",
+            vec![
+                [
+                    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\na: b\r\n\r\n".to_vec(),
+                    whole(&good()).concat(),
+                ]
+                .concat(),
+            ],
+            Then::KeepAlive,
+            "ok",
+        ),
+        ("endless interim answers", vec![b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100_000)], Then::Close, "malformed"),
+        (
             "endless head",
             vec![b"HTTP/1.1 200 OK\r\n".to_vec(), b"x-a: b\r\n".repeat(200_000)],
             Then::Close,
@@ -713,6 +726,57 @@ fn broken_streams_neither_hang_nor_panic() {
         eprintln!("{name}: {seen}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A server with a certificate that nobody signed.
+fn over_tls() -> String {
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let config = Arc::clone(&config);
+            std::thread::spawn(move || -> Option<()> {
+                let session = rustls::ServerConnection::new(config).ok()?;
+                let mut stream = rustls::StreamOwned::new(session, stream);
+                let mut read = Vec::new();
+                loop {
+                    let mut piece = [0; 4096];
+                    let held = stream.read(&mut piece).ok().filter(|held| *held > 0)?;
+                    read.extend_from_slice(&piece[..held]);
+                    // A request of this test ends with its body's closing brace.
+                    if read.ends_with(b"}") {
+                        read.clear();
+                        stream.write_all(HEAD).ok()?;
+                        for piece in good().chunks(40) {
+                            stream.write_all(&chunk(piece)).ok()?;
+                        }
+                        stream.write_all(b"0\r\n\r\n").ok()?;
+                    }
+                }
+            });
+        }
+    });
+    format!("https://localhost:{port}")
+}
+
+#[test]
+fn https_is_checked_unless_told_otherwise() {
+    let scene = Scene::new();
+    let url = over_tls();
+    let line =
+        "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 6 --max-concurrency 2 --no-server-metrics";
+    load(&scene, &url, line).exits(1).prints("certificate");
+    assert_eq!(result(&scene)["completed"], 0);
+    load(&scene, &url, line).flag("--insecure").exits(0);
+    let found = result(&scene);
+    assert_eq!((&found["completed"], &found["total_output_tokens"]), (&6.into(), &18.into()));
 }
 
 #[test]
@@ -813,20 +877,9 @@ fn too_few_prompts_is_an_error_that_says_how_many_there_are() {
     std::fs::write(scene.path("p.jsonl"), "{\"prompt\": \"one\"}\n{\"prompt\": \"two\"}\n").unwrap();
     let line = "--model m --tokenizer none --dataset-name custom --dataset-path p.jsonl --num-prompts 5 --custom-output-len 3 --skip-chat-template";
     let ended = load(&scene, &server.url, line).ends();
-    ended.check(!ended.status.success(), "too few").into_told(&ended, &["2", "5"]);
+    ended.check(!ended.status.success(), "too few");
+    ended.says("5 prompts were asked for").says("has 2");
     assert!(!scene.path("r.json").exists());
-}
-
-trait Told {
-    fn into_told(self, ended: &Ended<'_>, words: &[&str]);
-}
-
-impl Told for () {
-    fn into_told(self, ended: &Ended<'_>, words: &[&str]) {
-        words.iter().for_each(|word| {
-            ended.says(word);
-        });
-    }
 }
 
 // ------------------------------------------------------------------------------------------------- run --client builtin

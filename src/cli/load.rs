@@ -524,8 +524,8 @@ pub struct PromptsBuildArgs {
 #[derive(Debug, Clone, Args)]
 pub struct PromptsAnswersArgs {
     /// How many
-    #[arg(long = "show", value_name = "N", default_value = "5")]
-    pub num: u64,
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub show: u64,
 
     /// The first one, from 0
     #[arg(long, value_name = "N", default_value = "0")]

@@ -98,7 +98,7 @@ pub enum Command {
     #[command(infer_long_args = true)]
     Load(Box<LoadArgs>),
     /// Look at, prepare or try the prompts of a load
-    Prompts(PromptsArgs),
+    Prompts(Box<PromptsArgs>),
     /// Name the cause of a failure from any log of a vLLM server
     Diagnose(DiagnoseArgs),
     /// Print completions for a shell

@@ -125,12 +125,12 @@ async fn build(args: &PromptsBuildArgs, environment: &Environment, ui: &Ui) -> R
 
 async fn answers(args: &PromptsAnswersArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut flags = args.load.clone();
-    flags.num_prompts = Some((args.start + args.num).max(1).to_string());
+    flags.num_prompts = Some((args.start + args.show).max(1).to_string());
     flags.max_concurrency = Some("1".into());
     flags.backend.get_or_insert_with(|| "openai-chat".into());
     let settings = resolve_load(&flags, environment)?;
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let prompts = one_by_one(&settings, args.start, args.num, Arc::clone(&seen), ui).await?;
+    let prompts = one_by_one(&settings, args.start, args.show, Arc::clone(&seen), ui).await?;
     let seen = seen.lock().map(|seen| seen.clone()).unwrap_or_default();
     let mut failed = 0;
     for (index, answer) in seen {

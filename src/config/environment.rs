@@ -14,6 +14,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The words of the command line, before anything is read from them.
+    pub fn words() -> impl Iterator<Item = std::ffi::OsString> {
+        std::env::args_os()
+    }
+
     /// Reads it. Names or values that are not UTF-8 are left out: none of ours is.
     pub fn read() -> Self {
         let vars =

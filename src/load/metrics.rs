@@ -182,9 +182,7 @@ pub struct Collector {
     cached: Option<u64>,
     sequences: u64,
     good: u64,
-    tokens_by_second: Vec<u64>,
     tokens_by_slot: Vec<u64>,
-    origin: Option<u64>,
     input_unknown: u64,
     simulated: bool,
 }
@@ -286,9 +284,7 @@ impl Collector {
             cached: None,
             sequences: 0,
             good: 0,
-            tokens_by_second: Vec::new(),
             tokens_by_slot: Vec::new(),
-            origin: None,
             input_unknown: 0,
             simulated: false,
         }
@@ -358,11 +354,7 @@ impl Collector {
     /// Counts the tokens of a request where they came.
     fn count_tokens(&mut self, sample: &Sample) {
         let Some(first) = sample.reply.first else { return };
-        let origin = *self.origin.get_or_insert(sample.started);
-        let mut one = |at: u64| {
-            bump(&mut self.tokens_by_second, (at.saturating_sub(origin) / 1_000_000_000) as usize);
-            bump(&mut self.tokens_by_slot, (at / SLOT) as usize);
-        };
+        let mut one = |at: u64| bump(&mut self.tokens_by_slot, (at / SLOT) as usize);
         let events = sample.reply.events;
         if sample.reply.samples <= 1 {
             let mut at = first;
@@ -391,7 +383,7 @@ impl Collector {
         let tpot = all(&|row| row.tpot * 1e3);
         let e2el = all(&|row| seconds(row.end - row.started) * 1e3);
         let per_user = all(&|row| f64::from(row.tokens) / seconds(row.end - row.started).max(1e-9));
-        let busy = self.rows.iter().map(|row| seconds(row.end - row.started)).fold(0.0, |sum, time| sum + time);
+        let busy: u128 = self.rows.iter().map(|row| u128::from(row.end - row.started)).sum();
         let sending = seconds(ended.last_start.saturating_sub(ended.first_start));
         let optional = |values: &mut Vec<f64>| (!values.is_empty()).then(|| Summary::of(values, percentiles));
         let queue_time = optional(&mut self.queue_times);
@@ -408,7 +400,7 @@ impl Collector {
             request_goodput: (!self.goodput.is_empty()).then(|| per_second(self.good as f64)),
             output_throughput: per_second(self.total_output as f64),
             total_token_throughput: per_second((self.total_input + self.total_output) as f64),
-            max_output_tokens_per_s: self.tokens_by_second.iter().max().copied().unwrap_or(0) as f64,
+            max_output_tokens_per_s: self.most_tokens_in_a_second() as f64,
             max_concurrent_requests: self.most_in_a_second(),
             has_ttft: self.rows.iter().any(|row| !row.ttft.is_nan()),
             ttft,
@@ -424,11 +416,19 @@ impl Collector {
             connect_time,
             tokens_per_second_per_user: per_user,
             achieved_rate: (sent > 1 && sending > 0.0).then(|| (sent - 1) as f64 / sending),
-            mean_concurrency: per_second(busy),
+            mean_concurrency: per_second(busy as f64 / 1e9),
             steady_state,
             failures: self.failures.clone(),
             simulated: self.simulated,
         }
+    }
+
+    /// vLLM's figure: the most tokens that came in one of the seconds from the first request on. Seconds begin at a tenth of
+    /// a second here.
+    fn most_tokens_in_a_second(&self) -> u64 {
+        let first = self.rows.iter().map(|row| row.started).min().unwrap_or(0) / SLOT;
+        let slots = self.tokens_by_slot.get(first as usize..).unwrap_or_default();
+        slots.chunks((1_000_000_000 / SLOT) as usize).map(|second| second.iter().sum()).max().unwrap_or(0)
     }
 
     /// vLLM's figure: the most requests that were under way at any moment of one second.

@@ -245,7 +245,7 @@ impl<'a> Worker<'a> {
             // A batch begins when the slowest of the one before has ended.
             Some(session) if session.batch.is_some() => {
                 let size = session.batch.unwrap_or(1).max(1);
-                if work.index % size == 0 {
+                if work.index.is_multiple_of(size) {
                     self.batch_began = self.simulated.drain(..).max().unwrap_or(self.batch_began);
                 }
                 self.batch_began

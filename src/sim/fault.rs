@@ -22,7 +22,7 @@
 //! | `die-in-benchmark` | `kill` `segv` `exit` `engine`, a number of requests, seconds such as `5s`; joined by `+` | dies after that many measured requests (1) or simulated seconds after the first; `kill` is the default, `engine`: only the engine core dies, the API server logs EngineDeadError and shuts down |
 //! | `server-floods` | | the server prints megabytes a second for ever |
 //! | `requests-fail` | how many (1), or `all` | measured requests get HTTP 500 |
-//! | `streams-fail` | `error` `break` `stall` `malformed` `short` `silent`; `+N` or `+all` | measured answers go wrong (1): an error object amid the tokens, a connection that is cut, no further token, a broken event, half of the tokens, no answer at all |
+//! | `streams-fail` | `error` (default) `break` `stall` `malformed` `short` `silent`; `+N` or `+all` | measured answers go wrong (1): an error object amid the tokens, a connection that is cut, no further token, a broken event, half of the tokens, no answer at all |
 //! | `ignores-sigterm` | | no process of the server ends on SIGTERM or SIGINT |
 //! | `grandchild-in-group` | | a process of the group ignores SIGTERM and outlives the server |
 //! | `grandchild-out-of-group` | | the same in a session of its own (both end by themselves after 15 minutes) |
@@ -153,7 +153,7 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("die-in-benchmark", "[:kill|segv|exit|engine][+N|+SECONDSs]", "the server dies in the benchmark"),
     ("server-floods", "", "the server floods its log"),
     ("requests-fail", "[:N|all]", "requests get HTTP 500"),
-    ("streams-fail", ":error|break|stall|malformed|short|silent[+N|+all]", "answers go wrong"),
+    ("streams-fail", "[:error|break|stall|malformed|short|silent][+N|+all]", "answers go wrong"),
     ("ignores-sigterm", "", "no process of the server ends on SIGTERM"),
     ("grandchild-in-group", "", "a process of the group stays"),
     ("grandchild-out-of-group", "", "a process in a session of its own stays"),
@@ -312,7 +312,7 @@ fn fault(name: &str, param: Option<&str>) -> Result<Fault, FaultError> {
         "requests-fail" if param == Some("all") => Fault::RequestsFail { count: None },
         "requests-fail" => Fault::RequestsFail { count: Some(number(param, 1).ok_or_else(wrong)?) },
         "streams-fail" => {
-            let (how, count) = param.map_or(("", None), |text| match text.split_once('+') {
+            let (how, count) = param.map_or(("error", None), |text| match text.split_once('+') {
                 Some((how, count)) => (how, Some(count)),
                 None => (text, None),
             });

@@ -828,7 +828,106 @@ def foreign(s: Scenario) -> None:
     s.check_nothing_left()
 
 
-SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, reuse, live, foreign)}
+def load(s: Scenario) -> None:
+    """`vllm-bench load` and `vllm bench serve`, in turn, on one server; vllm's tools read our files; both clients in a sweep."""
+    model, port = s.bench.models[0], free_port()
+    command = [str(s.bench.vllm), "serve", model, "--port", str(port), "--enforce-eager", "--max-model-len", "2048",
+               "--no-enable-prefix-caching", "--dtype", "bfloat16"]
+    with open(s.dir / "server.log", "w") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                  env={**s.bench.env, "VLLM_CPU_KVCACHE_SPACE": "1"})
+    popened.add(server.pid)
+    with s.check("a plain `vllm serve` is up", needed=True):
+        wait_for("the server", lambda: healthy(port) or server.poll() is not None)
+        equal(server.poll(), None, "the server's exit code")
+    flags = ["--backend", "openai", "--host", "127.0.0.1", "--port", str(port), "--model", model, "--dataset-name", "random",
+             "--random-input-len", "64", "--random-output-len", "48", "--ignore-eos", "--percentile-metrics", "ttft,tpot,itl,e2el",
+             "--save-result", "--result-dir", str(s.dir)]
+    ours, theirs = [], []
+
+    def measure(which: list, name: str, prompts: int, streams: int, seed: int) -> dict:
+        more = ["--num-prompts", str(prompts), "--max-concurrency", str(streams), "--seed", str(seed), "--result-filename", name]
+        if which is ours:
+            code, text = s.call("load", *flags, *more, limit=SLOW)
+        else:
+            done = subprocess.run([str(s.bench.vllm), "bench", "serve", *flags, *more, "--disable-tqdm"], cwd=s.dir, text=True,
+                                  env={**s.bench.env, "VLLM_CPU_KVCACHE_SPACE": "1"}, capture_output=True)
+            code, text = done.returncode, done.stdout + done.stderr
+        equal(code, 0, f"exit code of {name}: {text[-1500:]}")
+        found = json.loads((s.dir / name).read_text())
+        which.append(found)
+        return found
+
+    # Once each for nothing: the first requests of a server are its slowest.
+    measure(ours, "warm-up-ours.json", 40, 2, 999)
+    measure(theirs, "warm-up-theirs.json", 40, 2, 999)
+    ours.clear(), theirs.clear()
+    with s.check("ten times in turn: figures agree within the noise between runs of one client, token counts exactly") as note:
+        for turn in range(10):
+            pair = [(ours, f"ours-{turn}.json"), (theirs, f"theirs-{turn}.json")]
+            for which, name in pair if turn % 2 == 0 else reversed(pair):
+                measure(which, name, 80, 2, turn)
+        for key in ("completed", "failed", "total_input_tokens", "total_output_tokens", "num_prompts", "model_id", "tokenizer_id"):
+            equal([r[key] for r in ours], [r[key] for r in theirs], key)
+        wrong = []
+        for key in ("output_throughput", "request_throughput", "mean_ttft_ms", "mean_tpot_ms", "mean_itl_ms", "mean_e2el_ms"):
+            a, b = [r[key] for r in ours], [r[key] for r in theirs]
+            mean = lambda values: sum(values) / len(values)  # noqa: E731
+            apart = lambda values: [abs(x - y) for i, x in enumerate(values) for y in values[:i]]  # noqa: E731
+            same = max(mean(apart(a)), mean(apart(b)))
+            most = max(apart(a) + apart(b))
+            note(f"{key} {mean(a):.4g} and {mean(b):.4g}, {100 * (mean(a) / mean(b) - 1):+.1f} %; two runs of one client differ by "
+                 f"{100 * same / mean(b):.1f} % on average, {100 * most / mean(b):.1f} % at most")
+            if abs(mean(a) - mean(b)) > most:
+                wrong.append(key)
+        that(not wrong, f"beyond the noise: {wrong}")
+
+    with s.check("vLLM's own plot tools read our result files, between their own") as note:
+        rows = [measure(ours, f"plot-ours-{n}.json", 10 * n, n, n) | {"client": "vllm-bench load"} for n in (1, 2, 4)]
+        rows += [measure(theirs, f"plot-theirs-{n}.json", 10 * n, n, n) | {"client": "vllm bench serve"} for n in (1, 2)]
+        for row in rows:
+            row["tensor_parallel_size"] = 1
+        folder = s.dir / "plots"
+        folder.mkdir()
+        (folder / "summary.json").write_text(json.dumps(rows))
+        environment = {**s.bench.env, "MPLBACKEND": "Agg", "VLLM_CPU_KVCACHE_SPACE": "1"}
+        for words in (["plot", str(folder), "--var-x", "max_concurrency", "--var-y", "p99_ttft_ms", "--curve-by", "client"],
+                      ["plot_pareto", str(folder), "--label-by", "max_concurrency", "--user-count-var", "max_concurrency"]):
+            done = subprocess.run([str(s.bench.vllm), "bench", "sweep", *words], cwd=s.dir, env=environment, capture_output=True, text=True)
+            equal(done.returncode, 0, f"vllm bench sweep {words[0]}: {(done.stdout + done.stderr)[-1500:]}")
+        pictures = sorted(path.name for path in folder.rglob("*.png"))
+        that(len(pictures) >= 2, f"pictures: {pictures}")
+        note(", ".join(pictures))
+    server.terminate()
+    server.wait(60)
+
+    file = s.dir / "sweep.yaml"
+    file.write_text(json.dumps({
+        "serve": {"model": model, "enforce-eager": True, "max-model-len": 2048, "dtype": "bfloat16"},
+        "bench": {"dataset-name": "random", "ignore-eos": True, "random-input-len": 64, "random-output-len": 32,
+                  "num-prompts": 40, "max-concurrency": [1, 2, 4]},
+    }))
+    beside, names = {}, {}
+    for client in ("vllm", "builtin"):
+        results = s.dir / f"results-{client}"
+        with s.check(f"a sweep with `--client {client}`", needed=True):
+            code, text = s.call("run", str(file), "--client", client, "--vllm-bin", str(s.bench.vllm), "--results-dir", str(results),
+                                "--keep-foreign", "--setvars", "none", "--port", str(free_port()), "--env", "VLLM_CPU_KVCACHE_SPACE=1",
+                                "--retry", "none", limit=3 * SLOW)
+            equal(code, 0, f"exit code: {text[-2000:]}")
+        [run] = [path.parent for path in results.glob("*/manifest.json")]
+        names[client] = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+        found = [json.loads(path.read_text()) for path in sorted(run.glob("*_results.json"))]
+        beside[client] = [r["vllm_bench"]["timings"]["benchmark"] - r["duration"] for r in found]
+    with s.check("both clients leave the same files; seconds of a measurement beside its load") as note:
+        equal(names["builtin"], names["vllm"], "files")
+        mean = {client: sum(values) / len(values) for client, values in beside.items()}
+        note("; ".join(f"{client} {seconds:.2f} s" for client, seconds in mean.items()))
+        that(mean["builtin"] < 1.0, "the built-in client takes more than a second beside its load")
+    s.check_nothing_left()
+
+
+SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, reuse, load, live, foreign)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

@@ -197,6 +197,9 @@ fn table(loads: &[Measured]) -> String {
     format!("{}{table}", if simulated { "SIMULATED\n" } else { "" })
 }
 
+/// How a property of a load is written.
+type Shown<'a> = &'a dyn Fn(&Point) -> String;
+
 /// What tells this load's files from those of others of the sweep.
 fn suffix(settings: &LoadSettings, point: &Point, number: usize) -> String {
     if settings.points.len() < 2 {
@@ -204,7 +207,7 @@ fn suffix(settings: &LoadSettings, point: &Point, number: usize) -> String {
     }
     let differs = |value: &dyn Fn(&Point) -> String| settings.points.iter().any(|other| value(other) != value(point));
     let mut text = String::new();
-    let fields: [(&str, &dyn Fn(&Point) -> String); 7] = [
+    let fields: [(&str, Shown<'_>); 7] = [
         ("concurrency", &|point| point.max_concurrency.map_or("all".into(), |value| value.to_string())),
         ("qps", &|point| point.request_rate.to_string()),
         ("prompts", &|point| point.num_prompts.map_or("all".into(), |value| value.to_string())),

@@ -4,6 +4,8 @@ use super::{Body, Broken, Classifier, Framing, Splitter, Usage, excerpt};
 
 /// The longest head of an answer.
 const MOST_HEAD: usize = 64 << 10;
+/// Interim answers (1xx) in one piece, at most.
+const MOST_INTERIM: usize = 64;
 /// How much of the body of a refused request is kept.
 const MOST_EXCERPT: usize = 2048;
 /// The longest answer that is not streamed.
@@ -195,9 +197,10 @@ impl Exchange {
 
     /// Reads the head, as far as it has come; `Some` = bytes of this piece that belong to it.
     fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
-        loop {
+        let mut used = 0;
+        for _ in 0..MOST_INTERIM {
             let before = self.head.len();
-            self.head.extend_from_slice(bytes);
+            self.head.extend_from_slice(&bytes[used..]);
             let mut headers = [httparse::EMPTY_HEADER; 96];
             let mut response = httparse::Response::new(&mut headers);
             let parsed = response.parse(&self.head).map_err(|error| Broken::Head { reason: error.to_string() })?;
@@ -209,16 +212,13 @@ impl Exchange {
             };
             let status = response.code.unwrap_or(0);
             if (100..200).contains(&status) {
-                // An interim answer: the real one follows.
-                self.head.drain(..length);
-                let rest = std::mem::take(&mut self.head);
+                // An interim answer: the real one follows, in this very piece or in the next.
+                used = bytes.len() - (self.head.len() - length);
                 self.head.clear();
-                if rest.is_empty() {
+                if used == bytes.len() {
                     return Ok(None);
                 }
-                // What follows it came in this very piece or is the beginning of one.
-                let used = bytes.len() - rest.len().min(bytes.len());
-                return self.head(&bytes[used..]).map(|more| more.map(|more| used + more));
+                continue;
             }
             let reply = &mut self.reader.reply;
             reply.status = Some(status);
@@ -248,8 +248,9 @@ impl Exchange {
             self.keep_alive &= framing != Framing::Close;
             self.body = Some(Body::new(framing));
             self.head = Vec::new();
-            return Ok(Some(length - before));
+            return Ok(Some(used + length - before));
         }
+        Err(Broken::Head { reason: format!("more than {MOST_INTERIM} interim answers") })
     }
 
     fn complete(&mut self, at: u64) -> Result<(), Broken> {
