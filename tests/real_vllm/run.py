@@ -917,7 +917,8 @@ def load(s: Scenario) -> None:
             equal(code, 0, f"exit code: {text[-2000:]}")
         [run] = [path.parent for path in results.glob("*/manifest.json")]
         names[client] = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-        found = [json.loads(path.read_text()) for path in sorted(run.glob("*_results.json"))]
+        found = [json.loads(path.read_text()) for path in sorted(run.glob("*_cc-*_results.json"))]
+        that(len(found) == 3, f"{len(found)} results")
         beside[client] = [r["vllm_bench"]["timings"]["benchmark"] - r["duration"] for r in found]
     with s.check("both clients leave the same files; seconds of a measurement beside its load") as note:
         equal(names["builtin"], names["vllm"], "files")
