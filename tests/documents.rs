@@ -23,7 +23,7 @@ use vllm_bench::sim::fault;
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const LOAD: &str = "docs/load.md";
 const DOCUMENTS: [&str; 5] = ["README.md", GUIDE, "QUICK_REFERENCE.md", "CHANGELOG.md", LOAD];
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "sanity",
     "plan",
@@ -33,6 +33,8 @@ const COMMANDS: [&str; 16] = [
     "logs",
     "check",
     "analyze",
+    "compare",
+    "recommend",
     "backup",
     "clean",
     "load",

@@ -211,8 +211,7 @@ fn each_failure_class_is_provoked_counted_and_told() {
 fn a_server_that_dies_ends_the_load_soon() {
     let scene = Scene::new();
     let server = Simulated::start(&scene, "die-in-benchmark:kill+20");
-    let line =
-        "--dataset-name random --random-input-len 20 --random-output-len 16 --num-prompts 100000 --max-concurrency 8";
+    let line = "--prompt hi --tokenizer none --output-len 16 --num-prompts 100000 --max-concurrency 8";
     let ended = load(&scene, &server.url, line).exits(1);
     let found = result(&scene);
     ended.prints("ended early: the server takes no connections any more");
@@ -880,6 +879,58 @@ fn too_few_prompts_is_an_error_that_says_how_many_there_are() {
     ended.check(!ended.status.success(), "too few");
     ended.says("5 prompts were asked for").says("has 2");
     assert!(!scene.path("r.json").exists());
+}
+
+/// A hub with one data set; hands over what it was asked, line by line.
+fn hub() -> (String, Arc<std::sync::Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
+            heard.lock().unwrap().extend(head);
+            let body = match path.as_str() {
+                "/api/datasets/org/set" => {
+                    r#"{"siblings": [{"rfilename": "README.md"}, {"rfilename": "data/train.jsonl"}, {"rfilename": "data/test.jsonl"}]}"#.to_owned()
+                }
+                "/datasets/org/set/resolve/main/data/train.jsonl" => {
+                    (0..9).map(|n| format!("{{\"question\": \"word number {n} of the hub\"}}\n")).collect()
+                }
+                _ => {
+                    let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                    continue;
+                }
+            };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn data_sets_come_from_the_hub_with_the_token_that_is_shown_nowhere() {
+    let scene = Scene::new();
+    tokenizer(&scene.path("tokenizer"));
+    let (endpoint, asked) = hub();
+    let inspect = |set: &str| {
+        let words =
+            ["prompts", "inspect", "--dataset-name", "hf", "--dataset-path", set, "--prompt-column", "question"];
+        let call = scene.call(&words).set("--tokenizer", ["tokenizer"]).set("--hf-split", ["train"]);
+        call.env("HF_ENDPOINT", &endpoint).env("HF_TOKEN", "hf_notToBeShown123").set("--show", ["9"]).ends()
+    };
+    let ended = inspect("org/set");
+    ended.check(ended.status.success(), "the data set is there");
+    assert_eq!(ended.stdout.matches("of the hub").count(), 9, "{}", ended.stdout);
+    assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("hf_notToBeShown"));
+    assert!(asked.lock().unwrap().iter().any(|line| line.to_lowercase() == "authorization: bearer hf_nottobeshown123"));
+    let ended = inspect("org/other");
+    ended.check(!ended.status.success(), "no such data set");
+    ended.says("org/other").says("404");
 }
 
 // ------------------------------------------------------------------------------------------------- run --client builtin

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use super::table::group_by_model;
-use super::{Better, Metric, Row};
+use super::{Basis, Better, Candidate, Metric, Row, decide};
 
 /// The figures by which rows are ranked, in the order of the reports.
 pub const RANKED: [Metric; 4] =
@@ -16,10 +16,19 @@ pub struct Best<'a> {
     pub metric: Metric,
     /// The best value: the mean over the repeats of the same settings.
     pub value: f64,
-    /// Of every setting that has it, the first measurement.
-    pub rows: Vec<&'a Row>,
-    /// How many measurements the value is the mean of.
+    /// Every setting that cannot be told from the one with the best mean (its first measurement) with its own mean; where
+    /// nothing was repeated, those that tie. The recommended one first: fewer devices, then fewer flags, then the better mean.
+    pub rows: Vec<(&'a Row, f64)>,
+    /// How many measurements the best mean is the mean of.
     pub measurements: usize,
+    /// What the choice rests on.
+    pub basis: Basis,
+    /// Relative standard deviation between repeats, where there are any.
+    pub noise: Option<f64>,
+    /// Repeats of each that would tell the first two of the set apart.
+    pub repeats_needed: Option<usize>,
+    /// Rows that have a better figure and a doubt that bars them.
+    pub barred: usize,
 }
 
 /// The best of some rows that share a load.
@@ -33,30 +42,78 @@ pub struct Ranking<'a> {
     pub bests: Vec<Best<'a>>,
 }
 
+/// The measurements of a figure by server start; `None` where none has it.
+pub fn starts_of(rows: &[&Row], metric: Metric) -> Option<Vec<Vec<f64>>> {
+    let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
+    for row in rows {
+        if let Some(value) = row.metrics.get(metric) {
+            starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value);
+        }
+    }
+    (!starts.is_empty()).then(|| starts.into_values().collect())
+}
+
+/// The rows of each setting; repeats of the same settings are one.
+pub(super) fn settings<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+    let mut settings: IndexMap<String, Vec<&'a Row>> = IndexMap::new();
+    for (i, row) in rows.iter().enumerate() {
+        let key = match (&row.identity, row.repeat) {
+            (Some(identity), Some(_)) => identity.to_string(),
+            (Some(_) | None, _) => i.to_string(),
+        };
+        settings.entry(key).or_default().push(row);
+    }
+    settings.into_values().collect()
+}
+
 /// The best of these rows by one figure; `None` where no valid row has it, or it has no better direction. Repeats of the
 /// same settings count as one, with their mean: the luckiest of them proves nothing.
 pub fn best<'a>(rows: &[&'a Row], metric: Metric) -> Option<Best<'a>> {
     let better = metric.better()?;
-    let mut settings: IndexMap<String, (&'a Row, Vec<f64>)> = IndexMap::new();
-    for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.is_valid()) {
-        if let Some(value) = row.metrics.get(metric) {
-            let key = match (&row.identity, row.repeat) {
-                (Some(identity), Some(_)) => identity.to_string(),
-                (Some(_) | None, _) => i.to_string(),
-            };
-            settings.entry(key).or_insert_with(|| (row, Vec::new())).1.push(value);
-        }
-    }
-    #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let value = settings.values().map(|(_, values)| mean(values)).reduce(|a, b| match better {
+    let has = |row: &&&Row| row.metrics.get(metric).is_some();
+    let believed: Vec<&Row> = rows.iter().filter(|row| row.may_be_best()).filter(has).copied().collect();
+    let valid: Vec<&Row> = rows.iter().filter(|row| row.is_valid()).filter(has).copied().collect();
+    // Where all are doubtful there is still one that is best, and its doubts are told.
+    let asked = if believed.is_empty() { &valid } else { &believed };
+    let settings = settings(asked);
+    let starts: Vec<Vec<Vec<f64>>> = settings.iter().filter_map(|rows| starts_of(rows, metric)).collect();
+    let mean = |starts: &[Vec<f64>]| {
+        let all: Vec<f64> = starts.concat();
+        #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        mean
+    };
+    let means: Vec<f64> = starts.iter().map(|starts| mean(starts)).collect();
+    let order = |a: f64, b: f64| match better {
         Better::Higher => a.max(b),
         Better::Lower => a.min(b),
-    })?;
+    };
+    let value = means.iter().copied().reduce(order)?;
+    let candidates: Vec<Candidate> = settings
+        .iter()
+        .zip(&starts)
+        .map(|(rows, starts)| Candidate {
+            starts: starts.clone(),
+            devices: rows.first().and_then(|row| row.about.devices).unwrap_or(u32::MAX),
+            overrides: rows.first().map_or(0, |row| row.about.overrides),
+        })
+        .collect();
+    let decision = decide(&candidates, better, None).filter(|decision| decision.basis != Basis::Single);
+    let first = |index: usize| Some((*settings.get(index)?.first()?, *means.get(index)?));
     #[expect(clippy::float_cmp, reason = "a tie is the very same figure")]
-    let tied: Vec<&(&Row, Vec<f64>)> = settings.values().filter(|(_, values)| mean(values) == value).collect();
-    let measurements = tied.first().map_or(0, |(_, values)| values.len());
-    Some(Best { metric, value, rows: tied.into_iter().map(|(row, _)| *row).collect(), measurements })
+    let tied = || (0..means.len()).filter(|index| means[*index] == value).filter_map(first).collect();
+    let leader = decision.as_ref().map_or_else(|| means.iter().position(|mean| *mean == value), |d| Some(d.leader))?;
+    let barred = valid.iter().filter(|row| !row.may_be_best()).filter_map(|row| row.metrics.get(metric));
+    Some(Best {
+        metric,
+        value: means[leader],
+        rows: decision.as_ref().map_or_else(tied, |decision| decision.set.iter().copied().filter_map(first).collect()),
+        measurements: starts[leader].iter().map(Vec::len).sum(),
+        basis: decision.as_ref().map_or(Basis::Single, |decision| decision.basis),
+        noise: decision.as_ref().and_then(|decision| decision.noise),
+        repeats_needed: decision.and_then(|decision| decision.repeats_needed),
+        barred: if believed.is_empty() { 0 } else { barred.filter(|other| order(*other, value) == *other).count() },
+    })
 }
 
 fn bests<'a>(rows: &[&'a Row]) -> Vec<Best<'a>> {
@@ -89,7 +146,7 @@ mod tests {
     use super::*;
 
     fn names(best: Option<Best<'_>>) -> Vec<String> {
-        best.map(|best| best.rows.iter().map(|row| row.name.clone()).collect()).unwrap_or_default()
+        best.map(|best| best.rows.iter().map(|(row, _)| row.name.clone()).collect()).unwrap_or_default()
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::verdict::Doubt;
 use super::{Load, Metrics};
 use crate::diagnose::{Cause, Evidence};
 use crate::execute::{Phase, Timings};
@@ -42,6 +43,25 @@ pub struct Row {
     pub server_name: String,
     /// The result file, relative to the run directory; `None` where there is none that can be read.
     pub source: Option<PathBuf>,
+    /// What else is known.
+    pub about: About,
+}
+
+/// What is known of a row beside its figures.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct About {
+    /// What makes its figures doubtful.
+    pub doubts: Vec<Doubt>,
+    /// Devices that the server takes (tensor x pipeline x data parallel size); `None` = not known.
+    pub devices: Option<u32>,
+    /// Flags of the server that are set.
+    pub overrides: usize,
+    /// What is compared across runs: the settings, whatever vLLM and device measured them.
+    pub settings: Option<Identity>,
+    /// The server's command line as run.
+    pub serve_command: Vec<String>,
+    /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`).
+    pub figures: std::collections::BTreeMap<String, f64>,
 }
 
 /// The grid values as tables show them. What a file does not say is absent.
@@ -246,6 +266,20 @@ impl Row {
         matches!(self.status, Status::Valid)
     }
 
+    /// Whether it may be called best: a result that counts, with no doubt that bars it.
+    pub fn may_be_best(&self) -> bool {
+        self.is_valid() && !self.about.doubts.iter().any(|doubt| doubt.kind.bars())
+    }
+
+    /// A figure by vLLM's key.
+    pub fn figure(&self, key: &str) -> Option<f64> {
+        let known = super::Metric::ALL.into_iter().find(|metric| metric.key() == key);
+        match known {
+            Some(metric) => self.metrics.get(metric),
+            None => self.about.figures.get(key).copied(),
+        }
+    }
+
     /// Whether a rule left it out of the plan.
     pub fn is_skipped(&self) -> bool {
         matches!(self.status, Status::Skipped { .. })
@@ -309,6 +343,7 @@ pub(super) mod tests {
             baseline: false,
             server_name: String::new(),
             source: None,
+            about: About::default(),
         }
     }
 

@@ -14,7 +14,8 @@ pub use load::{
     PromptsInspectArgs,
 };
 pub use ops::{
-    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, StatusArgs, StopArgs,
+    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, RecommendArgs,
+    StatusArgs, StopArgs,
 };
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 
@@ -90,6 +91,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Analyse a run and write its reports
     Analyze(AnalyzeArgs),
+    /// Compare two runs: what changed, and how sure that is
+    Compare(CompareArgs),
+    /// Say which configuration of a run to use, and why
+    Recommend(RecommendArgs),
     /// Copy a results directory, verified
     Backup(BackupArgs),
     /// Remove runs, after asking

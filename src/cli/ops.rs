@@ -98,6 +98,55 @@ pub struct AnalyzeArgs {
     pub results_dir: Option<PathBuf>,
 }
 
+/// Flags of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The run before
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The run after
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// Change that matters: 3% or 0.03 (default 3%)
+    #[arg(long, value_name = "PART")]
+    pub threshold: Option<String>,
+    /// Relative standard deviation between runs, where nothing was repeated: 2%
+    #[arg(long, value_name = "PART", allow_hyphen_values = true)]
+    pub noise: Option<String>,
+    /// text, markdown or json (default text)
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+}
+
+/// Flags of `recommend`.
+#[derive(Debug, Args)]
+pub struct RecommendArgs {
+    /// The run to choose from (default: the newest)
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
+    #[arg(long, value_name = "LIMITS")]
+    pub slo: Vec<String>,
+    /// The figure that matters, as vLLM names it (default output_throughput, per device)
+    #[arg(long, value_name = "KEY")]
+    pub rank_by: Option<String>,
+    /// Rank by the whole throughput, not per device
+    #[arg(long)]
+    pub total: bool,
+    /// The latency beside it (default mean_ttft_ms)
+    #[arg(long, value_name = "KEY")]
+    pub latency: Option<String>,
+    /// text or json (default text)
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+}
+
 /// Flags of `backup`.
 #[derive(Debug, Args)]
 pub struct BackupArgs {

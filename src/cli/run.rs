@@ -171,6 +171,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub show_logs: bool,
 
+    /// Measure one configuration on so many fresh starts, and say what difference this machine can resolve
+    #[arg(long, value_name = "N", help_heading = "Measuring", conflicts_with = "extend")]
+    pub noise_check: Option<String>,
+
     /// What drives the load: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`
     #[arg(long, value_name = "CLIENT", help_heading = "Run")]
     pub client: Option<String>,

@@ -18,21 +18,28 @@ use super::locate;
 /// # Errors
 /// When the run cannot be read or the reports cannot be written.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    analyse(load_run(&target(args, environment)?)?, ui)
+    analyse(load_run(&target(args.run.as_deref(), args.results_dir.as_deref(), environment)?)?, ui)
 }
 
 /// The run named, else the newest; a directory without manifests may be one of the Python predecessor's.
-fn target(args: &AnalyzeArgs, environment: &Environment) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// When there is none.
+pub(super) fn target(
+    run: Option<&Path>,
+    results_dir: Option<&Path>,
+    environment: &Environment,
+) -> Result<PathBuf, Error> {
     let foreign = |path: PathBuf| if path.is_dir() { Some(path) } else { None };
     // It writes beside what it reads: never in a live run of another directory that the user did not name.
-    let found = match (&args.run, &args.results_dir) {
+    let found = match (run, results_dir) {
         (None, None) => locate::find_here(environment),
-        (run, results_dir) => locate::find(run.as_deref(), results_dir.as_deref(), environment),
+        (run, results_dir) => locate::find(run, results_dir, environment),
     };
     match found {
         Ok(found) => Ok(found.run.path().to_owned()),
         Err(error) => {
-            let named = args.run.as_deref().or(args.results_dir.as_deref()).map(|path| environment.absolute(path));
+            let named = run.or(results_dir).map(|path| environment.absolute(path));
             let defaults = locate::results_dirs(None, environment);
             let candidates = if named.is_some() { named.into_iter().collect() } else { defaults };
             candidates.into_iter().find_map(foreign).ok_or(error)

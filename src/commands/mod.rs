@@ -4,6 +4,7 @@ pub mod analyze;
 pub mod backup;
 pub mod check;
 pub mod clean;
+pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod diagnose;
@@ -17,6 +18,7 @@ pub mod logs;
 pub mod plan;
 mod preflight;
 pub mod prompts;
+pub mod recommend;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -43,6 +45,8 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
         Command::Logs(args) => logs::run(args, environment, ui).await,
         Command::Check(args) => check::run(args, environment, ui).await,
         Command::Analyze(args) => analyze::run(args, environment, ui),
+        Command::Compare(args) => compare::run(args, environment, ui),
+        Command::Recommend(args) => recommend::run(args, environment, ui),
         Command::Backup(args) => backup::run(args, environment, ui).await,
         Command::Clean(args) => clean::run(args, environment, ui),
         Command::Load(args) => load::run(args, environment, ui).await,

@@ -262,6 +262,8 @@ pub struct Metrics {
     pub mean_concurrency: f64,
     /// Without ramp-up and drain; `None` where there is nothing in between.
     pub steady_state: Option<Window>,
+    /// Mean latency of the requests that began in the second half of the load over that of the first half.
+    pub drift: Option<f64>,
     pub failures: BTreeMap<FailureClass, Failures>,
     pub simulated: bool,
 }
@@ -418,9 +420,20 @@ impl Collector {
             achieved_rate: (sent > 1 && sending > 0.0).then(|| (sent - 1) as f64 / sending),
             mean_concurrency: per_second(busy as f64 / 1e9),
             steady_state,
+            drift: self.drift(),
             failures: self.failures.clone(),
             simulated: self.simulated,
         }
+    }
+
+    /// Whether the load was the same from its beginning to its end; `None` for fewer than 20 requests.
+    fn drift(&self) -> Option<f64> {
+        const LEAST: usize = 20;
+        let mut rows: Vec<(u64, u64)> = self.rows.iter().map(|row| (row.started, row.end - row.started)).collect();
+        rows.sort_unstable();
+        let (first, second) = rows.split_at(rows.len() / 2);
+        let mean = |rows: &[(u64, u64)]| rows.iter().map(|(_, time)| *time as f64).sum::<f64>() / rows.len() as f64;
+        (self.rows.len() >= LEAST && mean(first) > 0.0).then(|| mean(second) / mean(first))
     }
 
     /// vLLM's figure: the most tokens that came in one of the seconds from the first request on. Seconds begin at a tenth of

@@ -234,6 +234,8 @@ pub(super) struct Queue {
 struct QueueState {
     waiting: VecDeque<Work>,
     bytes: usize,
+    /// The feeder waits for room.
+    full: bool,
     /// Nothing more will come.
     complete: bool,
     hungry: Vec<Arc<mio::Waker>>,
@@ -253,8 +255,11 @@ pub(super) enum Next {
 impl Queue {
     fn push(&self, work: Work, live: &Live) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.bytes > MOST_WAITING_BYTES && !live.is_over() {
+        if state.bytes > MOST_WAITING_BYTES {
+            state.full = true;
             self.filled.notify_all();
+        }
+        while state.full && !live.is_over() {
             let waited = self.room.wait_timeout(state, Duration::from_millis(100));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -295,7 +300,11 @@ impl Queue {
                 _ => {
                     let Some(work) = state.waiting.pop_front() else { return Next::Nothing };
                     state.bytes = state.bytes.saturating_sub(work.body.len() + 128);
-                    self.room.notify_one();
+                    // Woken for each request alone the feeder would be a second load.
+                    if state.full && state.bytes <= MOST_WAITING_BYTES / 2 {
+                        state.full = false;
+                        self.room.notify_one();
+                    }
                     Next::Work(work)
                 }
             },

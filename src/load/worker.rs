@@ -31,6 +31,16 @@ const MOST_READ: usize = 64 << 10;
 const CONTROL: usize = 512;
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Samples that are handed over together, at most.
+const BUNDLE: usize = 256;
+/// How long a sample may wait for others.
+const FLUSH: Duration = Duration::from_millis(20);
+/// A turn that follows the one before so soon, and ends no request, is one of a busy stream of tokens.
+const QUICK: Duration = Duration::from_micros(300);
+/// After so many of these, tokens are let gather.
+const QUICK_TURNS: u32 = 8;
+/// How long.
+const COALESCE: Duration = Duration::from_micros(100);
 /// Pause after a refused connection.
 const HOLD: Duration = Duration::from_millis(250);
 /// A server that takes no connection for so long is gone.
@@ -76,6 +86,11 @@ pub(super) struct Worker<'a> {
     hold_until: u64,
     all_taken: bool,
     last_tick: u64,
+    last_flush: u64,
+    last_turn: u64,
+    quick_turns: u32,
+    /// Requests that are over.
+    ended: u64,
     /// Connections opened so far.
     opened: u64,
 }
@@ -125,6 +140,10 @@ impl<'a> Worker<'a> {
             hold_until: 0,
             all_taken: false,
             last_tick: 0,
+            last_flush: 0,
+            last_turn: 0,
+            quick_turns: 0,
+            ended: 0,
             opened: 0,
         })
     }
@@ -133,16 +152,21 @@ impl<'a> Worker<'a> {
         let mut events = Events::with_capacity(1024);
         loop {
             self.start_requests();
-            self.flush();
             if self.active == 0 && self.is_done() {
+                self.flush(true);
                 return Ok(());
             }
             if self.shared.live.is_over() {
                 self.give_up_all();
-                self.flush();
+                self.flush(true);
                 return Ok(());
             }
+            self.flush(false);
             let wait = if self.again.is_empty() { self.patience() } else { Duration::ZERO };
+            if self.quick_turns >= QUICK_TURNS && self.again.is_empty() {
+                // The kernel has noted when bytes came: reading many at once costs both sides less than being woken for each.
+                std::thread::sleep(COALESCE);
+            }
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -165,7 +189,12 @@ impl<'a> Worker<'a> {
                     from = self.read(slot.0, event.is_read_closed(), from);
                 }
             }
+            let seen = self.pieces.len();
+            let before = self.ended;
             self.parse();
+            let quick = now.saturating_sub(self.last_turn) < nanos(QUICK) && seen > 0 && self.ended == before;
+            self.last_turn = now;
+            self.quick_turns = if quick && self.shared.spec.kernel_clock { self.quick_turns + 1 } else { 0 };
             if now.saturating_sub(self.last_tick) >= nanos(TICK) {
                 self.last_tick = now;
                 self.check_limits(now);
@@ -543,6 +572,7 @@ impl<'a> Worker<'a> {
     /// A request is over.
     fn finish(&mut self, flight: InFlight, failure: Option<Failure>, at: u64) {
         let shared = self.shared;
+        self.ended += 1;
         let reply = flight.exchange.into_reply();
         let live = &shared.live;
         let ended = match &shared.spec.simulated {
@@ -586,8 +616,12 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn flush(&mut self) {
-        if !self.samples.is_empty() {
+    /// Hands over what has ended, in bundles: waking the thread that counts costs more than counting.
+    fn flush(&mut self, all: bool) {
+        let now = self.clock.now();
+        let due = all || self.samples.len() >= BUNDLE || now.saturating_sub(self.last_flush) >= nanos(FLUSH);
+        if due && !self.samples.is_empty() {
+            self.last_flush = now;
             // Nobody listens any more only when the load is over.
             let _ = self.sender.send(std::mem::take(&mut self.samples));
         }

@@ -3,11 +3,13 @@
 //! The same run directory gives the same bytes: no clock, no absolute path, nothing read back that was written here.
 
 mod columns;
+pub mod compare;
 mod csv;
 mod display;
 mod load;
 mod page;
 mod raw;
+pub mod recommend;
 mod summary;
 mod text;
 

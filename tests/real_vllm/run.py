@@ -862,8 +862,8 @@ def load(s: Scenario) -> None:
     measure(ours, "warm-up-ours.json", 40, 2, 999)
     measure(theirs, "warm-up-theirs.json", 40, 2, 999)
     ours.clear(), theirs.clear()
-    with s.check("ten times in turn: figures agree within the noise between runs of one client, token counts exactly") as note:
-        for turn in range(10):
+    with s.check(f"{s.bench.turns} times in turn: figures agree within the noise between runs of one client, token counts exactly") as note:
+        for turn in range(s.bench.turns):
             pair = [(ours, f"ours-{turn}.json"), (theirs, f"theirs-{turn}.json")]
             for which, name in pair if turn % 2 == 0 else reversed(pair):
                 measure(which, name, 80, 2, turn)
@@ -941,6 +941,7 @@ class Bench:
         self.binary, self.work = binary, work
         self.vllm = install / "venv/bin/vllm"
         self.models = [str(install / "models" / name) for name in ("tiny-qwen3", "tiny-qwen3-b")]
+        self.turns = int(os.environ.get("VLLM_BENCH_TEST_TURNS", "10"))
         self.rule14 = os.environ.get("VLLM_BENCH_TEST_RULE14") == "1"
         cache = work / "cache"
         drop = ("VLLM_", "HF_", "OPENAI_", "TORCHINDUCTOR_")

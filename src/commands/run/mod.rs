@@ -71,6 +71,31 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui }.execute().await
 }
 
+/// How often `--noise-check` starts its configuration.
+fn noise_check(args: &RunArgs) -> Result<Option<u32>, Error> {
+    let Some(text) = &args.noise_check else { return Ok(None) };
+    let starts = text.trim().parse::<u32>().ok().filter(|starts| *starts >= 2);
+    starts.map(Some).ok_or_else(|| Error::Usage {
+        message: format!(
+            "invalid value `{}` for `--noise-check`: expected a number of at least 2",
+            text.escape_debug()
+        ),
+        hint: "five starts give a first idea: `--noise-check 5`".into(),
+    })
+}
+
+/// The repeats of one configuration under one load: the baseline's, where there is one, else the first.
+fn one_configuration(mut plan: Plan) -> Plan {
+    let chosen = plan.experiments.iter().find(|e| e.baseline).or(plan.experiments.first()).map(|e| e.identity.clone());
+    plan.experiments.retain(|experiment| Some(&experiment.identity) == chosen.as_ref());
+    for (number, experiment) in plan.experiments.iter_mut().enumerate() {
+        experiment.index = number + 1;
+    }
+    // What is left out here is not left out by a rule.
+    plan.skips.clear();
+    plan
+}
+
 /// Counts the sweep, refuses one that nobody can mean, and makes its plan; with `--extend` on top of the run's own.
 fn make_plan(settings: &mut Settings, args: &RunArgs, environment: &Environment, ui: &Ui) -> Result<Plan, Error> {
     let program = if settings.simulated() { None } else { engine::quick_find(settings, environment) };
@@ -85,7 +110,13 @@ fn make_plan(settings: &mut Settings, args: &RunArgs, environment: &Environment,
             hint: "look at it with `vllm-bench plan`; if it is meant, add `--yes`".to_owned(),
         });
     }
-    let plan = settings.plan()?;
+    let plan = match noise_check(args)? {
+        None => settings.plan()?,
+        Some(starts) => {
+            settings.sweep.repeats.starts = starts;
+            one_configuration(settings.plan()?)
+        }
+    };
     if let Some(message) = baseline_problem(&settings.sweep, &plan) {
         let hint = "name a group that has one configuration for each model, or give the baseline's values".to_owned();
         return Err(Error::Usage { message, hint });

@@ -209,6 +209,7 @@ fn ours(
         })
     });
     put("steady_state", window.into());
+    put("drift", metrics.drift.into());
     let failures: Map<String, Value> = metrics
         .failures
         .iter()

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use super::result_file::{self, ResultFile};
 use super::run::is_result_name;
 use crate::analyse::{
-    Facts, FailedAttempt, Load, LoadValue, Metric, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
+    About, Facts, FailedAttempt, Load, LoadValue, Metric, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
 };
 use crate::record::{Error, Invalid, layout, validate};
 
@@ -117,6 +117,7 @@ fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
         baseline: false,
         server_name: stem.to_owned(),
         source: Some(file.to_owned()),
+        about: About::default(),
     })
 }
 

@@ -23,6 +23,8 @@ pub(super) struct ResultFile {
     pub figures: Map<String, Value>,
     /// Ours: absent in files of other programs; `Err` where it is there and cannot be read.
     pub meta: Option<Result<Box<ResultMeta>, String>>,
+    /// What our own load generator adds.
+    pub load: Option<Value>,
 }
 
 impl ResultFile {
@@ -38,6 +40,14 @@ impl ResultFile {
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
         }
+    }
+
+    /// Figures of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
+    pub fn percentiles(&self) -> std::collections::BTreeMap<String, f64> {
+        let known = |key: &str| crate::analyse::Metric::ALL.into_iter().any(|metric| metric.key() == key);
+        let named = |key: &str| ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end));
+        let figures = self.figures.iter().filter(|(key, _)| named(key) && !known(key));
+        figures.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect()
     }
 
     /// The figures under vLLM's names.
@@ -77,8 +87,8 @@ pub(in crate::report) fn read_text(path: &Path) -> Result<Option<String>, String
 /// As [`read_text`]; and when it is not a JSON object.
 pub(super) fn read(path: &Path) -> Result<Option<ResultFile>, String> {
     let Some(text) = read_text(path)? else { return Ok(None) };
-    let Fields { figures, ours } = serde_json::from_str(&text).map_err(|error| json_reason(&error))?;
-    Ok(Some(ResultFile { figures, meta: ours.map(read_meta) }))
+    let Fields { figures, ours, load } = serde_json::from_str(&text).map_err(|error| json_reason(&error))?;
+    Ok(Some(ResultFile { figures, meta: ours.map(read_meta), load }))
 }
 
 fn json_reason(error: &serde_json::Error) -> String {
@@ -104,6 +114,7 @@ fn read_meta(value: Value) -> Result<Box<ResultMeta>, String> {
 struct Fields {
     figures: Map<String, Value>,
     ours: Option<Value>,
+    load: Option<Value>,
 }
 
 impl<'de> Deserialize<'de> for Fields {
@@ -115,10 +126,12 @@ impl<'de> Deserialize<'de> for Fields {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Fields { figures: Map::new(), ours: None };
+                let mut fields = Fields { figures: Map::new(), ours: None, load: None };
                 while let Some(key) = map.next_key::<String>()? {
                     if key == "vllm_bench" {
                         fields.ours = Some(map.next_value()?);
+                    } else if key == "vllm_bench_load" {
+                        fields.load = Some(map.next_value()?);
                     } else if let Plain(Some(value)) = map.next_value()? {
                         fields.figures.insert(key, value);
                     }

@@ -1,15 +1,17 @@
 //! Our own run directories: the plan says which experiments there are, and the files say what came of each.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::result_file;
-use crate::analyse::{Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Status, Unreadable};
+use super::result_file::{self, ResultFile};
+use crate::analyse::{
+    About, Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable, doubts,
+};
 use crate::execute::{Event, Failure, Outcome, Phase};
-use crate::plan::{Experiment, FlagValue, Plan, Repeat, Skip, experiment_name};
+use crate::plan::{Context, Experiment, FlagValue, Identity, Isolation, Plan, Repeat, Skip, experiment_name};
 use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
 
 /// Loads a run directory.
@@ -117,6 +119,7 @@ fn skipped(skip: &Skip, simulated: bool) -> Row {
         baseline: false,
         server_name: String::new(),
         source: None,
+        about: About::default(),
     }
 }
 
@@ -134,7 +137,7 @@ struct Loader<'a> {
 /// What lies under the name of an experiment's result.
 enum Found {
     Nothing,
-    Valid { metrics: Metrics, meta: Box<ResultMeta> },
+    Valid { metrics: Metrics, meta: Box<ResultMeta>, signs: Box<Signs>, figures: BTreeMap<String, f64> },
     Invalid { reason: String, metrics: Metrics, readable: bool },
 }
 
@@ -157,11 +160,15 @@ impl Loader<'_> {
             baseline: experiment.baseline,
             server_name: experiment.server_name().to_owned(),
             source: None,
+            about: about(experiment),
         };
         match find(&path, experiment) {
-            Found::Valid { metrics, meta } => {
+            Found::Valid { metrics, meta, signs, figures } => {
                 row.status = Status::Valid;
                 row.metrics = metrics;
+                row.about.doubts = doubts(&signs);
+                row.about.figures = figures;
+                row.about.serve_command = meta.serve_command;
                 row.simulated |= meta.simulated;
                 row.attempt = Some(meta.attempt);
                 row.timings = Some(meta.timings);
@@ -261,13 +268,13 @@ fn find(path: &Path, experiment: &Experiment) -> Found {
         metrics: Metrics::none(),
         readable: false,
     };
-    let result = match result_file::read(path) {
+    let mut result = match result_file::read(path) {
         Ok(None) => return Found::Nothing,
         Ok(Some(result)) => result,
         Err(reason) => return unusable(reason),
     };
     let metrics = result.metrics();
-    match result.meta {
+    match result.meta.take() {
         None => unusable("not written by vllm-bench: it has no `vllm_bench` part".into()),
         Some(Err(reason)) => unusable(reason),
         Some(Ok(meta)) if meta.identity != experiment.identity => unusable(format!(
@@ -276,11 +283,67 @@ fn find(path: &Path, experiment: &Experiment) -> Found {
             experiment.identity.short()
         )),
         Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
-            Ok(()) => Found::Valid { metrics, meta },
+            Ok(()) => {
+                let signs = Box::new(signs(&result, &meta));
+                Found::Valid { metrics, meta, signs, figures: result.percentiles() }
+            }
             Err(invalid) => {
                 Found::Invalid { reason: invalid.to_string(), metrics: metrics.counts_only(), readable: true }
             }
         },
+    }
+}
+
+/// What the plan says of an experiment.
+fn about(experiment: &Experiment) -> About {
+    let flags = &experiment.server.flags;
+    let size = |flag: &str| flags.get_text(flag).map_or(Some(1), |text| text.parse::<u32>().ok());
+    let devices = ["tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"]
+        .into_iter()
+        .try_fold(1u32, |devices, flag| devices.checked_mul(size(flag)?));
+    let everywhere = Context::default();
+    About {
+        devices,
+        overrides: flags.iter().count(),
+        settings: Some(Identity::of_experiment(
+            experiment.engine,
+            &experiment.server,
+            &experiment.workload,
+            &everywhere,
+        )),
+        ..About::default()
+    }
+}
+
+/// What of a result says whether it can be believed.
+fn signs(result: &ResultFile, meta: &ResultMeta) -> Signs {
+    let own = result.load.as_ref();
+    let number = |pointer: &str| own.and_then(|own| own.pointer(pointer)).and_then(serde_json::Value::as_f64);
+    let text = |pointer: &str| own.and_then(|own| own.pointer(pointer)).and_then(serde_json::Value::as_str);
+    let interrupted = own.and_then(|own| own.get("interrupted")).and_then(serde_json::Value::as_bool) == Some(true);
+    let input = result.number("total_input_tokens").filter(|tokens| *tokens > 0.0);
+    let cached = number("/cached_prompt_tokens").zip(input).map(|(cached, input)| cached / input);
+    let prefix = meta.bench.get_text("random-prefix-len").is_some_and(|length| length != "0");
+    let dataset = meta.bench.get_text("dataset-name");
+    Signs {
+        asked: result.number("num_prompts"),
+        completed: result.number("completed"),
+        failed: result.number("failed"),
+        ended_early: text("/gave_up").map(str::to_owned).or(interrupted.then(|| "interrupted".to_owned())),
+        prefix_hits: number("/server/prefix_cache_hit_rate").or(cached),
+        shares_prefixes: prefix
+            || matches!(dataset, Some("prefix_repetition" | "sonnet" | "rag"))
+            || meta.isolation == Isolation::None,
+        preemptions: number("/server/preemptions"),
+        offered_rate: text("/offered_rate").and_then(|rate| rate.parse().ok()).filter(|rate: &f64| rate.is_finite()),
+        achieved_rate: number("/achieved_rate"),
+        late: number("/late_requests"),
+        client_queue_ms: number("/client_queue_time_ms/mean"),
+        mean_ttft_ms: result.number("mean_ttft_ms"),
+        drift: number("/drift"),
+        short: number("/failures/short/count"),
+        estimated: number("/estimated_token_counts"),
+        simulated: meta.simulated,
     }
 }
 

@@ -4,8 +4,8 @@ use super::super::columns::{self, Column};
 use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, quantity, quantization, tp};
 use super::super::page::{Page, Tone};
 use crate::analyse::{
-    Against, Best, Metric, RANKED, Ranking, Row, RunTable, Status, against_baseline, best_by_model,
-    best_overall as rank, overall,
+    Against, Basis, Best, Doubt, DoubtKind, Metric, RANKED, Ranking, Row, RunTable, Status, against_baseline,
+    best_by_model, best_overall as rank, components, estimate, overall, resolvable, rests_on, starts_of,
 };
 use crate::plan::abbreviation;
 
@@ -13,6 +13,10 @@ use crate::plan::abbreviation;
 const MODEL: usize = 90;
 /// The status column, so that a line stays below 120 columns.
 const STATUS: usize = 36;
+/// So many configurations are shown with their repeats.
+const MOST_NOISE: usize = 8;
+/// A p99 that rests on fewer requests is marked.
+const FIRM: u64 = 5;
 /// As many rows as tie are named.
 const TIES: usize = 8;
 
@@ -45,6 +49,18 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         (Tone::Plain, line.collect())
     });
     columns::put(page, &columns, lines.collect());
+    // The tail of a small sample is a request or two.
+    let fewest = rows.iter().filter_map(|row| row.metrics.get(Metric::Completed)).reduce(f64::min);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    if let Some(requests) = fewest.map(|requests| requests as u64)
+        && rests_on(requests, 0.99) < FIRM
+        && rows.iter().any(|row| row.metrics.get(Metric::P99Ttft).is_some())
+    {
+        page.gap();
+        let on = counted(usize::try_from(rests_on(requests, 0.99)).unwrap_or(usize::MAX), "request");
+        let text = format!("A p99 of {requests} requests rests on {on}: it differs much from run to run.");
+        page.paragraph(2, "", Tone::Faint, &text);
+    }
     let left_out = table.rows.iter().filter(|row| row.is_valid()).count() - rows.len();
     if left_out > 0 {
         page.gap();
@@ -111,7 +127,8 @@ fn line(row: &Row, keys: &[&str], repeats: bool) -> (Tone, Vec<String>) {
     let shown = |metric: Metric| row.metrics.get(metric).map(|value| figure(value, metric.unit()));
     cells.extend(RANKED.map(|metric| shown(metric).unwrap_or_else(|| ABSENT.to_owned())));
     let baseline = if row.baseline { ", baseline" } else { "" };
-    cells.push(cut(&format!("{}{baseline}", status(row)), STATUS));
+    let doubtful = if told(row).is_empty() { "" } else { ", doubtful" };
+    cells.push(cut(&format!("{}{doubtful}{baseline}", status(row)), STATUS));
     let tone = match row.status {
         Status::Valid => Tone::Plain,
         Status::Invalid(_) | Status::Failed(_) => Tone::Bad,
@@ -205,19 +222,166 @@ fn put_bests(page: &mut Page, bests: &[Best<'_>], name: impl Fn(&Row) -> String)
     let columns = [Column::text("Best by"), Column::figures("Value"), Column::text("Configuration")];
     let mut lines = Vec::new();
     for best in bests {
-        for (i, row) in best.rows.iter().take(TIES).enumerate() {
-            let (label, value) = if i == 0 {
-                let mean =
-                    if best.measurements > 1 { format!(" (mean of {})", best.measurements) } else { String::new() };
-                (format!("{}{mean}", best.metric.label()), quantity(best.value, best.metric.unit()))
-            } else {
-                (String::new(), "same".to_owned())
+        let repeated = best.basis != Basis::Single;
+        for (i, (row, own)) in best.rows.iter().take(TIES).enumerate() {
+            let unit = best.metric.unit();
+            let label = match (i, repeated) {
+                (0, true) => format!("{} (mean of {})", best.metric.label(), best.measurements),
+                (0, false) => best.metric.label().to_owned(),
+                _ => String::new(),
             };
-            lines.push((Tone::Good, vec![label, value, name(row)]));
+            let value = if i > 0 && !repeated { "same".to_owned() } else { quantity(*own, unit) };
+            let apart = if i > 0 && repeated { "  (not told apart)" } else { "" };
+            lines.push((Tone::Good, vec![label, value, format!("{}{apart}", name(row))]));
         }
         if let Some(more @ 1..) = best.rows.len().checked_sub(TIES) {
-            lines.push((Tone::Good, vec![String::new(), "same".into(), format!("and {more} more")]));
+            let how = if repeated { "not told apart either" } else { "more" };
+            lines.push((Tone::Good, vec![String::new(), String::new(), format!("and {more} {how}")]));
         }
     }
     columns::put(page, &columns, lines);
+    let notes: Vec<String> = bests.iter().filter_map(doubt_of).collect();
+    if !notes.is_empty() {
+        page.gap();
+    }
+    for note in notes {
+        page.paragraph(2, "", Tone::Faint, &note);
+    }
+}
+
+/// How far the best by a figure can be trusted.
+fn doubt_of(best: &Best<'_>) -> Option<String> {
+    let mut said = Vec::new();
+    let what = best.metric.label();
+    if let (Some(noise), 2..) = (best.noise, best.rows.len()) {
+        let more = match best.repeats_needed {
+            Some(repeats) => format!("{} of each would tell the first two apart", counted(repeats, "repeat")),
+            None => "more repeats would hardly tell the first two apart".to_owned(),
+        };
+        said.push(format!(
+            "{what}: {} cannot be told apart (95 %, noise {:.1} %); {more}",
+            counted(best.rows.len(), "configuration"),
+            noise * 100.0
+        ));
+    }
+    if best.basis == Basis::RunsOfOneStart {
+        said.push(format!(
+            "{what}: repeats of one server start each, so what a start has of its own is not in the noise"
+        ));
+    }
+    if best.barred > 0 {
+        said.push(format!(
+            "{what}: {} with a better figure, left out for doubts about it",
+            counted(best.barred, "row")
+        ));
+    }
+    (!said.is_empty()).then(|| said.join(". ") + ".")
+}
+
+/// Rows whose figures are doubtful, each with what was seen.
+pub(super) fn doubts(page: &mut Page, table: &RunTable) {
+    let doubtful: Vec<&Row> = table.rows.iter().filter(|row| !told(row).is_empty()).collect();
+    if doubtful.is_empty() {
+        return;
+    }
+    page.heading(&caption("Doubts", table));
+    for row in doubtful {
+        let texts: Vec<String> = told(row)
+            .iter()
+            .map(|doubt| format!("{}{}", doubt.text, if doubt.kind.bars() { " (never called best)" } else { "" }))
+            .collect();
+        page.paragraph(2, "! ", Tone::Warning, &format!("{}: {}", cut(&row.name, MODEL), texts.join("; ")));
+    }
+}
+
+/// The doubts of a row but the one that stands in every heading.
+fn told(row: &Row) -> Vec<&Doubt> {
+    row.about.doubts.iter().filter(|doubt| doubt.kind != DoubtKind::Simulated).collect()
+}
+
+/// How repeats of the same configuration differ, and what difference that lets one see.
+pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
+    let mut groups: indexmap::IndexMap<String, Vec<&Row>> = indexmap::IndexMap::new();
+    for row in rows.iter().filter(|row| row.repeat.is_some()) {
+        if let Some(identity) = &row.identity {
+            groups.entry(identity.to_string()).or_default().push(row);
+        }
+    }
+    let columns = [
+        Column::text("Figure"),
+        Column::figures("n"),
+        Column::figures("Mean"),
+        Column::figures("95 % interval"),
+        Column::figures("Starts"),
+        Column::figures("Runs"),
+        Column::figures("3 tell"),
+        Column::figures("10 tell"),
+    ];
+    let mut begun = false;
+    let repeated: Vec<&Vec<&Row>> = groups.values().filter(|rows| rows.len() > 1).collect();
+    for rows in repeated.iter().take(MOST_NOISE) {
+        let Some(first) = rows.first() else { continue };
+        if !begun {
+            page.heading(&caption("Repeats of the same configuration", table));
+            begun = true;
+        }
+        page.gap();
+        page.line(Tone::Heading, &format!("  {}", cut(&first.name, MODEL)));
+        page.gap();
+        let lines = RANKED.into_iter().filter_map(|metric| {
+            let starts = starts_of(rows, metric)?;
+            // A start counts once: its measurements share what it has of its own.
+            let values: Vec<f64> = if starts.len() > 1 {
+                starts.iter().filter_map(|start| estimate(start).map(|of| of.mean)).collect()
+            } else {
+                starts.concat()
+            };
+            let of = estimate(&values)?;
+            let parts = components(&starts);
+            let share = |value: Option<f64>| {
+                value
+                    .filter(|_| of.mean != 0.0)
+                    .map_or(ABSENT.to_owned(), |v| format!("{:.1} %", 100.0 * v / of.mean.abs()))
+            };
+            let spread = of.sd.map(|sd| sd / of.mean.abs());
+            let tells = |n: usize| {
+                let least = spread.and_then(|spread| resolvable(spread, n));
+                least.map_or(ABSENT.to_owned(), |least| format!("{:.1} %", 100.0 * least))
+            };
+            let interval = of.interval.map_or(ABSENT.to_owned(), |interval| {
+                format!("{} to {}", figure(interval.low, metric.unit()), figure(interval.high, metric.unit()))
+            });
+            let between = parts.map(|parts| parts.between_starts).or(of.sd.filter(|_| starts.len() > 1));
+            let within = parts.map(|parts| parts.within_start).or(of.sd.filter(|_| starts.len() == 1));
+            Some((
+                Tone::Plain,
+                vec![
+                    metric.label().to_owned(),
+                    of.n.to_string(),
+                    figure(of.mean, metric.unit()),
+                    interval,
+                    share(between),
+                    share(within),
+                    tells(3),
+                    tells(10),
+                ],
+            ))
+        });
+        columns::put(page, &columns, lines.collect());
+    }
+    if begun {
+        page.gap();
+        if let Some(more @ 1..) = repeated.len().checked_sub(MOST_NOISE) {
+            page.paragraph(
+                2,
+                "",
+                Tone::Faint,
+                &format!("and {more} more: `results_summary.csv` has every measurement"),
+            );
+        }
+        let text = "Starts, Runs: standard deviation between server starts, and between measurements on one start. 3 tell, 10 \
+                    tell: the smallest difference that so many repeats of each of two configurations show with a probability of \
+                    80 %, at an error of 5 %.";
+        page.paragraph(2, "", Tone::Faint, text);
+    }
 }

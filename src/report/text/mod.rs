@@ -22,6 +22,8 @@ pub fn render(table: &RunTable, style: Style) -> String {
     figures::best_per_model(&mut page, table, &rows);
     figures::best_overall(&mut page, table, &rows);
     figures::baseline(&mut page, table, &rows);
+    figures::noise(&mut page, table, &rows);
+    figures::doubts(&mut page, table);
     problems::failures(&mut page, table);
     problems::not_measured(&mut page, table);
     problems::skips(&mut page, table);

@@ -157,7 +157,7 @@ pub(super) fn next(page: &mut Page, table: &RunTable, counts: &Counts, rows: &[&
         step(format!("Measure what has no valid result ({missing}) with `vllm-bench run`; old logs are in `logs/`."));
     }
     if let Some(fastest) =
-        best(rows, Metric::OutputThroughput).and_then(|best| best.rows.first().copied()).filter(|_| own)
+        best(rows, Metric::OutputThroughput).and_then(|best| best.rows.first().map(|(row, _)| *row)).filter(|_| own)
     {
         let script = Layout::new(PathBuf::new()).server_script(&fastest.server_name);
         let load = fastest.axes.workload_label();

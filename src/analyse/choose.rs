@@ -1,0 +1,265 @@
+//! The configuration to use: limits on latency first, then the figure that matters, then what it costs. Pure.
+
+use super::rank::settings;
+use super::{Basis, Better, Candidate, Decision, Row, decide};
+
+/// A limit on a figure: `ttft.p99<500`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limit {
+    /// vLLM's key: `p99_ttft_ms`.
+    pub key: String,
+    /// The figure must be below it (milliseconds), or above it for a throughput.
+    pub value: f64,
+    /// Above rather than below.
+    pub above: bool,
+}
+
+impl Limit {
+    /// Reads `METRIC.STATISTIC<MILLISECONDS` (`ttft.p99<500`, `tpot.mean<50`) or `KEY<VALUE`, `KEY>VALUE` with vLLM's key.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, value, above) = match (text.split_once('<'), text.split_once('>')) {
+            (Some((name, value)), None) => (name, value, false),
+            (None, Some((name, value))) => (name, value, true),
+            _ => return None,
+        };
+        let value = value.trim_start_matches('=').trim().parse::<f64>().ok().filter(|value| value.is_finite())?;
+        let name = name.trim();
+        let key = match name.split_once('.') {
+            Some((metric, statistic)) if ["ttft", "tpot", "itl", "e2el"].contains(&metric) => {
+                let percentile = statistic.strip_prefix('p').is_some_and(|which| which.parse::<f64>().is_ok());
+                let known = ["mean", "median", "std"].contains(&statistic) || percentile;
+                known.then(|| format!("{statistic}_{metric}_ms"))?
+            }
+            Some(_) => return None,
+            None if name.ends_with("_ms") || name.ends_with("_throughput") => name.to_owned(),
+            None => return None,
+        };
+        Some(Self { key, value, above })
+    }
+
+    /// Whether a value keeps it.
+    pub fn holds(&self, value: f64) -> bool {
+        if self.above { value > self.value } else { value < self.value }
+    }
+}
+
+/// One configuration with its figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice<'a> {
+    /// Its first measurement.
+    pub row: &'a Row,
+    /// Mean of the ranked figure.
+    pub value: f64,
+    /// Mean of the latency on the other axis; `None` where it is not known.
+    pub latency: Option<f64>,
+    /// Measurements.
+    pub n: usize,
+    /// No other has both more throughput and less latency.
+    pub on_front: bool,
+}
+
+/// Why a configuration is not asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeftOut<'a> {
+    /// Its first measurement.
+    pub row: &'a Row,
+    /// In words.
+    pub why: String,
+}
+
+/// What is recommended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommendation<'a> {
+    /// All that keep the limits, best value first.
+    pub options: Vec<Choice<'a>>,
+    /// Index of the choice among them.
+    pub choice: usize,
+    /// The others that cannot be told from it.
+    pub equals: Vec<usize>,
+    /// What it rests on.
+    pub basis: Basis,
+    /// Relative noise of repeats.
+    pub noise: Option<f64>,
+    /// Repeats that would tell the first two apart.
+    pub repeats_needed: Option<usize>,
+    /// Those that are not asked.
+    pub left_out: Vec<LeftOut<'a>>,
+}
+
+/// What is asked of a recommendation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// vLLM's key of the ranked figure.
+    pub rank_by: String,
+    /// Which direction of it is better.
+    pub better: Better,
+    /// Divided by the devices that the configuration takes.
+    pub per_device: bool,
+    /// vLLM's key of the latency on the other axis.
+    pub latency: String,
+    /// Limits.
+    pub limits: Vec<Limit>,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Chooses among rows of one model and load; `Err` holds those left out where none is left.
+///
+/// # Errors
+/// When no configuration keeps the limits.
+pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a>, Vec<LeftOut<'a>>> {
+    let (mut left_out, mut asked) = (Vec::new(), Vec::new());
+    for rows in settings(rows) {
+        let Some(row) = rows.first().copied() else { continue };
+        match refused(&rows, wanted) {
+            Some(why) => left_out.push(LeftOut { row, why }),
+            None => asked.push(rows),
+        }
+    }
+    let scale = |row: &Row| match row.about.devices {
+        Some(devices) if wanted.per_device => 1.0 / f64::from(devices),
+        _ => 1.0,
+    };
+    let mut starts_of_all = Vec::new();
+    let mut options = Vec::new();
+    for rows in &asked {
+        let mut starts: indexmap::IndexMap<u32, Vec<f64>> = indexmap::IndexMap::new();
+        for row in rows {
+            if let Some(value) = row.figure(&wanted.rank_by) {
+                starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value * scale(row));
+            }
+        }
+        let starts: Vec<Vec<f64>> = starts.into_values().collect();
+        let (Some(row), Some(value)) = (rows.first().copied(), mean(&starts.concat())) else { continue };
+        let latencies: Vec<f64> = rows.iter().filter_map(|row| row.figure(&wanted.latency)).collect();
+        options.push(Choice { row, value, latency: mean(&latencies), n: starts.concat().len(), on_front: false });
+        starts_of_all.push(starts);
+    }
+    let candidates: Vec<Candidate> = options
+        .iter()
+        .zip(&starts_of_all)
+        .map(|(option, starts)| Candidate {
+            starts: starts.clone(),
+            devices: option.row.about.devices.unwrap_or(u32::MAX),
+            overrides: option.row.about.overrides,
+        })
+        .collect();
+    let Some(decision) = decide(&candidates, wanted.better, None) else { return Err(left_out) };
+    let Decision { set, leader, basis, noise, repeats_needed, .. } = decision;
+    // One measurement of each: nothing tells equals, so that the best figure is all there is.
+    let (choice, equals) = match basis {
+        Basis::Single => (leader, Vec::new()),
+        Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor => {
+            let first = set.first().copied().unwrap_or(leader);
+            (first, set.into_iter().filter(|index| *index != first).collect())
+        }
+    };
+    mark_front(&mut options, wanted.better);
+    Ok(Recommendation { options, choice, equals, basis, noise, repeats_needed, left_out })
+}
+
+/// Why a configuration is not asked, if it is not.
+fn refused(rows: &[&Row], wanted: &Wanted) -> Option<String> {
+    let measured: Vec<&&Row> = rows.iter().filter(|row| row.is_valid()).collect();
+    if measured.is_empty() {
+        return Some("it has no valid result".into());
+    }
+    if let Some(doubt) = measured.iter().flat_map(|row| &row.about.doubts).find(|doubt| doubt.kind.bars()) {
+        return Some(doubt.text.clone());
+    }
+    let value_of = |key: &str| mean(&measured.iter().filter_map(|row| row.figure(key)).collect::<Vec<f64>>());
+    if value_of(&wanted.rank_by).is_none() {
+        return Some(format!("its result has no `{}`", wanted.rank_by));
+    }
+    wanted.limits.iter().find_map(|limit| match value_of(&limit.key) {
+        None => Some(format!("its result has no `{}` (vLLM's flag --metric-percentiles)", limit.key)),
+        Some(value) if limit.holds(value) => None,
+        Some(value) => {
+            let sign = if limit.above { "not above" } else { "not below" };
+            Some(format!("{} is {value:.2}, {sign} {}", limit.key, limit.value))
+        }
+    })
+}
+
+/// Marks what no other beats in both: a better figure and less latency.
+fn mark_front(options: &mut [Choice<'_>], better: Better) {
+    let gain = |value: f64| if better == Better::Higher { value } else { -value };
+    let points: Vec<(f64, Option<f64>)> = options.iter().map(|option| (gain(option.value), option.latency)).collect();
+    for (index, option) in options.iter_mut().enumerate() {
+        let (value, Some(latency)) = points[index] else { continue };
+        option.on_front = !points.iter().enumerate().any(|(other, (theirs, late))| {
+            let Some(late) = late else { return false };
+            other != index && *theirs >= value && *late <= latency && (*theirs > value || *late < latency)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metric;
+    use super::super::table::tests::row;
+    use super::*;
+    use crate::plan::Repeat;
+
+    fn wanted(limits: &[&str]) -> Wanted {
+        Wanted {
+            rank_by: "request_throughput".into(),
+            better: Better::Higher,
+            per_device: true,
+            latency: "mean_ttft_ms".into(),
+            limits: limits.iter().map(|text| Limit::parse(text).unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn limits_are_read_as_people_write_them() {
+        let limit = |text| Limit::parse(text).map(|limit| (limit.key, limit.value, limit.above));
+        assert_eq!(limit("ttft.p99<500"), Some(("p99_ttft_ms".into(), 500.0, false)));
+        assert_eq!(limit(" tpot.mean <= 50 "), Some(("mean_tpot_ms".into(), 50.0, false)));
+        assert_eq!(limit("output_throughput>1000"), Some(("output_throughput".into(), 1000.0, true)));
+        for wrong in ["ttft<5", "ttft.p<5", "ttft.best<5", "x.mean<5", "ttft.p99", "ttft.p99<x", "a<b>c", ""] {
+            assert_eq!(limit(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn fewer_devices_win_per_device_and_limits_leave_out() {
+        let mut rows = [row("m", 1, 10.0, 400.0), row("m", 2, 16.0, 200.0), row("m", 4, 20.0, 250.0)];
+        for (row, devices) in rows.iter_mut().zip([1, 2, 4]) {
+            row.about.devices = Some(devices);
+        }
+        let all: Vec<&Row> = rows.iter().collect();
+        let found = choose(&all, &wanted(&[])).unwrap();
+        assert_eq!(found.options[found.choice].row.name, "m_tp1");
+        let front: Vec<bool> = found.options.iter().map(|option| option.on_front).collect();
+        assert_eq!(front, [true, true, false]);
+        let found = choose(&all, &wanted(&["ttft.mean<300"])).unwrap();
+        assert_eq!(found.options[found.choice].row.name, "m_tp2");
+        assert!(found.left_out[0].why.contains("mean_ttft_ms is 400.00, not below 300"), "{}", found.left_out[0].why);
+        assert_eq!(choose(&all, &wanted(&["ttft.p99<1"])).unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn among_equals_the_one_with_fewer_devices_is_chosen() {
+        let mut rows = Vec::new();
+        for (tp, base) in [(2u32, 10.0), (4, 10.1)] {
+            for start in 1..=4u32 {
+                let mut row = row("m", tp, base + f64::from(start) * 0.2, 100.0);
+                row.repeat = Some(Repeat { start, run: 1 });
+                row.identity = serde_json::from_value(format!("{tp:064}").into()).ok();
+                row.about.devices = Some(tp);
+                rows.push(row);
+            }
+        }
+        let all: Vec<&Row> = rows.iter().collect();
+        let wanted = Wanted { per_device: false, ..wanted(&[]) };
+        let found = choose(&all, &wanted).unwrap();
+        assert_eq!(found.options[found.choice].row.axes.tensor_parallel_size, Some(2));
+        assert_eq!((found.equals.len(), found.basis), (1, Basis::Starts));
+        assert!(found.repeats_needed.is_some_and(|needed| needed > 4));
+        assert_eq!(all[0].metrics.get(Metric::RequestThroughput), Some(10.2));
+    }
+}

@@ -1,0 +1,206 @@
+//! Whether the figures of an experiment can be believed. Pure.
+//!
+//! Every doubt is carried into every ranking: a row with one is shown and not crowned, unless the doubt is about all rows alike
+//! (a simulated run among simulated runs).
+
+use serde::Serialize;
+
+/// What makes a figure doubtful: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DoubtKind {
+    /// Requests failed: the load was not what was asked for.
+    FailedRequests,
+    /// The load was ended before its time.
+    EndedEarly,
+    /// Prompts were found in the prefix cache where none should be.
+    PrefixCacheHits,
+    /// The KV cache was too small: requests were begun again.
+    Preemptions,
+    /// Fewer requests per second were sent than asked for.
+    RateNotAchieved,
+    /// Requests waited in the client.
+    ClientQueueing,
+    /// The first half of the measurement was another one than the second.
+    Drift,
+    /// Answers were shorter than asked for.
+    ShortOutputs,
+    /// Tokens were counted as pieces of the stream.
+    EstimatedTokens,
+    /// A timing model made the figures up.
+    Simulated,
+}
+
+impl DoubtKind {
+    /// As written in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FailedRequests => "failed-requests",
+            Self::EndedEarly => "ended-early",
+            Self::PrefixCacheHits => "prefix-cache-hits",
+            Self::Preemptions => "preemptions",
+            Self::RateNotAchieved => "rate-not-achieved",
+            Self::ClientQueueing => "client-queueing",
+            Self::Drift => "drift",
+            Self::ShortOutputs => "short-outputs",
+            Self::EstimatedTokens => "estimated-tokens",
+            Self::Simulated => "simulated",
+        }
+    }
+
+    /// Whether a row with it may not be called best. The others are told beside the row.
+    pub fn bars(self) -> bool {
+        match self {
+            Self::FailedRequests
+            | Self::EndedEarly
+            | Self::PrefixCacheHits
+            | Self::RateNotAchieved
+            | Self::ClientQueueing
+            | Self::ShortOutputs => true,
+            // A preemption is what this configuration does under this load; drift and estimates make a figure less exact.
+            Self::Preemptions | Self::Drift | Self::EstimatedTokens | Self::Simulated => false,
+        }
+    }
+}
+
+/// One doubt, with what was seen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Doubt {
+    /// Of which kind.
+    pub kind: DoubtKind,
+    /// In words.
+    pub text: String,
+}
+
+/// What is known of a measurement beside its figures. What is not known raises no doubt.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Signs {
+    /// Requests asked for.
+    pub asked: Option<f64>,
+    /// Completed ones.
+    pub completed: Option<f64>,
+    /// Failed ones.
+    pub failed: Option<f64>,
+    /// Why the load was ended before its time.
+    pub ended_early: Option<String>,
+    /// Share of prompt tokens that were found in the prefix cache (0 to 1).
+    pub prefix_hits: Option<f64>,
+    /// The workload shares prefixes on purpose.
+    pub shares_prefixes: bool,
+    /// Requests that were begun again.
+    pub preemptions: Option<f64>,
+    /// Requests per second asked for; finite.
+    pub offered_rate: Option<f64>,
+    /// Requests per second sent.
+    pub achieved_rate: Option<f64>,
+    /// Requests that were sent late.
+    pub late: Option<f64>,
+    /// Mean milliseconds that requests waited in the client.
+    pub client_queue_ms: Option<f64>,
+    /// Mean TTFT, to compare with.
+    pub mean_ttft_ms: Option<f64>,
+    /// Mean latency of the second half of the requests over that of the first half.
+    pub drift: Option<f64>,
+    /// Answers shorter than asked for.
+    pub short: Option<f64>,
+    /// Answers whose tokens are estimates.
+    pub estimated: Option<f64>,
+    /// The figures are simulated.
+    pub simulated: bool,
+}
+
+/// More of the prompt tokens than this in the cache is no accident.
+const PREFIX_HITS: f64 = 0.01;
+/// An achieved rate below this part of the offered one is another load.
+const RATE: f64 = 0.95;
+/// A client queue above this part of the mean TTFT hides what users would see.
+const QUEUE: f64 = 0.1;
+/// Halves of a measurement that differ by more than this.
+const DRIFT: f64 = 0.2;
+
+/// All doubts about a measurement, the gravest kinds first.
+pub fn doubts(signs: &Signs) -> Vec<Doubt> {
+    let mut found = Vec::new();
+    let mut doubt = |kind, text: String| found.push(Doubt { kind, text });
+    let above = |value: Option<f64>, most: f64| value.filter(|value| *value > most);
+    if let Some(failed) = above(signs.failed, 0.0) {
+        let of = signs.completed.map(|completed| format!(" of {:.0}", completed + failed)).unwrap_or_default();
+        doubt(DoubtKind::FailedRequests, format!("{failed:.0}{of} requests failed"));
+    }
+    if let Some(why) = &signs.ended_early {
+        doubt(DoubtKind::EndedEarly, format!("the load was ended early: {why}"));
+    }
+    if let Some(hits) = above(signs.prefix_hits, PREFIX_HITS).filter(|_| !signs.shares_prefixes) {
+        doubt(
+            DoubtKind::PrefixCacheHits,
+            format!("{:.1} % of the prompt tokens came from the prefix cache", hits * 100.0),
+        );
+    }
+    if let (Some(offered), Some(achieved)) = (signs.offered_rate, signs.achieved_rate)
+        && achieved < offered * RATE
+    {
+        doubt(DoubtKind::RateNotAchieved, format!("{achieved:.2} requests/s were sent, {offered:.2} were asked for"));
+    }
+    if let (Some(queue), Some(ttft)) = (signs.client_queue_ms, signs.mean_ttft_ms)
+        && queue > ttft * QUEUE
+    {
+        doubt(
+            DoubtKind::ClientQueueing,
+            format!("requests waited {queue:.1} ms in the client, beside a TTFT of {ttft:.1} ms"),
+        );
+    }
+    if let Some(short) = above(signs.short, 0.0) {
+        doubt(DoubtKind::ShortOutputs, format!("{short:.0} answers were shorter than asked for"));
+    }
+    if let Some(preemptions) = above(signs.preemptions, 0.0) {
+        doubt(DoubtKind::Preemptions, format!("{preemptions:.0} requests were preempted: the KV cache was too small"));
+    }
+    if let Some(drift) = signs.drift.filter(|drift| (drift - 1.0).abs() > DRIFT) {
+        doubt(
+            DoubtKind::Drift,
+            format!("requests of the second half took {drift:.2} times as long as those of the first"),
+        );
+    }
+    if let Some(estimated) = above(signs.estimated, 0.0) {
+        doubt(DoubtKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
+    }
+    if signs.simulated {
+        doubt(DoubtKind::Simulated, "a timing model made the figures up".into());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sign_raises_its_doubt_and_nothing_known_raises_none() {
+        assert_eq!(doubts(&Signs::default()), []);
+        let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
+        let cases: [(DoubtKind, Signs); 10] = [
+            (DoubtKind::FailedRequests, Signs { failed: Some(10.0), ..base.clone() }),
+            (DoubtKind::EndedEarly, Signs { ended_early: Some("interrupted".into()), ..base.clone() }),
+            (DoubtKind::PrefixCacheHits, Signs { prefix_hits: Some(0.5), ..base.clone() }),
+            (DoubtKind::RateNotAchieved, Signs { offered_rate: Some(4.0), achieved_rate: Some(3.0), ..base.clone() }),
+            (DoubtKind::ClientQueueing, Signs { client_queue_ms: Some(11.0), ..base.clone() }),
+            (DoubtKind::ShortOutputs, Signs { short: Some(1.0), ..base.clone() }),
+            (DoubtKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
+            (DoubtKind::Drift, Signs { drift: Some(1.5), ..base.clone() }),
+            (DoubtKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
+            (DoubtKind::Simulated, Signs { simulated: true, ..base.clone() }),
+        ];
+        for (kind, signs) in cases {
+            let found = doubts(&signs);
+            assert_eq!(found.iter().map(|doubt| doubt.kind).collect::<Vec<_>>(), [kind], "{}", kind.name());
+        }
+        let meant = Signs {
+            prefix_hits: Some(0.5),
+            shares_prefixes: true,
+            achieved_rate: Some(3.9),
+            offered_rate: Some(4.0),
+            ..base
+        };
+        assert_eq!(doubts(&meant), []);
+    }
+}

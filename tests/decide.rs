@@ -1,0 +1,132 @@
+//! From figures to a decision: `recommend`, `compare` and `run --noise-check`, as a user calls them.
+
+mod support;
+
+use serde_json::Value;
+use support::Scene;
+
+/// Two configurations, each on several fresh starts; the simulated vLLM's eager mode is slower.
+fn repeated<'s>(scene: &'s Scene, starts: &str, seed: &str) -> support::Call<'s> {
+    scene
+        .sweep()
+        .set("--starts", [starts])
+        .set("--sim-seed", [seed])
+        .set("--num-prompts", ["24"])
+        .set("--concurrency", ["4"])
+        .set("--results-dir", [seed])
+}
+
+fn json(ended: &support::Ended<'_>) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}\n{}", ended.stdout))
+}
+
+#[test]
+fn the_recommendation_names_the_faster_one_with_its_command() {
+    let scene = Scene::new();
+    repeated(&scene, "3", "1").exits(0).prints("Repeats of the same configuration").prints("mean of 3");
+    let ended = scene.call(&["recommend", "--results-dir", "1"]).exits(0);
+    ended.prints("eager false").prints("SIMULATED").prints("serve org/tiny").prints("Against the runner-up");
+    let found = json(&scene.call(&["recommend", "--results-dir", "1", "--format", "json"]).exits(0));
+    assert_eq!(found["simulated"], true);
+    let answer = &found["answers"][0];
+    assert_eq!((&answer["choice"]["name"], &answer["basis"]), (&support::SECOND.into(), &"starts".into()));
+    assert_eq!(answer["choice"]["n"], 3);
+    assert!(answer["choice"]["serve_command"].as_array().unwrap().iter().any(|word| word == "serve"));
+    assert_eq!(answer["equals"], serde_json::json!([]));
+    // A limit that only one of them keeps decides, whatever is faster.
+    let slower = answer["options"].as_array().unwrap().iter().find(|option| option["name"] == support::FIRST).unwrap();
+    let limit = format!("output_throughput<{}", slower["value"].as_f64().unwrap() * 1.01);
+    let found = json(&scene.call(&["recommend", "--results-dir", "1", "--format", "json", "--slo", &limit]).exits(0));
+    assert_eq!(found["answers"][0]["choice"]["name"], support::FIRST);
+    assert!(found["answers"][0]["left_out"][0][1].as_str().unwrap().contains("output_throughput is"));
+    let ended = scene.call(&["recommend", "--results-dir", "1", "--slo", "ttft.p99<0.001"]).exits(3);
+    ended.prints("No configuration keeps the limits").prints("p99_ttft_ms is");
+}
+
+#[test]
+fn one_measurement_of_each_is_recommended_with_a_warning() {
+    let scene = Scene::new();
+    scene.sweep().exits(0);
+    let ended = scene.call(&["recommend"]).set("--results-dir", [scene.results().to_str().unwrap()]).exits(0);
+    ended.prints("one measurement of each configuration");
+}
+
+#[test]
+fn a_run_compared_with_itself_has_changed_in_nothing_and_a_slower_one_is_told() {
+    let scene = Scene::new();
+    repeated(&scene, "3", "1").exits(0);
+    repeated(&scene, "3", "2").exits(0);
+    let run = |seed: &str| -> String { scene.runs_in(&scene.path(seed))[0].0.to_str().unwrap().to_owned() };
+    let (first, second) = (run("1"), run("2"));
+    let found = json(&scene.call(&["compare", &first, &first, "--format", "json"]).exits(0));
+    let outcomes: Vec<&str> = found["configurations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|one| one["effects"].as_array().unwrap())
+        .map(|effect| effect["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes.len(), 6, "two configurations, three figures");
+    assert!(outcomes.iter().all(|outcome| ["same", "not-told"].contains(outcome)), "{outcomes:?}");
+    assert_eq!(found["environment"], serde_json::json!([]));
+    // The seed of the simulation varies its steps; settings differ by it, so that nothing matches.
+    let ended = scene.call(&["compare", &first, &second]).exits(3);
+    ended.says("no configuration in common");
+    let markdown = scene.call(&["compare", &first, &first, "--format", "markdown"]).exits(0);
+    markdown.prints("| configuration | figure |").prints("**SIMULATED**").prints("0 worse, 0 better");
+    // Another run of the same settings whose figures are made worse by hand.
+    let copy = scene.path("slower");
+    copy_all(std::path::Path::new(&first), &copy);
+    for entry in std::fs::read_dir(&copy).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().ends_with("_results.json") && !path.ends_with("raw_results.json")
+        {
+            let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            value["mean_ttft_ms"] = (value["mean_ttft_ms"].as_f64().unwrap() * 1.5).into();
+            std::fs::write(&path, value.to_string()).unwrap();
+        }
+    }
+    let slower = copy.to_str().unwrap();
+    let ended = scene.call(&["compare", &first, slower]).exits(1);
+    ended.prints("WORSE").prints("+50.0 %");
+    scene.call(&["compare", slower, &first]).exits(0).prints("better");
+    scene.call(&["compare", &first, slower, "--threshold", "60%"]).exits(0);
+    scene.call(&["compare", &first, slower, "--threshold", "many"]).exits(2).says("--threshold");
+    scene.call(&["compare", &first, "nowhere"]).ends().says("nowhere");
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_noise_check_repeats_one_configuration_and_says_what_can_be_resolved() {
+    let scene = Scene::new();
+    let ended = scene.sweep().set("--noise-check", ["4"]).exits(0);
+    ended.prints("4 of 4 passed").prints("Repeats of the same configuration").prints("10 tell");
+    let run = scene.run();
+    assert_eq!(run.events("server-launched").len(), 4, "each on a fresh start");
+    scene.sweep().set("--noise-check", ["1"]).exits(2).says("--noise-check");
+}
+
+#[test]
+fn wrong_words_are_refused_with_the_flag_s_name() {
+    let scene = Scene::new();
+    for (words, told) in [
+        (&["recommend", "--slo", "ttft<5"][..], "--slo"),
+        (&["recommend", "--rank-by", "completed"], "--rank-by"),
+        (&["recommend", "--latency", "speed"], "--latency"),
+        (&["compare", "a", "b", "--noise", "-1"], "--noise"),
+    ] {
+        scene.call(words).exits(2).says(told);
+    }
+}
