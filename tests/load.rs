@@ -374,6 +374,28 @@ fn s3_s_smoke_test_gives_the_files_that_its_document_checks() {
     assert_eq!(rows(&scene.path("results/other_all_runs.csv")).1.len(), 12);
 }
 
+/// S3: `bench.py --telemetry`: `results/telemetry/{run_id}.csv`, and a warning where no device tells of itself.
+#[test]
+fn s3_s_telemetry_is_recorded_beside_the_requests() {
+    let scene = Scene::new();
+    let server = Simulated::start(&scene, "");
+    let yaml = "defaults:\n  base_url: URL/v1\n  model: org/tiny\nscenarios:\n  one:\n    concurrencies: [2]\n    prefill_tokens: 16\n    max_new_tokens: 8\n    num_requests: 4\n";
+    std::fs::write(scene.path("s.yaml"), yaml.replace("URL", &server.url)).unwrap();
+    let words = ["load", "--scenarios", "s.yaml", "--dataset", "random", "--telemetry"];
+    scene.program("bin/nvidia-smi", "#!/bin/sh\ncase $1 in *utilization*) echo '0, 97, 20480, 23034, 61, 71.50';; *) echo '0, NVIDIA L4, 00000000:29:00.0, 23034, 1, 580.1, GPU-1';; esac\n");
+    let path = format!("{}:{}", scene.path("bin").display(), std::env::var("PATH").unwrap());
+    scene.call(&words).env("PATH", &path).exits(0).says("telemetry:");
+    let run = files(&scene.path("results")).into_iter().find(|name| name.starts_with("one-cc2-")).expect("requests");
+    let (head, lines) = rows(&scene.path("results/telemetry").join(&run));
+    let s3 = "timestamp elapsed_ms gpu_id gpu_utilization_pct vram_used_mb vram_total_mb vram_utilization_pct temperature_c power_usage_w";
+    assert_eq!(head.join(" "), s3);
+    assert!(
+        !lines.is_empty()
+            && lines.iter().all(|row| row[2..] == ["0", "97.0", "20480.0", "23034.0", "88.9", "61.0", "71.5"]),
+        "{lines:?}"
+    );
+}
+
 /// S3: `inspect_prompts.py --show 10`, `--save-text results/prompts.txt`, `--dataset openassistant`, from files at hand.
 #[test]
 fn s3_s_prompts_can_be_looked_at_before() {

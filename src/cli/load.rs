@@ -256,6 +256,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", help_heading = "Results")]
     pub threads: Option<String>,
 
+    /// Record what the devices of this machine report, in the folder telemetry of the results
+    #[arg(long, help_heading = "Results")]
+    pub telemetry: bool,
+
     /// Do not ask the server for its metrics
     #[arg(long, help_heading = "Results")]
     pub no_server_metrics: bool,

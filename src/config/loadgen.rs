@@ -13,6 +13,7 @@ use crate::load::metrics::Goal;
 use crate::load::session::Limits;
 use crate::load::target::Secret;
 use crate::load::tokenizer::Cache;
+use crate::telemetry::Probe;
 
 /// One load of a sweep.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +119,8 @@ pub struct LoadSettings {
     pub kernel_clock: bool,
     pub threads: usize,
     pub server_metrics: bool,
+    /// Where devices are asked what they do, if they are to be asked.
+    pub telemetry: Option<Probe>,
     pub simulated: bool,
 }
 
@@ -461,6 +464,7 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         },
         threads: usize::try_from(whole("--threads", args.threads.as_ref(), 1)?.unwrap_or(0)).unwrap_or(0),
         server_metrics: !args.no_server_metrics,
+        telemetry: args.telemetry.then(|| Probe::of_machine(of_devices(environment))),
         simulated: args.simulated,
     })
 }
@@ -635,6 +639,19 @@ pub fn spread(point: &Point, completions: u64) -> Point {
         completions: Some(completions),
         ..point.clone()
     }
+}
+
+/// The variables that vendors' tools need, and no other: none of them is a secret.
+fn of_devices(environment: &Environment) -> std::collections::BTreeMap<String, String> {
+    const PARTS: [&str; 5] = ["VISIBLE_DEVICES", "AFFINITY_MASK", "DEVICE_SELECTOR", "DEVICE_ORDINAL", "DEVICE_FILTER"];
+    let wanted =
+        |name: &str| ["PATH", "LD_LIBRARY_PATH"].contains(&name) || PARTS.iter().any(|part| name.contains(part));
+    environment
+        .vars()
+        .iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn headers(items: &[String]) -> Result<Vec<(String, String)>, Error> {

@@ -10,6 +10,7 @@
 pub mod check;
 pub mod devices;
 mod drm;
+mod gauge;
 mod gpu;
 pub mod host;
 mod mask;
@@ -19,6 +20,7 @@ mod procfs;
 mod tool;
 
 pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};
+pub use gauge::{Gauge, gauges};
 pub use host::HostInfo;
 pub use probe::{Environment, Probe};
 pub use tool::{ToolError, ToolOutput, run_limited};

@@ -20,7 +20,7 @@ pub(super) struct Sweep {
     requests: Option<PathBuf>,
 }
 
-fn failed(path: &Path, source: std::io::Error) -> Error {
+pub(super) fn failed(path: &Path, source: std::io::Error) -> Error {
     Error::Record(record::Error::write(path)(source))
 }
 
@@ -56,6 +56,18 @@ impl Sweep {
             (None, None) => return Ok(None),
         };
         Requests::append(path, run_id, Some(point.input_len)).map(Some)
+    }
+
+    /// Where the telemetry of a load goes: by the name of its table of requests, where there is one.
+    pub fn telemetry_csv(
+        &self,
+        settings: &LoadSettings,
+        point: &Point,
+        number: usize,
+        rows: Option<&Requests>,
+    ) -> PathBuf {
+        let name = rows.map_or_else(|| run_id(settings, point, number), |rows| rows.run_id.clone());
+        self.folder.join("telemetry").join(format!("{name}.csv"))
     }
 
     /// Writes the result of a load.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::files::Sweep;
+use super::telemetry::Telemetry;
 use super::{Measured, Prepared, Whole};
 use crate::config::{LoadSettings, Point};
 use crate::error::Error;
@@ -132,6 +133,10 @@ pub(super) async fn one(
     let spec = plan.spec(requests, prompts.first, false, true);
     let spec = Spec { requests: point.num_prompts, ..spec };
     let mut rows = sweep.requests_csv(settings, point, number)?;
+    let telemetry = match &settings.telemetry {
+        Some(probe) => Telemetry::begin(probe, sweep.telemetry_csv(settings, point, number, rows.as_ref()), ui).await?,
+        None => None,
+    };
     let screen = LoadScreen::new(ui, point.num_prompts, settings.progress);
     let began = Instant::now();
     let mut tally = Tally::new(settings);
@@ -161,6 +166,9 @@ pub(super) async fn one(
         })
         .await?
     };
+    if let Some(telemetry) = telemetry {
+        telemetry.end(ui).await;
+    }
     if let Some(error) = write_failed {
         return Err(error);
     }

@@ -4,6 +4,7 @@ mod files;
 mod measure;
 mod scenarios;
 mod subject;
+mod telemetry;
 
 use std::sync::Arc;
 

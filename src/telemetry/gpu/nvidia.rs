@@ -2,6 +2,7 @@
 
 use super::super::devices::{Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource};
 use super::super::drm::normal_pci;
+use super::super::gauge::Gauge;
 use super::super::mask;
 use super::super::probe::{Probe, read_text};
 use super::meaningful;
@@ -39,6 +40,31 @@ pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
         source: device.memory_used_bytes.map(|_| MemorySource::Device),
     };
     visible(probe, devices, &mut ignored).into_iter().map(reading).collect()
+}
+
+/// Use, memory, temperature and power of all GPUs: one call of `nvidia-smi`.
+pub(in super::super) fn gauges(probe: &Probe) -> Vec<Gauge> {
+    const QUERY: [&str; 2] = [
+        "--query-gpu=index,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw",
+        "--format=csv,noheader,nounits",
+    ];
+    let Some(Ok(text)) = probe.find_tool("nvidia-smi").map(|tool| probe.answer(&tool, &QUERY)) else {
+        return Vec::new();
+    };
+    let gauge = |line: &str| {
+        let words: Vec<&str> = line.split(',').map(str::trim).collect();
+        let [index, utilization, used, total, temperature, power] = words.as_slice() else { return None };
+        let mebibytes = |text: &str| text.parse::<u64>().ok()?.checked_mul(MIB);
+        Some(Gauge {
+            index: index.parse().ok()?,
+            utilization_pct: utilization.parse().ok(),
+            memory_used_bytes: mebibytes(used),
+            memory_total_bytes: mebibytes(total),
+            temperature_c: temperature.parse().ok(),
+            power_w: power.parse().ok(),
+        })
+    };
+    text.lines().filter_map(gauge).collect()
 }
 
 fn all(probe: &Probe, sources: &mut Vec<String>, problems: &mut Vec<String>) -> Vec<Device> {
