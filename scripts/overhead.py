@@ -7,7 +7,7 @@ adds up what lies between. By hand: the same server and client from a plain shel
 record (start, /health every 5 ms, client, SIGTERM to the group, wait until it is empty), alternating with vllm-bench; the
 difference of the two is noisier, because vLLM's own start varies, but trusts none of our clocks.
 
-Exit 1 when the direct figure is above --target.
+Exit 3 when the direct figure is above --target.
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ def main() -> int:
         h.say(f"{title}: {cost:.3f} s per experiment, target {options.target} s: {'held' if cost <= options.target else 'MISSED'}")
     if not options.keep:
         h.discard(base)
-    return 0 if all(cost <= options.target for _, cost in costs) else 1
+    return 0 if all(cost <= options.target for _, cost in costs) else 3
 
 
 if __name__ == "__main__":
