@@ -82,7 +82,8 @@ def main() -> int:
         each = (peaks[1] - peaks[0]) * 1e6 / (many - few)
         if peaks[1] > args.most:
             missed.append(f"{peaks[1]:.0f} MB for {many:,} requests of {tokens} tokens")
-        if tokens == 1 and each > 150:
+        # Below that the requests that wait to be sent, which are bounded, are not all there yet.
+        if tokens == 1 and few >= 100_000 and each > 150:
             missed.append(f"{each:.0f} bytes for each request of one token")
     mock.end()
     server, url = simulated(binary, folder)
