@@ -47,10 +47,6 @@ pub struct Decision {
     pub leader: usize,
     /// What it rests on.
     pub basis: Basis,
-    /// Corrected probability that each candidate is as good as the leader; 1 for the leader.
-    pub p: Vec<f64>,
-    /// Relative difference of each candidate's mean to the leader's (negative = worse).
-    pub gap: Vec<f64>,
     /// Relative standard deviation of a start's figure, where it is known.
     pub noise: Option<f64>,
     /// Repeats of each configuration that would tell the leader from the next one in the set, with a power of 80 %;
@@ -90,7 +86,6 @@ pub fn decide(candidates: &[Candidate], better: Better, noise_floor: Option<f64>
             }
         }
     }
-    let gap: Vec<f64> = means.iter().map(|mean| sign_of_gap(*mean - means[leader])).collect();
     let mut set: Vec<usize> = (0..k).filter(|index| p[*index] > 1.0 - CONFIDENCE).collect();
     // Among equals: fewer devices, fewer overrides, the better mean.
     set.sort_by(|a, b| {
@@ -103,12 +98,7 @@ pub fn decide(candidates: &[Candidate], better: Better, noise_floor: Option<f64>
     #[expect(clippy::cast_precision_loss, reason = "pairs are few")]
     let alpha = (1.0 - CONFIDENCE) / pairs.len().max(1) as f64;
     let repeats_needed = nearest.zip(noise).and_then(|(gap, noise)| repeats_to_tell(gap, noise, alpha));
-    Some(Decision { set, leader, basis: spread.basis, p, gap, noise, repeats_needed })
-}
-
-/// From a difference of logarithms to a relative one.
-fn sign_of_gap(log: f64) -> f64 {
-    log.exp_m1()
+    Some(Decision { set, leader, basis: spread.basis, noise, repeats_needed })
 }
 
 fn logs_of(candidate: &Candidate) -> Option<Log> {

@@ -75,8 +75,6 @@ pub struct Doubt {
 /// What is known of a measurement beside its figures. What is not known raises no doubt.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Signs {
-    /// Requests asked for.
-    pub asked: Option<f64>,
     /// Completed ones.
     pub completed: Option<f64>,
     /// Failed ones.
@@ -93,8 +91,6 @@ pub struct Signs {
     pub offered_rate: Option<f64>,
     /// Requests per second sent.
     pub achieved_rate: Option<f64>,
-    /// Requests that were sent late.
-    pub late: Option<f64>,
     /// Mean milliseconds that requests waited in the client.
     pub client_queue_ms: Option<f64>,
     /// Mean TTFT, to compare with.

@@ -326,7 +326,6 @@ fn signs(result: &ResultFile, meta: &ResultMeta) -> Signs {
     let prefix = meta.bench.get_text("random-prefix-len").is_some_and(|length| length != "0");
     let dataset = meta.bench.get_text("dataset-name");
     Signs {
-        asked: result.number("num_prompts"),
         completed: result.number("completed"),
         failed: result.number("failed"),
         ended_early: text("/gave_up").map(str::to_owned).or(interrupted.then(|| "interrupted".to_owned())),
@@ -337,7 +336,6 @@ fn signs(result: &ResultFile, meta: &ResultMeta) -> Signs {
         preemptions: number("/server/preemptions"),
         offered_rate: text("/offered_rate").and_then(|rate| rate.parse().ok()).filter(|rate: &f64| rate.is_finite()),
         achieved_rate: number("/achieved_rate"),
-        late: number("/late_requests"),
         client_queue_ms: number("/client_queue_time_ms/mean"),
         mean_ttft_ms: result.number("mean_ttft_ms"),
         drift: number("/drift"),
