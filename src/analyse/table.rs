@@ -1,7 +1,8 @@
 //! The table of rows behind every report.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -48,8 +49,14 @@ pub struct Row {
 }
 
 /// What is known of a row beside its figures.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct About {
+    /// Name of the run that measured it.
+    pub run: Arc<str>,
+    /// The directory of that run (or of the file), as found on this machine; never shown.
+    pub directory: Arc<Path>,
+    /// Flags of `vllm serve` as set, without the dashes; a switch is `true`.
+    pub flags: Arc<IndexMap<String, String>>,
     /// What makes its figures doubtful.
     pub doubts: Vec<Doubt>,
     /// Devices that the server takes (tensor x pipeline x data parallel size); `None` = not known.
@@ -62,6 +69,22 @@ pub struct About {
     pub serve_command: Vec<String>,
     /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`).
     pub figures: std::collections::BTreeMap<String, f64>,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            run: "".into(),
+            directory: Path::new("").into(),
+            flags: Arc::default(),
+            doubts: Vec::new(),
+            devices: None,
+            overrides: 0,
+            settings: None,
+            serve_command: Vec::new(),
+            figures: std::collections::BTreeMap::new(),
+        }
+    }
 }
 
 /// The grid values as tables show them. What a file does not say is absent.
@@ -250,8 +273,10 @@ pub struct Facts {
 /// Everything a report says about one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunTable {
-    /// The run as a whole.
+    /// The run as a whole; the first of several.
     pub facts: Facts,
+    /// The other runs, where several are analysed together.
+    pub more: Vec<Facts>,
     /// Experiments in running order, then the combinations that rules left out.
     pub rows: Vec<Row>,
     /// Files among the results that could not be taken.
@@ -277,6 +302,23 @@ impl Row {
         match known {
             Some(metric) => self.metrics.get(metric),
             None => self.about.figures.get(key).copied(),
+        }
+    }
+
+    /// A setting by vLLM's flag name (`model`, `tensor-parallel-size`, `max-num-seqs`, `max-concurrency`): of the grid, of the
+    /// server, or of the load. `None` where it is not set or not known.
+    pub fn setting(&self, key: &str) -> Option<Cow<'_, str>> {
+        let axes = &self.axes;
+        let varying = axes.server.iter().chain(&axes.workload).find(|(known, _)| known == key);
+        match key {
+            "model" => Some(Cow::Borrowed(axes.model.as_str())),
+            "tensor-parallel-size" => axes.tensor_parallel_size.map(|size| size.to_string().into()),
+            "quantization" => axes.quantization.as_deref().map(Cow::Borrowed),
+            "enforce-eager" => axes.enforce_eager.map(|eager| eager.to_string().into()),
+            _ => varying
+                .map(|(_, value)| Cow::Borrowed(value.as_str()))
+                .or_else(|| self.about.flags.get(key).map(|value| Cow::Borrowed(value.as_str())))
+                .or_else(|| self.load.0.get(key).map(|value| value.to_string().into())),
         }
     }
 
@@ -362,7 +404,8 @@ pub(super) mod tests {
     fn simulated_rows_are_not_compared_with_measured_ones() {
         let mut rows: Vec<Row> = [2, 4].map(|tp| row("m", tp, 1.0, 1.0)).into();
         rows[0].simulated = true;
-        let mut table = RunTable { facts: Facts::for_tests(), rows, unreadable: Vec::new(), simulated: true };
+        let mut table =
+            RunTable { facts: Facts::for_tests(), more: Vec::new(), rows, unreadable: Vec::new(), simulated: true };
         assert_eq!(table.comparable().len(), 1);
         table.rows[1].simulated = true;
         assert_eq!(table.comparable().len(), 2);

@@ -19,7 +19,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use display::clean;
-pub use load::load_run;
+pub use load::{load_requests, load_run, load_runs};
 pub use page::Style;
 pub use summary::render as render_summary;
 pub use text::render as render_text;

@@ -4,6 +4,7 @@
 //! cannot be read is listed with the reason. Only a directory that is no run at all is an error.
 
 mod predecessor;
+mod requests;
 mod result_file;
 mod run;
 
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 pub(super) use result_file::read_text;
 
-use crate::analyse::RunTable;
+use crate::analyse::{Requests, Row, RunTable};
+use crate::plan::Repeat;
 use crate::record::{Error, RunDir, layout, list_runs};
 
 /// Loads the run at `path`: a run directory of ours, one of the Python predecessor, or a results directory, of which
@@ -38,6 +40,54 @@ pub fn load_run(path: &Path) -> Result<RunTable, Error> {
     match newest_predecessor(path)? {
         Some(newest) => predecessor::load(&newest),
         None => Err(Error::NoRuns(path.to_owned())),
+    }
+}
+
+/// Loads several sources as one table: the settings that several of them measured are repeats of each other, on different
+/// server starts.
+///
+/// # Errors
+/// As [`load_run`], for each of them.
+pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
+    let mut tables = paths.iter().map(|path| load_run(path)).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let Some(mut all) = tables.next() else { return Err(Error::NoRuns(PathBuf::new())) };
+    let mut starts = last_start(&all);
+    for table in tables {
+        let offset = starts;
+        starts += last_start(&table);
+        all.rows.extend(table.rows.into_iter().map(|mut row| {
+            let repeat = row.repeat.unwrap_or(Repeat::FIRST);
+            row.repeat = Some(Repeat { start: repeat.start + offset, ..repeat });
+            row
+        }));
+        all.unreadable.extend(table.unreadable.into_iter().map(|mut bad| {
+            bad.file = format!("{}/{}", table.facts.run, bad.file);
+            bad
+        }));
+        all.simulated |= table.simulated;
+        all.more.push(table.facts);
+    }
+    if !all.more.is_empty() {
+        for row in all.rows.iter_mut().filter(|row| row.repeat.is_none()) {
+            row.repeat = Some(Repeat::FIRST);
+        }
+    }
+    Ok(all)
+}
+
+/// The highest number of a server start in a table; 1 where nothing was repeated.
+fn last_start(table: &RunTable) -> u32 {
+    table.rows.iter().filter_map(|row| row.repeat).map(|repeat| repeat.start).max().unwrap_or(1)
+}
+
+/// What a row's result says of each request; `None` where it does not (it was measured without `--save-detailed`).
+///
+/// # Errors
+/// Why its file cannot be taken.
+pub fn load_requests(row: &Row) -> Result<Option<Requests>, String> {
+    match &row.source {
+        Some(source) => requests::read(&row.about.directory.join(source)),
+        None => Ok(None),
     }
 }
 

@@ -57,7 +57,12 @@ pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
     }
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let run = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for row in &mut rows {
+        row.about.run = run.as_str().into();
+        row.about.directory = dir.into();
+    }
     Ok(RunTable {
+        more: Vec::new(),
         simulated: rows.iter().any(|row| row.simulated),
         facts: Facts {
             directory: dir.to_owned(),

@@ -36,10 +36,16 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     let mut unreadable = loader.bad;
     unreadable.extend(strangers(dir, &manifest.plan)?);
     unreadable.sort();
+    let (name, directory): (Arc<str>, Arc<Path>) = (manifest.run.as_str().into(), dir.path().into());
     if versions.is_empty() {
         versions.extend(manifest.vllm.as_ref().and_then(|vllm| vllm.version.clone()));
     }
+    for row in &mut rows {
+        row.about.run = Arc::clone(&name);
+        row.about.directory = Arc::clone(&directory);
+    }
     Ok(RunTable {
+        more: Vec::new(),
         simulated: manifest.simulated || rows.iter().any(|row| row.simulated),
         facts: Facts {
             directory: dir.path().to_owned(),
@@ -305,6 +311,7 @@ fn about(experiment: &Experiment) -> About {
     About {
         devices,
         overrides: flags.iter().count(),
+        flags: Arc::new(flags.iter().map(|(name, value)| (name.to_owned(), written(value))).collect()),
         settings: Some(Identity::of_experiment(
             experiment.engine,
             &experiment.server,
@@ -312,6 +319,15 @@ fn about(experiment: &Experiment) -> About {
             &everywhere,
         )),
         ..About::default()
+    }
+}
+
+/// A flag's value as one text.
+fn written(value: &FlagValue) -> String {
+    match value {
+        FlagValue::Switch(_) => "true".to_owned(),
+        FlagValue::Text(text) => text.clone(),
+        FlagValue::List(words) => words.join(" "),
     }
 }
 
@@ -379,11 +395,7 @@ impl Loads {
             .flags
             .iter()
             .map(|(name, value)| {
-                let text = match value {
-                    FlagValue::Switch(_) => "yes".to_owned(),
-                    FlagValue::Text(text) => text.clone(),
-                    FlagValue::List(words) => words.join(" "),
-                };
+                let text = if let FlagValue::Switch(_) = value { "yes".to_owned() } else { written(value) };
                 (name.to_owned(), LoadValue::Exact(text))
             })
             .collect();
