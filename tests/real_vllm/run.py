@@ -642,7 +642,7 @@ def reuse(s: Scenario) -> None:
             began = time.monotonic()
             code, text = s.call("run", str(file), *common, limit=SLOW, XDG_CACHE_HOME=str(s.dir / "cache"))
             seconds.append(time.monotonic() - began)
-            answers.append([(path.name, path.stat().st_mtime_ns) for path in (s.dir / "cache").rglob("*.json")])
+            answers.append([(path.name, path.stat().st_mtime_ns) for path in (s.dir / "cache").rglob("preflight/*.json")])
             equal(code, 2, "exit code")
             contains(text, "`--max-nun-seqs` of `vllm serve` is not known; there is `--max-num-seqs`", "the message")
         that(not s.runs(), "a run directory was made")
@@ -929,7 +929,56 @@ def load(s: Scenario) -> None:
     s.check_nothing_left()
 
 
-SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, reuse, load, live, foreign)}
+def decide(s: Scenario) -> None:
+    """Two configurations that truly differ, one of them twice under two names (A/A): the one is found, the other is not."""
+    file = s.dir / "sweep.yaml"
+    file.write_text(json.dumps({
+        "serve": {"model": s.bench.models[0], "enforce-eager": True, "max-model-len": 2048, "dtype": "bfloat16"},
+        "bench": {"dataset-name": "random", "ignore-eos": True, "random-input-len": 64, "random-output-len": 64,
+                  "num-prompts": 160, "max-concurrency": 8},
+        # vLLM knows nothing of this variable: what differs in it alone is the same.
+        "experiments": [{"name": "wide", "serve": {"max-num-seqs": 8}, "env": {"AA_VARIANT": ["a", "b"]}},
+                        {"name": "narrow", "serve": {"max-num-seqs": 1}, "env": {"AA_VARIANT": "a"}}],
+        "repeats": {"starts": s.bench.starts}, "order": "interleaved", "warmup": 40,
+    }))
+
+    def seats(option: dict) -> int:
+        words = " ".join(option["serve_command"]).replace("=", " ").split()
+        return int(words[words.index("--max-num-seqs") + 1])
+
+    def measure(turn: int) -> dict:
+        results = s.dir / f"results-{turn}"
+        code, text = s.call("run", str(file), "--client", "builtin", "--vllm-bin", str(s.bench.vllm), "--results-dir", str(results),
+                            "--keep-foreign", "--setvars", "none", "--port", str(free_port()), "--env", "VLLM_CPU_KVCACHE_SPACE=1",
+                            limit=(1 + s.bench.starts) * SLOW)
+        equal(code, 0, f"exit code: {text[-2000:]}")
+        code, text = s.call("recommend", "--results-dir", str(results), "--format", "json")
+        equal(code, 0, "exit code of recommend")
+        [answer] = json.loads(text.split("\n", 1)[1])["answers"]
+        return answer
+
+    with s.check(f"3 configurations, {s.bench.starts} starts each: a difference that is there is found", needed=True) as note:
+        answer = measure(1)
+        options = answer["options"]
+        equal(sorted(seats(option) for option in options), [1, 8, 8], "configurations")
+        equal([option["n"] for option in options], [s.bench.starts] * 3, "measurements")
+        best = [answer["choice"], *answer["equals"]]
+        that(all(seats(option) == 8 for option in best), f"the best set: {[option['name'] for option in best]}")
+        equal(answer["basis"], "starts", "what it rests on")
+        note(", ".join(f"{option['name']} {option['value']:.0f}" for option in options) + f" tok/s; noise {100 * answer['noise']:.1f} %")
+    with s.check("A/A: two names of the same configuration are not told apart") as note:
+        if len(best) != 2:
+            # One comparison in twenty may say so by chance: twice in a row, one in four hundred.
+            note("told apart at first (5 % of such comparisons are), so measured again")
+            answer = measure(2)
+            best = [answer["choice"], *answer["equals"]]
+        equal(len(best), 2, "configurations in the best set")
+        low, high = sorted(option["value"] for option in best)
+        note(f"{100 * (high / low - 1):.1f} % apart")
+    s.check_nothing_left()
+
+
+SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, reuse, load, decide, live, foreign)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -943,6 +992,7 @@ class Bench:
         self.vllm = install / "venv/bin/vllm"
         self.models = [str(install / "models" / name) for name in ("tiny-qwen3", "tiny-qwen3-b")]
         self.turns = int(os.environ.get("VLLM_BENCH_TEST_TURNS", "10"))
+        self.starts = int(os.environ.get("VLLM_BENCH_TEST_STARTS", "3"))
         self.rule14 = os.environ.get("VLLM_BENCH_TEST_RULE14") == "1"
         cache = work / "cache"
         drop = ("VLLM_", "HF_", "OPENAI_", "TORCHINDUCTOR_")
