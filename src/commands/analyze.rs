@@ -13,7 +13,7 @@ use crate::ui::Ui;
 use super::locate;
 
 /// Analyses a run, writes its reports beside it and prints the answer. Exit code 0 when every experiment has a valid
-/// result, 1 when one has not, 3 when there is nothing to analyse.
+/// result, 1 when one has not or a result file is broken, 3 when there is nothing to analyse.
 ///
 /// # Errors
 /// When the run cannot be read or the reports cannot be written.
@@ -67,6 +67,6 @@ fn analyse(table: RunTable, ui: &Ui) -> Result<u8, Error> {
     for path in &written {
         ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
     }
-    let without = Counts::of(&table.rows).without_result();
+    let without = Counts::of(&table.rows).without_result() + table.lost();
     Ok(if without > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
 }
