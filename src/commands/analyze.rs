@@ -21,7 +21,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     analyse(load_run(&target(args.run.as_deref(), args.results_dir.as_deref(), environment)?)?, ui)
 }
 
-/// The run named, else the newest; a directory without manifests may be one of the Python predecessor's.
+/// The run named, else the newest; what has no manifest may come from another program.
 ///
 /// # Errors
 /// When there is none.
@@ -30,7 +30,7 @@ pub(super) fn target(
     results_dir: Option<&Path>,
     environment: &Environment,
 ) -> Result<PathBuf, Error> {
-    let foreign = |path: PathBuf| if path.is_dir() { Some(path) } else { None };
+    let foreign = |path: PathBuf| path.exists().then_some(path);
     // It writes beside what it reads: never in a live run of another directory that the user did not name.
     let found = match (run, results_dir) {
         (None, None) => locate::find_here(environment),

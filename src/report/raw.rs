@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::csv::status;
@@ -96,6 +97,10 @@ fn copy(scanner: &mut Scanner<'_, File>) -> Result<(Vec<u8>, Vec<String>), Stop>
         |key| if OF_REQUESTS.contains(&key) { Keep::Nothing } else { Keep::UpTo(LARGEST) },
         |key, member| {
             match member {
+                // What was passed over while loading has never been parsed.
+                Member::Compound(text) if serde_json::from_str::<IgnoredAny>(text).is_err() => {
+                    left_out.push(key.to_owned());
+                }
                 Member::Plain(text) | Member::Compound(text) => {
                     data.extend_from_slice(if data.is_empty() { b"\n  " } else { b",\n  " });
                     serde_json::to_writer(&mut data, key).map_err(|_| Stop::Odd)?;

@@ -91,8 +91,7 @@ pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
             row
         });
         // What a rule left out of several runs is told once.
-        let skipped: HashSet<_> =
-            all.rows.iter().filter(|row| row.is_skipped()).map(|row| row.axes.clone()).collect();
+        let skipped: HashSet<_> = all.rows.iter().filter(|row| row.is_skipped()).map(|row| row.axes.clone()).collect();
         all.rows.extend(rows.filter(|row| !(row.is_skipped() && skipped.contains(&row.axes))));
         all.unreadable.extend(table.unreadable);
         all.simulated |= table.simulated;

@@ -130,7 +130,8 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
         baseline: false,
         server_name: stem.to_owned(),
         source: Some(file.to_owned()),
-        about: About::default(),
+        // Its program sets no other size of parallelism.
+        about: About { devices: parse_name(stem).map(|(_, tp, _, _)| tp), ..About::default() },
     })
 }
 

@@ -19,7 +19,7 @@ use crate::record::{ResultMeta, SCHEMA};
 /// A result file beyond this size is not read.
 const LARGEST: u64 = 1 << 30;
 /// A file beyond this size is never held in memory whole.
-const LARGE: u64 = 16 << 20;
+pub(super) const LARGE: u64 = 16 << 20;
 /// Arrays and objects up to this many bytes are kept.
 const SHORT: usize = 1024;
 /// The key of our own part of a result.

@@ -138,11 +138,7 @@ impl<'b, R: Read> Scanner<'b, R> {
                 }
                 Some(b'[' | b'{') => {
                     let keep = keep(&name);
-                    if self.compound(keep, &mut value)? {
-                        Member::Compound(text(&value)?)
-                    } else {
-                        Member::PassedOver
-                    }
+                    if self.compound(keep, &mut value)? { Member::Compound(text(&value)?) } else { Member::PassedOver }
                 }
                 Some(_) => {
                     self.word(&mut value)?;
@@ -237,7 +233,8 @@ impl<'b, R: Read> Scanner<'b, R> {
     fn word(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
         loop {
             let piece = &self.buffer[self.at..self.end];
-            let length = piece.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
+            let length =
+                piece.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
             out.extend_from_slice(&piece[..length.unwrap_or(piece.len())]);
             self.at += length.unwrap_or(piece.len());
             if length.is_some() {
@@ -364,7 +361,8 @@ mod tests {
 
     #[test]
     fn plain_values_are_taken_and_the_rest_is_passed_over() {
-        let text = br#" {"a": 1.50, "b\"\u00e9": "x\\\"y", "c": [1, [2, "]\\"], {"z": "}"}], "d": {"e": [{}]}, "f": null,
+        let text =
+            br#" {"a": 1.50, "b\"\u00e9": "x\\\"y", "c": [1, [2, "]\\"], {"z": "}"}], "d": {"e": [{}]}, "f": null,
             "g": [1, 2], "h": -1e-3 ,"i":true} "#;
         for step in 1..200 {
             let objects = scan(text, step).unwrap();
@@ -382,9 +380,31 @@ mod tests {
             assert_eq!(scan(text.as_bytes(), 3).map(|objects| objects.len()).unwrap(), count, "{text}");
         }
         for odd in [
-            "", " ", "1", "[1]", "[{}", "[{},]", "[,{}]", "[{} {}]", "{},{}", "{}]", "[]{}", "{}x", "[{}]x", "{",
-            "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{\"a\":[}", "{\"a\":[1}", "{\"a\":\"x}", "{\"a\":[\"]}",
-            "{\"a\":[1,\0]}", "{\"a\":1 2}", "{a:1}",
+            "",
+            " ",
+            "1",
+            "[1]",
+            "[{}",
+            "[{},]",
+            "[,{}]",
+            "[{} {}]",
+            "{},{}",
+            "{}]",
+            "[]{}",
+            "{}x",
+            "[{}]x",
+            "{",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{,}",
+            "{\"a\":[}",
+            "{\"a\":[1}",
+            "{\"a\":\"x}",
+            "{\"a\":[\"]}",
+            "{\"a\":[1,\0]}",
+            "{\"a\":1 2}",
+            "{a:1}",
         ] {
             assert!(matches!(scan(odd.as_bytes(), 2), Err(Stop::Odd)), "{odd}");
         }

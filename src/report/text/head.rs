@@ -84,7 +84,10 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         }
     }
     if !table.more.is_empty() && versions.len() > 1 {
-        let text = format!("these runs used different versions of vLLM ({}): their figures differ for that too", versions.join(", "));
+        let text = format!(
+            "these runs used different versions of vLLM ({}): their figures differ for that too",
+            versions.join(", ")
+        );
         page.field(1, "Versions", LABEL + 1, Tone::Warning, &text);
     }
     if facts.live {

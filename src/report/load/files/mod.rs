@@ -57,24 +57,26 @@ pub(super) fn load_directory(directory: &Path) -> Result<RunTable, Error> {
         }
     }
     all.settle();
-    if !all.rows.is_empty() {
-        return Ok(all.table(directory.to_owned(), name_of(directory), false));
+    let itself = |all: Collected| all.table(directory.to_owned(), name_of(directory), false);
+    if all.measured() {
+        return Ok(itself(all));
     }
     // A folder of sweeps: the newest stands for it.
     let mut newest: Option<(Option<String>, RunTable)> = None;
     for folder in find::folders(directory)? {
-        let Ok((date, table)) = sweep(&directory.join(folder)) else { continue };
+        let Ok((date, table)) = sweep(&directory.join(&folder)) else { continue };
         if newest.as_ref().is_none_or(|(known, _)| *known <= date) {
             newest = Some((date, table));
         }
     }
-    match newest {
-        Some((_, table)) => Ok(table),
-        None => Err(Error::NoResults {
-            path: directory.to_owned(),
-            seen: all.unreadable.into_iter().map(|file| format!("`{}`: {}", file.file, file.reason)).collect(),
-        }),
+    if let Some((_, table)) = newest {
+        return Ok(table);
     }
+    if !all.rows.is_empty() {
+        return Ok(itself(all));
+    }
+    let seen = all.unreadable.into_iter().map(|file| format!("`{}`: {}", file.file, file.reason)).collect();
+    Err(Error::NoResults { path: directory.to_owned(), seen })
 }
 
 /// The sweep in a directory, with the date of its newest result.
@@ -100,7 +102,9 @@ fn name_of(directory: &Path) -> String {
 fn read_all(root: &Path, files: Vec<PathBuf>) -> Collected {
     let contents = parallel::map(&files, |file, buffer| read::file(root, file, buffer));
     let mut all = Collected::default();
-    for (file, content) in files.iter().zip(contents) {
+    for (file, mut content) in files.iter().zip(contents) {
+        // A file whose name promises no result is not told where it is none.
+        content.refusal = content.refusal.filter(|_| !content.taken.is_empty() || find::promises(file));
         all.add(root, file, content);
     }
     all

@@ -13,7 +13,7 @@ use super::super::result_file::{self, Refusal, ResultFile, json_refusal, unreada
 use super::super::run::signs;
 use super::super::scan::{Beginning, Scanner, Stop};
 use super::stated::{Stated, axes};
-use super::{find, requests_csv};
+use super::requests_csv;
 use crate::analyse::{About, FailedAttempt, Metrics, Row, Status, doubts};
 use crate::plan::Repeat;
 use crate::record::validate;
@@ -67,17 +67,8 @@ impl Content {
     }
 }
 
-/// Reads a file below `root`. A file whose name promises no result is not told where it is none.
+/// Reads a file below `root`.
 pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
-    let mut content = read(root, file, buffer);
-    if content.taken.is_empty() && !find::promises(file) && file.components().count() > 0 {
-        // Named by the user alone it is told: `load_files` asks for the reason.
-        content.refusal = content.refusal.filter(|refusal| refusal.lost || root.join(file).is_file());
-    }
-    content
-}
-
-fn read(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
     let path = root.join(file);
     let opened = match result_file::open(&path) {
         Ok(Some((opened, _))) => opened,
@@ -111,9 +102,8 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning:
                     Some(kind) if result.number("run_number") != Some(-1.0) => found.push((kind, result)),
                     Some(_) => warmups += 1,
                     None => {
-                        refusal.get_or_insert_with(|| {
-                            Refusal::foreign("not a benchmark result: it has no `completed`")
-                        });
+                        refusal
+                            .get_or_insert_with(|| Refusal::foreign("not a benchmark result: it has no `completed`"));
                     }
                 }
             }
@@ -144,20 +134,25 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning:
 
 /// What a parser says is wrong with a file that is odd. A list of anything else than objects is something else.
 fn odd(path: &Path, nothing: bool) -> Refusal {
-    let text = match result_file::read_text(path) {
-        Ok(Some(text)) => text,
+    let wrong = match result_file::open(path) {
+        Ok(Some((file, size))) if size > result_file::LARGE => {
+            let reader = std::io::BufReader::with_capacity(1 << 16, file);
+            serde_json::Deserializer::from_reader(reader).into_iter::<IgnoredAny>().find_map(Result::err)
+        }
+        Ok(Some(_)) => match result_file::read_text(path) {
+            Ok(text) => {
+                let text = text.unwrap_or_default();
+                serde_json::Deserializer::from_str(&text).into_iter::<IgnoredAny>().find_map(Result::err)
+            }
+            Err(refusal) => return refusal,
+        },
         Ok(None) => return Refusal::foreign("gone"),
         Err(refusal) => return refusal,
     };
-    for document in serde_json::Deserializer::from_str(&text).into_iter::<IgnoredAny>() {
-        if let Err(error) = document {
-            return json_refusal(&error);
-        }
-    }
-    if nothing {
-        Refusal::foreign("not a benchmark result: it has no `completed`")
-    } else {
-        Refusal::broken("something else than results in a part of it")
+    match wrong {
+        Some(error) => json_refusal(&error),
+        None if nothing => Refusal::foreign("not a benchmark result: it has no `completed`"),
+        None => Refusal::broken("something else than results in a part of it"),
     }
 }
 
@@ -177,7 +172,7 @@ fn kind_of(result: &ResultFile, beginning: Beginning) -> Option<Kind> {
 
 /// CSV: requests one by one, or the table that a sweep makes of its results.
 fn table(path: &Path, file: &Path) -> Content {
-    let neither = || Content::refused(Refusal::broken("not JSON, and no CSV of requests or results"));
+    let neither = || Content::refused(odd(path, true));
     let Ok(mut reader) = csv::ReaderBuilder::new().flexible(true).from_path(path) else { return neither() };
     let Ok(columns) = reader.headers().cloned() else { return neither() };
     let has = |name: &str| columns.iter().any(|column| column == name);
@@ -190,7 +185,7 @@ fn table(path: &Path, file: &Path) -> Content {
             true if file.extension().is_some_and(|end| end == "csv") => {
                 Content::refused(Refusal::foreign("a table with none of the columns of requests or results"))
             }
-            _ => Content::refused(odd(path, true)),
+            _ => neither(),
         };
     }
     let mut content = Content::default();

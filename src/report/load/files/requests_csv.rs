@@ -96,8 +96,8 @@ impl Run {
         let output = tokens(columns.output);
         let ttft = number(columns.ttft);
         let further = output.filter(|tokens| *tokens > 1.0).zip(ttft);
-        let tpot = number(columns.tpot)
-            .or_else(|| further.map(|(tokens, ttft)| (latency - ttft).max(0.0) / (tokens - 1.0)));
+        let tpot =
+            number(columns.tpot).or_else(|| further.map(|(tokens, ttft)| (latency - ttft).max(0.0) / (tokens - 1.0)));
         let (start, end) = (number(columns.start), number(columns.end));
         match (start, end) {
             (Some(start), Some(end)) => {
@@ -169,7 +169,8 @@ impl Run {
             }
         }
         let mut load = IndexMap::new();
-        let mean = |total: Option<f64>| total.filter(|_| completed > 0.0).map(|total| LoadValue::About(total / completed));
+        let mean =
+            |total: Option<f64>| total.filter(|_| completed > 0.0).map(|total| LoadValue::About(total / completed));
         for (flag, value) in [
             ("random-input-len", mean(input)),
             ("random-output-len", mean(output)),
@@ -229,7 +230,14 @@ fn runs<R: std::io::Read>(columns: &StringRecord, mut reader: Reader<R>) -> (Ind
             Ok(true) if record.len() == columns.len() => {}
             Ok(true) => {
                 let line = record.position().map_or(0, csv::Position::line);
-                return (runs, Some(Refusal::broken(format!("cut off in line {line}: {} of {} fields", record.len(), columns.len()))));
+                return (
+                    runs,
+                    Some(Refusal::broken(format!(
+                        "cut off in line {line}: {} of {} fields",
+                        record.len(),
+                        columns.len()
+                    ))),
+                );
             }
             Ok(false) => return (runs, None),
             Err(error) => return (runs, Some(Refusal::broken(format!("not a table: {error}")))),

@@ -102,7 +102,8 @@ const BENCH: [&str; 34] = [
     "request-id-prefix",
 ];
 /// Beginnings of such flags.
-const BENCH_BEGIN: [&str; 7] = ["random-", "prefix-repetition-", "sharegpt-", "sonnet-", "spec-bench-", "blazedit-", "timed-trace-"];
+const BENCH_BEGIN: [&str; 7] =
+    ["random-", "prefix-repetition-", "sharegpt-", "sonnet-", "spec-bench-", "blazedit-", "timed-trace-"];
 
 /// Whether a key is a figure.
 fn is_figure(key: &str) -> bool {
