@@ -1,5 +1,7 @@
 //! Every configuration against the one that the sweep calls its baseline.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 
 use super::{Metric, Row};
@@ -27,11 +29,15 @@ pub fn against_baseline<'a>(rows: &[&'a Row]) -> Vec<Against<'a>> {
         let identity = row.identity.as_ref().map_or_else(|| i.to_string(), ToString::to_string);
         settings.entry((row.axes.model.as_str(), row.axes.workload_label(), identity)).or_default().push(row);
     }
+    let mut baselines: HashMap<(&str, &str), &Vec<&'a Row>> = HashMap::new();
+    for ((model, load, _), rows) in &settings {
+        if rows.iter().any(|row| row.baseline) {
+            baselines.entry((model, load.as_str())).or_insert(rows);
+        }
+    }
     let mut compared = Vec::new();
     for ((model, load, _), measured) in &settings {
-        let same = |((m, l, _), _): &(&(&str, String, String), &Vec<&Row>)| m == model && l == load;
-        let mut candidates = settings.iter().filter(same).map(|(_, rows)| rows);
-        let Some(baseline) = candidates.find(|rows| rows.iter().any(|row| row.baseline)) else { continue };
+        let Some(baseline) = baselines.get(&(*model, load.as_str())) else { continue };
         let (Some(row), Some(first)) = (measured.first(), baseline.first()) else { continue };
         if row.identity == first.identity {
             continue;

@@ -188,12 +188,19 @@ fn refused(rows: &[&Row], wanted: &Wanted) -> Option<String> {
 fn mark_front(options: &mut [Choice<'_>], better: Better) {
     let gain = |value: f64| if better == Better::Higher { value } else { -value };
     let points: Vec<(f64, Option<f64>)> = options.iter().map(|option| (gain(option.value), option.latency)).collect();
-    for (index, option) in options.iter_mut().enumerate() {
-        let (value, Some(latency)) = points[index] else { continue };
-        option.on_front = !points.iter().enumerate().any(|(other, (theirs, late))| {
-            let Some(late) = late else { return false };
-            other != index && *theirs >= value && *late <= latency && (*theirs > value || *late < latency)
-        });
+    let mut order: Vec<(usize, f64, f64)> =
+        points.iter().enumerate().filter_map(|(index, (value, latency))| Some((index, *value, (*latency)?))).collect();
+    // By the figure, best first; of equals the least latency first. Then a point is on the front when it has less latency than
+    // all that are better, or is the very same as one that is on it.
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.2.total_cmp(&b.2)));
+    let mut last: Option<(f64, f64)> = None;
+    for (index, value, latency) in order {
+        #[expect(clippy::float_cmp, reason = "the very same figures")]
+        let on_front = last.is_none_or(|(best, least)| latency < least || latency == least && value == best);
+        options[index].on_front = on_front;
+        if on_front {
+            last = Some((value, latency));
+        }
     }
 }
 

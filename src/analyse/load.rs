@@ -1,5 +1,6 @@
 //! The load under which rows were measured, and whether it was the same for all of them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -55,30 +56,43 @@ impl LoadSpread {
 
 /// The parameters of several loads, each with its distinct values.
 pub fn spread<'a>(loads: impl IntoIterator<Item = &'a Load>) -> Vec<LoadSpread> {
-    let mut distinct: Vec<&Load> = Vec::new();
-    for load in loads {
-        if !distinct.iter().any(|known| std::ptr::eq(*known, load) || *known == load) {
-            distinct.push(load);
-        }
-    }
-    let mut spreads: IndexMap<&str, Vec<Option<LoadValue>>> = IndexMap::new();
+    // Rows share their loads: each is looked at once, so that this stays linear.
+    let mut seen: HashSet<*const Load> = HashSet::new();
+    let distinct: Vec<&Load> = loads.into_iter().filter(|load| seen.insert(std::ptr::from_ref(*load))).collect();
+    let mut spreads: IndexMap<&str, Distinct<'_>> = IndexMap::new();
     for flag in distinct.iter().flat_map(|load| load.0.keys()) {
         spreads.entry(flag).or_default();
     }
     for (flag, values) in &mut spreads {
-        for load in &distinct {
-            let value = load.0.get(*flag);
-            let known = values.iter().any(|known| match (known, value) {
-                (None, None) => true,
-                (Some(a), Some(b)) => a.agrees(b),
-                (Some(_), None) | (None, Some(_)) => false,
-            });
-            if !known {
-                values.push(value.cloned());
+        distinct.iter().for_each(|load| values.add(load.0.get(*flag)));
+    }
+    spreads.into_iter().map(|(flag, values)| LoadSpread { flag: flag.to_owned(), values: values.in_order }).collect()
+}
+
+/// The distinct values of one parameter.
+#[derive(Default)]
+struct Distinct<'a> {
+    in_order: Vec<Option<LoadValue>>,
+    exact: HashSet<&'a str>,
+    about: Vec<&'a LoadValue>,
+    absent: bool,
+}
+
+impl<'a> Distinct<'a> {
+    fn add(&mut self, value: Option<&'a LoadValue>) {
+        let new = match value {
+            None => !std::mem::replace(&mut self.absent, true),
+            Some(LoadValue::Exact(text)) => self.exact.insert(text),
+            Some(about @ LoadValue::About(_)) => {
+                let new = !self.about.iter().any(|known| known.agrees(about));
+                self.about.extend(new.then_some(about));
+                new
             }
+        };
+        if new {
+            self.in_order.push(value.cloned());
         }
     }
-    spreads.into_iter().map(|(flag, values)| LoadSpread { flag: flag.to_owned(), values }).collect()
 }
 
 #[cfg(test)]

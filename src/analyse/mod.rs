@@ -29,5 +29,5 @@ pub use rank::{Best, RANKED, Ranking, best, best_by_model, best_overall, starts_
 pub use requests::Requests;
 pub use stats::{Sample, Stats};
 pub use summary::{Counts, overall};
-pub use table::{About, Facts, FailedAttempt, Origin, Row, RunTable, ShownAxes, Status, Unreadable};
+pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Status, Unreadable};
 pub use verdict::{Doubt, DoubtKind, Signs, doubts};

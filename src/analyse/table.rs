@@ -67,6 +67,8 @@ pub struct About {
     pub settings: Option<Identity>,
     /// The server's command line as run.
     pub serve_command: Vec<String>,
+    /// Which of several results in its file, from 0; `None` where the file is one result.
+    pub part: Option<usize>,
     /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`).
     pub figures: std::collections::BTreeMap<String, f64>,
 }
@@ -82,6 +84,7 @@ impl Default for About {
             overrides: 0,
             settings: None,
             serve_command: Vec::new(),
+            part: None,
             figures: std::collections::BTreeMap::new(),
         }
     }
@@ -225,6 +228,8 @@ pub struct Unreadable {
     pub file: String,
     /// Why.
     pub reason: String,
+    /// Whether a result may have been lost with it: it is broken, not merely something else.
+    pub lost: bool,
 }
 
 /// Who wrote the directory.
@@ -237,6 +242,33 @@ pub enum Origin {
     },
     /// The Python predecessor, or a copy of result files alone: no manifest.
     Predecessor,
+    /// Result files of another program, or of our load generator alone.
+    Files(Program),
+}
+
+/// Which program wrote result files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `vllm bench sweep serve`.
+    Sweep,
+    /// `vllm bench serve`, or a client that writes its format.
+    Client,
+    /// Requests one by one (`requests.csv`).
+    Requests,
+    /// Several of them.
+    Several,
+}
+
+impl Program {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Program::Sweep => "`vllm bench sweep serve`: only the settings that it varied are known",
+            Program::Client => "`vllm bench serve`: what the server was told is not known",
+            Program::Requests => "a load generator, request by request: what the server was told is not known",
+            Program::Several => "several programs: settings that a file does not say are not known",
+        }
+    }
 }
 
 /// What a report says about the run as a whole. Recorded facts only: the same run gives the same bytes.
@@ -333,6 +365,11 @@ impl RunTable {
     pub fn comparable(&self) -> Vec<&Row> {
         let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
         self.rows.iter().filter(|row| row.is_valid() && !(measured && row.simulated)).collect()
+    }
+
+    /// Files with which a result may have been lost.
+    pub fn lost(&self) -> usize {
+        self.unreadable.iter().filter(|file| file.lost).count()
     }
 
     /// The planned rows by model: models in order of appearance, rows in order of their grid values.

@@ -13,7 +13,7 @@ use crate::ui::Ui;
 use super::locate;
 
 /// Analyses a run, writes its reports beside it and prints the answer. Exit code 0 when every experiment has a valid
-/// result, 1 when one has not, 3 when there is nothing to analyse.
+/// result, 1 when one has not or a result file is broken, 3 when there is nothing to analyse.
 ///
 /// # Errors
 /// When the run cannot be read or the reports cannot be written.
@@ -21,7 +21,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     analyse(load_run(&target(args.run.as_deref(), args.results_dir.as_deref(), environment)?)?, ui)
 }
 
-/// The run named, else the newest; a directory without manifests may be one of the Python predecessor's.
+/// The run named, else the newest; what has no manifest may come from another program.
 ///
 /// # Errors
 /// When there is none.
@@ -30,7 +30,7 @@ pub(super) fn target(
     results_dir: Option<&Path>,
     environment: &Environment,
 ) -> Result<PathBuf, Error> {
-    let foreign = |path: PathBuf| if path.is_dir() { Some(path) } else { None };
+    let foreign = |path: PathBuf| path.exists().then_some(path);
     // It writes beside what it reads: never in a live run of another directory that the user did not name.
     let found = match (run, results_dir) {
         (None, None) => locate::find_here(environment),
@@ -67,6 +67,6 @@ fn analyse(table: RunTable, ui: &Ui) -> Result<u8, Error> {
     for path in &written {
         ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
     }
-    let without = Counts::of(&table.rows).without_result();
+    let without = Counts::of(&table.rows).without_result() + table.lost();
     Ok(if without > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
 }

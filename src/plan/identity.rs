@@ -51,6 +51,11 @@ impl Identity {
         Self::of(&json!(sorted(&workload.flags)))
     }
 
+    /// The identity of what another program's file says of its settings.
+    pub fn of_stated(settings: &BTreeMap<String, String>) -> Self {
+        Self::of(&json!({ "stated": settings }))
+    }
+
     /// A number of 32 bits that follows from the identity and `salt`: the same wherever it is asked for.
     pub fn number(&self, salt: u32) -> u64 {
         self.draw(&salt.to_string()) >> 32

@@ -64,10 +64,30 @@ pub enum Error {
     /// There is no run where one was named.
     #[error("`{}` is not a run directory: it has no `manifest.json`", .0.display())]
     NotARun(PathBuf),
+    /// A file was named that is no result.
+    #[error("`{}` is no result: it is {reason}", path.display())]
+    NotAResult {
+        /// Which.
+        path: PathBuf,
+        /// In words that go after "it is".
+        reason: String,
+    },
+    /// A directory was named in which there is no result of any kind.
+    #[error("no results in `{}`", path.display())]
+    NoResults {
+        /// Which.
+        path: PathBuf,
+        /// Files that were looked at, with the reason why they do not count.
+        seen: Vec<String>,
+    },
     /// There is no run at all.
     #[error("no run in `{}`", .0.display())]
     NoRuns(PathBuf),
 }
+
+/// What can be analysed.
+const READ: &str = "read are: runs of vllm-bench and of its Python predecessor, output of `vllm bench sweep serve`, results of \
+                    `vllm bench serve` (JSON, JSONL), and `requests.csv` of `vllm-bench load` (docs/sources.md)";
 
 impl Error {
     /// Wraps the failure to read a path.
@@ -90,9 +110,10 @@ impl Error {
             | Error::Parse { .. }
             | Error::Newer { .. }
             | Error::Locked { .. }
+            | Error::NotAResult { .. }
             | Error::NotARun(_) => exit::RECORD,
             Error::PortLocked { .. } => exit::ENVIRONMENT,
-            Error::NoRuns(_) => exit::NOTHING,
+            Error::NoRuns(_) | Error::NoResults { .. } => exit::NOTHING,
         }
     }
 
@@ -117,6 +138,16 @@ impl Error {
                     .into(),
             ],
             Error::PortLocked { .. } => vec!["choose another port with `--port N` or `--port auto`".into()],
+            Error::NotAResult { .. } => vec![READ.into()],
+            Error::NoResults { seen, .. } => {
+                const SHOWN: usize = 5;
+                let mut hints: Vec<String> = seen.iter().take(SHOWN).map(|seen| format!("looked at {seen}")).collect();
+                if seen.len() > SHOWN {
+                    hints.push(format!("and at {} more files", seen.len() - SHOWN));
+                }
+                hints.push(READ.into());
+                hints
+            }
             Error::NotARun(_) => vec!["name a directory that `vllm-bench run` made".into()],
             Error::NoRuns(_) => {
                 vec!["start one with `vllm-bench run`, or name the place with `--results-dir DIR`".into()]

@@ -2,48 +2,77 @@
 
 use std::borrow::Cow;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent};
+use unicode_width::UnicodeWidthStr;
 
 use super::page::{Page, Tone};
+
+/// Where the cells of a column stand.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Left,
+    Right,
+}
 
 /// One column.
 pub(super) struct Column {
     title: Cow<'static, str>,
-    alignment: CellAlignment,
+    side: Side,
 }
 
 impl Column {
     /// A column of words.
     pub fn text(title: impl Into<Cow<'static, str>>) -> Self {
-        Self { title: title.into(), alignment: CellAlignment::Left }
+        Self { title: title.into(), side: Side::Left }
     }
 
     /// A column of figures.
     pub fn figures(title: impl Into<Cow<'static, str>>) -> Self {
-        Self { title: title.into(), alignment: CellAlignment::Right }
+        Self { title: title.into(), side: Side::Right }
     }
 }
 
+/// Blanks between two columns.
+const GAP: usize = 3;
+
 /// Puts a table on a page, two blanks in. Cells must be clean and of one line.
 pub(super) fn put(page: &mut Page, columns: &[Column], rows: Vec<(Tone, Vec<String>)>) {
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    for part in [TableComponent::HeaderLines, TableComponent::MiddleHeaderIntersections] {
-        table.set_style(part, '─');
-    }
-    table.set_header(columns.iter().map(|column| column.title.as_ref()));
-    let mut tones = vec![Tone::Heading, Tone::Faint];
-    for (tone, cells) in rows {
-        tones.push(tone);
-        table.add_row(cells);
-    }
-    for (i, column) in columns.iter().enumerate() {
-        if let Some(drawn) = table.column_mut(i) {
-            drawn.set_cell_alignment(column.alignment);
-            drawn.set_padding((0, if i + 1 == columns.len() { 0 } else { 2 }));
+    let mut widths: Vec<usize> = columns.iter().map(|column| column.title.width()).collect();
+    for (_, cells) in &rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.width());
         }
     }
-    for (i, line) in table.lines().enumerate() {
-        page.line(tones.get(i).copied().unwrap_or(Tone::Plain), &format!("  {line}"));
+    let titles: Vec<&str> = columns.iter().map(|column| column.title.as_ref()).collect();
+    let mut line = String::new();
+    put_line(page, Tone::Heading, columns, &widths, &titles, &mut line);
+    let rule = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
+    page.line(Tone::Faint, &format!("  {}", "─".repeat(rule)));
+    for (tone, cells) in &rows {
+        put_line(page, *tone, columns, &widths, cells, &mut line);
     }
+}
+
+/// One line of a table. `line` is for use again.
+fn put_line(
+    page: &mut Page,
+    tone: Tone,
+    columns: &[Column],
+    widths: &[usize],
+    cells: &[impl AsRef<str>],
+    line: &mut String,
+) {
+    line.clear();
+    for ((column, width), cell) in columns.iter().zip(widths).zip(cells) {
+        let cell = cell.as_ref();
+        let blanks = width.saturating_sub(cell.width());
+        let (before, after) = match column.side {
+            Side::Left => (0, blanks),
+            Side::Right => (blanks, 0),
+        };
+        let gap = if line.is_empty() { 2 } else { GAP };
+        line.extend(std::iter::repeat_n(' ', gap + before));
+        line.push_str(cell);
+        line.extend(std::iter::repeat_n(' ', after));
+    }
+    page.line(tone, line);
 }

@@ -47,7 +47,7 @@ pub fn write_all(run: &Path, table: &RunTable) -> Result<Vec<PathBuf>, Error> {
             atomic::write(&summary, render_summary(table).as_bytes())?;
             written.push(summary);
         }
-        Origin::Predecessor => {}
+        Origin::Predecessor | Origin::Files(_) => {}
     }
     Ok(written)
 }

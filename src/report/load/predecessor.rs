@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::result_file::{self, ResultFile};
+use super::parallel;
+use super::result_file::{self, Refusal, ResultFile};
 use super::run::is_result_name;
 use crate::analyse::{
-    About, Facts, FailedAttempt, Load, LoadValue, Metric, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
+    About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
 };
 use crate::record::{Error, Invalid, layout, validate};
 
@@ -30,36 +31,43 @@ pub(super) fn result_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
+/// Whether a file's name is one of the predecessor's.
+pub(super) fn is_named(file: &Path) -> bool {
+    let name = file.to_string_lossy();
+    name.strip_suffix(layout::RESULT_SUFFIX).is_some_and(|stem| parse_name(stem).is_some())
+}
+
 /// Loads a directory that has no manifest.
 ///
 /// # Errors
 /// When the directory cannot be read.
 pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
-    let mut rows = Vec::new();
-    let mut unreadable = Vec::new();
-    let mut versions: Vec<String> = Vec::new();
-    for file in result_files(dir)? {
-        let result = match result_file::read(&dir.join(&file)) {
-            Ok(Some(result)) => result,
-            Ok(None) => continue,
-            Err(reason) => {
-                unreadable.push(Unreadable { file: file.to_string_lossy().into_owned(), reason });
-                continue;
-            }
-        };
-        if let Some(Ok(meta)) = &result.meta {
-            versions.extend(meta.vllm_version.clone().filter(|version| !versions.contains(version)));
-        }
-        match row(&file, &result) {
-            Ok(row) => rows.push(row),
-            Err(reason) => unreadable.push(Unreadable { file: file.to_string_lossy().into_owned(), reason }),
-        }
-    }
+    let files = result_files(dir)?;
+    let read = parallel::map(&files, |file, buffer| -> Result<Option<(Row, Option<String>)>, Refusal> {
+        let Some(result) = result_file::read(&dir.join(file), buffer)? else { return Ok(None) };
+        let row = row(file, &result)?;
+        let version = result.meta.and_then(Result::ok).and_then(|meta| meta.vllm_version);
+        Ok(Some((row, version)))
+    });
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let run = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for row in &mut rows {
-        row.about.run = run.as_str().into();
-        row.about.directory = dir.into();
+    let (name, directory): (Arc<str>, Arc<Path>) = (run.as_str().into(), dir.into());
+    let mut rows = Vec::with_capacity(files.len());
+    let mut unreadable = Vec::new();
+    let mut versions: Vec<String> = Vec::new();
+    for (file, read) in files.iter().zip(read) {
+        match read {
+            Ok(Some((mut row, version))) => {
+                versions.extend(version.filter(|version| !versions.contains(version)));
+                row.about.run = Arc::clone(&name);
+                row.about.directory = Arc::clone(&directory);
+                rows.push(row);
+            }
+            Ok(None) => {}
+            Err(Refusal { reason, lost }) => {
+                unreadable.push(Unreadable { file: file.to_string_lossy().into_owned(), reason, lost });
+            }
+        }
     }
     Ok(RunTable {
         more: Vec::new(),
@@ -85,9 +93,9 @@ pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
 }
 
 /// The row of one file.
-fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
+pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     if !result.figures.contains_key("completed") {
-        return Err("not a benchmark result: it has no `completed`".into());
+        return Err(Refusal::foreign("not a benchmark result: it has no `completed`"));
     }
     let file_text = file.to_string_lossy();
     let stem = file_text.strip_suffix(layout::RESULT_SUFFIX).unwrap_or(&file_text);
@@ -95,7 +103,7 @@ fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
     let meta = match &result.meta {
         None => None,
         Some(Ok(meta)) => Some(meta),
-        Some(Err(reason)) => return Err(reason.clone()),
+        Some(Err(reason)) => return Err(Refusal::broken(reason.clone())),
     };
     let asked = match meta {
         Some(meta) => meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok()),
@@ -122,12 +130,13 @@ fn row(file: &Path, result: &ResultFile) -> Result<Row, String> {
         baseline: false,
         server_name: stem.to_owned(),
         source: Some(file.to_owned()),
-        about: About::default(),
+        // Its program sets no other size of parallelism.
+        about: About { devices: parse_name(stem).map(|(_, tp, _, _)| tp), ..About::default() },
     })
 }
 
 /// The predecessor kept results of failed benchmarks under the results name: they are failures.
-fn without_result(invalid: &Invalid) -> Status {
+pub(super) fn without_result(invalid: &Invalid) -> Status {
     let summary = invalid.to_string();
     match invalid {
         Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } | Invalid::Count { .. } => {
@@ -183,25 +192,25 @@ fn parse_name(stem: &str) -> Option<(&str, u32, &str, bool)> {
 
 /// The load as far as vLLM's result tells: it counts tokens, it does not say how many were asked for.
 fn load_of(result: &ResultFile) -> Load {
-    let mut load = IndexMap::new();
-    let metrics = result.metrics();
-    let per_request = |metric| Some(metrics.get(metric)? / metrics.get(Metric::Completed)?);
-    let mut put = |flag: &str, value: Option<LoadValue>| {
-        if let Some(value) = value {
-            load.insert(flag.to_owned(), value);
-        }
-    };
-    put("random-input-len", per_request(Metric::TotalInputTokens).map(LoadValue::About));
-    put("random-output-len", per_request(Metric::TotalOutputTokens).map(LoadValue::About));
+    let mut load: IndexMap<String, LoadValue> = counted_load(result).into_iter().collect();
     for (flag, key) in [
         ("num-prompts", "num_prompts"),
         ("max-concurrency", "max_concurrency"),
         ("request-rate", "request_rate"),
         ("backend", "backend"),
     ] {
-        put(flag, result.text(key).map(LoadValue::Exact));
+        load.extend(result.text(key).map(|value| (flag.to_owned(), LoadValue::Exact(value))));
     }
     Load(load)
+}
+
+/// Tokens per request, as they were counted.
+pub(super) fn counted_load(result: &ResultFile) -> Vec<(String, LoadValue)> {
+    let per_request = |key| Some(result.number(key)? / result.number("completed").filter(|count| *count > 0.0)?);
+    [("random-input-len", "total_input_tokens"), ("random-output-len", "total_output_tokens")]
+        .into_iter()
+        .filter_map(|(flag, key)| Some((flag.to_owned(), LoadValue::About(per_request(key)?))))
+        .collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::files;
 use super::result_file::read_text;
 use crate::analyse::Requests;
 
@@ -19,20 +20,37 @@ struct Arrays {
     errors: Vec<Option<String>>,
 }
 
-/// Reads the arrays of a result file; `None` where it has none.
+/// Reads the requests of a result; `None` where its file does not have them. `part`: which of several results.
 ///
 /// # Errors
 /// Why the file cannot be taken.
-pub(super) fn read(path: &Path) -> Result<Option<Requests>, String> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    let arrays: Arrays = serde_json::from_str(&text).map_err(|error| format!("without usable arrays: {error}"))?;
+pub(super) fn read(path: &Path, part: Option<usize>) -> Result<Option<Requests>, String> {
+    let Some(text) = read_text(path).map_err(|refusal| refusal.reason)? else { return Ok(None) };
+    let wrong = |error| format!("without usable arrays: {error}");
+    let arrays: Arrays = match (text.trim_start().as_bytes().first(), part) {
+        (Some(b'{'), None) => serde_json::from_str(&text).map_err(wrong)?,
+        (Some(b'{'), Some(part)) => {
+            let mut results = serde_json::Deserializer::from_str(&text).into_iter::<Arrays>();
+            results.nth(part).transpose().map_err(wrong)?.unwrap_or_default()
+        }
+        (Some(b'['), _) => {
+            let mut results: Vec<Arrays> = serde_json::from_str(&text).map_err(wrong)?;
+            let part = part.unwrap_or(0);
+            if part < results.len() { results.swap_remove(part) } else { Arrays::default() }
+        }
+        _ => return Ok(files::requests(path, part)),
+    };
+    Ok(requests_of(&arrays))
+}
+
+fn requests_of(arrays: &Arrays) -> Option<Requests> {
     let of = |list: &[f64], index: usize| list.get(index).copied();
     let mut completed: Vec<usize> = (0..arrays.ttfts.len())
         .filter(|index| arrays.errors.get(*index).and_then(Option::as_ref).is_none_or(String::is_empty))
         .collect();
     completed.sort_by(|a, b| of(&arrays.start_times, *a).partial_cmp(&of(&arrays.start_times, *b)).unwrap_or(a.cmp(b)));
     if completed.is_empty() {
-        return Ok(None);
+        return None;
     }
     let first = arrays.start_times.iter().copied().reduce(f64::min).unwrap_or(0.0);
     let mut requests = Requests::default();
@@ -51,7 +69,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Requests>, String> {
             }
         }
     }
-    Ok(Some(requests))
+    Some(requests)
 }
 
 #[cfg(test)]
@@ -65,12 +83,12 @@ mod tests {
         let text = r#"{"ttfts": [0.2, 0.0, 0.1], "itls": [[0.01, 0.03], [], [0.02]], "output_lens": [3, 0, 2],
             "input_lens": [8, 8, 9], "start_times": [11.0, 10.5, 10.0], "errors": ["", "gone", ""], "completed": 2}"#;
         std::fs::write(&path, text).unwrap();
-        let requests = read(&path).unwrap().unwrap();
+        let requests = read(&path, None).unwrap().unwrap();
         assert_eq!((requests.len(), requests.ttft_ms, requests.start_s), (2, vec![100.0, 200.0], vec![0.0, 1.0]));
         assert_eq!(requests.e2el_ms.iter().map(|v| v.round()).collect::<Vec<_>>(), [120.0, 240.0]);
         assert_eq!(requests.tpot_ms.iter().map(|v| v.round()).collect::<Vec<_>>(), [20.0, 20.0]);
         assert_eq!((requests.input_tokens, requests.output_tokens), (vec![9.0, 8.0], vec![2.0, 3.0]));
         std::fs::write(&path, r#"{"completed": 2}"#).unwrap();
-        assert_eq!(read(&path).unwrap(), None);
+        assert_eq!(read(&path, None).unwrap(), None);
     }
 }

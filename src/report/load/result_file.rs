@@ -4,27 +4,61 @@
 //! passed over while reading, never kept.
 
 use std::fmt;
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
+use super::scan::{Beginning, Keep, Member, Scanner, Stop};
 use crate::analyse::Metrics;
 use crate::record::{ResultMeta, SCHEMA};
 
 /// A result file beyond this size is not read.
 const LARGEST: u64 = 1 << 30;
+/// A file beyond this size is never held in memory whole.
+pub(super) const LARGE: u64 = 16 << 20;
+/// Arrays and objects up to this many bytes are kept.
+const SHORT: usize = 1024;
+/// The key of our own part of a result.
+pub(in crate::report) const OURS: &str = "vllm_bench";
+/// The key of what our own load generator adds.
+pub(in crate::report) const LOAD: &str = "vllm_bench_load";
 
 /// What a result file says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ResultFile {
     /// vLLM's keys with a plain value, without arrays and objects.
     pub figures: Map<String, Value>,
+    /// Short arrays and objects, as text: settings may be such.
+    pub short: Vec<(String, String)>,
     /// Ours: absent in files of other programs; `Err` where it is there and cannot be read.
     pub meta: Option<Result<Box<ResultMeta>, String>>,
     /// What our own load generator adds.
     pub load: Option<Value>,
+}
+
+/// Why a file was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// In words that go after "the file is".
+    pub reason: String,
+    /// Whether a result may have been lost: it is broken, not merely something else.
+    pub lost: bool,
+}
+
+impl Refusal {
+    /// Something that should have been a result.
+    pub fn broken(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), lost: true }
+    }
+
+    /// Something else than a result.
+    pub fn foreign(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), lost: false }
+    }
 }
 
 impl ResultFile {
@@ -56,48 +90,119 @@ impl ResultFile {
     }
 }
 
+/// Opens a result file; `None` where there is none.
+///
+/// # Errors
+/// Why it cannot be taken.
+pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>, Refusal> {
+    // Not opened before its kind is known: opening a named pipe would wait for its writer.
+    let size = match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(Refusal::foreign("not a regular file")),
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
+        Err(error) => return Err(unreadable(&error)),
+    };
+    if size > LARGEST {
+        return Err(Refusal::broken(format!("larger than {} MiB", LARGEST >> 20)));
+    }
+    if size == 0 {
+        return Err(Refusal::broken("empty"));
+    }
+    File::open(path).map(|file| Some((file, size))).map_err(|error| unreadable(&error))
+}
+
+pub(super) fn unreadable(error: &std::io::Error) -> Refusal {
+    Refusal::broken(format!("not readable: {error}"))
+}
+
 /// Reads the text of a result file; `None` where there is none.
 ///
 /// # Errors
 /// Why it cannot be taken, in words that go after "the file is".
-pub(in crate::report) fn read_text(path: &Path) -> Result<Option<String>, String> {
-    // Not opened before its kind is known: opening a named pipe would wait for its writer.
-    let size = match std::fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return Err("not a regular file".into()),
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
-        Err(error) => return Err(format!("not readable: {error}")),
-    };
-    if size > LARGEST {
-        return Err(format!("larger than {} MiB", LARGEST >> 20));
-    }
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, Refusal> {
+    let Some((file, size)) = open(path)? else { return Ok(None) };
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
-        .map_err(|error| format!("not readable: {error}"))?;
-    if bytes.is_empty() {
-        return Err("empty".into());
-    }
-    String::from_utf8(bytes).map(Some).map_err(|error| format!("not text: {}", error.utf8_error()))
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    String::from_utf8(bytes).map(Some).map_err(|error| Refusal::broken(format!("not text: {}", error.utf8_error())))
 }
 
-/// Reads a result file; `None` where there is none.
+/// Reads a result file; `None` where there is none. `buffer` is for use again with the next one.
 ///
 /// # Errors
-/// As [`read_text`]; and when it is not a JSON object.
-pub(super) fn read(path: &Path) -> Result<Option<ResultFile>, String> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    let Fields { figures, ours, load } = serde_json::from_str(&text).map_err(|error| json_reason(&error))?;
-    Ok(Some(ResultFile { figures, meta: ours.map(read_meta), load }))
+/// When it cannot be read, or is not a JSON object.
+pub(super) fn read(path: &Path, buffer: &mut Vec<u8>) -> Result<Option<ResultFile>, Refusal> {
+    let Some((file, _)) = open(path)? else { return Ok(None) };
+    let mut scanner = Scanner::new(file, buffer);
+    let mut one = || -> Result<ResultFile, Stop> {
+        if scanner.beginning()? != Beginning::Object || !scanner.another()? {
+            return Err(Stop::Odd);
+        }
+        let result = next(&mut scanner)?;
+        if scanner.another()? { Err(Stop::Odd) } else { Ok(result) }
+    };
+    match one() {
+        Ok(result) => Ok(Some(result)),
+        Err(Stop::Read(error)) => Err(unreadable(&error)),
+        Err(Stop::Odd) => strictly(path),
+    }
 }
 
-fn json_reason(error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        format!("cut off: {error}")
-    } else if error.is_data() {
-        format!("not a JSON object: {error}")
+/// The next object of a file.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>) -> Result<ResultFile, Stop> {
+    let mut result = ResultFile::default();
+    let own = |key: &str| key == OURS || key == LOAD;
+    scanner.object(
+        |key| if own(key) { Keep::Whole } else { Keep::UpTo(SHORT) },
+        |key, member| {
+            match member {
+                Member::Compound(text) if key == OURS => result.meta = Some(meta_of(text)?),
+                Member::Compound(text) | Member::Plain(text) if key == LOAD => {
+                    result.load = Some(serde_json::from_str(text).map_err(|_| Stop::Odd)?);
+                }
+                Member::Plain(text) if key == OURS => result.meta = Some(meta_of(text)?),
+                Member::Plain(text) => {
+                    let value = serde_json::from_str(text).map_err(|_| Stop::Odd)?;
+                    result.figures.insert(key.to_owned(), value);
+                }
+                Member::Compound(text) => result.short.push((key.to_owned(), text.to_owned())),
+                Member::PassedOver => {}
+            }
+            Ok(())
+        },
+    )?;
+    Ok(result)
+}
+
+/// Our own part of a result. What is not JSON is for the parser of the whole.
+fn meta_of(text: &str) -> Result<Result<Box<ResultMeta>, String>, Stop> {
+    match serde_json::from_str::<ResultMeta>(text) {
+        Ok(meta) if meta.schema <= SCHEMA => Ok(Ok(Box::new(meta))),
+        _ => serde_json::from_str(text).map(read_meta).map_err(|_| Stop::Odd),
+    }
+}
+
+/// Reads a file again that is odd: by a parser, which says what is wrong.
+fn strictly(path: &Path) -> Result<Option<ResultFile>, Refusal> {
+    let Some((file, size)) = open(path)? else { return Ok(None) };
+    let Fields { figures, ours, load } = if size > LARGE {
+        serde_json::from_reader(BufReader::with_capacity(1 << 16, file)).map_err(|error| json_refusal(&error))?
     } else {
-        format!("not JSON: {error}")
+        let Some(text) = read_text(path)? else { return Ok(None) };
+        serde_json::from_str(&text).map_err(|error| json_refusal(&error))?
+    };
+    Ok(Some(ResultFile { figures, short: Vec::new(), meta: ours.map(read_meta), load }))
+}
+
+/// What a parser says, in our words.
+pub(super) fn json_refusal(error: &serde_json::Error) -> Refusal {
+    match error.classify() {
+        Category::Eof => Refusal::broken(format!("cut off: {error}")),
+        Category::Data => Refusal::foreign(format!("not a JSON object: {error}")),
+        Category::Io => Refusal::broken(format!("not readable: {error}")),
+        Category::Syntax => Refusal::broken(format!("not JSON: {error}")),
     }
 }
 
@@ -128,9 +233,9 @@ impl<'de> Deserialize<'de> for Fields {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields = Fields { figures: Map::new(), ours: None, load: None };
                 while let Some(key) = map.next_key::<String>()? {
-                    if key == "vllm_bench" {
+                    if key == OURS {
                         fields.ours = Some(map.next_value()?);
-                    } else if key == "vllm_bench_load" {
+                    } else if key == LOAD {
                         fields.load = Some(map.next_value()?);
                     } else if let Plain(Some(value)) = map.next_value()? {
                         fields.figures.insert(key, value);
@@ -193,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         std::fs::write(&path, content).unwrap();
-        read(&path).unwrap_err()
+        read(&path, &mut Vec::new()).unwrap_err().reason
     }
 
     #[test]
@@ -213,8 +318,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(read(&path).unwrap_err(), "not a regular file");
-        assert!(read(&dir.path().join("absent")).unwrap().is_none());
+        assert_eq!(read(&path, &mut Vec::new()).unwrap_err().reason, "not a regular file");
+        assert!(read(&dir.path().join("absent"), &mut Vec::new()).unwrap().is_none());
     }
 
     #[test]
@@ -222,7 +327,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         std::fs::write(&path, r#"{"completed": 2, "ttfts": [0.1, [2]], "x": {"a": {}}, "backend": "openai"}"#).unwrap();
-        let file = read(&path).unwrap().unwrap();
+        let file = read(&path, &mut Vec::new()).unwrap().unwrap();
         assert_eq!(file.figures.keys().collect::<Vec<_>>(), ["completed", "backend"]);
         assert!(file.meta.is_none());
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::parallel;
 use super::result_file::{self, ResultFile};
 use crate::analyse::{
     About, Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable, doubts,
@@ -13,6 +14,9 @@ use crate::analyse::{
 use crate::execute::{Event, Failure, Outcome, Phase};
 use crate::plan::{Context, Experiment, FlagValue, Identity, Isolation, Plan, Repeat, Skip, experiment_name};
 use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
+
+/// Results that are read before their rows are made.
+const PORTION: usize = 512;
 
 /// Loads a run directory.
 ///
@@ -27,10 +31,16 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
         Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), repeats, bad: vec![] };
     let mut versions: Vec<String> = Vec::new();
     let mut rows = Vec::with_capacity(manifest.plan.experiments.len() + manifest.plan.skips.len());
-    for experiment in &manifest.plan.experiments {
-        let (row, version) = loader.row(experiment);
-        versions.extend(version.filter(|version| !versions.contains(version)));
-        rows.push(row);
+    // In portions: what a result says of itself is larger than its row.
+    for portion in manifest.plan.experiments.chunks(PORTION) {
+        let found = parallel::map(portion, |experiment, buffer| {
+            find(&dir.layout().result(&experiment.name), experiment, buffer)
+        });
+        for (experiment, found) in portion.iter().zip(found) {
+            let (row, version) = loader.row(experiment, found);
+            versions.extend(version.filter(|version| !versions.contains(version)));
+            rows.push(row);
+        }
     }
     rows.extend(manifest.plan.skips.iter().map(|skip| skipped(skip, manifest.simulated)));
     let mut unreadable = loader.bad;
@@ -148,7 +158,7 @@ enum Found {
 }
 
 impl Loader<'_> {
-    fn row(&mut self, experiment: &Experiment) -> (Row, Option<String>) {
+    fn row(&mut self, experiment: &Experiment, found: Found) -> (Row, Option<String>) {
         let path = self.dir.layout().result(&experiment.name);
         let file = path.file_name().map(Into::into);
         let mut row = Row {
@@ -168,7 +178,7 @@ impl Loader<'_> {
             source: None,
             about: about(experiment),
         };
-        match find(&path, experiment) {
+        match found {
             Found::Valid { metrics, meta, signs, figures } => {
                 row.status = Status::Valid;
                 row.metrics = metrics;
@@ -217,7 +227,7 @@ impl Loader<'_> {
                 // The failure is the row's story; that a file lies under the result's name is told beside it.
                 if let Some(reason) = invalid {
                     let file = self.dir.layout().result(&experiment.name);
-                    self.bad.push(Unreadable { file: file_name(&file), reason });
+                    self.bad.push(Unreadable { file: file_name(&file), reason, lost: true });
                 }
                 failed
             }
@@ -240,13 +250,13 @@ impl Loader<'_> {
             Ok(_) => "about other settings: its identity is not the planned one".into(),
             Err(reason) => reason,
         };
-        self.bad.push(Unreadable { file: file_name(&path), reason });
+        self.bad.push(Unreadable { file: file_name(&path), reason, lost: false });
         None
     }
 }
 
 fn read_failure(path: &Path) -> Result<Option<FailureRecord>, String> {
-    if result_file::read_text(path)?.is_none() {
+    if result_file::read_text(path).map_err(|refusal| refusal.reason)?.is_none() {
         return Ok(None);
     }
     match atomic::read_json::<FailureRecord>(path, "failure record") {
@@ -268,16 +278,16 @@ fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
 }
 
 /// Looks under the name of an experiment's result. Nothing counts but a valid result of exactly this experiment.
-fn find(path: &Path, experiment: &Experiment) -> Found {
+fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
     let unusable = |reason: String| Found::Invalid {
         reason: format!("the result file is {reason}"),
         metrics: Metrics::none(),
         readable: false,
     };
-    let mut result = match result_file::read(path) {
+    let mut result = match result_file::read(path, buffer) {
         Ok(None) => return Found::Nothing,
         Ok(Some(result)) => result,
-        Err(reason) => return unusable(reason),
+        Err(refusal) => return unusable(refusal.reason),
     };
     let metrics = result.metrics();
     match result.meta.take() {
@@ -290,7 +300,7 @@ fn find(path: &Path, experiment: &Experiment) -> Found {
         )),
         Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
             Ok(()) => {
-                let signs = Box::new(signs(&result, &meta));
+                let signs = Box::new(signs(&result, Some(&meta)));
                 Found::Valid { metrics, meta, signs, figures: result.percentiles() }
             }
             Err(invalid) => {
@@ -331,24 +341,25 @@ fn written(value: &FlagValue) -> String {
     }
 }
 
-/// What of a result says whether it can be believed.
-fn signs(result: &ResultFile, meta: &ResultMeta) -> Signs {
+/// What of a result says whether it can be believed. Where nobody says how it was measured, hits of the prefix cache may
+/// be meant.
+pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
     let own = result.load.as_ref();
     let number = |pointer: &str| own.and_then(|own| own.pointer(pointer)).and_then(serde_json::Value::as_f64);
     let text = |pointer: &str| own.and_then(|own| own.pointer(pointer)).and_then(serde_json::Value::as_str);
     let interrupted = own.and_then(|own| own.get("interrupted")).and_then(serde_json::Value::as_bool) == Some(true);
     let input = result.number("total_input_tokens").filter(|tokens| *tokens > 0.0);
     let cached = number("/cached_prompt_tokens").zip(input).map(|(cached, input)| cached / input);
-    let prefix = meta.bench.get_text("random-prefix-len").is_some_and(|length| length != "0");
-    let dataset = meta.bench.get_text("dataset-name");
+    let bench = |flag: &str| meta.and_then(|meta| meta.bench.get_text(flag));
+    let prefix = bench("random-prefix-len").is_some_and(|length| length != "0");
     Signs {
         completed: result.number("completed"),
         failed: result.number("failed"),
         ended_early: text("/gave_up").map(str::to_owned).or(interrupted.then(|| "interrupted".to_owned())),
         prefix_hits: number("/server/prefix_cache_hit_rate").or(cached),
         shares_prefixes: prefix
-            || matches!(dataset, Some("prefix_repetition" | "sonnet" | "rag"))
-            || meta.isolation == Isolation::None,
+            || matches!(bench("dataset-name"), Some("prefix_repetition" | "sonnet" | "rag"))
+            || meta.is_none_or(|meta| meta.isolation == Isolation::None),
         preemptions: number("/server/preemptions"),
         offered_rate: text("/offered_rate").and_then(|rate| rate.parse().ok()).filter(|rate: &f64| rate.is_finite()),
         achieved_rate: number("/achieved_rate"),
@@ -357,7 +368,7 @@ fn signs(result: &ResultFile, meta: &ResultMeta) -> Signs {
         drift: number("/drift"),
         short: number("/failures/short/count"),
         estimated: number("/estimated_token_counts"),
-        simulated: meta.simulated,
+        simulated: meta.is_some_and(|meta| meta.simulated),
     }
 }
 
@@ -369,7 +380,7 @@ fn strangers(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
     for entry in std::fs::read_dir(dir.path()).map_err(Error::read(dir.path()))?.flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
         if is_result_name(&file) && !planned.contains(&file) {
-            strangers.push(Unreadable { file, reason: "of no experiment of the plan".into() });
+            strangers.push(Unreadable { file, reason: "of no experiment of the plan".into(), lost: false });
         }
     }
     Ok(strangers)

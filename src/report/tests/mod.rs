@@ -3,6 +3,7 @@
 mod fixture;
 mod predecessor;
 mod run;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::path::Path;

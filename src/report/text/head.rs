@@ -52,6 +52,7 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
             Origin::Predecessor => {
                 "the Python predecessor: no manifest, so the settings are read off file names".to_owned()
             }
+            Origin::Files(program) => program.words().to_owned(),
         },
     );
     let engine = match facts.engine {
@@ -69,7 +70,26 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         let sessions = if facts.sessions > 1 { format!(" in {} sessions", facts.sessions) } else { String::new() };
         field("Duration", &format!("{}{sessions}", duration(seconds)));
     }
+    for (i, more) in table.more.iter().enumerate() {
+        let label = if i == 0 { "Together with" } else { "" };
+        let versions = more.vllm_versions.join(", ");
+        let versions = if versions.is_empty() { versions } else { format!(" (vLLM {versions})") };
+        field(label, &format!("{}{versions}", cut(&more.run, 60)));
+    }
     field("Outcome", &outcome(counts));
+    let mut versions: Vec<&str> = Vec::new();
+    for version in std::iter::once(facts).chain(&table.more).flat_map(|facts| &facts.vllm_versions) {
+        if !versions.contains(&version.as_str()) {
+            versions.push(version);
+        }
+    }
+    if !table.more.is_empty() && versions.len() > 1 {
+        let text = format!(
+            "these runs used different versions of vLLM ({}): their figures differ for that too",
+            versions.join(", ")
+        );
+        page.field(1, "Versions", LABEL + 1, Tone::Warning, &text);
+    }
     if facts.live {
         page.field(1, "Live", LABEL + 1, Tone::Warning, "the run is still going on; this is what it has so far");
     }

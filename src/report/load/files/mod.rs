@@ -1,0 +1,236 @@
+//! Result files of other programs: `vllm bench serve`, `vllm bench sweep serve`, and requests one by one as CSV. Each file is
+//! known by its content; its name only names the row.
+
+mod find;
+mod read;
+mod requests_csv;
+mod stated;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::parallel;
+use crate::analyse::{Facts, Origin, Program, Row, RunTable, Unreadable};
+use crate::record::Error;
+use read::{Content, Kind, Taken};
+
+pub(super) use requests_csv::requests;
+
+/// Loads single files, as one table.
+///
+/// # Errors
+/// When one of them is no result.
+pub(super) fn load_files(paths: &[PathBuf]) -> Result<RunTable, Error> {
+    let named = |path: &PathBuf| (parent(path), PathBuf::from(path.file_name().unwrap_or_default()));
+    let files: Vec<(PathBuf, PathBuf)> = paths.iter().map(named).collect();
+    let contents = parallel::map(&files, |(root, file), buffer| read::file(root, file, buffer));
+    let mut all = Collected::default();
+    for (((root, file), content), path) in files.iter().zip(contents).zip(paths) {
+        if let (true, Some(refusal)) = (content.taken.is_empty(), &content.refusal) {
+            return Err(Error::NotAResult { path: path.clone(), reason: refusal.reason.clone() });
+        }
+        all.add(root, file, content);
+    }
+    let name = match files.as_slice() {
+        [(_, only)] => only.to_string_lossy().into_owned(),
+        several => format!("{} files", several.len()),
+    };
+    let directory = files.first().map(|(root, _)| root.clone()).unwrap_or_default();
+    Ok(all.table(directory, name, true))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Loads the results in a directory and in the folders of a sweep below it.
+///
+/// # Errors
+/// When a directory cannot be read, or there is no result.
+pub(super) fn load_directory(directory: &Path) -> Result<RunTable, Error> {
+    let mut all = read_all(directory, find::files(directory)?);
+    if !all.measured() {
+        for folder in find::folders(directory)? {
+            let mut files = find::files(&directory.join(&folder))?;
+            files.iter_mut().for_each(|file| *file = folder.join(&file));
+            all.extend(read_all(directory, files));
+        }
+    }
+    all.settle();
+    let itself = |all: Collected| all.table(directory.to_owned(), name_of(directory), false);
+    if all.measured() {
+        return Ok(itself(all));
+    }
+    // A folder of sweeps: the newest stands for it.
+    let mut newest: Option<(Option<String>, RunTable)> = None;
+    for folder in find::folders(directory)? {
+        let Ok((date, table)) = sweep(&directory.join(&folder)) else { continue };
+        if newest.as_ref().is_none_or(|(known, _)| *known <= date) {
+            newest = Some((date, table));
+        }
+    }
+    if let Some((_, table)) = newest {
+        return Ok(table);
+    }
+    if !all.rows.is_empty() {
+        return Ok(itself(all));
+    }
+    let seen = all.unreadable.into_iter().map(|file| format!("`{}`: {}", file.file, file.reason)).collect();
+    Err(Error::NoResults { path: directory.to_owned(), seen })
+}
+
+/// The sweep in a directory, with the date of its newest result.
+fn sweep(directory: &Path) -> Result<(Option<String>, RunTable), Error> {
+    let mut all = Collected::default();
+    for folder in find::folders(directory)? {
+        let mut files = find::files(&directory.join(&folder))?;
+        files.iter_mut().for_each(|file| *file = folder.join(&file));
+        all.extend(read_all(directory, files));
+    }
+    all.settle();
+    let date = all.rows.iter().filter_map(|taken| taken.date.clone()).max();
+    let nothing = all.rows.is_empty();
+    let table = all.table(directory.to_owned(), name_of(directory), false);
+    if nothing { Err(Error::NoRuns(directory.to_owned())) } else { Ok((date, table)) }
+}
+
+fn name_of(directory: &Path) -> String {
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    absolute.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn read_all(root: &Path, files: Vec<PathBuf>) -> Collected {
+    let contents = parallel::map(&files, |file, buffer| read::file(root, file, buffer));
+    let mut all = Collected::default();
+    for (file, mut content) in files.iter().zip(contents) {
+        // A file whose name promises no result is not told where it is none.
+        content.refusal = content.refusal.filter(|_| !content.taken.is_empty() || find::promises(file));
+        all.add(root, file, content);
+    }
+    all
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Collected {
+    rows: Vec<Taken>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Collected {
+    fn add(&mut self, root: &Path, file: &Path, content: Content) {
+        self.rows.extend(content.taken.into_iter().map(|mut taken| {
+            taken.row.about.directory = root.into();
+            taken
+        }));
+        if let Some(refusal) = content.refusal {
+            self.refuse(file, refusal.reason, refusal.lost);
+        }
+    }
+
+    fn refuse(&mut self, file: &Path, reason: String, lost: bool) {
+        self.unreadable.push(Unreadable { file: file.to_string_lossy().into_owned(), reason, lost });
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+        self.unreadable.extend(other.unreadable);
+    }
+
+    /// Whether there is a measurement, not merely a note of a failure or a summary of what lies elsewhere.
+    fn measured(&self) -> bool {
+        self.rows.iter().any(|taken| match taken.kind {
+            Kind::Client | Kind::Run | Kind::Requests => true,
+            Kind::Failure | Kind::Summary | Kind::Table => false,
+        })
+    }
+
+    /// Counts once what several files say: runs of a sweep and their summaries, results and their requests.
+    fn settle(&mut self) {
+        let folder = |taken: &Taken| taken.file().parent().map(Path::to_owned);
+        let runs: HashSet<Option<PathBuf>> =
+            self.rows.iter().filter(|taken| taken.kind == Kind::Run).map(folder).collect();
+        self.rows.retain(|taken| taken.kind != Kind::Summary || !runs.contains(&folder(taken)));
+        let results = self.rows.iter().any(|taken| matches!(taken.kind, Kind::Run | Kind::Summary));
+        self.rows.retain(|taken| taken.kind != Kind::Table || !results);
+        // A file of all runs beside the files of each.
+        let mut whole: HashSet<(String, u64)> = HashSet::new();
+        let key = |taken: &Taken| (taken.row.name.clone(), taken.requests);
+        for taken in self.rows.iter().filter(|taken| taken.kind == Kind::Requests && taken.alone) {
+            whole.insert(key(taken));
+        }
+        let mut again: Vec<PathBuf> = Vec::new();
+        self.rows.retain(|taken| {
+            let twice = taken.kind == Kind::Requests && !taken.alone && whole.contains(&key(taken));
+            if twice && again.last().map(PathBuf::as_path) != Some(taken.file()) {
+                again.push(taken.file().to_owned());
+            }
+            !twice
+        });
+        for file in again {
+            self.refuse(&file, "a collection: what it holds is in other files too".into(), false);
+        }
+        let json = self.rows.iter().any(|taken| matches!(taken.kind, Kind::Client | Kind::Run | Kind::Summary));
+        if json {
+            let requests: Vec<PathBuf> = self
+                .rows
+                .iter()
+                .filter(|taken| taken.kind == Kind::Requests)
+                .map(|taken| taken.file().to_owned())
+                .collect();
+            self.rows.retain(|taken| taken.kind != Kind::Requests);
+            for file in requests {
+                let reason = "requests one by one, beside results: name the file itself to analyse it";
+                self.refuse(&file, reason.into(), false);
+            }
+        }
+        self.unreadable.sort();
+        self.unreadable.dedup();
+    }
+
+    fn table(mut self, directory: PathBuf, name: String, by_file: bool) -> RunTable {
+        self.settle();
+        let program = self.program();
+        let mut rows: Vec<Row> = self.rows.into_iter().map(|taken| taken.row).collect();
+        stated::only_what_varies(&mut rows);
+        let run: std::sync::Arc<str> = name.as_str().into();
+        for row in &mut rows {
+            row.about.run = match row.source.as_ref().filter(|_| by_file) {
+                Some(file) => file.to_string_lossy().as_ref().into(),
+                None => std::sync::Arc::clone(&run),
+            };
+        }
+        RunTable {
+            more: Vec::new(),
+            simulated: rows.iter().any(|row| row.simulated),
+            facts: Facts {
+                directory,
+                run: name,
+                origin: Origin::Files(program),
+                created: None,
+                timezone: None,
+                engine: None,
+                vllm_path: None,
+                vllm_versions: Vec::new(),
+                command_line: Vec::new(),
+                duration: None,
+                sessions: 0,
+                live: false,
+                unreadable_journal_lines: 0,
+            },
+            rows,
+            unreadable: self.unreadable,
+        }
+    }
+
+    fn program(&self) -> Program {
+        let of = |kind: Kind| match kind {
+            Kind::Client => Program::Client,
+            Kind::Run | Kind::Summary | Kind::Table | Kind::Failure => Program::Sweep,
+            Kind::Requests => Program::Requests,
+        };
+        let mut programs = self.rows.iter().map(|taken| of(taken.kind));
+        let first = programs.next().unwrap_or(Program::Client);
+        if programs.all(|program| program == first) { first } else { Program::Several }
+    }
+}

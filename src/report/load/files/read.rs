@@ -1,0 +1,300 @@
+//! One file, whatever it is: results in it, or the reason why there is none.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::super::predecessor::without_result;
+use super::super::result_file::{self, Refusal, ResultFile, json_refusal, unreadable};
+use super::super::run::signs;
+use super::super::scan::{Beginning, Scanner, Stop};
+use super::stated::{Stated, axes};
+use super::requests_csv;
+use crate::analyse::{About, FailedAttempt, Metrics, Row, Status, doubts};
+use crate::plan::Repeat;
+use crate::record::validate;
+
+/// What a result was found as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A result of a client.
+    Client,
+    /// A run of a sweep, in a file of its own.
+    Run,
+    /// A run of a sweep, in a list of them.
+    Summary,
+    /// A run of a sweep, in a table of them.
+    Table,
+    /// A run or a server of a sweep that failed.
+    Failure,
+    /// Requests one by one.
+    Requests,
+}
+
+/// A row and what decides whether it counts.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub row: Row,
+    pub kind: Kind,
+    /// When it was measured, as the file says.
+    pub date: Option<String>,
+    /// Of requests one by one: how many there are.
+    pub requests: u64,
+    /// Whether its file holds nothing else.
+    pub alone: bool,
+}
+
+impl Taken {
+    pub fn file(&self) -> &Path {
+        self.row.source.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
+/// What is in a file.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub taken: Vec<Taken>,
+    pub refusal: Option<Refusal>,
+}
+
+impl Content {
+    fn refused(refusal: Refusal) -> Self {
+        Self { taken: Vec::new(), refusal: Some(refusal) }
+    }
+}
+
+/// Reads a file below `root`.
+pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
+    let path = root.join(file);
+    let opened = match result_file::open(&path) {
+        Ok(Some((opened, _))) => opened,
+        Ok(None) => return Content::default(),
+        Err(refusal) => return Content::refused(refusal),
+    };
+    let mut scanner = Scanner::new(opened, buffer);
+    match scanner.beginning() {
+        Ok(Beginning::Other) => table(&path, file),
+        Ok(beginning) => objects(&path, file, &mut scanner, beginning),
+        Err(Stop::Read(error)) => Content::refused(unreadable(&error)),
+        Err(Stop::Odd) => Content::default(),
+    }
+}
+
+/// JSON: one result, several one after the other, or a list of them.
+fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning: Beginning) -> Content {
+    let mut found: Vec<(Kind, ResultFile)> = Vec::new();
+    let (mut count, mut warmups) = (0, 0);
+    let mut refusal = None;
+    loop {
+        let next = match scanner.another() {
+            Ok(false) => break,
+            Ok(true) => result_file::next(scanner),
+            Err(stop) => Err(stop),
+        };
+        match next {
+            Ok(result) => {
+                count += 1;
+                match kind_of(&result, beginning) {
+                    Some(kind) if result.number("run_number") != Some(-1.0) => found.push((kind, result)),
+                    Some(_) => warmups += 1,
+                    None => {
+                        refusal
+                            .get_or_insert_with(|| Refusal::foreign("not a benchmark result: it has no `completed`"));
+                    }
+                }
+            }
+            Err(Stop::Read(error)) => {
+                refusal = Some(unreadable(&error));
+                break;
+            }
+            Err(Stop::Odd) => {
+                refusal = Some(odd(path, found.is_empty()));
+                break;
+            }
+        }
+    }
+    if count == 0 && refusal.is_none() {
+        refusal = Some(Refusal::foreign("an empty list"));
+    }
+    if warmups > 0 && found.is_empty() {
+        refusal = None;
+    }
+    let several = count > 1 || beginning == Beginning::List;
+    let taken = found.into_iter().enumerate().map(|(i, (kind, result))| {
+        let part = several.then_some(i);
+        let date = result.text("date");
+        Taken { row: row(file, part, kind, &result), kind, date, requests: 0, alone: !several }
+    });
+    Content { taken: taken.collect(), refusal }
+}
+
+/// What a parser says is wrong with a file that is odd. A list of anything else than objects is something else.
+fn odd(path: &Path, nothing: bool) -> Refusal {
+    let wrong = match result_file::open(path) {
+        Ok(Some((file, size))) if size > result_file::LARGE => {
+            let reader = std::io::BufReader::with_capacity(1 << 16, file);
+            serde_json::Deserializer::from_reader(reader).into_iter::<IgnoredAny>().find_map(Result::err)
+        }
+        Ok(Some(_)) => match result_file::read_text(path) {
+            Ok(text) => {
+                let text = text.unwrap_or_default();
+                serde_json::Deserializer::from_str(&text).into_iter::<IgnoredAny>().find_map(Result::err)
+            }
+            Err(refusal) => return refusal,
+        },
+        Ok(None) => return Refusal::foreign("gone"),
+        Err(refusal) => return refusal,
+    };
+    match wrong {
+        Some(error) => json_refusal(&error),
+        None if nothing => Refusal::foreign("not a benchmark result: it has no `completed`"),
+        None => Refusal::broken("something else than results in a part of it"),
+    }
+}
+
+fn kind_of(result: &ResultFile, beginning: Beginning) -> Option<Kind> {
+    let has = |key: &str| result.figures.contains_key(key);
+    let of_sweep = has("run_number");
+    match (has("completed"), of_sweep, beginning) {
+        (true, true, Beginning::List) => Some(Kind::Summary),
+        (true, true, _) => Some(Kind::Run),
+        (true, false, _) => Some(Kind::Client),
+        (false, _, _) => {
+            let overrides = result.short.iter().any(|(key, _)| key == "serve_overrides");
+            (has("error_type") && has("error") && overrides).then_some(Kind::Failure)
+        }
+    }
+}
+
+/// CSV: requests one by one, or the table that a sweep makes of its results.
+fn table(path: &Path, file: &Path) -> Content {
+    let neither = || Content::refused(odd(path, true));
+    let Ok(mut reader) = csv::ReaderBuilder::new().flexible(true).from_path(path) else { return neither() };
+    let Ok(columns) = reader.headers().cloned() else { return neither() };
+    let has = |name: &str| columns.iter().any(|column| column == name);
+    if requests_csv::COLUMNS.iter().all(|name| has(name)) {
+        return requests_csv::content(file, &columns, reader);
+    }
+    if !(has("completed") && has("request_throughput")) {
+        // A broken JSON file has no such first line either: a parser says what it is.
+        return match begins_like_text(path) {
+            true if file.extension().is_some_and(|end| end == "csv") => {
+                Content::refused(Refusal::foreign("a table with none of the columns of requests or results"))
+            }
+            _ => neither(),
+        };
+    }
+    let mut content = Content::default();
+    for (i, record) in reader.records().enumerate() {
+        let Ok(record) = record else {
+            content.refusal = Some(Refusal::broken(format!("not a table in line {}", i + 2)));
+            break;
+        };
+        let cells = columns.iter().zip(&record).filter(|(name, cell)| !name.is_empty() && !cell.is_empty());
+        let figures: Map<String, Value> = cells.map(|(name, cell)| (name.to_owned(), value_of(cell))).collect();
+        let result = ResultFile { figures, ..ResultFile::default() };
+        let date = result.text("date");
+        let row = row(file, Some(i), Kind::Table, &result);
+        content.taken.push(Taken { row, kind: Kind::Table, date, requests: 0, alone: false });
+    }
+    content
+}
+
+fn begins_like_text(path: &Path) -> bool {
+    let mut bytes = [0; 512];
+    let read = File::open(path).and_then(|mut file| file.read(&mut bytes));
+    read.is_ok_and(|read| !bytes[..read].contains(&0))
+}
+
+/// A cell as pandas wrote it: counts in a column with gaps have `.0`.
+fn value_of(cell: &str) -> Value {
+    match cell {
+        "True" => return true.into(),
+        "False" => return false.into(),
+        _ => {}
+    }
+    let whole = cell.strip_suffix(".0").unwrap_or(cell);
+    if let Ok(number) = whole.parse::<i64>() {
+        return number.into();
+    }
+    cell.parse::<f64>().ok().and_then(serde_json::Number::from_f64).map_or_else(|| cell.into(), Value::Number)
+}
+
+/// The row of one result.
+fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row {
+    let name = name_of(file, part);
+    if let Some(Ok(_)) = &result.meta
+        && let Ok(row) = super::super::predecessor::row(file, result)
+    {
+        let about = About { part, ..row.about };
+        return Row { name, about, ..row };
+    }
+    let of_sweep = kind != Kind::Client;
+    let stated = Stated::of(result, of_sweep);
+    let status = match kind {
+        Kind::Failure => failure(result),
+        Kind::Client | Kind::Run | Kind::Summary | Kind::Table | Kind::Requests => {
+            let asked = result.figures.get("num_prompts").and_then(Value::as_u64);
+            validate(&result.figures, asked).map_or_else(|invalid| without_result(&invalid), |()| Status::Valid)
+        }
+    };
+    let valid = matches!(status, Status::Valid);
+    let metrics = if valid { result.metrics() } else { result.metrics().counts_only() };
+    let run = result.figures.get("run_number").and_then(Value::as_u64).and_then(|run| u32::try_from(run).ok());
+    let identity = of_sweep.then(|| stated.identity());
+    Row {
+        axes: axes(&stated),
+        status,
+        metrics,
+        simulated: result.figures.get("simulated").and_then(Value::as_bool) == Some(true),
+        attempt: None,
+        timings: None,
+        load: Arc::new(stated.load()),
+        repeat: run.map(|run| Repeat { start: 1, run: run.saturating_add(1) }),
+        groups: stated.group.clone().into_iter().collect(),
+        baseline: false,
+        server_name: String::new(),
+        source: Some(file.to_owned()),
+        about: About {
+            devices: stated.devices(),
+            overrides: stated.server.len(),
+            settings: identity.clone(),
+            doubts: if valid { doubts(&signs(result, None)) } else { Vec::new() },
+            figures: if valid { result.percentiles() } else { Default::default() },
+            flags: Arc::new(stated.server),
+            part,
+            ..About::default()
+        },
+        identity,
+        name,
+    }
+}
+
+/// What a sweep noted of a failure.
+fn failure(result: &ResultFile) -> Status {
+    let text = |key: &str| result.text(key).unwrap_or_default();
+    Status::Failed(Box::new(FailedAttempt {
+        cause: None,
+        summary: format!("{}: {}", text("error_type"), text("error")),
+        phase: None,
+        evidence: None,
+        advice: Vec::new(),
+        log: None,
+    }))
+}
+
+/// The row's name: the file without its end, and which of its results it is.
+pub(super) fn name_of(file: &Path, part: Option<usize>) -> String {
+    let stem: PathBuf = file.with_extension("");
+    let name = stem.to_string_lossy();
+    part.map_or_else(|| name.clone().into_owned(), |part| format!("{name}#{}", part + 1))
+}
+
+/// Figures of no result.
+pub(super) fn no_figures() -> Metrics {
+    Metrics::none()
+}

@@ -1,0 +1,257 @@
+//! What a result says of its settings: vLLM's own keys, the overrides that a sweep writes beside them, and what the user gave
+//! with `--metadata`. What it does not say stays unknown.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::super::predecessor::counted_load;
+use super::super::result_file::ResultFile;
+use crate::analyse::{Load, LoadValue, Row, ShownAxes};
+use crate::plan::Identity;
+
+/// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those that [`is_figure`] tells by their ends.
+const FIGURES: [&str; 36] = [
+    "date",
+    "endpoint_type",
+    "label",
+    "tokenizer_id",
+    "duration",
+    "completed",
+    "failed",
+    "total_input_tokens",
+    "total_output_tokens",
+    "request_goodput",
+    "request_goodput:",
+    "max_output_tokens_per_s",
+    "max_concurrent_requests",
+    "rtfx",
+    "run_number",
+    "simulated",
+    "input_lens",
+    "output_lens",
+    "ttfts",
+    "itls",
+    "latencies",
+    "start_times",
+    "queue_times",
+    "generated_texts",
+    "errors",
+    "error",
+    "error_type",
+    "serve_overrides",
+    "bench_overrides",
+    "client_queue_time",
+    "total_audio_input_seconds",
+    "total_input",
+    "total_output",
+    "total_duration",
+    "vllm_bench",
+    "vllm_bench_load",
+];
+
+/// vLLM's own keys of a result that are settings of the load, with their flags.
+const LOAD: [(&str, &str); 8] = [
+    ("num_prompts", "num-prompts"),
+    ("max_concurrency", "max-concurrency"),
+    ("request_rate", "request-rate"),
+    ("burstiness", "burstiness"),
+    ("backend", "backend"),
+    ("ramp_up_strategy", "ramp-up-strategy"),
+    ("ramp_up_start_rps", "ramp-up-start-rps"),
+    ("ramp_up_end_rps", "ramp-up-end-rps"),
+];
+
+/// Flags of `vllm bench serve` by which an override is known to be of the load; all others are the server's.
+const BENCH: [&str; 34] = [
+    "backend",
+    "burstiness",
+    "custom-output-len",
+    "dataset-name",
+    "dataset-path",
+    "disable-shuffle",
+    "endpoint",
+    "extra-body",
+    "frequency-penalty",
+    "goodput",
+    "hf-name",
+    "hf-output-len",
+    "hf-split",
+    "hf-subset",
+    "ignore-eos",
+    "input-len",
+    "logprobs",
+    "max-concurrency",
+    "min-p",
+    "no-oversample",
+    "num-prompts",
+    "num-warmups",
+    "output-len",
+    "presence-penalty",
+    "ramp-up-end-rps",
+    "ramp-up-start-rps",
+    "ramp-up-strategy",
+    "repetition-penalty",
+    "request-rate",
+    "temperature",
+    "top-k",
+    "top-p",
+    "use-beam-search",
+    "request-id-prefix",
+];
+/// Beginnings of such flags.
+const BENCH_BEGIN: [&str; 7] =
+    ["random-", "prefix-repetition-", "sharegpt-", "sonnet-", "spec-bench-", "blazedit-", "timed-trace-"];
+
+/// Whether a key is a figure.
+fn is_figure(key: &str) -> bool {
+    FIGURES.contains(&key)
+        || key.ends_with("_ms")
+        || key.ends_with("_throughput")
+        || key.starts_with("spec_decode_")
+        || key.starts_with("diffusion_")
+        || key.starts_with("e2el_")
+}
+
+/// What a result states.
+#[derive(Debug, Default)]
+pub(super) struct Stated {
+    pub model: Option<String>,
+    /// Flags of the server.
+    pub server: IndexMap<String, String>,
+    /// Flags of the load.
+    bench: IndexMap<String, String>,
+    /// What was counted afterwards.
+    counted: Vec<(String, LoadValue)>,
+    /// The name that the user gave to the combination.
+    pub group: Option<String>,
+}
+
+impl Stated {
+    /// Reads them off a result; what is not vLLM's own is an override.
+    pub fn of(result: &ResultFile, of_sweep: bool) -> Self {
+        let mut stated = Self { model: result.text("model_id"), ..Self::default() };
+        for (key, flag) in LOAD {
+            if let Some(value) = result.text(key) {
+                stated.bench.insert(flag.to_owned(), value);
+            }
+        }
+        for (key, value) in &result.figures {
+            let known = is_figure(key) || key == "model_id" || LOAD.iter().any(|(known, _)| known == key);
+            if !known && let Some(value) = word(value) {
+                stated.put(key, value);
+            }
+        }
+        for (key, text) in &result.short {
+            match key.as_str() {
+                "serve_overrides" | "bench_overrides" => {
+                    let overrides = serde_json::from_str::<serde_json::Map<String, Value>>(text).unwrap_or_default();
+                    overrides.iter().filter_map(|(key, value)| Some((key, word(value)?))).for_each(|(key, value)| {
+                        stated.put(key, value);
+                    });
+                }
+                key if !is_figure(key) && of_sweep => stated.put(key, text.clone()),
+                _ => {}
+            }
+        }
+        stated.counted = counted_load(result);
+        stated
+    }
+
+    fn put(&mut self, key: &str, value: String) {
+        if key == "_benchmark_name" {
+            self.group = Some(value);
+            return;
+        }
+        let flag = key.trim_start_matches('-').replace('_', "-");
+        if flag == "model" {
+            self.model = Some(value);
+        } else if BENCH.contains(&flag.as_str()) || BENCH_BEGIN.iter().any(|begin| flag.starts_with(begin)) {
+            self.bench.insert(flag, value);
+        } else {
+            self.server.insert(flag, value);
+        }
+    }
+
+    /// The load as far as it is known.
+    pub fn load(&self) -> Load {
+        let counted = self.counted.iter().filter(|(flag, _)| !self.bench.contains_key(flag));
+        let mut load: IndexMap<String, LoadValue> = counted.cloned().collect();
+        load.extend(self.bench.iter().map(|(flag, value)| (flag.clone(), LoadValue::Exact(value.clone()))));
+        Load(load)
+    }
+
+    /// What it is by all that it states.
+    pub fn identity(&self) -> Identity {
+        let mut all: BTreeMap<String, String> =
+            self.server.iter().map(|(flag, value)| (format!("serve.{flag}"), value.clone())).collect();
+        all.extend(self.bench.iter().map(|(flag, value)| (format!("bench.{flag}"), value.clone())));
+        all.extend(self.model.clone().map(|model| ("model".to_owned(), model)));
+        all.extend(self.group.clone().map(|group| ("group".to_owned(), group)));
+        Identity::of_stated(&all)
+    }
+
+    /// Devices, where all three sizes are stated: what is not may be part of the command that the sweep kept fixed.
+    pub fn devices(&self) -> Option<u32> {
+        ["tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"]
+            .into_iter()
+            .try_fold(1u32, |devices, flag| devices.checked_mul(self.server.get(flag)?.parse().ok()?))
+    }
+}
+
+/// A value as the command line has it.
+fn word(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(switch) => Some(switch.to_string()),
+        Value::Null => None,
+        Value::Array(_) | Value::Object(_) => Some(value.to_string()),
+    }
+}
+
+/// What stands where the model is not known.
+pub(super) const NO_MODEL: &str = "model not stated";
+
+/// The grid values; every other flag is a candidate that [`only_what_varies`] judges.
+pub(super) fn axes(stated: &Stated) -> ShownAxes {
+    const SHOWN: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"];
+    let of = |flag: &str| stated.server.get(flag);
+    let others = stated.server.iter().filter(|(flag, _)| !SHOWN.contains(&flag.as_str()));
+    ShownAxes {
+        model: stated.model.clone().unwrap_or_else(|| NO_MODEL.to_owned()),
+        tensor_parallel_size: of(SHOWN[0]).and_then(|size| size.parse().ok()),
+        quantization: of(SHOWN[1]).cloned(),
+        enforce_eager: of(SHOWN[2]).and_then(|eager| eager.parse().ok()),
+        server: others.map(|(flag, value)| (flag.clone(), value.clone())).collect(),
+        workload: stated.bench.iter().map(|(flag, value)| (flag.clone(), value.clone())).collect(),
+    }
+}
+
+/// Takes the keys that are the same in all rows out of the axes; they stay among the flags and the load.
+pub(super) fn only_what_varies(rows: &mut [Row]) {
+    let count = rows.len();
+    let mut seen: HashMap<String, (usize, String, bool)> = HashMap::new();
+    for row in rows.iter() {
+        for (key, value) in row.axes.server.iter().chain(&row.axes.workload) {
+            match seen.get_mut(key) {
+                Some((times, first, same)) => {
+                    *times += 1;
+                    *same &= first == value;
+                }
+                None => drop(seen.insert(key.clone(), (1, value.clone(), true))),
+            }
+        }
+    }
+    let varies = |key: &str| seen.get(key).is_some_and(|(times, _, same)| !same || *times < count);
+    let mut loads: HashMap<String, Arc<Load>> = HashMap::new();
+    for row in rows {
+        row.axes.server.retain(|(key, _)| varies(key));
+        row.axes.workload.retain(|(key, _)| varies(key));
+        // Rows with the same load share it.
+        let spelt = format!("{:?}", row.load.0);
+        row.load = Arc::clone(loads.entry(spelt).or_insert_with(|| Arc::clone(&row.load)));
+    }
+}

@@ -1,0 +1,94 @@
+//! `analyze` on what other programs wrote, and on what is no result at all.
+
+mod support;
+
+use serde_json::json;
+use support::Scene;
+use support::results::{Results, result};
+
+fn path(results: &Results) -> &str {
+    results.path().to_str().unwrap()
+}
+
+#[test]
+fn a_sweep_of_vllm_is_analysed_by_what_it_varied() {
+    let scene = Scene::new();
+    let sweep = Results::new(scene.path("sweep/20260101_100000"));
+    for seqs in [32, 64] {
+        let folder = format!("SERVE--max_num_seqs={seqs}-BENCH--max_concurrency=4");
+        for run in 0..2 {
+            let more = json!({"run_number": run, "max_num_seqs": seqs, "output_throughput": f64::from(seqs * 10 + run)});
+            sweep.result(&format!("{folder}/run={run}.json"), more);
+        }
+        let both = [result(json!({"run_number": 0})), result(json!({"run_number": 1}))];
+        sweep.put(&format!("{folder}/summary.json"), serde_json::to_string(&both).unwrap());
+    }
+    let ended = scene.call(&["analyze", scene.path("sweep").to_str().unwrap()]).exits(0);
+    ended.prints("4 of 4 passed").prints("vllm bench sweep serve");
+    let table = sweep.read("results_summary.csv");
+    let head: Vec<&str> = table.lines().next().unwrap().split(',').collect();
+    assert!(head.ends_with(&["serve.max-num-seqs", "Start", "Run"]), "{head:?}");
+    assert!(table.lines().nth(4).unwrap().ends_with(",64,1,2"), "{table}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_the_exit_code_says_so() {
+    let scene = Scene::new();
+    let results = Results::new(scene.path("files"));
+    results.result("a.json", json!({})).result("b.json", json!({"max_concurrency": 8}));
+    results.put("other.json", "{\"hello\": 1}").pipe("pipe.json");
+    let ended = scene.call(&["analyze", path(&results)]).exits(0);
+    ended.prints("2 of 2 passed").prints("other.json").prints("pipe.json").prints("not a regular file");
+    // Something else is no lost result; a broken one is.
+    results.put("cut.json", &result(json!({}))["model_id"].to_string().as_bytes()[..3]);
+    let whole = serde_json::to_string(&result(json!({}))).unwrap();
+    results.put("torn.json", &whole[..whole.len() / 2]).huge("huge.json").put("empty.json", "");
+    let ended = scene.call(&["analyze", path(&results)]).exits(1);
+    ended.prints("2 of 2 passed").prints("torn.json").prints("cut off: EOF").prints("larger than 1024 MiB");
+    ended.prints("empty.json");
+    // Lines that were appended before the one that is cut off count.
+    let lines = Results::new(scene.path("lines"));
+    lines.put("l.json", format!("{whole}\n{whole}\n{}", &whole[..100]));
+    let ended = scene.call(&["analyze", path(&lines)]).exits(1);
+    ended.prints("2 of 2 passed").prints("l.json");
+}
+
+#[test]
+fn a_directory_without_results_says_what_was_looked_for() {
+    let scene = Scene::new();
+    let results = Results::new(scene.path("nothing"));
+    scene.call(&["analyze", path(&results)]).exits(3).says("no results in").says("vllm bench sweep serve");
+    results.put("other.json", "{\"hello\": 1}");
+    scene.call(&["analyze", path(&results)]).exits(3).says("`other.json`: not a benchmark result");
+    let file = results.path().join("other.json");
+    scene.call(&["analyze", file.to_str().unwrap()]).exits(5).says("is no result");
+}
+
+#[test]
+fn detailed_results_do_not_come_out_again() {
+    let scene = Scene::new();
+    let results = Results::new(scene.path("detailed"));
+    let requests = 2000;
+    let arrays = json!({
+        "ttfts": vec![0.123_456_789; requests], "itls": vec![vec![0.012_345_678; 20]; requests],
+        "generated_texts": vec!["a \"}]\\ text"; requests], "errors": vec![""; requests],
+    });
+    results.result("org_m_tp2_quant-none_eager-true_results.json", arrays);
+    scene.call(&["analyze", path(&results)]).exits(0).prints("1 of 1 passed");
+    let raw: serde_json::Value = serde_json::from_str(&results.read("raw_results.json")).unwrap();
+    assert_eq!(raw[0]["left_out"], json!(["ttfts", "itls", "generated_texts", "errors"]));
+    assert_eq!(raw[0]["data"]["output_throughput"], json!(256.0));
+    assert!(results.read("raw_results.json").len() < 4000);
+}
+
+#[test]
+fn requests_one_by_one_make_a_row() {
+    let scene = Scene::new();
+    let results = Results::new(scene.path("requests"));
+    results.put(
+        "requests.csv",
+        "run_id,qid,ttft_ms,latency_ms,prompt_tokens,completion_tokens,error,start_s,end_s\n\
+         r,0,10,110,8,11,,0,0.11\nr,1,20,220,8,11,,0.78,1\n",
+    );
+    scene.call(&["analyze", path(&results)]).exits(0).prints("2.000").prints("22.0").prints("15.00");
+}
