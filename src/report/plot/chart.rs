@@ -51,6 +51,8 @@ pub enum Sampled {
 pub struct Panel {
     /// What it shows; empty where it is the only one.
     pub title: String,
+    /// A few figures below the title; may be empty.
+    pub facts: String,
     /// Its content.
     pub body: Body,
 }

@@ -217,18 +217,18 @@ impl<'a> Data<'a> {
         key == "model" || key != "max-model-len" && self.shots.iter().any(|shot| of_load(shot.row))
     }
 
-    /// The keys in which measurements differ, without the ones on axes and those that follow them.
+    /// The keys in which measurements differ, without the ones on axes and those that follow the number of requests in flight.
     pub fn rest(&self, axes: &[&str]) -> Vec<String> {
+        let level = "max-concurrency";
+        let levels = axes.contains(&level) || self.differing.iter().any(|key| key == level);
         let follows = |key: &str| {
-            axes.iter().any(|axis| {
-                let mut values: IndexMap<Option<Cow<'_, str>>, Option<Cow<'_, str>>> = IndexMap::new();
-                FOLLOWERS.contains(&key)
-                    && *axis == "max-concurrency"
-                    && self.shots.iter().all(|shot| {
-                        let value = setting(shot.row, key);
-                        *values.entry(setting(shot.row, axis)).or_insert_with(|| value.clone()) == value
-                    })
-            })
+            let mut values: IndexMap<Option<Cow<'_, str>>, Option<Cow<'_, str>>> = IndexMap::new();
+            levels
+                && FOLLOWERS.contains(&key)
+                && self.shots.iter().all(|shot| {
+                    let value = setting(shot.row, key);
+                    *values.entry(setting(shot.row, level)).or_insert_with(|| value.clone()) == value
+                })
         };
         let same_as_devices = |key: &str| axes.contains(&"devices") && key == "tensor-parallel-size";
         let rest = self.differing.iter().filter(|key| !axes.contains(&key.as_str()));
@@ -420,6 +420,26 @@ pub fn figure(flag: &str, key: &str) -> Result<Figure, Refusal> {
         message: format!("invalid value `{}` for `{flag}`: it is no figure", key.escape_debug()),
         hint: "such as output_throughput, request_throughput, mean_ttft_ms, p99_tpot_ms".into(),
     })
+}
+
+/// In the middle of a sentence: `TTFT` stays as it is.
+pub fn in_sentence(label: &str) -> String {
+    let mut chars = label.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
+        _ => label.to_owned(),
+    }
+}
+
+/// A setting in a title.
+pub fn key_words(key: &str) -> String {
+    match key {
+        "max-concurrency" => "concurrency".into(),
+        "devices" => "number of devices".into(),
+        "random-input-len" => "prompt length".into(),
+        "random-output-len" => "answer length".into(),
+        key => key.to_owned(),
+    }
 }
 
 /// The better of two values.

@@ -45,7 +45,7 @@ fn left(heat: &Heat) -> f64 {
 pub fn height(heat: &Heat, wide: f64) -> f64 {
     let cell = (wide - left(heat) - SCALE) / heat.xs.len().max(1) as f64;
     let row = if heat.ys.len() <= 8 { 44.0 } else { CELL };
-    (heat.ys.len() as f64 * row).clamp(120.0, 900.0) + below(heat, cell).0
+    (heat.ys.len() as f64 * row).clamp(190.0, 900.0) + below(heat, cell).0
 }
 
 /// Draws it.
@@ -127,7 +127,7 @@ fn bar(svg: &mut Svg, (x, y, wide, tall): Area, label: &str, (low, high): (f64, 
     svg.rect((x, y, wide, tall), "none", Some(FRAME));
     let scale = if high > low { Scale::exact(low, high) } else { Scale::of(Counting::Linear, [low, high], false) };
     let mut free = f64::INFINITY;
-    for tick in scale.ticks(4) {
+    for tick in scale.ticks((tall / 32.0) as usize) {
         let at = y + (1.0 - scale.at(tick.at)) * tall + TICKS * 0.36;
         if at + TICKS <= free {
             svg.text((x + wide + 5.0, at), &fit(&tick.label, TICKS, Weight::Regular, 44.0), Ink::new(TICKS));

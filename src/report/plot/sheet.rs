@@ -50,10 +50,16 @@ pub fn draw(chart: &Chart, size: Size) -> String {
     let foot = lines(legend.len(), LEGEND * 1.3) + 10.0 + lines(caption.len(), CAPTION) + MARGIN - 4.0;
     let rows = chart.panels.len().div_ceil(columns).max(1);
     let panel_width = (inner - (columns - 1) as f64 * GAP) / columns as f64;
-    let tall = chart.panels.iter().map(|panel| height(panel, columns, panel_width)).fold(120.0, f64::max);
     let between = (rows - 1) as f64 * GAP;
-    let page_height = size.height.unwrap_or(head + rows as f64 * tall + between + foot);
-    let panel_height = ((page_height - head - foot - between) / rows as f64).max(60.0);
+    let liked: Vec<f64> = chart
+        .panels
+        .chunks(columns)
+        .map(|row| row.iter().map(|panel| height(panel, columns, panel_width)).fold(60.0, f64::max))
+        .collect();
+    let sum: f64 = liked.iter().sum();
+    let page_height = size.height.unwrap_or(head + sum + between + foot);
+    let stretch = ((page_height - head - foot - between) / sum.max(1.0)).max(0.1);
+    let heights: Vec<f64> = liked.into_iter().map(|liked| liked * stretch).collect();
 
     let mut svg = Svg::new(page, page_height, &chart.title, &chart.caption.join(" "));
     let mut y = MARGIN;
@@ -68,12 +74,15 @@ pub fn draw(chart: &Chart, size: Size) -> String {
     if chart.simulated {
         stamp(&mut svg, page - MARGIN, MARGIN, badge);
     }
-    for (i, panel) in chart.panels.iter().enumerate() {
-        let x = MARGIN + (i % columns) as f64 * (panel_width + GAP);
-        let y = head + (i / columns) as f64 * (panel_height + GAP);
-        draw_panel(&mut svg, panel, (x, y, panel_width, panel_height));
+    let mut y = head;
+    for (row, high) in chart.panels.chunks(columns).zip(&heights) {
+        for (i, panel) in row.iter().enumerate() {
+            let x = MARGIN + i as f64 * (panel_width + GAP);
+            draw_panel(&mut svg, panel, (x, y, panel_width, *high));
+        }
+        y += high + GAP;
     }
-    let mut y = head + rows as f64 * panel_height + between + 10.0;
+    let mut y = y - GAP + 10.0;
     for line in &legend {
         for (x, entry) in line {
             draw_entry(&mut svg, entry, (MARGIN + x, y), inner - x);
@@ -150,7 +159,7 @@ fn height(panel: &Panel, columns: usize, width: f64) -> f64 {
     let natural = if columns > 1 { BESIDE.1 } else { PANEL.1 };
     match &panel.body {
         Body::Xy(_) => natural,
-        Body::Bars(bars) => bars::height(bars) + TITLE,
+        Body::Bars(bars) => bars::height(bars) + if panel.title.is_empty() { 0.0 } else { 20.0 },
         Body::Heat(heat) => heat::height(heat, width),
         Body::Empty(_) => 120.0,
     }
@@ -161,6 +170,11 @@ fn draw_panel(svg: &mut Svg, panel: &Panel, (x, mut y, width, mut height): Area)
         let text = fit(&panel.title, 13.0, Weight::Bold, width);
         svg.text((x, y + 11.0), &text, Ink::new(13.0).bold());
         (y, height) = (y + 20.0, height - 20.0);
+    }
+    if !panel.facts.is_empty() {
+        let text = fit(&panel.facts, 11.5, Weight::Regular, width);
+        svg.text((x, y + 8.0), &text, Ink::new(11.5).colour(QUIET));
+        (y, height) = (y + 15.0, height - 15.0);
     }
     let area = (x, y, width, height);
     match &panel.body {

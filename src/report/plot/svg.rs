@@ -123,25 +123,28 @@ impl Svg {
     /// A filled rectangle.
     pub fn rect(&mut self, (x, y, width, height): (f64, f64, f64, f64), fill: &str, stroke: Option<&str>) {
         let stroke = stroke.map(|colour| format!(" stroke=\"{colour}\"")).unwrap_or_default();
+        let (width, height) = (number(width.max(0.0)), number(height.max(0.0)));
+        // Of no width or height nothing is seen.
+        if width == "0" || height == "0" {
+            return;
+        }
         let _ = writeln!(
             self.out,
-            "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{fill}\"{stroke}/>",
+            "<rect x=\"{}\" y=\"{}\" width=\"{width}\" height=\"{height}\" fill=\"{fill}\"{stroke}/>",
             number(x),
-            number(y),
-            number(width.max(0.0)),
-            number(height.max(0.0))
+            number(y)
         );
     }
 
     /// A straight line.
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, width: f64, dash: Dash) {
+        let (x1, y1, x2, y2) = (number(from.0), number(from.1), number(to.0), number(to.1));
+        if (&x1, &y1) == (&x2, &y2) {
+            return;
+        }
         let _ = writeln!(
             self.out,
-            "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"{colour}\" stroke-width=\"{}\"{}/>",
-            number(from.0),
-            number(from.1),
-            number(to.0),
-            number(to.1),
+            "<line x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\" stroke=\"{colour}\" stroke-width=\"{}\"{}/>",
             number(width),
             dash.attribute()
         );
@@ -149,12 +152,14 @@ impl Svg {
 
     /// A line through points.
     pub fn polyline(&mut self, points: &[(f64, f64)], colour: &str, width: f64, dash: Dash) {
-        if points.len() < 2 {
+        let mut path: Vec<(String, String)> = points.iter().map(|(x, y)| (number(*x), number(*y))).collect();
+        path.dedup();
+        if path.len() < 2 {
             return;
         }
         let _ = write!(self.out, "<path d=\"");
-        for (i, (x, y)) in points.iter().enumerate() {
-            let _ = write!(self.out, "{}{} {}", if i == 0 { "M" } else { "L" }, number(*x), number(*y));
+        for (i, (x, y)) in path.iter().enumerate() {
+            let _ = write!(self.out, "{}{x} {y}", if i == 0 { "M" } else { "L" });
         }
         let _ = writeln!(
             self.out,

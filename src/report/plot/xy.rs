@@ -37,7 +37,7 @@ impl Frame<'_> {
 pub fn draw(svg: &mut Svg, xy: &Xy, (x, y, wide, high): Area) {
     let below = TICKS + LABEL + 20.0;
     let plot_height = (high - below - 6.0).max(20.0);
-    let y_ticks = ticks(&xy.y, (plot_height / 46.0) as usize);
+    let y_ticks = ticks(&xy.y, (plot_height / 36.0) as usize);
     let widest = y_ticks.iter().map(|tick| width(&tick.label, TICKS, Weight::Regular)).fold(0.0, f64::max);
     let left = widest.min(wide / 3.0) + LABEL + 18.0;
     let area = (x + left, y + 6.0, (wide - left - 12.0).max(20.0), plot_height);

@@ -1,10 +1,11 @@
 //! Figures against concurrency: S2's two panels and its lines per number of devices, S3's dashboard.
 
-use super::super::chart::{Axis, Body, BoxPlot, Chart, Panel, Sampled, Series, Shape, Xy};
-use super::super::data::{Data, Shot, axis_label, figure, intervals};
+use super::super::chart::{Axis, Body, BoxPlot, Chart, Entry, Panel, Sampled, Series, Shape, Xy};
+use super::super::data::{Data, Shot, axis_label, figure, intervals, key_words};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, Tick, separated};
+use super::super::svg::TEXT;
 use super::lines::{Drawn, Line, Lines, figure_axis, legend, lines, look, over, reach, series, unnamed};
 use crate::analyse::{Better, Estimate, Sample};
 use crate::record::layout;
@@ -41,7 +42,7 @@ fn xy(x: Axis, y: Axis, series: Vec<Series>) -> Xy {
 }
 
 fn panel(title: &str, xy: Xy) -> Panel {
-    Panel { title: title.to_owned(), body: Body::Xy(Box::new(xy)) }
+    Panel { title: title.to_owned(), facts: String::new(), body: Body::Xy(Box::new(xy)) }
 }
 
 fn labels(lines: &Lines<'_, '_>) -> Vec<String> {
@@ -70,7 +71,7 @@ pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         return Err(missing(&format!("`{key}`")));
     }
     let named = lines.named(&total, shown.better, NAMED);
-    let title = format!("{} against {}", shown.label, words(&lines.x));
+    let title = format!("{} against {}", shown.label, key_words(&lines.x));
     let mut panels = vec![panel(
         &format!("{} of the server", shown.label),
         xy(lines.axis(), figure_axis(axis_label(key), &reach(&total)), series(&total, &named, Shape::Line)),
@@ -80,6 +81,7 @@ pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     if each.is_empty() {
         panels.push(Panel {
             title: "Output throughput of one request".into(),
+            facts: String::new(),
             body: super::empty("no result has the latencies that it takes"),
         });
     } else {
@@ -100,15 +102,6 @@ pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         simulated: data.simulated(),
     };
     Ok(vec![Picture { stem: layout::picture::BATCH_SIZES.into(), chart }])
-}
-
-/// `Concurrency` in the middle of a title.
-fn words(key: &str) -> String {
-    match key {
-        "max-concurrency" => "concurrency".into(),
-        "devices" => "number of devices".into(),
-        key => key.to_owned(),
-    }
 }
 
 /// S2's lines per number of devices.
@@ -159,6 +152,23 @@ pub enum Part {
 /// Lines on a dashboard with a look of their own: two or three curves and boxes of each must stay apart.
 const ON_DASHBOARD: usize = 4;
 
+/// What solid, dashed and dotted lines mean.
+fn dashes(parts: &[Part]) -> Vec<Entry> {
+    let (latency, tokens) = (parts.contains(&Part::Latency), parts.contains(&Part::Tokens));
+    let texts = match (latency, tokens) {
+        (true, true) => ["p50 of the latency, mean of tok/s", "p95 of the latency, median of tok/s", "p99 of the latency"],
+        (true, false) => ["p50", "p95", "p99"],
+        (false, true) => ["mean", "median", ""],
+        (false, false) => return Vec::new(),
+    };
+    let entry = |(label, dash): (&str, Dash)| Entry {
+        label: label.into(),
+        look: Look { colour: TEXT, dash, ..Look::of(0) },
+        sample: Sampled::Line,
+    };
+    texts.into_iter().zip([Dash::Solid, Dash::Long, Dash::Dots]).filter(|(text, _)| !text.is_empty()).map(entry).collect()
+}
+
 struct Board<'a, 'd> {
     lines: Lines<'a, 'd>,
     named: Vec<usize>,
@@ -176,10 +186,10 @@ pub fn dashboard(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let panels: Vec<Panel> = parts
         .into_iter()
         .map(|part| {
-            board.part(part).unwrap_or_else(|why| Panel { title: part.title().into(), body: super::empty(&why) })
+            board.part(part).unwrap_or_else(|why| Panel { title: part.title().into(), facts: String::new(), body: super::empty(&why) })
         })
         .collect();
-    Ok(vec![board.picture(data, "Dashboard".into(), panels, &parts, "dashboard")])
+    Ok(vec![board.picture(data, format!("Performance against {}", key_words(&board.lines.x)), panels, &parts, "dashboard")])
 }
 
 /// One panel of S3's dashboard by itself.
@@ -192,7 +202,7 @@ pub fn one_of_dashboard(data: &Data<'_>, part: Part) -> Result<Vec<Picture>, Ref
         .part(part)
         .map_err(|why| Refusal::missing(why, "measure with `vllm-bench run --bench-arg save-detailed`".into()))?;
     panel.title = String::new();
-    let title = format!("{} against {}", part.title(), words(&board.lines.x));
+    let title = format!("{} against {}", part.title(), key_words(&board.lines.x));
     Ok(vec![board.picture(data, title, vec![panel], &[part], part.word())])
 }
 
@@ -219,11 +229,11 @@ impl Part {
     fn note(self) -> &'static str {
         match self {
             Part::Throughput => "Throughput: requests divided by the duration.",
-            Part::Latency => "Latency: p50 solid, p95 dashed, p99 dotted.",
+            Part::Latency => "Latency: from the sending of a request to its last token.",
             Part::Ttft => {
                 "Boxes: quartiles and median of all requests (repeats together), whiskers p5 and p95, diamond: mean."
             }
-            Part::Tokens => "Tokens per second of a request: mean solid, median dashed.",
+            Part::Tokens => PER_REQUEST,
         }
     }
 }
@@ -246,12 +256,14 @@ impl<'a, 'd> Board<'a, 'd> {
         if total > self.named.len() && parts.iter().any(|part| *part != Part::Throughput) {
             caption.push("Boxes, p95, p99 and medians are those of the named ones; `--where KEY=VALUE` draws others.".into());
         }
+        let mut entries = legend(&labels(&self.lines), &self.named, total, Sampled::LineAndMark);
+        entries.extend(dashes(parts));
         let chart = Chart {
             title,
             subtitle: data.common(&[&self.lines.x]),
             columns: if panels.len() > 1 { 2 } else { 1 },
             panels,
-            legend: legend(&labels(&self.lines), &self.named, total, Sampled::LineAndMark),
+            legend: entries,
             caption,
             simulated: self.simulated,
         };

@@ -1,9 +1,9 @@
 //! A figure over two settings.
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 
 use super::super::chart::{Body, Chart, Heat, Panel};
-use super::super::data::{Data, Group, axis_label, figure, is_better, mean_of, setting, word};
+use super::super::data::{Data, Group, Shot, axis_label, figure, is_better, key_words, mean_of, setting, word};
 use super::super::kind::{Over, Picture, Refusal};
 use crate::analyse::{Figure, estimate};
 use crate::record::layout;
@@ -48,7 +48,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption.push("Each panel has colours of its own.".into());
     }
     let chart = Chart {
-        title: format!("{} by {} and {}", shown.label, axis_label(&y), axis_label(&x)),
+        title: format!("{} by {} and {}", shown.label, key_words(&y), key_words(&x)),
         subtitle: data.common(&[&x, &y]),
         columns: if panels.len() > 1 { 2 } else { 1 },
         panels,
@@ -95,14 +95,14 @@ fn panel(data: &Data<'_>, group: &Group<'_, '_>, (x, y): (&str, &str), shown: &F
         groups.iter().map(first).collect()
     };
     let (columns, rows) = (names(x), names(y));
+    let over: Vec<String> = data.rest(&[x, y]);
+    let mut places: IndexMap<[Option<String>; 2], Vec<&Shot<'_>>> = IndexMap::new();
+    for shot in group.shots.iter().copied() {
+        let place = [x, y].map(|key| setting(shot.row, key).map(std::borrow::Cow::into_owned));
+        places.entry(place).or_default().push(shot);
+    }
     let cell = |column: &Option<String>, row: &Option<String>| {
-        let is = |key: &str, shot: &&&super::super::data::Shot<'_>, value: &Option<String>| {
-            setting(shot.row, key).as_deref() == value.as_deref()
-        };
-        let here: Vec<_> =
-            group.shots.iter().filter(|shot| is(x, shot, column) && is(y, shot, row)).copied().collect();
-        let over: Vec<String> = data.rest(&[x, y]);
-        let configurations = data.groups_of(here, &over);
+        let configurations = data.groups_of(places.get(&[column.clone(), row.clone()])?.clone(), &over);
         let means: Vec<f64> = configurations
             .iter()
             .filter_map(|one| Some(mean_of(&one.shots, &|shot| shot.row.figure(&shown.key))?.mean))
@@ -133,6 +133,7 @@ fn panel(data: &Data<'_>, group: &Group<'_, '_>, (x, y): (&str, &str), shown: &F
     };
     Some(Panel {
         title: group.label.clone(),
+        facts: String::new(),
         body: Body::Heat(Heat {
             x_label: axis_label(x),
             y_label: axis_label(y),

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, figure, mean_of, setting};
+use super::super::data::{Data, figure, in_sentence, mean_of, setting};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::Look;
 use super::super::scale::short;
@@ -55,11 +55,13 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     };
     let mut panels = vec![Panel {
         title: "Main effects: how much the mean differs between the values of a setting".into(),
+        facts: String::new(),
         body: Body::Bars(Bars { label: "Spread of the mean (% of the mean)".into(), rows: main.into_iter().map(bar(0)).collect() }),
     }];
     if !pairs.is_empty() {
         panels.push(Panel {
             title: "Interactions: what two settings do together beyond what each does alone".into(),
+            facts: String::new(),
             body: Body::Bars(Bars { label: "Spread of the interaction (% of the mean)".into(), rows: pairs.into_iter().map(bar(1)).collect() }),
         });
     }
@@ -70,8 +72,9 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
          Interaction of a pair: largest less smallest of m(a,b) − m(a) − m(b) + m over its cells."
             .into(),
     );
-    caption.extend(noise.map(|noise| {
-        format!("Repeats of one configuration differ by {} % (standard deviation): smaller effects may be noise.", short(noise * 100.0))
+    caption.extend(noise.map(|noise| match noise < 1e-9 {
+        true => "Repeats of one configuration do not differ at all.".into(),
+        false => format!("Repeats of one configuration differ by {} % (standard deviation): smaller effects may be noise.", short(noise * 100.0)),
     }));
     if total > PAIRS {
         caption.push(format!("The {PAIRS} largest of {total} pairs."));
@@ -82,7 +85,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         ));
     }
     let chart = Chart {
-        title: format!("Which setting matters most for {}", words(&shown.label)),
+        title: format!("Which setting matters most for {}", in_sentence(&shown.label)),
         subtitle: data.common(&[]),
         panels,
         columns: 1,
@@ -94,15 +97,6 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         simulated: data.simulated(),
     };
     Ok(vec![Picture { stem: layout::picture::INTERACTION.into(), chart }])
-}
-
-/// In the middle of a sentence; `TTFT` stays as it is.
-fn words(label: &str) -> String {
-    let mut chars = label.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
-        _ => label.to_owned(),
-    }
 }
 
 /// The configurations, and the relative standard deviation between repeats (root of the mean variance).

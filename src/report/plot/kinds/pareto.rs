@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use super::super::chart::{Axis, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Xy};
-use super::super::data::{Data, Shot, axis_label, ends, figure, intervals, mean_of};
+use super::super::data::{Data, Shot, axis_label, ends, figure, in_sentence, intervals, mean_of};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
@@ -86,9 +86,9 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         note: None,
     };
     let chart = Chart {
-        title: format!("{} against {}", label.rsplit_once(" (").map_or(label.as_str(), |(words, _)| words), latency.label),
+        title: format!("{} against {}", label.rsplit_once(" (").map_or(label.as_str(), |(words, _)| words), in_sentence(&latency.label)),
         subtitle: data.common(&[]),
-        panels: vec![Panel { title: String::new(), body: Body::Xy(Box::new(panel)) }],
+        panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(panel)) }],
         columns: 1,
         legend: entries(&clouds, &named),
         caption: caption(data, &clouds, named.len(), better),

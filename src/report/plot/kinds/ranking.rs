@@ -1,7 +1,7 @@
 //! Configurations by a figure, best first, with what cannot be told from the best.
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, Shot, axis_label, ends, figure, intervals, is_better, mean_of, with_unit};
+use super::super::data::{Data, Shot, axis_label, ends, figure, in_sentence, intervals, is_better, mean_of, with_unit};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Look, OTHERS};
 use crate::analyse::{Basis, Candidate, Estimate, Figure, decide};
@@ -53,7 +53,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
             hidden += ranked.len().saturating_sub(bars);
             estimates.extend(ranked.iter().take(bars).map(|one| one.estimate));
             let rows = ranked.iter().take(bars).enumerate().map(|(i, one)| bar(one, set.contains(&i), &shown));
-            Panel { title: title.clone(), body: Body::Bars(Bars { label: axis_label(key), rows: rows.collect() }) }
+            Panel { title: title.clone(), facts: String::new(), body: Body::Bars(Bars { label: axis_label(key), rows: rows.collect() }) }
         })
         .collect();
     let mut caption = data.caption();
@@ -71,13 +71,15 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     }
     let mut legend = vec![
         Entry { label: if single { "best figure".into() } else { "cannot be told from the best".into() }, look: Look::of(0), sample: Sampled::Field },
-        Entry { label: "others".into(), look: Look { colour: LIGHT, ..OTHERS }, sample: Sampled::Field },
     ];
+    if sheets.iter().any(|(_, ranked)| ranked.len() > 1) {
+        legend.push(Entry { label: "others".into(), look: Look { colour: LIGHT, ..OTHERS }, sample: Sampled::Field });
+    }
     if sheets.iter().flat_map(|(_, ranked)| ranked).any(|one| !one.believed) {
         legend.push(Entry { label: "doubtful, not asked".into(), look: OTHERS, sample: Sampled::Field });
     }
     let chart = Chart {
-        title: format!("Configurations by {}", shown.label),
+        title: format!("Configurations by {}", in_sentence(&shown.label)),
         subtitle: data.common(&[]),
         panels,
         columns: 1,
@@ -99,7 +101,7 @@ fn ranked<'a, 'd>(data: &Data<'a>, shots: Vec<&'d Shot<'a>>, server: &[String], 
         .filter_map(|one| {
             let value = |shot: &Shot<'_>| shot.row.figure(&shown.key);
             let first = one.shots.first()?.row;
-            let label = if one.label.is_empty() { first.name.clone() } else { one.label };
+            let label = if one.label.is_empty() { "the only one".to_owned() } else { one.label };
             Some(Ranked {
                 label,
                 estimate: mean_of(&one.shots, &value)?,

@@ -169,8 +169,8 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
         let medians: Vec<(usize, Vec<f64>)> = samples.iter().map(|(i, sample)| (*i, vec![sample.median()])).collect();
         let named = named(&medians, of.better(), NAMED);
         let (low, high) = samples.iter().fold((f64::INFINITY, 0.0f64), |(l, h), (_, s)| (l.min(s.min()), h.max(s.max())));
-        let counting = if low > 0.0 && high / low > 100.0 { Counting::Log10 } else { Counting::Linear };
-        let x = Axis { label: of.label(), scale: Scale::of(counting, [low, high], false), ticks: None };
+        let counting = if low > 0.0 && high / low > 30.0 { Counting::Log10 } else { Counting::Linear };
+        let x = Axis { label: of.label(), scale: Scale::of(counting, [low, high], true), ticks: None };
         let y = Axis { label: "Share of requests".into(), scale: Scale::exact(0.0, 1.0), ticks: None };
         let mut panel = xy(x, y);
         let curve = |(i, sample): &(usize, Sample)| Series {
@@ -209,7 +209,7 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
             chart: Chart {
                 title: format!("{label}: share of requests"),
                 subtitle: subtitle(&data, &sheet),
-                panels: vec![Panel { title: String::new(), body: Body::Xy(Box::new(panel)) }],
+                panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(panel)) }],
                 columns: 1,
                 legend: legend(&labels, &named, samples.len(), Sampled::Line),
                 caption,
@@ -267,20 +267,31 @@ pub fn histogram(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             return Err(refused(of));
         }
         let shown = &samples[..samples.len().min(PANELS)];
-        let (low, high) = shown.iter().fold((f64::INFINITY, f64::MIN), |(l, h), (_, s)| (l.min(s.min()), h.max(s.max())));
         let panel = |(group, sample): &(&Group<'_, '_>, Sample)| {
-            let bins = bins(sample, matches!(of, Of::PromptTokens | Of::CompletionTokens));
-            let ends = bins.iter().flat_map(|bin| [bin.from, bin.to]);
-            let x = Axis { label: of.label(), scale: Scale::of(Counting::Linear, ends.chain([low, high]), false), ticks: None };
+            let whole = matches!(of, Of::PromptTokens | Of::CompletionTokens);
+            let bins = bins(sample, whole);
+            let mut ends: Vec<f64> = bins.iter().flat_map(|bin| [bin.from, bin.to]).collect();
+            if let [bin] = bins.as_slice() {
+                // One value alone: room around it.
+                let room = (bin.to - bin.from) * 5.0;
+                ends.extend([bin.from - room, bin.to + room]);
+            }
+            let x = Axis { label: of.label(), scale: Scale::of(Counting::Linear, ends, false), ticks: None };
             let most = bins.iter().map(|bin| bin.count).fold(1.0, f64::max);
             let y = Axis { label: "Requests".into(), scale: Scale::of(Counting::Linear, [0.0, most], true), ticks: None };
-            let facts = format!("n {} · mean {} {unit} · median {} {unit}", sample.sorted().len(), short(sample.mean()), short(sample.median()));
-            let title = if samples.len() == 1 { facts } else { format!("{} · {facts}", group.label) };
-            Panel { title, body: Body::Xy(Box::new(Xy { bins, ..xy(x, y) })) }
+            let (n, mean, median) = (sample.sorted().len(), short(sample.mean()), short(sample.median()));
+            Panel {
+                title: if samples.len() == 1 { String::new() } else { group.label.clone() },
+                facts: format!("n = {n}, mean {mean} {unit}, median {median} {unit}"),
+                body: Body::Xy(Box::new(Xy { bins, ..xy(x, y) })),
+            }
         };
         let panels: Vec<Panel> = shown.iter().map(panel).collect();
         let mut caption = caption(&data, &sheet);
         caption.push("Width of the bars: 2 × interquartile range / n^(1/3) (Freedman and Diaconis), 5 to 60 bars.".into());
+        if shown.len() > 1 {
+            caption.push("Each panel has axes of its own.".into());
+        }
         if samples.len() > shown.len() {
             caption.push(format!(
                 "The first {} of {} configurations; `--where KEY=VALUE` or `--each` draws the others.",
@@ -343,11 +354,12 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let mut pictures = Vec::new();
     for sheet in sheets(&data)? {
         // Times of different measurements are not one time: each measurement is a series.
+        let timed = sheet.groups.iter().flat_map(|group| &group.shots).all(|shot| has_times(of, shot));
         let courses: Vec<(String, Vec<Point>)> = sheet
             .groups
             .iter()
             .flat_map(|group| group.shots.iter().map(move |shot| (group, *shot)))
-            .map(|(group, shot)| (name(group, shot), course(of, shot)))
+            .map(|(group, shot)| (name(group, shot), course(of, shot, timed)))
             .filter(|(_, points)| !points.is_empty())
             .collect();
         if courses.is_empty() {
@@ -373,11 +385,15 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
         all.extend(averages);
         let xs: Vec<f64> = courses.iter().flat_map(|(_, points)| points.iter().map(|p| p.x)).collect();
         let ys: Vec<f64> = all.iter().flat_map(|series| series.points.iter().map(|p| p.y)).collect();
-        let x = Axis { label: "Time since the first request (s)".into(), scale: Scale::of(Counting::Linear, xs, true), ticks: None };
+        let label_x = if timed { "Time since the first request (s)" } else { "Requests in the order of their sending" };
+        let x = Axis { label: label_x.into(), scale: Scale::of(Counting::Linear, xs, true), ticks: None };
         let y = super::lines::figure_axis(of.label(), &ys);
         let mut caption = caption(&data, &sheet);
         caption.retain(|line| !line.starts_with("Requests of repeats"));
-        let points = if total <= CLOUDS { "Points are requests at the time of their sending; lines" } else { "Lines" };
+        if !timed {
+            caption.push("These results do not say when requests were sent (`--client builtin` records it).".into());
+        }
+        let points = if total <= CLOUDS { "Points are requests; lines" } else { "Lines" };
         caption.push(format!("{points} are centred moving averages over max(5, n/20) requests."));
         if total > CLOUDS {
             caption.push(format!("Single requests are drawn for up to {CLOUDS} measurements."));
@@ -391,7 +407,7 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             chart: Chart {
                 title: format!("{label} over time"),
                 subtitle: subtitle(&data, &sheet),
-                panels: vec![Panel { title: String::new(), body: Body::Xy(Box::new(Xy { series: all, ..xy(x, y) })) }],
+                panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(Xy { series: all, ..xy(x, y) })) }],
                 columns: 1,
                 legend: legend(&labels, &named, total, Sampled::Line),
                 caption,
@@ -411,12 +427,21 @@ fn name(group: &Group<'_, '_>, shot: &Shot<'_>) -> String {
     }
 }
 
-fn course(of: Of, shot: &Shot<'_>) -> Vec<Point> {
+/// Whether it is known when each request was sent.
+fn has_times(of: Of, shot: &Shot<'_>) -> bool {
+    shot.requests.as_ref().is_some_and(|requests| requests.start_s.len() == of.values(shot).len())
+}
+
+/// The requests by the time of their sending; where that is not recorded, by their number.
+fn course(of: Of, shot: &Shot<'_>, timed: bool) -> Vec<Point> {
     let values = of.values(shot);
-    let Some(requests) = shot.requests.as_ref().filter(|requests| requests.start_s.len() == values.len()) else {
+    let Some(requests) = &shot.requests else { return Vec::new() };
+    // TPOT has no value for an answer of one token: the values are no longer those of the requests in their order.
+    if values.len() != requests.len() {
         return Vec::new();
-    };
-    let points = requests.start_s.iter().zip(values).map(|(x, y)| Point { x: *x, y, ..Point::default() });
+    }
+    let x = |i: usize| if timed { requests.start_s[i] } else { (i + 1) as f64 };
+    let points = values.into_iter().enumerate().map(|(i, y)| Point { x: x(i), y, ..Point::default() });
     points.filter(|point| point.x.is_finite() && point.y.is_finite()).collect()
 }
 

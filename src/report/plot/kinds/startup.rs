@@ -10,6 +10,7 @@ use super::super::scale::short;
 use crate::diagnose::StartPhase;
 use crate::execute::Timings;
 use crate::record::layout;
+use crate::report::display::counted;
 
 /// Bars on one sheet.
 const BARS: usize = 40;
@@ -24,10 +25,10 @@ const COLOURS: [(StartPhase, &str); 10] = [
     (StartPhase::Profiling, "#7fd4b8"),
     (StartPhase::Compiling, "#009e73"),
     (StartPhase::Capturing, "#cc79a7"),
-    (StartPhase::StartingApi, "#8a8a8a"),
-    (StartPhase::Ready, "#c8c8c8"),
+    (StartPhase::StartingApi, "#7b68b0"),
+    (StartPhase::Ready, "#b8a3d9"),
 ];
-const UNKNOWN: &str = "#a0a0a0";
+const UNKNOWN: &str = "#d0d0d0";
 
 fn look(colour: &'static str) -> Look {
     Look { colour, marker: Marker::Square, dash: Dash::Solid, width: 1.0 }
@@ -70,7 +71,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         legend.push(Entry { label: "not told apart".into(), look: look(UNKNOWN), sample: Sampled::Field });
     }
     let mut caption = data.caption();
-    caption.push(format!("{servers} server starts. Bars are means over the starts of a configuration, longest first; phases as read off the server's log."));
+    caption.push(format!("{}. Bars are means over the starts of a configuration, longest first; phases as read off the server's log.", counted(servers, "server start")));
     if total > BARS {
         caption.push(format!("The {BARS} longest; … and {} more."  , total - BARS));
     }
@@ -79,6 +80,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         subtitle: data.common(&["max-concurrency"]),
         panels: vec![Panel {
             title: String::new(),
+            facts: String::new(),
             body: Body::Bars(Bars {
                 label: "Seconds from launch to ready".into(),
                 rows: longest_first.iter().map(|start| bar(start, total == 1)).collect(),
