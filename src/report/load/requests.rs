@@ -17,6 +17,14 @@ struct Arrays {
     itls: Vec<Vec<f64>>,
     start_times: Vec<f64>,
     errors: Vec<Option<String>>,
+    vllm_bench_load: Ours,
+}
+
+/// What `vllm-bench load` adds to vLLM's keys.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Ours {
+    start_times: Vec<f64>,
 }
 
 /// Reads the arrays of a result file; `None` where it has none.
@@ -25,7 +33,10 @@ struct Arrays {
 /// Why the file cannot be taken.
 pub(super) fn read(path: &Path) -> Result<Option<Requests>, String> {
     let Some(text) = read_text(path)? else { return Ok(None) };
-    let arrays: Arrays = serde_json::from_str(&text).map_err(|error| format!("without usable arrays: {error}"))?;
+    let mut arrays: Arrays = serde_json::from_str(&text).map_err(|error| format!("without usable arrays: {error}"))?;
+    if arrays.start_times.is_empty() {
+        arrays.start_times = std::mem::take(&mut arrays.vllm_bench_load.start_times);
+    }
     let of = |list: &[f64], index: usize| list.get(index).copied();
     let mut completed: Vec<usize> = (0..arrays.ttfts.len())
         .filter(|index| arrays.errors.get(*index).and_then(Option::as_ref).is_none_or(String::is_empty))
@@ -70,6 +81,10 @@ mod tests {
         assert_eq!(requests.e2el_ms.iter().map(|v| v.round()).collect::<Vec<_>>(), [120.0, 240.0]);
         assert_eq!(requests.tpot_ms.iter().map(|v| v.round()).collect::<Vec<_>>(), [20.0, 20.0]);
         assert_eq!((requests.input_tokens, requests.output_tokens), (vec![9.0, 8.0], vec![2.0, 3.0]));
+        // `vllm-bench load` keeps the times of sending among its own keys, as vLLM 0.14.1 has none.
+        std::fs::write(&path, r#"{"ttfts": [0.2, 0.1], "vllm_bench_load": {"start_times": [0.5, 0.0]}}"#).unwrap();
+        let requests = read(&path).unwrap().unwrap();
+        assert_eq!((requests.ttft_ms, requests.start_s), (vec![100.0, 200.0], vec![0.0, 0.5]));
         std::fs::write(&path, r#"{"completed": 2}"#).unwrap();
         assert_eq!(read(&path).unwrap(), None);
     }

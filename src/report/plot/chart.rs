@@ -94,19 +94,8 @@ pub struct Xy {
     pub bins: Vec<Bin>,
     /// Boxes.
     pub boxes: Vec<BoxPlot>,
-    /// Upright lines with a label.
+    /// Upright lines; the legend says what they are, as words beside close lines would cover each other and the data.
     pub verticals: Vec<Vertical>,
-    /// Words in a corner.
-    pub note: Option<Note>,
-}
-
-/// Words in a corner of a panel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Note {
-    /// One below the other.
-    pub lines: Vec<String>,
-    /// The lower right corner rather than the upper right one.
-    pub low: bool,
 }
 
 /// A point with what is known of its spread.
@@ -177,12 +166,10 @@ pub struct BoxPlot {
 }
 
 /// An upright line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Vertical {
     /// Where.
     pub at: f64,
-    /// What is written beside it.
-    pub label: String,
     /// Its look.
     pub look: Look,
 }

@@ -211,9 +211,8 @@ impl<'a> Data<'a> {
 
     /// Whether a key says which load it is (or which model): these are never averaged over.
     pub fn is_load(&self, key: &str) -> bool {
-        let of_load = |row: &Row| {
-            row.load.0.contains_key(key) || row.axes.workload.iter().any(|(known, _)| known == key)
-        };
+        let of_load =
+            |row: &Row| row.load.0.contains_key(key) || row.axes.workload.iter().any(|(known, _)| known == key);
         key == "model" || key != "max-model-len" && self.shots.iter().any(|shot| of_load(shot.row))
     }
 
@@ -283,9 +282,8 @@ impl<'a> Data<'a> {
             1 => parts.push(clean(&first.row.axes.model)),
             n => parts.push(format!("{n} models")),
         }
-        let shown = [
-            "dataset-name", "random-input-len", "random-output-len", "max-concurrency", "request-rate", "num-prompts",
-        ];
+        let shown =
+            ["dataset-name", "random-input-len", "random-output-len", "max-concurrency", "request-rate", "num-prompts"];
         for key in shown.into_iter().filter(|key| same(key)) {
             parts.extend(first.row.load.0.get(key).map(|value| format!("{key} {}", clean(&value.to_string()))));
         }
@@ -303,7 +301,8 @@ impl<'a> Data<'a> {
             self.shots.iter().map(|shot| (&*shot.row.about.run, shot.row.name.as_str())).collect();
         let mut caption = vec![format!("Run {}; {}.", self.run_name(), counted(experiments.len(), "measurement"))];
         if self.simulated() {
-            caption.push("SIMULATED: a timing model made these figures up; they say nothing about any hardware.".into());
+            caption
+                .push("SIMULATED: a timing model made these figures up; they say nothing about any hardware.".into());
         }
         caption.extend(self.query.only.iter().map(|(key, value)| format!("Only {key} = {}.", clean(value))));
         caption.extend(self.left_out.iter().cloned());

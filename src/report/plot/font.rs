@@ -109,6 +109,19 @@ pub fn wrap(text: &str, size: f64, weight: Weight, room: f64) -> Vec<String> {
     lines
 }
 
+/// The text with an empty box for every letter that the font does not have.
+pub fn drawable(text: &str) -> String {
+    let known = |c: char| {
+        c.is_ascii()
+            || widths(Weight::Regular)
+                .font
+                .as_ref()
+                .and_then(|font| font.charmap().map(c))
+                .is_some_and(|g| g.to_u32() != 0)
+    };
+    text.chars().map(|c| if known(c) { c } else { '□' }).collect()
+}
+
 /// The fonts for drawing PNGs.
 pub fn database() -> fontdb::Database {
     let mut fonts = fontdb::Database::new();
@@ -134,6 +147,7 @@ mod tests {
         assert!((width("0", 2048.0, Weight::Bold) - 1139.0).abs() < 1.0);
         assert!(width("モ", 10.0, Weight::Regular) > 10.0);
         assert!(database().len() == 2);
+        assert_eq!(drawable("Größe ≤ モデル…"), "Größe ≤ □□□…");
     }
 
     #[test]

@@ -17,8 +17,7 @@ const NAME: f64 = 190.0;
 
 /// From light to dark with a steady fall of brightness, so that it also works in grey (after cividis: Nunez, Anderton and
 /// Renslow 2018, turned round).
-const RAMP: [(u8, u8, u8); 5] =
-    [(255, 240, 170), (205, 186, 110), (130, 131, 120), (66, 85, 110), (0, 32, 81)];
+const RAMP: [(u8, u8, u8); 5] = [(255, 240, 170), (205, 186, 110), (130, 131, 120), (66, 85, 110), (0, 32, 81)];
 
 fn colour(part: f64) -> (String, &'static str) {
     let part = part.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;

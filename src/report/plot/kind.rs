@@ -106,7 +106,9 @@ impl Kind {
     pub fn of(name: &str) -> Result<Self, Refusal> {
         Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
             let names = Kind::ALL.map(Kind::name);
-            let near = nearest::nearest(name, names.into_iter()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+            let near = nearest::nearest(name, names.into_iter())
+                .map(|near| format!("did you mean `{near}`? "))
+                .unwrap_or_default();
             Refusal::Wrong {
                 message: format!("there is no picture `{}`", name.escape_debug()),
                 hint: format!("{near}there is: {}, all; `vllm-bench plot list` says what they show", names.join(", ")),
@@ -205,7 +207,9 @@ pub fn pictures(table: &RunTable, kind: Kind, query: &Query) -> Result<Vec<Pictu
         Kind::Histogram => requests::histogram(data),
         Kind::OverTime => requests::over_time(data),
         Kind::Dashboard => concurrency::dashboard(&data.with_requests()),
-        Kind::DashboardThroughput => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Throughput),
+        Kind::DashboardThroughput => {
+            concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Throughput)
+        }
         Kind::DashboardLatency => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Latency),
         Kind::DashboardTtft => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Ttft),
         Kind::DashboardTokens => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Tokens),

@@ -17,7 +17,7 @@ static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| Arc::new(
 /// In words, when the picture is too large for memory.
 pub fn draw(svg: &str, scale: f64) -> Result<Vec<u8>, String> {
     let options = usvg::Options { fontdb: FONTS.clone(), font_family: "Arimo".into(), ..usvg::Options::default() };
-    let tree = usvg::Tree::from_str(svg, &options).map_err(|error| error.to_string())?;
+    let tree = usvg::Tree::from_str(&font::drawable(svg), &options).map_err(|error| error.to_string())?;
     let side = |length: f32| (f64::from(length) * scale).ceil().clamp(1.0, LARGEST) as u32;
     let (width, height) = (side(tree.size().width()), side(tree.size().height()));
     let mut sheet =

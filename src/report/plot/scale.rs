@@ -40,7 +40,8 @@ impl Scale {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        let counting = if low > 0.0 { counting } else { Counting::Linear };
+        // The quotient of its ends must be a number.
+        let counting = if low > 1.0 / LARGEST { counting } else { Counting::Linear };
         match counting {
             Counting::Linear => {
                 if zero && low >= 0.0 {

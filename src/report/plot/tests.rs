@@ -10,9 +10,7 @@ use proptest::prelude::*;
 use resvg::usvg;
 
 use super::{Kind, Over, Query, Refusal, Size, pictures, png, svg};
-use crate::analyse::{
-    About, Facts, Load, LoadValue, Metric, Metrics, Row, RunTable, ShownAxes, Status,
-};
+use crate::analyse::{About, Facts, Load, LoadValue, Metric, Metrics, Row, RunTable, ShownAxes, Status};
 use crate::diagnose::StartPhase;
 use crate::execute::{StartStep, Timings};
 use crate::plan::Repeat;
@@ -89,7 +87,8 @@ fn sweep(n: usize) -> RunTable {
         4..=30 => (1, 3, 2, 2),
         _ => (3, 4, 4, 2),
     };
-    let names = ["org/tiny", NASTY, "meta-llama/Llama-3.1-70B-Instruct-with-a-name-that-does-not-end-soon-w8a8-quantized"];
+    let names =
+        ["org/tiny", NASTY, "meta-llama/Llama-3.1-70B-Instruct-with-a-name-that-does-not-end-soon-w8a8-quantized"];
     let levels: &[u32] = if n > 30 { &[1, 8, 64, 256] } else { &[1, 8, 32] };
     let mut rows = Vec::new();
     for (model, name) in names.iter().enumerate().take(models) {
@@ -187,7 +186,10 @@ fn nothing_is_clipped_or_covered_with_3_30_and_300_measurements() {
                         check_texts(&format!("{} with {n}", kind.name()), &svg);
                     }),
                     Err(refusal) => {
-                        assert!(n == 3 && [Kind::Heatmap, Kind::Interaction].contains(&kind), "{kind:?} {n}: {refusal:?}");
+                        assert!(
+                            n == 3 && [Kind::Heatmap, Kind::Interaction].contains(&kind),
+                            "{kind:?} {n}: {refusal:?}"
+                        );
                     }
                 }
             }
@@ -238,7 +240,8 @@ fn loads_and_models_are_never_averaged_over_in_silence() {
         other => panic!("{other:?}"),
     }
     // Over settings of the server a mean is taken where the user says so, and the caption says so too.
-    let picture = &pictures(&table, Kind::Throughput, &Query { by: vec!["model".into()], ..Query::default() }).unwrap()[0];
+    let picture =
+        &pictures(&table, Kind::Throughput, &Query { by: vec!["model".into()], ..Query::default() }).unwrap()[0];
     let caption = picture.chart.caption.join(" ");
     assert!(caption.contains("mean over all values of tensor-parallel-size, max-num-seqs"), "{caption}");
     // More series than looks: the others are grey and counted.
@@ -251,7 +254,9 @@ fn loads_and_models_are_never_averaged_over_in_silence() {
 #[test]
 fn what_the_data_do_not_hold_is_refused_with_the_next_step() {
     let few = sweep(3);
-    for (kind, step) in [(Kind::TtftCdf, "save-detailed"), (Kind::Histogram, "save-detailed"), (Kind::Interaction, "--serve")] {
+    for (kind, step) in
+        [(Kind::TtftCdf, "save-detailed"), (Kind::Histogram, "save-detailed"), (Kind::Interaction, "--serve")]
+    {
         match pictures(&few, kind, &Query::default()) {
             Err(Refusal::Missing { hint, .. }) => assert!(hint.contains(step), "{hint}"),
             other => panic!("{kind:?}: {other:?}"),
@@ -259,7 +264,9 @@ fn what_the_data_do_not_hold_is_refused_with_the_next_step() {
     }
     let one_level = table(few.rows[..1].to_vec());
     match pictures(&one_level, Kind::Throughput, &Query::default()) {
-        Err(Refusal::Missing { message, .. }) => assert!(message.contains("one value of `max-concurrency`"), "{message}"),
+        Err(Refusal::Missing { message, .. }) => {
+            assert!(message.contains("one value of `max-concurrency`"), "{message}")
+        }
         other => panic!("{other:?}"),
     }
     for (query, flag) in [

@@ -1,16 +1,15 @@
 //! A panel with two axes.
 
-use super::chart::{Axis, Bin, BoxPlot, Note, Point, Series, Shape, Vertical, Xy};
+use super::chart::{Axis, Bin, BoxPlot, Point, Series, Shape, Vertical, Xy};
 use super::font::{Weight, fit, width};
 use super::look::{Dash, Look};
 use super::scale::Tick;
 use super::sheet::Area;
-use super::svg::{Anchor, FRAME, GRID, Ink, Svg, TEXT};
+use super::svg::{Anchor, FRAME, GRID, Ink, Svg};
 
 /// Height of the letters at the axes.
 pub const TICKS: f64 = 11.5;
 const LABEL: f64 = 12.5;
-const NOTE: f64 = 11.5;
 
 /// Places in the panel.
 struct Frame<'a> {
@@ -39,7 +38,7 @@ pub fn draw(svg: &mut Svg, xy: &Xy, (x, y, wide, high): Area) {
     let plot_height = (high - below - 6.0).max(20.0);
     let y_ticks = ticks(&xy.y, (plot_height / 36.0) as usize);
     let widest = y_ticks.iter().map(|tick| width(&tick.label, TICKS, Weight::Regular)).fold(0.0, f64::max);
-    let left = widest.min(wide / 3.0) + LABEL + 18.0;
+    let left = widest.min(wide / 3.0) + LABEL + 22.0;
     let area = (x + left, y + 6.0, (wide - left - 12.0).max(20.0), plot_height);
     let frame = Frame { area, x: &xy.x, y: &xy.y };
     axes(svg, &frame, &y_ticks);
@@ -53,9 +52,6 @@ pub fn draw(svg: &mut Svg, xy: &Xy, (x, y, wide, high): Area) {
         points(svg, &frame, series);
     }
     verticals(svg, &frame, &xy.verticals);
-    if let Some(note) = &xy.note {
-        write_note(svg, &frame, note);
-    }
 }
 
 fn ticks(axis: &Axis, wanted: usize) -> Vec<Tick> {
@@ -99,7 +95,7 @@ fn axes(svg: &mut Svg, frame: &Frame<'_>, y_ticks: &[Tick]) {
     svg.text((left + wide / 2.0, bottom + TICKS + LABEL + 12.0), &text, ink);
     let text = fit(&frame.y.label, LABEL, Weight::Regular, high);
     let widest = y_ticks.iter().map(|t| width(&t.label, TICKS, Weight::Regular)).fold(0.0, f64::max);
-    svg.text((left - widest.min(wide / 2.0) - 12.0, top + high / 2.0), &text, ink.turn(-90.0));
+    svg.text((left - widest.min(wide / 2.0) - 15.0, top + high / 2.0), &text, ink.turn(-90.0));
 }
 
 fn points(svg: &mut Svg, frame: &Frame<'_>, series: &Series) {
@@ -177,33 +173,10 @@ fn boxed(svg: &mut Svg, frame: &Frame<'_>, one: &BoxPlot, places: usize) {
     svg.mark((x, frame.y(one.mean)), 3.2, &Look { marker: super::look::Marker::Diamond, ..one.look });
 }
 
-/// Upright lines; each label has a line of its own, so that close ones do not cover each other.
 fn verticals(svg: &mut Svg, frame: &Frame<'_>, lines: &[Vertical]) {
-    let (left, top, wide, high) = frame.area;
+    let (_, top, _, high) = frame.area;
     for line in lines {
         let x = frame.x(line.at);
-        svg.line((x, top), (x, top + high), line.look.colour, 1.5, line.look.dash);
-    }
-    for (i, line) in lines.iter().enumerate() {
-        let x = frame.x(line.at);
-        let text_width = width(&line.label, NOTE, Weight::Bold);
-        let y = top + 16.0 + i as f64 * (NOTE + 7.0);
-        let right = x + 6.0 + text_width <= left + wide;
-        let from = if right { x + 6.0 } else { x - 6.0 - text_width };
-        svg.rect((from - 3.0, y - NOTE, text_width + 6.0, NOTE + 4.0), "#ffffff", None);
-        svg.text((from, y), &line.label, Ink::new(NOTE).bold().colour(line.look.colour));
-    }
-}
-
-fn write_note(svg: &mut Svg, frame: &Frame<'_>, note: &Note) {
-    let (left, top, wide, high) = frame.area;
-    let widest = note.lines.iter().map(|line| width(line, NOTE, Weight::Regular)).fold(0.0, f64::max);
-    let (box_width, box_height) = (widest + 16.0, note.lines.len() as f64 * (NOTE + 4.0) + 10.0);
-    let x = left + wide - box_width - 8.0;
-    let y = if note.low { top + high - box_height - 10.0 } else { top + 8.0 };
-    svg.rect((x, y, box_width, box_height), "#ffffff", Some(FRAME));
-    for (i, line) in note.lines.iter().enumerate() {
-        let y = y + 5.0 + (i as f64 + 1.0) * (NOTE + 4.0) - 4.0;
-        svg.text((x + 8.0, y), line, Ink::new(NOTE).colour(TEXT));
+        svg.line((x, top), (x, top + high), line.look.colour, 2.0, line.look.dash);
     }
 }

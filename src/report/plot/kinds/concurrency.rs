@@ -38,7 +38,7 @@ const PER_REQUEST: &str =
     "Per request: tokens of an answer divided by its latency (from the sending to the last token), mean over requests.";
 
 fn xy(x: Axis, y: Axis, series: Vec<Series>) -> Xy {
-    Xy { x, y, series, bins: Vec::new(), boxes: Vec::new(), verticals: Vec::new(), note: None }
+    Xy { x, y, series, bins: Vec::new(), boxes: Vec::new(), verticals: Vec::new() }
 }
 
 fn panel(title: &str, xy: Xy) -> Panel {
@@ -156,7 +156,9 @@ const ON_DASHBOARD: usize = 4;
 fn dashes(parts: &[Part]) -> Vec<Entry> {
     let (latency, tokens) = (parts.contains(&Part::Latency), parts.contains(&Part::Tokens));
     let texts = match (latency, tokens) {
-        (true, true) => ["p50 of the latency, mean of tok/s", "p95 of the latency, median of tok/s", "p99 of the latency"],
+        (true, true) => {
+            ["p50 of the latency, mean of tok/s", "p95 of the latency, median of tok/s", "p99 of the latency"]
+        }
         (true, false) => ["p50", "p95", "p99"],
         (false, true) => ["mean", "median", ""],
         (false, false) => return Vec::new(),
@@ -166,7 +168,12 @@ fn dashes(parts: &[Part]) -> Vec<Entry> {
         look: Look { colour: TEXT, dash, ..Look::of(0) },
         sample: Sampled::Line,
     };
-    texts.into_iter().zip([Dash::Solid, Dash::Long, Dash::Dots]).filter(|(text, _)| !text.is_empty()).map(entry).collect()
+    texts
+        .into_iter()
+        .zip([Dash::Solid, Dash::Long, Dash::Dots])
+        .filter(|(text, _)| !text.is_empty())
+        .map(entry)
+        .collect()
 }
 
 struct Board<'a, 'd> {
@@ -186,10 +193,20 @@ pub fn dashboard(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let panels: Vec<Panel> = parts
         .into_iter()
         .map(|part| {
-            board.part(part).unwrap_or_else(|why| Panel { title: part.title().into(), facts: String::new(), body: super::empty(&why) })
+            board.part(part).unwrap_or_else(|why| Panel {
+                title: part.title().into(),
+                facts: String::new(),
+                body: super::empty(&why),
+            })
         })
         .collect();
-    Ok(vec![board.picture(data, format!("Performance against {}", key_words(&board.lines.x)), panels, &parts, "dashboard")])
+    Ok(vec![board.picture(
+        data,
+        format!("Performance against {}", key_words(&board.lines.x)),
+        panels,
+        &parts,
+        "dashboard",
+    )])
 }
 
 /// One panel of S3's dashboard by itself.
@@ -254,7 +271,9 @@ impl<'a, 'd> Board<'a, 'd> {
         let total = self.lines.lines.len();
         caption.extend(unnamed(total, self.named.len(), "request throughput"));
         if total > self.named.len() && parts.iter().any(|part| *part != Part::Throughput) {
-            caption.push("Boxes, p95, p99 and medians are those of the named ones; `--where KEY=VALUE` draws others.".into());
+            caption.push(
+                "Boxes, p95, p99 and medians are those of the named ones; `--where KEY=VALUE` draws others.".into(),
+            );
         }
         let mut entries = legend(&labels(&self.lines), &self.named, total, Sampled::LineAndMark);
         entries.extend(dashes(parts));
@@ -283,9 +302,8 @@ impl<'a, 'd> Board<'a, 'd> {
             }
             Part::Latency => {
                 let at = [("median_e2el_ms", 0.5), ("p95_e2el_ms", 0.95), ("p99_e2el_ms", 0.99)];
-                let curves = at.map(|(key, q)| {
-                    self.lines.drawn(&move |shot| shot.row.figure(key).or_else(|| quantile(shot, q)))
-                });
+                let curves = at
+                    .map(|(key, q)| self.lines.drawn(&move |shot| shot.row.figure(key).or_else(|| quantile(shot, q))));
                 self.curves(curves, "Latency of a request (ms)").ok_or(need)?
             }
             Part::Tokens => {
@@ -314,7 +332,10 @@ impl<'a, 'd> Board<'a, 'd> {
                 let points: Vec<_> = d
                     .points
                     .iter()
-                    .map(|p| super::super::chart::Point { y_range: p.y_range.filter(|_| dash == Dash::Solid && look.width > 1.5), ..*p })
+                    .map(|p| super::super::chart::Point {
+                        y_range: p.y_range.filter(|_| dash == Dash::Solid && look.width > 1.5),
+                        ..*p
+                    })
                     .collect();
                 values.extend(points.iter().flat_map(|p| [Some(p.y), p.y_range.map(|r| r.1)]).flatten());
                 all.push(Series { points, look, shape: Shape::Line });
@@ -332,7 +353,8 @@ impl<'a, 'd> Board<'a, 'd> {
             let Line { places, .. } = self.lines.lines.get(*index)?;
             for (x, shots) in places {
                 let place = levels.iter().position(|level| level == x)? as f64;
-                let values = shots.iter().filter_map(|shot| shot.requests.as_ref()).flat_map(|r| r.ttft_ms.iter().copied());
+                let values =
+                    shots.iter().filter_map(|shot| shot.requests.as_ref()).flat_map(|r| r.ttft_ms.iter().copied());
                 let Some(sample) = Sample::new(values) else { continue };
                 let q = |q: f64| sample.quantile(q).unwrap_or_default();
                 boxes.push(BoxPlot {

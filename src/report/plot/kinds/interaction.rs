@@ -23,7 +23,8 @@ struct Cell {
 /// # Errors
 /// When no setting of the server has several values, or no result has the figure.
 pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let shown = figure("--figure", data.query.figure.as_deref().or(data.query.y.as_deref()).unwrap_or("output_throughput"))?;
+    let shown =
+        figure("--figure", data.query.figure.as_deref().or(data.query.y.as_deref()).unwrap_or("output_throughput"))?;
     let (load, axes): (Vec<String>, Vec<String>) = data.rest(&[]).into_iter().partition(|key| data.is_load(key));
     if axes.is_empty() {
         return Err(Refusal::missing(
@@ -56,13 +57,19 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let mut panels = vec![Panel {
         title: "Main effects: how much the mean differs between the values of a setting".into(),
         facts: String::new(),
-        body: Body::Bars(Bars { label: "Spread of the mean (% of the mean)".into(), rows: main.into_iter().map(bar(0)).collect() }),
+        body: Body::Bars(Bars {
+            label: "Spread of the mean (% of the mean)".into(),
+            rows: main.into_iter().map(bar(0)).collect(),
+        }),
     }];
     if !pairs.is_empty() {
         panels.push(Panel {
             title: "Interactions: what two settings do together beyond what each does alone".into(),
             facts: String::new(),
-            body: Body::Bars(Bars { label: "Spread of the interaction (% of the mean)".into(), rows: pairs.into_iter().map(bar(1)).collect() }),
+            body: Body::Bars(Bars {
+                label: "Spread of the interaction (% of the mean)".into(),
+                rows: pairs.into_iter().map(bar(1)).collect(),
+            }),
         });
     }
     let mut caption = data.caption();
@@ -74,7 +81,10 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     );
     caption.extend(noise.map(|noise| match noise < 1e-9 {
         true => "Repeats of one configuration do not differ at all.".into(),
-        false => format!("Repeats of one configuration differ by {} % (standard deviation): smaller effects may be noise.", short(noise * 100.0)),
+        false => format!(
+            "Repeats of one configuration differ by {} % (standard deviation): smaller effects may be noise.",
+            short(noise * 100.0)
+        ),
     }));
     if total > PAIRS {
         caption.push(format!("The {PAIRS} largest of {total} pairs."));

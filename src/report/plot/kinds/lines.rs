@@ -45,7 +45,8 @@ pub fn lines<'a, 'd>(data: &'d Data<'a>, x: &str, first: &[&str]) -> Result<Line
             data.shots.iter().all(|shot| setting(shot.row, key).is_none_or(|value| value.parse::<f64>().is_ok()))
         };
         let others: Vec<&str> = data.differing.iter().filter(numbers).map(String::as_str).take(6).collect();
-        let other = if others.is_empty() { String::new() } else { format!(", or draw along `--x {}`", others.join("|")) };
+        let other =
+            if others.is_empty() { String::new() } else { format!(", or draw along `--x {}`", others.join("|")) };
         let have = if levels.is_empty() { "no value" } else { "one value" };
         let message = format!("the measurements have {have} of `{x}`: there is nothing to draw a line along");
         return Err(Refusal::missing(message, format!("measure several, such as `--bench {x}=1,8,32`{other}")));
@@ -115,7 +116,12 @@ impl Lines<'_, '_> {
             let points = known
                 .iter()
                 // A mean over several configurations has no interval of this meaning.
-                .map(|(x, e)| Point { x: *x, y: e.mean, y_range: ends(e).filter(|_| self.over.is_empty()), x_range: None })
+                .map(|(x, e)| Point {
+                    x: *x,
+                    y: e.mean,
+                    y_range: ends(e).filter(|_| self.over.is_empty()),
+                    x_range: None,
+                })
                 .collect();
             Drawn { index, points, estimates: known.into_iter().map(|(_, e)| e).collect() }
         };
@@ -137,7 +143,11 @@ impl Lines<'_, '_> {
 
     /// Which lines have a look and a line in the legend of their own: the best `most` by their best value, in their order.
     pub fn named(&self, drawn: &[Drawn], better: Option<Better>, most: usize) -> Vec<usize> {
-        named(&drawn.iter().map(|d| (d.index, d.points.iter().map(|p| p.y).collect())).collect::<Vec<_>>(), better, most)
+        named(
+            &drawn.iter().map(|d| (d.index, d.points.iter().map(|p| p.y).collect())).collect::<Vec<_>>(),
+            better,
+            most,
+        )
     }
 }
 

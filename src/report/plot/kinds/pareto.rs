@@ -69,8 +69,10 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         series.push(Series { points: recommended, look: MARKED, shape: Shape::Marks });
     }
     let all = || clouds.iter().flat_map(|cloud| &cloud.spots);
-    let xs = all().flat_map(|s| [Some(s.point.x), s.point.x_range.map(|r| r.1), s.point.x_range.map(|r| r.0)]).flatten();
-    let ys = all().flat_map(|s| [Some(s.point.y), s.point.y_range.map(|r| r.1), s.point.y_range.map(|r| r.0)]).flatten();
+    let xs =
+        all().flat_map(|s| [Some(s.point.x), s.point.x_range.map(|r| r.1), s.point.x_range.map(|r| r.0)]).flatten();
+    let ys =
+        all().flat_map(|s| [Some(s.point.y), s.point.y_range.map(|r| r.1), s.point.y_range.map(|r| r.0)]).flatten();
     let label = if per_device { format!("{} per device ({})", gain.label, gain.unit.symbol()) } else { axis_label(y) };
     let (low, high) = all().fold((f64::INFINITY, 0.0f64), |(l, h), s| (l.min(s.point.x), h.max(s.point.x)));
     let log = low > 0.0 && high / low > 20.0;
@@ -83,10 +85,13 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         bins: Vec::new(),
         boxes: Vec::new(),
         verticals: Vec::new(),
-        note: None,
     };
     let chart = Chart {
-        title: format!("{} against {}", label.rsplit_once(" (").map_or(label.as_str(), |(words, _)| words), in_sentence(&latency.label)),
+        title: format!(
+            "{} against {}",
+            label.rsplit_once(" (").map_or(label.as_str(), |(words, _)| words),
+            in_sentence(&latency.label)
+        ),
         subtitle: data.common(&[]),
         panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(panel)) }],
         columns: 1,
@@ -104,7 +109,8 @@ fn clouds(data: &Data<'_>, wanted: &Wanted) -> Vec<Cloud> {
     let mut clouds = Vec::new();
     for group in data.groups(&load) {
         let rows: Vec<&Row> = group.shots.iter().map(|shot| shot.row).collect();
-        let chosen = choose(&rows, wanted).ok().and_then(|r| r.options.get(r.choice).map(|choice| choice.row.name.clone()));
+        let chosen =
+            choose(&rows, wanted).ok().and_then(|r| r.options.get(r.choice).map(|choice| choice.row.name.clone()));
         let scale = |row: &Row| match row.about.devices {
             Some(devices) if wanted.per_device => 1.0 / f64::from(devices.max(1)),
             _ => 1.0,
@@ -160,7 +166,11 @@ fn entries(clouds: &[Cloud], named: &[usize]) -> Vec<Entry> {
         })
         .collect();
     let mut entries = legend(&labels, named, clouds.len(), Sampled::LineAndMark);
-    let label = if clouds.len() == 1 { chosen(&clouds[0]).unwrap_or_else(|| "recommended".into()) } else { "recommended".into() };
+    let label = if clouds.len() == 1 {
+        chosen(&clouds[0]).unwrap_or_else(|| "recommended".into())
+    } else {
+        "recommended".into()
+    };
     if clouds.iter().flat_map(|cloud| &cloud.spots).any(|spot| spot.recommended) {
         entries.push(Entry { label, look: MARKED, sample: Sampled::Mark });
     }
@@ -184,7 +194,10 @@ fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better) -> V
         caption.push("Above 60 configurations only the recommended ones show their intervals.".into());
     }
     if clouds.len() > named {
-        caption.push(format!("Named are the {named} of {} models and loads with the best figure; the others are grey.", clouds.len()));
+        caption.push(format!(
+            "Named are the {named} of {} models and loads with the best figure; the others are grey.",
+            clouds.len()
+        ));
     }
     caption.push("Recommended: by `vllm-bench recommend`, without limits.".into());
     // The same sentence for every model and load is said once.

@@ -38,7 +38,10 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         })
         .collect();
     if sheets.is_empty() {
-        return Err(Refusal::missing(format!("no result has `{key}`"), "choose another figure with `--figure KEY`".into()));
+        return Err(Refusal::missing(
+            format!("no result has `{key}`"),
+            "choose another figure with `--figure KEY`".into(),
+        ));
     }
     let panels_shown = sheets.len().min(PANELS);
     let bars = (BARS / panels_shown).max(5);
@@ -53,7 +56,11 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
             hidden += ranked.len().saturating_sub(bars);
             estimates.extend(ranked.iter().take(bars).map(|one| one.estimate));
             let rows = ranked.iter().take(bars).enumerate().map(|(i, one)| bar(one, set.contains(&i), &shown));
-            Panel { title: title.clone(), facts: String::new(), body: Body::Bars(Bars { label: axis_label(key), rows: rows.collect() }) }
+            Panel {
+                title: title.clone(),
+                facts: String::new(),
+                body: Body::Bars(Bars { label: axis_label(key), rows: rows.collect() }),
+            }
         })
         .collect();
     let mut caption = data.caption();
@@ -69,9 +76,11 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         let (shown, all) = (panels_shown, sheets.len());
         caption.push(format!("The first {shown} of {all} models and loads; `--where KEY=VALUE` draws the others."));
     }
-    let mut legend = vec![
-        Entry { label: if single { "best figure".into() } else { "cannot be told from the best".into() }, look: Look::of(0), sample: Sampled::Field },
-    ];
+    let mut legend = vec![Entry {
+        label: if single { "best figure".into() } else { "cannot be told from the best".into() },
+        look: Look::of(0),
+        sample: Sampled::Field,
+    }];
     if sheets.iter().any(|(_, ranked)| ranked.len() > 1) {
         legend.push(Entry { label: "others".into(), look: Look { colour: LIGHT, ..OTHERS }, sample: Sampled::Field });
     }

@@ -1,6 +1,6 @@
 //! Single requests: their distribution, and their course in time (S3).
 
-use super::super::chart::{Axis, Bin, Body, Chart, Note, Panel, Point, Sampled, Series, Shape, Vertical, Xy};
+use super::super::chart::{Axis, Bin, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Vertical, Xy};
 use super::super::data::{Data, Group, Shot};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Dash, Look, NAMED};
@@ -37,6 +37,8 @@ const FACTS: [(Of, &str, &str, &str, &str); 6] = [
     (Of::CompletionTokens, "completion-tokens", "completion_tokens", "Answer length", "tokens"),
 ];
 
+/// The percentiles that are marked, with the number of their look and their dash.
+const PERCENTILES: [(f64, usize, Dash); 3] = [(0.5, 1, Dash::Long), (0.95, 3, Dash::StrokeDot), (0.99, 5, Dash::Dots)];
 /// Points of a curve: more would not be seen.
 const RANKS: usize = 1000;
 /// Panels of histograms on one sheet.
@@ -124,7 +126,7 @@ fn refused(of: Of) -> Refusal {
 }
 
 fn xy(x: Axis, y: Axis) -> Xy {
-    Xy { x, y, series: Vec::new(), bins: Vec::new(), boxes: Vec::new(), verticals: Vec::new(), note: None }
+    Xy { x, y, series: Vec::new(), bins: Vec::new(), boxes: Vec::new(), verticals: Vec::new() }
 }
 
 fn caption(data: &Data<'_>, sheet: &Sheet<'_, '_>) -> Vec<String> {
@@ -168,7 +170,8 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
         }
         let medians: Vec<(usize, Vec<f64>)> = samples.iter().map(|(i, sample)| (*i, vec![sample.median()])).collect();
         let named = named(&medians, of.better(), NAMED);
-        let (low, high) = samples.iter().fold((f64::INFINITY, 0.0f64), |(l, h), (_, s)| (l.min(s.min()), h.max(s.max())));
+        let (low, high) =
+            samples.iter().fold((f64::INFINITY, 0.0f64), |(l, h), (_, s)| (l.min(s.min()), h.max(s.max())));
         let counting = if low > 0.0 && high / low > 30.0 { Counting::Log10 } else { Counting::Linear };
         let x = Axis { label: of.label(), scale: Scale::of(counting, [low, high], true), ticks: None };
         let y = Axis { label: "Share of requests".into(), scale: Scale::exact(0.0, 1.0), ticks: None };
@@ -182,16 +185,22 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
         panel.series = back.into_iter().chain(front).map(curve).collect();
         let mut caption = caption(&data, &sheet);
         let mut labels: Vec<String> = sheet.groups.iter().map(|group| group.label.clone()).collect();
+        let (mut facts, mut entries) = (String::new(), Vec::new());
         if let [(_, sample)] = samples.as_slice() {
-            panel.verticals = [(0.5, 1, Dash::Long), (0.95, 3, Dash::StrokeDot), (0.99, 5, Dash::Dots)]
+            panel.verticals = PERCENTILES
                 .into_iter()
                 .map(|(q, n, dash)| Vertical {
                     at: sample.quantile(q).unwrap_or_default(),
-                    label: percentile(sample, q, unit),
                     look: Look { dash, ..Look::of(n) },
                 })
                 .collect();
-            panel.note = Some(Note { lines: statistics(sample, unit), low: true });
+            facts = statistics(sample, unit).join(", ");
+            let line = |(q, n, dash)| Entry {
+                label: percentile(sample, q, unit),
+                look: Look { dash, ..Look::of(n) },
+                sample: Sampled::Line,
+            };
+            entries = PERCENTILES.into_iter().map(line).collect();
         } else {
             for (i, sample) in &samples {
                 let n = sample.sorted().len();
@@ -199,9 +208,14 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
                 labels[*i] = format!("{} · n {n} · {}", labels[*i], parts.join(" · "));
             }
         }
+        entries.extend(legend(&labels, &named, samples.len(), Sampled::Line));
         caption.push("Step i of n sorted requests stands at i/n. Completed requests only.".into());
         if samples.len() > named.len() {
-            let best = format!("Named are the {} of {} with the best median; the others are grey.", named.len(), samples.len());
+            let best = format!(
+                "Named are the {} of {} with the best median; the others are grey.",
+                named.len(),
+                samples.len()
+            );
             caption.push(best);
         }
         pictures.push(Picture {
@@ -209,9 +223,9 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
             chart: Chart {
                 title: format!("{label}: share of requests"),
                 subtitle: subtitle(&data, &sheet),
-                panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(panel)) }],
+                panels: vec![Panel { title: String::new(), facts, body: Body::Xy(Box::new(panel)) }],
                 columns: 1,
-                legend: legend(&labels, &named, samples.len(), Sampled::Line),
+                legend: entries,
                 caption,
                 simulated: data.simulated(),
             },
@@ -278,7 +292,8 @@ pub fn histogram(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             }
             let x = Axis { label: of.label(), scale: Scale::of(Counting::Linear, ends, false), ticks: None };
             let most = bins.iter().map(|bin| bin.count).fold(1.0, f64::max);
-            let y = Axis { label: "Requests".into(), scale: Scale::of(Counting::Linear, [0.0, most], true), ticks: None };
+            let y =
+                Axis { label: "Requests".into(), scale: Scale::of(Counting::Linear, [0.0, most], true), ticks: None };
             let (n, mean, median) = (sample.sorted().len(), short(sample.mean()), short(sample.median()));
             Panel {
                 title: if samples.len() == 1 { String::new() } else { group.label.clone() },
@@ -288,7 +303,8 @@ pub fn histogram(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
         };
         let panels: Vec<Panel> = shown.iter().map(panel).collect();
         let mut caption = caption(&data, &sheet);
-        caption.push("Width of the bars: 2 × interquartile range / n^(1/3) (Freedman and Diaconis), 5 to 60 bars.".into());
+        caption
+            .push("Width of the bars: 2 × interquartile range / n^(1/3) (Freedman and Diaconis), 5 to 60 bars.".into());
         if shown.len() > 1 {
             caption.push("Each panel has axes of its own.".into());
         }
@@ -399,7 +415,8 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             caption.push(format!("Single requests are drawn for up to {CLOUDS} measurements."));
         }
         if total > named.len() {
-            caption.push(format!("Named are the {} of {total} with the best median; the others are grey.", named.len()));
+            caption
+                .push(format!("Named are the {} of {total} with the best median; the others are grey.", named.len()));
         }
         let labels: Vec<String> = courses.into_iter().map(|(label, _)| label).collect();
         pictures.push(Picture {
@@ -407,7 +424,11 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             chart: Chart {
                 title: format!("{label} over time"),
                 subtitle: subtitle(&data, &sheet),
-                panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(Xy { series: all, ..xy(x, y) })) }],
+                panels: vec![Panel {
+                    title: String::new(),
+                    facts: String::new(),
+                    body: Body::Xy(Box::new(Xy { series: all, ..xy(x, y) })),
+                }],
                 columns: 1,
                 legend: legend(&labels, &named, total, Sampled::Line),
                 caption,
@@ -465,7 +486,8 @@ mod tests {
 
     #[test]
     fn the_moving_average_is_centred_and_as_wide_as_asked() {
-        let points: Vec<Point> = (0..10).map(|i| Point { x: f64::from(i), y: f64::from(i), ..Point::default() }).collect();
+        let points: Vec<Point> =
+            (0..10).map(|i| Point { x: f64::from(i), y: f64::from(i), ..Point::default() }).collect();
         let means: Vec<f64> = moving(&points).iter().map(|p| p.y).collect();
         assert_eq!(means[..3], [1.0, 1.5, 2.0]);
         assert_eq!(means[5], 5.0);

@@ -71,9 +71,12 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         legend.push(Entry { label: "not told apart".into(), look: look(UNKNOWN), sample: Sampled::Field });
     }
     let mut caption = data.caption();
-    caption.push(format!("{}. Bars are means over the starts of a configuration, longest first; phases as read off the server's log.", counted(servers, "server start")));
+    caption.push(format!(
+        "{}. Bars are means over the starts of a configuration, longest first; phases as read off the server's log.",
+        counted(servers, "server start")
+    ));
     if total > BARS {
-        caption.push(format!("The {BARS} longest; … and {} more."  , total - BARS));
+        caption.push(format!("The {BARS} longest; … and {} more.", total - BARS));
     }
     let chart = Chart {
         title: "Start of the server by phase".into(),
@@ -99,7 +102,9 @@ fn start(group: &Group<'_, '_>) -> Option<Start> {
     let mut servers: IndexMap<(&str, u32, &str), &Timings> = IndexMap::new();
     for shot in &group.shots {
         let row = shot.row;
-        let Some(timings) = row.timings.as_ref().filter(|timings| timings.startup.is_some_and(f64::is_finite)) else { continue };
+        let Some(timings) = row.timings.as_ref().filter(|timings| timings.startup.is_some_and(f64::is_finite)) else {
+            continue;
+        };
         let number = row.repeat.map_or(1, |repeat| repeat.start);
         let server = if row.server_name.is_empty() { row.name.as_str() } else { row.server_name.as_str() };
         servers.entry((&*row.about.run, number, server)).or_insert(timings);
