@@ -16,6 +16,7 @@ pub mod load;
 pub mod locate;
 pub mod logs;
 pub mod plan;
+pub mod plot;
 mod preflight;
 pub mod prompts;
 pub mod recommend;
@@ -47,6 +48,7 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
         Command::Analyze(args) => analyze::run(args, environment, ui),
         Command::Compare(args) => compare::run(args, environment, ui),
         Command::Recommend(args) => recommend::run(args, environment, ui),
+        Command::Plot(args) => plot::run(args, environment, ui),
         Command::Backup(args) => backup::run(args, environment, ui).await,
         Command::Clean(args) => clean::run(args, environment, ui),
         Command::Load(args) => load::run(args, environment, ui).await,

@@ -31,6 +31,8 @@ pub const LOGS: &str = "logs";
 pub const SCRIPTS: &str = "scripts";
 /// What a client wrote and nobody has checked yet.
 pub const UNCHECKED: &str = ".unchecked";
+/// Pictures of a run.
+pub const PLOTS: &str = "plots";
 
 /// The stamp of a run directory, `YYYYMMDD_HHMM` in the run's time zone (rule 15).
 pub fn stamp(at: DateTime<Utc>, zone: Tz) -> String {
@@ -77,6 +79,11 @@ impl Layout {
     /// `scripts/`.
     pub fn scripts(&self) -> PathBuf {
         self.root.join(SCRIPTS)
+    }
+
+    /// `plots/`.
+    pub fn plots(&self) -> PathBuf {
+        self.root.join(PLOTS)
     }
 
     /// The folder of unchecked client results.
@@ -159,6 +166,42 @@ pub fn first_free(path: impl Fn(u32) -> PathBuf) -> u32 {
 /// The lock of a results directory.
 pub fn results_lock(results_dir: &Path) -> PathBuf {
     results_dir.join(RESULTS_LOCK)
+}
+
+/// Names of pictures, without their ending. Where earlier tools had a name, it is kept.
+pub mod picture {
+    /// Throughput against the number of requests in flight.
+    pub const BATCH_SIZES: &str = "batch_size_throughput";
+    /// The same, one line per number of devices.
+    pub const COMBINED: &str = "combined_throughput_comparison";
+    /// Throughput against latency.
+    pub const PARETO: &str = "pareto";
+    /// A figure over two settings.
+    pub const HEATMAP: &str = "heatmap";
+    /// What settings do alone and together.
+    pub const INTERACTION: &str = "interaction";
+    /// Phases of server starts.
+    pub const STARTUP: &str = "startup_phases";
+    /// The longest name of a run or experiment in a file name; the rest is cut.
+    const LONGEST: usize = 160;
+
+    /// Configurations by a figure.
+    pub fn ranking(figure: &str) -> String {
+        of("ranking", figure)
+    }
+
+    /// The file of a picture.
+    pub fn file(stem: &str, ending: &str) -> String {
+        format!("{stem}.{ending}")
+    }
+
+    /// A picture of a run or an experiment: `{id}_ttft_cdf`.
+    pub fn of(id: &str, what: &str) -> String {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || "._-+=".contains(c) { c } else { '_' };
+        let id: String = id.chars().map(safe).take(LONGEST).collect();
+        let what: String = what.chars().map(safe).collect();
+        format!("{}_{what}", id.trim_start_matches('.'))
+    }
 }
 
 #[cfg(test)]

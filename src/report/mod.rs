@@ -8,6 +8,7 @@ mod csv;
 mod display;
 mod load;
 mod page;
+pub mod plot;
 mod raw;
 pub mod recommend;
 mod summary;

@@ -18,6 +18,14 @@ struct Arrays {
     itls: Vec<Vec<f64>>,
     start_times: Vec<f64>,
     errors: Vec<Option<String>>,
+    vllm_bench_load: Ours,
+}
+
+/// What `vllm-bench load` adds to vLLM's keys.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Ours {
+    start_times: Vec<f64>,
 }
 
 /// Reads the requests of a result; `None` where its file does not have them. `part`: which of several results.
@@ -27,7 +35,7 @@ struct Arrays {
 pub(super) fn read(path: &Path, part: Option<usize>) -> Result<Option<Requests>, String> {
     let Some(text) = read_text(path).map_err(|refusal| refusal.reason)? else { return Ok(None) };
     let wrong = |error| format!("without usable arrays: {error}");
-    let arrays: Arrays = match (text.trim_start().as_bytes().first(), part) {
+    let mut arrays: Arrays = match (text.trim_start().as_bytes().first(), part) {
         (Some(b'{'), None) => serde_json::from_str(&text).map_err(wrong)?,
         (Some(b'{'), Some(part)) => {
             let mut results = serde_json::Deserializer::from_str(&text).into_iter::<Arrays>();
@@ -40,6 +48,9 @@ pub(super) fn read(path: &Path, part: Option<usize>) -> Result<Option<Requests>,
         }
         _ => return Ok(files::requests(path, part)),
     };
+    if arrays.start_times.is_empty() {
+        arrays.start_times = std::mem::take(&mut arrays.vllm_bench_load.start_times);
+    }
     Ok(requests_of(&arrays))
 }
 
@@ -88,6 +99,10 @@ mod tests {
         assert_eq!(requests.e2el_ms.iter().map(|v| v.round()).collect::<Vec<_>>(), [120.0, 240.0]);
         assert_eq!(requests.tpot_ms.iter().map(|v| v.round()).collect::<Vec<_>>(), [20.0, 20.0]);
         assert_eq!((requests.input_tokens, requests.output_tokens), (vec![9.0, 8.0], vec![2.0, 3.0]));
+        // `vllm-bench load` keeps the times of sending among its own keys, as vLLM 0.14.1 has none.
+        std::fs::write(&path, r#"{"ttfts": [0.2, 0.1], "vllm_bench_load": {"start_times": [0.5, 0.0]}}"#).unwrap();
+        let requests = read(&path, None).unwrap().unwrap();
+        assert_eq!((requests.ttft_ms, requests.start_s), (vec![100.0, 200.0], vec![0.0, 0.5]));
         std::fs::write(&path, r#"{"completed": 2}"#).unwrap();
         assert_eq!(read(&path, None).unwrap(), None);
     }

@@ -1,0 +1,55 @@
+//! Flags of `plot`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Flags of `plot`.
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// What to draw: `list` says what there is; `all` draws every kind that the data allow
+    #[arg(value_name = "KIND")]
+    pub kind: String,
+    /// The runs to draw from (default: the newest)
+    #[arg(value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Where to write: a file, a folder, or `-` for SVG on standard output (default: `plots/` in the run)
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub output: Option<PathBuf>,
+    /// svg or png (default: as the name of the file says, else png)
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// What goes from left to right: a setting (max-concurrency) or a latency (pareto)
+    #[arg(long, value_name = "KEY")]
+    pub x: Option<String>,
+    /// The figure shown (output_throughput, ttft …); of a heat map the setting from top to bottom
+    #[arg(long, value_name = "KEY")]
+    pub y: Option<String>,
+    /// The figure that colours or bars show (heatmap, interaction, ranking)
+    #[arg(long, value_name = "KEY")]
+    pub figure: Option<String>,
+    /// Settings that make series (default: all that differ)
+    #[arg(long, value_name = "KEY")]
+    pub by: Vec<String>,
+    /// Only measurements with this setting; several must all hold
+    #[arg(long = "where", value_name = "KEY=VALUE")]
+    pub only: Vec<String>,
+    /// One picture per measurement (CDFs, histogram, over-time)
+    #[arg(long)]
+    pub each: bool,
+    /// What a cell of a heat map shows of several configurations: best or mean (default best)
+    #[arg(long, value_name = "WHICH")]
+    pub over: Option<String>,
+    /// Width in pixels of 1/96 inch
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<String>,
+    /// Height in pixels of 1/96 inch
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<String>,
+    /// Dots per inch of a PNG (default 192)
+    #[arg(long, value_name = "DPI")]
+    pub dpi: Option<String>,
+    /// Where runs are
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+}

@@ -1,0 +1,279 @@
+//! `plot`: pictures of one or several runs.
+
+use std::path::{Path, PathBuf};
+
+use super::analyze;
+use crate::analyse::RunTable;
+use crate::cli::PlotArgs;
+use crate::config::Environment;
+use crate::error::Error;
+use crate::exit;
+use crate::record::layout::Layout;
+use crate::record::{self, atomic, layout};
+use crate::report::load_runs;
+use crate::report::plot::{self, Kind, Over, Picture, Query, Refusal, Size};
+use crate::ui::Ui;
+
+/// A side of a picture, in CSS pixels.
+const SIDES: std::ops::RangeInclusive<f64> = 200.0..=10_000.0;
+/// Dots per inch.
+const DOTS: std::ops::RangeInclusive<f64> = 24.0..=1200.0;
+const DEFAULT_DPI: f64 = 192.0;
+/// CSS pixels per inch.
+const PER_INCH: f64 = 96.0;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Svg,
+    Png,
+}
+
+/// Where it is written.
+enum Target {
+    Stdout,
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+/// How it is written.
+struct Style {
+    format: Format,
+    size: Size,
+    scale: f64,
+}
+
+/// Draws one kind, or all that the data allow. Exit code 3 when the data do not hold what the kind needs.
+///
+/// # Errors
+/// When a run cannot be found or read, a flag is wrong, or the data do not hold what the kind needs.
+pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    if args.kind == "list" {
+        for kind in Kind::ALL {
+            ui.out(&format!("{:<22}{}", kind.name(), kind.about()));
+        }
+        ui.out(&format!("{:<22}every kind that the data allow, into a folder", "all"));
+        return Ok(exit::OK);
+    }
+    let kind = if args.kind == "all" { None } else { Some(Kind::of(&args.kind).map_err(refused)?) };
+    let query = query(args)?;
+    let format = format(args)?;
+    let style = Style { format, size: size(args)?, scale: scale(args)? };
+    let paths = match args.runs.as_slice() {
+        [] => vec![analyze::target(None, args.results_dir.as_deref(), environment)?],
+        runs => runs
+            .iter()
+            .map(|run| analyze::target(Some(run), args.results_dir.as_deref(), environment))
+            .collect::<Result<Vec<_>, _>>()?,
+    };
+    let table = load_runs(&paths)?;
+    let target = target(args, &table, environment, kind.is_none())?;
+    match kind {
+        Some(kind) => {
+            let pictures = plot::pictures(&table, kind, &query).map_err(refused)?;
+            write(&target, &pictures, &style, ui)?;
+        }
+        None => all(&table, &query, &target, &style, ui)?,
+    }
+    Ok(exit::OK)
+}
+
+/// Every kind that the data allow; what they do not is said.
+fn all(table: &RunTable, query: &Query, target: &Target, style: &Style, ui: &Ui) -> Result<(), Error> {
+    let mut drawn = 0;
+    let mut first = None;
+    for (kind, y) in everything() {
+        let query = Query { y: y.map(str::to_owned), x: None, ..query.clone() };
+        match plot::pictures(table, kind, &query) {
+            Ok(pictures) => {
+                drawn += pictures.len();
+                write(target, &pictures, style, ui)?;
+            }
+            Err(refusal) => {
+                let (Refusal::Missing { message, .. } | Refusal::Wrong { message, .. }) = &refusal;
+                let of = y.map(|y| format!(" --y {y}")).unwrap_or_default();
+                ui.say(&format!("not drawn: {}{of}: {message}", kind.name()));
+                first.get_or_insert(refusal);
+            }
+        }
+    }
+    match first {
+        Some(refusal) if drawn == 0 => Err(refused(refusal)),
+        _ => Ok(()),
+    }
+}
+
+/// Kinds with the figures that are drawn where nobody chose one.
+fn everything() -> Vec<(Kind, Option<&'static str>)> {
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let figures: &[&'static str] = match kind {
+            Kind::Histogram => &["prompt-tokens", "completion-tokens", "ttft", "latency"],
+            Kind::OverTime => &["ttft", "throughput"],
+            Kind::Throughput
+            | Kind::Scaling
+            | Kind::TtftCdf
+            | Kind::LatencyCdf
+            | Kind::ThroughputCdf
+            | Kind::Dashboard
+            | Kind::DashboardThroughput
+            | Kind::DashboardLatency
+            | Kind::DashboardTtft
+            | Kind::DashboardTokens
+            | Kind::Pareto
+            | Kind::Heatmap
+            | Kind::Interaction
+            | Kind::Startup
+            | Kind::Ranking => &[],
+        };
+        match figures {
+            [] => all.push((kind, None)),
+            figures => all.extend(figures.iter().map(|figure| (kind, Some(*figure)))),
+        }
+    }
+    all
+}
+
+fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Missing { message, hint } => Error::Nothing { message, hint },
+        Refusal::Wrong { message, hint } => Error::Usage { message, hint },
+    }
+}
+
+fn invalid(flag: &str, text: &str, expected: &str, hint: &str) -> Error {
+    Error::Usage {
+        message: format!("invalid value `{}` for `{flag}`: expected {expected}", text.escape_debug()),
+        hint: hint.to_owned(),
+    }
+}
+
+fn query(args: &PlotArgs) -> Result<Query, Error> {
+    let mut only = Vec::new();
+    for text in &args.only {
+        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
+            return Err(invalid("--where", text, "`KEY=VALUE`", "such as `--where tensor-parallel-size=2`"));
+        };
+        only.push((plot::full_key(key), value.to_owned()));
+    }
+    let over = match args.over.as_deref() {
+        None | Some("best") => Over::Best,
+        Some("mean") => Over::Mean,
+        Some(other) => return Err(invalid("--over", other, "`best` or `mean`", "leave it out for the best")),
+    };
+    Ok(Query {
+        x: args.x.clone(),
+        y: args.y.clone(),
+        figure: args.figure.clone(),
+        by: plot::list(&args.by),
+        only,
+        each: args.each,
+        over,
+    })
+}
+
+fn format(args: &PlotArgs) -> Result<Format, Error> {
+    let of_file = args.output.as_deref().and_then(Path::extension).and_then(std::ffi::OsStr::to_str);
+    let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    let written = args.format.as_deref().or(of_file.filter(|ending| ["svg", "png"].contains(ending)));
+    match written {
+        Some("png") if to_stdout => {
+            Err(invalid("--format", "png", "`svg`, as `--output -` writes it", "name a file with `--output FILE.png`"))
+        }
+        Some("svg") => Ok(Format::Svg),
+        Some("png") => Ok(Format::Png),
+        None if to_stdout => Ok(Format::Svg),
+        None => Ok(Format::Png),
+        Some(other) => Err(invalid("--format", other, "`svg` or `png`", "leave it out for png")),
+    }
+}
+
+fn number(flag: &str, text: Option<&str>, range: &std::ops::RangeInclusive<f64>) -> Result<Option<f64>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let value = text.trim().parse::<f64>().ok().filter(|value| range.contains(value));
+    let expected = format!("a number from {} to {}", range.start(), range.end());
+    value.map(Some).ok_or_else(|| invalid(flag, text, &expected, "leave it out for a size that fits the content"))
+}
+
+fn size(args: &PlotArgs) -> Result<Size, Error> {
+    Ok(Size {
+        width: number("--width", args.width.as_deref(), &SIDES)?,
+        height: number("--height", args.height.as_deref(), &SIDES)?,
+    })
+}
+
+fn scale(args: &PlotArgs) -> Result<f64, Error> {
+    Ok(number("--dpi", args.dpi.as_deref(), &DOTS)?.unwrap_or(DEFAULT_DPI) / PER_INCH)
+}
+
+/// A name with the ending of a picture is a file; everything else is a folder.
+fn target(args: &PlotArgs, table: &RunTable, environment: &Environment, all: bool) -> Result<Target, Error> {
+    let Some(output) = &args.output else {
+        // Pictures of several runs belong to none of them.
+        let one = table.more.is_empty();
+        let run = if one { table.facts.directory.clone() } else { environment.working_directory().to_owned() };
+        return Ok(Target::Folder(Layout::new(run).plots()));
+    };
+    let several = || Error::Usage {
+        message: format!("`--output {}` is one file, and there are several pictures", output.display()),
+        hint: "name a folder".into(),
+    };
+    if output == Path::new("-") {
+        return if all { Err(several()) } else { Ok(Target::Stdout) };
+    }
+    let path = environment.absolute(output);
+    let ending = path.extension().and_then(std::ffi::OsStr::to_str);
+    if ending.is_some_and(|ending| ["svg", "png"].contains(&ending)) && !path.is_dir() {
+        return if all { Err(several()) } else { Ok(Target::File(path)) };
+    }
+    Ok(Target::Folder(path))
+}
+
+fn write(target: &Target, pictures: &[Picture], style: &Style, ui: &Ui) -> Result<(), Error> {
+    let folder = match (target, pictures) {
+        (Target::Folder(folder), _) => folder,
+        (Target::Stdout, [picture]) => {
+            ui.out_raw(plot::svg(picture, style.size).as_bytes());
+            return Ok(());
+        }
+        (Target::File(path), [picture]) => {
+            let parent = path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(parent).map_err(record::Error::write(parent))?;
+            return put(path, picture, style, ui);
+        }
+        (Target::Stdout | Target::File(_), _) => {
+            return Err(Error::Usage {
+                message: format!("there are {} pictures and `--output` is one file", pictures.len()),
+                hint: "name a folder, or choose one with `--where experiment=NAME`".into(),
+            });
+        }
+    };
+    std::fs::create_dir_all(folder).map_err(record::Error::write(folder))?;
+    let ending = match style.format {
+        Format::Svg => "svg",
+        Format::Png => "png",
+    };
+    let mut used = std::collections::BTreeSet::new();
+    for picture in pictures {
+        // Two names that are cut to the same one must not overwrite each other.
+        let free = |n: u32| if n == 1 { picture.stem.clone() } else { format!("{}_{n}", picture.stem) };
+        let stem = (1..=u32::MAX).map(free).find(|stem| !used.contains(stem)).unwrap_or_default();
+        put(&folder.join(layout::picture::file(&stem, ending)), picture, style, ui)?;
+        used.insert(stem);
+    }
+    Ok(())
+}
+
+fn put(path: &Path, picture: &Picture, style: &Style, ui: &Ui) -> Result<(), Error> {
+    let svg = plot::svg(picture, style.size);
+    let bytes = match style.format {
+        Format::Svg => svg.into_bytes(),
+        Format::Png => plot::png(&svg, style.scale).map_err(|reason| Error::Usage {
+            message: format!("could not draw `{}`: {reason}", path.display()),
+            hint: "choose a smaller `--width`, `--height` or `--dpi`, or `--format svg`".into(),
+        })?,
+    };
+    atomic::write(path, &bytes)?;
+    ui.say(&path.display().to_string());
+    Ok(())
+}

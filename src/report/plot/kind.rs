@@ -1,0 +1,222 @@
+//! The kinds of pictures, what is asked of them, and why one may be refused.
+
+use indexmap::IndexSet;
+
+use super::chart::Chart;
+use super::data::Data;
+use super::kinds::{concurrency, heatmap, interaction, pareto, ranking, requests, startup};
+use crate::analyse::RunTable;
+use crate::nearest;
+
+/// A kind of picture: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`about` says what each shows")]
+pub enum Kind {
+    Throughput,
+    Scaling,
+    TtftCdf,
+    LatencyCdf,
+    ThroughputCdf,
+    Histogram,
+    OverTime,
+    Dashboard,
+    DashboardThroughput,
+    DashboardLatency,
+    DashboardTtft,
+    DashboardTokens,
+    Pareto,
+    Heatmap,
+    Interaction,
+    Startup,
+    Ranking,
+}
+
+impl Kind {
+    /// Every kind, in the order of the list.
+    pub const ALL: [Kind; 17] = [
+        Kind::Throughput,
+        Kind::Scaling,
+        Kind::TtftCdf,
+        Kind::LatencyCdf,
+        Kind::ThroughputCdf,
+        Kind::Histogram,
+        Kind::OverTime,
+        Kind::Dashboard,
+        Kind::DashboardThroughput,
+        Kind::DashboardLatency,
+        Kind::DashboardTtft,
+        Kind::DashboardTokens,
+        Kind::Pareto,
+        Kind::Heatmap,
+        Kind::Interaction,
+        Kind::Startup,
+        Kind::Ranking,
+    ];
+
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Throughput => "throughput",
+            Kind::Scaling => "scaling",
+            Kind::TtftCdf => "ttft-cdf",
+            Kind::LatencyCdf => "latency-cdf",
+            Kind::ThroughputCdf => "throughput-cdf",
+            Kind::Histogram => "histogram",
+            Kind::OverTime => "over-time",
+            Kind::Dashboard => "dashboard",
+            Kind::DashboardThroughput => "dashboard-throughput",
+            Kind::DashboardLatency => "dashboard-latency",
+            Kind::DashboardTtft => "dashboard-ttft",
+            Kind::DashboardTokens => "dashboard-tokens",
+            Kind::Pareto => "pareto",
+            Kind::Heatmap => "heatmap",
+            Kind::Interaction => "interaction",
+            Kind::Startup => "startup",
+            Kind::Ranking => "ranking",
+        }
+    }
+
+    /// What it shows, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Kind::Throughput => "total tok/s and tok/s of a request against concurrency",
+            Kind::Scaling => "tok/s against concurrency, one line per number of devices",
+            Kind::TtftCdf => "share of requests below each TTFT (needs save-detailed)",
+            Kind::LatencyCdf => "share of requests below each latency (needs save-detailed)",
+            Kind::ThroughputCdf => "share of requests below each tok/s (needs save-detailed)",
+            Kind::Histogram => "how a figure of requests is distributed (--y ttft, latency, prompt-tokens …)",
+            Kind::OverTime => "a figure of requests in the course of the measurement (--y ttft, throughput …)",
+            Kind::Dashboard => "throughput, latency, TTFT and tok/s against concurrency on one sheet",
+            Kind::DashboardThroughput => "request throughput against concurrency",
+            Kind::DashboardLatency => "p50, p95 and p99 of the latency against concurrency",
+            Kind::DashboardTtft => "boxes of the TTFT for each concurrency",
+            Kind::DashboardTokens => "mean and median tok/s of a request against concurrency",
+            Kind::Pareto => "tok/s per device against latency, the front and the recommended configuration",
+            Kind::Heatmap => "a figure over two settings",
+            Kind::Interaction => "which setting matters most, alone and together with another",
+            Kind::Startup => "where the seconds of a server's start go",
+            Kind::Ranking => "configurations by a figure, best first",
+        }
+    }
+
+    /// The kind of this name.
+    ///
+    /// # Errors
+    /// When there is none; the hint lists all.
+    pub fn of(name: &str) -> Result<Self, Refusal> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let names = Kind::ALL.map(Kind::name);
+            let near = nearest::nearest(name, names.into_iter())
+                .map(|near| format!("did you mean `{near}`? "))
+                .unwrap_or_default();
+            Refusal::Wrong {
+                message: format!("there is no picture `{}`", name.escape_debug()),
+                hint: format!("{near}there is: {}, all; `vllm-bench plot list` says what they show", names.join(", ")),
+            }
+        })
+    }
+}
+
+/// What is asked of a picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Query {
+    /// The key on the axis from left to right.
+    pub x: Option<String>,
+    /// The figure (of a heat map: the key from top to bottom).
+    pub y: Option<String>,
+    /// The figure that a heat map, an interaction or a ranking shows.
+    pub figure: Option<String>,
+    /// The keys that make series.
+    pub by: Vec<String>,
+    /// Keys with the one value that is drawn.
+    pub only: Vec<(String, String)>,
+    /// One picture per measurement.
+    pub each: bool,
+    /// What a heat map shows of several configurations that share a cell.
+    pub over: Over,
+}
+
+/// What stands for several configurations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Over {
+    /// The best of them.
+    #[default]
+    Best,
+    /// Their mean.
+    Mean,
+}
+
+/// A picture with the name of its file, without the ending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// Name of the file.
+    pub stem: String,
+    /// What is drawn.
+    pub chart: Chart,
+}
+
+/// Why there is no picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The data do not hold what the kind needs.
+    Missing {
+        /// Why.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
+    /// A flag is wrong.
+    Wrong {
+        /// What is wrong.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
+}
+
+impl Refusal {
+    /// The data do not hold what the kind needs.
+    pub fn missing(message: String, hint: String) -> Self {
+        Refusal::Missing { message, hint }
+    }
+
+    /// No measurement has the key.
+    pub fn unknown(flag: &str, key: &str, known: &IndexSet<String>) -> Self {
+        let near = nearest::nearest(key, known.iter().map(String::as_str));
+        let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        let names: Vec<&str> = known.iter().map(String::as_str).take(24).collect();
+        Refusal::Wrong {
+            message: format!("invalid value `{}` for `{flag}`: no measurement has this setting", key.escape_debug()),
+            hint: format!("{near}there is: {}, devices, run, experiment", names.join(", ")),
+        }
+    }
+}
+
+/// Makes the pictures of a kind: one, or one per measurement.
+///
+/// # Errors
+/// When the data do not hold what the kind needs, or the query is wrong.
+pub fn pictures(table: &RunTable, kind: Kind, query: &Query) -> Result<Vec<Picture>, Refusal> {
+    let data = Data::new(table, query)?;
+    match kind {
+        Kind::Throughput => concurrency::throughput(&data.with_requests()),
+        Kind::Scaling => concurrency::scaling(&data),
+        Kind::TtftCdf => requests::cdf(data, requests::Of::Ttft),
+        Kind::LatencyCdf => requests::cdf(data, requests::Of::Latency),
+        Kind::ThroughputCdf => requests::cdf(data, requests::Of::Throughput),
+        Kind::Histogram => requests::histogram(data),
+        Kind::OverTime => requests::over_time(data),
+        Kind::Dashboard => concurrency::dashboard(&data.with_requests()),
+        Kind::DashboardThroughput => {
+            concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Throughput)
+        }
+        Kind::DashboardLatency => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Latency),
+        Kind::DashboardTtft => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Ttft),
+        Kind::DashboardTokens => concurrency::one_of_dashboard(&data.with_requests(), concurrency::Part::Tokens),
+        Kind::Pareto => pareto::draw(&data),
+        Kind::Heatmap => heatmap::draw(&data),
+        Kind::Interaction => interaction::draw(&data),
+        Kind::Startup => startup::draw(&data),
+        Kind::Ranking => ranking::draw(&data),
+    }
+}

@@ -1,0 +1,19 @@
+//! One file for each family of pictures: from the data to a chart.
+
+pub mod concurrency;
+pub mod heatmap;
+pub mod interaction;
+mod lines;
+pub mod pareto;
+pub mod ranking;
+pub mod requests;
+pub mod startup;
+
+pub use lines::list;
+
+use super::chart::Body;
+
+/// A panel that says why it is empty: nothing is left out in silence.
+fn empty(why: &str) -> Body {
+    Body::Empty(why.to_owned())
+}
