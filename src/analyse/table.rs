@@ -67,6 +67,8 @@ pub struct About {
     pub settings: Option<Identity>,
     /// The server's command line as run.
     pub serve_command: Vec<String>,
+    /// The client's command line as run.
+    pub bench_command: Vec<String>,
     /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`).
     pub figures: std::collections::BTreeMap<String, f64>,
 }
@@ -82,6 +84,7 @@ impl Default for About {
             overrides: 0,
             settings: None,
             serve_command: Vec::new(),
+            bench_command: Vec::new(),
             figures: std::collections::BTreeMap::new(),
         }
     }

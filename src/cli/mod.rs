@@ -3,6 +3,7 @@
 
 mod load;
 mod ops;
+mod report;
 mod run;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, RecommendArgs,
     StatusArgs, StopArgs,
 };
+pub use report::ReportArgs;
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 
 /// Find the fastest way to serve a model with vLLM, on the hardware at hand.
@@ -95,6 +97,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Say which configuration of a run to use, and why
     Recommend(RecommendArgs),
+    /// Write a run as one HTML page: recommendation, table, plots, failures
+    Report(ReportArgs),
     /// Copy a results directory, verified
     Backup(BackupArgs),
     /// Remove runs, after asking
