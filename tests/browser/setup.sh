@@ -28,8 +28,8 @@ dir=$(cd "$dir" && pwd)
 exec 9>"$dir/lock"
 flock -n 9 || { say "another set-up is at work in $dir; waiting for it"; flock 9; }
 
-chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
-if ! chromium >/dev/null; then
+browser_there() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+if ! browser_there >/dev/null; then
   ((EUID == 0)) || die "no chromium on the PATH" "Debian or Ubuntu: apt-get install chromium"
   say "installing chromium"
   export DEBIAN_FRONTEND=noninteractive
