@@ -29,8 +29,8 @@ struct Found {
     configuration: String,
     figures: Vec<(String, String)>,
     sentences: Vec<String>,
-    equals: Vec<String>,
     single: bool,
+    sure: String,
     command: String,
     options: Vec<Line>,
     more: usize,
@@ -107,11 +107,25 @@ fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Found {
         configuration: configuration(&row.axes),
         figures,
         sentences: sentences(found, wanted).iter().map(|sentence| clean(sentence)).collect(),
-        equals: found.equals.iter().map(|&index| configuration(&found.options[index].row.axes)).take(OPTIONS).collect(),
         single: found.basis == Basis::Single,
+        sure: sure(found),
         command: shell::line(&row.about.serve_command),
         options: lines.collect(),
         more: order.len().saturating_sub(OPTIONS),
+    }
+}
+
+/// How sure a choice is, in a few words.
+fn sure(found: &Recommendation<'_>) -> String {
+    match (found.basis, found.equals.len()) {
+        (Basis::Single, _) => "one measurement of each".to_owned(),
+        (Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor, 0) if found.options.len() == 1 => {
+            "the only one".to_owned()
+        }
+        (Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor, 0) => "told apart from all others".to_owned(),
+        (Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor, n) => {
+            format!("{} not told apart", counted(n, "other"))
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn block(
         "figures": figures.iter().map(described).collect::<Vec<Value>>(),
         "shown": shown,
         "settings": settings.iter().map(|setting| json!({
-            "key": setting.key, "values": setting.values, "varies": setting.varies(), "load": setting.load,
+            "key": setting.key, "short": short_key(&setting.key), "values": setting.values, "varies": setting.varies, "load": setting.load,
         })).collect::<Vec<Value>>(),
         "phases": phases(table),
         "rows": rows,
@@ -40,6 +40,16 @@ pub(super) fn block(
         "latency": options.wanted.latency,
     });
     escaped(&value.to_string())
+}
+
+/// A key beside many others: the three that stand in every line are short there, as in the other reports.
+fn short_key(key: &str) -> &str {
+    match key {
+        "tensor-parallel-size" => "tp",
+        "quantization" => "quant",
+        "enforce-eager" => "eager",
+        other => other,
+    }
 }
 
 /// JSON without the characters that mean something to HTML or to old readers of JavaScript.

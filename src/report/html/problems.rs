@@ -10,6 +10,8 @@ use crate::analyse::{FailedAttempt, Row, RunTable, Status, Unit};
 
 /// Reasons and log lines: so many characters.
 const REASON: usize = 600;
+/// So many failures of a cause stand open.
+const OPEN: usize = 5;
 /// Names of models inside a line.
 const MODEL: usize = 80;
 
@@ -18,6 +20,14 @@ const MODEL: usize = 80;
 pub(super) struct Group {
     cause: String,
     advice: Vec<String>,
+    count: usize,
+    parts: Vec<Part>,
+}
+
+/// Some failures of a group: the first ones stand open, the others are folded.
+#[derive(Serialize)]
+struct Part {
+    folded: bool,
     rows: Vec<Failed>,
 }
 
@@ -66,7 +76,7 @@ impl Problems {
         let doubtful = table.rows.iter().filter(|row| told(row).next().is_some());
         let skips = skips(table);
         Self {
-            failed: failures.iter().map(|group| group.rows.len()).sum(),
+            failed: failures.iter().map(|group| group.count).sum(),
             failures,
             open: open.map(|row| Said { name: experiment(row), said: vec![status(row)] }).collect(),
             never: table.rows.iter().filter(|row| row.status == Status::NotRun).count(),
@@ -97,10 +107,13 @@ fn failures(table: &RunTable) -> Vec<Group> {
             Status::Valid | Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => {}
         }
     }
-    let group = |((cause, advice), rows): ((String, &[String]), Vec<Failed>)| Group {
-        cause,
-        advice: advice.iter().map(|advice| cut(advice, REASON)).collect(),
-        rows,
+    let group = |((cause, advice), mut rows): ((String, &[String]), Vec<Failed>)| {
+        let count = rows.len();
+        // One or two folded ones would take as much room as they save.
+        let rest = if count > OPEN + 2 { rows.split_off(OPEN) } else { Vec::new() };
+        let parts = [Part { folded: false, rows }, Part { folded: true, rows: rest }];
+        let advice = advice.iter().map(|advice| cut(advice, REASON)).collect();
+        Group { cause, advice, count, parts: parts.into_iter().filter(|part| !part.rows.is_empty()).collect() }
     };
     groups.into_iter().map(group).collect()
 }

@@ -18,13 +18,9 @@ pub(super) struct Setting {
     pub of_row: Vec<Option<usize>>,
     /// Part of the load.
     pub load: bool,
-}
-
-impl Setting {
-    /// Whether rows differ in it.
-    pub fn varies(&self) -> bool {
-        self.values.len() > 1 || (self.values.len() == 1 && self.of_row.contains(&None))
-    }
+    /// Whether rows differ in it. Of a combination that a rule left out only what varies in the plan is known: that it has no more
+    /// is no difference.
+    pub varies: bool,
 }
 
 /// The grid's own keys, which every row has.
@@ -52,8 +48,15 @@ pub(super) fn settings(table: &RunTable) -> Vec<Setting> {
 
 fn collect(table: &RunTable, key: &str, load: bool, read: impl Fn(&Row) -> Option<String>) -> Setting {
     let mut values: indexmap::IndexSet<String> = indexmap::IndexSet::new();
-    let of_row = table.rows.iter().map(|row| read(row).map(|value| values.insert_full(value).0)).collect();
-    Setting { key: key.to_owned(), values: values.into_iter().collect(), of_row, load }
+    let mut missing = false;
+    let of_row = table.rows.iter().map(|row| {
+        let value = read(row);
+        missing |= value.is_none() && !row.is_skipped();
+        value.map(|value| values.insert_full(value).0)
+    });
+    let of_row = of_row.collect();
+    let varies = values.len() + usize::from(missing) > 1;
+    Setting { key: key.to_owned(), values: values.into_iter().collect(), of_row, load, varies }
 }
 
 /// Every figure that some row has.
@@ -107,7 +110,7 @@ pub(super) fn lines(
     figures: &[Figure],
     shown: &[usize],
 ) -> (Vec<Cell>, Vec<Line>) {
-    let varying: Vec<&Setting> = settings.iter().filter(|setting| setting.varies()).collect();
+    let varying: Vec<&Setting> = settings.iter().filter(|setting| setting.varies).collect();
     let repeats = table.rows.iter().any(|row| row.repeat.is_some());
     let heading = |text: String, number: bool| Cell { text, number };
     let mut head: Vec<Cell> = varying.iter().map(|setting| heading(setting.key.clone(), false)).collect();

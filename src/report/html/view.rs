@@ -71,7 +71,7 @@ impl<'a> View<'a> {
         let (head, rows) = table::lines(table, &settings, &figures, &shown);
         let title =
             options.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.run), str::to_owned);
-        let (axes, fixed): (Vec<&Setting>, Vec<&Setting>) = settings.iter().partition(|setting| setting.varies());
+        let (axes, fixed): (Vec<&Setting>, Vec<&Setting>) = settings.iter().partition(|setting| setting.varies);
         Self {
             title: cut(&title, 160),
             csp: parts.csp,

@@ -64,7 +64,7 @@ fn a_simulated_run_says_so_on_top_and_at_each_figure() {
     let page = page(&small("org/other", "RuntimeError: no", Engine::Sim));
     let body = body(&page);
     assert!(body.contains("<strong>SIMULATED</strong>") && page.contains("(SIMULATED)</title>"));
-    assert_eq!(body.matches("<span class=\"tag warn\">simulated</span>").count(), 4, "answers, experiments, plots");
+    assert_eq!(body.matches("<span class=\"tag warn\">simulated</span>").count(), 3, "answer, experiments, plots");
     assert_eq!(data(&page)["simulated"], true);
 }
 

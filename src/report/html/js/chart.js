@@ -73,7 +73,8 @@ function axisTicks(axis, [low, high], count) {
     const every = Math.max(1, Math.ceil((high - low) / Math.max(2, count)));
     return axis.names.map((name, at) => ({ at, text: name })).filter(({ at }) => at >= low && at <= high && at % every === 0);
   }
-  const values = axis.log ? logTicks(low, high, count) : ticks(low, high, count);
+  const whole = axis.column.kind === 'setting' && axis.column.values.every((value) => Number.isInteger(Number(value)));
+  const values = (axis.log ? logTicks(low, high, count) : ticks(low, high, count)).filter((value) => !whole || Number.isInteger(value));
   return values.map((value) => ({ at: axis.of(value), text: tickText(value, values) })).filter(({ at }) => at !== null && at >= low - 1e-9 && at <= high + 1e-9);
 }
 

@@ -22,19 +22,22 @@ function fill(node, attributes, children) {
     else if (name === 'fill' || name === 'stroke') node.style[name] = value;
     else node.setAttribute(name, value === true ? '' : value);
   }
-  for (const child of children.flat()) if (child !== null && child !== undefined) node.append(child);
+  for (const child of children.flat(Infinity)) if (child !== null && child !== undefined) node.append(child);
   return node;
 }
 const say = (text) => { $('live').textContent = text; };
 
+// Made once: each costs as much as a thousand uses of it.
+const formats = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+const collator = new Intl.Collator('en', { numeric: true });
 /** A number as text: four digits, thousands apart, an exponent for the very large and small. */
 function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return '';
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e9 || size < 1e-3)) return value.toExponential(2);
-  if (Number.isInteger(value)) return value.toLocaleString('en-US');
+  if (Number.isInteger(value)) return formats[0].format(value);
   const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
-  return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return formats[digits].format(value);
 }
 const isNumber = (text) => text !== '' && Number.isFinite(Number(text));
 
@@ -52,7 +55,7 @@ const times = ['Server start', 'Benchmark', 'Whole experiment'].map((label, at) 
   value: (row) => (row.seconds ? row.seconds[at] : null), interval: () => null,
 })).filter((time) => data.rows.some((row) => row.q && row.q[time.id.slice(2)] !== null));
 const settings = data.settings.map((setting, at) => ({
-  id: 's:' + setting.key, at, kind: 'setting', label: setting.key, unit: '', better: 0, varies: setting.varies, load: setting.load,
+  id: 's:' + setting.key, at, kind: 'setting', label: setting.key, short: setting.short, unit: '', better: 0, varies: setting.varies, load: setting.load,
   numeric: setting.values.length > 0 && setting.values.every(isNumber), values: setting.values,
   text: (row) => (row.settings[at] === null ? '' : setting.values[row.settings[at]]),
   value(row) {
@@ -103,7 +106,7 @@ const heading = (column) => (column.unit ? `${column.label} (${column.unit})` : 
 const configuration = (row, without = []) => {
   const parts = varying.filter((setting) => !without.includes(setting.id)).map((setting) => {
     const text = setting.text(row);
-    return text === '' ? '' : setting.label === 'model' ? text : `${setting.label} ${text}`;
+    return text === '' ? '' : setting.label === 'model' ? text : `${setting.short} ${text}`;
   });
   return parts.filter((part) => part !== '').join(', ') || row.name;
 };
@@ -112,7 +115,7 @@ const order = (a, b) => {
   if (a === null) return 1;
   if (b === null) return -1;
   if (typeof a === 'number' && typeof b === 'number') return a - b;
-  return String(a).localeCompare(String(b), 'en', { numeric: true });
+  return collator.compare(String(a), String(b));
 };
 
 // --- state, kept in the address ---------------------------------------------------------------------------------------

@@ -78,7 +78,10 @@ function linesPanel(panel) {
   const x = choice('over', 'Over', steps, loadStep, () => draw());
   const upper = choice('line1', 'First', known, byId.get('f:output_throughput') ?? ranked, () => draw());
   const lower = choice('line2', 'Second', known, byId.get('f:mean_ttft_ms') ?? latency, () => draw());
-  const by = choice('by', 'A line for each', [null, ...varying], null, () => { hidden.clear(); draw(); });
+  // Where there are too many configurations for a line each: one for each value of a setting.
+  const configurations = new Set(single.map((row) => configuration(row, [x.column.id]))).size;
+  const coarse = varying.find((setting) => setting !== x.column && setting.values.length > 1 && setting.values.length <= 12) ?? null;
+  const by = choice('by', 'A line for each', [null, ...varying], configurations > 24 ? coarse : null, () => { hidden.clear(); draw(); });
   by.control_.options[0].textContent = 'configuration';
   const log = tickBox('linelog', 'log across', () => draw());
   const holders = [el('div', { class: 'plot' }), el('div', { class: 'plot' })];

@@ -27,7 +27,7 @@ function xyChart(holder, spec, view) {
   const py = (at) => area.top + area.height - (at - y[0]) / (y[1] - y[0]) * area.height;
   const clip = `clip-${clips += 1}`;
   const root = svg('svg', { viewBox: `0 0 ${wide} ${high}`, role: 'group', 'aria-label': spec.label });
-  root.append(svg('defs', {}, svg('clipPath', { id: clip }, svg('rect', { x: area.left, y: area.top - 6, width: area.width + 6, height: area.height + 6 }))));
+  root.append(svg('defs', {}, svg('clipPath', { id: clip }, svg('rect', { x: area.left - 8, y: area.top - 8, width: area.width + 16, height: area.height + 16 }))));
   for (const tick of yTicks) {
     root.append(svg('line', { class: 'grid', x1: area.left, x2: area.left + area.width, y1: py(tick.at), y2: py(tick.at) }),
       svg('text', { class: 'tick', x: area.left - 8, y: py(tick.at) + 4, 'text-anchor': 'end' }, fit(tick.text, yRoom + 4)));

@@ -10,7 +10,7 @@ function buildTable() {
   const shown = shownColumns();
   const head = el('tr', {}, shown.map((column) => {
     const button = el('button', { type: 'button', title: 'Sort by ' + heading(column), onclick: () => sortBy(column.id) }, heading(column));
-    return el('th', { scope: 'col', class: column.kind === 'figure' ? 'num' : null, 'data-column': column.id }, button);
+    return el('th', { scope: 'col', class: column.kind === 'figure' ? 'num' : null, 'data-column': column.id, 'data-title': heading(column) }, button);
   }));
   table.tHead.replaceChildren(head);
   lines = new Map();
@@ -70,7 +70,8 @@ function filter() {
     if (!line.hidden) shown += 1;
   }
   const first = [...table.tBodies[0].rows].find((line) => !line.hidden);
-  for (const line of lines.values()) line.tabIndex = line === first ? 0 : -1;
+  table.querySelector('tbody tr[tabindex="0"]')?.setAttribute('tabindex', -1);
+  first?.setAttribute('tabindex', 0);
   const all = lines.size;
   const text = `${shown.toLocaleString('en-US')} of ${all.toLocaleString('en-US')} rows`;
   if ($('count').textContent !== text) $('count').textContent = text;
@@ -161,9 +162,8 @@ function buildFilters() {
   $('filters').replaceChildren(el('div', { class: 'controls' },
     labelled('Find', search), labelled('Status', status), selects, mean,
     el('span', { id: 'count', role: 'status' }),
-    el('span', { class: 'push controls-end' }, el('button', { type: 'button', id: 'reset-filters', onclick: resetFilters }, 'Reset'), ' ',
-      el('button', { type: 'button', id: 'csv', onclick: download }, 'Download CSV')),
-    chooser()));
+    el('span', { class: 'push buttons' }, el('button', { type: 'button', id: 'reset-filters', onclick: resetFilters }, 'Reset'),
+      el('button', { type: 'button', id: 'csv', onclick: download }, 'Download CSV'), chooser())));
 }
 
 function resetFilters() {
