@@ -101,6 +101,19 @@ pub struct Wanted {
     pub limits: Vec<Limit>,
 }
 
+impl Default for Wanted {
+    /// The most output tokens per second and device, whatever the latency.
+    fn default() -> Self {
+        Self {
+            rank_by: "output_throughput".into(),
+            better: Better::Higher,
+            per_device: true,
+            latency: "mean_ttft_ms".into(),
+            limits: Vec::new(),
+        }
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
 fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)

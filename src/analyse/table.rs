@@ -69,6 +69,8 @@ pub struct About {
     pub serve_command: Vec<String>,
     /// Which of several results in its file, from 0; `None` where the file is one result.
     pub part: Option<usize>,
+    /// The client's command line as run.
+    pub bench_command: Vec<String>,
     /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`).
     pub figures: std::collections::BTreeMap<String, f64>,
 }
@@ -85,6 +87,7 @@ impl Default for About {
             settings: None,
             serve_command: Vec::new(),
             part: None,
+            bench_command: Vec::new(),
             figures: std::collections::BTreeMap::new(),
         }
     }

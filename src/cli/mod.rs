@@ -4,6 +4,7 @@
 mod load;
 mod ops;
 mod plot;
+mod report;
 mod run;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ pub use ops::{
     StatusArgs, StopArgs,
 };
 pub use plot::PlotArgs;
+pub use report::ReportArgs;
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 
 /// Find the fastest way to serve a model with vLLM, on the hardware at hand.
@@ -99,6 +101,8 @@ pub enum Command {
     Recommend(RecommendArgs),
     /// Draw pictures of runs: SVG or PNG
     Plot(Box<PlotArgs>),
+    /// Write a run as one HTML page: recommendation, table, plots, failures
+    Report(ReportArgs),
     /// Copy a results directory, verified
     Backup(BackupArgs),
     /// Remove runs, after asking

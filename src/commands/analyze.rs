@@ -55,7 +55,9 @@ pub(super) fn target(
 pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
     let mut table = load_run(run)?;
     table.facts.live = false;
-    analyse(table, ui)
+    let code = analyse(table, ui)?;
+    ui.say("`vllm-bench report` makes one page of it: table, plots, recommendation");
+    Ok(code)
 }
 
 fn analyse(table: RunTable, ui: &Ui) -> Result<u8, Error> {

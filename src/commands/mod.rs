@@ -20,6 +20,7 @@ pub mod plot;
 mod preflight;
 pub mod prompts;
 pub mod recommend;
+pub mod report;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -49,6 +50,7 @@ pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u
         Command::Compare(args) => compare::run(args, environment, ui),
         Command::Recommend(args) => recommend::run(args, environment, ui),
         Command::Plot(args) => plot::run(args, environment, ui),
+        Command::Report(args) => report::run(args, environment, ui),
         Command::Backup(args) => backup::run(args, environment, ui).await,
         Command::Clean(args) => clean::run(args, environment, ui),
         Command::Load(args) => load::run(args, environment, ui).await,

@@ -19,6 +19,8 @@ pub const ANALYSIS: &str = "detailed_analysis.txt";
 pub const RAW_RESULTS: &str = "raw_results.json";
 /// All results as a table.
 pub const SUMMARY_CSV: &str = "results_summary.csv";
+/// The report as one page.
+pub const REPORT: &str = "report.html";
 /// End of the name of every result.
 pub const RESULT_SUFFIX: &str = "_results.json";
 /// Held while a run writes into a results directory.

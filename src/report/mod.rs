@@ -6,6 +6,7 @@ mod columns;
 pub mod compare;
 mod csv;
 mod display;
+pub mod html;
 mod load;
 mod page;
 pub mod plot;

@@ -1,11 +1,12 @@
 //! The configuration to use, as text and JSON.
 
+use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::columns::{self, Column};
 use super::display::{configuration, counted, cut};
 use super::page::{Page, Style, Tone};
-use crate::analyse::{Basis, Choice, Recommendation, Wanted};
+use crate::analyse::{Basis, Choice, LeftOut, Recommendation, Row, RunTable, Wanted, choose};
 
 /// One answer: for a model under a load.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct Answer<'a> {
     pub choice: Result<Recommendation<'a>, Vec<(String, String)>>,
 }
 
+/// The ranked figure in words of a machine.
 fn unit(wanted: &Wanted) -> String {
     let per = if wanted.per_device { " per device" } else { "" };
     format!("{}{per}", wanted.rank_by)
@@ -93,39 +95,8 @@ fn one(page: &mut Page, found: &Recommendation<'_>, wanted: &Wanted) {
         Tone::Plain,
         &format!("{} {:.2}{devices}, {} {} ms.", unit(wanted), choice.value, wanted.latency, latency(choice.latency)),
     );
-    let reason = match found.equals.len() {
-        0 if found.options.len() == 1 => "It is the only one that keeps the limits.".to_owned(),
-        0 => "It is the best.".to_owned(),
-        n => format!(
-            "It cannot be told from {} (95 %, noise {:.1} %), and takes the fewest devices and flags of them.",
-            counted(n, "other"),
-            100.0 * found.noise.unwrap_or(0.0)
-        ),
-    };
-    page.paragraph(2, "", Tone::Plain, &format!("{reason} This rests on {}", rests_on(found)));
-    if let Some(repeats) = found.repeats_needed.filter(|_| !found.equals.is_empty()) {
-        page.paragraph(
-            2,
-            "",
-            Tone::Plain,
-            &format!("{} of each would tell the first two apart.", counted(repeats, "repeat")),
-        );
-    }
-    if let Some(runner_up) = runner_up(found) {
-        let theirs = &found.options[runner_up];
-        let more = match (choice.latency, theirs.latency) {
-            (Some(ours), Some(theirs)) if theirs > 0.0 => {
-                format!(", {:+.1} % {}", (ours / theirs - 1.0) * 100.0, wanted.latency)
-            }
-            _ => String::new(),
-        };
-        let text = format!(
-            "Against the runner-up, {}: {:+.1} % {}{more}.",
-            configuration(&theirs.row.axes),
-            (choice.value / theirs.value - 1.0) * 100.0,
-            unit(wanted)
-        );
-        page.paragraph(2, "", Tone::Plain, &text);
+    for sentence in sentences(found, wanted) {
+        page.paragraph(2, "", Tone::Plain, &sentence);
     }
     page.gap();
     let shape = [
@@ -163,8 +134,60 @@ fn one(page: &mut Page, found: &Recommendation<'_>, wanted: &Wanted) {
     }
 }
 
+/// Why it is the choice, how sure that is, and what it costs against the runner-up: a paragraph each.
+pub(super) fn sentences(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<String> {
+    let choice = &found.options[found.choice];
+    let reason = match found.equals.len() {
+        0 if found.options.len() == 1 => "It is the only one that keeps the limits.".to_owned(),
+        0 => "It is the best.".to_owned(),
+        n => format!(
+            "It cannot be told from {} (95 %, noise {:.1} %), and takes the fewest devices and flags of them.",
+            counted(n, "other"),
+            100.0 * found.noise.unwrap_or(0.0)
+        ),
+    };
+    let mut said = vec![format!("{reason} This rests on {}", rests_on(found))];
+    if let Some(repeats) = found.repeats_needed.filter(|_| !found.equals.is_empty()) {
+        said.push(format!("{} of each would tell the first two apart.", counted(repeats, "repeat")));
+    }
+    if let Some(runner_up) = runner_up(found) {
+        let theirs = &found.options[runner_up];
+        let more = match (choice.latency, theirs.latency) {
+            (Some(ours), Some(theirs)) if theirs > 0.0 => {
+                format!(", {:+.1} % {}", (ours / theirs - 1.0) * 100.0, wanted.latency)
+            }
+            _ => String::new(),
+        };
+        said.push(format!(
+            "Against the runner-up, {}: {:+.1} % {}{more}.",
+            configuration(&theirs.row.axes),
+            (choice.value / theirs.value - 1.0) * 100.0,
+            unit(wanted)
+        ));
+    }
+    said
+}
+
+/// The answers to what is wanted, for each model and load by itself; groups without a valid result have none.
+pub fn answers<'a>(table: &'a RunTable, wanted: &Wanted) -> Vec<Answer<'a>> {
+    let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
+    let mut groups: IndexMap<(&str, String), Vec<&Row>> = IndexMap::new();
+    for row in table.rows.iter().filter(|row| !(row.is_skipped() || measured && row.simulated)) {
+        groups.entry((row.axes.model.as_str(), row.axes.workload_label())).or_default().push(row);
+    }
+    groups
+        .into_iter()
+        .filter(|(_, rows)| rows.iter().any(|row| row.is_valid()))
+        .map(|((model, workload), rows)| {
+            let choice = choose(&rows, wanted);
+            let named = |left: LeftOut<'_>| (left.row.name.clone(), left.why);
+            Answer { model, workload, choice: choice.map_err(|all| all.into_iter().map(named).collect()) }
+        })
+        .collect()
+}
+
 /// Options, the best value first.
-fn ranked(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<usize> {
+pub(super) fn ranked(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<usize> {
     let mut order: Vec<usize> = (0..found.options.len()).collect();
     let value = |index: usize| found.options[index].value;
     order.sort_by(|a, b| match wanted.better {

@@ -185,6 +185,7 @@ impl Loader<'_> {
                 row.about.doubts = doubts(&signs);
                 row.about.figures = figures;
                 row.about.serve_command = meta.serve_command;
+                row.about.bench_command = meta.bench_command;
                 row.simulated |= meta.simulated;
                 row.attempt = Some(meta.attempt);
                 row.timings = Some(meta.timings);

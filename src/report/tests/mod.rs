@@ -1,6 +1,7 @@
 //! What a run looks like, and what must never happen to a reader of it.
 
 mod fixture;
+mod html;
 mod predecessor;
 mod run;
 mod sources;

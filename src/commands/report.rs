@@ -1,0 +1,59 @@
+//! `report`: a run as one HTML page.
+
+use std::path::{Path, PathBuf};
+
+use super::{analyze, recommend};
+use crate::analyse::RunTable;
+use crate::cli::ReportArgs;
+use crate::config::Environment;
+use crate::error::Error;
+use crate::exit;
+use crate::record::{atomic, layout};
+use crate::report::html::{self, Options};
+use crate::report::load_runs;
+use crate::ui::Ui;
+
+/// Writes the page. Exit code 0 whatever came of the experiments: the page says it.
+///
+/// # Errors
+/// When a run cannot be found or read, a flag is wrong, or the page cannot be written.
+pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let wanted = recommend::wanted(args.rank_by.as_deref(), args.latency.as_deref(), args.total, &args.slo)?;
+    if args.runs.len() > 1 && args.output.is_none() {
+        return Err(Error::Usage {
+            message: "a page over several runs belongs into none of them: `--output` is missing".into(),
+            hint: format!("such as `--output {}`, or `--output -` for standard output", layout::REPORT),
+        });
+    }
+    let runs = targets(args, environment)?;
+    let table = load_runs(&runs)?;
+    let options = Options { title: args.title.clone(), wanted, ..Options::of(&table) };
+    let page = html::render(&table, &options);
+    let path = match args.output.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            ui.out_raw(page.as_bytes());
+            return Ok(exit::OK);
+        }
+        Some(path) => file(&environment.absolute(path), &table),
+        None => table.facts.directory.join(layout::REPORT),
+    };
+    atomic::write(&path, page.as_bytes())?;
+    ui.say("the page, to be opened in a browser:");
+    ui.out(&path.display().to_string());
+    Ok(exit::OK)
+}
+
+/// A folder that is there gets a file of the usual name.
+fn file(path: &Path, table: &RunTable) -> PathBuf {
+    let named =
+        if table.more.is_empty() { format!("{}-{}", table.facts.run, layout::REPORT) } else { layout::REPORT.into() };
+    if path.is_dir() { path.join(named) } else { path.to_owned() }
+}
+
+fn targets(args: &ReportArgs, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
+    let results_dir = args.results_dir.as_deref();
+    if args.runs.is_empty() {
+        return Ok(vec![analyze::target(None, results_dir, environment)?]);
+    }
+    args.runs.iter().map(|run| analyze::target(Some(run), results_dir, environment)).collect()
+}

@@ -1,0 +1,201 @@
+//! The data block that the script reads: settings by number, figures rounded to six digits, every command word once.
+
+use indexmap::{IndexMap, IndexSet};
+use serde_json::{Map, Value, json};
+
+use super::super::csv::status as status_key;
+use super::super::display::{clean, cut};
+use super::super::text::status;
+use super::table::{Setting, told};
+use super::{Options, shell};
+use crate::analyse::{Better, Figure, Row, RunTable, Status, estimate};
+use crate::report::recommend::answers;
+
+/// Everything the script shows, as JSON that may stand inside a `script` element.
+pub(super) fn block(
+    table: &RunTable,
+    settings: &[Setting],
+    figures: &[Figure],
+    shown: &[usize],
+    options: &Options,
+) -> String {
+    let mut words = IndexSet::new();
+    let groups = groups(table);
+    let rows: Vec<Value> =
+        table.rows.iter().enumerate().map(|(index, row)| one(index, row, settings, figures, &mut words)).collect();
+    let value = json!({
+        "run": clean(&table.facts.run),
+        "simulated": table.simulated,
+        "figures": figures.iter().map(described).collect::<Vec<Value>>(),
+        "shown": shown,
+        "settings": settings.iter().map(|setting| json!({
+            "key": setting.key, "short": short_key(&setting.key), "values": setting.values, "varies": setting.varies, "load": setting.load,
+        })).collect::<Vec<Value>>(),
+        "phases": phases(table),
+        "rows": rows,
+        "groups": groups.iter().map(|rows| group(table, rows, figures)).collect::<Vec<Value>>(),
+        "words": words,
+        "choices": choices(table, options),
+        "rank_by": options.wanted.rank_by,
+        "latency": options.wanted.latency,
+    });
+    escaped(&value.to_string())
+}
+
+/// A key beside many others: the three that stand in every line are short there, as in the other reports.
+fn short_key(key: &str) -> &str {
+    match key {
+        "tensor-parallel-size" => "tp",
+        "quantization" => "quant",
+        "enforce-eager" => "eager",
+        other => other,
+    }
+}
+
+/// JSON without the characters that mean something to HTML or to old readers of JavaScript.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn described(figure: &Figure) -> Value {
+    let better = match figure.better {
+        Some(Better::Higher) => 1,
+        Some(Better::Lower) => -1,
+        None => 0,
+    };
+    json!({"key": figure.key, "label": figure.label, "unit": figure.unit.symbol(), "better": better})
+}
+
+/// Six digits: more than any figure is exact to, and a third of the bytes.
+fn rounded(value: Option<f64>) -> Value {
+    value.and_then(|value| format!("{value:.5e}").parse::<f64>().ok()).map_or(Value::Null, short)
+}
+
+/// Whole numbers without a point.
+fn short(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+fn one(index: usize, row: &Row, settings: &[Setting], figures: &[Figure], words: &mut IndexSet<String>) -> Value {
+    let mut out = Map::new();
+    out.insert("n".into(), json!(clean(&row.name)));
+    out.insert("s".into(), json!(status_key(&row.status)));
+    out.insert("t".into(), json!(clean(&status(row))));
+    out.insert("v".into(), json!(settings.iter().map(|setting| setting.of_row[index]).collect::<Vec<_>>()));
+    let values: Vec<Value> = figures.iter().map(|figure| rounded(row.figure(&figure.key))).collect();
+    if values.iter().any(|value| !value.is_null()) {
+        out.insert("f".into(), json!(values));
+    }
+    if let Some(repeat) = row.repeat {
+        out.insert("r".into(), json!([repeat.start, repeat.run]));
+    }
+    let doubts: Vec<String> = told(row).map(|doubt| cut(&doubt.text, 200)).collect();
+    if !doubts.is_empty() {
+        out.insert("d".into(), json!(doubts));
+    }
+    if row.is_valid() && !row.may_be_best() {
+        out.insert("b".into(), json!(1));
+    }
+    if row.baseline {
+        out.insert("base".into(), json!(1));
+    }
+    if let Status::Skipped { reason, .. } = &row.status {
+        out.insert("why".into(), json!(cut(reason, 200)));
+    }
+    if let Some(timings) = &row.timings {
+        let seconds = [timings.startup, timings.benchmark, Some(timings.total)];
+        out.insert("q".into(), json!(seconds.map(rounded)));
+        let steps = &timings.startup_phases;
+        if !steps.is_empty() {
+            let steps: Vec<Value> =
+                steps.iter().map(|step| json!([step.phase.word(), rounded(Some(step.seconds))])).collect();
+            out.insert("p".into(), json!(steps));
+        }
+    }
+    for (key, command) in [("c", &row.about.serve_command), ("k", &row.about.bench_command)] {
+        if !command.is_empty() {
+            let numbers: Vec<usize> = command.iter().map(|word| words.insert_full(shell::word(word)).0).collect();
+            out.insert(key.into(), json!(numbers));
+        }
+    }
+    Value::Object(out)
+}
+
+/// The phases of a start, in the order in which the rows have them.
+fn phases(table: &RunTable) -> IndexSet<&'static str> {
+    let steps = table.rows.iter().filter_map(|row| row.timings.as_ref()).flat_map(|timings| &timings.startup_phases);
+    let mut phases: Vec<_> = steps.map(|step| step.phase).collect();
+    phases.sort_unstable();
+    phases.into_iter().map(crate::diagnose::StartPhase::word).collect()
+}
+
+/// Valid rows of the same settings, where there are several.
+fn groups(table: &RunTable) -> Vec<Vec<usize>> {
+    let mut groups: IndexMap<String, Vec<usize>> = IndexMap::new();
+    for (index, row) in table.rows.iter().enumerate().filter(|(_, row)| row.is_valid() && row.repeat.is_some()) {
+        if let Some(identity) = &row.identity {
+            groups.entry(identity.to_string()).or_default().push(index);
+        }
+    }
+    groups.into_values().filter(|rows| rows.len() > 1).collect()
+}
+
+/// Means and intervals over repeats; a start counts once, because its measurements share what it has of its own.
+fn group(table: &RunTable, indices: &[usize], figures: &[Figure]) -> Value {
+    let of_figure = |figure: &Figure| {
+        let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
+        for row in indices.iter().map(|&index| &table.rows[index]) {
+            if let Some(value) = row.figure(&figure.key) {
+                starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value);
+            }
+        }
+        let starts: Vec<Vec<f64>> = starts.into_values().collect();
+        let means = starts.iter().filter_map(|start| estimate(start)).map(|of| of.mean);
+        let values = if starts.len() > 1 { means.collect() } else { starts.concat() };
+        let of = estimate(&values)?;
+        let interval = of.interval.filter(|_| figure.better.is_some());
+        let [low, high] = [interval.map(|i| i.low), interval.map(|i| i.high)].map(rounded);
+        Some(json!([rounded(Some(of.mean)), low, high, of.n]))
+    };
+    json!({"rows": indices, "f": figures.iter().map(of_figure).collect::<Vec<Option<Value>>>()})
+}
+
+/// The rows that are recommended, and those that cannot be told from them.
+fn choices(table: &RunTable, options: &Options) -> Value {
+    let index_of = |row: &Row| table.rows.iter().position(|other| std::ptr::eq(other, row));
+    let (mut best, mut equal) = (Vec::new(), Vec::new());
+    for answer in answers(table, &options.wanted) {
+        let Ok(found) = answer.choice else { continue };
+        best.extend(index_of(found.options[found.choice].row));
+        equal.extend(found.equals.iter().filter_map(|&other| index_of(found.options[other].row)));
+    }
+    json!({"best": best, "equal": equal})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_the_block_ends_its_element() {
+        let text = escaped(&json!({"a": "</script><!-- & \u{2028}"}).to_string());
+        assert!(!text.contains(['<', '>', '&', '\u{2028}']), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["a"], "</script><!-- & \u{2028}");
+    }
+
+    #[test]
+    fn figures_have_six_digits_and_whole_ones_no_point() {
+        assert_eq!(rounded(Some(1234.567_89)).to_string(), "1234.57");
+        assert_eq!(rounded(Some(20.0)).to_string(), "20");
+        assert_eq!(rounded(None), Value::Null);
+        assert_eq!(rounded(Some(f64::NAN)), Value::Null);
+    }
+}

@@ -1,0 +1,79 @@
+//! `report.html`: a run as one page that needs nothing else. Recommendation first, then what was asked, what came out, plots, what
+//! failed and why, the machine, and how to do it again.
+//!
+//! The page asks no network: styles and script are in it, and its content security policy lets nothing else run. Whatever comes
+//! from outside (names, log lines, flags) is text: escaped by the template, escaped in the data block, and put into the page by the
+//! script as text only. Without the script the answers, the table and the failures can still be read.
+//!
+//! Decisions are made here, by [`crate::analyse`]; the script only shows.
+
+mod answers;
+mod data;
+mod machine;
+mod problems;
+mod shell;
+mod table;
+mod view;
+
+use base64::Engine as _;
+use sha2::{Digest, Sha256};
+
+pub use machine::Machine;
+
+use crate::analyse::{RunTable, Wanted};
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("style.css");
+/// In the order in which one needs the other.
+const SCRIPTS: [&str; 6] = [
+    include_str!("js/core.js"),
+    include_str!("js/table.js"),
+    include_str!("js/chart.js"),
+    include_str!("js/plots.js"),
+    include_str!("js/panels.js"),
+    include_str!("js/main.js"),
+];
+
+/// What the page is to say beside the table.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Its title; `None` = the name of the run.
+    pub title: Option<String>,
+    /// What the recommendation is asked for.
+    pub wanted: Wanted,
+    /// The machines of the runs, where their manifests are known.
+    pub machines: Vec<Machine>,
+}
+
+impl Options {
+    /// The plain options for a table, with the machines of its runs as their manifests say. A run without a manifest has none.
+    pub fn of(table: &RunTable) -> Self {
+        Self { machines: machine::of(table), ..Self::default() }
+    }
+}
+
+/// Renders the page. The same table and options give the same bytes.
+pub fn render(table: &RunTable, options: &Options) -> String {
+    let script = SCRIPTS.concat();
+    let view = view::View::of(table, options, view::Parts { csp: policy(&script), style: STYLE, script: &script });
+    let mut templates = minijinja::Environment::new();
+    templates.set_trim_blocks(true);
+    templates.set_lstrip_blocks(true);
+    // The template is part of this program: that it is sound is what the tests show.
+    let rendered =
+        templates.add_template("page.html", PAGE).and_then(|()| templates.get_template("page.html")?.render(view));
+    rendered.unwrap_or_else(|error| {
+        tracing::error!("the template of the report: {error:#}");
+        String::new()
+    })
+}
+
+/// Nothing is loaded from anywhere, and no script or style runs but those of this page, by their hashes.
+fn policy(script: &str) -> String {
+    let hash = |text: &str| base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text));
+    format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
+        hash(script),
+        hash(STYLE)
+    )
+}

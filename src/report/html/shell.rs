@@ -1,0 +1,56 @@
+//! Command lines that can be copied into a shell, and that show what they hold.
+
+/// One word as a shell takes it. A word with characters that would not be seen, or that would reorder what is seen, is written with
+/// their numbers (`$'…'`): what is shown is what is run.
+pub(super) fn word(text: &str) -> String {
+    if !text.chars().any(hidden)
+        && let Ok(quoted) = shlex::try_quote(text)
+    {
+        return quoted.into_owned();
+    }
+    let mut out = String::from("$'");
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\'' | '\\' => out.extend(['\\', c]),
+            c if hidden(c) && u32::from(c) < 0x80 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if hidden(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('\'');
+    out
+}
+
+/// A whole command line.
+pub(super) fn line<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
+    words.into_iter().map(|text| word(text)).collect::<Vec<String>>().join(" ")
+}
+
+/// The command line of vllm-bench itself; the manifest may hold it with or without the program's name.
+pub(super) fn own(arguments: &[String]) -> String {
+    let rest = match arguments.split_first() {
+        Some((first, rest)) if first.ends_with("vllm-bench") => rest,
+        Some(_) | None => arguments,
+    };
+    format!("vllm-bench {}", line(rest))
+}
+
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_what_is_run() {
+        let words = ["vllm", "serve", "a model", "$(id)", "it's", "a\nb\u{202e}c\u{7}"].map(str::to_owned);
+        assert_eq!(line(&words), r#"vllm serve 'a model' '$(id)' "it's" $'a\nb\u202ec\x07'"#);
+        assert_eq!(own(&["/usr/bin/vllm-bench".into(), "run".into()]), "vllm-bench run");
+        assert_eq!(own(&["run".into(), "a b".into()]), "vllm-bench run 'a b'");
+    }
+}

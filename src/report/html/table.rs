@@ -1,0 +1,139 @@
+//! The columns of the table of experiments, and its rows for a reader without the script.
+
+use serde::Serialize;
+
+use super::super::csv::status as status_key;
+use super::super::display::{ABSENT, clean, cut, figure};
+use super::super::text::status;
+use super::Options;
+use crate::analyse::{Doubt, DoubtKind, Figure, Metric, RANKED, Row, RunTable};
+
+/// A setting over all rows.
+pub(super) struct Setting {
+    /// vLLM's flag name, or what else it is called.
+    pub key: String,
+    /// Its distinct values, in order of appearance.
+    pub values: Vec<String>,
+    /// For each row, which of them; `None` where it is not set or not known.
+    pub of_row: Vec<Option<usize>>,
+    /// Part of the load.
+    pub load: bool,
+    /// Whether rows differ in it. Of a combination that a rule left out only what varies in the plan is known: that it has no more
+    /// is no difference.
+    pub varies: bool,
+}
+
+/// The grid's own keys, which every row has.
+const GRID: [&str; 4] = ["model", "tensor-parallel-size", "quantization", "enforce-eager"];
+
+/// All settings of all rows.
+pub(super) fn settings(table: &RunTable) -> Vec<Setting> {
+    let mut keys: indexmap::IndexMap<&str, bool> = GRID.iter().map(|key| (*key, false)).collect();
+    for row in &table.rows {
+        let server = row.axes.server.iter().map(|(key, _)| key).chain(row.about.flags.keys());
+        for key in server {
+            keys.entry(key).or_insert(false);
+        }
+        for key in row.axes.workload.iter().map(|(key, _)| key).chain(row.load.0.keys()) {
+            keys.entry(key).or_insert(true);
+        }
+    }
+    let read = |(key, load): (&str, bool)| collect(table, key, load, |row| row.setting(key).map(|value| clean(&value)));
+    let mut all: Vec<Setting> = keys.into_iter().map(read).filter(|setting| !setting.values.is_empty()).collect();
+    if !table.more.is_empty() {
+        all.insert(0, collect(table, "run", false, |row| Some(clean(&row.about.run)).filter(|run| !run.is_empty())));
+    }
+    all
+}
+
+fn collect(table: &RunTable, key: &str, load: bool, read: impl Fn(&Row) -> Option<String>) -> Setting {
+    let mut values: indexmap::IndexSet<String> = indexmap::IndexSet::new();
+    let mut missing = false;
+    let of_row = table.rows.iter().map(|row| {
+        let value = read(row);
+        missing |= value.is_none() && !row.is_skipped();
+        value.map(|value| values.insert_full(value).0)
+    });
+    let of_row = of_row.collect();
+    let varies = values.len() + usize::from(missing) > 1;
+    Setting { key: key.to_owned(), values: values.into_iter().collect(), of_row, load, varies }
+}
+
+/// Every figure that some row has.
+pub(super) fn figures(table: &RunTable) -> Vec<Figure> {
+    let mut keys: Vec<&str> = Metric::ALL.iter().map(|metric| metric.key()).collect();
+    let derived: std::collections::BTreeSet<&str> =
+        table.rows.iter().flat_map(|row| row.about.figures.keys()).map(String::as_str).collect();
+    keys.extend(derived.into_iter().filter(|key| Metric::ALL.iter().all(|metric| metric.key() != *key)));
+    keys.into_iter()
+        .filter(|key| table.rows.iter().any(|row| row.figure(key).is_some()))
+        .filter_map(Figure::of)
+        .collect()
+}
+
+/// The figures that stand in the table from the start: the ranked ones, and what the recommendation rests on.
+pub(super) fn shown(figures: &[Figure], options: &Options) -> Vec<usize> {
+    let mut keys: Vec<&str> = RANKED.iter().map(|metric| metric.key()).collect();
+    for key in [options.wanted.rank_by.as_str(), options.wanted.latency.as_str()] {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys.into_iter().filter_map(|key| figures.iter().position(|figure| figure.key == key)).collect()
+}
+
+/// The doubts of a row but the one that stands at the head of the page.
+pub(super) fn told(row: &Row) -> impl Iterator<Item = &Doubt> {
+    row.about.doubts.iter().filter(|doubt| doubt.kind != DoubtKind::Simulated)
+}
+
+/// One cell for a reader without the script.
+#[derive(Serialize)]
+pub(super) struct Cell {
+    text: String,
+    number: bool,
+}
+
+/// One row for a reader without the script.
+#[derive(Serialize)]
+pub(super) struct Line {
+    name: String,
+    class: &'static str,
+    status: String,
+    cells: Vec<Cell>,
+}
+
+/// The table for a reader without the script: its headings, then its rows.
+pub(super) fn lines(
+    table: &RunTable,
+    settings: &[Setting],
+    figures: &[Figure],
+    shown: &[usize],
+) -> (Vec<Cell>, Vec<Line>) {
+    let varying: Vec<&Setting> = settings.iter().filter(|setting| setting.varies).collect();
+    let repeats = table.rows.iter().any(|row| row.repeat.is_some());
+    let heading = |text: String, number: bool| Cell { text, number };
+    let mut head: Vec<Cell> = varying.iter().map(|setting| heading(setting.key.clone(), false)).collect();
+    if repeats {
+        head.push(heading("start.run".into(), false));
+    }
+    head.extend(
+        shown.iter().map(|&at| heading(format!("{} ({})", figures[at].label, figures[at].unit.symbol()), true)),
+    );
+    let line = |(index, row): (usize, &Row)| {
+        let value = |setting: &&Setting| setting.of_row[index].map_or(String::new(), |at| cut(&setting.values[at], 60));
+        let mut cells: Vec<Cell> = varying.iter().map(|setting| heading(value(setting), false)).collect();
+        if repeats {
+            let repeat = row.repeat.map_or(String::new(), |repeat| format!("{}.{}", repeat.start, repeat.run));
+            cells.push(heading(repeat, false));
+        }
+        cells.extend(shown.iter().map(|&at| {
+            let value = row.figure(&figures[at].key).map(|value| figure(value, figures[at].unit));
+            heading(value.unwrap_or_else(|| ABSENT.to_owned()), true)
+        }));
+        let doubtful = if told(row).next().is_some() { ", doubtful" } else { "" };
+        let status = clean(&format!("{}{doubtful}", status(row)));
+        Line { name: cut(&row.name, 120), class: status_key(&row.status), status, cells }
+    };
+    (head, table.rows.iter().enumerate().map(line).collect())
+}

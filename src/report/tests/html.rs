@@ -1,0 +1,186 @@
+//! The page: what is in it, that it is the same each time, that nothing from outside becomes part of it, and how large it gets.
+
+use base64::Engine as _;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::fixture::Fixture;
+use super::load_run;
+use crate::analyse::{DoubtKind, RunTable, Wanted};
+use crate::plan::{Engine, Repeat};
+use crate::report::html::{Options, render};
+
+const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+const ENDS: &str = "</script><script>alert(2)</script>";
+
+/// Two models; passes, a failure, one never begun.
+fn small(model: &str, evidence: &str, engine: Engine) -> Fixture {
+    let mut run = Fixture::new(&["Qwen/Qwen3-4B", model], &[2, 4], engine);
+    run.pass(0, 1.5, 120.0);
+    run.pass(1, 1.75, 110.0);
+    run.fail(2, "the server exited with code 1", evidence);
+    run.pass(4, 0.5, 300.0);
+    run.close(12.0)
+}
+
+fn page(run: &Fixture) -> String {
+    let table = load_run(run.path()).unwrap();
+    render(&table, &Options::of(&table))
+}
+
+/// What stands between the first occurrence of `from` and the next of `to`.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let start = text.find(from).unwrap_or_else(|| panic!("no {from}")) + from.len();
+    &text[start..start + text[start..].find(to).unwrap()]
+}
+
+fn data(page: &str) -> Value {
+    serde_json::from_str(between(page, "<script type=\"application/json\" id=\"data\">", "</script>")).unwrap()
+}
+
+/// The page without its style, data and script.
+fn body(page: &str) -> String {
+    let (start, end) = (page.find("</style>").unwrap(), page.find("<script").unwrap());
+    page[start + "</style>".len()..end].to_owned()
+}
+
+#[test]
+fn a_small_run() {
+    let page = page(&small("org/other", "RuntimeError: no", Engine::Vllm));
+    insta::assert_snapshot!("page", body(&page));
+    insta::assert_snapshot!("page_data", format!("{:#}", data(&page)));
+}
+
+#[test]
+fn the_same_run_gives_the_same_bytes() {
+    let run = small("org/other", "RuntimeError: no", Engine::Vllm);
+    assert_eq!(page(&run), page(&run));
+    // Nothing of the place where it is read.
+    assert!(!page(&run).contains(run.path().parent().unwrap().to_str().unwrap()));
+}
+
+#[test]
+fn a_simulated_run_says_so_on_top_and_at_each_figure() {
+    let page = page(&small("org/other", "RuntimeError: no", Engine::Sim));
+    let body = body(&page);
+    assert!(body.contains("<strong>SIMULATED</strong>") && page.contains("(SIMULATED)</title>"));
+    assert_eq!(body.matches("<span class=\"tag warn\">simulated</span>").count(), 3, "answer, experiments, plots");
+    assert_eq!(data(&page)["simulated"], true);
+}
+
+#[test]
+fn what_comes_from_outside_is_text() {
+    let run = small(HOSTILE, ENDS, Engine::Vllm);
+    let mut table = load_run(run.path()).unwrap();
+    for row in &mut table.rows {
+        row.about.serve_command.extend([HOSTILE.to_owned(), ENDS.to_owned(), "\u{202e}".to_owned()]);
+    }
+    table.facts.command_line.push("a\" onfocus=\"alert(1)".into());
+    table.facts.run = ENDS.into();
+    let options = Options { title: Some(format!("{HOSTILE}{ENDS}")), ..Options::of(&table) };
+    let page = render(&table, &options);
+    let body = body(&page);
+    for raw in ["<img", "<script", "</script", "onfocus=\"", "\u{202e}"] {
+        assert!(!body.contains(raw), "{raw} in the page");
+    }
+    assert_eq!(page.matches("<script").count(), 2, "the data and the script");
+    assert_eq!(page.matches("</script").count(), 2);
+    // The same text, to be read.
+    assert!(body.contains("&lt;img src=x onerror=alert(1)&gt;"));
+    let data = data(&page);
+    assert_eq!(data["settings"][0]["values"][1], HOSTILE);
+    assert!(data["words"].as_array().unwrap().iter().any(|word| word.as_str().unwrap().contains("\\u202e")));
+}
+
+#[test]
+fn the_policy_lets_this_script_and_style_run_and_nothing_else() {
+    let page = page(&small("org/other", "RuntimeError: no", Engine::Vllm));
+    let policy = between(&page, "http-equiv=\"Content-Security-Policy\" content=\"", "\"")
+        .replace("&#x27;", "'")
+        .replace("&#x2f;", "/");
+    let hash =
+        |text: &str| format!("'sha256-{}'", base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text)));
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(policy.contains(&format!("script-src {};", hash(between(&page, "<script>", "</script>")))), "{policy}");
+    assert!(policy.contains(&format!("style-src {};", hash(between(&page, "<style>", "</style>")))), "{policy}");
+    assert!(!policy.contains("unsafe"));
+}
+
+#[test]
+fn the_script_puts_text_into_the_page_as_text_and_asks_for_nothing() {
+    let page = page(&small("org/other", "RuntimeError: no", Engine::Vllm));
+    let script = between(&page, "<script>", "</script>");
+    for word in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "Function(",
+        "fetch(",
+        "XMLHttpRequest",
+        "import(",
+    ] {
+        assert!(!script.contains(word), "{word}");
+    }
+    let outside = page.replace("http://www.w3.org/2000/svg", "");
+    for word in ["http://", "https://", "url(\"", "@import", " src="] {
+        assert!(!outside.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn limits_decide_and_an_empty_run_is_a_page_too() {
+    let run = small("org/other", "RuntimeError: no", Engine::Vllm);
+    let table = load_run(run.path()).unwrap();
+    let limit = crate::analyse::Limit::parse("ttft.mean<1").unwrap();
+    let wanted = Wanted { limits: vec![limit], ..Wanted::default() };
+    let page = render(&table, &Options { wanted, ..Options::of(&table) });
+    assert!(page.contains("No configuration keeps the limits.") && page.contains("<code>mean_ttft_ms &lt; 1</code>"));
+    let none = RunTable { rows: Vec::new(), ..table };
+    assert!(render(&none, &Options::default()).contains("There is no valid result to choose from."));
+}
+
+#[test]
+fn repeats_are_shown_with_their_interval_and_doubts_with_their_row() {
+    let run = small("org/other", "RuntimeError: no", Engine::Vllm);
+    let mut table = load_run(run.path()).unwrap();
+    let first = table.rows[0].clone();
+    table.rows.truncate(1);
+    for start in 1..=3 {
+        let mut row = first.clone();
+        row.repeat = Some(Repeat { start, run: 1 });
+        row.metrics.set(crate::analyse::Metric::OutputThroughput, Some(100.0 + f64::from(start)));
+        table.rows.push(row);
+    }
+    table.rows.remove(0);
+    let kind = DoubtKind::ShortOutputs;
+    table.rows[2].about.doubts.push(crate::analyse::Doubt { kind, text: "2 answers were shorter".into() });
+    let data = data(&render(&table, &Options::default()));
+    assert_eq!(data["groups"][0]["rows"], serde_json::json!([0, 1, 2]));
+    let at = data["figures"].as_array().unwrap().iter().position(|f| f["key"] == "output_throughput").unwrap();
+    // 102 +- t(0.975, 2) x 1 / sqrt(3) = 4.302653 x 0.577350.
+    assert_eq!(data["groups"][0]["f"][at], serde_json::json!([102, 99.5159, 104.484, 3]));
+    assert_eq!((&data["rows"][2]["b"], &data["rows"][2]["d"][0]), (&1.into(), &"2 answers were shorter".into()));
+}
+
+#[test]
+fn a_thousand_experiments_fit_into_two_megabytes() {
+    let run = small("org/other", "RuntimeError: no", Engine::Vllm);
+    let mut table = load_run(run.path()).unwrap();
+    let (passed, failed) = (table.rows[0].clone(), table.rows[2].clone());
+    table.rows = (0..1000)
+        .map(|index| {
+            let mut row = if index % 10 == 0 { failed.clone() } else { passed.clone() };
+            row.name = format!("{}_{index:04}_with_the_usual_length_of_a_name", row.name);
+            row.axes.server.push(("max-num-seqs".into(), index.to_string()));
+            row.about.serve_command = (0..40).map(|word| format!("--flag-number-{word}={}", index / 7)).collect();
+            row.about.bench_command = row.about.serve_command.clone();
+            row.about.figures = (50..95).map(|p| (format!("p{p}_ttft_ms"), f64::from(p) * f64::from(index))).collect();
+            row
+        })
+        .collect();
+    let page = render(&table, &Options::of(&table));
+    assert_eq!(data(&page)["rows"].as_array().unwrap().len(), 1000);
+    assert!(page.len() < 2_000_000, "{} bytes", page.len());
+}
