@@ -155,6 +155,7 @@ fn facts(table: &RunTable, options: &Options) -> Vec<(&'static str, String)> {
         match &facts.origin {
             Origin::VllmBench { version } => format!("vllm-bench {}", clean(version)),
             Origin::Predecessor => "files without a manifest".to_owned(),
+            Origin::Files(program) => program.words().to_owned(),
         },
     ));
     shown
