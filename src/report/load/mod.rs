@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use result_file::read_text;
 
-use crate::analyse::{Requests, Row, RunTable};
+use crate::analyse::{Assumptions, Requests, Row, RunTable, derive};
 use crate::plan::Repeat;
 use crate::record::{Error, RunDir, layout, list_runs};
 
@@ -22,6 +22,12 @@ use crate::record::{Error, RunDir, layout, list_runs};
 /// # Errors
 /// When there is no run, or the manifest or the directory cannot be read.
 pub fn load_run(path: &Path) -> Result<RunTable, Error> {
+    let mut table = load_one(path)?;
+    derive(&mut table, &Assumptions::default());
+    Ok(table)
+}
+
+fn load_one(path: &Path) -> Result<RunTable, Error> {
     if let Ok(dir) = RunDir::open(path) {
         return run::load(&dir);
     }
@@ -49,7 +55,7 @@ pub fn load_run(path: &Path) -> Result<RunTable, Error> {
 /// # Errors
 /// As [`load_run`], for each of them.
 pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
-    let mut tables = paths.iter().map(|path| load_run(path)).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let mut tables = paths.iter().map(|path| load_one(path)).collect::<Result<Vec<_>, _>>()?.into_iter();
     let Some(mut all) = tables.next() else { return Err(Error::NoRuns(PathBuf::new())) };
     let mut starts = last_start(&all);
     for table in tables {
@@ -72,6 +78,7 @@ pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
             row.repeat = Some(Repeat::FIRST);
         }
     }
+    derive(&mut all, &Assumptions::default());
     Ok(all)
 }
 
