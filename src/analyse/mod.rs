@@ -8,6 +8,7 @@ mod compare;
 mod decide;
 mod derive;
 mod figure;
+mod grouping;
 mod inference;
 mod load;
 mod metric;
@@ -22,10 +23,11 @@ mod verdict;
 
 pub use baseline::{Against, against_baseline};
 pub use choose::{Choice, LeftOut, Limit, Recommendation, Wanted, choose};
-pub use compare::{Comparison, Effect, Matched, Outcome, compare};
+pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
 pub use decide::{Basis, Candidate, Change, Decision, change, decide};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use figure::Figure;
+pub use grouping::{BY_MODEL, Ranked, group_keys, ranked};
 pub use inference::{
     CONFIDENCE, Components, Estimate, Interval, Method, QuantileInterval, components, estimate, over_starts,
     quantile_interval, resolvable, rests_on,

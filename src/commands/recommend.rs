@@ -1,15 +1,13 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
-use indexmap::IndexMap;
-
-use super::analyze;
-use crate::analyse::{Better, Limit, Metric, Row, RunTable, Wanted, choose};
+use super::{analyze, asked};
+use crate::analyse::{Figure, Wanted, derive, ranked};
 use crate::cli::RecommendArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::report::recommend::{Answer, json, text};
-use crate::report::{Style, load_run};
+use crate::report::Style;
+use crate::report::recommend::{json, text};
 use crate::ui::Ui;
 
 /// Recommends for each model and load by itself. Exit code 3 when no configuration keeps the limits.
@@ -17,10 +15,11 @@ use crate::ui::Ui;
 /// # Errors
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
+    derive(&mut table, &asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?);
     let wanted = wanted(args)?;
-    let run = analyze::target(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
-    let table = load_run(&run)?;
-    let answers = answers(&table, &wanted);
+    let keys = asked::group_keys(&args.group_by, &table)?;
+    let answers = ranked(&table, &keys, &wanted);
     if answers.is_empty() {
         return Err(Error::Nothing {
             message: format!("`{}` has no valid result to choose from", table.facts.run),
@@ -44,44 +43,9 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
 }
 
 fn wanted(args: &RecommendArgs) -> Result<Wanted, Error> {
-    let figure = |flag: &str, key: &str| {
-        let known = Metric::ALL.into_iter().find(|metric| metric.key() == key).and_then(Metric::better);
-        let percentile = key.starts_with('p') && key.ends_with("_ms");
-        known.or(percentile.then_some(Better::Lower)).ok_or_else(|| Error::Usage {
-            message: format!(
-                "invalid value `{}` for `{flag}`: it is no figure that can be better or worse",
-                key.escape_debug()
-            ),
-            hint: "such as output_throughput, request_throughput, mean_ttft_ms, p99_tpot_ms".into(),
-        })
-    };
-    let rank_by = args.rank_by.clone().unwrap_or_else(|| "output_throughput".into());
-    let better = figure("--rank-by", &rank_by)?;
-    let latency = args.latency.clone().unwrap_or_else(|| "mean_ttft_ms".into());
-    figure("--latency", &latency)?;
-    let mut limits = Vec::new();
-    for text in args.slo.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
-        limits.push(Limit::parse(text).ok_or_else(|| Error::Usage {
-            message: format!("invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`", text.escape_debug()),
-            hint: "such as `--slo 'ttft.p99<500,tpot.mean<50'`".into(),
-        })?);
-    }
-    Ok(Wanted { rank_by, better, per_device: better == Better::Higher && !args.total, latency, limits })
-}
-
-fn answers<'a>(table: &'a RunTable, wanted: &Wanted) -> Vec<Answer<'a>> {
-    let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
-    let mut groups: IndexMap<(&str, String), Vec<&Row>> = IndexMap::new();
-    for row in table.rows.iter().filter(|row| !(row.is_skipped() || measured && row.simulated)) {
-        groups.entry((row.axes.model.as_str(), row.axes.workload_label())).or_default().push(row);
-    }
-    groups
-        .into_iter()
-        .filter(|(_, rows)| rows.iter().any(|row| row.is_valid()))
-        .map(|((model, workload), rows)| {
-            let choice = choose(&rows, wanted);
-            let named = |left: crate::analyse::LeftOut<'_>| (left.row.name.clone(), left.why);
-            Answer { model, workload, choice: choice.map_err(|all| all.into_iter().map(named).collect()) }
-        })
-        .collect()
+    let rank_by = asked::figure("--rank-by", args.rank_by.as_deref().unwrap_or("output_throughput"))?;
+    let latency = asked::figure("--latency", args.latency.as_deref().unwrap_or("mean_ttft_ms"))?;
+    let per_device = Figure::is_of_all_devices(&rank_by.0.key) && !args.total;
+    let limits = asked::limits(&args.slo)?;
+    Ok(Wanted { rank_by: rank_by.0.key, better: rank_by.1, per_device, latency: latency.0.key, limits })
 }

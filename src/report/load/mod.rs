@@ -4,13 +4,17 @@
 //! cannot be read is listed with the reason. Only a directory that is no run at all is an error.
 
 mod predecessor;
+mod quantiles;
 mod requests;
 mod result_file;
 mod run;
+mod server_log;
 
 use std::path::{Path, PathBuf};
 
+pub use quantiles::add_quantiles;
 pub(super) use result_file::read_text;
+pub use server_log::add_server_logs;
 
 use crate::analyse::{Assumptions, Requests, Row, RunTable, derive};
 use crate::plan::Repeat;
