@@ -452,6 +452,31 @@ mod tests {
     }
 
     #[test]
+    fn intervals_of_quantiles_are_scipys() {
+        // scipy.stats.quantile_test(range(1, n + 1), p=q).confidence_interval(0.95), scipy 1.17.1 (scripts/check_statistics.py)
+        for (n, q, low, high) in [
+            (100i32, 0.5, Some(40.0), Some(61.0)),
+            (1000, 0.99, Some(983.0), Some(997.0)),
+            (100, 0.99, Some(97.0), None),
+            (5, 0.5, None, None),
+        ] {
+            let values: Vec<f64> = (1..=n).map(f64::from).collect();
+            let found = quantile_interval(&values, q).unwrap();
+            assert_eq!((found.low, found.high, found.n), (low, high, u64::from(n.unsigned_abs())), "{n} {q}");
+        }
+        assert_eq!(quantile_interval(&[], 0.5), None);
+        assert_eq!(quantile_interval(&[1.0], 1.0), None);
+    }
+
+    #[test]
+    fn starts_count_once_and_one_sample_has_no_interval() {
+        assert_eq!(over_starts(&[vec![3.0]]).map(|of| (of.n, of.sd, of.interval)), Some((1, None, None)));
+        let of = over_starts(&[vec![1.0, 3.0], vec![4.0]]).unwrap();
+        assert_eq!((of.n, of.mean), (2, 3.0));
+        assert_eq!(over_starts(&[]), None);
+    }
+
+    #[test]
     fn a_p99_of_a_hundred_requests_rests_on_one_of_them() {
         assert_eq!(
             (rests_on(100, 0.99), rests_on(150, 0.99), rests_on(1000, 0.99), rests_on(100, 0.5)),
