@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
-use super::{Metric, Row};
+use super::{Metric, Row, load_labels};
 
 /// One configuration against the baseline of its model and load.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,9 +25,10 @@ pub struct Against<'a> {
 /// the order of the plan. Repeats count with their mean.
 pub fn against_baseline<'a>(rows: &[&'a Row]) -> Vec<Against<'a>> {
     let mut settings: IndexMap<(&str, String, String), Vec<&'a Row>> = IndexMap::new();
-    for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.is_valid()) {
+    let labels = load_labels(rows);
+    for ((i, row), load) in rows.iter().enumerate().zip(labels).filter(|((_, row), _)| row.is_valid()) {
         let identity = row.identity.as_ref().map_or_else(|| i.to_string(), ToString::to_string);
-        settings.entry((row.axes.model.as_str(), row.axes.workload_label(), identity)).or_default().push(row);
+        settings.entry((row.axes.model.as_str(), load, identity)).or_default().push(row);
     }
     let mut baselines: HashMap<(&str, &str), &Vec<&'a Row>> = HashMap::new();
     for ((model, load, _), rows) in &settings {

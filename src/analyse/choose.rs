@@ -1,7 +1,8 @@
 //! The configuration to use: limits on latency first, then the figure that matters, then what it costs. Pure.
 
-use super::rank::settings;
-use super::{Basis, Better, Candidate, Decision, Row, decide};
+use super::inference::over_starts;
+use super::rank::{settings, starts_by};
+use super::{Basis, Better, Candidate, Decision, Estimate, Figure, Row, decide};
 
 /// A limit on a figure: `ttft.p99<500`.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +16,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Reads `METRIC.STATISTIC<MILLISECONDS` (`ttft.p99<500`, `tpot.mean<50`) or `KEY<VALUE`, `KEY>VALUE` with vLLM's key.
+    /// Reads `METRIC.STATISTIC<MILLISECONDS` (`ttft.p99<500`, `tpot.mean<50`) or `KEY<VALUE`, `KEY>VALUE` with the key of any
+    /// figure.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value, above) = match (text.split_once('<'), text.split_once('>')) {
             (Some((name, value)), None) => (name, value, false),
@@ -31,9 +33,9 @@ impl Limit {
                 known.then(|| format!("{statistic}_{metric}_ms"))?
             }
             Some(_) => return None,
-            None if name.ends_with("_ms") || name.ends_with("_throughput") => name.to_owned(),
-            None => return None,
+            None => name.to_owned(),
         };
+        Figure::of(&key)?;
         Some(Self { key, value, above })
     }
 
@@ -54,6 +56,8 @@ pub struct Choice<'a> {
     pub latency: Option<f64>,
     /// Measurements.
     pub n: usize,
+    /// What the measurements say of the mean; of several server starts each counts once.
+    pub estimate: Option<Estimate>,
     /// No other has both more throughput and less latency.
     pub on_front: bool,
 }
@@ -139,16 +143,13 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a
     let mut starts_of_all = Vec::new();
     let mut options = Vec::new();
     for rows in &asked {
-        let mut starts: indexmap::IndexMap<u32, Vec<f64>> = indexmap::IndexMap::new();
-        for row in rows {
-            if let Some(value) = row.figure(&wanted.rank_by) {
-                starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value * scale(row));
-            }
-        }
-        let starts: Vec<Vec<f64>> = starts.into_values().collect();
-        let (Some(row), Some(value)) = (rows.first().copied(), mean(&starts.concat())) else { continue };
+        let Some(row) = rows.first().copied() else { continue };
+        let Some(mut starts) = starts_by(rows, &wanted.rank_by) else { continue };
+        starts.iter_mut().flatten().for_each(|value| *value *= scale(row));
+        let Some(value) = mean(&starts.concat()) else { continue };
         let latencies: Vec<f64> = rows.iter().filter_map(|row| row.figure(&wanted.latency)).collect();
-        options.push(Choice { row, value, latency: mean(&latencies), n: starts.concat().len(), on_front: false });
+        let (n, estimate) = (starts.concat().len(), over_starts(&starts));
+        options.push(Choice { row, value, latency: mean(&latencies), n, estimate, on_front: false });
         starts_of_all.push(starts);
     }
     let candidates: Vec<Candidate> = options
@@ -188,7 +189,10 @@ fn refused(rows: &[&Row], wanted: &Wanted) -> Option<String> {
         return Some(format!("its result has no `{}`", wanted.rank_by));
     }
     wanted.limits.iter().find_map(|limit| match value_of(&limit.key) {
-        None => Some(format!("its result has no `{}` (vLLM's flag --metric-percentiles)", limit.key)),
+        None if Figure::quantile(&limit.key).is_some() => {
+            Some(format!("its result has no `{}` (vLLM's flag --metric-percentiles)", limit.key))
+        }
+        None => Some(format!("its result has no `{}`", limit.key)),
         Some(value) if limit.holds(value) => None,
         Some(value) => {
             let sign = if limit.above { "not above" } else { "not below" };
@@ -240,7 +244,19 @@ mod tests {
         assert_eq!(limit("ttft.p99<500"), Some(("p99_ttft_ms".into(), 500.0, false)));
         assert_eq!(limit(" tpot.mean <= 50 "), Some(("mean_tpot_ms".into(), 50.0, false)));
         assert_eq!(limit("output_throughput>1000"), Some(("output_throughput".into(), 1000.0, true)));
-        for wrong in ["ttft<5", "ttft.p<5", "ttft.best<5", "x.mean<5", "ttft.p99", "ttft.p99<x", "a<b>c", ""] {
+        assert_eq!(limit("startup_s<60"), Some(("startup_s".into(), 60.0, false)));
+        for wrong in [
+            "speed_ms<5",
+            "ttft.p101<5",
+            "ttft<5",
+            "ttft.p<5",
+            "ttft.best<5",
+            "x.mean<5",
+            "ttft.p99",
+            "ttft.p99<x",
+            "a<b>c",
+            "",
+        ] {
             assert_eq!(limit(wrong), None, "{wrong}");
         }
     }

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::decide::{Change, change};
 use super::inference::{CONFIDENCE, holm};
-use super::{Better, Metric, Row, RunTable, starts_of};
+use super::{Better, Figure, Metric, Row, RunTable, starts_by};
 
 /// What became of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -23,8 +23,8 @@ pub enum Outcome {
 /// The change of one figure.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Effect {
-    /// vLLM's key.
-    pub metric: &'static str,
+    /// Its key.
+    pub metric: String,
     /// Before, after, relative change, interval.
     #[serde(flatten)]
     pub change: Change,
@@ -54,8 +54,8 @@ pub struct Comparison<'a> {
     pub missing: Vec<&'a Row>,
 }
 
-/// The figures that are compared.
-const COMPARED: [Metric; 3] = [Metric::OutputThroughput, Metric::MeanTtft, Metric::MeanTpot];
+/// The figures that are compared where nobody names others.
+pub const COMPARED: [Metric; 3] = [Metric::OutputThroughput, Metric::MeanTtft, Metric::MeanTpot];
 
 type Groups<'a> = IndexMap<String, Vec<&'a Row>>;
 
@@ -69,10 +69,11 @@ fn groups(table: &RunTable) -> Groups<'_> {
     groups
 }
 
-/// Compares two runs. `threshold`: relative change that matters (0.03 = 3 %). `noise_floor`: as in [`super::decide`].
+/// Compares two runs by these figures. `threshold`: relative change that matters (0.03 = 3 %). `noise_floor`: as in [`super::decide`].
 pub fn compare<'a>(
     before: &'a RunTable,
     after: &'a RunTable,
+    figures: &[Figure],
     threshold: f64,
     noise_floor: Option<f64>,
 ) -> Comparison<'a> {
@@ -80,9 +81,9 @@ pub fn compare<'a>(
     let mut matched: Vec<Matched<'a>> = Vec::new();
     for (key, rows) in &b {
         let (Some(then), Some(row)) = (a.get(key), rows.first()) else { continue };
-        let effects = COMPARED.into_iter().filter_map(|metric| {
-            let change = change(&starts_of(then, metric)?, &starts_of(rows, metric)?, noise_floor)?;
-            Some(Effect { metric: metric.key(), change, corrected_p: None, outcome: Outcome::NotTold })
+        let effects = figures.iter().filter_map(|figure| {
+            let change = change(&starts_by(then, &figure.key)?, &starts_by(rows, &figure.key)?, noise_floor)?;
+            Some(Effect { metric: figure.key.clone(), change, corrected_p: None, outcome: Outcome::NotTold })
         });
         matched.push(Matched { row, effects: effects.collect() });
     }
@@ -108,8 +109,7 @@ fn judge(matched: &mut [Matched<'_>], threshold: f64) {
 }
 
 fn outcome(effect: &Effect, threshold: f64) -> Outcome {
-    let metric = Metric::ALL.into_iter().find(|metric| metric.key() == effect.metric);
-    let better = metric.and_then(Metric::better);
+    let better = Figure::of(&effect.metric).and_then(|figure| figure.better);
     let Change { relative, interval, .. } = &effect.change;
     let (Some((low, high)), Some(p), Some(better)) = (interval, effect.corrected_p, better) else {
         return Outcome::NotTold;

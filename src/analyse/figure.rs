@@ -1,6 +1,7 @@
 //! What a figure is, by its key: vLLM's keys of a result, its percentiles (`p95_ttft_ms`), and what is derived from them. Every
 //! flag that takes a figure (`--rank-by`, axes of plots), every heading and every unit asks here.
 
+use super::derive::{DERIVED, startup_phase};
 use super::{Better, Metric, Unit};
 
 /// A figure that a row may have.
@@ -22,24 +23,47 @@ const LATENCIES: [(&str, &str); 4] = [("ttft", "TTFT"), ("tpot", "TPOT"), ("itl"
 impl Figure {
     /// The figure with this key; `None` where there is none.
     pub fn of(key: &str) -> Option<Self> {
+        let figure = |label: String, unit, better| Self { key: key.to_owned(), label, unit, better };
         if let Some(metric) = Metric::ALL.into_iter().find(|metric| metric.key() == key) {
-            return Some(Self {
-                key: key.to_owned(),
-                label: metric.label().to_owned(),
-                unit: metric.unit(),
-                better: metric.better(),
-            });
+            return Some(figure(metric.label().to_owned(), metric.unit(), metric.better()));
         }
-        let (percentile, latency) = key.strip_prefix('p')?.strip_suffix("_ms")?.rsplit_once('_')?;
+        if let Some((_, label, unit, better)) = DERIVED.into_iter().find(|(known, ..)| *known == key) {
+            return Some(figure(label.to_owned(), unit, better));
+        }
+        if let Some(phase) = startup_phase(key) {
+            return Some(figure(format!("Server start: {}", phase.label()), Unit::Seconds, Some(Better::Lower)));
+        }
+        let (percentile, latency) = percentile_of(key)?;
         let (_, words) = LATENCIES.into_iter().find(|(name, _)| *name == latency)?;
-        let number: f64 = percentile.parse().ok()?;
-        (0.0..=100.0).contains(&number).then(|| Self {
-            key: key.to_owned(),
-            label: format!("P{percentile} {words}"),
-            unit: Unit::Milliseconds,
-            better: Some(Better::Lower),
-        })
+        Some(figure(format!("P{percentile} {words}"), Unit::Milliseconds, Some(Better::Lower)))
     }
+
+    /// The keys with a fixed name, vLLM's first.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        Metric::ALL.into_iter().map(Metric::key).chain(DERIVED.into_iter().map(|(key, ..)| key))
+    }
+
+    /// The percentile that it is, as a part of 1, and the latency (`ttft`) that it is of; `None` for any other figure.
+    pub fn quantile(key: &str) -> Option<(f64, &str)> {
+        if let Some(latency) = key.strip_prefix("median_").and_then(|rest| rest.strip_suffix("_ms")) {
+            return Some((0.5, latency));
+        }
+        let (percentile, latency) = percentile_of(key)?;
+        Some((percentile.parse::<f64>().ok()? / 100.0, latency))
+    }
+
+    /// Whether it is a throughput of the whole server, which more devices make larger.
+    pub fn is_of_all_devices(key: &str) -> bool {
+        key.ends_with("_throughput")
+    }
+}
+
+/// `p99.9_ttft_ms` as `99.9` and `ttft`.
+fn percentile_of(key: &str) -> Option<(&str, &str)> {
+    let (percentile, latency) = key.strip_prefix('p')?.strip_suffix("_ms")?.rsplit_once('_')?;
+    let number: f64 = percentile.parse().ok()?;
+    let known = LATENCIES.into_iter().any(|(name, _)| name == latency);
+    (known && (0.0..=100.0).contains(&number)).then_some((percentile, latency))
 }
 
 #[cfg(test)]
@@ -55,8 +79,31 @@ mod tests {
         );
         assert_eq!(of("p99.9_e2el_ms"), Some(("P99.9 E2E latency".into(), Unit::Milliseconds, Some(Better::Lower))));
         assert_eq!(of("completed"), Some(("Completed requests".into(), Unit::Requests, None)));
-        for wrong in ["", "p", "p_ms", "p101_ttft_ms", "pinf_ttft_ms", "p99_x_ms", "ttft", "p99_ttft"] {
+        assert_eq!(
+            of("gpu_days_to_process_1b_tokens").map(|(_, unit, better)| (unit, better)),
+            Some((Unit::DeviceDays, Some(Better::Lower)))
+        );
+        assert_eq!(
+            of("startup_starting_api_s").map(|(label, ..)| label),
+            Some("Server start: starting the API".into())
+        );
+        for wrong in ["", "p", "p_ms", "p101_ttft_ms", "pinf_ttft_ms", "p99_x_ms", "ttft", "p99_ttft", "startup_x_s"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_fixed_key_is_known_and_none_twice() {
+        let keys: Vec<&str> = Figure::keys().collect();
+        let distinct: std::collections::BTreeSet<&str> = keys.iter().copied().collect();
+        assert_eq!(keys.len(), distinct.len());
+        assert!(keys.iter().all(|key| Figure::of(key).is_some_and(|figure| figure.key == **key)));
+    }
+
+    #[test]
+    fn percentiles_say_which_they_are() {
+        assert_eq!(Figure::quantile("p95_tpot_ms"), Some((0.95, "tpot")));
+        assert_eq!(Figure::quantile("median_ttft_ms"), Some((0.5, "ttft")));
+        assert_eq!(Figure::quantile("mean_ttft_ms"), None);
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Sources: Student's t and Welch's test with the Welch-Satterthwaite degrees of freedom (Welch 1947); the percentile
 //! bootstrap (Efron and Tibshirani 1993); Holm's step-down correction (Holm 1979); Bartlett's test of equal variances
-//! (Bartlett 1937); one-way random effects by the method of moments (Searle, Casella and McCulloch 1992).
+//! (Bartlett 1937); one-way random effects by the method of moments (Searle, Casella and McCulloch 1992); intervals of a quantile
+//! by order statistics (Conover 1999, 3.2; `scipy.stats.quantile_test`).
 
-use statrs::distribution::{ChiSquared, ContinuousCDF, StudentsT};
+use statrs::distribution::{Binomial, ChiSquared, ContinuousCDF, DiscreteCDF, StudentsT};
 
 /// Share of intervals that hold the truth.
 pub const CONFIDENCE: f64 = 0.95;
@@ -14,6 +15,17 @@ const RESAMPLES: usize = 4000;
 const ENOUGH_FOR_SKEWNESS: usize = 8;
 /// A sample with a larger skewness (absolute value) gets a bootstrap interval.
 const SKEWED: f64 = 1.0;
+
+/// The estimate of the measurements of one configuration: a server start counts once, with the mean of its measurements, as
+/// they share whatever that start had of its own; those of a single start count each.
+pub fn over_starts(starts: &[Vec<f64>]) -> Option<Estimate> {
+    match starts {
+        [] => None,
+        [only] => estimate(only),
+        several if several.iter().any(Vec::is_empty) => None,
+        several => estimate(&several.iter().map(|start| mean(start)).collect::<Vec<f64>>()),
+    }
+}
 
 /// How an interval was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -286,6 +298,41 @@ pub fn components(starts: &[Vec<f64>]) -> Option<Components> {
     Some(Components { between_starts: variance.sqrt(), within_start: within.sqrt() })
 }
 
+/// An interval that holds the true quantile with a probability of at least [`CONFIDENCE`], whatever the distribution. Each
+/// end is a value of the sample; `None` = the sample is too small to say anything on that side.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct QuantileInterval {
+    /// Values of the sample.
+    pub n: u64,
+    /// Its lower end.
+    pub low: Option<f64>,
+    /// Its upper end.
+    pub high: Option<f64>,
+}
+
+/// The interval of the quantile `q` of independent values, by the binomial distribution of how many of them lie below it;
+/// `None` of nothing, and for a `q` that is not between 0 and 1.
+pub fn quantile_interval(sorted: &[f64], q: f64) -> Option<QuantileInterval> {
+    if sorted.is_empty() || !(0.0..1.0).contains(&q) {
+        return None;
+    }
+    let n = sorted.len() as u64;
+    let below = Binomial::new(q, n).ok()?;
+    let tail = (1.0 - CONFIDENCE) / 2.0;
+    // The smallest k with P(K <= k) >= p, by bisection.
+    let inverse = |p: f64| {
+        let (mut low, mut high) = (0, n);
+        while low < high {
+            let middle = low.midpoint(high);
+            if below.cdf(middle) >= p { high = middle } else { low = middle + 1 }
+        }
+        low
+    };
+    let at = |rank: Option<u64>| sorted.get(usize::try_from(rank?).ok()?).copied();
+    // With P(K < low) <= tail the value of this rank (from 1) is below the quantile; likewise above.
+    Some(QuantileInterval { n, low: at(inverse(tail).checked_sub(1)), high: at(Some(inverse(1.0 - tail))) })
+}
+
 /// How many values of a sample of `n` lie at or beyond its quantile `q`: what the figure rests on.
 #[expect(
     clippy::cast_precision_loss,
@@ -402,6 +449,31 @@ mod tests {
         near(found.within_start, 0.13743685418725488);
         assert_eq!(components(&[vec![1.0], vec![2.0]]), None);
         assert_eq!(components(&[vec![1.0, 2.0]]), None);
+    }
+
+    #[test]
+    fn intervals_of_quantiles_are_scipys() {
+        // scipy.stats.quantile_test(range(1, n + 1), p=q).confidence_interval(0.95), scipy 1.17.1 (scripts/check_statistics.py)
+        for (n, q, low, high) in [
+            (100i32, 0.5, Some(40.0), Some(61.0)),
+            (1000, 0.99, Some(983.0), Some(997.0)),
+            (100, 0.99, Some(97.0), None),
+            (5, 0.5, None, None),
+        ] {
+            let values: Vec<f64> = (1..=n).map(f64::from).collect();
+            let found = quantile_interval(&values, q).unwrap();
+            assert_eq!((found.low, found.high, found.n), (low, high, u64::from(n.unsigned_abs())), "{n} {q}");
+        }
+        assert_eq!(quantile_interval(&[], 0.5), None);
+        assert_eq!(quantile_interval(&[1.0], 1.0), None);
+    }
+
+    #[test]
+    fn starts_count_once_and_one_sample_has_no_interval() {
+        assert_eq!(over_starts(&[vec![3.0]]).map(|of| (of.n, of.sd, of.interval)), Some((1, None, None)));
+        let of = over_starts(&[vec![1.0, 3.0], vec![4.0]]).unwrap();
+        assert_eq!((of.n, of.mean), (2, 3.0));
+        assert_eq!(over_starts(&[]), None);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The load under which rows were measured, and whether it was the same for all of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use indexmap::IndexMap;
+
+use super::Row;
 
 /// One load parameter's value.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,12 +97,79 @@ impl<'a> Distinct<'a> {
     }
 }
 
+/// Parameters that change nothing of what a measurement is: another seed is the same load with other prompts.
+const NO_LOAD: [&str; 6] =
+    ["seed", "max-model-len", "num-warmups", "percentile-metrics", "metric-percentiles", "save-detailed"];
+
+/// What the load of each row has of its own among the loads of all of them, as text: rows with different ones are never ranked
+/// against each other. Of one sweep that is what its axes say; several sources are told apart by every parameter in which
+/// they differ.
+pub fn load_labels(rows: &[&Row]) -> Vec<String> {
+    let runs: HashSet<_> = rows.iter().map(|row| (&row.about.run, &row.about.directory)).collect();
+    if runs.len() < 2 {
+        return rows.iter().map(|row| row.workload_label()).collect();
+    }
+    let mut keys: Vec<&str> = Vec::new();
+    let mut first: HashMap<&str, Option<&str>> = HashMap::new();
+    let mut seen: HashSet<*const Load> = HashSet::new();
+    let loads: Vec<&Load> =
+        rows.iter().map(|row| &*row.load).filter(|load| seen.insert(std::ptr::from_ref(*load))).collect();
+    for key in loads.iter().flat_map(|load| load.0.keys()).filter(|key| !NO_LOAD.contains(&key.as_str())) {
+        first.entry(key).or_insert_with(|| loads.first().and_then(|load| load.exact(key)));
+    }
+    for load in &loads {
+        keys.extend(first.iter().filter(|(key, value)| load.exact(key) != **value).map(|(key, _)| *key));
+    }
+    keys.extend(rows.iter().flat_map(|row| row.axes.workload.iter().map(|(key, _)| key.as_str())));
+    keys.sort_unstable();
+    keys.dedup();
+    let label = |row: &&Row| {
+        let value = |key: &&str| {
+            let axis = row.axes.workload.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+            axis.or_else(|| row.load.exact(key)).map(|value| format!("{key} {value}"))
+        };
+        keys.iter().filter_map(value).collect::<Vec<String>>().join(", ")
+    };
+    rows.iter().map(label).collect()
+}
+
+impl Load {
+    /// The value of a parameter, where it is known exactly.
+    fn exact(&self, key: &str) -> Option<&str> {
+        match self.0.get(key)? {
+            LoadValue::Exact(text) => Some(text),
+            LoadValue::About(_) => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::table::tests::row;
     use super::*;
 
     fn load(values: &[(&str, LoadValue)]) -> Load {
         Load(values.iter().map(|(flag, value)| ((*flag).to_owned(), value.clone())).collect())
+    }
+
+    #[test]
+    fn loads_of_several_runs_are_told_apart_by_what_differs() {
+        let exact = |text: &str| LoadValue::Exact(text.to_owned());
+        let of = |run: &str, length: &str, seed: &str| {
+            let mut row = row("m", 1, 1.0, 1.0);
+            row.about.run = run.into();
+            row.load = std::sync::Arc::new(load(&[
+                ("num-prompts", exact("160")),
+                ("random-input-len", exact(length)),
+                ("seed", exact(seed)),
+            ]));
+            row
+        };
+        let rows = [of("a", "1024", "1"), of("b", "2048", "1"), of("c", "1024", "2")];
+        let rows: Vec<&Row> = rows.iter().collect();
+        assert_eq!(load_labels(&rows), ["random-input-len 1024", "random-input-len 2048", "random-input-len 1024"]);
+        assert_eq!(load_labels(&rows[..1]), [""]);
+        assert_eq!(load_labels(&[rows[0], rows[2]]), ["", ""]);
     }
 
     #[test]

@@ -45,6 +45,18 @@ pub enum Unit {
     RequestsPerSecond,
     /// Tokens per second.
     TokensPerSecond,
+    /// Devices (GPUs, XPUs).
+    Devices,
+    /// Days of one device.
+    DeviceDays,
+    /// Days of one node.
+    NodeDays,
+    /// One figure over another.
+    Ratio,
+    /// Parts of a hundred.
+    Percent,
+    /// Money, in the currency of the user's price file.
+    Money,
 }
 
 /// Which of two figures is the better one.
@@ -136,7 +148,15 @@ impl Metric {
         match self.unit() {
             Unit::RequestsPerSecond | Unit::TokensPerSecond => Some(Better::Higher),
             Unit::Milliseconds => Some(Better::Lower),
-            Unit::Requests | Unit::Tokens | Unit::Seconds => None,
+            Unit::Requests
+            | Unit::Tokens
+            | Unit::Seconds
+            | Unit::Devices
+            | Unit::DeviceDays
+            | Unit::NodeDays
+            | Unit::Ratio
+            | Unit::Percent
+            | Unit::Money => None,
         }
     }
 }
@@ -151,6 +171,12 @@ impl Unit {
             Unit::Milliseconds => "ms",
             Unit::RequestsPerSecond => "req/s",
             Unit::TokensPerSecond => "tok/s",
+            Unit::Devices => "devices",
+            Unit::DeviceDays => "device-days",
+            Unit::NodeDays => "node-days",
+            Unit::Ratio => "x",
+            Unit::Percent => "%",
+            Unit::Money => "of the price file's currency",
         }
     }
 }

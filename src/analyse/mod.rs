@@ -6,12 +6,16 @@ mod baseline;
 mod choose;
 mod compare;
 mod decide;
+mod derive;
 mod figure;
+mod grouping;
 mod inference;
 mod load;
 mod metric;
+mod optimize;
 mod rank;
 mod requests;
+mod setting;
 mod stats;
 mod summary;
 mod table;
@@ -19,14 +23,23 @@ mod verdict;
 
 pub use baseline::{Against, against_baseline};
 pub use choose::{Choice, LeftOut, Limit, Recommendation, Wanted, choose};
-pub use compare::{Comparison, Effect, Matched, Outcome, compare};
+pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
 pub use decide::{Basis, Candidate, Change, Decision, change, decide};
+pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use figure::Figure;
-pub use inference::{CONFIDENCE, Components, Estimate, Interval, Method, components, estimate, resolvable, rests_on};
-pub use load::{Load, LoadSpread, LoadValue, spread};
+pub use grouping::{BY_MODEL, Ranked, group_keys, ranked};
+pub use inference::{
+    CONFIDENCE, Components, Estimate, Interval, Method, QuantileInterval, components, estimate, over_starts,
+    quantile_interval, resolvable, rests_on,
+};
+pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
 pub use metric::{Better, Metric, Metrics, Unit};
-pub use rank::{Best, RANKED, Ranking, best, best_by_model, best_overall, starts_of};
+pub use optimize::{
+    Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, is_in_tier, optimize, tiers,
+};
+pub use rank::{Best, RANKED, Ranking, best, best_by_model, best_overall, settings, starts_by, starts_of};
 pub use requests::Requests;
+pub use setting::{all_settings, different, short_settings};
 pub use stats::{Sample, Stats};
 pub use summary::{Counts, overall};
 pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Status, Unreadable};

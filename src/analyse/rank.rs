@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use super::table::group_by_model;
-use super::{Basis, Better, Candidate, Metric, Row, decide};
+use super::{Basis, Better, Candidate, Metric, Row, decide, load_labels};
 
 /// The figures by which rows are ranked, in the order of the reports.
 pub const RANKED: [Metric; 4] =
@@ -44,9 +44,14 @@ pub struct Ranking<'a> {
 
 /// The measurements of a figure by server start; `None` where none has it.
 pub fn starts_of(rows: &[&Row], metric: Metric) -> Option<Vec<Vec<f64>>> {
+    starts_by(rows, metric.key())
+}
+
+/// The same of a figure by its key.
+pub fn starts_by(rows: &[&Row], key: &str) -> Option<Vec<Vec<f64>>> {
     let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
     for row in rows {
-        if let Some(value) = row.metrics.get(metric) {
+        if let Some(value) = row.figure(key) {
             starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value);
         }
     }
@@ -54,7 +59,7 @@ pub fn starts_of(rows: &[&Row], metric: Metric) -> Option<Vec<Vec<f64>>> {
 }
 
 /// The rows of each setting; repeats of the same settings are one.
-pub(super) fn settings<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+pub fn settings<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
     let mut settings: IndexMap<String, Vec<&'a Row>> = IndexMap::new();
     for (i, row) in rows.iter().enumerate() {
         let key = match (&row.identity, row.repeat) {
@@ -132,8 +137,8 @@ pub fn best_by_model<'a>(rows: &[&'a Row]) -> Vec<Ranking<'a>> {
 
 fn by_load<'a>(model: Option<&'a str>, rows: &[&'a Row]) -> Vec<Ranking<'a>> {
     let mut loads: IndexMap<String, Vec<&'a Row>> = IndexMap::new();
-    for row in rows {
-        loads.entry(row.axes.workload_label()).or_default().push(row);
+    for (row, load) in rows.iter().zip(load_labels(rows)) {
+        loads.entry(load).or_default().push(row);
     }
     let rank = |(workload, rows): (String, Vec<&'a Row>)| Ranking { model, workload, bests: bests(&rows) };
     loads.into_iter().map(rank).filter(|ranking| !ranking.bests.is_empty()).collect()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::inference::QuantileInterval;
 use super::verdict::Doubt;
 use super::{Load, Metrics};
 use crate::diagnose::{Cause, Evidence};
@@ -71,8 +72,16 @@ pub struct About {
     pub part: Option<usize>,
     /// The client's command line as run.
     pub bench_command: Vec<String>,
-    /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`).
+    /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
     pub figures: std::collections::BTreeMap<String, f64>,
+    /// What the device is called; `None` where it is not known, or several are not alike.
+    pub device: Option<Arc<str>>,
+    /// The currency of the figures that are money.
+    pub currency: Option<Arc<str>>,
+    /// The server's log, relative to the run directory.
+    pub server_log: Option<PathBuf>,
+    /// Intervals of quantiles by the figure's key, where each request is known.
+    pub quantiles: std::collections::BTreeMap<String, QuantileInterval>,
 }
 
 impl Default for About {
@@ -89,6 +98,10 @@ impl Default for About {
             part: None,
             bench_command: Vec::new(),
             figures: std::collections::BTreeMap::new(),
+            device: None,
+            currency: None,
+            server_log: None,
+            quantiles: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -357,6 +370,11 @@ impl Row {
         }
     }
 
+    /// What its load has of its own among the loads of its sweep.
+    pub fn workload_label(&self) -> String {
+        self.axes.workload_label()
+    }
+
     /// Whether a rule left it out of the plan.
     pub fn is_skipped(&self) -> bool {
         matches!(self.status, Status::Skipped { .. })
@@ -427,6 +445,11 @@ pub(super) mod tests {
             source: None,
             about: About::default(),
         }
+    }
+
+    /// A table of these rows.
+    pub fn table_of(rows: Vec<Row>) -> RunTable {
+        RunTable { facts: Facts::for_tests(), more: Vec::new(), rows, unreadable: Vec::new(), simulated: false }
     }
 
     #[test]

@@ -88,14 +88,38 @@ pub struct CheckArgs {
 }
 
 /// Flags of `analyze`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct AnalyzeArgs {
-    /// The run to analyse (default: the newest)
+    /// The runs or files to analyse, as one table (default: the newest run)
     #[arg(value_name = "RUN")]
-    pub run: Option<PathBuf>,
+    pub runs: Vec<PathBuf>,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
+    /// text, markdown, csv, json or datatrove (default text)
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Write to this file, or into this directory
+    #[arg(long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Rank by this figure (default output_tps_per_gpu where devices are known)
+    #[arg(long, value_name = "KEY")]
+    pub rank_by: Option<String>,
+    /// Rank each group by itself: settings, `model`, `group` or `run` (default model)
+    #[arg(long, value_name = "KEYS")]
+    pub group_by: Vec<String>,
+    /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
+    #[arg(long, value_name = "LIMITS")]
+    pub slo: Vec<String>,
+    /// Prices of devices per hour: a YAML, JSON or TOML file
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+    /// Devices in a node (default 8)
+    #[arg(long, value_name = "N")]
+    pub devices_per_node: Option<String>,
+    /// Read the servers' logs and every request too, for averages of the server and intervals of percentiles (slower)
+    #[arg(long)]
+    pub detail: bool,
 }
 
 /// Flags of `compare`.
@@ -113,6 +137,9 @@ pub struct CompareArgs {
     /// Relative standard deviation between runs, where nothing was repeated: 2%
     #[arg(long, value_name = "PART", allow_hyphen_values = true)]
     pub noise: Option<String>,
+    /// Figures to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
+    #[arg(long, value_name = "KEYS")]
+    pub figures: Vec<String>,
     /// text, markdown or json (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
@@ -124,13 +151,13 @@ pub struct CompareArgs {
 /// Flags of `recommend`.
 #[derive(Debug, Args)]
 pub struct RecommendArgs {
-    /// The run to choose from (default: the newest)
+    /// The runs or files to choose from, as one table (default: the newest run)
     #[arg(value_name = "RUN")]
-    pub run: Option<PathBuf>,
+    pub runs: Vec<PathBuf>,
     /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
     #[arg(long, value_name = "LIMITS")]
     pub slo: Vec<String>,
-    /// The figure that matters, as vLLM names it (default output_throughput, per device)
+    /// The figure that matters (default output_throughput, per device)
     #[arg(long, value_name = "KEY")]
     pub rank_by: Option<String>,
     /// Rank by the whole throughput, not per device
@@ -139,6 +166,15 @@ pub struct RecommendArgs {
     /// The latency beside it (default mean_ttft_ms)
     #[arg(long, value_name = "KEY")]
     pub latency: Option<String>,
+    /// Choose for each group by itself: settings, `model`, `group` or `run` (default model)
+    #[arg(long, value_name = "KEYS")]
+    pub group_by: Vec<String>,
+    /// Prices of devices per hour: a YAML, JSON or TOML file
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+    /// Devices in a node (default 8)
+    #[arg(long, value_name = "N")]
+    pub devices_per_node: Option<String>,
     /// text or json (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,

@@ -2,23 +2,223 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::analyse::{Counts, RunTable};
+use crate::analyse::{Assumptions, Counts, Figure, OPTIMIZED, Origin, RunTable, Wanted, derive, ranked};
 use crate::cli::AnalyzeArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::report::{Style, load_run, render_text, write_all};
+use crate::record::{atomic, layout};
+use crate::report::datatrove::Datatrove;
+use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
+use crate::report::html;
+use crate::report::{
+    Style, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text, write_all,
+};
 use crate::ui::Ui;
 
-use super::locate;
+use super::{asked, locate};
 
-/// Analyses a run, writes its reports beside it and prints the answer. Exit code 0 when every experiment has a valid
-/// result, 1 when one has not or a result file is broken, 3 when there is nothing to analyse.
+/// What an analysis is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Markdown,
+    Csv,
+    Json,
+    Html,
+    Datatrove,
+}
+
+impl Format {
+    const ALL: [(&'static str, Format); 6] = [
+        ("text", Format::Text),
+        ("markdown", Format::Markdown),
+        ("csv", Format::Csv),
+        ("json", Format::Json),
+        ("html", Format::Html),
+        ("datatrove", Format::Datatrove),
+    ];
+
+    fn parse(text: Option<&str>) -> Result<Self, Error> {
+        let Some(text) = text else { return Ok(Format::Text) };
+        let found = Self::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, format)| format);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(|(name, _)| name);
+            let near = crate::nearest::nearest(text, names.into_iter());
+            Error::Usage {
+                message: format!(
+                    "invalid value `{}` for `--format`: expected {}",
+                    text.escape_debug(),
+                    names.map(|name| format!("`{name}`")).join(", ")
+                ),
+                hint: near.map_or("leave it out for text".into(), |near| format!("did you mean `{near}`?")),
+            }
+        })
+    }
+
+    /// The ending of a file of it.
+    fn ending(self) -> &'static str {
+        match self {
+            Format::Text => "txt",
+            Format::Markdown => "md",
+            Format::Csv | Format::Datatrove => "csv",
+            Format::Json => "json",
+            Format::Html => "html",
+        }
+    }
+}
+
+/// Analyses runs, writes their reports beside the one run that is its own, or where the user says, and prints the answer. Exit
+/// code 0 when every experiment has a valid result, 1 when one has not or a result file is broken, 3 when there is nothing to analyse.
 ///
 /// # Errors
-/// When the run cannot be read or the reports cannot be written.
+/// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    analyse(load_run(&target(args.run.as_deref(), args.results_dir.as_deref(), environment)?)?, ui)
+    let format = Format::parse(args.format.as_deref())?;
+    let assumed = asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?;
+    let limits = asked::limits(&args.slo)?;
+    let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
+    let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
+    let keys = asked::group_keys(&args.group_by, &table)?;
+    prepare(&mut table, &assumed, args.detail || format == Format::Datatrove, args.detail, ui);
+    let usual =
+        if table.rows.iter().any(|row| row.figure(OPTIMIZED).is_some()) { OPTIMIZED } else { "output_throughput" };
+    let (figure, better) = match named {
+        Some(named) => named,
+        None => asked::figure("--rank-by", usual)?,
+    };
+    let per_device = args.rank_by.is_none() && Figure::is_of_all_devices(&figure.key);
+    let wanted = Wanted { rank_by: figure.key, better, per_device, latency: "mean_ttft_ms".into(), limits };
+    let asks = args.rank_by.is_some() || !args.group_by.is_empty() || !args.slo.is_empty();
+    let output = args.output.as_deref().map(|path| environment.absolute(path));
+    if format == Format::Datatrove {
+        let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
+        return datatrove(&found, output.as_deref(), &table, ui);
+    }
+    let groups = ranked(&table, &keys, &wanted);
+    let analysis = Analysis { table: &table, wanted: &wanted, ranked: &groups };
+    let text = |style: Style| match asks {
+        true => render_ranked(&table, &groups, &wanted, style),
+        false => render_text(&table, style),
+    };
+    let page = || html::render(&table, &html::Options { wanted: wanted.clone(), ..html::Options::of(&table) });
+    match &output {
+        Some(output) => {
+            let path = file_in(output, format);
+            atomic::write_with(&path, |out| match format {
+                Format::Text | Format::Datatrove => out.write_all(text(Style::PLAIN).as_bytes()),
+                Format::Markdown => out.write_all(render_markdown(&analysis).as_bytes()),
+                Format::Csv => write_csv(&analysis, out),
+                Format::Json => write_json(&analysis, out),
+                Format::Html => out.write_all(page().as_bytes()),
+            })?;
+            ui.say(&format!("written: {}", path.display()));
+        }
+        None => {
+            let mut bytes = Vec::new();
+            match format {
+                Format::Text | Format::Datatrove => {
+                    bytes = text(style_of(ui)).into_bytes();
+                }
+                Format::Markdown => bytes = render_markdown(&analysis).into_bytes(),
+                Format::Csv => write_csv(&analysis, &mut bytes).map_err(Error::Terminal)?,
+                Format::Json => write_json(&analysis, &mut bytes).map_err(Error::Terminal)?,
+                Format::Html => bytes = page().into_bytes(),
+            }
+            // Reports belong beside a run of its own; several, and files of others, are left as they are.
+            let of_files = matches!(table.facts.origin, Origin::Files(_));
+            let own = table.more.is_empty() && !of_files && table.facts.directory.is_dir();
+            if format == Format::Text && own {
+                write_beside(&table, ui, &bytes)?;
+            } else {
+                ui.out_raw(&bytes);
+            }
+        }
+    }
+    Ok(code(&table))
+}
+
+fn style_of(ui: &Ui) -> Style {
+    if ui.display.color_out { Style::COLOR } else { Style::PLAIN }
+}
+
+/// What the flags add to a table.
+fn prepare(table: &mut RunTable, assumed: &Assumptions, logs: bool, requests: bool, ui: &Ui) {
+    if logs {
+        add_server_logs(table);
+    }
+    if requests {
+        add_quantiles(table);
+    }
+    derive(table, assumed);
+    if assumed.prices.is_some() {
+        let without: std::collections::BTreeSet<String> = table
+            .rows
+            .iter()
+            .filter(|row| row.figure(OPTIMIZED).is_some() && row.figure("cost_per_1m_output_tokens").is_none())
+            .map(|row| row.about.device.as_deref().unwrap_or("an unknown device").to_owned())
+            .collect();
+        for device in without {
+            ui.warn(&format!("the price file has no price for {device}, and no `default`: its rows have no cost"));
+        }
+    }
+}
+
+/// The file to write: the one named, or one of ours in a directory that is there.
+fn file_in(output: &Path, format: Format) -> PathBuf {
+    if output.is_dir() {
+        output.join(format!("{}.{}", layout::ANALYSIS_STEM, format.ending()))
+    } else {
+        output.to_owned()
+    }
+}
+
+fn datatrove(found: &Datatrove<'_>, output: Option<&Path>, table: &RunTable, ui: &Ui) -> Result<u8, Error> {
+    ui.out_raw(found.render().as_bytes());
+    match output {
+        Some(directory) if directory.exists() && !directory.is_dir() => {
+            return Err(Error::Usage {
+                message: format!("`--output {}` is a file: `--format datatrove` writes several", directory.display()),
+                hint: "name a directory; it is made where there is none".into(),
+            });
+        }
+        Some(directory) => {
+            std::fs::create_dir_all(directory).map_err(crate::record::Error::write(directory))?;
+            let written = found.write(directory)?;
+            ui.say(&format!("in {}:", directory.display()));
+            for path in &written {
+                ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
+            }
+        }
+        None => ui.say("`--output DIR` writes the files of it"),
+    }
+    Ok(code(table))
+}
+
+/// The sources named as one table; else the newest run. A directory without manifests may be one of the Python predecessor's.
+///
+/// # Errors
+/// When there is none, or one cannot be read.
+pub(super) fn table(
+    runs: &[PathBuf],
+    results_dir: Option<&Path>,
+    environment: &Environment,
+) -> Result<RunTable, Error> {
+    match runs {
+        [] => Ok(load_run(&target(None, results_dir, environment)?)?),
+        [only] => Ok(load_run(&target(Some(only), results_dir, environment)?)?),
+        several => {
+            let found = several.iter().map(|run| target(Some(run), results_dir, environment));
+            let paths = found.collect::<Result<Vec<PathBuf>, Error>>()?;
+            if let Some(twice) = paths.iter().enumerate().find(|(i, path)| paths[..*i].contains(path)) {
+                return Err(Error::Usage {
+                    message: format!("`{}` is named twice", twice.1.display()),
+                    hint: "its measurements would count as repeats of themselves: name each run once".into(),
+                });
+            }
+            Ok(load_runs(&paths)?)
+        }
+    }
 }
 
 /// The run named, else the newest; what has no manifest may come from another program.
@@ -30,7 +230,6 @@ pub(super) fn target(
     results_dir: Option<&Path>,
     environment: &Environment,
 ) -> Result<PathBuf, Error> {
-    let foreign = |path: PathBuf| path.exists().then_some(path);
     // It writes beside what it reads: never in a live run of another directory that the user did not name.
     let found = match (run, results_dir) {
         (None, None) => locate::find_here(environment),
@@ -41,8 +240,10 @@ pub(super) fn target(
         Err(error) => {
             let named = run.or(results_dir).map(|path| environment.absolute(path));
             let defaults = locate::results_dirs(None, environment);
+            // A file is named on purpose; a directory may also be a default.
+            let foreign = |path: &PathBuf| path.is_dir() || (run.is_some() && path.is_file());
             let candidates = if named.is_some() { named.into_iter().collect() } else { defaults };
-            candidates.into_iter().find_map(foreign).ok_or(error)
+            candidates.into_iter().find(foreign).ok_or(error)
         }
     }
 }
@@ -55,20 +256,23 @@ pub(super) fn target(
 pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
     let mut table = load_run(run)?;
     table.facts.live = false;
-    let code = analyse(table, ui)?;
+    write_beside(&table, ui, render_text(&table, style_of(ui)).as_bytes())?;
     ui.say("`vllm-bench report` makes one page of it: table, plots, recommendation");
-    Ok(code)
+    Ok(code(&table))
 }
 
-fn analyse(table: RunTable, ui: &Ui) -> Result<u8, Error> {
-    let directory = table.facts.directory.clone();
-    let written: Vec<PathBuf> = write_all(&directory, &table)?;
-    let style = if ui.display.color_out { Style::COLOR } else { Style::PLAIN };
-    ui.out_raw(render_text(&table, style).as_bytes());
+/// Writes the reports beside the run and prints the text.
+fn write_beside(table: &RunTable, ui: &Ui, text: &[u8]) -> Result<(), Error> {
+    let directory = &table.facts.directory;
+    let written: Vec<PathBuf> = write_all(directory, table)?;
+    ui.out_raw(text);
     ui.say(&format!("reports in {}:", directory.display()));
     for path in &written {
         ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
     }
-    let without = Counts::of(&table.rows).without_result() + table.lost();
-    Ok(if without > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
+    Ok(())
+}
+
+fn code(table: &RunTable) -> u8 {
+    if Counts::of(&table.rows).without_result() + table.lost() > 0 { exit::EXPERIMENT_FAILED } else { exit::OK }
 }

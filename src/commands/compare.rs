@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::locate;
+use super::{asked, locate};
 use crate::analyse::{RunTable, compare};
 use crate::cli::CompareArgs;
 use crate::config::Environment;
@@ -19,8 +19,9 @@ use crate::ui::Ui;
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
     let noise = args.noise.as_deref().map(|text| percent("--noise", text)).transpose()?;
+    let figures = asked::figures(&args.figures)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
-    let comparison = compare(&before, &after, threshold, noise);
+    let comparison = compare(&before, &after, &figures, threshold, noise);
     if comparison.matched.is_empty() {
         return Err(Error::Nothing {
             message: format!("`{}` and `{}` have no configuration in common", before.facts.run, after.facts.run),

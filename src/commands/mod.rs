@@ -1,6 +1,7 @@
 //! One file per subcommand: settings -> stages -> exit code.
 
 pub mod analyze;
+mod asked;
 pub mod backup;
 pub mod check;
 pub mod clean;

@@ -1,13 +1,13 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
-use super::analyze;
-use crate::analyse::{Better, Figure, Limit, Wanted};
+use super::{analyze, asked};
+use crate::analyse::{Figure, Wanted, derive, ranked};
 use crate::cli::RecommendArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::report::recommend::{answers, json, text};
-use crate::report::{Style, load_run};
+use crate::report::Style;
+use crate::report::recommend::{json, text};
 use crate::ui::Ui;
 
 /// Recommends for each model and load by itself. Exit code 3 when no configuration keeps the limits.
@@ -15,10 +15,11 @@ use crate::ui::Ui;
 /// # Errors
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
+    derive(&mut table, &asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?);
     let wanted = wanted(args.rank_by.as_deref(), args.latency.as_deref(), args.total, &args.slo)?;
-    let run = analyze::target(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
-    let table = load_run(&run)?;
-    let answers = answers(&table, &wanted);
+    let keys = asked::group_keys(&args.group_by, &table)?;
+    let answers = ranked(&table, &keys, &wanted);
     if answers.is_empty() {
         return Err(Error::Nothing {
             message: format!("`{}` has no valid result to choose from", table.facts.run),
@@ -51,26 +52,10 @@ pub(super) fn wanted(
     total: bool,
     slo: &[String],
 ) -> Result<Wanted, Error> {
-    let figure = |flag: &str, key: &str| {
-        Figure::of(key).and_then(|figure| figure.better).ok_or_else(|| Error::Usage {
-            message: format!(
-                "invalid value `{}` for `{flag}`: it is no figure that can be better or worse",
-                key.escape_debug()
-            ),
-            hint: "such as output_throughput, request_throughput, mean_ttft_ms, p99_tpot_ms".into(),
-        })
-    };
     let plain = Wanted::default();
-    let rank_by = rank_by.map_or(plain.rank_by, str::to_owned);
-    let better = figure("--rank-by", &rank_by)?;
-    let latency = latency.map_or(plain.latency, str::to_owned);
-    figure("--latency", &latency)?;
-    let mut limits = Vec::new();
-    for text in slo.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
-        limits.push(Limit::parse(text).ok_or_else(|| Error::Usage {
-            message: format!("invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`", text.escape_debug()),
-            hint: "such as `--slo 'ttft.p99<500,tpot.mean<50'`".into(),
-        })?);
-    }
-    Ok(Wanted { rank_by, better, per_device: better == Better::Higher && !total, latency, limits })
+    let rank_by = asked::figure("--rank-by", rank_by.unwrap_or(&plain.rank_by))?;
+    let latency = asked::figure("--latency", latency.unwrap_or(&plain.latency))?;
+    let per_device = Figure::is_of_all_devices(&rank_by.0.key) && !total;
+    let limits = asked::limits(slo)?;
+    Ok(Wanted { rank_by: rank_by.0.key, better: rank_by.1, per_device, latency: latency.0.key, limits })
 }

@@ -14,6 +14,7 @@ pub mod load;
 mod loadgen;
 mod origin;
 mod places;
+mod prices;
 mod resolve;
 mod scenarios;
 mod secret;
@@ -30,6 +31,7 @@ pub use loadgen::{
 };
 pub use origin::Origin;
 pub use places::Places;
+pub use prices::{PriceFile, read_prices};
 pub use scenarios::{Scenario, Scenarios, read_scenarios};
 pub use secret::is_secret_name;
 pub use settings::{PLAN_KEYS, PortChoice, Settings};

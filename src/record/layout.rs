@@ -21,6 +21,12 @@ pub const RAW_RESULTS: &str = "raw_results.json";
 pub const SUMMARY_CSV: &str = "results_summary.csv";
 /// The report as one page.
 pub const REPORT: &str = "report.html";
+/// The cluster sweep's table of all experiments.
+pub const BENCHMARKING_RESULTS: &str = "benchmarking_results.csv";
+/// The cluster sweep's table of what was gained.
+pub const OPTIMIZATION_SUMMARY: &str = "optimization_summary.csv";
+/// What an analysis is called in a directory that the user names, without the ending.
+pub const ANALYSIS_STEM: &str = "analysis";
 /// End of the name of every result.
 pub const RESULT_SUFFIX: &str = "_results.json";
 /// Held while a run writes into a results directory.
@@ -147,6 +153,13 @@ impl Layout {
     pub fn unchecked(&self, name: &str) -> PathBuf {
         self.unchecked_dir().join(format!("{name}.json"))
     }
+}
+
+/// The cluster sweep's table of one experiment; a name cannot lead out of the directory, nor stand for another file of it.
+pub fn experiment_csv(directory: &Path, experiment: &str) -> PathBuf {
+    let name = format!("{}.csv", crate::plan::sanitize(experiment));
+    let taken = [BENCHMARKING_RESULTS, OPTIMIZATION_SUMMARY, SUMMARY_CSV].contains(&name.as_str());
+    directory.join(if taken { format!("experiment_{name}") } else { name })
 }
 
 /// Logs are never renamed: a record that names one stays true. The first has no number.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::display::{configuration, counted, cut, figure};
 use super::page::{Page, Style, Tone};
 use super::{columns, columns::Column};
-use crate::analyse::{Comparison, Effect, Facts, Metric, Outcome, Row, RunTable};
+use crate::analyse::{Comparison, Effect, Facts, Figure, Outcome, Row, RunTable};
 
 /// What differs between the environments of two runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -40,22 +40,18 @@ fn name(row: &Row) -> String {
     format!("{}  {}{load}", cut(&row.axes.model, 44), configuration(&row.axes))
 }
 
-fn metric(effect: &Effect) -> Option<Metric> {
-    Metric::ALL.into_iter().find(|metric| metric.key() == effect.metric)
-}
-
 fn percent(relative: f64) -> String {
     format!("{:+.1} %", relative * 100.0)
 }
 
 fn cells(effect: &Effect) -> [String; 6] {
-    let known = metric(effect);
-    let shown = |value: f64| known.map_or(value.to_string(), |metric| figure(value, metric.unit()));
+    let known = Figure::of(&effect.metric);
+    let shown = |value: f64| known.as_ref().map_or(value.to_string(), |known| figure(value, known.unit));
     let change = &effect.change;
     let interval =
         change.interval.map_or("-".to_owned(), |(low, high)| format!("{} to {}", percent(low), percent(high)));
     [
-        known.map_or(effect.metric, Metric::label).to_owned(),
+        known.as_ref().map_or_else(|| effect.metric.clone(), |known| known.label.clone()),
         shown(change.before),
         shown(change.after),
         percent(change.relative),
@@ -128,7 +124,7 @@ pub fn text(
 }
 
 /// A cell of a Markdown table.
-fn cell(text: &str) -> String {
+pub(super) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ")
 }
 

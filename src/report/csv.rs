@@ -146,7 +146,7 @@ fn record(row: &Row, others: &[Metric]) -> Vec<String> {
 }
 
 /// A number in full precision: counts as integers, very large and very small ones with an exponent.
-fn number(value: Option<f64>, unit: Unit) -> String {
+pub(super) fn number(value: Option<f64>, unit: Unit) -> String {
     match (value, unit) {
         (None, _) => String::new(),
         (Some(value), Unit::Requests | Unit::Tokens) if value.fract() == 0.0 && value.abs() < 1e15 => {
@@ -169,7 +169,7 @@ pub(super) fn status(status: &Status) -> &'static str {
     }
 }
 
-fn cause(status: &Status) -> String {
+pub(super) fn cause(status: &Status) -> String {
     match status {
         Status::Failed(failed) => failed.cause.map(|cause| cause.to_string()).unwrap_or_default(),
         Status::Valid
@@ -181,7 +181,7 @@ fn cause(status: &Status) -> String {
     }
 }
 
-fn reason(status: &Status) -> String {
+pub(super) fn reason(status: &Status) -> String {
     match status {
         Status::Failed(failed) => failed.summary.clone(),
         Status::Invalid(reason) | Status::Skipped { reason, .. } => reason.clone(),

@@ -93,9 +93,9 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
 pub(super) fn figure(value: f64, unit: Unit) -> String {
     let decimals = match unit {
         Unit::Requests | Unit::Tokens => 0,
-        Unit::TokensPerSecond | Unit::Seconds => 1,
-        Unit::Milliseconds => 2,
-        Unit::RequestsPerSecond => 3,
+        Unit::TokensPerSecond | Unit::Seconds | Unit::Percent => 1,
+        Unit::Milliseconds | Unit::Devices | Unit::Ratio => 2,
+        Unit::RequestsPerSecond | Unit::DeviceDays | Unit::NodeDays | Unit::Money => 3,
     };
     let smallest = 0.5 / 10f64.powi(decimals);
     if value.abs() >= 1e9 || (value != 0.0 && value.abs() < smallest) {

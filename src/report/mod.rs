@@ -5,7 +5,9 @@
 mod columns;
 pub mod compare;
 mod csv;
+pub mod datatrove;
 mod display;
+pub mod export;
 pub mod html;
 mod load;
 mod page;
@@ -21,10 +23,10 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use display::clean;
-pub use load::{load_requests, load_run, load_runs};
+pub use load::{add_quantiles, add_server_logs, load_requests, load_run, load_runs};
 pub use page::Style;
 pub use summary::render as render_summary;
-pub use text::render as render_text;
+pub use text::{render as render_text, render_ranked};
 
 use crate::analyse::{Origin, RunTable};
 use crate::record::{Error, atomic, layout};

@@ -1,23 +1,11 @@
 //! The configuration to use, as text and JSON.
 
-use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::columns::{self, Column};
 use super::display::{configuration, counted, cut};
 use super::page::{Page, Style, Tone};
-use crate::analyse::{Basis, Choice, LeftOut, Recommendation, Row, RunTable, Wanted, choose};
-
-/// One answer: for a model under a load.
-#[derive(Debug)]
-pub struct Answer<'a> {
-    /// Which model.
-    pub model: &'a str,
-    /// Which load, empty where there is one.
-    pub workload: String,
-    /// What is recommended; `Err` holds why each configuration is left out.
-    pub choice: Result<Recommendation<'a>, Vec<(String, String)>>,
-}
+use crate::analyse::{BY_MODEL, Basis, Choice, Figure, LeftOut, Ranked, Recommendation, Wanted};
 
 /// The ranked figure in words of a machine.
 fn unit(wanted: &Wanted) -> String {
@@ -55,21 +43,20 @@ fn rests_on(found: &Recommendation<'_>) -> String {
 }
 
 /// As text.
-pub fn text(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool, style: Style) -> String {
+pub fn text(answers: &[Ranked<'_>], wanted: &Wanted, simulated: bool, style: Style) -> String {
     let mut page = Page::new(style);
     page.title("vllm-bench · recommendation", &cut(&format!("by {}", unit(wanted)), 60));
     if simulated {
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
     }
     for answer in answers {
-        let load = if answer.workload.is_empty() { String::new() } else { format!(", at {}", answer.workload) };
-        page.heading(&format!("{}{load}", cut(answer.model, 90)));
+        page.heading(&cut(&answer.title(), 90));
         let found = match &answer.choice {
             Ok(found) => found,
             Err(left_out) => {
                 page.paragraph(2, "", Tone::Bad, "No configuration keeps the limits:");
-                for (name, why) in left_out {
-                    page.paragraph(4, "- ", Tone::Plain, &format!("{}: {why}", cut(name, 80)));
+                for left in left_out {
+                    page.paragraph(4, "- ", Tone::Plain, &format!("{}: {}", cut(&left.row.name, 80), left.why));
                 }
                 continue;
             }
@@ -93,7 +80,14 @@ fn one(page: &mut Page, found: &Recommendation<'_>, wanted: &Wanted) {
         2,
         "",
         Tone::Plain,
-        &format!("{} {:.2}{devices}, {} {} ms.", unit(wanted), choice.value, wanted.latency, latency(choice.latency)),
+        &format!(
+            "{} {:.2}{devices}, {} {} {}.",
+            unit(wanted),
+            choice.value,
+            wanted.latency,
+            latency(choice.latency),
+            Figure::of(&wanted.latency).map(|of| of.unit.symbol()).unwrap_or_default()
+        ),
     );
     for sentence in sentences(found, wanted) {
         page.paragraph(2, "", Tone::Plain, &sentence);
@@ -158,8 +152,12 @@ pub(super) fn sentences(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<Stri
             }
             _ => String::new(),
         };
+        let devices = match (choice.row.about.devices, theirs.row.about.devices) {
+            (Some(ours), Some(theirs)) if ours != theirs => format!(", on {ours} instead of {theirs} devices"),
+            _ => String::new(),
+        };
         said.push(format!(
-            "Against the runner-up, {}: {:+.1} % {}{more}.",
+            "Against the runner-up, {}: {:+.1} % {}{more}{devices}.",
             configuration(&theirs.row.axes),
             (choice.value / theirs.value - 1.0) * 100.0,
             unit(wanted)
@@ -168,22 +166,16 @@ pub(super) fn sentences(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<Stri
     said
 }
 
-/// The answers to what is wanted, for each model and load by itself; groups without a valid result have none.
-pub fn answers<'a>(table: &'a RunTable, wanted: &Wanted) -> Vec<Answer<'a>> {
-    let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
-    let mut groups: IndexMap<(&str, String), Vec<&Row>> = IndexMap::new();
-    for row in table.rows.iter().filter(|row| !(row.is_skipped() || measured && row.simulated)) {
-        groups.entry((row.axes.model.as_str(), row.axes.workload_label())).or_default().push(row);
-    }
-    groups
-        .into_iter()
-        .filter(|(_, rows)| rows.iter().any(|row| row.is_valid()))
-        .map(|((model, workload), rows)| {
-            let choice = choose(&rows, wanted);
-            let named = |left: LeftOut<'_>| (left.row.name.clone(), left.why);
-            Answer { model, workload, choice: choice.map_err(|all| all.into_iter().map(named).collect()) }
-        })
-        .collect()
+/// What the choice gives and takes against another option, as parts of that one's figures.
+fn cost(found: &Recommendation<'_>, theirs: &Choice<'_>) -> Value {
+    let choice = &found.options[found.choice];
+    let part = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs.filter(|theirs| *theirs > 0.0)? - 1.0);
+    json!({
+        "name": theirs.row.name,
+        "value": part(Some(choice.value), Some(theirs.value)),
+        "latency": part(choice.latency, theirs.latency),
+        "devices": choice.row.about.devices.zip(theirs.row.about.devices).map(|(a, b)| i64::from(a) - i64::from(b)),
+    })
 }
 
 /// Options, the best value first.
@@ -205,20 +197,31 @@ fn runner_up(found: &Recommendation<'_>) -> Option<usize> {
 }
 
 /// As JSON.
-pub fn json(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool) -> Value {
+pub fn json(answers: &[Ranked<'_>], wanted: &Wanted, simulated: bool) -> Value {
     let option = |option: &Choice<'_>| {
         json!({
             "name": option.row.name, "value": option.value, "latency_ms": option.latency, "n": option.n,
+            "interval": option.estimate.and_then(|estimate| estimate.interval),
             "devices": option.row.about.devices, "on_pareto_front": option.on_front,
             "serve_command": option.row.about.serve_command,
         })
     };
+    let group = |answer: &Ranked<'_>| -> serde_json::Map<String, Value> {
+        answer.group.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
+    };
+    let left_out = |all: &[LeftOut<'_>]| -> Vec<(String, String)> {
+        all.iter().map(|left| (left.row.name.clone(), left.why.clone())).collect()
+    };
     let all: Vec<Value> = answers
         .iter()
         .map(|answer| match &answer.choice {
-            Err(left_out) => json!({"model": answer.model, "workload": answer.workload, "choice": null, "left_out": left_out}),
+            Err(left) => json!({
+                "model": answer.value(BY_MODEL), "group": group(answer), "workload": answer.workload, "choice": null,
+                "left_out": left_out(left),
+            }),
             Ok(found) => json!({
-                "model": answer.model,
+                "model": answer.value(BY_MODEL),
+                "group": group(answer),
                 "workload": answer.workload,
                 "choice": option(&found.options[found.choice]),
                 "equals": found.equals.iter().map(|index| option(&found.options[*index])).collect::<Vec<Value>>(),
@@ -226,7 +229,8 @@ pub fn json(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool) -> Value {
                 "noise": found.noise,
                 "repeats_needed": found.repeats_needed,
                 "options": ranked(found, wanted).into_iter().map(|index| option(&found.options[index])).collect::<Vec<Value>>(),
-                "left_out": found.left_out.iter().map(|left| (left.row.name.clone(), left.why.clone())).collect::<Vec<_>>(),
+                "left_out": left_out(&found.left_out),
+                "runner_up": runner_up(found).map(|index| cost(found, &found.options[index])),
             }),
         })
         .collect();

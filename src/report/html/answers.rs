@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use super::super::display::{ABSENT, clean, configuration, counted, cut, figure, quantity};
-use super::super::recommend::{Answer, answers, ranked, sentences};
+use super::super::recommend::{ranked, sentences};
 use super::{Options, shell};
-use crate::analyse::{Basis, Best, Choice, Figure, Ranking, Recommendation, RunTable, Unit, Wanted, best_by_model};
+use crate::analyse::{
+    Basis, Best, Choice, Figure, Ranked, Ranking, Recommendation, RunTable, Unit, Wanted, best_by_model,
+};
 
 /// So many options stand in the table of an answer.
 const OPTIONS: usize = 10;
@@ -70,18 +72,17 @@ fn amount(key: &str, value: Option<f64>) -> String {
 
 /// All answers of a table.
 pub(super) fn of(table: &RunTable, options: &Options) -> Vec<Shown> {
-    answers(table, &options.wanted).iter().map(|answer| one(answer, &options.wanted)).collect()
+    options.ranked(table).iter().map(|answer| one(answer, &options.wanted)).collect()
 }
 
-fn one(answer: &Answer<'_>, wanted: &Wanted) -> Shown {
-    let load = if answer.workload.is_empty() { String::new() } else { format!(", at {}", clean(&answer.workload)) };
-    let heading = format!("{}{load}", cut(answer.model, MODEL));
+fn one(answer: &Ranked<'_>, wanted: &Wanted) -> Shown {
+    let heading = cut(&answer.title(), MODEL);
     let (found, mut left_out) = match &answer.choice {
         Ok(recommendation) => {
             let left = recommendation.left_out.iter().map(|left| (cut(&left.row.name, 120), cut(&left.why, 200)));
             (Some(found(recommendation, wanted)), left.collect::<Vec<_>>())
         }
-        Err(left) => (None, left.iter().map(|(name, why)| (cut(name, 120), cut(why, 200))).collect()),
+        Err(left) => (None, left.iter().map(|left| (cut(&left.row.name, 120), cut(&left.why, 200))).collect()),
     };
     let left_out_more = left_out.len().saturating_sub(LEFT_OUT);
     left_out.truncate(LEFT_OUT);

@@ -9,7 +9,6 @@ use super::super::text::status;
 use super::table::{Setting, told};
 use super::{Options, shell};
 use crate::analyse::{Better, Figure, Row, RunTable, Status, estimate};
-use crate::report::recommend::answers;
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
 pub(super) fn block(
@@ -172,7 +171,7 @@ fn group(table: &RunTable, indices: &[usize], figures: &[Figure]) -> Value {
 fn choices(table: &RunTable, options: &Options) -> Value {
     let index_of = |row: &Row| table.rows.iter().position(|other| std::ptr::eq(other, row));
     let (mut best, mut equal) = (Vec::new(), Vec::new());
-    for answer in answers(table, &options.wanted) {
+    for answer in options.ranked(table) {
         let Ok(found) = answer.choice else { continue };
         best.extend(index_of(found.options[found.choice].row));
         equal.extend(found.equals.iter().filter_map(|&other| index_of(found.options[other].row)));

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use machine::Machine;
 
-use crate::analyse::{RunTable, Wanted};
+use crate::analyse::{BY_MODEL, Ranked, RunTable, Wanted, ranked};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
@@ -49,6 +49,11 @@ impl Options {
     /// The plain options for a table, with the machines of its runs as their manifests say. A run without a manifest has none.
     pub fn of(table: &RunTable) -> Self {
         Self { machines: machine::of(table), ..Self::default() }
+    }
+
+    /// Each model and load with its ranking.
+    fn ranked<'a>(&self, table: &'a RunTable) -> Vec<Ranked<'a>> {
+        ranked(table, &[BY_MODEL.to_owned()], &self.wanted)
     }
 }
 

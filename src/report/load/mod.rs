@@ -7,18 +7,22 @@
 mod files;
 mod parallel;
 mod predecessor;
+mod quantiles;
 mod requests;
 mod result_file;
 mod run;
 mod scan;
+mod server_log;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 pub(super) use parallel::map as in_parallel;
+pub use quantiles::add_quantiles;
 pub(super) use scan::{Keep, Member, Scanner, Stop};
+pub use server_log::add_server_logs;
 
-use crate::analyse::{LoadValue, Origin, Requests, Row, RunTable};
+use crate::analyse::{Assumptions, LoadValue, Origin, Requests, Row, RunTable, derive};
 use crate::plan::{Identity, Repeat};
 use crate::record::{Error, RunDir, layout, list_runs};
 
@@ -29,6 +33,12 @@ use crate::record::{Error, RunDir, layout, list_runs};
 /// # Errors
 /// When there is none of these, or the manifest or the directory cannot be read.
 pub fn load_run(path: &Path) -> Result<RunTable, Error> {
+    let mut table = load_one(path)?;
+    derive(&mut table, &Assumptions::default());
+    Ok(table)
+}
+
+fn load_one(path: &Path) -> Result<RunTable, Error> {
     if let Ok(dir) = RunDir::open(path) {
         return run::load(&dir);
     }
@@ -66,7 +76,7 @@ pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
     let (single, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.is_file());
     let mut tables = Vec::new();
     for path in others {
-        let table = load_run(path)?;
+        let table = load_one(path)?;
         // Two paths may lead to the same run: a results directory stands for its newest.
         if is_new(&table.facts.directory) {
             tables.push(table);
@@ -105,6 +115,7 @@ pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
             row.repeat = None;
         }
     }
+    derive(&mut all, &Assumptions::default());
     Ok(all)
 }
 

@@ -47,12 +47,14 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     unreadable.extend(strangers(dir, &manifest.plan)?);
     unreadable.sort();
     let (name, directory): (Arc<str>, Arc<Path>) = (manifest.run.as_str().into(), dir.path().into());
+    let device = device(&manifest);
     if versions.is_empty() {
         versions.extend(manifest.vllm.as_ref().and_then(|vllm| vllm.version.clone()));
     }
     for row in &mut rows {
         row.about.run = Arc::clone(&name);
         row.about.directory = Arc::clone(&directory);
+        row.about.device.clone_from(&device);
     }
     Ok(RunTable {
         more: Vec::new(),
@@ -69,6 +71,13 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
         rows,
         unreadable,
     })
+}
+
+/// What the machine's devices are called; `None` where they are not alike, or simulated.
+fn device(manifest: &Manifest) -> Option<Arc<str>> {
+    let mut names = manifest.devices.devices.iter().map(|device| device.name.as_deref());
+    let first = names.next()??;
+    (!manifest.simulated && names.all(|name| name == Some(first))).then(|| first.into())
 }
 
 fn facts(manifest: Manifest) -> Facts {
@@ -184,6 +193,7 @@ impl Loader<'_> {
                 row.metrics = metrics;
                 row.about.doubts = doubts(&signs);
                 row.about.figures = figures;
+                row.about.server_log = meta.server_log;
                 row.about.serve_command = meta.serve_command;
                 row.about.bench_command = meta.bench_command;
                 row.simulated |= meta.simulated;
@@ -302,7 +312,9 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
         Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
             Ok(()) => {
                 let signs = Box::new(signs(&result, Some(&meta)));
-                Found::Valid { metrics, meta, signs, figures: result.percentiles() }
+                let mut figures = result.percentiles();
+                figures.extend(server_figures(&result));
+                Found::Valid { metrics, meta, signs, figures }
             }
             Err(invalid) => {
                 Found::Invalid { reason: invalid.to_string(), metrics: metrics.counts_only(), readable: true }
@@ -340,6 +352,20 @@ fn written(value: &FlagValue) -> String {
         FlagValue::Text(text) => text.clone(),
         FlagValue::List(words) => words.join(" "),
     }
+}
+
+/// What our own client saw of the server during the load, under the cluster sweep's names and in its units (parts of a hundred).
+fn server_figures(result: &ResultFile) -> impl Iterator<Item = (String, f64)> {
+    let number = |pointer: &str| result.load.as_ref()?.pointer(pointer)?.as_f64();
+    [
+        ("avg_running_reqs", number("/server/running/mean"), 1.0),
+        ("avg_waiting_reqs", number("/server/waiting/mean"), 1.0),
+        ("avg_gpu_kvc_usage", number("/server/kv_cache_usage/mean"), 100.0),
+        ("avg_prefix_cache_hit_rate", number("/server/prefix_cache_hit_rate"), 100.0),
+        ("preemptions", number("/server/preemptions"), 1.0),
+    ]
+    .into_iter()
+    .filter_map(|(key, value, scale)| Some((key.to_owned(), value? * scale)))
 }
 
 /// What of a result says whether it can be believed. Where nobody says how it was measured, hits of the prefix cache may

@@ -5,7 +5,7 @@ use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, 
 use super::super::page::{Page, Tone};
 use crate::analyse::{
     Against, Basis, Best, Doubt, DoubtKind, Metric, RANKED, Ranking, Row, RunTable, Status, against_baseline,
-    best_by_model, best_overall as rank, components, estimate, overall, resolvable, rests_on, starts_of,
+    best_by_model, best_overall as rank, components, over_starts, overall, resolvable, rests_on, starts_of,
 };
 use crate::plan::abbreviation;
 
@@ -20,7 +20,7 @@ const FIRM: u64 = 5;
 /// As many rows as tie are named.
 const TIES: usize = 8;
 
-fn caption(text: &str, table: &RunTable) -> String {
+pub(super) fn caption(text: &str, table: &RunTable) -> String {
     if table.simulated { format!("{text} (SIMULATED)") } else { text.to_owned() }
 }
 
@@ -330,13 +330,7 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         page.gap();
         let lines = RANKED.into_iter().filter_map(|metric| {
             let starts = starts_of(rows, metric)?;
-            // A start counts once: its measurements share what it has of its own.
-            let values: Vec<f64> = if starts.len() > 1 {
-                starts.iter().filter_map(|start| estimate(start).map(|of| of.mean)).collect()
-            } else {
-                starts.concat()
-            };
-            let of = estimate(&values)?;
+            let of = over_starts(&starts)?;
             let parts = components(&starts);
             let share = |value: Option<f64>| {
                 value

@@ -1,0 +1,305 @@
+//! Figures that follow from others: per device, per user, what a billion tokens take, money, speed-up. Pure.
+//!
+//! Formulas and names are those of the cluster sweep (huggingface/datatrove, `examples/inference/benchmark`), corrected: devices are
+//! tensor x pipeline x data parallel size, and the throughput is that of the measurement, into which no server start ever goes.
+//! What an input is missing for is absent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::optimize::baselines;
+use super::{Better, Metric, Row, RunTable, Unit};
+use crate::diagnose::StartPhase;
+
+/// Devices in a node where nobody says otherwise.
+pub const DEVICES_PER_NODE: u32 = 8;
+
+const BILLION: f64 = 1e9;
+const HOUR: f64 = 3600.0;
+const DAY: f64 = 86_400.0;
+
+/// Every derived figure with a fixed key: key, words, unit, direction.
+pub(super) const DERIVED: [(&str, &str, Unit, Option<Better>); 22] = [
+    ("output_tps_per_gpu", "Output tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
+    ("input_tps_per_gpu", "Input tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
+    ("total_tps_per_gpu", "Total tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
+    ("output_tps_per_user", "Output tok/s per user", Unit::TokensPerSecond, Some(Better::Higher)),
+    ("gpu_days_to_process_1b_tokens", "Device-days per 1e9 output tokens", Unit::DeviceDays, Some(Better::Lower)),
+    ("node_days_to_process_1b_tokens", "Node-days per 1e9 output tokens", Unit::NodeDays, Some(Better::Lower)),
+    ("gpus_for_1b_tokens_per_hour", "Devices for 1e9 output tokens per hour", Unit::Devices, Some(Better::Lower)),
+    ("cost_per_1m_output_tokens", "Cost per 1e6 output tokens", Unit::Money, Some(Better::Lower)),
+    ("cost_per_1m_tokens", "Cost per 1e6 tokens, input and output", Unit::Money, Some(Better::Lower)),
+    ("speedup", "Speed-up per device against the baseline", Unit::Ratio, Some(Better::Higher)),
+    ("devices", "Devices", Unit::Devices, None),
+    ("mean_input_tokens", "Mean input tokens", Unit::Tokens, None),
+    ("mean_output_tokens", "Mean output tokens", Unit::Tokens, None),
+    ("inference_per_1k_per_gpu", "Device-seconds per 1,000 requests", Unit::Seconds, Some(Better::Lower)),
+    ("e2e_per_1k_per_gpu", "Device-seconds per 1,000 requests, start included", Unit::Seconds, Some(Better::Lower)),
+    ("startup_s", "Server start", Unit::Seconds, Some(Better::Lower)),
+    ("e2e_s", "Whole experiment", Unit::Seconds, None),
+    ("avg_running_reqs", "Running requests on average", Unit::Requests, None),
+    ("avg_waiting_reqs", "Waiting requests on average", Unit::Requests, None),
+    ("avg_gpu_kvc_usage", "KV cache use on average", Unit::Percent, None),
+    ("avg_prefix_cache_hit_rate", "Prefix cache hit rate on average", Unit::Percent, None),
+    ("preemptions", "Preemptions", Unit::Requests, Some(Better::Lower)),
+];
+
+/// Phases of a server's start that take time.
+const PHASES: [StartPhase; 9] = [
+    StartPhase::Launching,
+    StartPhase::Importing,
+    StartPhase::Configuring,
+    StartPhase::Downloading,
+    StartPhase::Loading,
+    StartPhase::Profiling,
+    StartPhase::Compiling,
+    StartPhase::Capturing,
+    StartPhase::StartingApi,
+];
+
+/// The key of the seconds in a phase: `startup_starting_api_s`.
+fn phase_key(phase: StartPhase) -> String {
+    format!("startup_{}_s", phase.word().replace('-', "_"))
+}
+
+/// The phase whose seconds a key holds.
+pub(super) fn startup_phase(key: &str) -> Option<StartPhase> {
+    PHASES.into_iter().find(|phase| phase_key(*phase) == key)
+}
+
+/// What a device costs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prices {
+    /// The currency, as the user writes it.
+    pub currency: Arc<str>,
+    /// Price of one hour of any other device.
+    pub default: Option<f64>,
+    /// Price of one hour, by the name of the device.
+    pub devices: IndexMap<String, f64>,
+}
+
+impl Prices {
+    /// The price of one hour of a device: of its whole name, else of the longest name in the file that is a part of its name (`H100`
+    /// in `NVIDIA H100 80GB HBM3`), else the default.
+    pub fn of(&self, device: Option<&str>) -> Option<f64> {
+        let device = device.map(str::to_lowercase);
+        let named = |device: &String| {
+            let mut known: Vec<(String, f64)> = self.devices.iter().map(|(k, v)| (k.to_lowercase(), *v)).collect();
+            known.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+            let whole = known.iter().find(|(name, _)| name == device);
+            whole.or_else(|| known.iter().find(|(name, _)| device.contains(name))).map(|(_, price)| *price)
+        };
+        device.as_ref().and_then(named).or(self.default)
+    }
+}
+
+/// What the user says beside the measurements.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assumptions {
+    /// Devices in a node.
+    pub devices_per_node: u32,
+    /// What devices cost.
+    pub prices: Option<Prices>,
+}
+
+impl Default for Assumptions {
+    fn default() -> Self {
+        Self { devices_per_node: DEVICES_PER_NODE, prices: None }
+    }
+}
+
+/// Puts the derived figures into `about.figures` of every row; done again, the newer assumptions count.
+pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
+    for row in &mut table.rows {
+        let mut found = of_row(row, assumed);
+        row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
+        for (key, ..) in DERIVED.iter().filter(|(key, ..)| key.starts_with("cost_") || *key == "speedup") {
+            row.about.figures.remove(*key);
+        }
+        row.about.figures.append(&mut found);
+    }
+    let speedups: Vec<(usize, f64)> = {
+        let rows: Vec<&Row> = table.rows.iter().collect();
+        let base = baselines(&rows);
+        let of = |index: usize| Some(rows.get(index)?.figure("output_tps_per_gpu")? / base.get(index).copied()??);
+        (0..rows.len()).filter_map(|index| Some((index, of(index)?))).collect()
+    };
+    for (index, speedup) in speedups {
+        if let Some(row) = table.rows.get_mut(index).filter(|_| speedup.is_finite()) {
+            row.about.figures.insert("speedup".into(), speedup);
+        }
+    }
+}
+
+/// All that one row says by itself.
+fn of_row(row: &Row, assumed: &Assumptions) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    let mut put = |key: &str, value: Option<f64>| {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            found.insert(key.to_owned(), value);
+        }
+    };
+    let metric = |metric: Metric| row.metrics.get(metric);
+    let positive = |value: Option<f64>| value.filter(|value| *value > 0.0);
+    let duration = positive(metric(Metric::Duration));
+    let completed = positive(metric(Metric::Completed));
+    let devices = row.about.devices.filter(|devices| *devices > 0).map(f64::from);
+    let per_device = |value: Option<f64>| Some(value? / devices?);
+    let output = metric(Metric::OutputThroughput);
+    let input = metric(Metric::TotalInputTokens).zip(duration).map(|(tokens, seconds)| tokens / seconds);
+    let total = metric(Metric::TotalTokenThroughput).or_else(|| Some(output? + input?));
+    put("devices", devices);
+    put("output_tps_per_gpu", per_device(output));
+    put("input_tps_per_gpu", per_device(input));
+    put("total_tps_per_gpu", per_device(total));
+    put("output_tps_per_user", positive(metric(Metric::MeanTpot)).map(|tpot| 1e3 / tpot));
+    let own = positive(per_device(output));
+    put("gpu_days_to_process_1b_tokens", own.map(|tps| BILLION / tps / DAY));
+    let node = f64::from(assumed.devices_per_node.max(1));
+    put("node_days_to_process_1b_tokens", own.map(|tps| BILLION / tps / DAY / node));
+    put("gpus_for_1b_tokens_per_hour", own.map(|tps| BILLION / (tps * HOUR)));
+    if let Some(price) = assumed.prices.as_ref().and_then(|prices| prices.of(row.about.device.as_deref())) {
+        let cost = |tps: f64| price * 1e6 / (tps * HOUR);
+        put("cost_per_1m_output_tokens", own.map(cost));
+        put("cost_per_1m_tokens", positive(per_device(total)).map(cost));
+    }
+    put("mean_input_tokens", metric(Metric::TotalInputTokens).zip(completed).map(|(tokens, n)| tokens / n));
+    put("mean_output_tokens", metric(Metric::TotalOutputTokens).zip(completed).map(|(tokens, n)| tokens / n));
+    let per_1k = |seconds: Option<f64>| Some(seconds? / completed? * 1e3 * devices?);
+    put("inference_per_1k_per_gpu", per_1k(duration));
+    if let Some(timings) = &row.timings {
+        put("startup_s", timings.startup);
+        put("e2e_s", positive(Some(timings.total)));
+        put("e2e_per_1k_per_gpu", per_1k(positive(Some(timings.total))));
+        let mut phases: BTreeMap<String, f64> = BTreeMap::new();
+        for step in &timings.startup_phases {
+            *phases.entry(phase_key(step.phase)).or_default() += step.seconds;
+        }
+        for (key, seconds) in &phases {
+            put(key, Some(*seconds));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::{row, table_of};
+    use super::*;
+    use crate::execute::{StartStep, Timings};
+
+    fn near(found: Option<f64>, expected: f64) {
+        let found = found.unwrap_or(f64::NAN);
+        assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{found} is not {expected}");
+    }
+
+    /// 10,000 output tokens per second and device, on `devices`, for 100 s.
+    fn fast(devices: u32) -> Row {
+        let mut row = row("m", devices, 20.0, 100.0);
+        let tokens = 10_000.0 * f64::from(devices) * 100.0;
+        for (metric, value) in [
+            (Metric::Duration, 100.0),
+            (Metric::Completed, 2000.0),
+            (Metric::TotalInputTokens, 2.0 * tokens),
+            (Metric::TotalOutputTokens, tokens),
+            (Metric::OutputThroughput, tokens / 100.0),
+            (Metric::TotalTokenThroughput, 3.0 * tokens / 100.0),
+            (Metric::MeanTpot, 20.0),
+        ] {
+            row.metrics.set(metric, Some(value));
+        }
+        row.about.devices = Some(devices);
+        row
+    }
+
+    fn derived(row: Row, assumed: &Assumptions) -> Row {
+        let mut table = table_of(vec![row]);
+        derive(&mut table, assumed);
+        table.rows.remove(0)
+    }
+
+    #[test]
+    fn the_cluster_sweeps_own_check_holds() {
+        // five-systems 5.5: 10,000 tok/s per device -> 1.157407 GPU-days, 27.777778 devices.
+        let found = derived(fast(1), &Assumptions::default());
+        near(found.figure("gpu_days_to_process_1b_tokens"), 1.157_407_407);
+        near(found.figure("gpus_for_1b_tokens_per_hour"), 27.777_777_778);
+        near(found.figure("node_days_to_process_1b_tokens"), 1.157_407_407 / 8.0);
+        near(found.figure("output_tps_per_user"), 50.0);
+        near(found.figure("inference_per_1k_per_gpu"), 50.0);
+        near(found.figure("mean_output_tokens"), 500.0);
+    }
+
+    #[test]
+    fn s5_1b_every_kind_of_parallelism_counts_as_devices() {
+        // The same tokens in the same time on four devices is a quarter of it per device.
+        let mut four = fast(1);
+        four.about.devices = Some(4);
+        let found = derived(four, &Assumptions { devices_per_node: 4, prices: None });
+        near(found.figure("output_tps_per_gpu"), 2500.0);
+        near(found.figure("input_tps_per_gpu"), 5000.0);
+        near(found.figure("total_tps_per_gpu"), 7500.0);
+        near(found.figure("gpu_days_to_process_1b_tokens"), 4.629_629_63);
+        near(found.figure("node_days_to_process_1b_tokens"), 1.157_407_407);
+        near(found.figure("inference_per_1k_per_gpu"), 200.0);
+    }
+
+    #[test]
+    fn s5_1_a_slow_server_start_changes_no_throughput() {
+        let mut slow = fast(2);
+        slow.timings = Some(Timings {
+            startup: Some(600.0),
+            startup_phases: [(StartPhase::Loading, 100.0), (StartPhase::Compiling, 40.0), (StartPhase::Loading, 20.0)]
+                .map(|(phase, seconds)| StartStep { phase, seconds })
+                .into(),
+            benchmark: Some(101.0),
+            teardown: None,
+            total: 701.0,
+        });
+        let (fast, slow) = (derived(fast(2), &Assumptions::default()), derived(slow, &Assumptions::default()));
+        for key in ["output_tps_per_gpu", "gpu_days_to_process_1b_tokens", "inference_per_1k_per_gpu"] {
+            assert_eq!(fast.figure(key), slow.figure(key), "{key}");
+        }
+        assert_eq!(slow.figure("startup_s"), Some(600.0));
+        assert_eq!(slow.figure("startup_loading_s"), Some(120.0));
+        near(slow.figure("e2e_per_1k_per_gpu"), 701.0);
+        assert_eq!(fast.figure("startup_s"), None);
+    }
+
+    #[test]
+    fn money_is_price_by_time_and_devices() {
+        let prices = Prices {
+            currency: "EUR".into(),
+            default: Some(1.0),
+            devices: [("H100".to_owned(), 3.6), ("NVIDIA H100 80GB HBM3".to_owned(), 7.2)].into_iter().collect(),
+        };
+        assert_eq!(prices.of(Some("nvidia h100 80gb hbm3")), Some(7.2));
+        assert_eq!(prices.of(Some("NVIDIA H100 PCIe")), Some(3.6));
+        assert_eq!((prices.of(Some("Arc B60")), prices.of(None)), (Some(1.0), Some(1.0)));
+        let mut row = fast(2);
+        row.about.device = Some("NVIDIA H100 PCIe".into());
+        let found = derived(row, &Assumptions { prices: Some(prices), ..Assumptions::default() });
+        // 2 devices x 3.6 an hour, 20,000 tokens a second = 72e6 an hour: 7.2 / 72.
+        near(found.figure("cost_per_1m_output_tokens"), 0.1);
+        near(found.figure("cost_per_1m_tokens"), 0.1 / 3.0);
+        assert_eq!(found.about.currency.as_deref(), Some("EUR"));
+        let without = derived(found, &Assumptions::default());
+        assert_eq!((without.figure("cost_per_1m_output_tokens"), without.about.currency), (None, None));
+    }
+
+    #[test]
+    fn what_is_not_known_is_absent() {
+        let found = derived(row("m", 2, 1.0, 1.0), &Assumptions::default());
+        assert_eq!(found.about.figures, BTreeMap::new());
+        let mut zero = fast(1);
+        zero.metrics.set(Metric::OutputThroughput, Some(0.0));
+        zero.metrics.set(Metric::MeanTpot, Some(0.0));
+        let found = derived(zero, &Assumptions::default());
+        assert_eq!(found.figure("output_tps_per_gpu"), Some(0.0));
+        for key in ["gpu_days_to_process_1b_tokens", "gpus_for_1b_tokens_per_hour", "output_tps_per_user", "speedup"] {
+            assert_eq!(found.figure(key), None, "{key}");
+        }
+    }
+}

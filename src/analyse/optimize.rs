@@ -1,0 +1,277 @@
+//! What a sweep gained: for each model under each load the baseline, the best of each tier, and the speed-up. Pure.
+//!
+//! The baseline is the sweep's own where it marks one. Else it is the cluster sweep's: the smallest tensor parallel size of 1, 2, 4,
+//! 8 that has a valid result with 256 sequences, 8,192 batched tokens, 90 % of the memory, blocks of 16, and neither cache type,
+//! speculative decoding nor quantization set; a flag that is not set counts as that (an actual run of the default).
+
+use indexmap::IndexMap;
+
+use super::rank::{settings, starts_by};
+use super::setting::different;
+use super::{Basis, Better, Recommendation, Row, Wanted, change, choose, load_labels};
+
+/// The figure by which it is judged.
+pub const FIGURE: &str = "output_tps_per_gpu";
+
+/// Which rule found a baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaselineRule {
+    /// The sweep marks it.
+    Sweep,
+    /// The cluster sweep's plainest configuration.
+    Plainest,
+}
+
+/// What others are compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline<'a> {
+    /// Its first measurement.
+    pub row: &'a Row,
+    /// All of them.
+    pub rows: Vec<&'a Row>,
+    /// Output tokens per second and device, mean of its measurements.
+    pub tps: f64,
+    /// How it was found.
+    pub rule: BaselineRule,
+}
+
+/// The best of a part of the sweep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tier<'a> {
+    /// Which part: `tier0`, `overall`, or the value of a grouping.
+    pub name: String,
+    /// The choice: its first measurement.
+    pub row: &'a Row,
+    /// Output tokens per second and device, mean of its measurements.
+    pub tps: f64,
+    /// Measurements.
+    pub n: usize,
+    /// Over the baseline's; `None` without a baseline.
+    pub speedup: Option<f64>,
+    /// The interval that holds the true speed-up; `None` where nothing was repeated.
+    pub interval: Option<(f64, f64)>,
+    /// What it sets in another way than the baseline; empty where it is the baseline.
+    pub parameters: Vec<(String, String)>,
+    /// Others that cannot be told from it.
+    pub equals: usize,
+    /// What the choice rests on.
+    pub basis: Basis,
+}
+
+/// A model under one load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Optimized<'a> {
+    /// Which model.
+    pub model: &'a str,
+    /// Which load; empty where there is one.
+    pub workload: String,
+    /// What others are compared with.
+    pub baseline: Option<Baseline<'a>>,
+    /// The best of each part that has a valid result, in the order asked for.
+    pub tiers: Vec<Tier<'a>>,
+}
+
+/// The best of all rows.
+pub const OVERALL: &str = "overall";
+
+/// The parts that the cluster sweep looks at: groups whose name begins so, and all.
+pub fn tiers(rows: &[&Row]) -> Vec<String> {
+    let there = |tier: &&str| rows.iter().any(|row| row.groups.iter().any(|group| group.starts_with(*tier)));
+    ["tier0", "tier1"].into_iter().filter(there).map(str::to_owned).chain([OVERALL.to_owned()]).collect()
+}
+
+/// Whether a row belongs to a part.
+pub fn is_in_tier(row: &Row, tier: &str) -> bool {
+    tier == OVERALL || row.groups.iter().any(|group| group.starts_with(tier))
+}
+
+/// Finds the gain for each model and load, over the parts `names`; `part` says whether a row belongs to one.
+pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str) -> bool) -> Vec<Optimized<'a>> {
+    let groups = by_model_and_load(rows);
+    let wanted = Wanted {
+        rank_by: FIGURE.into(),
+        better: Better::Higher,
+        per_device: false,
+        latency: "mean_ttft_ms".into(),
+        limits: Vec::new(),
+    };
+    groups
+        .into_iter()
+        .map(|((model, workload), indices)| {
+            let all: Vec<&'a Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
+            let baseline = baseline(&all);
+            let best = |name: &String| {
+                let asked: Vec<&'a Row> = all.iter().filter(|row| part(row, name)).copied().collect();
+                Some(tier(name, &choose(&asked, &wanted).ok()?, &all, baseline.as_ref()))
+            };
+            let tiers = names.iter().filter_map(best).collect();
+            Optimized { model, workload, baseline, tiers }
+        })
+        .filter(|found| found.baseline.is_some() || !found.tiers.is_empty())
+        .collect()
+}
+
+fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: Option<&Baseline<'a>>) -> Tier<'a> {
+    let choice = &found.options[found.choice];
+    let measured: Vec<&Row> = settings(all)
+        .into_iter()
+        .find(|rows| rows.iter().any(|row| std::ptr::eq(*row, choice.row)))
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|row| row.is_valid())
+        .collect();
+    let itself = baseline.is_some_and(|base| base.rows.iter().any(|row| std::ptr::eq(*row, choice.row)));
+    let interval = baseline.filter(|_| !itself).and_then(|base| {
+        let (low, high) = change(&starts_by(&base.rows, FIGURE)?, &starts_by(&measured, FIGURE)?, None)?.interval?;
+        Some((1.0 + low, 1.0 + high))
+    });
+    Tier {
+        name: name.to_owned(),
+        row: choice.row,
+        tps: choice.value,
+        n: choice.n,
+        speedup: baseline.filter(|base| base.tps > 0.0).map(|base| choice.value / base.tps),
+        interval,
+        parameters: baseline.filter(|_| !itself).map(|base| different(choice.row, base.row)).unwrap_or_default(),
+        equals: found.equals.len(),
+        basis: found.basis,
+    }
+}
+
+type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
+
+fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
+    let mut groups: Groups<'a> = IndexMap::new();
+    for ((index, row), load) in rows.iter().enumerate().zip(load_labels(rows)) {
+        if !row.is_skipped() {
+            groups.entry((row.axes.model.as_str(), load)).or_default().push(index);
+        }
+    }
+    groups
+}
+
+/// The baseline's tokens per second and device for each row; `None` where there is none.
+pub(super) fn baselines(rows: &[&Row]) -> Vec<Option<f64>> {
+    let mut found = vec![None; rows.len()];
+    for indices in by_model_and_load(rows).into_values() {
+        let all: Vec<&Row> = indices.iter().map(|index| rows[*index]).collect();
+        if let Some(tps) = baseline(&all).map(|base| base.tps).filter(|tps| *tps > 0.0) {
+            for index in indices {
+                found[index] = Some(tps);
+            }
+        }
+    }
+    found
+}
+
+/// The baseline among rows of one model and load.
+pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
+    let measured: Vec<(Vec<&'a Row>, f64)> = settings(rows)
+        .into_iter()
+        .filter_map(|rows| {
+            let valid: Vec<&Row> = rows.into_iter().filter(|row| row.is_valid()).collect();
+            let tps = mean_tps(&valid)?;
+            Some((valid, tps))
+        })
+        .collect();
+    let of =
+        |found: &(Vec<&'a Row>, f64), rule| Baseline { row: found.0[0], rows: found.0.clone(), tps: found.1, rule };
+    if let Some(own) = measured.iter().find(|(rows, _)| rows.iter().any(|row| row.baseline)) {
+        return Some(of(own, BaselineRule::Sweep));
+    }
+    // Where a sweep has a baseline that failed, another one would be a silent substitute.
+    if rows.iter().any(|row| row.baseline) {
+        return None;
+    }
+    [1, 2, 4, 8].into_iter().find_map(|tp| {
+        let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp));
+        plain.max_by(|a, b| a.1.total_cmp(&b.1)).map(|found| of(found, BaselineRule::Plainest))
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
+fn mean_tps(rows: &[&Row]) -> Option<f64> {
+    let values: Vec<f64> = rows.iter().filter_map(|row| row.figure(FIGURE)).collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn is_plainest(row: &Row, tp: u32) -> bool {
+    let number = |flag: &str, value: f64| {
+        row.setting(flag).is_none_or(|text| text.parse::<f64>().is_ok_and(|found| (found - value).abs() < 1e-9))
+    };
+    let word = |flag: &str, value: &str| row.setting(flag).is_none_or(|text| text == value);
+    row.axes.tensor_parallel_size == Some(tp)
+        && number("max-num-seqs", 256.0)
+        && number("max-num-batched-tokens", 8192.0)
+        && number("gpu-memory-utilization", 0.9)
+        && number("block-size", 16.0)
+        && word("kv-cache-dtype", "auto")
+        && word("speculative-config", "none")
+        && word("quantization", "none")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::table::tests::row;
+    use super::super::{Metric, Status};
+    use super::*;
+
+    fn measured(tp: u32, tps: f64, flags: &[(&str, &str)]) -> Row {
+        let mut row = row("m", tp, 1.0, 1.0);
+        row.metrics.set(Metric::OutputThroughput, Some(tps));
+        row.about.figures.insert(FIGURE.into(), tps);
+        row.about.devices = Some(tp);
+        row.about.flags = Arc::new(flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+        row.name = format!("tp{tp} {flags:?}");
+        row
+    }
+
+    fn overall<'a>(rows: &'a [Row]) -> Vec<Optimized<'a>> {
+        let rows: Vec<&'a Row> = rows.iter().collect();
+        optimize(&rows, &tiers(&rows), is_in_tier)
+    }
+
+    #[test]
+    fn the_baseline_is_the_smallest_size_that_works_with_plain_settings() {
+        let mut rows = vec![
+            measured(1, 100.0, &[("max-num-seqs", "256")]),
+            measured(2, 80.0, &[("max-num-seqs", "256"), ("gpu-memory-utilization", "0.90")]),
+            measured(4, 50.0, &[("max-num-seqs", "256")]),
+            measured(2, 120.0, &[("max-num-seqs", "512")]),
+        ];
+        rows[0].status = Status::NotRun;
+        let found = overall(&rows);
+        let base = found[0].baseline.as_ref().unwrap();
+        assert_eq!((base.row.axes.tensor_parallel_size, base.tps, base.rule), (Some(2), 80.0, BaselineRule::Plainest));
+        let best = &found[0].tiers[0];
+        assert_eq!((best.name.as_str(), best.speedup, best.interval), (OVERALL, Some(1.5), None));
+        // The sweep's own comes first; one that failed is replaced by no other.
+        rows[2].baseline = true;
+        assert_eq!(overall(&rows)[0].baseline.as_ref().map(|b| (b.tps, b.rule)), Some((50.0, BaselineRule::Sweep)));
+        rows[2].status = Status::NotRun;
+        let found = overall(&rows);
+        assert_eq!((found[0].baseline.is_none(), found[0].tiers[0].speedup), (true, None));
+    }
+
+    #[test]
+    fn s5_11_loads_are_judged_by_themselves_and_rows_with_failures_never_win() {
+        let mut rows = vec![
+            measured(1, 100.0, &[]),
+            measured(1, 900.0, &[("max-num-seqs", "512")]),
+            measured(1, 300.0, &[("max-num-seqs", "1024")]),
+            measured(1, 10.0, &[]),
+        ];
+        for (row, load) in rows.iter_mut().zip(["8", "8", "8", "64"]) {
+            row.axes.workload = vec![("max-concurrency".into(), load.into())];
+        }
+        rows[1].about.doubts = super::super::doubts(&super::super::Signs { failed: Some(1.0), ..Default::default() });
+        let found = overall(&rows);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].tiers[0].tps, found[0].tiers[0].speedup), (300.0, Some(3.0)));
+        assert_eq!(found[0].tiers[0].parameters, [("mns".to_owned(), "1024".to_owned())]);
+        assert_eq!((found[1].tiers[0].speedup, found[1].tiers[0].parameters.len()), (Some(1.0), 0));
+    }
+}

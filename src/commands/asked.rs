@@ -1,0 +1,106 @@
+//! What `analyze`, `recommend` and `compare` are asked: figures, groups, limits, prices. A wrong word is named with its flag, what was
+//! expected, and the nearest that is known.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::analyse::{Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, Prices, RunTable};
+use crate::config::{Environment, read_prices};
+use crate::error::Error;
+use crate::nearest::nearest;
+
+/// Words between commas, of all uses of a flag.
+fn words(values: &[String]) -> impl Iterator<Item = &str> {
+    values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// A figure that can be better or worse, by its key.
+pub(super) fn figure(flag: &str, key: &str) -> Result<(Figure, Better), Error> {
+    let Some(found) = Figure::of(key) else { return Err(unknown_figure(flag, key, false)) };
+    match found.better {
+        Some(better) => Ok((found, better)),
+        None => Err(unknown_figure(flag, key, true)),
+    }
+}
+
+fn unknown_figure(flag: &str, key: &str, describes: bool) -> Error {
+    let directed = Figure::keys().filter(|key| Figure::of(key).is_some_and(|figure| figure.better.is_some()));
+    let hint = match nearest(key, directed).filter(|_| !describes) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            "such as output_throughput, output_tps_per_gpu, mean_ttft_ms, p99_tpot_ms; docs/analysis.md has all".into()
+        }
+    };
+    let message =
+        format!("invalid value `{}` for `{flag}`: it is no figure that can be better or worse", key.escape_debug());
+    Error::Usage { message, hint }
+}
+
+/// The figures of `compare`.
+pub(super) fn figures(values: &[String]) -> Result<Vec<Figure>, Error> {
+    let named: Vec<Figure> =
+        words(values).map(|key| figure("--figures", key).map(|(figure, _)| figure)).collect::<Result<_, _>>()?;
+    let usual = || COMPARED.into_iter().filter_map(|metric| Figure::of(metric.key())).collect();
+    Ok(if named.is_empty() { usual() } else { named })
+}
+
+/// The limits of `--slo`.
+pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
+    let limit = |text: &str| {
+        Limit::parse(text).ok_or_else(|| {
+            let key = text.split(['<', '>']).next().unwrap_or_default().trim();
+            let near = nearest(key, Figure::keys()).filter(|near| *near != key && !key.contains('.'));
+            Error::Usage {
+                message: format!(
+                    "invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure",
+                    text.escape_debug()
+                ),
+                hint: near.map_or_else(
+                    || "such as `--slo 'ttft.p99<500,tpot.mean<50'`".into(),
+                    |near| format!("did you mean `{near}`?"),
+                ),
+            }
+        })
+    };
+    words(values).map(limit).collect()
+}
+
+/// The keys of `--group-by`; the model where there are none.
+pub(super) fn group_keys(values: &[String], table: &RunTable) -> Result<Vec<String>, Error> {
+    let known = crate::analyse::group_keys(table);
+    let keys: Vec<String> = words(values).map(|word| word.trim_start_matches('-').replace('_', "-")).collect();
+    if let Some(wrong) = keys.iter().find(|key| !known.contains(*key)) {
+        let message =
+            format!("invalid value `{}` for `--group-by`: it is no setting of these rows", wrong.escape_debug());
+        let hint = match nearest(wrong, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "such as model, tensor-parallel-size, group, run, or a flag of vLLM that is set".into(),
+        };
+        return Err(Error::Usage { message, hint });
+    }
+    Ok(if keys.is_empty() { vec![BY_MODEL.to_owned()] } else { keys })
+}
+
+/// Prices and the size of a node.
+pub(super) fn assumptions(
+    prices: Option<&Path>,
+    devices_per_node: Option<&str>,
+    environment: &Environment,
+) -> Result<Assumptions, Error> {
+    let mut assumed = Assumptions::default();
+    if let Some(text) = devices_per_node {
+        assumed.devices_per_node = text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::Usage {
+            message: format!(
+                "invalid value `{}` for `--devices-per-node`: expected a whole number of at least 1",
+                text.escape_debug()
+            ),
+            hint: "leave it out for 8".into(),
+        })?;
+    }
+    if let Some(file) = prices {
+        let file = read_prices(file, environment)?;
+        let currency: Arc<str> = file.currency.into();
+        assumed.prices = Some(Prices { currency, default: file.default, devices: file.devices });
+    }
+    Ok(assumed)
+}

@@ -1,0 +1,160 @@
+//! The analysis as CSV: one line per measurement, every setting, every figure; then what the repeats of its configuration say.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Write};
+
+use super::super::csv::{cause, number, reason, status};
+use super::{Analysis, requests_under};
+use crate::analyse::{Estimate, Figure, Row, Unit, all_settings, load_labels, over_starts, settings, starts_by};
+
+/// What stands before the settings.
+const FIRST: [&str; 17] = [
+    "run",
+    "name",
+    "model",
+    "workload",
+    "status",
+    "cause",
+    "reason",
+    "simulated",
+    "doubts",
+    "may_be_best",
+    "groups",
+    "baseline",
+    "start",
+    "repeat",
+    "device",
+    "currency",
+    "source",
+];
+
+/// Writes the table.
+///
+/// # Errors
+/// When the writer refuses.
+pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let rows = &analysis.table.rows;
+    let columns = Columns::of(analysis);
+    let estimates = estimates(rows, &analysis.wanted.rank_by);
+    let mut csv = ::csv::Writer::from_writer(out);
+    csv.write_record(columns.names(&analysis.wanted.rank_by))?;
+    let all: Vec<&Row> = rows.iter().collect();
+    for (index, (row, load)) in rows.iter().zip(load_labels(&all)).enumerate() {
+        let mut fields = first(row, load);
+        columns.fields(row, &mut fields);
+        let of = estimates.get(&index);
+        fields.push(of.map(|of| of.n.to_string()).unwrap_or_default());
+        let interval = of.and_then(|of| of.interval);
+        for value in [
+            of.map(|of| of.mean),
+            of.and_then(|of| of.sd),
+            interval.map(|interval| interval.low),
+            interval.map(|interval| interval.high),
+        ] {
+            fields.push(number(value, Unit::TokensPerSecond));
+        }
+        csv.write_record(fields)?;
+    }
+    csv.flush()
+}
+
+fn first(row: &Row, load: String) -> Vec<String> {
+    let doubts: Vec<&str> = row.about.doubts.iter().map(|doubt| doubt.kind.name()).collect();
+    let repeat = row.repeat.map(|repeat| (repeat.start.to_string(), repeat.run.to_string())).unwrap_or_default();
+    vec![
+        row.about.run.to_string(),
+        row.name.clone(),
+        row.axes.model.clone(),
+        load,
+        status(&row.status).to_owned(),
+        cause(&row.status),
+        reason(&row.status),
+        row.simulated.to_string(),
+        doubts.join(" "),
+        row.may_be_best().to_string(),
+        row.groups.join(", "),
+        row.baseline.to_string(),
+        repeat.0,
+        repeat.1,
+        row.about.device.as_deref().unwrap_or_default().to_owned(),
+        row.about.currency.as_deref().unwrap_or_default().to_owned(),
+        row.source.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default(),
+    ]
+}
+
+/// The columns that depend on the rows.
+struct Columns {
+    settings: Vec<String>,
+    load: Vec<String>,
+    figures: Vec<String>,
+    /// Percentiles of which each request is known in some row.
+    intervals: Vec<String>,
+}
+
+impl Columns {
+    fn of(analysis: &Analysis<'_>) -> Self {
+        let rows = &analysis.table.rows;
+        let mut settings: Vec<String> = Vec::new();
+        for (key, _) in rows.iter().flat_map(all_settings) {
+            if !settings.contains(&key) {
+                settings.push(key);
+            }
+        }
+        let load: BTreeSet<&String> = rows.iter().flat_map(|row| row.load.0.keys()).collect();
+        let intervals: BTreeSet<&String> = rows.iter().flat_map(|row| row.about.quantiles.keys()).collect();
+        Self {
+            settings,
+            load: load.into_iter().cloned().collect(),
+            figures: super::figure_keys(rows),
+            intervals: intervals.into_iter().cloned().collect(),
+        }
+    }
+
+    fn percentiles(&self) -> impl Iterator<Item = &String> {
+        self.figures.iter().filter(|key| Figure::quantile(key).is_some_and(|(_, latency)| latency != "itl"))
+    }
+
+    fn names(&self, rank_by: &str) -> Vec<String> {
+        let mut names: Vec<String> = FIRST.map(str::to_owned).into();
+        names.extend(self.settings.iter().map(|key| format!("serve.{key}")));
+        names.extend(self.load.iter().map(|key| format!("bench.{key}")));
+        names.extend(self.figures.iter().cloned());
+        names.extend(self.percentiles().map(|key| format!("{key}_rests_on")));
+        names.extend(self.intervals.iter().flat_map(|key| ["low", "high"].map(|end| format!("{key}_{end}"))));
+        names.push("samples".into());
+        names.extend(["mean", "sd", "low", "high"].map(|what| format!("repeats.{rank_by}.{what}")));
+        names
+    }
+
+    fn fields(&self, row: &Row, fields: &mut Vec<String>) {
+        let own = all_settings(row);
+        let set = |key: &String| own.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone());
+        fields.extend(self.settings.iter().map(|key| set(key).unwrap_or_default()));
+        fields.extend(self.load.iter().map(|key| row.load.0.get(key).map(ToString::to_string).unwrap_or_default()));
+        let unit = |key: &String| Figure::of(key).map_or(Unit::Seconds, |figure| figure.unit);
+        fields.extend(self.figures.iter().map(|key| number(row.figure(key), unit(key))));
+        fields.extend(self.percentiles().map(|key| {
+            let under = row.figure(key).and_then(|_| requests_under(row, key));
+            under.map(|requests| requests.to_string()).unwrap_or_default()
+        }));
+        for key in &self.intervals {
+            let interval = row.about.quantiles.get(key);
+            fields.push(number(interval.and_then(|interval| interval.low), Unit::Milliseconds));
+            fields.push(number(interval.and_then(|interval| interval.high), Unit::Milliseconds));
+        }
+    }
+}
+
+/// What the repeats of each row's configuration say of a figure, by the row's index.
+fn estimates(rows: &[Row], key: &str) -> HashMap<usize, Estimate> {
+    let valid: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.is_valid()).collect();
+    let index: HashMap<*const Row, usize> = valid.iter().map(|(i, row)| (std::ptr::from_ref(*row), *i)).collect();
+    let all: Vec<&Row> = valid.iter().map(|(_, row)| *row).collect();
+    let mut found = HashMap::new();
+    for rows in settings(&all) {
+        if let Some(of) = starts_by(&rows, key).and_then(|starts| over_starts(&starts)) {
+            found.extend(rows.iter().filter_map(|row| Some((*index.get(&std::ptr::from_ref(*row))?, of))));
+        }
+    }
+    found
+}

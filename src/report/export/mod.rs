@@ -1,0 +1,47 @@
+//! The whole table in one file: JSON, CSV, Markdown.
+
+mod csv;
+mod json;
+mod markdown;
+
+pub use csv::write as write_csv;
+pub use json::write as write_json;
+pub use markdown::render as render_markdown;
+
+use std::collections::BTreeSet;
+
+use crate::analyse::{Figure, Metric, Ranked, Row, RunTable, Wanted, rests_on};
+
+/// A table, ranked as asked.
+#[derive(Debug)]
+pub struct Analysis<'a> {
+    /// All rows.
+    pub table: &'a RunTable,
+    /// By what is ranked, and within which limits.
+    pub wanted: &'a Wanted,
+    /// Each group by itself.
+    pub ranked: &'a [Ranked<'a>],
+}
+
+/// Every figure of a row: key and value, vLLM's first.
+fn figures(row: &Row) -> impl Iterator<Item = (&str, f64)> {
+    let metrics = Metric::ALL.into_iter().filter_map(|metric| Some((metric.key(), row.metrics.get(metric)?)));
+    metrics.chain(row.about.figures.iter().map(|(key, value)| (key.as_str(), *value)))
+}
+
+/// The keys of all figures that any row has: those with a fixed name in their order, then the others.
+fn figure_keys(rows: &[Row]) -> Vec<String> {
+    let there: BTreeSet<&str> = rows.iter().flat_map(|row| figures(row).map(|(key, _)| key)).collect();
+    let fixed: Vec<&str> = Figure::keys().filter(|key| there.contains(key)).collect();
+    let others = there.iter().filter(|key| !fixed.contains(*key)).copied();
+    fixed.iter().copied().chain(others).map(str::to_owned).collect()
+}
+
+/// How many requests a percentile of a row rests on; `None` where it is no percentile of requests, or their number is not known.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+fn requests_under(row: &Row, key: &str) -> Option<u64> {
+    let (q, latency) = Figure::quantile(key)?;
+    let completed = row.metrics.get(Metric::Completed).filter(|completed| *completed >= 0.0)?;
+    // Intervals between tokens are no requests, and those of one answer are not independent.
+    (latency != "itl").then(|| rests_on(completed as u64, q))
+}
