@@ -75,7 +75,7 @@ pub fn split(data: &Data<'_>, all: &[String], first: &[&str]) -> Result<(Vec<Str
     if data.query.by.is_empty() {
         let leading = first.iter().map(|key| (*key).to_owned());
         let rest = all.iter().filter(|key| {
-            !first.contains(&key.as_str()) && !(first.contains(&"devices") && *key == "tensor-parallel-size")
+            !(first.contains(&key.as_str()) || first.contains(&"devices") && *key == "tensor-parallel-size")
         });
         return Ok((leading.chain(rest.cloned()).collect(), Vec::new()));
     }
