@@ -7,14 +7,29 @@ use std::path::Path;
 
 use support::{Call, Scene};
 
-/// Two configurations under three loads, with the figures of single requests.
+/// Four configurations under three loads, with the figures of single requests.
 fn measured(scene: &Scene) -> Call<'_> {
+    let sweep = "
+serve: {model: org/tiny, tensor-parallel-size: [1, 2], enforce-eager: [true, false]}
+bench:
+  dataset-name: random
+  random-input-len: 8
+  random-output-len: 8
+  max-concurrency: [1, 2, 4]
+  num-prompts: 8
+  ignore-eos: true
+  save-detailed: true
+";
+    fs::write(scene.path("sweep.yaml"), sweep).unwrap();
     scene
-        .sweep()
-        .set("--tp", ["1", "2"])
-        .set("--num-prompts", ["8"])
-        .set("--concurrency", ["1", "2", "4"])
-        .set("--bench-arg", ["save-detailed"])
+        .call(&["run", "sweep.yaml"])
+        .set("--engine", ["sim"])
+        .set("--sim-speed", ["inf"])
+        .set("--port", ["auto"])
+        .set("--results-dir", [scene.results().to_str().unwrap()])
+        .set("--env", [scene.mark().as_str()])
+        .set("--retry", ["none"])
+        .flag("--keep-foreign")
 }
 
 const KINDS: [&str; 17] = [

@@ -53,6 +53,8 @@ pub fn draw(svg: &mut Svg, bars: &Bars, (x, y, wide, high): Area) {
         let mut tip = from + scale.at(sum) * room;
         if let Some((low, high)) = bar.range {
             let (a, b) = (from + scale.at(low) * room, from + scale.at(high) * room);
+            // A light edge, as a dark bar may lie below.
+            svg.line((a, middle), (b, middle), "#ffffff", 3.4, Dash::Solid);
             svg.line((a, middle), (b, middle), TEXT, 1.3, Dash::Solid);
             for end in [a, b] {
                 svg.line((end, middle - thick * 0.3), (end, middle + thick * 0.3), TEXT, 1.3, Dash::Solid);

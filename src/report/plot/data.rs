@@ -247,11 +247,10 @@ impl<'a> Data<'a> {
             groups.entry(values).or_default().push(shot);
         }
         let mut groups: Vec<_> = groups.into_iter().collect();
-        groups.sort_by(|(a, _), (b, _)| {
-            let parts = |values: &[Option<String>]| values.iter().map(|value| order(value.as_deref())).collect();
-            let (a, b): (Vec<(f64, String)>, Vec<(f64, String)>) = (parts(a), parts(b));
-            a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
-        });
+        let places = |values: &[Option<String>]| -> Vec<(f64, String)> {
+            values.iter().map(|value| order(value.as_deref())).collect()
+        };
+        groups.sort_by(|(a, _), (b, _)| places(a).partial_cmp(&places(b)).unwrap_or(std::cmp::Ordering::Equal));
         let models: IndexSet<&str> = self.shots.iter().map(|shot| shot.row.axes.model.as_str()).collect();
         let label = |values: &[Option<String>]| {
             let words: Vec<String> =

@@ -94,6 +94,7 @@ impl Scale {
 
     /// Round values within it, about as many as wanted.
     pub fn ticks(&self, wanted: usize) -> Vec<Tick> {
+        let wanted = wanted.max(2);
         let values = match self.counting {
             Counting::Linear => self.linear(wanted),
             Counting::Log2 => self.powers(2.0, &[1.0], wanted),
@@ -110,22 +111,23 @@ impl Scale {
     }
 
     fn linear(&self, wanted: usize) -> Vec<f64> {
-        let step = nice_step((self.high - self.low) / wanted.max(1) as f64);
+        let step = nice_step((self.high - self.low) / wanted as f64);
         if !(step.is_finite() && step > 0.0) {
             return vec![self.low];
         }
         let first = (self.low / step).ceil();
-        (0..=wanted.saturating_mul(3) + 2)
+        let values: Vec<f64> = (0..=wanted.saturating_mul(3) + 2)
             .map(|i| (first + i as f64) * step)
             .take_while(|value| *value <= self.high + step * 1e-9)
             .map(|value| if value.abs() < step * 1e-9 { 0.0 } else { value })
-            .collect()
+            .collect();
+        if values.is_empty() { vec![self.low] } else { values }
     }
 
     fn powers(&self, base: f64, digits: &[f64], wanted: usize) -> Vec<f64> {
         let exponents = (self.low.log(base).floor() as i64, self.high.log(base).ceil() as i64);
         let span = usize::try_from(exponents.1 - exponents.0).unwrap_or(0) + 1;
-        let every = span.div_ceil(wanted.max(1)).max(1);
+        let every = span.div_ceil(wanted).max(1);
         (exponents.0..=exponents.1)
             .step_by(every)
             .flat_map(|exponent| digits.iter().map(move |digit| digit * base.powf(exponent as f64)))

@@ -255,7 +255,7 @@ fn loads_and_models_are_never_averaged_over_in_silence() {
 fn what_the_data_do_not_hold_is_refused_with_the_next_step() {
     let few = sweep(3);
     for (kind, step) in
-        [(Kind::TtftCdf, "save-detailed"), (Kind::Histogram, "save-detailed"), (Kind::Interaction, "--serve")]
+        [(Kind::TtftCdf, "save-detailed"), (Kind::Histogram, "save-detailed"), (Kind::Interaction, "sweep file")]
     {
         match pictures(&few, kind, &Query::default()) {
             Err(Refusal::Missing { hint, .. }) => assert!(hint.contains(step), "{hint}"),

@@ -83,7 +83,7 @@ fn axes(data: &Data<'_>) -> Result<(String, String), Refusal> {
         (Some(x), Some(y)) if x != y => Ok((x, y)),
         _ => Err(Refusal::missing(
             "a heat map needs two settings with several values, and the measurements do not have them".into(),
-            "sweep two, such as `--serve max-num-seqs=64,256 --bench max-concurrency=8,32`".into(),
+            "sweep two: `max-num-seqs: [64, 256]` and `max-concurrency: [8, 32]` in a sweep file".into(),
         )),
     }
 }

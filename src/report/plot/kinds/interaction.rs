@@ -29,7 +29,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     if axes.is_empty() {
         return Err(Refusal::missing(
             "the measurements do not differ in any setting of the server".into(),
-            "sweep one, such as `--serve max-num-seqs=64,256`".into(),
+            "sweep one: `max-num-seqs: [64, 256]` below `serve` in a sweep file".into(),
         ));
     }
     let (cells, noise) = cells(data, &load, &axes, &shown.key);

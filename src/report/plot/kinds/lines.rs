@@ -49,7 +49,7 @@ pub fn lines<'a, 'd>(data: &'d Data<'a>, x: &str, first: &[&str]) -> Result<Line
             if others.is_empty() { String::new() } else { format!(", or draw along `--x {}`", others.join("|")) };
         let have = if levels.is_empty() { "no value" } else { "one value" };
         let message = format!("the measurements have {have} of `{x}`: there is nothing to draw a line along");
-        return Err(Refusal::missing(message, format!("measure several, such as `--bench {x}=1,8,32`{other}")));
+        return Err(Refusal::missing(message, format!("measure several: `{x}: [1, 8, 32]` in a sweep file{other}")));
     }
     let all = data.rest(&[&x]);
     let (by, over) = split(data, &all, first)?;
@@ -75,7 +75,7 @@ pub fn split(data: &Data<'_>, all: &[String], first: &[&str]) -> Result<(Vec<Str
     if data.query.by.is_empty() {
         let leading = first.iter().map(|key| (*key).to_owned());
         let rest = all.iter().filter(|key| {
-            !first.contains(&key.as_str()) && !(first.contains(&"devices") && *key == "tensor-parallel-size")
+            !(first.contains(&key.as_str()) || first.contains(&"devices") && *key == "tensor-parallel-size")
         });
         return Ok((leading.chain(rest.cloned()).collect(), Vec::new()));
     }

@@ -103,7 +103,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
 const LIGHT: &str = "#9cc7e3";
 
 /// Configurations in the order of their means.
-fn ranked<'a, 'd>(data: &Data<'a>, shots: Vec<&'d Shot<'a>>, server: &[String], shown: &Figure) -> Vec<Ranked> {
+fn ranked<'a>(data: &Data<'a>, shots: Vec<&Shot<'a>>, server: &[String], shown: &Figure) -> Vec<Ranked> {
     let mut ranked: Vec<Ranked> = data
         .groups_of(shots, server)
         .into_iter()
