@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::super::display::{ABSENT, clean, configuration, counted, cut, figure, quantity};
-use super::super::recommend::{Answer, answers, ranked, sentences};
-use super::{Options, shell};
+use super::super::recommend::{Answer, ranked, sentences};
+use super::shell;
 use crate::analyse::{Basis, Best, Choice, Figure, Ranking, Recommendation, RunTable, Unit, Wanted, best_by_model};
 
 /// So many options stand in the table of an answer.
@@ -68,9 +68,9 @@ fn amount(key: &str, value: Option<f64>) -> String {
     })
 }
 
-/// All answers of a table.
-pub(super) fn of(table: &RunTable, options: &Options) -> Vec<Shown> {
-    answers(table, &options.wanted).iter().map(|answer| one(answer, &options.wanted)).collect()
+/// All answers as shown.
+pub(super) fn of(answers: &[Answer<'_>], wanted: &Wanted) -> Vec<Shown> {
+    answers.iter().map(|answer| one(answer, wanted)).collect()
 }
 
 fn one(answer: &Answer<'_>, wanted: &Wanted) -> Shown {
