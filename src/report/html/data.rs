@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn figures_have_six_digits_and_whole_ones_no_point() {
-        assert_eq!(rounded(Some(1234.567_89)).to_string(), "1234.57");
+        assert_eq!(rounded(Some(1_234.567_89)).to_string(), "1234.57");
         assert_eq!(rounded(Some(20.0)).to_string(), "20");
         assert_eq!(rounded(None), Value::Null);
         assert_eq!(rounded(Some(f64::NAN)), Value::Null);
