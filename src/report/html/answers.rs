@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::display::{ABSENT, clean, configuration, counted, cut, figure, quantity};
 use super::super::recommend::{ranked, sentences};
-use super::{Options, shell};
+use super::shell;
 use crate::analyse::{
     Basis, Best, Choice, Figure, Ranked, Ranking, Recommendation, RunTable, Unit, Wanted, best_by_model,
 };
@@ -70,9 +70,9 @@ fn amount(key: &str, value: Option<f64>) -> String {
     })
 }
 
-/// All answers of a table.
-pub(super) fn of(table: &RunTable, options: &Options) -> Vec<Shown> {
-    options.ranked(table).iter().map(|answer| one(answer, &options.wanted)).collect()
+/// All answers as shown.
+pub(super) fn of(answers: &[Ranked<'_>], wanted: &Wanted) -> Vec<Shown> {
+    answers.iter().map(|answer| one(answer, wanted)).collect()
 }
 
 fn one(answer: &Ranked<'_>, wanted: &Wanted) -> Shown {

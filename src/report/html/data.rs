@@ -6,18 +6,13 @@ use serde_json::{Map, Value, json};
 use super::super::csv::status as status_key;
 use super::super::display::{clean, cut};
 use super::super::text::status;
-use super::table::{Setting, told};
-use super::{Options, shell};
-use crate::analyse::{Better, Figure, Row, RunTable, Status, estimate};
+use super::shell;
+use super::table::{Columns, Setting, told};
+use crate::analyse::{Better, Figure, Ranked, Row, RunTable, Status, Wanted, estimate};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
-pub(super) fn block(
-    table: &RunTable,
-    settings: &[Setting],
-    figures: &[Figure],
-    shown: &[usize],
-    options: &Options,
-) -> String {
+pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Ranked<'_>], wanted: &Wanted) -> String {
+    let Columns { settings, figures, shown } = columns;
     let mut words = IndexSet::new();
     let groups = groups(table);
     let rows: Vec<Value> =
@@ -34,9 +29,9 @@ pub(super) fn block(
         "rows": rows,
         "groups": groups.iter().map(|rows| group(table, rows, figures)).collect::<Vec<Value>>(),
         "words": words,
-        "choices": choices(table, options),
-        "rank_by": options.wanted.rank_by,
-        "latency": options.wanted.latency,
+        "choices": choices(table, answers),
+        "rank_by": wanted.rank_by,
+        "latency": wanted.latency,
     });
     escaped(&value.to_string())
 }
@@ -168,11 +163,11 @@ fn group(table: &RunTable, indices: &[usize], figures: &[Figure]) -> Value {
 }
 
 /// The rows that are recommended, and those that cannot be told from them.
-fn choices(table: &RunTable, options: &Options) -> Value {
+fn choices(table: &RunTable, answers: &[Ranked<'_>]) -> Value {
     let index_of = |row: &Row| table.rows.iter().position(|other| std::ptr::eq(other, row));
     let (mut best, mut equal) = (Vec::new(), Vec::new());
-    for answer in options.ranked(table) {
-        let Ok(found) = answer.choice else { continue };
+    for answer in answers {
+        let Ok(found) = &answer.choice else { continue };
         best.extend(index_of(found.options[found.choice].row));
         equal.extend(found.equals.iter().filter_map(|&other| index_of(found.options[other].row)));
     }
@@ -192,7 +187,7 @@ mod tests {
 
     #[test]
     fn figures_have_six_digits_and_whole_ones_no_point() {
-        assert_eq!(rounded(Some(1234.567_89)).to_string(), "1234.57");
+        assert_eq!(rounded(Some(1_234.567_89)).to_string(), "1234.57");
         assert_eq!(rounded(Some(20.0)).to_string(), "20");
         assert_eq!(rounded(None), Value::Null);
         assert_eq!(rounded(Some(f64::NAN)), Value::Null);

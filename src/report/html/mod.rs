@@ -69,7 +69,8 @@ pub fn render(table: &RunTable, options: &Options) -> String {
         templates.add_template("page.html", PAGE).and_then(|()| templates.get_template("page.html")?.render(view));
     rendered.unwrap_or_else(|error| {
         tracing::error!("the template of the report: {error:#}");
-        String::new()
+        "<!DOCTYPE html><title>vllm-bench</title><p>This page could not be made, which is a bug of vllm-bench."
+            .to_owned()
     })
 }
 

@@ -23,11 +23,29 @@ pub(super) struct Setting {
     pub varies: bool,
 }
 
+/// What the table can show.
+pub(super) struct Columns {
+    /// Settings, those of the grid first.
+    pub settings: Vec<Setting>,
+    /// Figures that some row has.
+    pub figures: Vec<Figure>,
+    /// Which of them stand in the table from the start.
+    pub shown: Vec<usize>,
+}
+
+impl Columns {
+    /// Of a table.
+    pub fn of(table: &RunTable, options: &Options) -> Self {
+        let figures = figures(table);
+        Self { settings: settings(table), shown: shown(&figures, options), figures }
+    }
+}
+
 /// The grid's own keys, which every row has.
 const GRID: [&str; 4] = ["model", "tensor-parallel-size", "quantization", "enforce-eager"];
 
 /// All settings of all rows.
-pub(super) fn settings(table: &RunTable) -> Vec<Setting> {
+fn settings(table: &RunTable) -> Vec<Setting> {
     let mut keys: indexmap::IndexMap<&str, bool> = GRID.iter().map(|key| (*key, false)).collect();
     for row in &table.rows {
         let server = row.axes.server.iter().map(|(key, _)| key).chain(row.about.flags.keys());
@@ -60,7 +78,7 @@ fn collect(table: &RunTable, key: &str, load: bool, read: impl Fn(&Row) -> Optio
 }
 
 /// Every figure that some row has.
-pub(super) fn figures(table: &RunTable) -> Vec<Figure> {
+fn figures(table: &RunTable) -> Vec<Figure> {
     let mut keys: Vec<&str> = Metric::ALL.iter().map(|metric| metric.key()).collect();
     let derived: std::collections::BTreeSet<&str> =
         table.rows.iter().flat_map(|row| row.about.figures.keys()).map(String::as_str).collect();
@@ -72,7 +90,7 @@ pub(super) fn figures(table: &RunTable) -> Vec<Figure> {
 }
 
 /// The figures that stand in the table from the start: the ranked ones, and what the recommendation rests on.
-pub(super) fn shown(figures: &[Figure], options: &Options) -> Vec<usize> {
+fn shown(figures: &[Figure], options: &Options) -> Vec<usize> {
     let mut keys: Vec<&str> = RANKED.iter().map(|metric| metric.key()).collect();
     for key in [options.wanted.rank_by.as_str(), options.wanted.latency.as_str()] {
         if !keys.contains(&key) {
@@ -104,12 +122,8 @@ pub(super) struct Line {
 }
 
 /// The table for a reader without the script: its headings, then its rows.
-pub(super) fn lines(
-    table: &RunTable,
-    settings: &[Setting],
-    figures: &[Figure],
-    shown: &[usize],
-) -> (Vec<Cell>, Vec<Line>) {
+pub(super) fn lines(table: &RunTable, columns: &Columns) -> (Vec<Cell>, Vec<Line>) {
+    let Columns { settings, figures, shown } = columns;
     let varying: Vec<&Setting> = settings.iter().filter(|setting| setting.varies).collect();
     let repeats = table.rows.iter().any(|row| row.repeat.is_some());
     let heading = |text: String, number: bool| Cell { text, number };

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::display::{clean, counted, cut, duration};
 use super::answers::{self, Bests, Shown};
 use super::problems::Problems;
-use super::table::{self, Cell, Line, Setting};
+use super::table::{self, Cell, Columns, Line, Setting};
 use super::{Machine, Options, data, shell};
 use crate::analyse::{Counts, Facts, Limit, Origin, RunTable};
 use crate::plan::Engine;
@@ -65,19 +65,18 @@ impl<'a> View<'a> {
     /// Of a table.
     pub fn of(table: &RunTable, options: &'a Options, parts: Parts<'a>) -> Self {
         let counts = Counts::of(&table.rows);
-        let settings = table::settings(table);
-        let figures = table::figures(table);
-        let shown = table::shown(&figures, options);
-        let (head, rows) = table::lines(table, &settings, &figures, &shown);
+        let columns = Columns::of(table, options);
+        let answers = options.ranked(table);
+        let (head, rows) = table::lines(table, &columns);
         let title =
             options.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.run), str::to_owned);
-        let (axes, fixed): (Vec<&Setting>, Vec<&Setting>) = settings.iter().partition(|setting| setting.varies);
+        let (axes, fixed): (Vec<&Setting>, Vec<&Setting>) = columns.settings.iter().partition(|setting| setting.varies);
         Self {
             title: cut(&title, 160),
             csp: parts.csp,
             style: parts.style,
             script: parts.script,
-            data: data::block(table, &settings, &figures, &shown, options),
+            data: data::block(table, &columns, &answers, &options.wanted),
             simulated: table.simulated,
             live: table.facts.live,
             facts: facts(table, options),
@@ -87,7 +86,7 @@ impl<'a> View<'a> {
             latency: crate::analyse::Figure::of(&options.wanted.latency)
                 .map_or_else(|| options.wanted.latency.clone(), |figure| figure.label),
             limits: options.wanted.limits.iter().map(limit).collect(),
-            answers: answers::of(table, options),
+            answers: answers::of(&answers, &options.wanted),
             bests: answers::bests(table),
             axes: axes.into_iter().map(asked).collect(),
             fixed: fixed.into_iter().map(asked).collect(),

@@ -161,5 +161,5 @@ function legend(holder, title, names, hidden, redraw) {
   }));
 }
 function rampLegend(holder, column, [low, high]) {
-  holder.replaceChildren(el('span', { class: 'scale' }, heading(column), number(low), el('span', { class: 'ramp' }), number(high)));
+  holder.replaceChildren(el('span', { class: 'scale' }, el('span', {}, heading(column)), el('span', {}, number(low)), el('span', { class: 'ramp' }), el('span', {}, number(high))));
 }
