@@ -17,7 +17,8 @@ fn a_sweep_of_vllm_is_analysed_by_what_it_varied() {
     for seqs in [32, 64] {
         let folder = format!("SERVE--max_num_seqs={seqs}-BENCH--max_concurrency=4");
         for run in 0..2 {
-            let more = json!({"run_number": run, "max_num_seqs": seqs, "output_throughput": f64::from(seqs * 10 + run)});
+            let more =
+                json!({"run_number": run, "max_num_seqs": seqs, "output_throughput": f64::from(seqs * 10 + run)});
             sweep.result(&format!("{folder}/run={run}.json"), more);
         }
         let both = [result(json!({"run_number": 0})), result(json!({"run_number": 1}))];
