@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 
 use super::table::group_by_model;
 use super::{Basis, Better, Candidate, Metric, Row, decide, load_labels};
+use crate::plan::Identity;
 
 /// The figures by which rows are ranked, in the order of the reports.
 pub const RANKED: [Metric; 4] =
@@ -60,11 +61,17 @@ pub fn starts_by(rows: &[&Row], key: &str) -> Option<Vec<Vec<f64>>> {
 
 /// The rows of each setting; repeats of the same settings are one.
 pub fn settings<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
-    let mut settings: IndexMap<String, Vec<&'a Row>> = IndexMap::new();
+    /// What rows share that are repeats of each other.
+    #[derive(PartialEq, Eq, Hash)]
+    enum Key<'k> {
+        Repeated(&'k Identity),
+        Alone(usize),
+    }
+    let mut settings: IndexMap<Key<'_>, Vec<&'a Row>> = IndexMap::new();
     for (i, row) in rows.iter().enumerate() {
         let key = match (&row.identity, row.repeat) {
-            (Some(identity), Some(_)) => identity.to_string(),
-            (Some(_) | None, _) => i.to_string(),
+            (Some(identity), Some(_)) => Key::Repeated(identity),
+            (Some(_) | None, _) => Key::Alone(i),
         };
         settings.entry(key).or_default().push(row);
     }
@@ -80,6 +87,10 @@ pub fn best<'a>(rows: &[&'a Row], metric: Metric) -> Option<Best<'a>> {
     let valid: Vec<&Row> = rows.iter().filter(|row| row.is_valid()).filter(has).copied().collect();
     // Where all are doubtful there is still one that is best, and its doubts are told.
     let asked = if believed.is_empty() { &valid } else { &believed };
+    if asked.iter().all(|row| row.identity.is_none() || row.repeat.is_none()) {
+        let barred = if believed.is_empty() { &[][..] } else { &valid };
+        return best_of_single(asked, barred, metric, better);
+    }
     let settings = settings(asked);
     let starts: Vec<Vec<Vec<f64>>> = settings.iter().filter_map(|rows| starts_of(rows, metric)).collect();
     let mean = |starts: &[Vec<f64>]| {
@@ -119,6 +130,22 @@ pub fn best<'a>(rows: &[&'a Row], metric: Metric) -> Option<Best<'a>> {
         repeats_needed: decision.and_then(|decision| decision.repeats_needed),
         barred: if believed.is_empty() { 0 } else { barred.filter(|other| order(*other, value) == *other).count() },
     })
+}
+
+/// The best where nothing was measured more than once, as [`best`] finds it, without looking for repeats in thousands of rows.
+fn best_of_single<'a>(asked: &[&'a Row], valid: &[&Row], metric: Metric, better: Better) -> Option<Best<'a>> {
+    let order = |a: f64, b: f64| match better {
+        Better::Higher => a.max(b),
+        Better::Lower => a.min(b),
+    };
+    let figures = || asked.iter().filter_map(|row| Some((*row, row.metrics.get(metric)?)));
+    let value = figures().map(|(_, figure)| figure).reduce(order)?;
+    #[expect(clippy::float_cmp, reason = "a tie is the very same figure")]
+    let rows = figures().filter(|(_, figure)| *figure == value).collect();
+    let barred = valid.iter().filter(|row| !row.may_be_best()).filter_map(|row| row.metrics.get(metric));
+    #[expect(clippy::float_cmp, reason = "the better of the two is one of them")]
+    let barred = barred.filter(|other| order(*other, value) == *other).count();
+    Some(Best { metric, value, rows, measurements: 1, basis: Basis::Single, noise: None, repeats_needed: None, barred })
 }
 
 fn bests<'a>(rows: &[&'a Row]) -> Vec<Best<'a>> {

@@ -86,7 +86,8 @@ pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
 
 /// JSON: one result, several one after the other, or a list of them.
 fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning: Beginning) -> Content {
-    let mut found: Vec<(Kind, ResultFile)> = Vec::new();
+    // Each result becomes a row at once: a file may hold very many.
+    let mut taken: Vec<Taken> = Vec::new();
     let (mut count, mut warmups) = (0, 0);
     let mut refusal = None;
     loop {
@@ -99,7 +100,10 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning:
             Ok(result) => {
                 count += 1;
                 match kind_of(&result, beginning) {
-                    Some(kind) if result.number("run_number") != Some(-1.0) => found.push((kind, result)),
+                    Some(kind) if result.number("run_number") != Some(-1.0) => {
+                        let (row, date) = (row(file, Some(taken.len()), kind, &result), result.text("date"));
+                        taken.push(Taken { row, kind, date, requests: 0, alone: false });
+                    }
                     Some(_) => warmups += 1,
                     None => {
                         refusal
@@ -112,7 +116,7 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning:
                 break;
             }
             Err(Stop::Odd) => {
-                refusal = Some(odd(path, found.is_empty()));
+                refusal = Some(odd(path, taken.is_empty()));
                 break;
             }
         }
@@ -120,16 +124,15 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning:
     if count == 0 && refusal.is_none() {
         refusal = Some(Refusal::foreign("an empty list"));
     }
-    if warmups > 0 && found.is_empty() {
+    if warmups > 0 && taken.is_empty() {
         refusal = None;
     }
-    let several = count > 1 || beginning == Beginning::List;
-    let taken = found.into_iter().enumerate().map(|(i, (kind, result))| {
-        let part = several.then_some(i);
-        let date = result.text("date");
-        Taken { row: row(file, part, kind, &result), kind, date, requests: 0, alone: !several }
-    });
-    Content { taken: taken.collect(), refusal }
+    if let (1, Beginning::Object, [only]) = (count, beginning, taken.as_mut_slice()) {
+        only.row.name = name_of(file, None);
+        only.row.about.part = None;
+        only.alone = true;
+    }
+    Content { taken, refusal }
 }
 
 /// What a parser says is wrong with a file that is odd. A list of anything else than objects is something else.
