@@ -12,7 +12,7 @@ fn json(ended: &support::Ended<'_>) -> Value {
 }
 
 /// A sweep with two starts of each configuration; returns the run's path.
-fn swept<'s>(scene: &'s Scene, directory: &str) -> String {
+fn swept(scene: &Scene, directory: &str) -> String {
     scene.sweep().set("--starts", ["2"]).set("--results-dir", [directory]).flag("--bench-arg=save-detailed").exits(0);
     scene.runs_in(&scene.path(directory))[0].0.to_str().unwrap().to_owned()
 }

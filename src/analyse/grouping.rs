@@ -9,6 +9,9 @@ use super::{LeftOut, Recommendation, Row, RunTable, Wanted, choose, load_labels}
 /// The grouping where nobody asks for another.
 pub const BY_MODEL: &str = "model";
 
+/// What the rows of a group share: key and value.
+type Group = Vec<(String, String)>;
+
 /// One group with its ranking.
 #[derive(Debug)]
 pub struct Ranked<'a> {
@@ -72,12 +75,12 @@ pub fn ranked<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec<
     let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
     let asked = |row: &&Row| !(row.is_skipped() || measured && row.simulated);
     let rows: Vec<&Row> = table.rows.iter().filter(asked).collect();
-    let mut groups: IndexMap<(Vec<(String, String)>, String), Vec<&Row>> = IndexMap::new();
+    let mut groups: IndexMap<(Group, String), Vec<&Row>> = IndexMap::new();
     for (row, load) in rows.iter().zip(load_labels(&rows)) {
-        let mut names: Vec<Vec<(String, String)>> = vec![Vec::new()];
+        let mut names: Vec<Group> = vec![Vec::new()];
         for key in keys {
             let values = values(row, key);
-            let with = |name: &Vec<(String, String)>, value: &String| {
+            let with = |name: &Group, value: &String| -> Group {
                 name.iter().cloned().chain([(key.clone(), value.clone())]).collect()
             };
             names = names.iter().flat_map(|name| values.iter().map(move |value| with(name, value))).collect();

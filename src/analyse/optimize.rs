@@ -2,7 +2,8 @@
 //!
 //! The baseline is the sweep's own where it marks one. Else it is the cluster sweep's: the smallest tensor parallel size of 1, 2, 4,
 //! 8 that has a valid result with 256 sequences, 8,192 batched tokens, 90 % of the memory, blocks of 16, and neither cache type,
-//! speculative decoding nor quantization set; a flag that is not set counts as that (an actual run of the default).
+//! speculative decoding nor quantization set; a flag that is not set counts as that (an actual run of the default), and so does one that
+//! all configurations of the model set alike.
 
 use indexmap::IndexMap;
 
@@ -184,8 +185,12 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     if rows.iter().any(|row| row.baseline) {
         return None;
     }
+    // What the whole sweep sets alike says nothing against any of its configurations.
+    let first = rows.first()?;
+    let alike = |flag: &&&str| rows.iter().all(|row| row.setting(flag) == first.setting(flag));
+    let shared: Vec<&str> = PLAIN.iter().filter(alike).copied().collect();
     [1, 2, 4, 8].into_iter().find_map(|tp| {
-        let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp));
+        let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp, &shared));
         plain.max_by(|a, b| a.1.total_cmp(&b.1)).map(|found| of(found, BaselineRule::Plainest))
     })
 }
@@ -196,19 +201,31 @@ fn mean_tps(rows: &[&Row]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-fn is_plainest(row: &Row, tp: u32) -> bool {
-    let number = |flag: &str, value: f64| {
-        row.setting(flag).is_none_or(|text| text.parse::<f64>().is_ok_and(|found| (found - value).abs() < 1e-9))
+/// The settings that make a configuration plain, beside its size.
+const PLAIN: [&str; 7] = [
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "gpu-memory-utilization",
+    "block-size",
+    "kv-cache-dtype",
+    "speculative-config",
+    "quantization",
+];
+
+fn is_plainest(row: &Row, tp: u32, shared: &[&str]) -> bool {
+    let is_plain = |flag: &&str| {
+        let Some(text) = row.setting(flag) else { return true };
+        let number = |value: f64| text.parse::<f64>().is_ok_and(|found| (found - value).abs() < 1e-9);
+        match *flag {
+            "max-num-seqs" => number(256.0),
+            "max-num-batched-tokens" => number(8192.0),
+            "gpu-memory-utilization" => number(0.9),
+            "block-size" => number(16.0),
+            "kv-cache-dtype" => text == "auto",
+            _ => text == "none",
+        }
     };
-    let word = |flag: &str, value: &str| row.setting(flag).is_none_or(|text| text == value);
-    row.axes.tensor_parallel_size == Some(tp)
-        && number("max-num-seqs", 256.0)
-        && number("max-num-batched-tokens", 8192.0)
-        && number("gpu-memory-utilization", 0.9)
-        && number("block-size", 16.0)
-        && word("kv-cache-dtype", "auto")
-        && word("speculative-config", "none")
-        && word("quantization", "none")
+    row.axes.tensor_parallel_size == Some(tp) && PLAIN.iter().filter(|flag| !shared.contains(*flag)).all(is_plain)
 }
 
 #[cfg(test)]

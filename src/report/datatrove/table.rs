@@ -4,7 +4,7 @@ use super::super::columns::{self, Column};
 use super::super::display::cut;
 use super::super::page::{Page, Style, Tone};
 use super::rows::Line;
-use crate::analyse::{Status, short_settings};
+use crate::analyse::{Status, all_settings};
 
 /// The figures: heading, column, decimals.
 const FIGURES: [(&str, &str, usize); 6] = [
@@ -19,12 +19,23 @@ const FIGURES: [(&str, &str, usize); 6] = [
 /// Renders it.
 pub fn render(experiment: &str, lines: &[Line<'_>]) -> String {
     let mut page = Page::new(Style::PLAIN);
+    // Beside the cluster sweep's ten words all that varies: lines that look alike would be no table.
+    let own: Vec<Vec<(String, String)>> = lines.iter().map(|line| all_settings(line.row)).collect();
+    let mut words: Vec<&String> = Vec::new();
+    for (word, _) in own.iter().flatten() {
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    let value = |own: &[(String, String)], word: &String| {
+        own.iter().find(|(known, _)| known == word).map_or_else(|| "default".to_owned(), |(_, value)| value.clone())
+    };
     let settings: Vec<Vec<(String, String)>> = lines
         .iter()
-        .map(|line| {
-            let first = [("model", line.row.axes.model.clone()), ("prompt", line.prompt.clone())];
-            let all = first.into_iter().chain(short_settings(line.row));
-            all.map(|(word, value)| (word.to_owned(), value)).collect()
+        .zip(&own)
+        .map(|(line, own)| {
+            let first = [("model".to_owned(), line.row.axes.model.clone()), ("prompt".to_owned(), line.prompt.clone())];
+            first.into_iter().chain(words.iter().map(|word| ((*word).clone(), value(own, word)))).collect()
         })
         .collect();
     let Some(first) = settings.first() else { return page.finish() };

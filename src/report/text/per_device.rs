@@ -4,7 +4,7 @@ use super::super::columns::{self, Column};
 use super::super::display::{ABSENT, configuration, counted, cut, figure};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
-use crate::analyse::{Figure, Row, RunTable, settings};
+use crate::analyse::{BaselineRule, Figure, Row, RunTable, baseline, load_labels, settings};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
 const COLUMNS: [(&str, &str); 7] = [
@@ -25,15 +25,21 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     }
     page.heading(&caption("Per device and user", table));
     let there = |key: &str| known.iter().any(|row| row.figure(key).is_some());
-    let columns: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key)).collect();
+    // A line stays below 120 columns: the price says what the number of devices would.
+    let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
+    let columns: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
     let mut shape = vec![Column::text("Configuration"), Column::figures("Devs")];
     shape.extend(columns.iter().map(|(_, title)| Column::figures(*title)));
     for (model, measured) in by_model(&known) {
         page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
         page.gap();
+        let all: Vec<&Row> = measured.concat();
         let lines = measured.into_iter().map(|rows| (Tone::Plain, line(&rows, &columns)));
         columns::put(page, &shape, lines.collect());
         page.gap();
+        if there("speedup") {
+            against(page, &all);
+        }
     }
     let money = table.rows.iter().find_map(|row| row.about.currency.as_deref());
     let money = money.map(|currency| format!(" cost/1e6: {} for a million output tokens.", cut(currency, 20)));
@@ -51,6 +57,25 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
             &format!("{} without: the number of devices is not known.", counted(others, "row")),
         );
     }
+}
+
+/// Names what the speed-up of each load is over.
+fn against(page: &mut Page, rows: &[&Row]) {
+    let mut loads: indexmap::IndexMap<String, Vec<&Row>> = indexmap::IndexMap::new();
+    for (row, load) in rows.iter().zip(load_labels(rows)) {
+        loads.entry(load).or_default().push(row);
+    }
+    for (load, rows) in loads {
+        let Some(base) = baseline(&rows) else { continue };
+        let rule = match base.rule {
+            BaselineRule::Sweep => "the baseline of the sweep",
+            BaselineRule::Plainest => "the first plain configuration of tp 1, 2, 4, 8",
+        };
+        let at = if load.is_empty() { load } else { format!(" at {}", cut(&load, 60)) };
+        let text = format!("speed-up{at}: per device, over {} ({rule}).", configuration(&base.row.axes));
+        page.paragraph(2, "", Tone::Faint, &text);
+    }
+    page.gap();
 }
 
 /// Configurations of each model, in order of appearance.
