@@ -101,7 +101,8 @@ function showTip(x, y, title, pairs) {
   tip.style.top = `${Math.max(8, top)}px`;
 }
 const hideTip = () => { tip.hidden = true; };
-addEventListener('scroll', hideTip, { passive: true });
+// A focus that comes by key may scroll the page itself.
+addEventListener('scroll', () => { if (!document.activeElement?.matches('svg [role=button]:focus-visible')) hideTip(); }, { passive: true });
 
 /** What a tooltip says of a row: the figures of the plot, then the settings. */
 function facts(row, shown) {
