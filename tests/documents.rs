@@ -22,8 +22,18 @@ use vllm_bench::sim::fault;
 
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 5] = ["README.md", GUIDE, "QUICK_REFERENCE.md", "CHANGELOG.md", LOAD];
-const COMMANDS: [&str; 18] = [
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    GUIDE,
+    "QUICK_REFERENCE.md",
+    "CHANGELOG.md",
+    LOAD,
+    "docs/analysis.md",
+    "docs/plots.md",
+    "docs/report.md",
+    "docs/sources.md",
+];
+const COMMANDS: [&str; 20] = [
     "run",
     "sanity",
     "plan",
@@ -35,6 +45,8 @@ const COMMANDS: [&str; 18] = [
     "analyze",
     "compare",
     "recommend",
+    "plot",
+    "report",
     "backup",
     "clean",
     "load",
