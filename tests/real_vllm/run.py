@@ -934,12 +934,12 @@ def decide(s: Scenario) -> None:
     file = s.dir / "sweep.yaml"
     file.write_text(json.dumps({
         "serve": {"model": s.bench.models[0], "enforce-eager": True, "max-model-len": 2048, "dtype": "bfloat16"},
-        "bench": {"dataset-name": "random", "ignore-eos": True, "random-input-len": 64, "random-output-len": 64,
-                  "num-prompts": 160, "max-concurrency": 8},
+        "bench": {"dataset-name": "random", "ignore-eos": True, "random-input-len": 64, "random-output-len": 32,
+                  "num-prompts": 64, "max-concurrency": 8},
         # vLLM knows nothing of this variable: what differs in it alone is the same.
         "experiments": [{"name": "wide", "serve": {"max-num-seqs": 8}, "env": {"AA_VARIANT": ["a", "b"]}},
                         {"name": "narrow", "serve": {"max-num-seqs": 1}, "env": {"AA_VARIANT": "a"}}],
-        "repeats": {"starts": s.bench.starts}, "order": "interleaved", "warmup": 40,
+        "repeats": {"starts": s.bench.starts}, "order": "interleaved", "warmup": 16,
     }))
 
     def seats(option: dict) -> int:
