@@ -60,7 +60,7 @@ const PROMPTS: [&str; 3] = ["prompts inspect", "prompts build", "prompts answers
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 24] = [
+const OF_OTHERS: [&str; 26] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -78,6 +78,8 @@ const OF_OTHERS: [&str; 24] = [
     "--login",
     "--force",
     "--release",
+    "--lib",
+    "--nocapture",
     "--reset",
     "--max-model-len",
     "--simulated-flag",

@@ -15,9 +15,10 @@ use crate::ui::Ui;
 /// # Errors
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
-    derive(&mut table, &asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?);
     let wanted = wanted(args.rank_by.as_deref(), args.latency.as_deref(), args.total, &args.slo)?;
+    let assumed = asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?;
+    let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
+    derive(&mut table, &assumed);
     let keys = asked::group_keys(&args.group_by, &table)?;
     let answers = ranked(&table, &keys, &wanted);
     if answers.is_empty() {
