@@ -4,6 +4,7 @@
 //! tensor x pipeline x data parallel size, and the throughput is that of the measurement, into which no server start ever goes.
 //! What an input is missing for is absent.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,12 +114,10 @@ impl Default for Assumptions {
 /// Puts the derived figures into `about.figures` of every row; done again, the newer assumptions count.
 pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     for row in &mut table.rows {
-        let mut found = of_row(row, assumed);
+        let found = of_row(row, assumed);
         row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
-        for (key, ..) in DERIVED.iter().filter(|(key, ..)| key.starts_with("cost_") || *key == "speedup") {
-            row.about.figures.remove(*key);
-        }
-        row.about.figures.append(&mut found);
+        row.about.figures.remove(|key| key == "speedup" || key.starts_with("cost_"));
+        row.about.figures.extend(found);
     }
     let speedups: Vec<(usize, f64)> = {
         let rows: Vec<&Row> = table.rows.iter().collect();
@@ -128,17 +127,18 @@ pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     };
     for (index, speedup) in speedups {
         if let Some(row) = table.rows.get_mut(index).filter(|_| speedup.is_finite()) {
-            row.about.figures.insert("speedup".into(), speedup);
+            row.about.figures.insert("speedup", speedup);
         }
     }
 }
 
 /// All that one row says by itself.
-fn of_row(row: &Row, assumed: &Assumptions) -> BTreeMap<String, f64> {
-    let mut found = BTreeMap::new();
-    let mut put = |key: &str, value: Option<f64>| {
+fn of_row(row: &Row, assumed: &Assumptions) -> Vec<(Cow<'static, str>, f64)> {
+    // With room for the speed-up.
+    let mut found = Vec::with_capacity(16);
+    let mut put = |key: &'static str, value: Option<f64>| {
         if let Some(value) = value.filter(|value| value.is_finite()) {
-            found.insert(key.to_owned(), value);
+            found.push((Cow::Borrowed(key), value));
         }
     };
     let metric = |metric: Metric| row.metrics.get(metric);
@@ -177,9 +177,8 @@ fn of_row(row: &Row, assumed: &Assumptions) -> BTreeMap<String, f64> {
         for step in &timings.startup_phases {
             *phases.entry(phase_key(step.phase)).or_default() += step.seconds;
         }
-        for (key, seconds) in &phases {
-            put(key, Some(*seconds));
-        }
+        let finite = phases.into_iter().filter(|(_, seconds)| seconds.is_finite());
+        found.extend(finite.map(|(key, seconds)| (Cow::Owned(key), seconds)));
     }
     found
 }
@@ -292,7 +291,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_absent() {
         let found = derived(row("m", 2, 1.0, 1.0), &Assumptions::default());
-        assert_eq!(found.about.figures, BTreeMap::new());
+        assert_eq!(found.about.figures, super::super::Figures::default());
         let mut zero = fast(1);
         zero.metrics.set(Metric::OutputThroughput, Some(0.0));
         zero.metrics.set(Metric::MeanTpot, Some(0.0));

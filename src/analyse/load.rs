@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
@@ -105,8 +106,12 @@ const NO_LOAD: [&str; 6] =
 /// against each other. Of one sweep that is what its axes say; several sources are told apart by every parameter in which
 /// they differ.
 pub fn load_labels(rows: &[&Row]) -> Vec<String> {
-    let runs: HashSet<_> = rows.iter().map(|row| (&row.about.run, &row.about.directory)).collect();
-    if runs.len() < 2 {
+    // Rows of one run share its name and directory: nothing needs to be compared.
+    let same = |a: &Row, b: &Row| {
+        let name = Arc::ptr_eq(&a.about.run, &b.about.run) || a.about.run == b.about.run;
+        name && (Arc::ptr_eq(&a.about.directory, &b.about.directory) || a.about.directory == b.about.directory)
+    };
+    if rows.first().is_none_or(|first| rows.iter().all(|row| same(row, first))) {
         return rows.iter().map(|row| row.workload_label()).collect();
     }
     let mut keys: Vec<&str> = Vec::new();

@@ -8,6 +8,7 @@ mod compare;
 mod decide;
 mod derive;
 mod figure;
+mod figures;
 mod grouping;
 mod inference;
 mod load;
@@ -27,6 +28,7 @@ pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
 pub use decide::{Basis, Candidate, Change, Decision, change, decide};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use figure::Figure;
+pub use figures::Figures;
 pub use grouping::{BY_MODEL, Ranked, group_keys, ranked};
 pub use inference::{
     CONFIDENCE, Components, Estimate, Interval, Method, QuantileInterval, components, estimate, over_starts,

@@ -187,7 +187,10 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     }
     // What the whole sweep sets alike says nothing against any of its configurations.
     let first = rows.first()?;
-    let alike = |flag: &&&str| rows.iter().all(|row| row.setting(flag) == first.setting(flag));
+    let alike = |flag: &&&str| {
+        let setting = first.setting(flag);
+        rows.iter().all(|row| row.setting(flag) == setting)
+    };
     let shared: Vec<&str> = PLAIN.iter().filter(alike).copied().collect();
     [1, 2, 4, 8].into_iter().find_map(|tp| {
         let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp, &shared));
@@ -239,7 +242,7 @@ mod tests {
     fn measured(tp: u32, tps: f64, flags: &[(&str, &str)]) -> Row {
         let mut row = row("m", tp, 1.0, 1.0);
         row.metrics.set(Metric::OutputThroughput, Some(tps));
-        row.about.figures.insert(FIGURE.into(), tps);
+        row.about.figures.insert(FIGURE, tps);
         row.about.devices = Some(tp);
         row.about.flags = Arc::new(flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
         row.name = format!("tp{tp} {flags:?}");

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use super::inference::QuantileInterval;
 use super::verdict::Doubt;
-use super::{Load, Metrics};
+use super::{Figures, Load, Metrics};
 use crate::diagnose::{Cause, Evidence};
 use crate::execute::{Phase, Timings};
 use crate::plan::{Axes, Engine, Identity, Repeat};
@@ -68,12 +68,14 @@ pub struct About {
     pub settings: Option<Identity>,
     /// The server's command line as run.
     pub serve_command: Vec<String>,
+    /// The members of its result as they stand in the file, for a report that copies them; `None` = the file is read again.
+    pub members: Option<Box<[u8]>>,
     /// Which of several results in its file, from 0; `None` where the file is one result.
     pub part: Option<usize>,
     /// The client's command line as run.
     pub bench_command: Vec<String>,
     /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
-    pub figures: std::collections::BTreeMap<String, f64>,
+    pub figures: Figures,
     /// What the device is called; `None` where it is not known, or several are not alike.
     pub device: Option<Arc<str>>,
     /// The currency of the figures that are money.
@@ -95,9 +97,10 @@ impl Default for About {
             overrides: 0,
             settings: None,
             serve_command: Vec::new(),
+            members: None,
             part: None,
             bench_command: Vec::new(),
-            figures: std::collections::BTreeMap::new(),
+            figures: Figures::default(),
             device: None,
             currency: None,
             server_log: None,
@@ -349,7 +352,7 @@ impl Row {
         let known = super::Metric::ALL.into_iter().find(|metric| metric.key() == key);
         match known {
             Some(metric) => self.metrics.get(metric),
-            None => self.about.figures.get(key).copied(),
+            None => self.about.figures.get(key),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
 use crate::report::{
-    Style, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text, write_all,
+    Style, Written, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text, write_all,
 };
 use crate::ui::Ui;
 
@@ -95,7 +95,8 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
         return datatrove(&found, output.as_deref(), &table, ui);
     }
-    let groups = ranked(&table, &keys, &wanted);
+    // A text that nobody asked a ranking of has none.
+    let groups = if asks || format != Format::Text { ranked(&table, &keys, &wanted) } else { Vec::new() };
     let analysis = Analysis { table: &table, wanted: &wanted, ranked: &groups };
     let text = |style: Style| match asks {
         true => render_ranked(&table, &groups, &wanted, style),
@@ -114,28 +115,32 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
             })?;
             ui.say(&format!("written: {}", path.display()));
         }
+        // Reports belong beside a run of its own; several, and files of others, are left as they are.
+        None if format == Format::Text && is_own(&table) => {
+            write_beside(&table, ui, |plain| match style_of(ui) {
+                Style::PLAIN if !asks => plain,
+                style => text(style),
+            })?;
+        }
         None => {
             let mut bytes = Vec::new();
             match format {
-                Format::Text | Format::Datatrove => {
-                    bytes = text(style_of(ui)).into_bytes();
-                }
+                Format::Text | Format::Datatrove => bytes = text(style_of(ui)).into_bytes(),
                 Format::Markdown => bytes = render_markdown(&analysis).into_bytes(),
                 Format::Csv => write_csv(&analysis, &mut bytes).map_err(Error::Terminal)?,
                 Format::Json => write_json(&analysis, &mut bytes).map_err(Error::Terminal)?,
                 Format::Html => bytes = page().into_bytes(),
             }
-            // Reports belong beside a run of its own; several, and files of others, are left as they are.
-            let of_files = matches!(table.facts.origin, Origin::Files(_));
-            let own = table.more.is_empty() && !of_files && table.facts.directory.is_dir();
-            if format == Format::Text && own {
-                write_beside(&table, ui, &bytes)?;
-            } else {
-                ui.out_raw(&bytes);
-            }
+            ui.out_raw(&bytes);
         }
     }
     Ok(code(&table))
+}
+
+/// Whether it is one run, with reports of its own.
+fn is_own(table: &RunTable) -> bool {
+    let of_files = matches!(table.facts.origin, Origin::Files(_));
+    table.more.is_empty() && !of_files && table.facts.directory.is_dir()
 }
 
 fn style_of(ui: &Ui) -> Style {
@@ -150,7 +155,10 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, logs: bool, requests: bo
     if requests {
         add_quantiles(table);
     }
-    derive(table, assumed);
+    // The figures that need nothing of the user are there already.
+    if logs || requests || *assumed != Assumptions::default() {
+        derive(table, assumed);
+    }
     if assumed.prices.is_some() {
         let without: std::collections::BTreeSet<String> = table
             .rows
@@ -256,18 +264,21 @@ pub(super) fn target(
 pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
     let mut table = load_run(run)?;
     table.facts.live = false;
-    write_beside(&table, ui, render_text(&table, style_of(ui)).as_bytes())?;
+    write_beside(&table, ui, |plain| match style_of(ui) {
+        Style::PLAIN => plain,
+        style => render_text(&table, style),
+    })?;
     ui.say("`vllm-bench report` makes one page of it: table, plots, recommendation");
     Ok(code(&table))
 }
 
-/// Writes the reports beside the run and prints the text.
-fn write_beside(table: &RunTable, ui: &Ui, text: &[u8]) -> Result<(), Error> {
+/// Writes the reports beside the run and prints what is made of their text.
+fn write_beside(table: &RunTable, ui: &Ui, shown: impl FnOnce(String) -> String) -> Result<(), Error> {
     let directory = &table.facts.directory;
-    let written: Vec<PathBuf> = write_all(directory, table)?;
-    ui.out_raw(text);
+    let Written { paths, analysis } = write_all(directory, table)?;
+    ui.out_raw(shown(analysis).as_bytes());
     ui.say(&format!("reports in {}:", directory.display()));
-    for path in &written {
+    for path in &paths {
         ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 
 use super::{Error, layout};
 
@@ -24,18 +25,37 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// As [`write`], and when `content` fails.
 pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let attempt = || {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(dir)?;
-        let mut out = BufWriter::with_capacity(1 << 16, file.as_file_mut());
-        content(&mut out)?;
-        out.flush()?;
-        drop(out);
-        set_readable(file.as_file())?;
+        let file = temporary(path, content)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        File::open(dir)?.sync_all()
+        File::open(directory(path))?.sync_all()
     };
     attempt().map_err(Error::write(path))
+}
+
+/// As [`write_with`], without waiting for the disk: for reports, which are made from the results again at any time. A reader sees
+/// the old one or the new one; only after the machine itself went down it may be another than that.
+///
+/// # Errors
+/// As [`write_with`].
+pub fn write_again_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let attempt = || temporary(path, content)?.persist(path).map(drop).map_err(|error| error.error);
+    attempt().map_err(Error::write(path))
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+/// The content, in a file beside the one that it is for.
+fn temporary(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(directory(path))?;
+    let mut out = BufWriter::with_capacity(1 << 16, file.as_file_mut());
+    content(&mut out)?;
+    out.flush()?;
+    drop(out);
+    set_readable(file.as_file())?;
+    Ok(file)
 }
 
 /// Writes indented JSON with a final newline, atomically.

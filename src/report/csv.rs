@@ -5,8 +5,10 @@
 //! such a character, and the prefix that would defuse it (`'`) is data for every other reader of CSV. Import the file
 //! as text where names come from strangers.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use super::load::in_parallel;
 use crate::analyse::{Metric, Row, RunTable, Status, Unit};
 
 /// The predecessor's columns, in its order.
@@ -36,6 +38,11 @@ const OURS: [&str; 10] = [
     "Identity",
 ];
 
+/// Rows whose lines are made at once by one thread.
+const PART: usize = 64;
+/// Rows whose lines are held at once.
+const PORTION: usize = 4096;
+
 /// The figures that the predecessor's columns hold.
 const THEIR_METRICS: [Metric; 4] =
     [Metric::RequestThroughput, Metric::OutputThroughput, Metric::MeanTtft, Metric::MeanTpot];
@@ -50,12 +57,29 @@ pub(super) fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
     let keys = others.iter().map(|metric| metric.key());
     let further = Further::of(table);
     csv.write_record(THEIRS.into_iter().chain(OURS).chain(keys).map(str::to_owned).chain(further.names()))?;
-    for row in &table.rows {
-        let mut fields = record(row, &others);
-        fields.extend(further.fields(row));
-        csv.write_record(fields)?;
+    csv.flush()?;
+    let out = csv.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    for portion in table.rows.chunks(PORTION) {
+        let parts: Vec<&[Row]> = portion.chunks(PART).collect();
+        for lines in in_parallel(&parts, |rows, _| lines(rows, &others, &further)) {
+            out.write_all(&lines?)?;
+        }
     }
-    csv.flush()
+    out.flush()
+}
+
+/// The lines of some rows.
+fn lines(rows: &[Row], others: &[Metric], further: &Further) -> io::Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::with_capacity(rows.len() * 512));
+    let mut scratch = String::new();
+    for row in rows {
+        record(&mut csv, row, others, &mut scratch)?;
+        for field in further.fields(row) {
+            csv.write_field(field)?;
+        }
+        csv.write_record(None::<&[u8]>)?;
+    }
+    csv.into_inner().map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// What only some sweeps have: further keys that vary, repeats, groups, a baseline. They come last, so that the columns
@@ -115,45 +139,63 @@ impl Further {
     }
 }
 
-/// One line. What is not known is an empty field, never 0.
-fn record(row: &Row, others: &[Metric]) -> Vec<String> {
+/// The fields of one line that every line has. What is not known is an empty field, never 0.
+fn record(csv: &mut csv::Writer<Vec<u8>>, row: &Row, others: &[Metric], scratch: &mut String) -> io::Result<()> {
+    let mut put = |csv: &mut csv::Writer<Vec<u8>>, value: Option<f64>, unit: Unit| {
+        scratch.clear();
+        put_number(scratch, value, unit);
+        csv.write_field(scratch.as_bytes())
+    };
     let axes = &row.axes;
-    let metric = |metric: Metric| number(row.metrics.get(metric), metric.unit());
-    let seconds = |value: Option<f64>| number(value, Unit::Seconds);
+    csv.write_field(&axes.model)?;
+    csv.write_field(axes.tensor_parallel_size.map(|tp| tp.to_string()).unwrap_or_default())?;
+    csv.write_field(axes.quantization.as_deref().unwrap_or_default())?;
+    csv.write_field(axes.enforce_eager.map_or("", word))?;
+    for metric in THEIR_METRICS {
+        put(csv, row.metrics.get(metric), metric.unit())?;
+    }
+    csv.write_field(row.source.as_ref().map(|file| file.to_string_lossy()).unwrap_or_default().as_bytes())?;
+    csv.write_field(status(&row.status))?;
+    csv.write_field(cause(&row.status))?;
+    csv.write_field(reason(&row.status))?;
+    csv.write_field(word(row.simulated))?;
+    csv.write_field(row.attempt.map(|attempt| attempt.to_string()).unwrap_or_default())?;
     let timings = row.timings.as_ref();
-    let mut fields = vec![
-        axes.model.clone(),
-        axes.tensor_parallel_size.map(|tp| tp.to_string()).unwrap_or_default(),
-        axes.quantization.clone().unwrap_or_default(),
-        axes.enforce_eager.map(|eager| eager.to_string()).unwrap_or_default(),
-    ];
-    fields.extend(THEIR_METRICS.map(metric));
-    fields.push(row.source.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default());
-    fields.extend([
-        status(&row.status).to_owned(),
-        cause(&row.status),
-        reason(&row.status),
-        row.simulated.to_string(),
-        row.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
-        seconds(timings.and_then(|timings| timings.startup)),
-        seconds(timings.and_then(|timings| timings.benchmark)),
-        seconds(timings.map(|timings| timings.total)),
-        row.name.clone(),
-        row.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
-    ]);
-    fields.extend(others.iter().map(|&other| metric(other)));
-    fields
+    for seconds in [
+        timings.and_then(|timings| timings.startup),
+        timings.and_then(|timings| timings.benchmark),
+        timings.map(|timings| timings.total),
+    ] {
+        put(csv, seconds, Unit::Seconds)?;
+    }
+    csv.write_field(&row.name)?;
+    csv.write_field(row.identity.as_ref().map(ToString::to_string).unwrap_or_default())?;
+    for metric in others {
+        put(csv, row.metrics.get(*metric), metric.unit())?;
+    }
+    Ok(())
+}
+
+fn word(yes: bool) -> &'static str {
+    if yes { "true" } else { "false" }
 }
 
 /// A number in full precision: counts as integers, very large and very small ones with an exponent.
 pub(super) fn number(value: Option<f64>, unit: Unit) -> String {
-    match (value, unit) {
-        (None, _) => String::new(),
+    let mut out = String::new();
+    put_number(&mut out, value, unit);
+    out
+}
+
+fn put_number(out: &mut String, value: Option<f64>, unit: Unit) {
+    // Writing into memory never fails.
+    let _ = match (value, unit) {
+        (None, _) => Ok(()),
         (Some(value), Unit::Requests | Unit::Tokens) if value.fract() == 0.0 && value.abs() < 1e15 => {
-            format!("{value:.0}")
+            write!(out, "{value:.0}")
         }
-        (Some(value), _) => format!("{value:?}"),
-    }
+        (Some(value), _) => write!(out, "{value:?}"),
+    };
 }
 
 /// The status in a word that stays the same.

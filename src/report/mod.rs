@@ -31,27 +31,42 @@ pub use text::{render as render_text, render_ranked};
 use crate::analyse::{Origin, RunTable};
 use crate::record::{Error, atomic, layout};
 
+/// The reports beside a run.
+#[derive(Debug)]
+pub struct Written {
+    /// Where they are.
+    pub paths: Vec<PathBuf>,
+    /// What stands in `detailed_analysis.txt`.
+    pub analysis: String,
+}
+
 /// Writes `detailed_analysis.txt`, `results_summary.csv`, `raw_results.json` and `summary.txt` into the run directory,
-/// each whole or not at all, and returns their paths. A predecessor's `summary.txt` is left as it is: its list of
-/// failures is recorded nowhere else.
+/// each whole or not at all. A predecessor's `summary.txt` is left as it is: its list of failures is recorded nowhere else.
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write_all(run: &Path, table: &RunTable) -> Result<Vec<PathBuf>, Error> {
-    let analysis = run.join(layout::ANALYSIS);
-    atomic::write(&analysis, render_text(table, Style::PLAIN).as_bytes())?;
-    let table_csv = run.join(layout::SUMMARY_CSV);
-    atomic::write_with(&table_csv, |out| csv::write(table, out))?;
-    let raw_results = run.join(layout::RAW_RESULTS);
-    atomic::write_with(&raw_results, |out| raw::write(run, table, out))?;
-    let mut written = vec![analysis, table_csv, raw_results];
+pub fn write_all(run: &Path, table: &RunTable) -> Result<Written, Error> {
+    let [text, table_csv, raw_results] =
+        [layout::ANALYSIS, layout::SUMMARY_CSV, layout::RAW_RESULTS].map(|name| run.join(name));
+    // They do not need each other.
+    let (analysis, others) = std::thread::scope(|scope| {
+        let csv = scope.spawn(|| atomic::write_again_with(&table_csv, |out| csv::write(table, out)));
+        let raw = scope.spawn(|| atomic::write_again_with(&raw_results, |out| raw::write(run, table, out)));
+        let analysis = render_text(table, Style::PLAIN);
+        let written = atomic::write_again_with(&text, |out| out.write_all(analysis.as_bytes()));
+        let others = [csv, raw].map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        (written.map(|()| analysis), others)
+    });
+    let analysis = analysis?;
+    others.into_iter().collect::<Result<(), Error>>()?;
+    let mut paths = vec![text, table_csv, raw_results];
     match table.facts.origin {
         Origin::VllmBench { .. } => {
             let summary = run.join(layout::SUMMARY);
-            atomic::write(&summary, render_summary(table).as_bytes())?;
-            written.push(summary);
+            atomic::write_again_with(&summary, |out| out.write_all(render_summary(table).as_bytes()))?;
+            paths.push(summary);
         }
         Origin::Predecessor | Origin::Files(_) => {}
     }
-    Ok(written)
+    Ok(Written { paths, analysis })
 }

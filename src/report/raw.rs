@@ -4,15 +4,16 @@
 //! (`--save-detailed`) is left out, and `left_out` names it: the files themselves hold it, and copies of all would be as
 //! large as all of them.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::csv::status;
-use super::load::{Keep, Member, Scanner, Stop, in_parallel};
+use super::load::{Keep, Member, Scanner, Stop, in_parallel, put_member};
 use crate::analyse::{Row, RunTable};
 
 /// What vLLM's client says of every request.
@@ -42,7 +43,7 @@ pub(super) fn write(run: &Path, table: &RunTable, out: &mut dyn Write) -> io::Re
     // Results of one file stand together; each file is read once.
     let rows: Vec<&Row> = table.rows.iter().filter(|row| row.source.is_some()).collect();
     let files: Vec<&[&Row]> =
-        rows.chunk_by(|a, b| a.source == b.source && a.about.directory == b.about.directory).collect();
+        rows.chunk_by(|a, b| file_of(a) == file_of(b) && a.about.directory == b.about.directory).collect();
     for portion in files.chunks(PORTION) {
         for entry in in_parallel(portion, |rows, buffer| entries(run, rows, buffer)).into_iter().flatten() {
             out.write_all(separator)?;
@@ -60,6 +61,9 @@ fn entries(run: &Path, rows: &[&Row], buffer: &mut Vec<u8>) -> Vec<Vec<u8>> {
     else {
         return entries;
     };
+    if let ([row], Some(members)) = (rows, rows.first().and_then(|row| row.about.members.as_ref())) {
+        return vec![entry(row, source, members, &[])];
+    }
     let directory = if directory.as_os_str().is_empty() { run } else { directory };
     // Gone or changed since the table was made: the others are still worth having.
     let Ok(file) = File::open(directory.join(source)) else { return entries };
@@ -76,22 +80,46 @@ fn entries(run: &Path, rows: &[&Row], buffer: &mut Vec<u8>) -> Vec<Vec<u8>> {
             next += 1;
         }
         let Some((data, left_out)) = data else { continue };
-        let mut entry = Vec::with_capacity(data.len() + 512);
-        let filename = json!(source.to_string_lossy());
-        entry.extend_from_slice(format!("{{\n\"filename\": {filename},\n\"config\": {},\n", config(row)).as_bytes());
-        if !left_out.is_empty() {
-            entry.extend_from_slice(format!("\"left_out\": {},\n", json!(left_out)).as_bytes());
-        }
-        entry.extend_from_slice(b"\"data\": {");
-        entry.extend_from_slice(&data);
-        entry.extend_from_slice(b"\n}\n}");
-        entries.push(entry);
+        entries.push(entry(row, source, &data, &left_out));
     }
     entries
 }
 
+/// Names are compared as texts: two paths would be taken apart.
+fn file_of(row: &Row) -> Option<&OsStr> {
+    row.source.as_ref().map(|source| source.as_os_str())
+}
+
+/// One entry of the list.
+fn entry(row: &Row, source: &Path, data: &[u8], left_out: &[String]) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(data.len() + 512);
+    entry.extend_from_slice(b"{\n\"filename\": ");
+    put_json(&mut entry, &source.to_string_lossy());
+    entry.extend_from_slice(b",\n\"config\": ");
+    put_json(&mut entry, &Config(row));
+    entry.extend_from_slice(b",\n");
+    if !left_out.is_empty() {
+        entry.extend_from_slice(b"\"left_out\": ");
+        put_json(&mut entry, left_out);
+        entry.extend_from_slice(b",\n");
+    }
+    entry.extend_from_slice(b"\"data\": {");
+    entry.extend_from_slice(data);
+    entry.extend_from_slice(b"\n}\n}");
+    entry
+}
+
+/// Writes a value; `null` for one that JSON does not know, which none of these is.
+fn put_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let begun = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(begun);
+        out.extend_from_slice(b"null");
+    }
+}
+
 /// The members of the next object, and the names of those that are left out.
-fn copy(scanner: &mut Scanner<'_, File>) -> Result<(Vec<u8>, Vec<String>), Stop> {
+fn copy(scanner: &mut Scanner<'_, impl Read>) -> Result<(Vec<u8>, Vec<String>), Stop> {
     let (mut data, mut left_out) = (Vec::new(), Vec::new());
     scanner.object(
         |key| if OF_REQUESTS.contains(&key) { Keep::Nothing } else { Keep::UpTo(LARGEST) },
@@ -102,10 +130,7 @@ fn copy(scanner: &mut Scanner<'_, File>) -> Result<(Vec<u8>, Vec<String>), Stop>
                     left_out.push(key.to_owned());
                 }
                 Member::Plain(text) | Member::Compound(text) => {
-                    data.extend_from_slice(if data.is_empty() { b"\n  " } else { b",\n  " });
-                    serde_json::to_writer(&mut data, key).map_err(|_| Stop::Odd)?;
-                    data.extend_from_slice(b": ");
-                    data.extend_from_slice(text.as_bytes());
+                    put_member(&mut data, key, text)?;
                 }
                 Member::PassedOver => left_out.push(key.to_owned()),
             }
@@ -116,27 +141,33 @@ fn copy(scanner: &mut Scanner<'_, File>) -> Result<(Vec<u8>, Vec<String>), Stop>
 }
 
 /// The settings of a result, and whether it counts.
-fn config(row: &Row) -> serde_json::Value {
-    let mut config = json!({
-        "model": row.axes.model,
-        "tp": row.axes.tensor_parallel_size,
-        "quant": row.axes.quantization,
-        "eager": row.axes.enforce_eager,
-        "status": status(&row.status),
-        "simulated": row.simulated,
-        "identity": row.identity,
-    });
-    for (key, value) in &row.axes.server {
-        config[format!("serve.{key}")] = json!(value);
+struct Config<'r>(&'r Row);
+
+impl Serialize for Config<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(row) = self;
+        let axes = &row.axes;
+        let mut config = serializer.serialize_map(None)?;
+        config.serialize_entry("model", &axes.model)?;
+        config.serialize_entry("tp", &axes.tensor_parallel_size)?;
+        config.serialize_entry("quant", &axes.quantization)?;
+        config.serialize_entry("eager", &axes.enforce_eager)?;
+        config.serialize_entry("status", status(&row.status))?;
+        config.serialize_entry("simulated", &row.simulated)?;
+        config.serialize_entry("identity", &row.identity)?;
+        for (key, value) in &axes.server {
+            config.serialize_entry(&format!("serve.{key}"), value)?;
+        }
+        for (key, value) in &axes.workload {
+            config.serialize_entry(&format!("bench.{key}"), value)?;
+        }
+        if let Some(repeat) = row.repeat {
+            config.serialize_entry("start", &repeat.start)?;
+            config.serialize_entry("run", &repeat.run)?;
+        }
+        if row.baseline {
+            config.serialize_entry("baseline", &true)?;
+        }
+        config.end()
     }
-    for (key, value) in &row.axes.workload {
-        config[format!("bench.{key}")] = json!(value);
-    }
-    if let Some(repeat) = row.repeat {
-        (config["start"], config["run"]) = (json!(repeat.start), json!(repeat.run));
-    }
-    if row.baseline {
-        config["baseline"] = json!(true);
-    }
-    config
 }

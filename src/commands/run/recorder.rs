@@ -144,7 +144,7 @@ impl Recorder for RunRecorder {
     }
 
     fn validate(&self, experiment: &Experiment, result: &Map<String, Value>) -> Result<(), Failure> {
-        validate(result, experiment.workload.num_prompts()).map_err(|invalid| {
+        validate(|key| result.get(key), experiment.workload.num_prompts()).map_err(|invalid| {
             let cause = match invalid {
                 Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } => Cause::RequestsFailed,
                 Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Count { .. } => {

@@ -26,7 +26,7 @@ pub struct Analysis<'a> {
 /// Every figure of a row: key and value, vLLM's first.
 fn figures(row: &Row) -> impl Iterator<Item = (&str, f64)> {
     let metrics = Metric::ALL.into_iter().filter_map(|metric| Some((metric.key(), row.metrics.get(metric)?)));
-    metrics.chain(row.about.figures.iter().map(|(key, value)| (key.as_str(), *value)))
+    metrics.chain(row.about.figures.iter())
 }
 
 /// The keys of all figures that any row has: those with a fixed name in their order, then the others.

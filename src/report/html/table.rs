@@ -81,7 +81,7 @@ fn collect(table: &RunTable, key: &str, load: bool, read: impl Fn(&Row) -> Optio
 fn figures(table: &RunTable) -> Vec<Figure> {
     let mut keys: Vec<&str> = Metric::ALL.iter().map(|metric| metric.key()).collect();
     let derived: std::collections::BTreeSet<&str> =
-        table.rows.iter().flat_map(|row| row.about.figures.keys()).map(String::as_str).collect();
+        table.rows.iter().flat_map(|row| row.about.figures.keys()).collect();
     keys.extend(derived.into_iter().filter(|key| Metric::ALL.iter().all(|metric| metric.key() != *key)));
     keys.into_iter()
         .filter(|key| table.rows.iter().any(|row| row.figure(key).is_some()))

@@ -13,12 +13,14 @@ mod result_file;
 mod run;
 mod scan;
 mod server_log;
+mod values;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 pub(super) use parallel::map as in_parallel;
 pub use quantiles::add_quantiles;
+pub(super) use result_file::put_member;
 pub(super) use scan::{Keep, Member, Scanner, Stop};
 pub use server_log::add_server_logs;
 
@@ -52,14 +54,18 @@ fn load_one(path: &Path) -> Result<RunTable, Error> {
             Error::NoRuns(path.to_owned())
         });
     }
-    if predecessor::result_files(path)?.iter().any(|file| predecessor::is_named(file)) {
-        return predecessor::load(path);
+    let files = predecessor::result_files(path)?;
+    if files.iter().any(|file| predecessor::is_named(file)) {
+        return Ok(predecessor::load(path, &files));
     }
     if let Some(newest) = list_runs(path)?.pop() {
         return run::load(&newest);
     }
     match newest_predecessor(path)? {
-        Some(newest) => predecessor::load(&newest),
+        Some(newest) => {
+            let files = predecessor::result_files(&newest)?;
+            Ok(predecessor::load(&newest, &files))
+        }
         None => files::load_directory(path),
     }
 }

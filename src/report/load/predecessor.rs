@@ -3,32 +3,39 @@
 //! Here, and only here, a file name is parsed: `{model}_tp{N}_quant-{q}_eager-{bool}_results.json`, from the right, so
 //! that a model or a quantization may hold `_` and `tp`. What the name does not say stays unknown.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::parallel;
-use super::result_file::{self, Refusal, ResultFile};
+use super::result_file::{self, Members, Refusal, ResultFile};
 use super::run::is_result_name;
 use crate::analyse::{
     About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
 };
 use crate::record::{Error, Invalid, layout, validate};
 
+/// Bytes of results that are held so that a report need not read them again.
+const MOST_HELD: usize = 32 << 20;
+/// Loads among which a row looks for its own.
+const MOST_LOADS: usize = 16;
+
 /// The result files of a directory, in order of their names.
 ///
 /// # Errors
 /// When the directory cannot be read.
 pub(super) fn result_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+    // Compared as names: paths would be taken apart for every comparison.
+    let mut files: Vec<OsString> = std::fs::read_dir(dir)
         .map_err(Error::read(dir))?
         .flatten()
-        .map(|entry| PathBuf::from(entry.file_name()))
+        .map(|entry| entry.file_name())
         .filter(|file| is_result_name(&file.to_string_lossy()))
         .collect();
-    files.sort();
-    Ok(files)
+    files.sort_unstable();
+    Ok(files.into_iter().map(PathBuf::from).collect())
 }
 
 /// Whether a file's name is one of the predecessor's.
@@ -37,15 +44,12 @@ pub(super) fn is_named(file: &Path) -> bool {
     name.strip_suffix(layout::RESULT_SUFFIX).is_some_and(|stem| parse_name(stem).is_some())
 }
 
-/// Loads a directory that has no manifest.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
-    let files = result_files(dir)?;
-    let read = parallel::map(&files, |file, buffer| -> Result<Option<(Row, Option<String>)>, Refusal> {
-        let Some(result) = result_file::read(&dir.join(file), buffer)? else { return Ok(None) };
-        let row = row(file, &result)?;
+/// Loads the result files of a directory that has no manifest.
+pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
+    let read = parallel::map(files, |file, buffer| -> Result<Option<(Row, Option<String>)>, Refusal> {
+        let Some(mut result) = result_file::read(&dir.join(file), buffer, Members::Copied)? else { return Ok(None) };
+        let mut row = row(file, &result)?;
+        row.about.members = result.members.take();
         let version = result.meta.and_then(Result::ok).and_then(|meta| meta.vllm_version);
         Ok(Some((row, version)))
     });
@@ -55,12 +59,19 @@ pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
     let mut rows = Vec::with_capacity(files.len());
     let mut unreadable = Vec::new();
     let mut versions: Vec<String> = Vec::new();
+    let mut loads: Vec<Arc<Load>> = Vec::new();
+    let mut held = 0;
     for (file, read) in files.iter().zip(read) {
         match read {
             Ok(Some((mut row, version))) => {
                 versions.extend(version.filter(|version| !versions.contains(version)));
                 row.about.run = Arc::clone(&name);
                 row.about.directory = Arc::clone(&directory);
+                share(&mut row.load, &mut loads);
+                held += row.about.members.as_ref().map_or(0, |members| members.len());
+                if held > MOST_HELD {
+                    row.about.members = None;
+                }
                 rows.push(row);
             }
             Ok(None) => {}
@@ -69,7 +80,7 @@ pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
             }
         }
     }
-    Ok(RunTable {
+    RunTable {
         more: Vec::new(),
         simulated: rows.iter().any(|row| row.simulated),
         facts: Facts {
@@ -89,7 +100,16 @@ pub(super) fn load(dir: &Path) -> Result<RunTable, Error> {
         },
         rows,
         unreadable,
-    })
+    }
+}
+
+/// Lets a row share its load with the others that have the same.
+fn share(load: &mut Arc<Load>, known: &mut Vec<Arc<Load>>) {
+    if let Some(same) = known.iter().find(|known| *known == load) {
+        *load = Arc::clone(same);
+    } else if known.len() < MOST_LOADS {
+        known.push(Arc::clone(load));
+    }
 }
 
 /// The row of one file.
@@ -109,7 +129,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
         Some(meta) => meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok()),
         None => result.figures.get("num_prompts").and_then(serde_json::Value::as_u64),
     };
-    let status = match validate(&result.figures, asked) {
+    let status = match validate(|key| result.figures.get(key), asked) {
         Ok(()) => Status::Valid,
         Err(invalid) => without_result(&invalid),
     };

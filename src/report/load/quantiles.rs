@@ -24,7 +24,7 @@ fn intervals(row: &Row, requests: Requests) -> BTreeMap<String, QuantileInterval
         [("ttft", sorted(requests.ttft_ms)), ("tpot", sorted(requests.tpot_ms)), ("e2el", sorted(requests.e2el_ms))];
     let known = Metric::ALL.into_iter().filter(|metric| row.metrics.get(*metric).is_some());
     let known: Vec<String> =
-        known.map(|metric| metric.key().to_owned()).chain(row.about.figures.keys().cloned()).collect();
+        known.map(|metric| metric.key().to_owned()).chain(row.about.figures.keys().map(str::to_owned)).collect();
     let interval = |key: String| {
         let (q, latency) = Figure::quantile(&key)?;
         let (_, values) = lists.iter().find(|(name, _)| *name == latency)?;

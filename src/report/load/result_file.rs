@@ -6,20 +6,25 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::error::Category;
-use serde_json::{Map, Value};
 
 use super::scan::{Beginning, Keep, Member, Scanner, Stop};
-use crate::analyse::Metrics;
+use super::values::Values;
+use crate::analyse::{Figures, Metrics};
 use crate::record::{ResultMeta, SCHEMA};
 
 /// A result file beyond this size is not read.
 const LARGEST: u64 = 1 << 30;
 /// A file beyond this size is never held in memory whole.
 pub(super) const LARGE: u64 = 16 << 20;
+/// Members of a file beyond this size are not copied.
+const MOST_COPIED: u64 = 16 << 10;
 /// Arrays and objects up to this many bytes are kept.
 const SHORT: usize = 1024;
 /// The key of our own part of a result.
@@ -31,13 +36,24 @@ pub(in crate::report) const LOAD: &str = "vllm_bench_load";
 #[derive(Debug, Default)]
 pub(super) struct ResultFile {
     /// vLLM's keys with a plain value, without arrays and objects.
-    pub figures: Map<String, Value>,
+    pub figures: Values,
     /// Short arrays and objects, as text: settings may be such.
     pub short: Vec<(String, String)>,
     /// Ours: absent in files of other programs; `Err` where it is there and cannot be read.
     pub meta: Option<Result<Box<ResultMeta>, String>>,
     /// What our own load generator adds.
     pub load: Option<Value>,
+    /// Its members as they stand in the file, where they were asked for, and all of them are plain.
+    pub members: Option<Box<[u8]>>,
+}
+
+/// What is wanted of the members of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Members {
+    /// Their values.
+    Parsed,
+    /// Their text too.
+    Copied,
 }
 
 /// Why a file was not taken.
@@ -77,11 +93,11 @@ impl ResultFile {
     }
 
     /// Figures of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
-    pub fn percentiles(&self) -> std::collections::BTreeMap<String, f64> {
+    pub fn percentiles(&self) -> Figures {
         let known = |key: &str| crate::analyse::Metric::ALL.into_iter().any(|metric| metric.key() == key);
         let named = |key: &str| ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end));
         let figures = self.figures.iter().filter(|(key, _)| named(key) && !known(key));
-        figures.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect()
+        figures.filter_map(|(key, value)| Some((key.to_owned(), value.as_f64()?))).collect()
     }
 
     /// The figures under vLLM's names.
@@ -95,20 +111,28 @@ impl ResultFile {
 /// # Errors
 /// Why it cannot be taken.
 pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>, Refusal> {
-    // Not opened before its kind is known: opening a named pipe would wait for its writer.
-    let size = match std::fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return Err(Refusal::foreign("not a regular file")),
-        Ok(metadata) => metadata.len(),
+    // Opening a named pipe would wait for its writer.
+    let opened = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let (file, metadata) = match opened.and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
+        Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
-        Err(error) => return Err(unreadable(&error)),
+        // A socket cannot be opened at all.
+        Err(error) => {
+            let other = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+            return Err(if other { Refusal::foreign("not a regular file") } else { unreadable(&error) });
+        }
     };
+    if !metadata.is_file() {
+        return Err(Refusal::foreign("not a regular file"));
+    }
+    let size = metadata.len();
     if size > LARGEST {
         return Err(Refusal::broken(format!("larger than {} MiB", LARGEST >> 20)));
     }
     if size == 0 {
         return Err(Refusal::broken("empty"));
     }
-    File::open(path).map(|file| Some((file, size))).map_err(|error| unreadable(&error))
+    Ok(Some((file, size)))
 }
 
 pub(super) fn unreadable(error: &std::io::Error) -> Refusal {
@@ -130,14 +154,16 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, Refusal> {
 ///
 /// # Errors
 /// When it cannot be read, or is not a JSON object.
-pub(super) fn read(path: &Path, buffer: &mut Vec<u8>) -> Result<Option<ResultFile>, Refusal> {
-    let Some((file, _)) = open(path)? else { return Ok(None) };
-    let mut scanner = Scanner::new(file, buffer);
+pub(super) fn read(path: &Path, buffer: &mut Vec<u8>, members: Members) -> Result<Option<ResultFile>, Refusal> {
+    let Some((file, size)) = open(path)? else { return Ok(None) };
+    // Up to its size: the end is known without asking for more.
+    let mut scanner = Scanner::new(file.take(size), buffer);
+    let members = if size > MOST_COPIED { Members::Parsed } else { members };
     let mut one = || -> Result<ResultFile, Stop> {
         if scanner.beginning()? != Beginning::Object || !scanner.another()? {
             return Err(Stop::Odd);
         }
-        let result = next(&mut scanner)?;
+        let result = next(&mut scanner, members)?;
         if scanner.another()? { Err(Stop::Odd) } else { Ok(result) }
     };
     match one() {
@@ -151,12 +177,20 @@ pub(super) fn read(path: &Path, buffer: &mut Vec<u8>) -> Result<Option<ResultFil
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>) -> Result<ResultFile, Stop> {
+pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> Result<ResultFile, Stop> {
     let mut result = ResultFile::default();
+    let mut copied = match members {
+        Members::Parsed => None,
+        Members::Copied => Some(Vec::with_capacity(2048)),
+    };
     let own = |key: &str| key == OURS || key == LOAD;
     scanner.object(
         |key| if own(key) { Keep::Whole } else { Keep::UpTo(SHORT) },
         |key, member| {
+            match member {
+                Member::Plain(text) => copied.as_mut().map_or(Ok(()), |copied| put_member(copied, key, text))?,
+                Member::Compound(_) | Member::PassedOver => copied = None,
+            }
             match member {
                 Member::Compound(text) if key == OURS => result.meta = Some(meta_of(text)?),
                 Member::Compound(text) | Member::Plain(text) if key == LOAD => {
@@ -165,7 +199,7 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>) -> Result<ResultFile, 
                 Member::Plain(text) if key == OURS => result.meta = Some(meta_of(text)?),
                 Member::Plain(text) => {
                     let value = serde_json::from_str(text).map_err(|_| Stop::Odd)?;
-                    result.figures.insert(key.to_owned(), value);
+                    result.figures.push(key, value);
                 }
                 Member::Compound(text) => result.short.push((key.to_owned(), text.to_owned())),
                 Member::PassedOver => {}
@@ -173,7 +207,20 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>) -> Result<ResultFile, 
             Ok(())
         },
     )?;
+    result.members = copied.map(Vec::into_boxed_slice);
     Ok(result)
+}
+
+/// Writes a member behind others, its value as it stands in the file.
+///
+/// # Errors
+/// Never in memory.
+pub(in crate::report) fn put_member(out: &mut Vec<u8>, key: &str, text: &str) -> Result<(), Stop> {
+    out.extend_from_slice(if out.is_empty() { b"\n  " } else { b",\n  " });
+    serde_json::to_writer(&mut *out, key).map_err(|_| Stop::Odd)?;
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 /// Our own part of a result. What is not JSON is for the parser of the whole.
@@ -193,7 +240,7 @@ fn strictly(path: &Path) -> Result<Option<ResultFile>, Refusal> {
         let Some(text) = read_text(path)? else { return Ok(None) };
         serde_json::from_str(&text).map_err(|error| json_refusal(&error))?
     };
-    Ok(Some(ResultFile { figures, short: Vec::new(), meta: ours.map(read_meta), load }))
+    Ok(Some(ResultFile { figures, meta: ours.map(read_meta), load, ..ResultFile::default() }))
 }
 
 /// What a parser says, in our words.
@@ -217,7 +264,7 @@ fn read_meta(value: Value) -> Result<Box<ResultMeta>, String> {
 
 /// The top level of a result file.
 struct Fields {
-    figures: Map<String, Value>,
+    figures: Values,
     ours: Option<Value>,
     load: Option<Value>,
 }
@@ -231,14 +278,14 @@ impl<'de> Deserialize<'de> for Fields {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Fields { figures: Map::new(), ours: None, load: None };
+                let mut fields = Fields { figures: Values::default(), ours: None, load: None };
                 while let Some(key) = map.next_key::<String>()? {
                     if key == OURS {
                         fields.ours = Some(map.next_value()?);
                     } else if key == LOAD {
                         fields.load = Some(map.next_value()?);
                     } else if let Plain(Some(value)) = map.next_value()? {
-                        fields.figures.insert(key, value);
+                        fields.figures.push(&key, value);
                     }
                 }
                 Ok(fields)
@@ -298,7 +345,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         std::fs::write(&path, content).unwrap();
-        read(&path, &mut Vec::new()).unwrap_err().reason
+        read(&path, &mut Vec::new(), Members::Parsed).unwrap_err().reason
     }
 
     #[test]
@@ -318,8 +365,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(read(&path, &mut Vec::new()).unwrap_err().reason, "not a regular file");
-        assert!(read(&dir.path().join("absent"), &mut Vec::new()).unwrap().is_none());
+        assert_eq!(read(&path, &mut Vec::new(), Members::Parsed).unwrap_err().reason, "not a regular file");
+        assert!(read(&dir.path().join("absent"), &mut Vec::new(), Members::Parsed).unwrap().is_none());
     }
 
     #[test]
@@ -327,8 +374,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x_results.json");
         std::fs::write(&path, r#"{"completed": 2, "ttfts": [0.1, [2]], "x": {"a": {}}, "backend": "openai"}"#).unwrap();
-        let file = read(&path, &mut Vec::new()).unwrap().unwrap();
-        assert_eq!(file.figures.keys().collect::<Vec<_>>(), ["completed", "backend"]);
+        let file = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
+        assert_eq!(file.figures.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["completed", "backend"]);
         assert!(file.meta.is_none());
     }
 }

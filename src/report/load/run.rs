@@ -1,15 +1,17 @@
 //! Our own run directories: the plan says which experiments there are, and the files say what came of each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::parallel;
-use super::result_file::{self, ResultFile};
+use super::result_file::{self, Members, ResultFile};
 use crate::analyse::{
-    About, Facts, FailedAttempt, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable, doubts,
+    About, Facts, FailedAttempt, Figures, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable,
+    doubts,
 };
 use crate::execute::{Event, Failure, Outcome, Phase};
 use crate::plan::{Context, Experiment, FlagValue, Identity, Isolation, Plan, Repeat, Skip, experiment_name};
@@ -162,7 +164,7 @@ struct Loader<'a> {
 /// What lies under the name of an experiment's result.
 enum Found {
     Nothing,
-    Valid { metrics: Metrics, meta: Box<ResultMeta>, signs: Box<Signs>, figures: BTreeMap<String, f64> },
+    Valid { metrics: Metrics, meta: Box<ResultMeta>, signs: Box<Signs>, figures: Figures },
     Invalid { reason: String, metrics: Metrics, readable: bool },
 }
 
@@ -295,7 +297,7 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
         metrics: Metrics::none(),
         readable: false,
     };
-    let mut result = match result_file::read(path, buffer) {
+    let mut result = match result_file::read(path, buffer, Members::Parsed) {
         Ok(None) => return Found::Nothing,
         Ok(Some(result)) => result,
         Err(refusal) => return unusable(refusal.reason),
@@ -309,7 +311,7 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
             meta.identity.short(),
             experiment.identity.short()
         )),
-        Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
+        Some(Ok(meta)) => match validate(|key| result.figures.get(key), experiment.workload.num_prompts()) {
             Ok(()) => {
                 let signs = Box::new(signs(&result, Some(&meta)));
                 let mut figures = result.percentiles();
@@ -355,7 +357,7 @@ fn written(value: &FlagValue) -> String {
 }
 
 /// What our own client saw of the server during the load, under the cluster sweep's names and in its units (parts of a hundred).
-fn server_figures(result: &ResultFile) -> impl Iterator<Item = (String, f64)> {
+fn server_figures(result: &ResultFile) -> impl Iterator<Item = (Cow<'static, str>, f64)> {
     let number = |pointer: &str| result.load.as_ref()?.pointer(pointer)?.as_f64();
     [
         ("avg_running_reqs", number("/server/running/mean"), 1.0),
@@ -365,7 +367,7 @@ fn server_figures(result: &ResultFile) -> impl Iterator<Item = (String, f64)> {
         ("preemptions", number("/server/preemptions"), 1.0),
     ]
     .into_iter()
-    .filter_map(|(key, value, scale)| Some((key.to_owned(), value? * scale)))
+    .filter_map(|(key, value, scale)| Some((key.into(), value? * scale)))
 }
 
 /// What of a result says whether it can be believed. Where nobody says how it was measured, hits of the prefix cache may

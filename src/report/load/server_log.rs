@@ -31,7 +31,7 @@ pub fn add_server_logs(table: &mut RunTable) {
     for row in &mut table.rows {
         let Some(path) = log(row).filter(|path| served.get(path) == Some(&1) && row.is_valid()) else { continue };
         for (key, value) in averages(&path) {
-            row.about.figures.entry(key.to_owned()).or_insert(value);
+            row.about.figures.insert_new(key, value);
         }
     }
 }

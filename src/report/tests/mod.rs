@@ -18,6 +18,7 @@ fn outputs(run: &Path) -> BTreeMap<String, String> {
     let table = load_run(run).unwrap();
     write_all(&table.facts.directory, &table)
         .unwrap()
+        .paths
         .into_iter()
         .map(|path| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();

@@ -4,7 +4,7 @@ use super::super::columns::{self, Column};
 use super::super::display::{ABSENT, configuration, counted, cut, figure};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
-use crate::analyse::{BaselineRule, Figure, Row, RunTable, baseline, load_labels, settings};
+use crate::analyse::{BaselineRule, Figure, Row, RunTable, Unit, baseline, load_labels, settings};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
 const COLUMNS: [(&str, &str); 7] = [
@@ -27,9 +27,12 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     let there = |key: &str| known.iter().any(|row| row.figure(key).is_some());
     // A line stays below 120 columns: the price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
-    let columns: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
+    let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
+    let columns: Vec<(&str, Option<Unit>)> =
+        shown.iter().map(|(key, _)| (*key, Figure::of(key).map(|figure| figure.unit))).collect();
+    let speedup = there("speedup");
     let mut shape = vec![Column::text("Configuration"), Column::figures("Devs")];
-    shape.extend(columns.iter().map(|(_, title)| Column::figures(*title)));
+    shape.extend(shown.iter().map(|(_, title)| Column::figures(*title)));
     for (model, measured) in by_model(&known) {
         page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
         page.gap();
@@ -37,7 +40,7 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         let lines = measured.into_iter().map(|rows| (Tone::Plain, line(&rows, &columns)));
         columns::put(page, &shape, lines.collect());
         page.gap();
-        if there("speedup") {
+        if speedup {
             against(page, &all);
         }
     }
@@ -90,17 +93,17 @@ fn by_model<'a>(rows: &[&'a Row]) -> indexmap::IndexMap<&'a str, Vec<Vec<&'a Row
 }
 
 #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-fn line(rows: &[&Row], columns: &[(&str, &str)]) -> Vec<String> {
+fn line(rows: &[&Row], columns: &[(&str, Option<Unit>)]) -> Vec<String> {
     let first = rows.first();
     let load = first.map(|row| row.workload_label()).unwrap_or_default();
     let load = if load.is_empty() { load } else { format!(", {load}") };
     let name = first.map(|row| configuration(&row.axes)).unwrap_or_default();
     let devices = first.and_then(|row| row.about.devices).map_or(ABSENT.into(), |devices| devices.to_string());
     let mut cells = vec![cut(&format!("{name}{load}"), 42), devices];
-    for (key, _) in columns {
+    for (key, unit) in columns {
         let values: Vec<f64> = rows.iter().filter_map(|row| row.figure(key)).collect();
         let mean = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-        let shown = mean.zip(Figure::of(key)).map(|(value, of)| figure(value, of.unit));
+        let shown = mean.zip(*unit).map(|(value, unit)| figure(value, unit));
         cells.push(shown.unwrap_or_else(|| ABSENT.to_owned()));
     }
     cells

@@ -1,15 +1,15 @@
 //! One file, whatever it is: results in it, or the reason why there is none.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::predecessor::without_result;
-use super::super::result_file::{self, Refusal, ResultFile, json_refusal, unreadable};
+use super::super::result_file::{self, Members, Refusal, ResultFile, json_refusal, unreadable};
 use super::super::run::signs;
 use super::super::scan::{Beginning, Scanner, Stop};
 use super::requests_csv;
@@ -71,7 +71,7 @@ impl Content {
 pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
     let path = root.join(file);
     let opened = match result_file::open(&path) {
-        Ok(Some((opened, _))) => opened,
+        Ok(Some((opened, size))) => opened.take(size),
         Ok(None) => return Content::default(),
         Err(refusal) => return Content::refused(refusal),
     };
@@ -85,7 +85,7 @@ pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
 }
 
 /// JSON: one result, several one after the other, or a list of them.
-fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning: Beginning) -> Content {
+fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, Take<File>>, beginning: Beginning) -> Content {
     // Each result becomes a row at once: a file may hold very many.
     let mut taken: Vec<Taken> = Vec::new();
     let (mut count, mut warmups) = (0, 0);
@@ -93,7 +93,7 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, File>, beginning:
     loop {
         let next = match scanner.another() {
             Ok(false) => break,
-            Ok(true) => result_file::next(scanner),
+            Ok(true) => result_file::next(scanner, Members::Parsed),
             Err(stop) => Err(stop),
         };
         match next {
@@ -198,7 +198,7 @@ fn table(path: &Path, file: &Path) -> Content {
             break;
         };
         let cells = columns.iter().zip(&record).filter(|(name, cell)| !name.is_empty() && !cell.is_empty());
-        let figures: Map<String, Value> = cells.map(|(name, cell)| (name.to_owned(), value_of(cell))).collect();
+        let figures = cells.map(|(name, cell)| (name.to_owned(), value_of(cell))).collect();
         let result = ResultFile { figures, ..ResultFile::default() };
         let date = result.text("date");
         let row = row(file, Some(i), Kind::Table, &result);
@@ -242,7 +242,8 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
         Kind::Failure => failure(result),
         Kind::Client | Kind::Run | Kind::Summary | Kind::Table | Kind::Requests => {
             let asked = result.figures.get("num_prompts").and_then(Value::as_u64);
-            validate(&result.figures, asked).map_or_else(|invalid| without_result(&invalid), |()| Status::Valid)
+            validate(|key| result.figures.get(key), asked)
+                .map_or_else(|invalid| without_result(&invalid), |()| Status::Valid)
         }
     };
     let valid = matches!(status, Status::Valid);

@@ -200,7 +200,7 @@ impl Run {
             baseline: false,
             server_name: String::new(),
             source: Some(file.to_owned()),
-            about: About { part, figures, ..About::default() },
+            about: About { part, figures: figures.into_iter().collect(), ..About::default() },
         }
     }
 

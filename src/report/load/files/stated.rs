@@ -138,8 +138,8 @@ impl Stated {
                 stated.bench.insert(flag.to_owned(), value);
             }
         }
-        for (key, value) in &result.figures {
-            let known = is_figure(key) || key == "model_id" || LOAD.iter().any(|(known, _)| known == key);
+        for (key, value) in result.figures.iter() {
+            let known = is_figure(key) || key == "model_id" || LOAD.iter().any(|(known, _)| *known == key);
             if !known && let Some(value) = word(value) {
                 stated.put(key, value);
             }

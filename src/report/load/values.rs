@@ -1,0 +1,77 @@
+//! The plain values of one result. A directory may hold ten thousand results of thirty each, and every one is asked a few times
+//! and let go: the keys lie in one text, and are looked for in the order in which they stand.
+
+use serde_json::Value;
+
+/// Values by key.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    keys: String,
+    /// Where each key ends, and its value.
+    members: Vec<(usize, Value)>,
+}
+
+impl Values {
+    /// Puts a value in; of several under one key the last one counts.
+    pub fn push(&mut self, key: &str, value: Value) {
+        if self.members.is_empty() {
+            // As much as vLLM's client writes.
+            self.keys.reserve(768);
+            self.members.reserve(40);
+        }
+        self.keys.push_str(key);
+        self.members.push((self.keys.len(), value));
+    }
+
+    /// The value under a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        let wanted = key.as_bytes();
+        let keys = self.keys.as_bytes();
+        (0..self.members.len())
+            .rev()
+            .find(|&i| keys[self.begin(i)..self.members[i].0] == *wanted)
+            .map(|i| &self.members[i].1)
+    }
+
+    /// Whether there is one.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Keys and values as they stand in the file.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let pair = |i: usize| {
+            let (end, value) = self.members.get(i)?;
+            Some((self.keys.get(self.begin(i)..*end)?, value))
+        };
+        (0..self.members.len()).filter_map(pair)
+    }
+
+    fn begin(&self, member: usize) -> usize {
+        member.checked_sub(1).map_or(0, |before| self.members[before].0)
+    }
+}
+
+impl FromIterator<(String, Value)> for Values {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(members: I) -> Self {
+        let mut values = Self::default();
+        members.into_iter().for_each(|(key, value)| values.push(&key, value));
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_told_apart_and_the_last_one_counts() {
+        let members = [("a", json!(1)), ("ab", json!("x")), ("", json!(null)), ("b", json!(2)), ("a", json!(3))];
+        let values: Values = members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+        let found = ["a", "ab", "", "b", "aa", "xa"].map(|key| values.get(key).cloned());
+        assert_eq!(found, [Some(json!(3)), Some(json!("x")), Some(json!(null)), Some(json!(2)), None, None]);
+        assert_eq!(values.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "ab", "", "b", "a"]);
+    }
+}
