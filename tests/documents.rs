@@ -60,7 +60,7 @@ const PROMPTS: [&str; 3] = ["prompts inspect", "prompts build", "prompts answers
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 26] = [
+const OF_OTHERS: [&str; 30] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -91,6 +91,10 @@ const OF_OTHERS: [&str; 26] = [
     "--sync",
     // vLLM again
     "--profiler-config",
+    "--serve-cmd",
+    "--bench-cmd",
+    "--serve-params",
+    "--bench-params",
 ];
 
 fn root() -> &'static Path {
