@@ -31,7 +31,7 @@ fn a_sweep_of_vllm_is_analysed_by_what_it_varied() {
     let ended = scene.call(&["analyze", path(&sweep), "--format", "csv"]).exits(0);
     let mut table = csv::Reader::from_reader(ended.stdout.as_bytes());
     let head = table.headers().unwrap().clone();
-    let seqs = head.iter().position(|name| name.ends_with("max-num-seqs")).unwrap();
+    let seqs = head.iter().position(|name| name == "serve.mns").unwrap();
     let values: Vec<String> = table.records().map(|record| record.unwrap()[seqs].to_owned()).collect();
     assert_eq!(values, ["32", "32", "64", "64"], "{}", ended.stdout);
 }

@@ -29,9 +29,11 @@ const IRRELEVANT: [&str; 6] = ["model", "host", "port", "served-model-name", "uv
 
 /// The ten words that the cluster sweep has columns for, with the row's values, in its order.
 pub fn short_settings(row: &Row) -> [(&'static str, String); 10] {
+    // Of a file that does not say which devices the server took, what else it was told is not known either: nothing is
+    // taken for vLLM's default.
+    let complete = row.about.devices.is_some();
     WORDS.map(|(word, flag, unset)| {
-        // A tensor parallel size that a file does not say is not known, rather than 1.
-        let unset = if flag == "tensor-parallel-size" && row.about.flags.is_empty() { None } else { unset };
+        let unset = unset.filter(|_| complete);
         let value = row.setting(flag).map(|value| short(word, &value));
         (word, value.unwrap_or_else(|| unset.unwrap_or(DEFAULT).to_owned()))
     })
@@ -96,6 +98,7 @@ mod tests {
 
     fn with(flags: &[(&str, &str)]) -> Row {
         let mut row = row("m", 2, 1.0, 1.0);
+        row.about.devices = Some(2);
         row.about.flags = Arc::new(flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
         row
     }
