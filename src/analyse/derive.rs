@@ -4,14 +4,13 @@
 //! tensor x pipeline x data parallel size, and the throughput is that of the measurement, into which no server start ever goes.
 //! What an input is missing for is absent.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::optimize::baselines;
-use super::{Better, Metric, Row, RunTable, Unit};
+use super::{Better, Figures, Metric, Row, RunTable, Unit};
 use crate::diagnose::StartPhase;
 
 /// Devices in a node where nobody says otherwise.
@@ -114,10 +113,11 @@ impl Default for Assumptions {
 /// Puts the derived figures into `about.figures` of every row; done again, the newer assumptions count.
 pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     for row in &mut table.rows {
-        let found = of_row(row, assumed);
         row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
-        row.about.figures.remove(|key| key == "speedup" || key.starts_with("cost_"));
-        row.about.figures.extend(found);
+        let mut figures = std::mem::take(&mut row.about.figures);
+        figures.remove(|key| key == "speedup" || key.starts_with("cost_"));
+        put(row, assumed, &mut figures);
+        row.about.figures = figures;
     }
     let speedups: Vec<(usize, f64)> = {
         let rows: Vec<&Row> = table.rows.iter().collect();
@@ -132,13 +132,11 @@ pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     }
 }
 
-/// All that one row says by itself.
-fn of_row(row: &Row, assumed: &Assumptions) -> Vec<(Cow<'static, str>, f64)> {
-    // With room for the speed-up.
-    let mut found = Vec::with_capacity(16);
+/// Puts in all that one row says by itself.
+fn put(row: &Row, assumed: &Assumptions, figures: &mut Figures) {
     let mut put = |key: &'static str, value: Option<f64>| {
         if let Some(value) = value.filter(|value| value.is_finite()) {
-            found.push((Cow::Borrowed(key), value));
+            figures.insert(key, value);
         }
     };
     let metric = |metric: Metric| row.metrics.get(metric);
@@ -178,9 +176,8 @@ fn of_row(row: &Row, assumed: &Assumptions) -> Vec<(Cow<'static, str>, f64)> {
             *phases.entry(phase_key(step.phase)).or_default() += step.seconds;
         }
         let finite = phases.into_iter().filter(|(_, seconds)| seconds.is_finite());
-        found.extend(finite.map(|(key, seconds)| (Cow::Owned(key), seconds)));
+        figures.extend(finite.map(|(key, seconds)| (key.into(), seconds)));
     }
-    found
 }
 
 #[cfg(test)]

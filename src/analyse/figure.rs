@@ -24,7 +24,7 @@ impl Figure {
     /// The figure with this key; `None` where there is none.
     pub fn of(key: &str) -> Option<Self> {
         let figure = |label: String, unit, better| Self { key: key.to_owned(), label, unit, better };
-        if let Some(metric) = Metric::ALL.into_iter().find(|metric| metric.key() == key) {
+        if let Some(metric) = Metric::of(key) {
             return Some(figure(metric.label().to_owned(), metric.unit(), metric.better()));
         }
         if let Some((_, label, unit, better)) = DERIVED.into_iter().find(|(known, ..)| *known == key) {

@@ -1,70 +1,101 @@
-//! Further figures of a row by their keys. A table may have a hundred thousand rows with two dozen of them each: one allocation
-//! per row, and no copy of a key that is fixed.
+//! Further figures of a row by their keys. A table may have a hundred thousand rows with two dozen of them each: those with a
+//! fixed key lie in an array, without an allocation and without a copy of the key.
 
 use std::borrow::Cow;
 
-/// Figures by key, in the order of the keys.
+use super::derive::DERIVED;
+use super::metric::Sparse;
+
+/// How many keys are fixed.
+const FIXED: usize = DERIVED.len();
+
+/// Figures by key.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Figures(Vec<(Cow<'static, str>, f64)>);
+pub struct Figures {
+    fixed: Sparse<FIXED>,
+    /// In the order of their keys.
+    others: Vec<(Cow<'static, str>, f64)>,
+}
+
+/// Where a figure lies.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'k> {
+    /// In the array of fixed keys.
+    Fixed(usize),
+    /// Among the others.
+    Other(&'k str),
+}
+
+impl<'k> Place<'k> {
+    /// The place of a key.
+    pub fn of(key: &'k str) -> Self {
+        DERIVED.iter().position(|(known, ..)| *known == key).map_or(Place::Other(key), Place::Fixed)
+    }
+}
 
 impl Figures {
     /// A figure.
     pub fn get(&self, key: &str) -> Option<f64> {
-        self.0.get(self.position(key).ok()?).map(|(_, value)| *value)
+        self.at(&Place::of(key))
+    }
+
+    /// The figure at a place.
+    pub fn at(&self, place: &Place<'_>) -> Option<f64> {
+        match place {
+            Place::Fixed(index) => self.fixed.get(*index),
+            Place::Other(key) => self.others.get(self.position(key).ok()?).map(|(_, value)| *value),
+        }
     }
 
     /// Puts a figure in, in place of the one under its key.
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: f64) {
         let key = key.into();
+        if let Place::Fixed(index) = Place::of(&key) {
+            self.fixed.set(index, Some(value));
+            return;
+        }
         match self.position(&key) {
-            Ok(at) => self.0[at].1 = value,
-            Err(at) => self.0.insert(at, (key, value)),
+            Ok(at) => self.others[at].1 = value,
+            Err(at) => self.others.insert(at, (key, value)),
         }
     }
 
     /// Puts a figure in, unless there is one under its key.
     pub fn insert_new(&mut self, key: impl Into<Cow<'static, str>>, value: f64) {
         let key = key.into();
-        if let Err(at) = self.position(&key) {
-            self.0.insert(at, (key, value));
+        if self.get(&key).is_none() {
+            self.insert(key, value);
         }
     }
 
     /// Puts many in, each in place of the one under its key.
     pub fn extend(&mut self, more: impl IntoIterator<Item = (Cow<'static, str>, f64)>) {
-        if self.0.is_empty() {
-            self.0.extend(more);
-            self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
-            // Of equal keys the last one counts: the sort is stable, and the later one moves into the place that stays.
-            self.0.dedup_by(|later, stays| {
-                let same = later.0 == stays.0;
-                if same {
-                    stays.1 = later.1;
-                }
-                same
-            });
-        } else {
-            more.into_iter().for_each(|(key, value)| self.insert(key, value));
-        }
+        more.into_iter().for_each(|(key, value)| self.insert(key, value));
     }
 
     /// Takes out what is under keys of this kind.
     pub fn remove(&mut self, is_gone: impl Fn(&str) -> bool) {
-        self.0.retain(|(key, _)| !is_gone(key));
+        for (index, (key, ..)) in DERIVED.into_iter().enumerate() {
+            if self.fixed.get(index).is_some() && is_gone(key) {
+                self.fixed.set(index, None);
+            }
+        }
+        self.others.retain(|(key, _)| !is_gone(key));
     }
 
-    /// Keys and figures.
+    /// Keys and figures: those with a fixed key first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.0.iter().map(|(key, value)| (key.as_ref(), *value))
+        let fixed = self.fixed.iter().zip(DERIVED).filter_map(|(value, (key, ..))| Some((key, value?)));
+        fixed.chain(self.others.iter().map(|(key, value)| (key.as_ref(), *value)))
     }
 
     /// The keys.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(key, _)| key.as_ref())
+        self.iter().map(|(key, _)| key)
     }
 
     fn position(&self, key: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| known.as_ref().cmp(key))
+        self.others.binary_search_by(|(known, _)| known.as_ref().cmp(key))
     }
 }
 
@@ -91,5 +122,16 @@ mod tests {
         figures.remove(|key| key == "b");
         assert_eq!(figures.iter().collect::<Vec<_>>(), [("a", 5.0), ("aa", 7.0), ("c", 4.0)]);
         assert_eq!((figures.get("c"), figures.get("b")), (Some(4.0), None));
+    }
+
+    #[test]
+    fn fixed_keys_are_as_others() {
+        let mut figures = Figures::default();
+        figures.extend([("x".into(), 1.0), ("speedup".into(), 2.0), ("devices".into(), 4.0)]);
+        figures.insert_new("speedup", 3.0);
+        figures.insert("devices", 8.0);
+        assert_eq!(figures.iter().collect::<Vec<_>>(), [("speedup", 2.0), ("devices", 8.0), ("x", 1.0)]);
+        figures.remove(|key| key == "speedup");
+        assert_eq!((figures.get("speedup"), figures.get("devices"), figures.get("x")), (None, Some(8.0), Some(1.0)));
     }
 }

@@ -128,6 +128,11 @@ impl Metric {
         Metric::P99E2el,
     ];
 
+    /// The metric with this key.
+    pub fn of(key: &str) -> Option<Self> {
+        Metric::ALL.into_iter().find(|metric| metric.key() == key)
+    }
+
     /// vLLM's key.
     pub fn key(self) -> &'static str {
         FACTS[self as usize].0
@@ -181,9 +186,50 @@ impl Unit {
     }
 }
 
+/// Numbers that may be absent, in half the room of options: NaN stands for what is not there.
+#[derive(Clone, Copy)]
+pub(super) struct Sparse<const N: usize>([f64; N]);
+
+impl<const N: usize> Sparse<N> {
+    /// The number at a place; `None` where there is none, and beyond the last place.
+    pub fn get(&self, place: usize) -> Option<f64> {
+        self.0.get(place).copied().filter(|value| !value.is_nan())
+    }
+
+    /// Puts a number in or takes it out; what is not finite is absent.
+    pub fn set(&mut self, place: usize, value: Option<f64>) {
+        if let Some(at) = self.0.get_mut(place) {
+            *at = value.filter(|value| value.is_finite()).unwrap_or(f64::NAN);
+        }
+    }
+
+    /// All places.
+    pub fn iter(&self) -> impl Iterator<Item = Option<f64>> {
+        (0..N).map(|place| self.get(place))
+    }
+}
+
+impl<const N: usize> Default for Sparse<N> {
+    fn default() -> Self {
+        Self([f64::NAN; N])
+    }
+}
+
+impl<const N: usize> PartialEq for Sparse<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<const N: usize> std::fmt::Debug for Sparse<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
 /// The figures of one row; what is not known is absent, never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Metrics([Option<f64>; COUNT]);
+pub struct Metrics(Sparse<COUNT>);
 
 impl Metrics {
     /// No figure.
@@ -191,23 +237,30 @@ impl Metrics {
         Self::default()
     }
 
-    /// Takes what `lookup` knows under vLLM's keys; what is not a finite number is absent.
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<f64>) -> Self {
+    /// Takes members as they stand in a result: of several under one key the last one counts, and what is not a finite number is
+    /// absent.
+    pub fn of_members<'m>(members: impl Iterator<Item = (&'m str, Option<f64>)>) -> Self {
         let mut metrics = Self::default();
-        for metric in Metric::ALL {
-            metrics.set(metric, lookup(metric.key()));
+        // Most stand in vLLM's order: the next one is looked for first.
+        let mut next = 0;
+        for (key, value) in members {
+            let found = Metric::ALL.get(next).copied().filter(|metric| metric.key() == key).or_else(|| Metric::of(key));
+            if let Some(metric) = found {
+                metrics.set(metric, value);
+                next = metric as usize + 1;
+            }
         }
         metrics
     }
 
     /// A figure.
     pub fn get(&self, metric: Metric) -> Option<f64> {
-        self.0[metric as usize]
+        self.0.get(metric as usize)
     }
 
     /// Sets or removes a figure; NaN and infinities count as absent.
     pub fn set(&mut self, metric: Metric, value: Option<f64>) {
-        self.0[metric as usize] = value.filter(|value| value.is_finite());
+        self.0.set(metric as usize, value);
     }
 
     /// Only the counts of requests: what a result that is not valid may still say.
@@ -241,12 +294,24 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_absent() {
-        let metrics = Metrics::from_lookup(|key| match key {
-            "completed" => Some(f64::NAN),
-            "failed" => Some(f64::INFINITY),
-            "duration" => Some(1.5),
-            _ => None,
-        });
+        let metrics = Metrics::of_members(
+            [("completed", f64::NAN), ("failed", f64::INFINITY), ("duration", 1.5), ("x", 2.0)]
+                .into_iter()
+                .map(|(key, value)| (key, Some(value))),
+        );
         assert_eq!(Metric::ALL.map(|metric| metrics.get(metric)).into_iter().flatten().collect::<Vec<_>>(), [1.5]);
+    }
+
+    #[test]
+    fn members_are_taken_in_any_order_and_the_last_one_counts() {
+        let members = [
+            ("mean_ttft_ms", Some(1.0)),
+            ("median_ttft_ms", Some(2.0)),
+            ("completed", Some(3.0)),
+            ("mean_ttft_ms", None),
+        ];
+        let metrics = Metrics::of_members(members.into_iter());
+        let found = [Metric::MeanTtft, Metric::MedianTtft, Metric::Completed].map(|metric| metrics.get(metric));
+        assert_eq!(found, [None, Some(2.0), Some(3.0)]);
     }
 }

@@ -44,5 +44,5 @@ pub use requests::Requests;
 pub use setting::{all_settings, different, short_settings};
 pub use stats::{Sample, Stats};
 pub use summary::{Counts, overall};
-pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Status, Unreadable};
+pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Slot, Status, Unreadable};
 pub use verdict::{Doubt, DoubtKind, Signs, doubts};

@@ -5,6 +5,8 @@
 //! speculative decoding nor quantization set; a flag that is not set counts as that (an actual run of the default), and so does one that
 //! all configurations of the model set alike.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 
 use super::rank::{settings, starts_by};
@@ -187,8 +189,18 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     }
     // What the whole sweep sets alike says nothing against any of its configurations.
     let first = rows.first()?;
+    // Rows that share flags and load, and have no axis of their own, differ in nothing but the grid values.
+    let same_flags = |row: &Row| {
+        let (a, b) = (&row.about, &first.about);
+        let axes = [&row.axes, &first.axes];
+        Arc::ptr_eq(&a.flags, &b.flags)
+            && Arc::ptr_eq(&row.load, &first.load)
+            && axes.iter().all(|axes| axes.server.is_empty() && axes.workload.is_empty())
+    };
+    let others: Vec<&Row> = rows.iter().filter(|row| !same_flags(row)).copied().collect();
     let alike = |flag: &&&str| {
         let setting = first.setting(flag);
+        let rows = if **flag == "quantization" { rows } else { &others };
         rows.iter().all(|row| row.setting(flag) == setting)
     };
     let shared: Vec<&str> = PLAIN.iter().filter(alike).copied().collect();
@@ -233,8 +245,6 @@ fn is_plainest(row: &Row, tp: u32, shared: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::table::tests::row;
     use super::super::{Metric, Status};
     use super::*;

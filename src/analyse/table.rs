@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
 
+use super::figures::Place;
 use super::inference::QuantileInterval;
 use super::verdict::Doubt;
 use super::{Figures, Load, Metrics};
@@ -88,10 +89,14 @@ pub struct About {
 
 impl Default for About {
     fn default() -> Self {
+        // Shared: a table may have a hundred thousand rows.
+        static NO_NAME: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+        static NO_PATH: LazyLock<Arc<Path>> = LazyLock::new(|| Path::new("").into());
+        static NO_FLAGS: LazyLock<Arc<IndexMap<String, String>>> = LazyLock::new(Arc::default);
         Self {
-            run: "".into(),
-            directory: Path::new("").into(),
-            flags: Arc::default(),
+            run: Arc::clone(&NO_NAME),
+            directory: Arc::clone(&NO_PATH),
+            flags: Arc::clone(&NO_FLAGS),
             doubts: Vec::new(),
             devices: None,
             overrides: 0,
@@ -336,6 +341,22 @@ pub struct RunTable {
     pub simulated: bool,
 }
 
+/// Where the figure under a key lies in a row.
+#[derive(Debug, Clone, Copy)]
+pub enum Slot<'k> {
+    /// Among vLLM's own.
+    Metric(super::Metric),
+    /// Among the further ones.
+    Further(Place<'k>),
+}
+
+impl<'k> Slot<'k> {
+    /// The place of a key, whether or not a row has such a figure.
+    pub fn of(key: &'k str) -> Self {
+        super::Metric::of(key).map_or_else(|| Slot::Further(Place::of(key)), Slot::Metric)
+    }
+}
+
 impl Row {
     /// Whether it has a result that counts.
     pub fn is_valid(&self) -> bool {
@@ -349,10 +370,14 @@ impl Row {
 
     /// A figure by vLLM's key.
     pub fn figure(&self, key: &str) -> Option<f64> {
-        let known = super::Metric::ALL.into_iter().find(|metric| metric.key() == key);
-        match known {
-            Some(metric) => self.metrics.get(metric),
-            None => self.about.figures.get(key),
+        self.at(&Slot::of(key))
+    }
+
+    /// The figure in a slot: for many rows the key is looked up once.
+    pub fn at(&self, slot: &Slot<'_>) -> Option<f64> {
+        match slot {
+            Slot::Metric(metric) => self.metrics.get(*metric),
+            Slot::Further(further) => self.about.figures.at(further),
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use unicode_width::UnicodeWidthStr;
-
+use super::display::width;
 use super::page::{Page, Tone};
 
 /// Where the cells of a column stand.
@@ -34,45 +33,87 @@ impl Column {
 /// Blanks between two columns.
 const GAP: usize = 3;
 
-/// Puts a table on a page, two blanks in. Cells must be clean and of one line.
-pub(super) fn put(page: &mut Page, columns: &[Column], rows: Vec<(Tone, Vec<String>)>) {
-    let mut widths: Vec<usize> = columns.iter().map(|column| column.title.width()).collect();
-    for (_, cells) in &rows {
-        for (width, cell) in widths.iter_mut().zip(cells) {
-            *width = (*width).max(cell.width());
-        }
+/// Lines of cells under construction. A table may have ten thousand lines: their text lies in one piece.
+pub(super) struct Table<'c> {
+    columns: &'c [Column],
+    widths: Vec<usize>,
+    text: String,
+    /// Where each cell ends, line by line.
+    ends: Vec<usize>,
+    tones: Vec<Tone>,
+}
+
+impl<'c> Table<'c> {
+    pub fn new(columns: &'c [Column]) -> Self {
+        let widths = columns.iter().map(|column| width(&column.title)).collect();
+        Self { columns, widths, text: String::new(), ends: Vec::new(), tones: Vec::new() }
     }
-    let titles: Vec<&str> = columns.iter().map(|column| column.title.as_ref()).collect();
-    let mut line = String::new();
-    put_line(page, Tone::Heading, columns, &widths, &titles, &mut line);
-    let rule = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
-    page.line(Tone::Faint, &format!("  {}", "─".repeat(rule)));
-    for (tone, cells) in &rows {
-        put_line(page, *tone, columns, &widths, cells, &mut line);
+
+    /// Begins a line, which takes a cell for every column.
+    pub fn line(&mut self, tone: Tone) {
+        self.tones.push(tone);
+    }
+
+    /// Puts a cell behind the others of the line: what `write` adds to the text, clean and of one line.
+    pub fn cell(&mut self, write: impl FnOnce(&mut String)) {
+        let begin = self.text.len();
+        write(&mut self.text);
+        let wide = width(self.text.get(begin..).unwrap_or_default());
+        if let Some(widest) = self.widths.get_mut(self.ends.len() % self.columns.len().max(1)) {
+            *widest = (*widest).max(wide);
+        }
+        self.ends.push(self.text.len());
+    }
+
+    /// Puts the table on a page, two blanks in.
+    pub fn put(self, page: &mut Page) {
+        let mut line = String::new();
+        for (i, column) in self.columns.iter().enumerate() {
+            put_cell(&mut line, column.side, self.widths[i], &column.title, i == 0);
+        }
+        page.line(Tone::Heading, &line);
+        let rule = self.widths.iter().sum::<usize>() + GAP * self.columns.len().saturating_sub(1);
+        page.line(Tone::Faint, &format!("  {}", "─".repeat(rule)));
+        let mut begin = 0;
+        for (tone, ends) in self.tones.iter().zip(self.ends.chunks(self.columns.len().max(1))) {
+            line.clear();
+            for (i, (column, end)) in self.columns.iter().zip(ends).enumerate() {
+                let cell = self.text.get(begin..*end).unwrap_or_default();
+                put_cell(&mut line, column.side, self.widths[i], cell, i == 0);
+                begin = *end;
+            }
+            page.line(*tone, &line);
+        }
     }
 }
 
-/// One line of a table. `line` is for use again.
-fn put_line(
-    page: &mut Page,
-    tone: Tone,
-    columns: &[Column],
-    widths: &[usize],
-    cells: &[impl AsRef<str>],
-    line: &mut String,
-) {
-    line.clear();
-    for ((column, width), cell) in columns.iter().zip(widths).zip(cells) {
-        let cell = cell.as_ref();
-        let blanks = width.saturating_sub(cell.width());
-        let (before, after) = match column.side {
-            Side::Left => (0, blanks),
-            Side::Right => (blanks, 0),
-        };
-        let gap = if line.is_empty() { 2 } else { GAP };
-        line.extend(std::iter::repeat_n(' ', gap + before));
-        line.push_str(cell);
-        line.extend(std::iter::repeat_n(' ', after));
+/// Puts a table on a page, two blanks in. Cells must be clean and of one line.
+pub(super) fn put(page: &mut Page, columns: &[Column], rows: Vec<(Tone, Vec<String>)>) {
+    let mut table = Table::new(columns);
+    for (tone, cells) in rows {
+        table.line(tone);
+        cells.iter().for_each(|cell| table.cell(|text| text.push_str(cell)));
     }
-    page.line(tone, line);
+    table.put(page);
+}
+
+fn put_cell(line: &mut String, side: Side, widest: usize, cell: &str, first: bool) {
+    let blanks = widest.saturating_sub(width(cell));
+    let (before, after) = match side {
+        Side::Left => (0, blanks),
+        Side::Right => (blanks, 0),
+    };
+    put_blanks(line, before + if first { 2 } else { GAP });
+    line.push_str(cell);
+    put_blanks(line, after);
+}
+
+fn put_blanks(line: &mut String, count: usize) {
+    const BLANKS: &str = "                                ";
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(BLANKS.len());
+        line.push_str(&BLANKS[..now]);
+        left -= now;
+    }
 }

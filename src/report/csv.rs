@@ -188,14 +188,14 @@ pub(super) fn number(value: Option<f64>, unit: Unit) -> String {
 }
 
 fn put_number(out: &mut String, value: Option<f64>, unit: Unit) {
-    // Writing into memory never fails.
-    let _ = match (value, unit) {
-        (None, _) => Ok(()),
+    match (value, unit) {
+        (None, _) => {}
         (Some(value), Unit::Requests | Unit::Tokens) if value.fract() == 0.0 && value.abs() < 1e15 => {
-            write!(out, "{value:.0}")
+            // Writing into memory never fails.
+            let _ = write!(out, "{value:.0}");
         }
-        (Some(value), _) => write!(out, "{value:?}"),
-    };
+        (Some(value), _) => out.push_str(ryu::Buffer::new().format(value)),
+    }
 }
 
 /// The status in a word that stays the same.

@@ -1,6 +1,8 @@
 //! How single values are shown. Names and log lines come from outside: nothing in them may move the cursor, change
 //! colours, reverse the text or break a table.
 
+use std::fmt::Write as _;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::analyse::{ShownAxes, Unit};
@@ -11,6 +13,9 @@ pub(super) const ABSENT: &str = "n/a";
 /// The text without escape sequences, control characters and invisible marks of direction; each run of white space
 /// (line breaks too) becomes one blank.
 pub fn clean(text: &str) -> String {
+    if is_clean(text) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -34,6 +39,19 @@ pub fn clean(text: &str) -> String {
     out.trim().to_owned()
 }
 
+/// Whether a text is plain ASCII, in which there is nothing to clean.
+fn is_clean(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let blanks = || bytes.first() == Some(&b' ') || bytes.last() == Some(&b' ') || text.contains("  ");
+    bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) && !blanks()
+}
+
+/// Columns that a text takes on a terminal.
+pub(super) fn width(text: &str) -> usize {
+    // Most are ASCII, of which each letter takes one.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) { text.len() } else { UnicodeWidthStr::width(text) }
+}
+
 /// Marks that reorder or hide what follows.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -42,7 +60,7 @@ fn is_invisible(c: char) -> bool {
 /// The cleaned text, cut to a width with an ellipsis.
 pub(super) fn cut(text: &str, width: usize) -> String {
     let text = clean(text);
-    if text.width() <= width {
+    if self::width(&text) <= width {
         return text;
     }
     let mut out = String::new();
@@ -91,6 +109,13 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// A figure with as many decimals as its unit deserves.
 pub(super) fn figure(value: f64, unit: Unit) -> String {
+    let mut out = String::new();
+    put_figure(&mut out, value, unit);
+    out
+}
+
+/// The same behind a text.
+pub(super) fn put_figure(out: &mut String, value: f64, unit: Unit) {
     let decimals = match unit {
         Unit::Requests | Unit::Tokens => 0,
         Unit::TokensPerSecond | Unit::Seconds | Unit::Percent => 1,
@@ -99,9 +124,11 @@ pub(super) fn figure(value: f64, unit: Unit) -> String {
     };
     let smallest = 0.5 / 10f64.powi(decimals);
     if value.abs() >= 1e9 || (value != 0.0 && value.abs() < smallest) {
-        return format!("{value:.2e}");
+        // Writing into memory never fails.
+        let _ = write!(out, "{value:.2e}");
+        return;
     }
-    format!("{value:.*}", usize::try_from(decimals).unwrap_or_default())
+    let _ = write!(out, "{value:.*}", usize::try_from(decimals).unwrap_or_default());
 }
 
 /// A figure with its unit.
@@ -133,8 +160,23 @@ pub(super) fn quantization(axes: &ShownAxes) -> String {
 
 /// The server's settings below a model: `tp 2, quant none, eager true, max-num-seqs 64`.
 pub(super) fn configuration(axes: &ShownAxes) -> String {
-    let others: String = axes.server.iter().map(|(key, value)| format!(", {key} {}", cut(value, 40))).collect();
-    format!("tp {}, quant {}, eager {}{others}", tp(axes), quantization(axes), eager(axes))
+    let mut out = String::with_capacity(48);
+    // Writing into memory never fails.
+    let _ = match axes.tensor_parallel_size {
+        Some(tp) => write!(out, "tp {tp}, quant "),
+        None => write!(out, "tp {ABSENT}, quant "),
+    };
+    out.push_str(&quantization(axes));
+    out.push_str(", eager ");
+    out.push_str(match axes.enforce_eager {
+        Some(true) => "true",
+        Some(false) => "false",
+        None => ABSENT,
+    });
+    for (key, value) in &axes.server {
+        let _ = write!(out, ", {key} {}", cut(value, 40));
+    }
+    out
 }
 
 /// `1 experiment`, `2 experiments`.

@@ -1,5 +1,7 @@
 //! A page of text: headings, fields and paragraphs, with or without colour. Colour only repeats what words say.
 
+use std::borrow::Cow;
+
 use anstyle::{AnsiColor, Effects, Style as Ansi};
 use unicode_width::UnicodeWidthStr;
 
@@ -67,7 +69,9 @@ impl Page {
         let text = text.trim_end();
         let body = text.trim_start_matches(' ');
         let indent = &text[..text.len() - body.len()];
-        let body: String = if body.chars().any(char::is_control) { clean(body) } else { body.to_owned() };
+        let plain = body.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let body: Cow<'_, str> =
+            if !plain && body.chars().any(char::is_control) { clean(body).into() } else { body.into() };
         self.out.push_str(indent);
         if self.style.color && tone != Tone::Plain && !body.is_empty() {
             let ansi = tone.ansi();

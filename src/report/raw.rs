@@ -45,7 +45,7 @@ pub(super) fn write(run: &Path, table: &RunTable, out: &mut dyn Write) -> io::Re
     let files: Vec<&[&Row]> =
         rows.chunk_by(|a, b| file_of(a) == file_of(b) && a.about.directory == b.about.directory).collect();
     for portion in files.chunks(PORTION) {
-        for entry in in_parallel(portion, |rows, buffer| entries(run, rows, buffer)).into_iter().flatten() {
+        for entry in in_parallel(portion, |rows, buffer| entries(run, rows, buffer)).flatten() {
             out.write_all(separator)?;
             separator = b",\n";
             out.write_all(&entry)?;

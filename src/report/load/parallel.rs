@@ -9,13 +9,12 @@ const MOST: usize = 4;
 const SHARE: usize = 16;
 
 /// Applies `work` to every item; the answers stand in the order of the items. Each thread has a buffer of its own.
-pub(in crate::report) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T, &mut Vec<u8>) -> R + Sync) -> Vec<R> {
+pub(in crate::report) fn map<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T, &mut Vec<u8>) -> R + Sync,
+) -> impl Iterator<Item = R> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST).min(items.len());
-    if threads < 2 {
-        let mut buffer = Vec::new();
-        return items.iter().map(|item| work(item, &mut buffer)).collect();
-    }
-    let share = (items.len() / (threads * 4)).clamp(1, SHARE);
+    let share = (items.len() / (threads.max(1) * 4)).clamp(1, SHARE);
     let next = AtomicUsize::new(0);
     let busy = || {
         let mut buffer = Vec::new();
@@ -40,7 +39,7 @@ pub(in crate::report) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T, &m
         done
     });
     done.sort_by_key(|(from, _)| *from);
-    done.into_iter().flat_map(|(_, answers)| answers).collect()
+    done.into_iter().flat_map(|(_, answers)| answers)
 }
 
 #[cfg(test)]
@@ -51,7 +50,10 @@ mod tests {
     fn answers_stand_in_the_order_of_the_items() {
         for count in [0usize, 1, 2, 3, 100, 1001] {
             let items: Vec<usize> = (0..count).collect();
-            assert_eq!(map(&items, |item, _| item * 2), (0..count).map(|item| item * 2).collect::<Vec<_>>());
+            assert_eq!(
+                map(&items, |item, _| item * 2).collect::<Vec<_>>(),
+                (0..count).map(|item| item * 2).collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -5,10 +5,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexMap;
 
+use super::files::share;
 use super::parallel;
 use super::result_file::{self, Members, Refusal, ResultFile};
 use super::run::is_result_name;
@@ -19,8 +20,6 @@ use crate::record::{Error, Invalid, layout, validate};
 
 /// Bytes of results that are held so that a report need not read them again.
 const MOST_HELD: usize = 32 << 20;
-/// Loads among which a row looks for its own.
-const MOST_LOADS: usize = 16;
 
 /// The result files of a directory, in order of their names.
 ///
@@ -46,9 +45,14 @@ pub(super) fn is_named(file: &Path) -> bool {
 
 /// Loads the result files of a directory that has no manifest.
 pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
+    let loads = Mutex::new(Vec::new());
     let read = parallel::map(files, |file, buffer| -> Result<Option<(Row, Option<String>)>, Refusal> {
         let Some(mut result) = result_file::read(&dir.join(file), buffer, Members::Copied)? else { return Ok(None) };
         let mut row = row(file, &result)?;
+        let mut loads = loads.lock().unwrap_or_else(PoisonError::into_inner);
+        // In the same order too, which needs no look-up.
+        share(&mut row.load, &mut loads, |a: &Load, b| a.0.iter().eq(b.0.iter()));
+        drop(loads);
         row.about.members = result.members.take();
         let version = result.meta.and_then(Result::ok).and_then(|meta| meta.vllm_version);
         Ok(Some((row, version)))
@@ -59,7 +63,6 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
     let mut rows = Vec::with_capacity(files.len());
     let mut unreadable = Vec::new();
     let mut versions: Vec<String> = Vec::new();
-    let mut loads: Vec<Arc<Load>> = Vec::new();
     let mut held = 0;
     for (file, read) in files.iter().zip(read) {
         match read {
@@ -67,7 +70,6 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
                 versions.extend(version.filter(|version| !versions.contains(version)));
                 row.about.run = Arc::clone(&name);
                 row.about.directory = Arc::clone(&directory);
-                share(&mut row.load, &mut loads);
                 held += row.about.members.as_ref().map_or(0, |members| members.len());
                 if held > MOST_HELD {
                     row.about.members = None;
@@ -103,15 +105,6 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
     }
 }
 
-/// Lets a row share its load with the others that have the same.
-fn share(load: &mut Arc<Load>, known: &mut Vec<Arc<Load>>) {
-    if let Some(same) = known.iter().find(|known| *known == load) {
-        *load = Arc::clone(same);
-    } else if known.len() < MOST_LOADS {
-        known.push(Arc::clone(load));
-    }
-}
-
 /// The row of one file.
 pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     if !result.figures.contains_key("completed") {
@@ -119,6 +112,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     }
     let file_text = file.to_string_lossy();
     let stem = file_text.strip_suffix(layout::RESULT_SUFFIX).unwrap_or(&file_text);
+    let name = parse_name(stem);
     // A copy of one of our own results says itself what it is.
     let meta = match &result.meta {
         None => None,
@@ -137,7 +131,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     let metrics = result.metrics();
     Ok(Row {
         name: stem.to_owned(),
-        axes: meta.map_or_else(|| axes(stem, result.text("model_id")), |meta| (&meta.axes).into()),
+        axes: meta.map_or_else(|| axes(stem, name, result.text("model_id")), |meta| (&meta.axes).into()),
         status,
         metrics: if valid { metrics } else { metrics.counts_only() },
         simulated: meta.is_some_and(|meta| meta.simulated),
@@ -151,7 +145,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
         server_name: stem.to_owned(),
         source: Some(file.to_owned()),
         // Its program sets no other size of parallelism.
-        about: About { devices: parse_name(stem).map(|(_, tp, _, _)| tp), ..About::default() },
+        about: About { devices: name.map(|(_, tp, _, _)| tp), ..About::default() },
     })
 }
 
@@ -175,8 +169,8 @@ pub(super) fn without_result(invalid: &Invalid) -> Status {
 
 /// The grid values in a file's name. The slash that the name lost comes from the result's `model_id`, where the two
 /// agree, and is not guessed otherwise.
-fn axes(stem: &str, model_id: Option<String>) -> ShownAxes {
-    let Some((model, tp, quantization, eager)) = parse_name(stem) else {
+fn axes(stem: &str, name: Option<Parsed<'_>>, model_id: Option<String>) -> ShownAxes {
+    let Some((model, tp, quantization, eager)) = name else {
         return ShownAxes {
             model: model_id.unwrap_or_else(|| stem.to_owned()),
             tensor_parallel_size: None,
@@ -196,7 +190,10 @@ fn axes(stem: &str, model_id: Option<String>) -> ShownAxes {
     }
 }
 
-fn parse_name(stem: &str) -> Option<(&str, u32, &str, bool)> {
+/// Model, tensor parallel size, quantization, whether eager.
+type Parsed<'n> = (&'n str, u32, &'n str, bool);
+
+fn parse_name(stem: &str) -> Option<Parsed<'_>> {
     let (rest, eager) = stem.rsplit_once("_eager-")?;
     let eager = match eager {
         "true" | "True" => true,
@@ -259,8 +256,9 @@ mod tests {
     #[test]
     fn trap_4_the_slash_comes_from_the_result_and_is_never_guessed() {
         let stem = "org_tp5-mini_tp2_quant-none_eager-true";
-        assert_eq!(axes(stem, Some("org/tp5-mini".into())).model, "org/tp5-mini");
-        assert_eq!(axes(stem, Some("other/model".into())).model, "org_tp5-mini");
-        assert_eq!(axes(stem, None).model, "org_tp5-mini");
+        let model = |id: Option<&str>| axes(stem, parse_name(stem), id.map(str::to_owned)).model;
+        assert_eq!(model(Some("org/tp5-mini")), "org/tp5-mini");
+        assert_eq!(model(Some("other/model")), "org_tp5-mini");
+        assert_eq!(model(None), "org_tp5-mini");
     }
 }

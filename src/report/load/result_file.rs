@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 use serde_json::error::Category;
 
-use super::scan::{Beginning, Keep, Member, Scanner, Stop};
+use super::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
 use super::values::Values;
 use crate::analyse::{Figures, Metrics};
 use crate::record::{ResultMeta, SCHEMA};
@@ -94,7 +94,7 @@ impl ResultFile {
 
     /// Figures of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
     pub fn percentiles(&self) -> Figures {
-        let known = |key: &str| crate::analyse::Metric::ALL.into_iter().any(|metric| metric.key() == key);
+        let known = |key: &str| crate::analyse::Metric::of(key).is_some();
         let named = |key: &str| ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end));
         let figures = self.figures.iter().filter(|(key, _)| named(key) && !known(key));
         figures.filter_map(|(key, value)| Some((key.to_owned(), value.as_f64()?))).collect()
@@ -102,7 +102,7 @@ impl ResultFile {
 
     /// The figures under vLLM's names.
     pub fn metrics(&self) -> Metrics {
-        Metrics::from_lookup(|key| self.number(key))
+        Metrics::of_members(self.figures.iter().map(|(key, value)| (key, value.as_f64())))
     }
 }
 
@@ -217,8 +217,14 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
 /// Never in memory.
 pub(in crate::report) fn put_member(out: &mut Vec<u8>, key: &str, text: &str) -> Result<(), Stop> {
     out.extend_from_slice(if out.is_empty() { b"\n  " } else { b",\n  " });
-    serde_json::to_writer(&mut *out, key).map_err(|_| Stop::Odd)?;
-    out.extend_from_slice(b": ");
+    if is_unescaped(key) {
+        out.push(b'"');
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\": ");
+    } else {
+        serde_json::to_writer(&mut *out, key).map_err(|_| Stop::Odd)?;
+        out.extend_from_slice(b": ");
+    }
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }

@@ -121,6 +121,17 @@ impl<'b, R: Read> Scanner<'b, R> {
                 _ => return Err(Stop::Odd),
             }
             first = false;
+            if self.member_at_hand(&mut take)? {
+                match self.after_blanks()? {
+                    Some(b',') => {
+                        self.at += 1;
+                        next = self.after_blanks()?;
+                        continue;
+                    }
+                    Some(b'}') => break,
+                    _ => return Err(Stop::Odd),
+                }
+            }
             let mut key = std::mem::take(&mut self.key);
             key.clear();
             self.string(&mut key)?;
@@ -130,7 +141,7 @@ impl<'b, R: Read> Scanner<'b, R> {
             self.at += 1;
             let mut value = std::mem::take(&mut self.value);
             value.clear();
-            let name = name_of(&key)?;
+            let name = name_of(text(&key)?)?;
             let member = match self.after_blanks()? {
                 Some(b'"') => {
                     self.string(&mut value)?;
@@ -161,6 +172,32 @@ impl<'b, R: Read> Scanner<'b, R> {
         self.at += 1;
         self.objects += 1;
         Ok(())
+    }
+
+    /// Takes the member that begins here, where the whole of it lies in the buffer and its value is plain: nothing is copied.
+    /// Otherwise false, and nothing is taken.
+    fn member_at_hand(&mut self, take: &mut impl FnMut(&str, Member<'_>) -> Result<(), Stop>) -> Result<bool, Stop> {
+        let rest = &self.buffer[self.at..self.end];
+        let Some(key) = length_of_string(rest) else { return Ok(false) };
+        let colon = key + blanks(&rest[key..]);
+        if rest.get(colon) != Some(&b':') {
+            return Ok(false);
+        }
+        let begin = colon + 1 + blanks(&rest[colon + 1..]);
+        let value = &rest[begin..];
+        let length = match value.first() {
+            Some(b'"') => length_of_string(value),
+            Some(b'[' | b'{') | None => None,
+            Some(_) => value.iter().position(|byte| ends_word(*byte)),
+        };
+        let Some(length) = length else { return Ok(false) };
+        // Looked at once as text; both ends of both parts are ASCII.
+        let end = begin + length;
+        let member = text(&rest[..end])?;
+        let value = member.get(begin..end).unwrap_or_default();
+        take(&name_of(member.get(..key).unwrap_or_default())?, Member::Plain(value))?;
+        self.at += end;
+        Ok(true)
     }
 
     /// Reads more; false at the end.
@@ -233,8 +270,7 @@ impl<'b, R: Read> Scanner<'b, R> {
     fn word(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
         loop {
             let piece = &self.buffer[self.at..self.end];
-            let length =
-                piece.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
+            let length = piece.iter().position(|byte| ends_word(*byte));
             out.extend_from_slice(&piece[..length.unwrap_or(piece.len())]);
             self.at += length.unwrap_or(piece.len());
             if length.is_some() {
@@ -295,13 +331,40 @@ impl<'b, R: Read> Scanner<'b, R> {
     }
 }
 
+/// How many blanks stand first.
+fn blanks(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).unwrap_or(bytes.len())
+}
+
+/// What may stand after a number or a word.
+fn ends_word(byte: u8) -> bool {
+    matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// The length of the string that begins here, with both its quotes; `None` where its end is not here.
+fn length_of_string(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        let found = at + memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[found] == b'"' {
+            return Some(found + 1);
+        }
+        at = found + 2;
+    }
+}
+
 /// The name that a key spells.
-fn name_of(key: &[u8]) -> Result<std::borrow::Cow<'_, str>, Stop> {
-    let inner = text(key)?.get(1..key.len() - 1).unwrap_or_default();
-    if inner.bytes().any(|byte| byte == b'\\' || byte < b' ') {
-        return serde_json::from_slice::<String>(key).map(Into::into).map_err(|_| Stop::Odd);
+fn name_of(key: &str) -> Result<std::borrow::Cow<'_, str>, Stop> {
+    let inner = key.get(1..key.len() - 1).unwrap_or_default();
+    if !is_unescaped(inner) {
+        return serde_json::from_str::<String>(key).map(Into::into).map_err(|_| Stop::Odd);
     }
     Ok(inner.into())
+}
+
+/// Whether a text stands in JSON as it is. One look at every byte, without an early end, so that it runs over many at once.
+pub(super) fn is_unescaped(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'))
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Stop> {

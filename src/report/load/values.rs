@@ -7,6 +7,8 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(super) struct Values {
     keys: String,
+    /// A tag of each key: keys with different tags differ.
+    tags: Vec<u64>,
     /// Where each key ends, and its value.
     members: Vec<(usize, Value)>,
 }
@@ -18,19 +20,22 @@ impl Values {
             // As much as vLLM's client writes.
             self.keys.reserve(768);
             self.members.reserve(40);
+            self.tags.reserve(40);
         }
         self.keys.push_str(key);
+        self.tags.push(tag(key));
         self.members.push((self.keys.len(), value));
     }
 
     /// The value under a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        let wanted = key.as_bytes();
-        let keys = self.keys.as_bytes();
-        (0..self.members.len())
-            .rev()
-            .find(|&i| keys[self.begin(i)..self.members[i].0] == *wanted)
-            .map(|i| &self.members[i].1)
+        let wanted = tag(key);
+        let alike = self.tags.iter().enumerate().rev().filter(|(_, tag)| **tag == wanted);
+        alike.map(|(i, _)| i).find(|i| self.key(*i) == Some(key)).map(|i| &self.members[i].1)
+    }
+
+    fn key(&self, member: usize) -> Option<&str> {
+        self.keys.get(self.begin(member)..self.members.get(member)?.0)
     }
 
     /// Whether there is one.
@@ -40,16 +45,19 @@ impl Values {
 
     /// Keys and values as they stand in the file.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        let pair = |i: usize| {
-            let (end, value) = self.members.get(i)?;
-            Some((self.keys.get(self.begin(i)..*end)?, value))
-        };
-        (0..self.members.len()).filter_map(pair)
+        let pairs = self.members.iter().enumerate();
+        pairs.filter_map(|(i, (_, value))| Some((self.key(i)?, value)))
     }
 
     fn begin(&self, member: usize) -> usize {
         member.checked_sub(1).map_or(0, |before| self.members[before].0)
     }
+}
+
+/// The first seven bytes of a key and its length.
+fn tag(key: &str) -> u64 {
+    let first = key.bytes().take(7).fold(0, |tag, byte| tag << 8 | u64::from(byte));
+    first << 8 | (key.len() as u64 & 0xff)
 }
 
 impl FromIterator<(String, Value)> for Values {

@@ -1,7 +1,9 @@
 //! The figures: statistics, tables by model, and what is best.
 
-use super::super::columns::{self, Column};
-use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, quantity, quantization, tp};
+use super::super::columns::{self, Column, Table};
+use super::super::display::{
+    ABSENT, configuration, counted, cut, eager, figure, put_figure, quantity, quantization, tp,
+};
 use super::super::page::{Page, Tone};
 use crate::analyse::{
     Against, Basis, Best, Doubt, DoubtKind, Metric, RANKED, Ranking, Row, RunTable, Status, against_baseline,
@@ -89,7 +91,9 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
         }
         columns.extend(["Req/s", "Out tok/s", "TTFT ms", "TPOT ms"].map(Column::figures));
         columns.push(Column::text("Status"));
-        columns::put(page, &columns, rows.into_iter().map(|row| line(row, &keys, repeats)).collect());
+        let mut lines = Table::new(&columns);
+        rows.into_iter().for_each(|row| line(&mut lines, row, &keys, repeats));
+        lines.put(page);
         let short: Vec<String> = keys
             .iter()
             .filter(|key| abbreviation(key) != **key)
@@ -113,28 +117,33 @@ fn varying<'r>(rows: &[&'r Row]) -> Vec<&'r str> {
     keys
 }
 
-fn line(row: &Row, keys: &[&str], repeats: bool) -> (Tone, Vec<String>) {
-    let mut cells = vec![tp(&row.axes), quantization(&row.axes), eager(&row.axes)];
-    cells.extend(keys.iter().map(|key| {
-        let all = row.axes.server.iter().chain(&row.axes.workload);
-        all.clone().find(|(known, _)| known == key).map_or(ABSENT.to_owned(), |(_, value)| cut(value, 20))
-    }));
-    if repeats {
-        let repeat =
-            row.repeat.map_or([ABSENT.to_owned(), ABSENT.to_owned()], |r| [r.start.to_string(), r.run.to_string()]);
-        cells.extend(repeat);
-    }
-    let shown = |metric: Metric| row.metrics.get(metric).map(|value| figure(value, metric.unit()));
-    cells.extend(RANKED.map(|metric| shown(metric).unwrap_or_else(|| ABSENT.to_owned())));
-    let baseline = if row.baseline { ", baseline" } else { "" };
-    let doubtful = if told(row).is_empty() { "" } else { ", doubtful" };
-    cells.push(cut(&format!("{}{doubtful}{baseline}", status(row)), STATUS));
-    let tone = match row.status {
+fn line(table: &mut Table<'_>, row: &Row, keys: &[&str], repeats: bool) {
+    table.line(match row.status {
         Status::Valid => Tone::Plain,
         Status::Invalid(_) | Status::Failed(_) => Tone::Bad,
         Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => Tone::Faint,
-    };
-    (tone, cells)
+    });
+    for cell in [tp(&row.axes), quantization(&row.axes), eager(&row.axes)] {
+        table.cell(|text| text.push_str(&cell));
+    }
+    for key in keys {
+        let value = row.axes.server.iter().chain(&row.axes.workload).find(|(known, _)| known == key);
+        table.cell(|text| text.push_str(&value.map_or(ABSENT.to_owned(), |(_, value)| cut(value, 20))));
+    }
+    if repeats {
+        for number in [row.repeat.map(|repeat| repeat.start), row.repeat.map(|repeat| repeat.run)] {
+            table.cell(|text| text.push_str(&number.map_or(ABSENT.to_owned(), |number| number.to_string())));
+        }
+    }
+    for metric in RANKED {
+        table.cell(|text| match row.metrics.get(metric) {
+            Some(value) => put_figure(text, value, metric.unit()),
+            None => text.push_str(ABSENT),
+        });
+    }
+    let baseline = if row.baseline { ", baseline" } else { "" };
+    let doubtful = if told(row).is_empty() { "" } else { ", doubtful" };
+    table.cell(|text| text.push_str(&cut(&format!("{}{doubtful}{baseline}", status(row)), STATUS)));
 }
 
 /// The status of a row in a few words.

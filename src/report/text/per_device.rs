@@ -1,10 +1,10 @@
 //! What each configuration yields per device and user, and what a billion tokens take.
 
-use super::super::columns::{self, Column};
-use super::super::display::{ABSENT, configuration, counted, cut, figure};
+use super::super::columns::{Column, Table};
+use super::super::display::{ABSENT, configuration, counted, cut, put_figure};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
-use crate::analyse::{BaselineRule, Figure, Row, RunTable, Unit, baseline, load_labels, settings};
+use crate::analyse::{BaselineRule, Figure, Row, RunTable, Slot, Unit, baseline, load_labels, settings};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
 const COLUMNS: [(&str, &str); 7] = [
@@ -28,8 +28,8 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     // A line stays below 120 columns: the price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
     let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
-    let columns: Vec<(&str, Option<Unit>)> =
-        shown.iter().map(|(key, _)| (*key, Figure::of(key).map(|figure| figure.unit))).collect();
+    let columns: Vec<(Slot<'_>, Option<Unit>)> =
+        shown.iter().map(|(key, _)| (Slot::of(key), Figure::of(key).map(|figure| figure.unit))).collect();
     let speedup = there("speedup");
     let mut shape = vec![Column::text("Configuration"), Column::figures("Devs")];
     shape.extend(shown.iter().map(|(_, title)| Column::figures(*title)));
@@ -37,8 +37,9 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
         page.gap();
         let all: Vec<&Row> = measured.concat();
-        let lines = measured.into_iter().map(|rows| (Tone::Plain, line(&rows, &columns)));
-        columns::put(page, &shape, lines.collect());
+        let mut lines = Table::new(&shape);
+        measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
+        lines.put(page);
         page.gap();
         if speedup {
             against(page, &all);
@@ -93,18 +94,25 @@ fn by_model<'a>(rows: &[&'a Row]) -> indexmap::IndexMap<&'a str, Vec<Vec<&'a Row
 }
 
 #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-fn line(rows: &[&Row], columns: &[(&str, Option<Unit>)]) -> Vec<String> {
+fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(Slot<'_>, Option<Unit>)]) {
     let first = rows.first();
     let load = first.map(|row| row.workload_label()).unwrap_or_default();
-    let load = if load.is_empty() { load } else { format!(", {load}") };
-    let name = first.map(|row| configuration(&row.axes)).unwrap_or_default();
-    let devices = first.and_then(|row| row.about.devices).map_or(ABSENT.into(), |devices| devices.to_string());
-    let mut cells = vec![cut(&format!("{name}{load}"), 42), devices];
-    for (key, unit) in columns {
-        let values: Vec<f64> = rows.iter().filter_map(|row| row.figure(key)).collect();
-        let mean = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-        let shown = mean.zip(*unit).map(|(value, unit)| figure(value, unit));
-        cells.push(shown.unwrap_or_else(|| ABSENT.to_owned()));
+    let mut name = first.map(|row| configuration(&row.axes)).unwrap_or_default();
+    if !load.is_empty() {
+        name.push_str(", ");
+        name.push_str(&load);
     }
-    cells
+    table.line(Tone::Plain);
+    table.cell(|text| text.push_str(&cut(&name, 42)));
+    let devices = first.and_then(|row| row.about.devices);
+    table.cell(|text| text.push_str(&devices.map_or(ABSENT.to_owned(), |devices| devices.to_string())));
+    for (slot, unit) in columns {
+        let values = || rows.iter().filter_map(|row| row.at(slot));
+        let count = values().count();
+        let mean = (count > 0).then(|| values().sum::<f64>() / count as f64);
+        table.cell(|text| match mean.zip(*unit) {
+            Some((value, unit)) => put_figure(text, value, unit),
+            None => text.push_str(ABSENT),
+        });
+    }
 }

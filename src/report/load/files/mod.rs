@@ -15,6 +15,7 @@ use crate::record::Error;
 use read::{Content, Kind, Taken};
 
 pub(super) use requests_csv::requests;
+pub(super) use stated::share;
 
 /// Loads single files, as one table.
 ///
@@ -119,10 +120,15 @@ struct Collected {
 
 impl Collected {
     fn add(&mut self, root: &Path, file: &Path, content: Content) {
-        self.rows.extend(content.taken.into_iter().map(|mut taken| {
-            taken.row.about.directory = root.into();
-            taken
-        }));
+        let directory: std::sync::Arc<Path> = root.into();
+        let mut taken = content.taken;
+        taken.iter_mut().for_each(|taken| taken.row.about.directory = std::sync::Arc::clone(&directory));
+        if self.rows.is_empty() {
+            // A file may hold very many: they stay where they are.
+            self.rows = taken;
+        } else {
+            self.rows.extend(taken);
+        }
         if let Some(refusal) = content.refusal {
             self.refuse(file, refusal.reason, refusal.lost);
         }
@@ -191,8 +197,13 @@ impl Collected {
     fn table(mut self, directory: PathBuf, name: String, by_file: bool) -> RunTable {
         self.settle();
         let program = self.program();
+        let of_requests = self.rows.iter().filter(|taken| taken.kind == Kind::Requests);
+        let one_by_one: HashSet<PathBuf> = of_requests.map(|taken| taken.file().to_owned()).collect();
         let mut rows: Vec<Row> = self.rows.into_iter().map(|taken| taken.row).collect();
-        stated::only_what_varies(&mut rows);
+        // A copy of our own results names its attempt, and its axes.
+        let states =
+            |row: &Row| row.attempt.is_none() && !one_by_one.contains(row.source.as_deref().unwrap_or(Path::new("")));
+        stated::show_what_varies(&mut rows, states);
         let run: std::sync::Arc<str> = name.as_str().into();
         for row in &mut rows {
             row.about.run = match row.source.as_ref().filter(|_| by_file) {

@@ -13,7 +13,7 @@ use super::super::result_file::{self, Members, Refusal, ResultFile, json_refusal
 use super::super::run::signs;
 use super::super::scan::{Beginning, Scanner, Stop};
 use super::requests_csv;
-use super::stated::{Stated, axes};
+use super::stated::{Shared, Stated, axes};
 use crate::analyse::{About, FailedAttempt, Metrics, Row, Status, doubts};
 use crate::plan::Repeat;
 use crate::record::validate;
@@ -88,6 +88,7 @@ pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
 fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, Take<File>>, beginning: Beginning) -> Content {
     // Each result becomes a row at once: a file may hold very many.
     let mut taken: Vec<Taken> = Vec::new();
+    let mut shared = Shared::default();
     let (mut count, mut warmups) = (0, 0);
     let mut refusal = None;
     loop {
@@ -101,7 +102,8 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, Take<File>>, begi
                 count += 1;
                 match kind_of(&result, beginning) {
                     Some(kind) if result.number("run_number") != Some(-1.0) => {
-                        let (row, date) = (row(file, Some(taken.len()), kind, &result), result.text("date"));
+                        let (mut row, date) = (row(file, Some(taken.len()), kind, &result), result.text("date"));
+                        shared.share(&mut row);
                         taken.push(Taken { row, kind, date, requests: 0, alone: false });
                     }
                     Some(_) => warmups += 1,
@@ -192,6 +194,7 @@ fn table(path: &Path, file: &Path) -> Content {
         };
     }
     let mut content = Content::default();
+    let mut shared = Shared::default();
     for (i, record) in reader.records().enumerate() {
         let Ok(record) = record else {
             content.refusal = Some(Refusal::broken(format!("not a table in line {}", i + 2)));
@@ -201,7 +204,8 @@ fn table(path: &Path, file: &Path) -> Content {
         let figures = cells.map(|(name, cell)| (name.to_owned(), value_of(cell))).collect();
         let result = ResultFile { figures, ..ResultFile::default() };
         let date = result.text("date");
-        let row = row(file, Some(i), Kind::Table, &result);
+        let mut row = row(file, Some(i), Kind::Table, &result);
+        shared.share(&mut row);
         content.taken.push(Taken { row, kind: Kind::Table, date, requests: 0, alone: false });
     }
     content

@@ -215,43 +215,120 @@ fn word(value: &Value) -> Option<String> {
 /// What stands where the model is not known.
 pub(super) const NO_MODEL: &str = "model not stated";
 
-/// The grid values; every other flag is a candidate that [`only_what_varies`] judges.
+/// The grid values; which others are shown, [`show_what_varies`] judges.
 pub(super) fn axes(stated: &Stated) -> ShownAxes {
-    const SHOWN: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"];
     let of = |flag: &str| stated.server.get(flag);
-    let others = stated.server.iter().filter(|(flag, _)| !SHOWN.contains(&flag.as_str()));
     ShownAxes {
         model: stated.model.clone().unwrap_or_else(|| NO_MODEL.to_owned()),
         tensor_parallel_size: of(SHOWN[0]).and_then(|size| size.parse().ok()),
         quantization: of(SHOWN[1]).cloned(),
         enforce_eager: of(SHOWN[2]).and_then(|eager| eager.parse().ok()),
-        server: others.map(|(flag, value)| (flag.clone(), value.clone())).collect(),
-        workload: stated.bench.iter().map(|(flag, value)| (flag.clone(), value.clone())).collect(),
+        server: Vec::new(),
+        workload: Vec::new(),
     }
 }
 
-/// Takes the keys that are the same in all rows out of the axes; they stay among the flags and the load.
-pub(super) fn only_what_varies(rows: &mut [Row]) {
+/// Flags with a column of their own.
+const SHOWN: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"];
+
+/// Loads and flags among which a row looks for its own.
+const MOST_SHARED: usize = 16;
+
+/// What rows of a file have in common, held once.
+#[derive(Default)]
+pub(super) struct Shared {
+    loads: Vec<Arc<Load>>,
+    flags: Vec<Arc<IndexMap<String, String>>>,
+}
+
+impl Shared {
+    /// Lets a row share its load and its flags with the others that have the same, in the same order.
+    pub fn share(&mut self, row: &mut Row) {
+        share(&mut row.load, &mut self.loads, |a, b| a.0.iter().eq(b.0.iter()));
+        share(&mut row.about.flags, &mut self.flags, |a, b| a.iter().eq(b.iter()));
+    }
+}
+
+/// Lets a value share its place with one that was known before.
+pub(in crate::report::load) fn share<T>(own: &mut Arc<T>, known: &mut Vec<Arc<T>>, same: impl Fn(&T, &T) -> bool) {
+    if let Some(found) = known.iter().find(|known| same(known, own)) {
+        *own = Arc::clone(found);
+    } else if known.len() < MOST_SHARED {
+        known.push(Arc::clone(own));
+    }
+}
+
+/// How often a key is there, its first value, and whether all others are the same.
+type Seen = HashMap<String, (usize, String, bool)>;
+
+fn note(seen: &mut Seen, key: &str, value: &str, rows: usize) {
+    match seen.get_mut(key) {
+        Some((times, first, same)) => {
+            *times += rows;
+            *same &= first == value;
+        }
+        None => drop(seen.insert(key.to_owned(), (rows, value.to_owned(), true))),
+    }
+}
+
+/// The flags of a server that may be shown.
+fn of_server(flags: &IndexMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    let all = flags.iter().map(|(flag, value)| (flag.as_str(), value.as_str()));
+    all.filter(|(flag, _)| !SHOWN.contains(flag))
+}
+
+/// What of a load was asked for.
+fn of_load(load: &Load) -> impl Iterator<Item = (&str, &str)> {
+    load.0.iter().filter_map(|(flag, value)| match value {
+        LoadValue::Exact(text) => Some((flag.as_str(), text.as_str())),
+        LoadValue::About(_) => None,
+    })
+}
+
+/// Shared values by their place, with how many rows have each.
+type Counted<'a, T> = HashMap<*const T, (usize, &'a T)>;
+
+/// Shows of every row the settings in which rows differ. `states`: whether a row says its settings in its flags and its load
+/// alone; one that does not has axes already. Rows with the same load share it.
+pub(super) fn show_what_varies(rows: &mut [Row], states: impl Fn(&Row) -> bool) {
     let count = rows.len();
-    let mut seen: HashMap<String, (usize, String, bool)> = HashMap::new();
+    let mut loads: HashMap<String, Arc<Load>> = HashMap::new();
+    let mut known: HashMap<*const Load, Arc<Load>> = HashMap::new();
+    for row in rows.iter_mut() {
+        let place = Arc::as_ptr(&row.load);
+        let same = known.entry(place).or_insert_with(|| {
+            let spelt = format!("{:?}", row.load.0);
+            Arc::clone(loads.entry(spelt).or_insert_with(|| Arc::clone(&row.load)))
+        });
+        row.load = Arc::clone(same);
+    }
+    // Each load and each set of flags is looked at once, however many rows have it.
+    let mut seen = Seen::new();
+    let mut flags: Counted<'_, IndexMap<String, String>> = HashMap::new();
+    let mut of_loads: Counted<'_, Load> = HashMap::new();
     for row in rows.iter() {
+        if states(row) {
+            flags.entry(Arc::as_ptr(&row.about.flags)).or_insert((0, &row.about.flags)).0 += 1;
+            of_loads.entry(Arc::as_ptr(&row.load)).or_insert((0, &row.load)).0 += 1;
+        }
         for (key, value) in row.axes.server.iter().chain(&row.axes.workload) {
-            match seen.get_mut(key) {
-                Some((times, first, same)) => {
-                    *times += 1;
-                    *same &= first == value;
-                }
-                None => drop(seen.insert(key.clone(), (1, value.clone(), true))),
-            }
+            note(&mut seen, key, value, 1);
         }
     }
+    for (rows, flags) in flags.into_values() {
+        of_server(flags).for_each(|(key, value)| note(&mut seen, key, value, rows));
+    }
+    for (rows, load) in of_loads.into_values() {
+        of_load(load).for_each(|(key, value)| note(&mut seen, key, value, rows));
+    }
     let varies = |key: &str| seen.get(key).is_some_and(|(times, _, same)| !same || *times < count);
-    let mut loads: HashMap<String, Arc<Load>> = HashMap::new();
+    let shown = |(key, value): (&str, &str)| varies(key).then(|| (key.to_owned(), value.to_owned()));
     for row in rows {
         row.axes.server.retain(|(key, _)| varies(key));
         row.axes.workload.retain(|(key, _)| varies(key));
-        // Rows with the same load share it.
-        let spelt = format!("{:?}", row.load.0);
-        row.load = Arc::clone(loads.entry(spelt).or_insert_with(|| Arc::clone(&row.load)));
+        if states(row) {
+            row.axes.server.extend(of_server(&row.about.flags).filter_map(shown));
+            row.axes.workload.extend(of_load(&row.load).filter_map(shown));
+        }
     }
 }
