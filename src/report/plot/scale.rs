@@ -105,6 +105,10 @@ impl Scale {
             }
         };
         // A narrow part of a logarithmic axis may hold no power at all.
+        if values.len() >= 2 && self.counting != Counting::Linear {
+            // Each is a round number by itself; the smallest step says nothing of the largest.
+            return values.into_iter().map(|at| Tick { at, label: with_decimals(at, 6, true) }).collect();
+        }
         let values = if values.len() < 2 { self.linear(wanted) } else { values };
         let step = values.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
         values.into_iter().map(|at| Tick { at, label: with_step(at, step) }).collect()
@@ -148,6 +152,12 @@ fn nice_step(rough: f64) -> f64 {
 
 /// A number beside others that differ from it by at least `step`.
 fn with_step(value: f64, step: f64) -> String {
+    let decimals = if step.is_finite() && step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
+    with_decimals(value, decimals as usize, false)
+}
+
+/// A number with so many decimals, or up to so many without zeros at the end; very large and very small ones with a power.
+fn with_decimals(value: f64, decimals: usize, trimmed: bool) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
@@ -157,8 +167,8 @@ fn with_step(value: f64, step: f64) -> String {
         let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
         return format!("{digits}e{power}");
     }
-    let decimals = if step.is_finite() && step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
-    separated(value, decimals as usize)
+    let text = separated(value, decimals);
+    if trimmed && text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// With separators between thousands: `12,800`.
@@ -215,6 +225,11 @@ mod tests {
         assert_eq!(labels(Scale::of(Counting::Log2, [1.0, 32.0], false), 8), ["1", "2", "4", "8", "16", "32"]);
         assert_eq!(labels(Scale::of(Counting::Log10, [10.0, 9000.0], false), 4).first().unwrap(), "10");
         assert_eq!(labels(Scale::of(Counting::Linear, [1e12, 2e12], true), 3), ["0", "1e12", "2e12"]);
+        assert_eq!(labels(Scale::of(Counting::Log2, [0.25, 2.0], false), 8), ["0.25", "0.5", "1", "2"]);
+        assert_eq!(
+            labels(Scale::of(Counting::Log10, [1e-3, 1e6], false), 5),
+            ["0.01", "1", "100", "10,000", "1,000,000"]
+        );
     }
 
     #[test]
