@@ -95,7 +95,7 @@ pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str
         better: Better::Higher,
         per_device: false,
         latency: "mean_ttft_ms".into(),
-        limits: Vec::new(),
+        ..Wanted::default()
     };
     groups
         .into_iter()

@@ -319,6 +319,8 @@ pub struct Facts {
     pub live: bool,
     /// Lines of the journal that could not be read.
     pub unreadable_journal_lines: usize,
+    /// The limits (`slo`) that its sweep file states: name, and value as written; see [`super::Limit::stated`].
+    pub slo: Vec<(String, String)>,
 }
 
 /// Everything a report says about one run.
@@ -494,6 +496,7 @@ pub(super) mod tests {
                 sessions: 0,
                 live: false,
                 unreadable_journal_lines: 0,
+                slo: Vec::new(),
             }
         }
     }

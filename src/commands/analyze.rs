@@ -88,8 +88,12 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         None => asked::figure("--rank-by", usual)?,
     };
     let per_device = args.rank_by.is_none() && Figure::is_of_all_devices(&figure.key);
-    let wanted = Wanted { rank_by: figure.key, better, per_device, latency: "mean_ttft_ms".into(), limits };
+    let mut wanted =
+        Wanted { rank_by: figure.key, better, per_device, latency: "mean_ttft_ms".into(), limits, ..Wanted::default() };
     let asks = args.rank_by.is_some() || !args.group_by.is_empty() || !args.slo.is_empty();
+    if asks || format != Format::Text {
+        asked::usual_limits(&mut wanted, &args.slo, &table, ui);
+    }
     let output = args.output.as_deref().map(|path| environment.absolute(path));
     if format == Format::Datatrove {
         let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));

@@ -4,10 +4,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::analyse::{Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, Prices, RunTable};
-use crate::config::{Environment, read_prices};
+use crate::analyse::{
+    Assumptions, BY_MODEL, Better, COMPARED, Facts, Figure, Limit, LimitsFrom, Prices, RunTable, Wanted,
+};
+use crate::config::tree::Trouble;
+use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
 use crate::nearest::nearest;
+use crate::ui::Ui;
 
 /// Words between commas, of all uses of a flag.
 fn words(values: &[String]) -> impl Iterator<Item = &str> {
@@ -48,8 +52,7 @@ pub(super) fn figures(values: &[String]) -> Result<Vec<Figure>, Error> {
 pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
     let limit = |text: &str| {
         Limit::parse(text).ok_or_else(|| {
-            let key = text.split(['<', '>']).next().unwrap_or_default().trim();
-            let near = nearest(key, Figure::keys()).filter(|near| *near != key && !key.contains('.'));
+            let near = nearest_of_limit(text);
             Error::Usage {
                 message: format!(
                     "invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure",
@@ -63,6 +66,88 @@ pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
         })
     };
     words(values).map(limit).collect()
+}
+
+/// The figure that is meant by a limit whose name is none.
+fn nearest_of_limit(text: &str) -> Option<&'static str> {
+    let key = text.split(['<', '>']).next().unwrap_or_default().trim();
+    nearest(key, Figure::keys()).filter(|near| *near != key && !key.contains('.'))
+}
+
+/// Checks the limits of the sweep files (`slo`), so that nothing is measured under limits that no report can keep.
+///
+/// # Errors
+/// The first that is no limit on a figure, with its place.
+pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
+    for stated in &settings.slo {
+        if Limit::stated(&stated.name, &stated.value).is_some() {
+            continue;
+        }
+        let text = format!("{}{}", stated.name.replace('-', "_"), stated.value);
+        let problem = if stated.name.is_empty() {
+            format!(
+                "expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure, found `{}`",
+                text.escape_debug()
+            )
+        } else {
+            format!(
+                "expected a number for a figure (`ttft: {{p99: 500}}`, `output_throughput: \"> 100\"`), found `{}: {}`",
+                stated.name.escape_debug(),
+                stated.value.escape_debug()
+            )
+        };
+        let named = if stated.name.is_empty() { text.as_str() } else { &text[..stated.name.len()] };
+        let hint = nearest_of_limit(named).map_or_else(
+            || {
+                "write `slo: {ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds); docs/analysis.md has all figures"
+                    .into()
+            },
+            |near| format!("did you mean `{near}`?"),
+        );
+        return Err(config::Error::Document(Trouble::new(&stated.origin, &stated.path, problem).hint(hint)).into());
+    }
+    Ok(())
+}
+
+/// Takes the limits of the runs' sweep files where the user gives none with `--slo`. Those of several runs count only where they are
+/// the same.
+pub(super) fn usual_limits(wanted: &mut Wanted, slo: &[String], table: &RunTable, ui: &Ui) {
+    if !slo.is_empty() {
+        return;
+    }
+    let mut all = std::iter::once(&table.facts).chain(&table.more).map(|facts| limits_of_run(facts, ui));
+    let first = all.next().unwrap_or_default();
+    if all.all(|other| same_limits(&first, &other)) {
+        wanted.limits = first;
+        wanted.limits_from = LimitsFrom::SweepFile;
+    } else {
+        wanted.limits_from = LimitsFrom::Different;
+    }
+}
+
+/// Whether both ask for the same, in whatever order.
+fn same_limits(a: &[Limit], b: &[Limit]) -> bool {
+    a.iter().all(|limit| b.contains(limit)) && b.iter().all(|limit| a.contains(limit))
+}
+
+/// What a run's sweep file states. Of a run that an earlier version made, it may be no limits at all: then none is used, rather than
+/// some of them.
+fn limits_of_run(facts: &Facts, ui: &Ui) -> Vec<Limit> {
+    let read = |(name, value): &(String, String)| {
+        Limit::stated(name, value)
+            .ok_or_else(|| if name.is_empty() { value.clone() } else { format!("{name}: {value}") })
+    };
+    match facts.slo.iter().map(read).collect::<Result<Vec<Limit>, String>>() {
+        Ok(limits) => limits,
+        Err(wrong) => {
+            ui.warn(&format!(
+                "`{}` of the sweep file's `slo` is no limit on a figure: no limit of the run {} is used",
+                crate::report::clean(&wrong),
+                crate::report::clean(&facts.run)
+            ));
+            Vec::new()
+        }
+    }
 }
 
 /// The keys of `--group-by`; the model where there are none.

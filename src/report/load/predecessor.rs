@@ -97,6 +97,7 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
             sessions: 0,
             live: false,
             unreadable_journal_lines: 0,
+            slo: Vec::new(),
         },
         rows,
         unreadable,

@@ -136,7 +136,9 @@ fn limits_decide_and_an_empty_run_is_a_page_too() {
     let limit = crate::analyse::Limit::parse("ttft.mean<1").unwrap();
     let wanted = Wanted { limits: vec![limit], ..Wanted::default() };
     let page = render(&table, &Options { wanted, ..Options::of(&table) });
-    assert!(page.contains("No configuration keeps the limits.") && page.contains("<code>mean_ttft_ms &lt; 1</code>"));
+    assert!(
+        page.contains("No configuration keeps the limits.") && page.contains("Limits of `--slo`: mean_ttft_ms &lt; 1.")
+    );
     let none = RunTable { rows: Vec::new(), ..table };
     assert!(render(&none, &Options::default()).contains("There is no valid result to choose from."));
 }
