@@ -100,6 +100,63 @@ fn prices_files_and_rankings_come_from_flags() {
     assert_eq!(once, std::fs::read(&file).unwrap());
 }
 
+/// Speed-ups of the two configurations of [`Scene::sweep`], eager first.
+fn speedups(found: &Value) -> [Option<f64>; 2] {
+    [support::FIRST, support::SECOND].map(|name| {
+        let rows = found["rows"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == name).unwrap()["figures"]["speedup"].as_f64()
+    })
+}
+
+#[test]
+fn the_user_says_what_others_are_compared_with() {
+    let scene = Scene::new();
+    scene.sweep().exits(0);
+    let run = scene.run().0.to_str().unwrap().to_owned();
+    let with = |baseline: &str| {
+        speedups(&json(&scene.call(&["analyze", &run, "--format", "json", "--baseline", baseline]).exits(0)))
+    };
+    // Each is 1 where it is the baseline itself, and they are each other's reciprocals.
+    let [eager, graphs] = with("enforce-eager=true,tp=1");
+    let [eager_again, graphs_again] = with(&format!("name={}", support::SECOND));
+    assert_eq!((eager, graphs_again), (Some(1.0), Some(1.0)));
+    let product = graphs.unwrap() * eager_again.unwrap();
+    assert!((product - 1.0).abs() < 1e-9 && graphs.unwrap() > 1.0, "{graphs:?} {eager_again:?}");
+    let text = scene.call(&["analyze", &run, "--baseline", "enforce-eager=false"]).exits(0);
+    text.prints("as `--baseline` says").prints("baseline: tp 1").prints(", baseline");
+    let by = ["recommend", &run, "--rank-by", "speedup", "--format", "json", "--baseline"];
+    let found = json(&scene.call(&[&by[..], &["enforce_eager=false"]].concat()).exits(0));
+    assert_eq!(found["answers"][0]["choice"]["value"].as_f64(), Some(1.0));
+    let page = scene.call(&["report", &run, "--output", "-", "--baseline", "enforce-eager=false"]).exits(0);
+    page.prints("\"base\":1");
+    scene
+        .call(&["plot", "ranking", &run, "--figure", "speedup", "--output", "-", "--baseline", "enforce-eager=false"])
+        .exits(0);
+    for command in ["analyze", "recommend", "report", "plot"] {
+        for (words, told) in [
+            (
+                "tp=1",
+                &["--baseline", support::FIRST, support::SECOND, "add `enforce-eager=true` or `enforce-eager=false`"][..],
+            ),
+            ("enforce-eager", &["`enforce-eager` for `--baseline`: expected KEY=VALUE"]),
+            ("enforce-eagre=true", &["`enforce-eagre` is no setting", "did you mean `enforce-eager`?"]),
+            ("tp=2", &["no configuration has tensor-parallel-size 2", "there is: 1"]),
+            ("name=org_tiny_tp1_quant-none_eager-tru", &["no experiment is called", "did you mean `org_tiny_tp1"]),
+            (
+                "enforce-eager=true,name=org_tiny_tp1_quant-none_eager-false",
+                &["no configuration has all of these", "the nearest"],
+            ),
+            ("", &["names nothing"]),
+        ] {
+            let kind: &[&str] = if command == "plot" { &["ranking"] } else { &[] };
+            let ended = scene.call(&[&[command], kind, &[run.as_str(), "--baseline", words]].concat()).exits(2);
+            for told in told {
+                ended.says(told);
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_words_are_named_with_the_flag_and_the_nearest() {
     let scene = Scene::new();

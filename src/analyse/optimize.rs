@@ -1,6 +1,6 @@
 //! What a sweep gained: for each model under each load the baseline, the best of each tier, and the speed-up. Pure.
 //!
-//! The baseline is the sweep's own where it marks one. Else it is the cluster sweep's: the smallest tensor parallel size of 1, 2, 4,
+//! The baseline is the one that the user names, else the sweep's own where it marks one. Else it is the cluster sweep's: the smallest tensor parallel size of 1, 2, 4,
 //! 8 that has a valid result with 256 sequences, 8,192 batched tokens, 90 % of the memory, blocks of 16, and neither cache type,
 //! speculative decoding nor quantization set; a flag that is not set counts as that (an actual run of the default), and so does one that
 //! all configurations of the model set alike.
@@ -18,6 +18,8 @@ pub const FIGURE: &str = "output_tps_per_gpu";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BaselineRule {
+    /// The user names it.
+    Asked,
     /// The sweep marks it.
     Sweep,
     /// The cluster sweep's plainest configuration.
@@ -140,9 +142,9 @@ fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: O
     }
 }
 
-type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
+pub(super) type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
 
-fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
+pub(super) fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
     let mut groups: Groups<'a> = IndexMap::new();
     for ((index, row), load) in rows.iter().enumerate().zip(load_labels(rows)) {
         if !row.is_skipped() {
@@ -179,10 +181,11 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     let of =
         |found: &(Vec<&'a Row>, f64), rule| Baseline { row: found.0[0], rows: found.0.clone(), tps: found.1, rule };
     if let Some(own) = measured.iter().find(|(rows, _)| rows.iter().any(|row| row.baseline)) {
-        return Some(of(own, BaselineRule::Sweep));
+        let asked = own.0.iter().any(|row| row.about.baseline_asked);
+        return Some(of(own, if asked { BaselineRule::Asked } else { BaselineRule::Sweep }));
     }
-    // Where a sweep has a baseline that failed, another one would be a silent substitute.
-    if rows.iter().any(|row| row.baseline) {
+    // Where a sweep has a baseline that failed, or the user names one, another would be a silent substitute.
+    if rows.iter().any(|row| row.baseline || row.about.baseline_asked) {
         return None;
     }
     // What the whole sweep sets alike says nothing against any of its configurations.

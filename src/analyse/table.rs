@@ -82,6 +82,8 @@ pub struct About {
     pub currency: Option<Arc<str>>,
     /// The server's log, relative to the run directory.
     pub server_log: Option<PathBuf>,
+    /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
+    pub baseline_asked: bool,
     /// Intervals of quantiles by the figure's key, where each request is known.
     pub quantiles: std::collections::BTreeMap<String, QuantileInterval>,
 }
@@ -104,6 +106,7 @@ impl Default for About {
             device: None,
             currency: None,
             server_log: None,
+            baseline_asked: false,
             quantiles: std::collections::BTreeMap::new(),
         }
     }

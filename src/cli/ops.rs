@@ -111,6 +111,9 @@ pub struct AnalyzeArgs {
     /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
     #[arg(long, value_name = "LIMITS")]
     pub slo: Vec<String>,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
     /// Prices of devices per hour: a YAML, JSON or TOML file
     #[arg(long, value_name = "FILE")]
     pub prices: Option<PathBuf>,
@@ -120,6 +123,14 @@ pub struct AnalyzeArgs {
     /// Read the servers' logs and every request too, for averages of the server and intervals of percentiles (slower)
     #[arg(long)]
     pub detail: bool,
+}
+
+/// What others are compared with.
+#[derive(Debug, Default, Args)]
+pub struct BaselineArgs {
+    /// What others are compared with: settings, or name=EXPERIMENT (default: the sweep's baseline, else the plainest)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub baseline: Vec<String>,
 }
 
 /// Flags of `compare`.
@@ -169,6 +180,9 @@ pub struct RecommendArgs {
     /// Choose for each group by itself: settings, `model`, `group` or `run` (default model)
     #[arg(long, value_name = "KEYS")]
     pub group_by: Vec<String>,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
     /// Prices of devices per hour: a YAML, JSON or TOML file
     #[arg(long, value_name = "FILE")]
     pub prices: Option<PathBuf>,

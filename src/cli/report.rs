@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ops::BaselineArgs;
+
 /// Flags of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -28,6 +30,9 @@ pub struct ReportArgs {
     /// The latency beside it (default mean_ttft_ms)
     #[arg(long, value_name = "KEY")]
     pub latency: Option<String>,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,

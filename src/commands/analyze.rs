@@ -80,7 +80,8 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
     let keys = asked::group_keys(&args.group_by, &table)?;
-    prepare(&mut table, &assumed, args.detail || format == Format::Datatrove, args.detail, ui);
+    let renamed = asked::baseline(&args.against.baseline, &mut table, ui)?;
+    prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, args.detail, ui);
     let usual =
         if table.rows.iter().any(|row| row.figure(OPTIMIZED).is_some()) { OPTIMIZED } else { "output_throughput" };
     let (figure, better) = match named {
@@ -152,7 +153,7 @@ fn style_of(ui: &Ui) -> Style {
 }
 
 /// What the flags add to a table.
-fn prepare(table: &mut RunTable, assumed: &Assumptions, logs: bool, requests: bool, ui: &Ui) {
+fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: bool, requests: bool, ui: &Ui) {
     if logs {
         add_server_logs(table);
     }
@@ -160,7 +161,7 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, logs: bool, requests: bo
         add_quantiles(table);
     }
     // The figures that need nothing of the user are there already.
-    if logs || requests || *assumed != Assumptions::default() {
+    if renamed || logs || requests || *assumed != Assumptions::default() {
         derive(table, assumed);
     }
     if assumed.prices.is_some() {

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Better, COMPARED, Facts, Figure, Limit, LimitsFrom, Prices, RunTable, Wanted,
+    Assumptions, BY_MODEL, Better, COMPARED, Facts, Figure, Limit, LimitsFrom, NAME, Prices, RunTable, Unmarked,
+    Wanted, mark_baseline,
 };
 use crate::config::tree::Trouble;
 use crate::config::{self, Environment, Settings, read_prices};
@@ -166,6 +167,129 @@ pub(super) fn group_keys(values: &[String], table: &RunTable) -> Result<Vec<Stri
     Ok(if keys.is_empty() { vec![BY_MODEL.to_owned()] } else { keys })
 }
 
+/// Parts between commas that stand in no brackets: a value may be JSON.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut found) = (0usize, 0, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                found.push(&text[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.push(&text[from..]);
+    found
+}
+
+/// Some of what there is, for a hint.
+fn some_of(known: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<String> = known.iter().take(SHOWN).map(|word| crate::report::clean(word)).collect();
+    if known.len() > SHOWN {
+        shown.push(format!("and {} more", known.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// Takes the configuration that `--baseline` names for what others are compared with. Returns whether there is one: then the figures
+/// have to be derived again.
+///
+/// # Errors
+/// When it is no setting, no configuration has it, or several of the same model and load have.
+pub(super) fn baseline(values: &[String], table: &mut RunTable, ui: &Ui) -> Result<bool, Error> {
+    let given = || values.join(",");
+    let mut asked = Vec::new();
+    for part in values.iter().flat_map(|value| parts(value)).map(str::trim).filter(|part| !part.is_empty()) {
+        let Some((key, value)) =
+            part.split_once('=').filter(|(key, value)| !key.trim().is_empty() && !value.is_empty())
+        else {
+            return Err(Error::Usage {
+                message: format!("invalid value `{}` for `--baseline`: expected KEY=VALUE", part.escape_debug()),
+                hint: "such as `--baseline tensor-parallel-size=1,max-num-seqs=256`, or `--baseline name=EXPERIMENT`"
+                    .into(),
+            });
+        };
+        asked.push((crate::report::plot::full_key(key), value.trim().to_owned()));
+    }
+    if asked.is_empty() {
+        return match values.is_empty() {
+            true => Ok(false),
+            false => Err(Error::Usage {
+                message: "`--baseline` names nothing: expected KEY=VALUE".into(),
+                hint: "leave it out for the baseline of the sweep".into(),
+            }),
+        };
+    }
+    let without = mark_baseline(table, &asked).map_err(|unmarked| no_baseline(&given(), unmarked))?;
+    for place in without.iter().take(SOME_WITHOUT) {
+        ui.warn(&format!(
+            "`--baseline {}` has no valid result of {}: nothing is compared there",
+            given().escape_debug(),
+            crate::report::clean(place)
+        ));
+    }
+    if let Some(more @ 1..) = without.len().checked_sub(SOME_WITHOUT) {
+        ui.warn(&format!("nor of {more} more models and loads"));
+    }
+    Ok(true)
+}
+
+/// So many models and loads without a baseline are named.
+const SOME_WITHOUT: usize = 4;
+
+fn no_baseline(given: &str, unmarked: Unmarked) -> Error {
+    let invalid = |why: String| format!("invalid value `{}` for `--baseline`: {why}", given.escape_debug());
+    let near = |word: &str, known: &[String]| {
+        nearest(word, known.iter().map(String::as_str)).map(|near| format!("did you mean `{}`?", near.escape_debug()))
+    };
+    let (message, hint) = match unmarked {
+        Unmarked::Key { key, known } => (
+            invalid(format!("`{}` is no setting of these rows", key.escape_debug())),
+            near(&key, &known).unwrap_or_else(|| format!("there is: {}, and name", some_of(&known))),
+        ),
+        Unmarked::Value { key, value, known } => (
+            invalid(match key.as_str() {
+                NAME => format!("no experiment is called `{}`", value.escape_debug()),
+                _ => format!("no configuration has {key} {}", value.escape_debug()),
+            }),
+            match near(&value, &known).filter(|_| key == NAME) {
+                Some(near) => near,
+                None => format!("there is: {}", some_of(&known)),
+            },
+        ),
+        Unmarked::Together { nearest, otherwise } => {
+            let otherwise: Vec<String> = otherwise.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            (
+                invalid("no configuration has all of these".into()),
+                format!(
+                    "the nearest, {}, has {}",
+                    crate::report::clean(&nearest),
+                    crate::report::clean(&otherwise.join(", "))
+                ),
+            )
+        }
+        Unmarked::Ambiguous { names: [first, second], differ } => (
+            invalid(format!(
+                "{} and {} both have these settings under the same load",
+                crate::report::clean(&first),
+                crate::report::clean(&second)
+            )),
+            match differ {
+                Some((key, [one, other])) => {
+                    let (one, other) = (crate::report::clean(&one), crate::report::clean(&other));
+                    format!("add `{key}={one}` or `{key}={other}`, or write `name=EXPERIMENT`")
+                }
+                None => "name one of them: `name=EXPERIMENT`".into(),
+            },
+        ),
+    };
+    Error::Usage { message, hint }
+}
+
 /// Prices and the size of a node.
 pub(super) fn assumptions(
     prices: Option<&Path>,
@@ -188,4 +312,19 @@ pub(super) fn assumptions(
         assumed.prices = Some(Prices { currency, default: file.default, devices: file.devices });
     }
     Ok(assumed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_inside_of_json_separate_nothing() {
+        assert_eq!(parts("a=1, b=2"), ["a=1", " b=2"]);
+        assert_eq!(
+            parts(r#"speculative-config={"method":"ngram","n":[1,2]},b=2"#),
+            [r#"speculative-config={"method":"ngram","n":[1,2]}"#, "b=2"]
+        );
+        assert_eq!(parts("a=}],b"), ["a=}]", "b"]);
+    }
 }

@@ -18,6 +18,7 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
     let mut wanted = wanted(args.rank_by.as_deref(), args.latency.as_deref(), args.total, &args.slo)?;
     let assumed = asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?;
     let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
+    asked::baseline(&args.against.baseline, &mut table, ui)?;
     derive(&mut table, &assumed);
     asked::usual_limits(&mut wanted, &args.slo, &table, ui);
     let keys = asked::group_keys(&args.group_by, &table)?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{analyze, asked, recommend};
-use crate::analyse::RunTable;
+use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::ReportArgs;
 use crate::config::Environment;
 use crate::error::Error;
@@ -26,7 +26,10 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
         });
     }
     let runs = targets(args, environment)?;
-    let table = load_runs(&runs)?;
+    let mut table = load_runs(&runs)?;
+    if asked::baseline(&args.against.baseline, &mut table, ui)? {
+        derive(&mut table, &Assumptions::default());
+    }
     asked::usual_limits(&mut wanted, &args.slo, &table, ui);
     let options = Options { title: args.title.clone(), wanted, ..Options::of(&table) };
     let page = html::render(&table, &options);

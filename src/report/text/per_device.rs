@@ -71,6 +71,7 @@ fn against(page: &mut Page, rows: &[&Row]) {
     for (load, rows) in loads {
         let Some(base) = baseline(&rows) else { continue };
         let rule = match base.rule {
+            BaselineRule::Asked => "as `--baseline` says",
             BaselineRule::Sweep => "the baseline of the sweep",
             BaselineRule::Plainest => "the first plain configuration of tp 1, 2, 4, 8",
         };
