@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ops::BaselineArgs;
+use super::choice::BaselineArgs;
 
 /// Flags of `plot`.
 #[derive(Debug, Args)]

@@ -75,7 +75,7 @@ impl Format {
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let format = Format::parse(args.format.as_deref())?;
-    let assumed = asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?;
+    let assumed = asked::assumptions(&args.cost, environment)?;
     let limits = asked::limits(&args.slo)?;
     let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;

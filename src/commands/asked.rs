@@ -1,13 +1,13 @@
 //! What `analyze`, `recommend` and `compare` are asked: figures, groups, limits, prices. A wrong word is named with its flag, what was
 //! expected, and the nearest that is known.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::analyse::{
     Assumptions, BY_MODEL, Better, COMPARED, Facts, Figure, Limit, LimitsFrom, NAME, Prices, RunTable, Unmarked,
     Wanted, mark_baseline,
 };
+use crate::cli::CostArgs;
 use crate::config::tree::Trouble;
 use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
@@ -291,13 +291,9 @@ fn no_baseline(given: &str, unmarked: Unmarked) -> Error {
 }
 
 /// Prices and the size of a node.
-pub(super) fn assumptions(
-    prices: Option<&Path>,
-    devices_per_node: Option<&str>,
-    environment: &Environment,
-) -> Result<Assumptions, Error> {
+pub(super) fn assumptions(cost: &CostArgs, environment: &Environment) -> Result<Assumptions, Error> {
     let mut assumed = Assumptions::default();
-    if let Some(text) = devices_per_node {
+    if let Some(text) = &cost.devices_per_node {
         assumed.devices_per_node = text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::Usage {
             message: format!(
                 "invalid value `{}` for `--devices-per-node`: expected a whole number of at least 1",
@@ -306,7 +302,7 @@ pub(super) fn assumptions(
             hint: "leave it out for 8".into(),
         })?;
     }
-    if let Some(file) = prices {
+    if let Some(file) = &cost.prices {
         let file = read_prices(file, environment)?;
         let currency: Arc<str> = file.currency.into();
         assumed.prices = Some(Prices { currency, default: file.default, devices: file.devices });
