@@ -253,10 +253,15 @@ pub(super) fn target(
         Err(error) => {
             let named = run.or(results_dir).map(|path| environment.absolute(path));
             let defaults = locate::results_dirs(None, environment);
-            // A file is named on purpose; a directory may also be a default.
-            let foreign = |path: &PathBuf| path.is_dir() || (run.is_some() && path.is_file());
+            // A file is named on purpose, whatever it is; a directory may also be a default.
+            let foreign = |path: &PathBuf| path.is_dir() || (run.is_some() && path.exists());
             let candidates = if named.is_some() { named.into_iter().collect() } else { defaults };
-            candidates.into_iter().find(foreign).ok_or(error)
+            candidates.into_iter().find(foreign).ok_or_else(|| match (run, error) {
+                (Some(run), Error::NotFound { nearest, .. }) => {
+                    locate::no_source(run, &locate::results_dirs(results_dir, environment), nearest, environment)
+                }
+                (_, error) => error,
+            })
         }
     }
 }
