@@ -98,7 +98,7 @@ pub struct AnalyzeArgs {
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
-    /// text, markdown, csv, json, html or datatrove (default text)
+    /// text, markdown, csv, json, html, datatrove or batch-sizes (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Write to this file, or into this directory

@@ -12,7 +12,8 @@ use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
 use crate::report::{
-    Style, Written, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text, write_all,
+    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text,
+    write_all,
 };
 use crate::ui::Ui;
 
@@ -27,16 +28,18 @@ enum Format {
     Json,
     Html,
     Datatrove,
+    BatchSizes,
 }
 
 impl Format {
-    const ALL: [(&'static str, Format); 6] = [
+    const ALL: [(&'static str, Format); 7] = [
         ("text", Format::Text),
         ("markdown", Format::Markdown),
         ("csv", Format::Csv),
         ("json", Format::Json),
         ("html", Format::Html),
         ("datatrove", Format::Datatrove),
+        ("batch-sizes", Format::BatchSizes),
     ];
 
     fn parse(text: Option<&str>) -> Result<Self, Error> {
@@ -61,7 +64,7 @@ impl Format {
         match self {
             Format::Text => "txt",
             Format::Markdown => "md",
-            Format::Csv | Format::Datatrove => "csv",
+            Format::Csv | Format::Datatrove | Format::BatchSizes => "csv",
             Format::Json => "json",
             Format::Html => "html",
         }
@@ -98,7 +101,19 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let output = args.output.as_deref().map(|path| environment.absolute(path));
     if format == Format::Datatrove {
         let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
-        return datatrove(&found, output.as_deref(), &table, ui);
+        several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
+        return Ok(code(&table));
+    }
+    if format == Format::BatchSizes {
+        let found = BatchSizes::new(&table);
+        if found.is_empty() {
+            return Err(Error::Nothing {
+                message: format!("no throughput by batch size: {}", found.why_empty()),
+                hint: "measure with an axis of it: `bench: {max-concurrency: [1, 2, 4, 8]}`".into(),
+            });
+        }
+        several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
+        return Ok(code(&table));
     }
     // A text that nobody asked a ranking of has none.
     let groups = if asks || format != Format::Text { ranked(&table, &keys, &wanted) } else { Vec::new() };
@@ -112,7 +127,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         Some(output) => {
             let path = file_in(output, format);
             atomic::write_with(&path, |out| match format {
-                Format::Text | Format::Datatrove => out.write_all(text(Style::PLAIN).as_bytes()),
+                Format::Text | Format::Datatrove | Format::BatchSizes => out.write_all(text(Style::PLAIN).as_bytes()),
                 Format::Markdown => out.write_all(render_markdown(&analysis).as_bytes()),
                 Format::Csv => write_csv(&analysis, out),
                 Format::Json => write_json(&analysis, out),
@@ -130,7 +145,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         None => {
             let mut bytes = Vec::new();
             match format {
-                Format::Text | Format::Datatrove => bytes = text(style_of(ui)).into_bytes(),
+                Format::Text | Format::Datatrove | Format::BatchSizes => bytes = text(style_of(ui)).into_bytes(),
                 Format::Markdown => bytes = render_markdown(&analysis).into_bytes(),
                 Format::Csv => write_csv(&analysis, &mut bytes).map_err(Error::Terminal)?,
                 Format::Json => write_json(&analysis, &mut bytes).map_err(Error::Terminal)?,
@@ -186,26 +201,38 @@ fn file_in(output: &Path, format: Format) -> PathBuf {
     }
 }
 
-fn datatrove(found: &Datatrove<'_>, output: Option<&Path>, table: &RunTable, ui: &Ui) -> Result<u8, Error> {
-    ui.out_raw(found.render().as_bytes());
+/// Prints the tables of a format that is several files, and writes these into the directory that the user names.
+fn several(
+    tables: &str,
+    format: Format,
+    output: Option<&Path>,
+    ui: &Ui,
+    write: impl FnOnce(&Path) -> Result<Vec<PathBuf>, crate::record::Error>,
+) -> Result<(), Error> {
+    ui.out_raw(tables.as_bytes());
     match output {
         Some(directory) if directory.exists() && !directory.is_dir() => {
+            let names = Format::ALL.into_iter().find(|(_, of)| *of == format).map(|(name, _)| name);
             return Err(Error::Usage {
-                message: format!("`--output {}` is a file: `--format datatrove` writes several", directory.display()),
+                message: format!(
+                    "`--output {}` is a file: `--format {}` writes several",
+                    directory.display(),
+                    names.unwrap_or_default()
+                ),
                 hint: "name a directory; it is made where there is none".into(),
             });
         }
         Some(directory) => {
             std::fs::create_dir_all(directory).map_err(crate::record::Error::write(directory))?;
-            let written = found.write(directory)?;
+            let written = write(directory)?;
             ui.say(&format!("in {}:", directory.display()));
             for path in &written {
-                ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
+                ui.say(&format!("  {}", path.strip_prefix(directory).unwrap_or(path).display()));
             }
         }
         None => ui.say("`--output DIR` writes the files of it"),
     }
-    Ok(code(table))
+    Ok(())
 }
 
 /// The sources named as one table; else the newest run. A directory without manifests may be one of the Python predecessor's.
