@@ -280,6 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn a_speed_up_over_repeats_is_that_of_an_independent_computation() {
+        let mut rows = Vec::new();
+        for (tp, all) in [(1, &[100.0, 104.0, 98.0, 101.0][..]), (2, &[111.0, 108.0, 114.0])] {
+            for (start, tps) in (1..).zip(all) {
+                let mut row = measured(tp, *tps, &[]);
+                row.repeat = Some(crate::plan::Repeat { start, run: 1 });
+                row.identity = serde_json::from_value(format!("{tp:064}").into()).ok();
+                rows.push(row);
+            }
+        }
+        let found = overall(&rows);
+        let best = &found[0].tiers[0];
+        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+        // scripts/check_statistics.py
+        near(best.speedup.unwrap(), 1.1017369727047146);
+        let (low, high) = best.interval.unwrap();
+        near(low, 1.0475521235579264);
+        near(high, 1.1586929230796394);
+        assert_eq!((best.n, best.basis), (3, Basis::Starts));
+    }
+
+    #[test]
     fn s5_11_loads_are_judged_by_themselves_and_rows_with_failures_never_win() {
         let mut rows = vec![
             measured(1, 100.0, &[]),
