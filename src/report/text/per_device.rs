@@ -1,7 +1,9 @@
 //! What each configuration yields per device and user, and what a billion tokens take.
 
+use unicode_width::UnicodeWidthStr;
+
 use super::super::columns::{self, Column};
-use super::super::display::{ABSENT, configuration, counted, cut, figure};
+use super::super::display::{ABSENT, configuration, counted, cut, figure, wrap};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
 use crate::analyse::{BaselineRule, Figure, Row, RunTable, Unit, baseline, load_labels, settings};
@@ -17,6 +19,11 @@ const COLUMNS: [(&str, &str); 7] = [
     ("speedup", "speed-up"),
 ];
 
+/// A line is never wider.
+const WIDEST: usize = 120;
+/// Of a longer name of a configuration the rest is left out.
+const NAME: usize = 240;
+
 /// One line per configuration whose devices are known; repeats with their mean.
 pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     let known: Vec<&Row> = rows.iter().copied().filter(|row| row.figure("output_tps_per_gpu").is_some()).collect();
@@ -25,7 +32,7 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     }
     page.heading(&caption("Per device and user", table));
     let there = |key: &str| known.iter().any(|row| row.figure(key).is_some());
-    // A line stays below 120 columns: the price says what the number of devices would.
+    // The price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
     let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
     let columns: Vec<(&str, Option<Unit>)> =
@@ -37,8 +44,8 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
         page.gap();
         let all: Vec<&Row> = measured.concat();
-        let lines = measured.into_iter().map(|rows| (Tone::Plain, line(&rows, &columns)));
-        columns::put(page, &shape, lines.collect());
+        let lines = measured.into_iter().map(|rows| line(&rows, &columns)).collect();
+        columns::put(page, &shape, wrapped(lines, &shown));
         page.gap();
         if speedup {
             against(page, &all);
@@ -93,6 +100,31 @@ fn by_model<'a>(rows: &[&'a Row]) -> indexmap::IndexMap<&'a str, Vec<Vec<&'a Row
     models
 }
 
+/// The lines with the name of each configuration in as much room as the figures leave: it goes on below itself, because what tells
+/// configurations apart may stand at its end.
+fn wrapped(lines: Vec<Vec<String>>, shown: &[(&str, &str)]) -> Vec<(Tone, Vec<String>)> {
+    let titles = std::iter::once("Devs").chain(shown.iter().map(|(_, title)| *title));
+    let widest = |(index, title): (usize, &str)| {
+        let cells = lines.iter().filter_map(|cells| cells.get(index + 1)).map(|cell| cell.width());
+        cells.chain([title.width()]).max().unwrap_or(0)
+    };
+    // Two blanks before a line, and three between two columns.
+    let others: usize = titles.enumerate().map(|column| widest(column) + 3).sum();
+    let room = WIDEST.saturating_sub(2 + others);
+    let mut all = Vec::with_capacity(lines.len());
+    for mut cells in lines {
+        let Some(name) = cells.first_mut() else { continue };
+        // What goes on stands two blanks in.
+        let mut parts = wrap(name, room.saturating_sub(2)).into_iter();
+        *name = parts.next().unwrap_or_default();
+        let empty = vec![String::new(); cells.len() - 1];
+        all.push((Tone::Plain, cells));
+        let rest = parts.map(|part| [vec![format!("  {part}")], empty.clone()].concat());
+        all.extend(rest.map(|cells| (Tone::Plain, cells)));
+    }
+    all
+}
+
 #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
 fn line(rows: &[&Row], columns: &[(&str, Option<Unit>)]) -> Vec<String> {
     let first = rows.first();
@@ -100,7 +132,7 @@ fn line(rows: &[&Row], columns: &[(&str, Option<Unit>)]) -> Vec<String> {
     let load = if load.is_empty() { load } else { format!(", {load}") };
     let name = first.map(|row| configuration(&row.axes)).unwrap_or_default();
     let devices = first.and_then(|row| row.about.devices).map_or(ABSENT.into(), |devices| devices.to_string());
-    let mut cells = vec![cut(&format!("{name}{load}"), 42), devices];
+    let mut cells = vec![cut(&format!("{name}{load}"), NAME), devices];
     for (key, unit) in columns {
         let values: Vec<f64> = rows.iter().filter_map(|row| row.figure(key)).collect();
         let mean = (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
@@ -108,4 +140,59 @@ fn line(rows: &[&Row], columns: &[(&str, Option<Unit>)]) -> Vec<String> {
         cells.push(shown.unwrap_or_else(|| ABSENT.to_owned()));
     }
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::load_run;
+    use super::super::super::page::Style;
+    use super::super::super::tests::fixture::Fixture;
+    use super::*;
+    use crate::analyse::{Assumptions, Metric, Prices, derive};
+    use crate::plan::Engine;
+
+    /// The table of a run with every column, whose first configuration has these further settings and this output throughput.
+    fn table(settings: &[(&str, &str)], tps: f64) -> String {
+        let mut run = Fixture::new(&["org/m"], &[2, 4], Engine::Vllm);
+        for index in 0..run.plan.experiments.len() {
+            run.pass(index, 1.5, 20.0);
+        }
+        let run = run.close(10.0);
+        let mut table = load_run(run.path()).unwrap();
+        let first = &mut table.rows[0];
+        first.axes.server = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        first.axes.workload = vec![("max-concurrency".into(), "32".into())];
+        first.metrics.set(Metric::OutputThroughput, Some(tps));
+        first.baseline = true;
+        let prices = Prices { currency: "EUR".into(), default: Some(1.0), ..Prices::default() };
+        derive(&mut table, &Assumptions { prices: Some(prices), ..Assumptions::default() });
+        let mut page = Page::new(Style::PLAIN);
+        put(&mut page, &table, &table.comparable());
+        page.finish()
+    }
+
+    #[test]
+    fn no_line_is_too_wide_and_no_setting_is_lost() {
+        let long = [
+            ("max-num-seqs", "64"),
+            ("max-num-batched-tokens", "16384"),
+            ("speculative-config", r#"{"method":"ngram","n":6}"#),
+            ("a-flag-that-has-a-very-long-name-of-one-word-that-no-line-could-hold", "1"),
+        ];
+        for (settings, tps) in
+            [(&[][..], 48.0), (&long[..1], 48.0), (&long[..], 48.0), (&long[..], 1.9e9), (&long[..], 1e-7)]
+        {
+            let text = table(settings, tps);
+            assert!(text.contains("cost/1e6") && text.contains("speed-up"), "{text}");
+            for line in text.lines() {
+                assert!(line.width() <= WIDEST, "{} columns: {line}\n{text}", line.width());
+            }
+            // Broken within words as well: blanks are no part of what must be there.
+            let dense: String = text.split_whitespace().collect();
+            for (key, value) in settings {
+                assert!(text.contains(value) || dense.contains(value), "{key} {value}\n{text}");
+            }
+            assert!(text.contains("max-concurrency 32") || dense.contains("max-concurrency32"), "{text}");
+        }
+    }
 }
