@@ -235,8 +235,8 @@ pub struct FailedAttempt {
     pub summary: String,
     /// Where in its life it was; `None` where nobody recorded it.
     pub phase: Option<Phase>,
-    /// The log line that shows the cause best.
-    pub evidence: Option<Evidence>,
+    /// The log lines that show the cause, the best first.
+    pub evidence: Vec<Evidence>,
     /// What to do.
     pub advice: Vec<String>,
     /// The log that shows it, relative to the run directory.

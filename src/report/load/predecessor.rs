@@ -165,7 +165,7 @@ pub(super) fn without_result(invalid: &Invalid) -> Status {
                 cause: None,
                 summary,
                 phase: None,
-                evidence: None,
+                evidence: Vec::new(),
                 advice: Vec::new(),
                 log: None,
             }))

@@ -310,7 +310,7 @@ fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
         cause: Some(failure.cause),
         summary: failure.summary,
         phase: Some(failure.phase),
-        evidence: failure.evidence.into_iter().next(),
+        evidence: failure.evidence,
         advice: failure.advice,
         log,
     }))
