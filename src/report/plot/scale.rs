@@ -158,7 +158,9 @@ fn with_step(value: f64, step: f64) -> String {
         return format!("{digits}e{power}");
     }
     let decimals = if step.is_finite() && step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
-    separated(value, decimals as usize)
+    // On a logarithmic axis the smallest step says nothing of the large values: nine digits are enough for any.
+    let whole = value.abs().log10().floor().max(0.0) + 1.0;
+    separated(value, decimals.min(9.0 - whole) as usize)
 }
 
 /// With separators between thousands: `12,800`.
@@ -214,6 +216,8 @@ mod tests {
         assert_eq!(labels(Scale::of(Counting::Linear, [0.0, 0.04], true), 4), ["0", "0.02", "0.04"]);
         assert_eq!(labels(Scale::of(Counting::Log2, [1.0, 32.0], false), 8), ["1", "2", "4", "8", "16", "32"]);
         assert_eq!(labels(Scale::of(Counting::Log10, [10.0, 9000.0], false), 4).first().unwrap(), "10");
+        let wide = labels(Scale::of(Counting::Log2, [1.177_909_885_057_228_2e-16, 1e9], false), 9);
+        assert!(wide.contains(&"1,048,576.00".to_owned()), "{wide:?}");
         assert_eq!(labels(Scale::of(Counting::Linear, [1e12, 2e12], true), 3), ["0", "1e12", "2e12"]);
     }
 
