@@ -1,12 +1,15 @@
 """The statistics of vllm-bench against numpy and scipy, by an independent computation.
 
-    python scripts/check_statistics.py [--venv DIR]
+    python scripts/check_statistics.py [--venv DIR] [--binary target/release/vllm-bench]
 
-Prints the reference values that the unit tests hold (src/analyse/inference.rs, stats.rs, derive.rs) and fails where one differs
-from what scipy says now. numpy and scipy are installed into a venv of its own where they are missing.
+Prints the reference values that the unit tests hold (src/analyse/inference.rs, decide.rs, optimize.rs, stats.rs, derive.rs) and
+fails where one differs from what scipy says now. With --binary the program itself is asked for speed-ups too. numpy and scipy are
+installed into a venv of its own where they are missing.
 """
 
 import argparse
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -19,13 +22,44 @@ def with_scipy(venv):
     if not os.path.exists(python):
         subprocess.check_call([sys.executable, "-m", "venv", venv])
     subprocess.check_call([python, "-m", "pip", "install", "-q", "numpy", "scipy"])
-    os.execv(python, [python, os.path.abspath(__file__), "--inside"])
+    os.execv(python, [python, os.path.abspath(__file__), "--inside", *sys.argv[1:]])
+
+
+def holm(p):
+    """Holm's correction by its other definition, the closure of Bonferroni's tests: a hypothesis falls only where every set of
+    hypotheses that holds it falls. Exponential, and nothing of the step-down procedure is in it."""
+    numbers = range(len(p))
+    sets = [s for n in range(1, len(p) + 1) for s in itertools.combinations(numbers, n)]
+    return [max(min(1.0, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in numbers]
+
+
+def speedups(binary, baseline):
+    """What the program says of three configurations under two loads: {(tp, concurrency): (speed-up, tokens/s, devices)}."""
+    with tempfile.TemporaryDirectory() as folder:
+        for tp, load, tps in [(1, 8, 210.5), (2, 8, 399.25), (4, 8, 512.0), (1, 64, 800.0), (2, 64, 2100.0), (4, 64, 900.0)]:
+            result = {
+                "model_id": "org/m", "num_prompts": 16, "request_rate": "inf", "max_concurrency": load, "completed": 16, "failed": 0,
+                "duration": 2.0, "total_input_tokens": 1024, "total_output_tokens": 512, "request_throughput": 8.0,
+                "output_throughput": tps, "total_token_throughput": 3 * tps, "mean_ttft_ms": 20.0, "mean_tpot_ms": 2.0,
+                "tensor-parallel-size": str(tp), "pipeline-parallel-size": "1", "data-parallel-size": "1",
+            }
+            with open(os.path.join(folder, f"tp{tp}-cc{load}.json"), "w") as file:
+                json.dump(result, file)
+        words = [binary, "analyze", folder, "--format", "json", *(["--baseline", baseline] if baseline else [])]
+        rows = json.loads(subprocess.check_output(words))["rows"]
+    found = {}
+    for row in rows:
+        figures = row["figures"]
+        found[row["devices"], int(row["load"]["max-concurrency"])] = (figures["speedup"], figures["output_throughput"], row["devices"])
+    assert len(found) == 6, rows
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "vllm-bench-statistics"))
     parser.add_argument("--inside", action="store_true")
+    parser.add_argument("--binary", help="the program; without it only the values of the unit tests are checked")
     args = parser.parse_args()
     try:
         import numpy as np
@@ -67,6 +101,40 @@ def main():
             [-1 if np.isnan(end) else end for end in (found.low, found.high)],
             [-1 if end is None else end for end in expected],
         )
+    # Many tests at once.
+    check("Holm (inference.rs)", holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    check("Holm with ties (inference.rs)", holm([0.2, 0.011, 0.011, 0.5, 0.002, 0.049, 0.6]),
+          [0.6, 0.066, 0.066, 1.0, 0.014, 0.196, 1.0])
+    # The set of the best: all pairs of three configurations by one variance for all, on logarithms, corrected together. A start with
+    # several measurements counts once, with their mean.
+    starts = [[[100.0], [104.0], [98.0], [101.0]], [[103.0, 105.0], [101.0], [107.0]], [[111.0], [108.0], [114.0]]]
+    logs = [np.array([np.mean(np.log(start)) for start in config]) for config in starts]
+    freedom = sum(len(own) - 1 for own in logs)
+    variance = sum(np.sum((own - own.mean()) ** 2) for own in logs) / freedom
+    pairs = list(itertools.combinations(range(3), 2))
+    t = [(logs[a].mean() - logs[b].mean()) / np.sqrt(variance * (1 / len(logs[a]) + 1 / len(logs[b]))) for a, b in pairs]
+    corrected = dict(zip(pairs, holm(list(2 * stats.t.sf(np.abs(t), freedom)))))
+    check("Bartlett keeps one variance (decide.rs)", stats.bartlett(*logs).pvalue > 0.05, True)
+    check("against the leader, corrected (decide.rs)", [corrected[0, 2], corrected[1, 2]], [0.006151788938547297, 0.0399654261408218])
+    # Speed-ups: the ratio of the means, and the interval of the ratio of geometric means.
+    base, best = starts[0], starts[2]
+    check("speed-up (optimize.rs)", np.mean(np.concatenate(best)) / np.mean(np.concatenate(base)), 1.1017369727047146)
+    interval = stats.ttest_ind(logs[2], logs[0]).confidence_interval(0.95)
+    check("interval of a speed-up (optimize.rs)", np.exp([interval.low, interval.high]), [1.0475521235579264, 1.1586929230796394])
+    noisy = np.log([90.0, 150.0, 118.0])
+    calm = np.log([100.0, 100.4, 99.9, 100.2])
+    check("Bartlett finds two variances (decide.rs)", stats.bartlett(noisy, calm).pvalue <= 0.05, True)
+    interval = stats.ttest_ind(noisy, calm, equal_var=False).confidence_interval(0.95)
+    check("interval of a change of a noisy one (decide.rs)", np.expm1([interval.low, interval.high]), [-0.3817475750482534, 1.2007019458982178])
+    if args.binary:
+        for baseline, of in [(None, 1), ("tensor-parallel-size=2", 2)]:
+            found = speedups(args.binary, baseline)
+            per_device = {key: tps / devices for key, (_, tps, devices) in found.items()}
+            check(
+                f"speed-ups that {os.path.basename(args.binary)} finds against tensor parallel size {of}",
+                [value for value, _, _ in found.values()],
+                [per_device[key] / per_device[of, key[1]] for key in found],
+            )
     check("device-days of 1e9 tokens at 10,000/s (derive.rs)", 1e9 / 1e4 / 86400, 1.157407, 1e-6)
     check("devices for 1e9 tokens per hour (derive.rs)", 1e9 / (1e4 * 3600), 27.777778, 1e-7)
     if wrong:

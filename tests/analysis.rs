@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use support::Scene;
+use support::results::Results;
 
 fn json(ended: &support::Ended<'_>) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}\n{}", ended.stdout))
@@ -100,6 +101,63 @@ fn prices_files_and_rankings_come_from_flags() {
     assert_eq!(once, std::fs::read(&file).unwrap());
 }
 
+/// Speed-ups of the two configurations of [`Scene::sweep`], eager first.
+fn speedups(found: &Value) -> [Option<f64>; 2] {
+    [support::FIRST, support::SECOND].map(|name| {
+        let rows = found["rows"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == name).unwrap()["figures"]["speedup"].as_f64()
+    })
+}
+
+#[test]
+fn the_user_says_what_others_are_compared_with() {
+    let scene = Scene::new();
+    scene.sweep().exits(0);
+    let run = scene.run().0.to_str().unwrap().to_owned();
+    let with = |baseline: &str| {
+        speedups(&json(&scene.call(&["analyze", &run, "--format", "json", "--baseline", baseline]).exits(0)))
+    };
+    // Each is 1 where it is the baseline itself, and they are each other's reciprocals.
+    let [eager, graphs] = with("enforce-eager=true,tp=1");
+    let [eager_again, graphs_again] = with(&format!("name={}", support::SECOND));
+    assert_eq!((eager, graphs_again), (Some(1.0), Some(1.0)));
+    let product = graphs.unwrap() * eager_again.unwrap();
+    assert!((product - 1.0).abs() < 1e-9 && graphs.unwrap() > 1.0, "{graphs:?} {eager_again:?}");
+    let text = scene.call(&["analyze", &run, "--baseline", "enforce-eager=false"]).exits(0);
+    text.prints("as `--baseline` says").prints("baseline: tp 1").prints(", baseline");
+    let by = ["recommend", &run, "--rank-by", "speedup", "--format", "json", "--baseline"];
+    let found = json(&scene.call(&[&by[..], &["enforce_eager=false"]].concat()).exits(0));
+    assert_eq!(found["answers"][0]["choice"]["value"].as_f64(), Some(1.0));
+    let page = scene.call(&["report", &run, "--output", "-", "--baseline", "enforce-eager=false"]).exits(0);
+    page.prints("\"base\":1");
+    scene
+        .call(&["plot", "ranking", &run, "--figure", "speedup", "--output", "-", "--baseline", "enforce-eager=false"])
+        .exits(0);
+    for command in ["analyze", "recommend", "report", "plot"] {
+        for (words, told) in [
+            (
+                "tp=1",
+                &["--baseline", support::FIRST, support::SECOND, "add `enforce-eager=true` or `enforce-eager=false`"][..],
+            ),
+            ("enforce-eager", &["`enforce-eager` for `--baseline`: expected KEY=VALUE"]),
+            ("enforce-eagre=true", &["`enforce-eagre` is no setting", "did you mean `enforce-eager`?"]),
+            ("tp=2", &["no configuration has tensor-parallel-size 2", "there is: 1"]),
+            ("name=org_tiny_tp1_quant-none_eager-tru", &["no experiment is called", "did you mean `org_tiny_tp1"]),
+            (
+                "enforce-eager=true,name=org_tiny_tp1_quant-none_eager-false",
+                &["no configuration has all of these", "the nearest"],
+            ),
+            ("", &["names nothing"]),
+        ] {
+            let kind: &[&str] = if command == "plot" { &["ranking"] } else { &[] };
+            let ended = scene.call(&[&[command], kind, &[run.as_str(), "--baseline", words]].concat()).exits(2);
+            for told in told {
+                ended.says(told);
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_words_are_named_with_the_flag_and_the_nearest() {
     let scene = Scene::new();
@@ -125,4 +183,72 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
             ended.says(told);
         }
     }
+}
+
+#[test]
+fn batch_sizes_are_written_as_the_plots_of_that_sweep_read_them() {
+    let scene = Scene::new();
+    let results = Results::new(scene.path("measured"));
+    let on = |tp: u32, more: Value| -> Value {
+        let mut all = serde_json::json!({
+            "tensor-parallel-size": tp.to_string(), "pipeline-parallel-size": "1", "data-parallel-size": "1",
+        });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    results
+        // 32 tokens each; 20 ms to the first and 2 ms for each of the 31 others: 32 / 0.082 s.
+        .result("a.json", on(1, serde_json::json!({"max_concurrency": 4})))
+        // The latency is told: 32 / 0.1 s.
+        .result("b.json", on(1, serde_json::json!({
+            "max_concurrency": 16, "num_prompts": 64, "completed": 64, "total_input_tokens": 4096, "total_output_tokens": 2048,
+            "mean_e2el_ms": 100.0, "output_throughput": 400.5,
+        })))
+        // Each request is told: 32 / 0.5 s and 32 / 2 s, 40 on average, where the means would say 25.6.
+        .result("c.json", on(1, serde_json::json!({
+            "max_concurrency": 2, "num_prompts": 2, "completed": 2, "total_input_tokens": 128, "total_output_tokens": 64,
+            "output_throughput": 15.25, "input_lens": [64, 64], "output_lens": [32, 32], "ttfts": [0.05, 0.1],
+            "errors": ["", ""], "itls": [vec![0.45 / 31.0; 31], vec![1.9 / 31.0; 31]],
+        })))
+        .result("d.json", on(2, serde_json::json!({"max_concurrency": 4, "output_throughput": 500.0})))
+        // As many as there is room for: no batch size.
+        .result("e.json", on(2, serde_json::json!({"max_concurrency": null})))
+        .result("f.json", on(2, serde_json::json!({"max_concurrency": 4, "completed": 0, "failed": 16})));
+    let out = scene.path("out");
+    let measured = results.path().to_str().unwrap().to_owned();
+    let call = || scene.call(&["analyze", &measured, "--format", "batch-sizes"]);
+    let ended = call().set("--output", [out.to_str().unwrap()]).exits(1);
+    ended.prints("org/m on 1 device").prints("org/m on 2 devices").prints("390.24").prints("400.50");
+    ended.prints("left out: 1 row with no max-concurrency").prints("left out: 1 experiment with no valid result");
+    assert_eq!(names(&out), ["org_m"]);
+    let folder = out.join("org_m");
+    assert_eq!(names(&folder), ["batch_size_throughput_1_GPU.csv", "batch_size_throughput_2_GPU.csv"]);
+    let file = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    assert_eq!(
+        file("batch_size_throughput_1_GPU.csv"),
+        "batch_size,per_request_throughput,total_system_throughput\n2,40.0000,15.2500\n4,390.2439,256.0000\n16,320.0000,400.5000\n"
+    );
+    assert_eq!(
+        file("batch_size_throughput_2_GPU.csv"),
+        "batch_size,per_request_throughput,total_system_throughput\n4,390.2439,500.0000\n"
+    );
+    // A configuration of its own has a folder of its own, and the same batch size twice is no line that goes back.
+    results
+        .result("g.json", on(1, serde_json::json!({"max_concurrency": 4, "quantization": "fp8"})))
+        .result("h.json", on(1, serde_json::json!({"max_concurrency": 4, "output_throughput": 9.0})));
+    let out = scene.path("again");
+    call().set("--output", [out.to_str().unwrap()]).exits(1);
+    assert_eq!(names(&out), ["org_m_quant-fp8", "org_m_quant-none", "org_m_quant-none_2"]);
+    let twice = out.join("org_m_quant-none_2/batch_size_throughput_1_GPU.csv");
+    assert!(std::fs::read_to_string(twice).unwrap().ends_with("\n4,390.2439,9.0000\n"));
+    // A run of ours, and a run that has no batch sizes.
+    scene.sweep().exits(0);
+    let run = scene.run().0.to_str().unwrap().to_owned();
+    scene.call(&["analyze", &run, "--format", "batch-sizes"]).exits(0).prints("SIMULATED").says("--output DIR");
+    let single = results.path().join("e.json").to_str().unwrap().to_owned();
+    scene
+        .call(&["analyze", &single, "--format", "batch-sizes"])
+        .exits(3)
+        .says("none of 1 valid result says its max-concurrency");
+    call().set("--output", [single.as_str()]).exits(2).says("`--format batch-sizes` writes several");
 }

@@ -130,3 +130,68 @@ fn wrong_words_are_refused_with_the_flag_s_name() {
         scene.call(words).exits(2).says(told);
     }
 }
+
+/// A sweep file with these limits, run with three starts of each of two configurations; returns the run's path.
+fn with_limits(scene: &Scene, directory: &str, slo: &str) -> String {
+    let file = scene.path("limits.yaml");
+    let text = format!(
+        "serve: {{model: org/tiny, enforce-eager: [true, false], max-model-len: 2048}}\n\
+         bench: {{dataset-name: random, random-input-len: 8, random-output-len: 8, num-prompts: 8, max-concurrency: 2, ignore-eos: true}}\n\
+         {slo}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    scene
+        .call(&["run", file.to_str().unwrap()])
+        .set("--engine", ["sim"])
+        .set("--sim-speed", ["inf"])
+        .set("--port", ["auto"])
+        .set("--results-dir", [scene.path(directory).to_str().unwrap()])
+        .set("--env", [scene.mark().as_str()])
+        .flag("--keep-foreign")
+        .exits(0);
+    scene.runs_in(&scene.path(directory))[0].0.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn limits_of_the_sweep_file_are_kept_unless_the_user_names_others() {
+    let scene = Scene::new();
+    let run = with_limits(&scene, "one", "slo: {ttft: {p99: 0.001}, output_throughput: 1}");
+    let ended = scene.call(&["recommend", &run]).exits(3);
+    ended.prints("Limits of the sweep file (`slo`): p99_ttft_ms < 0.001, output_throughput > 1.");
+    ended.prints("p99_ttft_ms is");
+    let found = json(&scene.call(&["recommend", &run, "--format", "json"]).exits(3));
+    assert_eq!(found["limits_from"], "sweep-file");
+    assert_eq!(
+        found["limits"],
+        serde_json::json!([{"figure": "p99_ttft_ms", "below": 0.001}, {"figure": "output_throughput", "above": 1.0}])
+    );
+    // A flag takes the place of all of them; an empty one of all without another.
+    let ended = scene.call(&["recommend", &run, "--slo", "ttft.p99<1000000"]).exits(0);
+    ended.prints("Limits of `--slo`: p99_ttft_ms < 1000000.");
+    let found = json(&scene.call(&["recommend", &run, "--slo", "", "--format", "json"]).exits(0));
+    assert_eq!((&found["limits"], &found["limits_from"]), (&serde_json::json!([]), &Value::Null));
+    // Rankings keep them, the plain analysis has none.
+    let none = "No configuration keeps the limits";
+    scene.call(&["analyze", &run, "--rank-by", "mean_ttft_ms"]).exits(0).prints(none).prints("of the sweep file");
+    scene.call(&["analyze", &run, "--group-by", "enforce-eager"]).exits(0).prints(none);
+    scene.call(&["analyze", &run, "--format", "markdown"]).exits(0).prints(none).prints("of the sweep file");
+    let found = json(&scene.call(&["analyze", &run, "--format", "json"]).exits(0));
+    assert_eq!(found["ranking"]["limits_from"], "sweep-file");
+    let plain = scene.call(&["analyze", &run]).exits(0);
+    assert!(!plain.stdout.contains("imits of"), "{}", plain.stdout);
+    scene.call(&["report", &run, "--output", "-"]).exits(0).prints("Limits of the sweep file").prints(none);
+    // Of several runs they count where they are the same, in whatever words and order.
+    let same = with_limits(&scene, "two", "slo: ['output_throughput>1', 'ttft.p99<0.001']");
+    scene.call(&["recommend", &run, &same]).exits(3).prints("Limits of the sweep file");
+    let other = with_limits(&scene, "three", "");
+    let found = scene.call(&["recommend", &run, &other]).exits(0);
+    found.prints("No limits: those of the runs' sweep files (`slo`) differ.");
+    let found = json(&scene.call(&["recommend", &run, &other, "--format", "json"]).exits(0));
+    assert_eq!((&found["limits"], &found["limits_from"]), (&serde_json::json!([]), &"different".into()));
+    // A run of a version for which `slo` was only kept: none is used, and that is said.
+    let manifest = std::path::Path::new(&run).join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("\"slo.ttft.p99\""), "{text}");
+    std::fs::write(&manifest, text.replace("slo.ttft.p99", "slo.ttft-ms")).unwrap();
+    scene.call(&["recommend", &run]).exits(0).says("`ttft-ms: 0.001` of the sweep file's `slo` is no limit");
+}

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use vllm_bench::analyse::Limit;
 use vllm_bench::cli::RunArgs;
 use vllm_bench::config::{Environment, Preset, Settings};
 use vllm_bench::plan::{Counts, Selection, expand};
@@ -19,20 +20,24 @@ fn settings(files: &[&str], change: impl FnOnce(&mut RunArgs)) -> Settings {
 fn the_examples_of_the_documentation_load() {
     let text = include_str!("../docs/sweep-files.md");
     let examples: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let mut limits = Vec::new();
     let counts: Vec<_> = examples
         .iter()
         .map(|example| {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("sweep.yaml");
             std::fs::write(&file, example).unwrap();
-            let counts = count(&settings(&[file.to_str().unwrap()], |_| ()));
+            let settings = settings(&[file.to_str().unwrap()], |_| ());
+            limits.extend(settings.slo.iter().map(|own| Limit::stated(&own.name, &own.value).unwrap().to_string()));
+            let counts = count(&settings);
             (counts.combinations, counts.kept, counts.idle.len())
         })
         .collect();
     // 2 models x 2 tp x 3 sequences x 2 quantizations x 2 loads, without fp8 at 256 sequences.
     // 3 tp x 2 sequences x 2 eager at 32 in flight (512 is never kept); tp 2 and 4 only eager: 4 + 4 are left, and of
     // the 4 with tp 1 `include` keeps the 2 with 64 sequences.
-    assert_eq!(counts, [(48, 40, 0), (24, 6, 0)]);
+    assert_eq!(counts, [(48, 40, 0), (1, 1, 0), (24, 6, 0)]);
+    assert_eq!(limits, ["p99_ttft_ms < 500", "mean_tpot_ms < 50", "output_throughput > 100"]);
 }
 
 fn count(settings: &Settings) -> Counts {

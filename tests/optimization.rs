@@ -122,6 +122,7 @@ fn table() -> RunTable {
         sessions: 0,
         live: false,
         unreadable_journal_lines: 0,
+        slo: Vec::new(),
     };
     let mut table = RunTable { facts, more: Vec::new(), rows, unreadable: Vec::new(), simulated: false };
     derive(&mut table, &Assumptions::default());

@@ -11,6 +11,31 @@ fn path(results: &Results) -> &str {
 }
 
 #[test]
+fn a_name_of_nothing_is_told_with_where_was_looked_and_what_is_near() {
+    let scene = Scene::new();
+    let here = |words: &[&str]| {
+        let ended = scene.call(words).exits(3);
+        ended.says("neither a run nor a file `nothing.json` was found: looked for the path `");
+        ended.says("nothing.json`, and for a run of this name in `");
+        ended
+    };
+    let nowhere = scene.path("folder/nothing.json").to_str().unwrap().to_owned();
+    let ended = scene.call(&["analyze", &nowhere]).exits(3);
+    ended.says("neither a run nor a file").says("name a run, a results directory or a file of results");
+    let results = scene.results().to_str().unwrap().to_owned();
+    here(&["analyze", "nothing.json", "--results-dir", &results]).says("hint: name a run");
+    // A run that is there is named; a file with nearly the same name is meant more likely.
+    scene.sweep().exits(0);
+    let run = scene.run().0.file_name().unwrap().to_str().unwrap().to_owned();
+    for command in [&["analyze"][..], &["recommend"], &["report"], &["plot", "ranking"]] {
+        here(&[command, &["nothing.json", "--results-dir", &results]].concat()).says(&format!("there is: {run}"));
+    }
+    std::fs::create_dir(scene.path("folder")).unwrap();
+    std::fs::write(scene.path("folder/nothings.json"), "{}").unwrap();
+    scene.call(&["analyze", &nowhere]).exits(3).says("did you mean `").says("folder/nothings.json`?");
+}
+
+#[test]
 fn a_sweep_of_vllm_is_analysed_by_what_it_varied() {
     let scene = Scene::new();
     let sweep = Results::new(scene.path("sweep/20260101_100000"));

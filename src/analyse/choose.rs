@@ -1,5 +1,7 @@
 //! The configuration to use: limits on latency first, then the figure that matters, then what it costs. Pure.
 
+use std::fmt;
+
 use super::inference::over_starts;
 use super::rank::{settings, starts_by};
 use super::{Basis, Better, Candidate, Decision, Estimate, Figure, Row, decide};
@@ -39,10 +41,43 @@ impl Limit {
         Some(Self { key, value, above })
     }
 
+    /// Reads a limit of a sweep file. Below the name of a figure stands a sign and a number (`"> 100"`), or a number alone: the figure
+    /// must be better than it. Without a name it is as [`Limit::parse`] reads it.
+    pub fn stated(name: &str, value: &str) -> Option<Self> {
+        if name.is_empty() {
+            return Self::parse(value);
+        }
+        let name = name.replace('-', "_");
+        if value.contains(['<', '>']) {
+            return Self::parse(&format!("{name}{}", value.trim()));
+        }
+        let limit = Self::parse(&format!("{name}<{value}"))?;
+        Some(Self { above: Figure::of(&limit.key)?.better == Some(Better::Higher), ..limit })
+    }
+
     /// Whether a value keeps it.
     pub fn holds(&self, value: f64) -> bool {
         if self.above { value > self.value } else { value < self.value }
     }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.key, if self.above { ">" } else { "<" }, self.value)
+    }
+}
+
+/// Who asks for the limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitsFrom {
+    /// The user, with `--slo`.
+    #[default]
+    Flag,
+    /// The sweep file of the run (`slo:`).
+    SweepFile,
+    /// Nobody: the sweep files of the runs have limits that differ.
+    Different,
 }
 
 /// One configuration with its figures.
@@ -103,6 +138,26 @@ pub struct Wanted {
     pub latency: String,
     /// Limits.
     pub limits: Vec<Limit>,
+    /// Who asks for them.
+    pub limits_from: LimitsFrom,
+}
+
+impl Wanted {
+    /// The limits and where they come from, in a sentence; `None` where there are none to speak of.
+    pub fn about_limits(&self) -> Option<String> {
+        let all: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
+        let all = all.join(", ");
+        match self.limits_from {
+            LimitsFrom::Different => {
+                Some("No limits: those of the runs' sweep files (`slo`) differ. `--slo` says which to keep.".into())
+            }
+            LimitsFrom::Flag | LimitsFrom::SweepFile if all.is_empty() => None,
+            LimitsFrom::Flag => Some(format!("Limits of `--slo`: {all}.")),
+            LimitsFrom::SweepFile => {
+                Some(format!("Limits of the sweep file (`slo`): {all}. `--slo` takes others in their place."))
+            }
+        }
+    }
 }
 
 impl Default for Wanted {
@@ -114,6 +169,7 @@ impl Default for Wanted {
             per_device: true,
             latency: "mean_ttft_ms".into(),
             limits: Vec::new(),
+            limits_from: LimitsFrom::Flag,
         }
     }
 }
@@ -235,6 +291,7 @@ mod tests {
             per_device: true,
             latency: "mean_ttft_ms".into(),
             limits: limits.iter().map(|text| Limit::parse(text).unwrap()).collect(),
+            limits_from: LimitsFrom::Flag,
         }
     }
 
@@ -259,6 +316,32 @@ mod tests {
         ] {
             assert_eq!(limit(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn limits_of_a_sweep_file_stand_below_their_figure() {
+        let limit = |name, value| Limit::stated(name, value).map(|limit| limit.to_string());
+        assert_eq!(limit("ttft.p99", "500").as_deref(), Some("p99_ttft_ms < 500"));
+        assert_eq!(limit("ttft.p99.9", " < 500").as_deref(), Some("p99.9_ttft_ms < 500"));
+        assert_eq!(limit("mean-tpot-ms", "<= 50").as_deref(), Some("mean_tpot_ms < 50"));
+        assert_eq!(limit("", "tpot.mean<50").as_deref(), Some("mean_tpot_ms < 50"));
+        // A number alone is what the figure must be better than.
+        assert_eq!(limit("output_throughput", "100").as_deref(), Some("output_throughput > 100"));
+        assert_eq!(limit("output_throughput", "< 100").as_deref(), Some("output_throughput < 100"));
+        for (name, wrong) in [("ttft-ms", "200"), ("ttft", "200"), ("ttft.p99", "fast"), ("ttft.p99", ""), ("", "500")]
+        {
+            assert_eq!(limit(name, wrong), None, "{name}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_who_asks_for_the_limits() {
+        let from = |limits: &[&str], limits_from| Wanted { limits_from, ..wanted(limits) }.about_limits();
+        assert_eq!(from(&[], LimitsFrom::Flag), None);
+        assert_eq!(from(&[], LimitsFrom::SweepFile), None);
+        assert_eq!(from(&["ttft.p99<5"], LimitsFrom::Flag).as_deref(), Some("Limits of `--slo`: p99_ttft_ms < 5."));
+        assert!(from(&["ttft.p99<5"], LimitsFrom::SweepFile).is_some_and(|said| said.contains("of the sweep file")));
+        assert!(from(&[], LimitsFrom::Different).is_some_and(|said| said.contains("differ")));
     }
 
     #[test]

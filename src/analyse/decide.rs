@@ -392,6 +392,35 @@ mod tests {
     }
 
     #[test]
+    fn pairs_and_changes_are_those_of_an_independent_computation() {
+        fn near(found: f64, expected: f64) {
+            assert!((found - expected).abs() <= 1e-9 * expected.abs().max(1e-3), "{found} is not {expected}");
+        }
+        // scripts/check_statistics.py: numpy, scipy, and Holm by its closure.
+        let all = [
+            candidate([100.0, 104.0, 98.0, 101.0].map(|value| vec![value]).into()),
+            candidate(vec![vec![103.0, 105.0], vec![101.0], vec![107.0]]),
+            candidate([111.0, 108.0, 114.0].map(|value| vec![value]).into()),
+        ];
+        let logs = logs_of_all(&all).unwrap();
+        let spread = Spread::of(&all, &logs, None);
+        assert!(!spread.own);
+        let p = against_leader(&spread, &logs, 2);
+        near(p[0], 0.006151788938547297);
+        near(p[1], 0.0399654261408218);
+        assert_eq!(p[2], 1.0);
+        assert_eq!(decide(&all, Better::Higher, None).unwrap().set, [2]);
+        let change = change(
+            &[100.0, 100.4, 99.9, 100.2].map(|value| vec![value]),
+            &[90.0, 150.0, 118.0].map(|value| vec![value]),
+            None,
+        );
+        let (low, high) = change.unwrap().interval.unwrap();
+        near(low, -0.3817475750482534);
+        near(high, 1.2007019458982178);
+    }
+
+    #[test]
     fn one_measurement_of_each_is_told_as_such() {
         let candidates: Vec<Candidate> = [10.0, 11.0].map(|value| candidate(vec![vec![value]])).into();
         let decision = decide(&candidates, Better::Higher, None).unwrap();

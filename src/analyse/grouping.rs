@@ -114,7 +114,7 @@ mod tests {
             better: Better::Higher,
             per_device: false,
             latency: "mean_ttft_ms".into(),
-            limits: Vec::new(),
+            ..Wanted::default()
         };
         let table = table_of(rows);
         let found = ranked(&table, &["group".to_owned()], &wanted);

@@ -436,6 +436,11 @@ mod tests {
         for (found, expected) in holm(&[0.01, 0.04, 0.03, 0.005]).into_iter().zip([0.03, 0.06, 0.06, 0.02]) {
             near(found, expected);
         }
+        // By the closure of Bonferroni's tests (scripts/check_statistics.py).
+        let ties = holm(&[0.2, 0.011, 0.011, 0.5, 0.002, 0.049, 0.6]);
+        for (found, expected) in ties.into_iter().zip([0.6, 0.066, 0.066, 1.0, 0.014, 0.196, 1.0]) {
+            near(found, expected);
+        }
         assert_eq!(holm(&[0.9, 0.8]), [1.0, 1.0]);
         assert_eq!(holm(&[]), [0.0; 0]);
     }

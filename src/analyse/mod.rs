@@ -22,8 +22,8 @@ mod summary;
 mod table;
 mod verdict;
 
-pub use baseline::{Against, against_baseline};
-pub use choose::{Choice, LeftOut, Limit, Recommendation, Wanted, choose};
+pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
+pub use choose::{Choice, LeftOut, Limit, LimitsFrom, Recommendation, Wanted, choose};
 pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
 pub use decide::{Basis, Candidate, Change, Decision, change, decide};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};

@@ -1,6 +1,6 @@
 //! What a sweep gained: for each model under each load the baseline, the best of each tier, and the speed-up. Pure.
 //!
-//! The baseline is the sweep's own where it marks one. Else it is the cluster sweep's: the smallest tensor parallel size of 1, 2, 4,
+//! The baseline is the one that the user names, else the sweep's own where it marks one. Else it is the cluster sweep's: the smallest tensor parallel size of 1, 2, 4,
 //! 8 that has a valid result with 256 sequences, 8,192 batched tokens, 90 % of the memory, blocks of 16, and neither cache type,
 //! speculative decoding nor quantization set; a flag that is not set counts as that (an actual run of the default), and so does one that
 //! all configurations of the model set alike.
@@ -20,6 +20,8 @@ pub const FIGURE: &str = "output_tps_per_gpu";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BaselineRule {
+    /// The user names it.
+    Asked,
     /// The sweep marks it.
     Sweep,
     /// The cluster sweep's plainest configuration.
@@ -97,7 +99,7 @@ pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str
         better: Better::Higher,
         per_device: false,
         latency: "mean_ttft_ms".into(),
-        limits: Vec::new(),
+        ..Wanted::default()
     };
     groups
         .into_iter()
@@ -142,9 +144,9 @@ fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: O
     }
 }
 
-type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
+pub(super) type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
 
-fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
+pub(super) fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
     let mut groups: Groups<'a> = IndexMap::new();
     for ((index, row), load) in rows.iter().enumerate().zip(load_labels(rows)) {
         if !row.is_skipped() {
@@ -181,10 +183,11 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     let of =
         |found: &(Vec<&'a Row>, f64), rule| Baseline { row: found.0[0], rows: found.0.clone(), tps: found.1, rule };
     if let Some(own) = measured.iter().find(|(rows, _)| rows.iter().any(|row| row.baseline)) {
-        return Some(of(own, BaselineRule::Sweep));
+        let asked = own.0.iter().any(|row| row.about.baseline_asked);
+        return Some(of(own, if asked { BaselineRule::Asked } else { BaselineRule::Sweep }));
     }
-    // Where a sweep has a baseline that failed, another one would be a silent substitute.
-    if rows.iter().any(|row| row.baseline) {
+    // Where a sweep has a baseline that failed, or the user names one, another would be a silent substitute.
+    if rows.iter().any(|row| row.baseline || row.about.baseline_asked) {
         return None;
     }
     // What the whole sweep sets alike says nothing against any of its configurations.
@@ -284,6 +287,28 @@ mod tests {
         rows[2].status = Status::NotRun;
         let found = overall(&rows);
         assert_eq!((found[0].baseline.is_none(), found[0].tiers[0].speedup), (true, None));
+    }
+
+    #[test]
+    fn a_speed_up_over_repeats_is_that_of_an_independent_computation() {
+        let mut rows = Vec::new();
+        for (tp, all) in [(1, &[100.0, 104.0, 98.0, 101.0][..]), (2, &[111.0, 108.0, 114.0])] {
+            for (start, tps) in (1..).zip(all) {
+                let mut row = measured(tp, *tps, &[]);
+                row.repeat = Some(crate::plan::Repeat { start, run: 1 });
+                row.identity = serde_json::from_value(format!("{tp:064}").into()).ok();
+                rows.push(row);
+            }
+        }
+        let found = overall(&rows);
+        let best = &found[0].tiers[0];
+        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+        // scripts/check_statistics.py
+        near(best.speedup.unwrap(), 1.1017369727047146);
+        let (low, high) = best.interval.unwrap();
+        near(low, 1.0475521235579264);
+        near(high, 1.1586929230796394);
+        assert_eq!((best.n, best.basis), (3, Basis::Starts));
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct About {
     pub currency: Option<Arc<str>>,
     /// The server's log, relative to the run directory.
     pub server_log: Option<PathBuf>,
+    /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
+    pub baseline_asked: bool,
     /// Intervals of quantiles by the figure's key, where each request is known.
     pub quantiles: std::collections::BTreeMap<String, QuantileInterval>,
 }
@@ -109,6 +111,7 @@ impl Default for About {
             device: None,
             currency: None,
             server_log: None,
+            baseline_asked: false,
             quantiles: std::collections::BTreeMap::new(),
         }
     }
@@ -237,8 +240,8 @@ pub struct FailedAttempt {
     pub summary: String,
     /// Where in its life it was; `None` where nobody recorded it.
     pub phase: Option<Phase>,
-    /// The log line that shows the cause best.
-    pub evidence: Option<Evidence>,
+    /// The log lines that show the cause, the best first.
+    pub evidence: Vec<Evidence>,
     /// What to do.
     pub advice: Vec<String>,
     /// The log that shows it, relative to the run directory.
@@ -324,6 +327,8 @@ pub struct Facts {
     pub live: bool,
     /// Lines of the journal that could not be read.
     pub unreadable_journal_lines: usize,
+    /// The limits (`slo`) that its sweep file states: name, and value as written; see [`super::Limit::stated`].
+    pub slo: Vec<(String, String)>,
 }
 
 /// Everything a report says about one run.
@@ -519,6 +524,7 @@ pub(super) mod tests {
                 sessions: 0,
                 live: false,
                 unreadable_journal_lines: 0,
+                slo: Vec::new(),
             }
         }
     }

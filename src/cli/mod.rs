@@ -1,6 +1,7 @@
 //! The command line as clap sees it: types and help texts. No logic, no defaults, no I/O: values stay as written, and
 //! `config` resolves them together with environment variables and presets, so that each knows its origin.
 
+mod choice;
 mod load;
 mod ops;
 mod plot;
@@ -11,6 +12,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use choice::{BaselineArgs, ChoiceArgs, CostArgs};
 pub use load::{
     LoadArgs, LoadLine, PromptArgs, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand,
     PromptsInspectArgs,

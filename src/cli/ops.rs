@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::choice::{BaselineArgs, ChoiceArgs, CostArgs};
+
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -96,7 +98,7 @@ pub struct AnalyzeArgs {
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
-    /// text, markdown, csv, json, html or datatrove (default text)
+    /// text, markdown, csv, json, html, datatrove or batch-sizes (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Write to this file, or into this directory
@@ -111,12 +113,12 @@ pub struct AnalyzeArgs {
     /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
     #[arg(long, value_name = "LIMITS")]
     pub slo: Vec<String>,
-    /// Prices of devices per hour: a YAML, JSON or TOML file
-    #[arg(long, value_name = "FILE")]
-    pub prices: Option<PathBuf>,
-    /// Devices in a node (default 8)
-    #[arg(long, value_name = "N")]
-    pub devices_per_node: Option<String>,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
+    /// At what cost.
+    #[command(flatten)]
+    pub cost: CostArgs,
     /// Read the servers' logs and every request too, for averages of the server and intervals of percentiles (slower)
     #[arg(long)]
     pub detail: bool,
@@ -154,27 +156,18 @@ pub struct RecommendArgs {
     /// The runs or files to choose from, as one table (default: the newest run)
     #[arg(value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
-    #[arg(long, value_name = "LIMITS")]
-    pub slo: Vec<String>,
-    /// The figure that matters (default output_throughput, per device)
-    #[arg(long, value_name = "KEY")]
-    pub rank_by: Option<String>,
-    /// Rank by the whole throughput, not per device
-    #[arg(long)]
-    pub total: bool,
-    /// The latency beside it (default mean_ttft_ms)
-    #[arg(long, value_name = "KEY")]
-    pub latency: Option<String>,
+    /// By what.
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
     /// Choose for each group by itself: settings, `model`, `group` or `run` (default model)
     #[arg(long, value_name = "KEYS")]
     pub group_by: Vec<String>,
-    /// Prices of devices per hour: a YAML, JSON or TOML file
-    #[arg(long, value_name = "FILE")]
-    pub prices: Option<PathBuf>,
-    /// Devices in a node (default 8)
-    #[arg(long, value_name = "N")]
-    pub devices_per_node: Option<String>,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
+    /// At what cost.
+    #[command(flatten)]
+    pub cost: CostArgs,
     /// text or json (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,

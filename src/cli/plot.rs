@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::choice::BaselineArgs;
+
 /// Flags of `plot`.
 #[derive(Debug, Args)]
 pub struct PlotArgs {
@@ -34,6 +36,9 @@ pub struct PlotArgs {
     /// Only measurements with this setting; several must all hold
     #[arg(long = "where", value_name = "KEY=VALUE")]
     pub only: Vec<String>,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
     /// One picture per measurement (CDFs, histogram, over-time)
     #[arg(long)]
     pub each: bool,

@@ -4,8 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::choice::{BaselineArgs, ChoiceArgs};
+
 /// Flags of `report`.
 #[derive(Debug, Args)]
+#[command(mut_arg("slo", |arg| {
+    arg.help("Limits that the recommendation must keep: 'ttft.p99<500,tpot.mean<50' (milliseconds)")
+}))]
+#[command(mut_arg("rank_by", |arg| {
+    arg.help("The figure that matters, as vLLM names it (default output_throughput, per device)")
+}))]
 pub struct ReportArgs {
     /// The runs to show as one (default: the newest)
     #[arg(value_name = "RUN")]
@@ -16,18 +24,12 @@ pub struct ReportArgs {
     /// Title of the page (default: the name of the run)
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    /// Limits that the recommendation must keep: 'ttft.p99<500,tpot.mean<50' (milliseconds)
-    #[arg(long, value_name = "LIMITS")]
-    pub slo: Vec<String>,
-    /// The figure that matters, as vLLM names it (default output_throughput, per device)
-    #[arg(long, value_name = "KEY")]
-    pub rank_by: Option<String>,
-    /// Rank by the whole throughput, not per device
-    #[arg(long)]
-    pub total: bool,
-    /// The latency beside it (default mean_ttft_ms)
-    #[arg(long, value_name = "KEY")]
-    pub latency: Option<String>,
+    /// By what.
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
+    /// Against what.
+    #[command(flatten)]
+    pub against: BaselineArgs,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,

@@ -12,7 +12,8 @@ use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
 use crate::report::{
-    Style, Written, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text, write_all,
+    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text,
+    write_all,
 };
 use crate::ui::Ui;
 
@@ -27,16 +28,18 @@ enum Format {
     Json,
     Html,
     Datatrove,
+    BatchSizes,
 }
 
 impl Format {
-    const ALL: [(&'static str, Format); 6] = [
+    const ALL: [(&'static str, Format); 7] = [
         ("text", Format::Text),
         ("markdown", Format::Markdown),
         ("csv", Format::Csv),
         ("json", Format::Json),
         ("html", Format::Html),
         ("datatrove", Format::Datatrove),
+        ("batch-sizes", Format::BatchSizes),
     ];
 
     fn parse(text: Option<&str>) -> Result<Self, Error> {
@@ -61,7 +64,7 @@ impl Format {
         match self {
             Format::Text => "txt",
             Format::Markdown => "md",
-            Format::Csv | Format::Datatrove => "csv",
+            Format::Csv | Format::Datatrove | Format::BatchSizes => "csv",
             Format::Json => "json",
             Format::Html => "html",
         }
@@ -75,12 +78,13 @@ impl Format {
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let format = Format::parse(args.format.as_deref())?;
-    let assumed = asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?;
+    let assumed = asked::assumptions(&args.cost, environment)?;
     let limits = asked::limits(&args.slo)?;
     let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
     let keys = asked::group_keys(&args.group_by, &table)?;
-    prepare(&mut table, &assumed, args.detail || format == Format::Datatrove, args.detail, ui);
+    let renamed = asked::baseline(&args.against.baseline, &mut table, ui)?;
+    prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, args.detail, ui);
     let usual =
         if table.rows.iter().any(|row| row.figure(OPTIMIZED).is_some()) { OPTIMIZED } else { "output_throughput" };
     let (figure, better) = match named {
@@ -88,12 +92,28 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         None => asked::figure("--rank-by", usual)?,
     };
     let per_device = args.rank_by.is_none() && Figure::is_of_all_devices(&figure.key);
-    let wanted = Wanted { rank_by: figure.key, better, per_device, latency: "mean_ttft_ms".into(), limits };
+    let mut wanted =
+        Wanted { rank_by: figure.key, better, per_device, latency: "mean_ttft_ms".into(), limits, ..Wanted::default() };
     let asks = args.rank_by.is_some() || !args.group_by.is_empty() || !args.slo.is_empty();
+    if asks || format != Format::Text {
+        asked::usual_limits(&mut wanted, &args.slo, &table, ui);
+    }
     let output = args.output.as_deref().map(|path| environment.absolute(path));
     if format == Format::Datatrove {
         let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
-        return datatrove(&found, output.as_deref(), &table, ui);
+        several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
+        return Ok(code(&table));
+    }
+    if format == Format::BatchSizes {
+        let found = BatchSizes::new(&table);
+        if found.is_empty() {
+            return Err(Error::Nothing {
+                message: format!("no throughput by batch size: {}", found.why_empty()),
+                hint: "measure with an axis of it: `bench: {max-concurrency: [1, 2, 4, 8]}`".into(),
+            });
+        }
+        several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
+        return Ok(code(&table));
     }
     // A text that nobody asked a ranking of has none.
     let groups = if asks || format != Format::Text { ranked(&table, &keys, &wanted) } else { Vec::new() };
@@ -107,7 +127,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         Some(output) => {
             let path = file_in(output, format);
             atomic::write_with(&path, |out| match format {
-                Format::Text | Format::Datatrove => out.write_all(text(Style::PLAIN).as_bytes()),
+                Format::Text | Format::Datatrove | Format::BatchSizes => out.write_all(text(Style::PLAIN).as_bytes()),
                 Format::Markdown => out.write_all(render_markdown(&analysis).as_bytes()),
                 Format::Csv => write_csv(&analysis, out),
                 Format::Json => write_json(&analysis, out),
@@ -125,7 +145,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         None => {
             let mut bytes = Vec::new();
             match format {
-                Format::Text | Format::Datatrove => bytes = text(style_of(ui)).into_bytes(),
+                Format::Text | Format::Datatrove | Format::BatchSizes => bytes = text(style_of(ui)).into_bytes(),
                 Format::Markdown => bytes = render_markdown(&analysis).into_bytes(),
                 Format::Csv => write_csv(&analysis, &mut bytes).map_err(Error::Terminal)?,
                 Format::Json => write_json(&analysis, &mut bytes).map_err(Error::Terminal)?,
@@ -152,7 +172,7 @@ fn style_of(ui: &Ui) -> Style {
 }
 
 /// What the flags add to a table.
-fn prepare(table: &mut RunTable, assumed: &Assumptions, logs: bool, requests: bool, ui: &Ui) {
+fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: bool, requests: bool, ui: &Ui) {
     if logs {
         add_server_logs(table);
     }
@@ -160,7 +180,7 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, logs: bool, requests: bo
         add_quantiles(table);
     }
     // The figures that need nothing of the user are there already.
-    if logs || requests || *assumed != Assumptions::default() {
+    if renamed || logs || requests || *assumed != Assumptions::default() {
         derive(table, assumed);
     }
     if assumed.prices.is_some() {
@@ -185,26 +205,38 @@ fn file_in(output: &Path, format: Format) -> PathBuf {
     }
 }
 
-fn datatrove(found: &Datatrove<'_>, output: Option<&Path>, table: &RunTable, ui: &Ui) -> Result<u8, Error> {
-    ui.out_raw(found.render().as_bytes());
+/// Prints the tables of a format that is several files, and writes these into the directory that the user names.
+fn several(
+    tables: &str,
+    format: Format,
+    output: Option<&Path>,
+    ui: &Ui,
+    write: impl FnOnce(&Path) -> Result<Vec<PathBuf>, crate::record::Error>,
+) -> Result<(), Error> {
+    ui.out_raw(tables.as_bytes());
     match output {
         Some(directory) if directory.exists() && !directory.is_dir() => {
+            let names = Format::ALL.into_iter().find(|(_, of)| *of == format).map(|(name, _)| name);
             return Err(Error::Usage {
-                message: format!("`--output {}` is a file: `--format datatrove` writes several", directory.display()),
+                message: format!(
+                    "`--output {}` is a file: `--format {}` writes several",
+                    directory.display(),
+                    names.unwrap_or_default()
+                ),
                 hint: "name a directory; it is made where there is none".into(),
             });
         }
         Some(directory) => {
             std::fs::create_dir_all(directory).map_err(crate::record::Error::write(directory))?;
-            let written = found.write(directory)?;
+            let written = write(directory)?;
             ui.say(&format!("in {}:", directory.display()));
             for path in &written {
-                ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));
+                ui.say(&format!("  {}", path.strip_prefix(directory).unwrap_or(path).display()));
             }
         }
         None => ui.say("`--output DIR` writes the files of it"),
     }
-    Ok(code(table))
+    Ok(())
 }
 
 /// The sources named as one table; else the newest run. A directory without manifests may be one of the Python predecessor's.
@@ -252,10 +284,15 @@ pub(super) fn target(
         Err(error) => {
             let named = run.or(results_dir).map(|path| environment.absolute(path));
             let defaults = locate::results_dirs(None, environment);
-            // A file is named on purpose; a directory may also be a default.
-            let foreign = |path: &PathBuf| path.is_dir() || (run.is_some() && path.is_file());
+            // A file is named on purpose, whatever it is; a directory may also be a default.
+            let foreign = |path: &PathBuf| path.is_dir() || (run.is_some() && path.exists());
             let candidates = if named.is_some() { named.into_iter().collect() } else { defaults };
-            candidates.into_iter().find(foreign).ok_or(error)
+            candidates.into_iter().find(foreign).ok_or_else(|| match (run, error) {
+                (Some(run), Error::NotFound { nearest, .. }) => {
+                    locate::no_source(run, &locate::results_dirs(results_dir, environment), nearest, environment)
+                }
+                (_, error) => error,
+            })
         }
     }
 }

@@ -1,13 +1,18 @@
 //! What `analyze`, `recommend` and `compare` are asked: figures, groups, limits, prices. A wrong word is named with its flag, what was
 //! expected, and the nearest that is known.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::analyse::{Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, Prices, RunTable};
-use crate::config::{Environment, read_prices};
+use crate::analyse::{
+    Assumptions, BY_MODEL, Better, COMPARED, Facts, Figure, Limit, LimitsFrom, NAME, Prices, RunTable, Unmarked,
+    Wanted, mark_baseline,
+};
+use crate::cli::CostArgs;
+use crate::config::tree::Trouble;
+use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
 use crate::nearest::nearest;
+use crate::ui::Ui;
 
 /// Words between commas, of all uses of a flag.
 fn words(values: &[String]) -> impl Iterator<Item = &str> {
@@ -48,8 +53,7 @@ pub(super) fn figures(values: &[String]) -> Result<Vec<Figure>, Error> {
 pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
     let limit = |text: &str| {
         Limit::parse(text).ok_or_else(|| {
-            let key = text.split(['<', '>']).next().unwrap_or_default().trim();
-            let near = nearest(key, Figure::keys()).filter(|near| *near != key && !key.contains('.'));
+            let near = nearest_of_limit(text);
             Error::Usage {
                 message: format!(
                     "invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure",
@@ -63,6 +67,88 @@ pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
         })
     };
     words(values).map(limit).collect()
+}
+
+/// The figure that is meant by a limit whose name is none.
+fn nearest_of_limit(text: &str) -> Option<&'static str> {
+    let key = text.split(['<', '>']).next().unwrap_or_default().trim();
+    nearest(key, Figure::keys()).filter(|near| *near != key && !key.contains('.'))
+}
+
+/// Checks the limits of the sweep files (`slo`), so that nothing is measured under limits that no report can keep.
+///
+/// # Errors
+/// The first that is no limit on a figure, with its place.
+pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
+    for stated in &settings.slo {
+        if Limit::stated(&stated.name, &stated.value).is_some() {
+            continue;
+        }
+        let text = format!("{}{}", stated.name.replace('-', "_"), stated.value);
+        let problem = if stated.name.is_empty() {
+            format!(
+                "expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure, found `{}`",
+                text.escape_debug()
+            )
+        } else {
+            format!(
+                "expected a number for a figure (`ttft: {{p99: 500}}`, `output_throughput: \"> 100\"`), found `{}: {}`",
+                stated.name.escape_debug(),
+                stated.value.escape_debug()
+            )
+        };
+        let named = if stated.name.is_empty() { text.as_str() } else { &text[..stated.name.len()] };
+        let hint = nearest_of_limit(named).map_or_else(
+            || {
+                "write `slo: {ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds); docs/analysis.md has all figures"
+                    .into()
+            },
+            |near| format!("did you mean `{near}`?"),
+        );
+        return Err(config::Error::Document(Trouble::new(&stated.origin, &stated.path, problem).hint(hint)).into());
+    }
+    Ok(())
+}
+
+/// Takes the limits of the runs' sweep files where the user gives none with `--slo`. Those of several runs count only where they are
+/// the same.
+pub(super) fn usual_limits(wanted: &mut Wanted, slo: &[String], table: &RunTable, ui: &Ui) {
+    if !slo.is_empty() {
+        return;
+    }
+    let mut all = std::iter::once(&table.facts).chain(&table.more).map(|facts| limits_of_run(facts, ui));
+    let first = all.next().unwrap_or_default();
+    if all.all(|other| same_limits(&first, &other)) {
+        wanted.limits = first;
+        wanted.limits_from = LimitsFrom::SweepFile;
+    } else {
+        wanted.limits_from = LimitsFrom::Different;
+    }
+}
+
+/// Whether both ask for the same, in whatever order.
+fn same_limits(a: &[Limit], b: &[Limit]) -> bool {
+    a.iter().all(|limit| b.contains(limit)) && b.iter().all(|limit| a.contains(limit))
+}
+
+/// What a run's sweep file states. Of a run that an earlier version made, it may be no limits at all: then none is used, rather than
+/// some of them.
+fn limits_of_run(facts: &Facts, ui: &Ui) -> Vec<Limit> {
+    let read = |(name, value): &(String, String)| {
+        Limit::stated(name, value)
+            .ok_or_else(|| if name.is_empty() { value.clone() } else { format!("{name}: {value}") })
+    };
+    match facts.slo.iter().map(read).collect::<Result<Vec<Limit>, String>>() {
+        Ok(limits) => limits,
+        Err(wrong) => {
+            ui.warn(&format!(
+                "`{}` of the sweep file's `slo` is no limit on a figure: no limit of the run {} is used",
+                crate::report::clean(&wrong),
+                crate::report::clean(&facts.run)
+            ));
+            Vec::new()
+        }
+    }
 }
 
 /// The keys of `--group-by`; the model where there are none.
@@ -81,14 +167,133 @@ pub(super) fn group_keys(values: &[String], table: &RunTable) -> Result<Vec<Stri
     Ok(if keys.is_empty() { vec![BY_MODEL.to_owned()] } else { keys })
 }
 
+/// Parts between commas that stand in no brackets: a value may be JSON.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut found) = (0usize, 0, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                found.push(&text[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.push(&text[from..]);
+    found
+}
+
+/// Some of what there is, for a hint.
+fn some_of(known: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<String> = known.iter().take(SHOWN).map(|word| crate::report::clean(word)).collect();
+    if known.len() > SHOWN {
+        shown.push(format!("and {} more", known.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// Takes the configuration that `--baseline` names for what others are compared with. Returns whether there is one: then the figures
+/// have to be derived again.
+///
+/// # Errors
+/// When it is no setting, no configuration has it, or several of the same model and load have.
+pub(super) fn baseline(values: &[String], table: &mut RunTable, ui: &Ui) -> Result<bool, Error> {
+    let given = || values.join(",");
+    let mut asked = Vec::new();
+    for part in values.iter().flat_map(|value| parts(value)).map(str::trim).filter(|part| !part.is_empty()) {
+        let Some((key, value)) =
+            part.split_once('=').filter(|(key, value)| !key.trim().is_empty() && !value.is_empty())
+        else {
+            return Err(Error::Usage {
+                message: format!("invalid value `{}` for `--baseline`: expected KEY=VALUE", part.escape_debug()),
+                hint: "such as `--baseline tensor-parallel-size=1,max-num-seqs=256`, or `--baseline name=EXPERIMENT`"
+                    .into(),
+            });
+        };
+        asked.push((crate::report::plot::full_key(key), value.trim().to_owned()));
+    }
+    if asked.is_empty() {
+        return match values.is_empty() {
+            true => Ok(false),
+            false => Err(Error::Usage {
+                message: "`--baseline` names nothing: expected KEY=VALUE".into(),
+                hint: "leave it out for the baseline of the sweep".into(),
+            }),
+        };
+    }
+    let without = mark_baseline(table, &asked).map_err(|unmarked| no_baseline(&given(), unmarked))?;
+    for place in without.iter().take(SOME_WITHOUT) {
+        ui.warn(&format!(
+            "`--baseline {}` has no valid result of {}: nothing is compared there",
+            given().escape_debug(),
+            crate::report::clean(place)
+        ));
+    }
+    if let Some(more @ 1..) = without.len().checked_sub(SOME_WITHOUT) {
+        ui.warn(&format!("nor of {more} more models and loads"));
+    }
+    Ok(true)
+}
+
+/// So many models and loads without a baseline are named.
+const SOME_WITHOUT: usize = 4;
+
+fn no_baseline(given: &str, unmarked: Unmarked) -> Error {
+    let invalid = |why: String| format!("invalid value `{}` for `--baseline`: {why}", given.escape_debug());
+    let near = |word: &str, known: &[String]| {
+        nearest(word, known.iter().map(String::as_str)).map(|near| format!("did you mean `{}`?", near.escape_debug()))
+    };
+    let (message, hint) = match unmarked {
+        Unmarked::Key { key, known } => (
+            invalid(format!("`{}` is no setting of these rows", key.escape_debug())),
+            near(&key, &known).unwrap_or_else(|| format!("there is: {}, and name", some_of(&known))),
+        ),
+        Unmarked::Value { key, value, known } => (
+            invalid(match key.as_str() {
+                NAME => format!("no experiment is called `{}`", value.escape_debug()),
+                _ => format!("no configuration has {key} {}", value.escape_debug()),
+            }),
+            match near(&value, &known).filter(|_| key == NAME) {
+                Some(near) => near,
+                None => format!("there is: {}", some_of(&known)),
+            },
+        ),
+        Unmarked::Together { nearest, otherwise } => {
+            let otherwise: Vec<String> = otherwise.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            (
+                invalid("no configuration has all of these".into()),
+                format!(
+                    "the nearest, {}, has {}",
+                    crate::report::clean(&nearest),
+                    crate::report::clean(&otherwise.join(", "))
+                ),
+            )
+        }
+        Unmarked::Ambiguous { names: [first, second], differ } => (
+            invalid(format!(
+                "{} and {} both have these settings under the same load",
+                crate::report::clean(&first),
+                crate::report::clean(&second)
+            )),
+            match differ {
+                Some((key, [one, other])) => {
+                    let (one, other) = (crate::report::clean(&one), crate::report::clean(&other));
+                    format!("add `{key}={one}` or `{key}={other}`, or write `name=EXPERIMENT`")
+                }
+                None => "name one of them: `name=EXPERIMENT`".into(),
+            },
+        ),
+    };
+    Error::Usage { message, hint }
+}
+
 /// Prices and the size of a node.
-pub(super) fn assumptions(
-    prices: Option<&Path>,
-    devices_per_node: Option<&str>,
-    environment: &Environment,
-) -> Result<Assumptions, Error> {
+pub(super) fn assumptions(cost: &CostArgs, environment: &Environment) -> Result<Assumptions, Error> {
     let mut assumed = Assumptions::default();
-    if let Some(text) = devices_per_node {
+    if let Some(text) = &cost.devices_per_node {
         assumed.devices_per_node = text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::Usage {
             message: format!(
                 "invalid value `{}` for `--devices-per-node`: expected a whole number of at least 1",
@@ -97,10 +302,25 @@ pub(super) fn assumptions(
             hint: "leave it out for 8".into(),
         })?;
     }
-    if let Some(file) = prices {
+    if let Some(file) = &cost.prices {
         let file = read_prices(file, environment)?;
         let currency: Arc<str> = file.currency.into();
         assumed.prices = Some(Prices { currency, default: file.default, devices: file.devices });
     }
     Ok(assumed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_inside_of_json_separate_nothing() {
+        assert_eq!(parts("a=1, b=2"), ["a=1", " b=2"]);
+        assert_eq!(
+            parts(r#"speculative-config={"method":"ngram","n":[1,2]},b=2"#),
+            [r#"speculative-config={"method":"ngram","n":[1,2]}"#, "b=2"]
+        );
+        assert_eq!(parts("a=}],b"), ["a=}]", "b"]);
+    }
 }

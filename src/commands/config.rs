@@ -1,5 +1,6 @@
 //! `vllm-bench config`: the settings in effect, and the schema of sweep files.
 
+use super::asked;
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::config::{Environment, Preset, Settings, language, show};
 use crate::error::Error;
@@ -14,6 +15,7 @@ pub fn run(args: &ConfigArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
     match &args.command {
         ConfigCommand::Show(args) => {
             let settings = Settings::resolve(args, environment, Preset::Full)?;
+            asked::check_slo(&settings)?;
             for note in settings.notes.iter().chain(&settings.warnings) {
                 ui.warn(note);
             }

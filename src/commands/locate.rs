@@ -227,6 +227,39 @@ pub fn named(run: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<
     })
 }
 
+/// The error where nothing that can be analysed has the name that the user wrote: what was looked for, where, and what is near.
+pub fn no_source(named: &Path, dirs: &[PathBuf], runs: Vec<String>, environment: &Environment) -> Error {
+    let from = environment.working_directory();
+    let as_path = environment.absolute(named);
+    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
+    let message = format!(
+        "neither a run nor a file `{}` was found: looked for the path `{}`, and for a run of this name in {}",
+        named.display().to_string().escape_debug(),
+        wording::path(&as_path, from),
+        places.join(" and ")
+    );
+    // A slip of the pen in the last part of the path.
+    let beside: Vec<String> = as_path
+        .parent()
+        .and_then(|folder| std::fs::read_dir(folder).ok())
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let name = as_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let near = crate::nearest::nearest(&name, beside.iter().map(String::as_str));
+    let hint = match near {
+        Some(near) => {
+            format!("did you mean `{}`?", wording::path(&as_path.with_file_name(near), from).escape_debug())
+        }
+        None if !runs.is_empty() => format!("there is: {}", runs.join(", ")),
+        None => {
+            "name a run, a results directory or a file of results (docs/sources.md says which are read), or none for \
+                 the newest run"
+                .into()
+        }
+    };
+    Error::Nothing { message, hint }
+}
+
 /// The error where there is no run.
 pub fn no_run(dirs: &[PathBuf], environment: &Environment) -> Error {
     let from = environment.working_directory();

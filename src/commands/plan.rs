@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{facts, preflight, run::engine, wording};
+use super::{asked, facts, preflight, run::engine, wording};
 use crate::cli::PlanArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
@@ -22,6 +22,7 @@ pub const WHOLE: u64 = 10_000;
 /// When a file, variable or flag is wrong, or vLLM does not know a flag.
 pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut settings = Settings::resolve(&args.run, environment, Preset::Full)?;
+    asked::check_slo(&settings)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::analyze;
-use crate::analyse::RunTable;
+use super::{analyze, asked};
+use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::PlotArgs;
 use crate::config::Environment;
 use crate::error::Error;
@@ -66,7 +66,10 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
             .map(|run| analyze::target(Some(run), args.results_dir.as_deref(), environment))
             .collect::<Result<Vec<_>, _>>()?,
     };
-    let table = load_runs(&paths)?;
+    let mut table = load_runs(&paths)?;
+    if asked::baseline(&args.against.baseline, &mut table, ui)? {
+        derive(&mut table, &Assumptions::default());
+    }
     let target = target(args, &table, environment, kind.is_none())?;
     match kind {
         Some(kind) => {

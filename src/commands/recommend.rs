@@ -1,8 +1,8 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
 use super::{analyze, asked};
-use crate::analyse::{Figure, Wanted, derive, ranked};
-use crate::cli::RecommendArgs;
+use crate::analyse::{Figure, LimitsFrom, Wanted, derive, ranked};
+use crate::cli::{ChoiceArgs, RecommendArgs};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -15,10 +15,12 @@ use crate::ui::Ui;
 /// # Errors
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let wanted = wanted(args.rank_by.as_deref(), args.latency.as_deref(), args.total, &args.slo)?;
-    let assumed = asked::assumptions(args.prices.as_deref(), args.devices_per_node.as_deref(), environment)?;
+    let mut wanted = wanted(&args.choice)?;
+    let assumed = asked::assumptions(&args.cost, environment)?;
     let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
+    asked::baseline(&args.against.baseline, &mut table, ui)?;
     derive(&mut table, &assumed);
+    asked::usual_limits(&mut wanted, &args.choice.slo, &table, ui);
     let keys = asked::group_keys(&args.group_by, &table)?;
     let answers = ranked(&table, &keys, &wanted);
     if answers.is_empty() {
@@ -47,16 +49,18 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
 ///
 /// # Errors
 /// When one of them names no figure, or is no limit.
-pub(super) fn wanted(
-    rank_by: Option<&str>,
-    latency: Option<&str>,
-    total: bool,
-    slo: &[String],
-) -> Result<Wanted, Error> {
+pub(super) fn wanted(args: &ChoiceArgs) -> Result<Wanted, Error> {
     let plain = Wanted::default();
-    let rank_by = asked::figure("--rank-by", rank_by.unwrap_or(&plain.rank_by))?;
-    let latency = asked::figure("--latency", latency.unwrap_or(&plain.latency))?;
-    let per_device = Figure::is_of_all_devices(&rank_by.0.key) && !total;
-    let limits = asked::limits(slo)?;
-    Ok(Wanted { rank_by: rank_by.0.key, better: rank_by.1, per_device, latency: latency.0.key, limits })
+    let rank_by = asked::figure("--rank-by", args.rank_by.as_deref().unwrap_or(&plain.rank_by))?;
+    let latency = asked::figure("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
+    let per_device = Figure::is_of_all_devices(&rank_by.0.key) && !args.total;
+    let limits = asked::limits(&args.slo)?;
+    Ok(Wanted {
+        rank_by: rank_by.0.key,
+        better: rank_by.1,
+        per_device,
+        latency: latency.0.key,
+        limits,
+        limits_from: LimitsFrom::Flag,
+    })
 }

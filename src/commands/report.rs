@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, recommend};
-use crate::analyse::RunTable;
+use super::{analyze, asked, recommend};
+use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::ReportArgs;
 use crate::config::Environment;
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::ui::Ui;
 /// # Errors
 /// When a run cannot be found or read, a flag is wrong, or the page cannot be written.
 pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let wanted = recommend::wanted(args.rank_by.as_deref(), args.latency.as_deref(), args.total, &args.slo)?;
+    let mut wanted = recommend::wanted(&args.choice)?;
     if args.runs.len() > 1 && args.output.is_none() {
         return Err(Error::Usage {
             message: "a page over several runs belongs into none of them: `--output` is missing".into(),
@@ -26,7 +26,11 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
         });
     }
     let runs = targets(args, environment)?;
-    let table = load_runs(&runs)?;
+    let mut table = load_runs(&runs)?;
+    if asked::baseline(&args.against.baseline, &mut table, ui)? {
+        derive(&mut table, &Assumptions::default());
+    }
+    asked::usual_limits(&mut wanted, &args.choice.slo, &table, ui);
     let options = Options { title: args.title.clone(), wanted, ..Options::of(&table) };
     let page = html::render(&table, &options);
     let path = match args.output.as_deref() {

@@ -9,6 +9,7 @@ use chrono_tz::Tz;
 use indexmap::IndexMap;
 
 use super::assemble::{Assembled, assemble};
+use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT, policy};
 use super::layers::Layers;
 use super::resolve::{sweep, words};
@@ -62,6 +63,8 @@ pub struct Settings {
     pub warmup_prompts: u64,
     /// Pause after each measurement.
     pub cooldown: Duration,
+    /// Limits on figures that a choice must keep; whether there are such figures is checked by the commands.
+    pub slo: Vec<StatedLimit>,
     /// Whether flags, memory and devices are checked before anything starts.
     pub preflight: bool,
     /// Whether nothing is asked.
@@ -187,6 +190,7 @@ impl Settings {
             skip_failure_reasons: run.skip_failure_reasons,
             warmup_prompts: run.warmup_prompts,
             cooldown: run.cooldown,
+            slo: document.slo.as_ref().map(stated).transpose()?.unwrap_or_default(),
             preflight: run.preflight,
             yes: on("yes"),
             extend: layers.one("extend").map(|(path, _)| PathBuf::from(path)),

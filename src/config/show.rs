@@ -262,7 +262,7 @@ mod tests {
             dir.path().join("sweep.yaml"),
             "preset: sanity\nserve:\n  max-num-seqs: [64, pow2:128..256]\n  speculative-config: {method: ngram, n: 0.50}\n\
              \x20 served-model-name: 'a: b # c'\nexperiments:\n  - name: first\n    serve: {dtype: float16, tp: 4}\n\
-             \x20   exclude: [{when: {max-num-seqs: '> 64'}}]\n  - {}\nslo: {ttft-ms: 200}\n\
+             \x20   exclude: [{when: {max-num-seqs: '> 64'}}]\n  - {}\nslo: {ttft: {p99: 200}}\n\
              retry: {server_died: {attempts: 2, back_off: 3s}}\nlink: [{max_num_seqs: max-concurrency}]\n",
         )
         .unwrap();

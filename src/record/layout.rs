@@ -162,6 +162,14 @@ pub fn experiment_csv(directory: &Path, experiment: &str) -> PathBuf {
     directory.join(if taken { format!("experiment_{name}") } else { name })
 }
 
+/// The batch-size sweep's table of one configuration on so many devices: its plots read the names of `DIR/MODEL/`. A name cannot lead
+/// out of the directory.
+pub fn batch_sizes_csv(directory: &Path, folder: &str, devices: Option<u32>) -> PathBuf {
+    let stem = picture::BATCH_SIZES;
+    let name = devices.map_or_else(|| format!("{stem}.csv"), |devices| format!("{stem}_{devices}_GPU.csv"));
+    directory.join(crate::plan::sanitize(folder)).join(name)
+}
+
 /// Logs are never renamed: a record that names one stays true. The first has no number.
 fn numbered(name: &str, what: &str, n: u32) -> String {
     if n <= 1 { format!("{name}_{what}.log") } else { format!("{name}_{what}.{n}.log") }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::display::width;
+use super::display::{width, wrap};
 use super::page::{Page, Tone};
 
 /// Where the cells of a column stand.
@@ -32,6 +32,8 @@ impl Column {
 
 /// Blanks between two columns.
 const GAP: usize = 3;
+/// Blanks before a line.
+const INDENT: usize = 2;
 
 /// Lines of cells under construction. A table may have ten thousand lines: their text lies in one piece.
 pub(super) struct Table<'c> {
@@ -67,6 +69,18 @@ impl<'c> Table<'c> {
 
     /// Puts the table on a page, two blanks in.
     pub fn put(self, page: &mut Page) {
+        self.put_within(page, usize::MAX);
+    }
+
+    /// The same in lines of at most so many columns: a first cell that needs more room than the others leave goes on below itself,
+    /// because what tells it from the others may stand at its end.
+    pub fn put_within(mut self, page: &mut Page, most: usize) {
+        let others: usize = self.widths.iter().skip(1).map(|width| GAP + width).sum();
+        let room = most.saturating_sub(INDENT + others);
+        let is_wrapped = self.widths.first().is_some_and(|first| *first > room);
+        if is_wrapped {
+            self.widths[0] = room;
+        }
         let mut line = String::new();
         for (i, column) in self.columns.iter().enumerate() {
             put_cell(&mut line, column.side, self.widths[i], &column.title, i == 0);
@@ -77,12 +91,23 @@ impl<'c> Table<'c> {
         let mut begin = 0;
         for (tone, ends) in self.tones.iter().zip(self.ends.chunks(self.columns.len().max(1))) {
             line.clear();
+            let mut below = Vec::new();
             for (i, (column, end)) in self.columns.iter().zip(ends).enumerate() {
                 let cell = self.text.get(begin..*end).unwrap_or_default();
-                put_cell(&mut line, column.side, self.widths[i], cell, i == 0);
                 begin = *end;
+                if i == 0 && is_wrapped {
+                    // What goes on stands two blanks in.
+                    below = wrap(cell, room.saturating_sub(2));
+                    let first = if below.is_empty() { String::new() } else { below.remove(0) };
+                    put_cell(&mut line, column.side, room, &first, true);
+                } else {
+                    put_cell(&mut line, column.side, self.widths[i], cell, i == 0);
+                }
             }
             page.line(*tone, &line);
+            for part in below {
+                page.line(*tone, &format!("    {part}"));
+            }
         }
     }
 }
@@ -103,7 +128,7 @@ fn put_cell(line: &mut String, side: Side, widest: usize, cell: &str, first: boo
         Side::Left => (0, blanks),
         Side::Right => (blanks, 0),
     };
-    put_blanks(line, before + if first { 2 } else { GAP });
+    put_blanks(line, before + if first { INDENT } else { GAP });
     line.push_str(cell);
     put_blanks(line, after);
 }

@@ -2,6 +2,7 @@
 //!
 //! The same run directory gives the same bytes: no clock, no absolute path, nothing read back that was written here.
 
+mod batch_sizes;
 mod columns;
 pub mod compare;
 mod csv;
@@ -22,6 +23,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use batch_sizes::BatchSizes;
 pub use display::clean;
 pub use load::{add_quantiles, add_server_logs, load_requests, load_run, load_runs};
 pub use page::Style;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::columns::{self, Column};
 use super::display::{configuration, counted, cut};
 use super::page::{Page, Style, Tone};
-use crate::analyse::{BY_MODEL, Basis, Choice, Figure, LeftOut, Ranked, Recommendation, Wanted};
+use crate::analyse::{BY_MODEL, Basis, Choice, Figure, LeftOut, Limit, LimitsFrom, Ranked, Recommendation, Wanted};
 
 /// The ranked figure in words of a machine.
 fn unit(wanted: &Wanted) -> String {
@@ -48,6 +48,9 @@ pub fn text(answers: &[Ranked<'_>], wanted: &Wanted, simulated: bool, style: Sty
     page.title("vllm-bench · recommendation", &cut(&format!("by {}", unit(wanted)), 60));
     if simulated {
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
+    }
+    if let Some(said) = wanted.about_limits() {
+        page.paragraph(1, "", Tone::Plain, &cut(&said, 1000));
     }
     for answer in answers {
         page.heading(&cut(&answer.title(), 90));
@@ -234,5 +237,10 @@ pub fn json(answers: &[Ranked<'_>], wanted: &Wanted, simulated: bool) -> Value {
             }),
         })
         .collect();
-    json!({"rank_by": wanted.rank_by, "per_device": wanted.per_device, "simulated": simulated, "answers": all})
+    let limit = |limit: &Limit| json!({"figure": limit.key, if limit.above { "above" } else { "below" }: limit.value});
+    let from = (!wanted.limits.is_empty() || wanted.limits_from == LimitsFrom::Different).then_some(wanted.limits_from);
+    json!({
+        "rank_by": wanted.rank_by, "per_device": wanted.per_device, "simulated": simulated,
+        "limits": wanted.limits.iter().map(limit).collect::<Vec<Value>>(), "limits_from": from, "answers": all,
+    })
 }

@@ -22,7 +22,7 @@ use crate::record::RunState;
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
-use super::wording;
+use super::{asked, wording};
 use prepare::{Prepared, Silent, lock_results, prepare};
 use recorder::{RunRecorder, SessionJobs};
 use signals::Signals;
@@ -33,6 +33,7 @@ use signals::Signals;
 /// When nothing can be started, or the record cannot be kept.
 pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: &Ui) -> Result<u8, Error> {
     let mut settings = Settings::resolve(args, environment, preset)?;
+    asked::check_slo(&settings)?;
     let adopted = match &args.resume {
         Some(Some(named)) => prepare::adopt_named(named, &mut settings, environment)?,
         Some(None) | None => None,

@@ -4,6 +4,7 @@
 pub mod condition;
 pub mod policy;
 pub mod schema;
+pub mod slo;
 pub mod spelling;
 pub mod value;
 
@@ -115,8 +116,9 @@ pub struct Document {
     /// Number of devices the rules count on; without it, those of the machine.
     #[schemars(with = "Option<u32>")]
     pub devices: Option<Raw>,
-    /// Kept in the manifest; no effect yet.
-    #[schemars(with = "Option<schema::Anything>")]
+    /// Limits that `recommend`, `report` and the rankings of `analyze` keep where no `--slo` is given:
+    /// `{ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds), or the words of `--slo`.
+    #[schemars(with = "Option<schema::Slo>")]
     pub slo: Option<Raw>,
     /// Kept in the manifest; no effect yet.
     #[schemars(with = "Option<schema::Anything>")]
@@ -130,7 +132,7 @@ pub struct Document {
 }
 
 /// Keys that are kept in the manifest and do nothing yet.
-pub const WITHOUT_EFFECT: [&str; 4] = ["slo", "telemetry", "slurm", "docker"];
+pub const WITHOUT_EFFECT: [&str; 3] = ["telemetry", "slurm", "docker"];
 
 /// A group of experiments.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

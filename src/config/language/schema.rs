@@ -185,6 +185,26 @@ schema!(
     }
 );
 schema!(
+    /// Limits on figures.
+    Slo,
+    |_g| {
+        let limit = json_schema!({
+            "description": "A number that the figure must be better than, or a sign and a number: \"< 500\", \"> 100\".",
+            "anyOf": [{"type": "number"}, {"type": "string", "pattern": "^ *(<=?|>=?)? *[-+0-9.eE]+ *$"}, {"type": "null"}]
+        });
+        let words = json_schema!({"type": "string", "description": "As after --slo: ttft.p99<500,tpot.mean<50"});
+        let several = json_schema!({"type": "array", "items": words});
+        json_schema!({"anyOf": [
+            {"type": "object", "additionalProperties": {"anyOf": [
+                limit,
+                {"type": "object", "description": "Limits of a latency, by statistic: mean, median, std, p99.", "additionalProperties": limit}
+            ]}},
+            words,
+            several
+        ]})
+    }
+);
+schema!(
     /// The condition of a rule.
     When,
     |g| {

@@ -87,11 +87,12 @@ pub fn render(optimized: &[Optimized<'_>]) -> String {
 fn note(page: &mut Page, found: &Optimized<'_>) {
     let load = if found.workload.is_empty() { String::new() } else { format!(", at {}", found.workload) };
     let Some(base) = &found.baseline else {
-        let text = "no baseline: none is marked in the sweep, and no plain configuration has a valid result";
+        let text = "no baseline: none is named or marked in the sweep, and no plain configuration has a valid result";
         page.paragraph(2, "- ", Tone::Warning, &format!("{}{load}: {text}", cut(found.model, 60)));
         return;
     };
     let rule = match base.rule {
+        BaselineRule::Asked => "baseline (of `--baseline`)",
         BaselineRule::Sweep => "baseline of the sweep",
         BaselineRule::Plainest => "baseline (the first plain configuration of tp 1, 2, 4, 8)",
     };

@@ -25,6 +25,9 @@ pub fn render(analysis: &Analysis<'_>) -> String {
         "{} of {} passed, {} failed, {} skipped by a rule.",
         counts.passed, counts.planned, counts.failed, counts.skipped
     );
+    if let Some(said) = analysis.wanted.about_limits() {
+        let _ = writeln!(text, "\n{}", cell(&said));
+    }
     for ranked in analysis.ranked {
         let _ = writeln!(text, "\n## {}\n", cell(&ranked.title()));
         match &ranked.choice {

@@ -39,8 +39,8 @@ struct Failed {
     name: String,
     facts: String,
     summary: String,
-    line: Option<u64>,
-    evidence: Option<String>,
+    /// Numbers and texts of the log's lines that show it, the best first.
+    evidence: Vec<(u64, String)>,
     log: Option<String>,
 }
 
@@ -127,8 +127,7 @@ fn plain(index: usize, row: &Row, summary: &str) -> Failed {
         name: experiment(row),
         facts: facts.join(", "),
         summary: cut(summary, REASON),
-        line: None,
-        evidence: None,
+        evidence: Vec::new(),
         log: None,
     }
 }
@@ -139,8 +138,7 @@ fn attempt(index: usize, row: &Row, failed: &FailedAttempt) -> Failed {
     let facts = [phase, Some(plain.facts.clone()).filter(|facts| !facts.is_empty())];
     Failed {
         facts: facts.into_iter().flatten().collect::<Vec<String>>().join(", "),
-        line: failed.evidence.as_ref().map(|evidence| evidence.line),
-        evidence: failed.evidence.as_ref().map(|evidence| cut(&evidence.text, REASON)),
+        evidence: failed.evidence.iter().map(|evidence| (evidence.line, cut(&evidence.text, REASON))).collect(),
         log: failed.log.as_ref().map(|log| clean(&log.display().to_string())),
         ..plain
     }

@@ -7,7 +7,7 @@ use super::answers::{self, Bests, Shown};
 use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
 use super::{Machine, Options, data, shell};
-use crate::analyse::{Counts, Facts, Limit, Origin, RunTable};
+use crate::analyse::{Counts, Facts, Origin, RunTable};
 use crate::plan::Engine;
 
 /// The page's own parts.
@@ -32,7 +32,7 @@ pub(super) struct View<'a> {
     counts: Vec<Count>,
     ranked_by: String,
     latency: String,
-    limits: Vec<String>,
+    limits: Option<String>,
     answers: Vec<Shown>,
     bests: Vec<Bests>,
     axes: Vec<Asked>,
@@ -85,7 +85,7 @@ impl<'a> View<'a> {
             ranked_by: answers::ranked_by(&options.wanted),
             latency: crate::analyse::Figure::of(&options.wanted.latency)
                 .map_or_else(|| options.wanted.latency.clone(), |figure| figure.label),
-            limits: options.wanted.limits.iter().map(limit).collect(),
+            limits: options.wanted.about_limits().map(|said| clean(&said)),
             answers: answers::of(&answers, &options.wanted),
             bests: answers::bests(table),
             axes: axes.into_iter().map(asked).collect(),
@@ -98,10 +98,6 @@ impl<'a> View<'a> {
             commands: commands(table),
         }
     }
-}
-
-fn limit(limit: &Limit) -> String {
-    format!("{} {} {}", limit.key, if limit.above { ">" } else { "<" }, limit.value)
 }
 
 fn asked(setting: &Setting) -> Asked {

@@ -99,6 +99,7 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
             sessions: 0,
             live: false,
             unreadable_journal_lines: 0,
+            slo: Vec::new(),
         },
         rows,
         unreadable,
@@ -158,7 +159,7 @@ pub(super) fn without_result(invalid: &Invalid) -> Status {
                 cause: None,
                 summary,
                 phase: None,
-                evidence: None,
+                evidence: Vec::new(),
                 advice: Vec::new(),
                 log: None,
             }))

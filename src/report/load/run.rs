@@ -84,6 +84,7 @@ fn device(manifest: &Manifest) -> Option<Arc<str>> {
 
 fn facts(manifest: Manifest) -> Facts {
     Facts {
+        slo: slo(&manifest),
         directory: Path::new("").into(),
         run: manifest.run,
         origin: Origin::VllmBench { version: manifest.vllm_bench },
@@ -98,6 +99,31 @@ fn facts(manifest: Manifest) -> Facts {
         live: false,
         unreadable_journal_lines: 0,
     }
+}
+
+/// The limits of the sweep file, as the manifest keeps them: `slo.ttft.p99` -> `500`, or words under `slo` itself.
+fn slo(manifest: &Manifest) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let of = |key: &String, value: &serde_json::Value| -> Vec<(String, String)> {
+        let name = match key.strip_prefix("slo") {
+            Some("") => "",
+            Some(rest) if rest.starts_with('.') => &rest[1..],
+            Some(_) | None => return Vec::new(),
+        };
+        match value {
+            serde_json::Value::Null => Vec::new(),
+            serde_json::Value::Object(map) if map.is_empty() => Vec::new(),
+            serde_json::Value::Array(items) => items.iter().map(|item| (name.to_owned(), text(item))).collect(),
+            one => vec![(name.to_owned(), text(one))],
+        }
+    };
+    let all = manifest.settings.iter().flat_map(|(key, setting)| of(key, &setting.value));
+    // Words that stand under no figure may be several between commas, as after `--slo`.
+    let several = all.flat_map(|(name, value)| match name.is_empty() {
+        true => value.split(',').map(|word| (String::new(), word.trim().to_owned())).collect(),
+        false => vec![(name, value)],
+    });
+    several.filter(|(name, value)| !(name.is_empty() && value.is_empty())).collect()
 }
 
 /// Seconds over all sessions: what a session said at its end, or from its first to its last event where it died.
@@ -284,7 +310,7 @@ fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
         cause: Some(failure.cause),
         summary: failure.summary,
         phase: Some(failure.phase),
-        evidence: failure.evidence.into_iter().next(),
+        evidence: failure.evidence,
         advice: failure.advice,
         log,
     }))

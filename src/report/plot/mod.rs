@@ -21,6 +21,7 @@ mod tests;
 
 pub use data::full_key;
 pub use kind::{Kind, Over, Picture, Query, Refusal, pictures};
+pub(super) use kinds::concurrency::tokens_per_second_of_a_request;
 pub use kinds::list;
 pub use sheet::Size;
 

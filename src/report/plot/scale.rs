@@ -224,6 +224,8 @@ mod tests {
         assert_eq!(labels(Scale::of(Counting::Linear, [0.0, 0.04], true), 4), ["0", "0.02", "0.04"]);
         assert_eq!(labels(Scale::of(Counting::Log2, [1.0, 32.0], false), 8), ["1", "2", "4", "8", "16", "32"]);
         assert_eq!(labels(Scale::of(Counting::Log10, [10.0, 9000.0], false), 4).first().unwrap(), "10");
+        let wide = labels(Scale::of(Counting::Log2, [1.177_909_885_057_228_2e-16, 1e9], false), 9);
+        assert!(wide.contains(&"1,048,576".to_owned()), "{wide:?}");
         assert_eq!(labels(Scale::of(Counting::Linear, [1e12, 2e12], true), 3), ["0", "1e12", "2e12"]);
         assert_eq!(labels(Scale::of(Counting::Log2, [0.25, 2.0], false), 8), ["0.25", "0.5", "1", "2"]);
         assert_eq!(

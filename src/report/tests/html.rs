@@ -93,6 +93,33 @@ fn what_comes_from_outside_is_text() {
 }
 
 #[test]
+fn a_failure_shows_every_line_that_its_record_holds_as_text() {
+    let run = small("org/other", "RuntimeError: the first", Engine::Vllm);
+    let path = run.dir.layout().failure(&run.experiment(2).name);
+    let mut record: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let evidence = record.pointer_mut("/evidence").and_then(Value::as_array_mut).unwrap();
+    evidence.push(serde_json::json!({"line": 7, "text": "the second <b>&amp;</b>"}));
+    evidence.push(serde_json::json!({"line": 8, "text": HOSTILE}));
+    std::fs::write(&path, record.to_string()).unwrap();
+    let body = body(&page(&run));
+    let log = between(&body, "<pre class=\"log\">", "</pre>");
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    for (line, (number, text)) in lines.iter().zip([
+        (123, "RuntimeError: the first"),
+        (7, "the second &lt;b&gt;&amp;amp;&lt;&#x2f;b&gt;"),
+        (8, "&lt;"),
+    ]) {
+        assert!(
+            line.starts_with("<span class=\"faint\">logs") && line.contains(&format!(":{number}</span> ")),
+            "{line}"
+        );
+        assert!(line.contains(text), "{text} is not in {line}");
+        assert_eq!(line.matches('<').count(), 2, "nothing but the number is marked up: {line}");
+    }
+}
+
+#[test]
 fn the_policy_lets_this_script_and_style_run_and_nothing_else() {
     let page = page(&small("org/other", "RuntimeError: no", Engine::Vllm));
     let policy = between(&page, "http-equiv=\"Content-Security-Policy\" content=\"", "\"")
@@ -136,7 +163,9 @@ fn limits_decide_and_an_empty_run_is_a_page_too() {
     let limit = crate::analyse::Limit::parse("ttft.mean<1").unwrap();
     let wanted = Wanted { limits: vec![limit], ..Wanted::default() };
     let page = render(&table, &Options { wanted, ..Options::of(&table) });
-    assert!(page.contains("No configuration keeps the limits.") && page.contains("<code>mean_ttft_ms &lt; 1</code>"));
+    assert!(
+        page.contains("No configuration keeps the limits.") && page.contains("Limits of `--slo`: mean_ttft_ms &lt; 1.")
+    );
     let none = RunTable { rows: Vec::new(), ..table };
     assert!(render(&none, &Options::default()).contains("There is no valid result to choose from."));
 }

@@ -1,6 +1,6 @@
 //! What a run looks like, and what must never happen to a reader of it.
 
-mod fixture;
+pub(super) mod fixture;
 mod html;
 mod predecessor;
 mod run;

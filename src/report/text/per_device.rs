@@ -17,6 +17,11 @@ const COLUMNS: [(&str, &str); 7] = [
     ("speedup", "speed-up"),
 ];
 
+/// A line is never wider.
+const WIDEST: usize = 120;
+/// Of a longer name of a configuration the rest is left out.
+const NAME: usize = 240;
+
 /// One line per configuration whose devices are known; repeats with their mean.
 pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     let known: Vec<&Row> = rows.iter().copied().filter(|row| row.figure("output_tps_per_gpu").is_some()).collect();
@@ -25,7 +30,7 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     }
     page.heading(&caption("Per device and user", table));
     let there = |key: &str| known.iter().any(|row| row.figure(key).is_some());
-    // A line stays below 120 columns: the price says what the number of devices would.
+    // The price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
     let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
     let columns: Vec<(Slot<'_>, Option<Unit>)> =
@@ -39,7 +44,7 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         let all: Vec<&Row> = measured.concat();
         let mut lines = Table::new(&shape);
         measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
-        lines.put(page);
+        lines.put_within(page, WIDEST);
         page.gap();
         if speedup {
             against(page, &all);
@@ -72,6 +77,7 @@ fn against(page: &mut Page, rows: &[&Row]) {
     for (load, rows) in loads {
         let Some(base) = baseline(&rows) else { continue };
         let rule = match base.rule {
+            BaselineRule::Asked => "as `--baseline` says",
             BaselineRule::Sweep => "the baseline of the sweep",
             BaselineRule::Plainest => "the first plain configuration of tp 1, 2, 4, 8",
         };
@@ -103,7 +109,7 @@ fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(Slot<'_>, Option<Unit>
         name.push_str(&load);
     }
     table.line(Tone::Plain);
-    table.cell(|text| text.push_str(&cut(&name, 42)));
+    table.cell(|text| text.push_str(&cut(&name, NAME)));
     let devices = first.and_then(|row| row.about.devices);
     table.cell(|text| text.push_str(&devices.map_or(ABSENT.to_owned(), |devices| devices.to_string())));
     for (slot, unit) in columns {
@@ -114,5 +120,62 @@ fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(Slot<'_>, Option<Unit>
             Some((value, unit)) => put_figure(text, value, unit),
             None => text.push_str(ABSENT),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unicode_width::UnicodeWidthStr;
+
+    use super::super::super::load_run;
+    use super::super::super::page::Style;
+    use super::super::super::tests::fixture::Fixture;
+    use super::*;
+    use crate::analyse::{Assumptions, Metric, Prices, derive};
+    use crate::plan::Engine;
+
+    /// The table of a run with every column, whose first configuration has these further settings and this output throughput.
+    fn table(settings: &[(&str, &str)], tps: f64) -> String {
+        let mut run = Fixture::new(&["org/m"], &[2, 4], Engine::Vllm);
+        for index in 0..run.plan.experiments.len() {
+            run.pass(index, 1.5, 20.0);
+        }
+        let run = run.close(10.0);
+        let mut table = load_run(run.path()).unwrap();
+        let first = &mut table.rows[0];
+        first.axes.server = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        first.axes.workload = vec![("max-concurrency".into(), "32".into())];
+        first.metrics.set(Metric::OutputThroughput, Some(tps));
+        first.baseline = true;
+        let prices = Prices { currency: "EUR".into(), default: Some(1.0), ..Prices::default() };
+        derive(&mut table, &Assumptions { prices: Some(prices), ..Assumptions::default() });
+        let mut page = Page::new(Style::PLAIN);
+        put(&mut page, &table, &table.comparable());
+        page.finish()
+    }
+
+    #[test]
+    fn no_line_is_too_wide_and_no_setting_is_lost() {
+        let long = [
+            ("max-num-seqs", "64"),
+            ("max-num-batched-tokens", "16384"),
+            ("speculative-config", r#"{"method":"ngram","n":6}"#),
+            ("a-flag-that-has-a-very-long-name-of-one-word-that-no-line-could-hold", "1"),
+        ];
+        for (settings, tps) in
+            [(&[][..], 48.0), (&long[..1], 48.0), (&long[..], 48.0), (&long[..], 1.9e9), (&long[..], 1e-7)]
+        {
+            let text = table(settings, tps);
+            assert!(text.contains("cost/1e6") && text.contains("speed-up"), "{text}");
+            for line in text.lines() {
+                assert!(line.width() <= WIDEST, "{} columns: {line}\n{text}", line.width());
+            }
+            // Broken within words as well: blanks are no part of what must be there.
+            let dense: String = text.split_whitespace().collect();
+            for (key, value) in settings {
+                assert!(text.contains(value) || dense.contains(value), "{key} {value}\n{text}");
+            }
+            assert!(text.contains("max-concurrency 32") || dense.contains("max-concurrency32"), "{text}");
+        }
     }
 }

@@ -71,7 +71,7 @@ fn failure(page: &mut Page, row: &Row, failed: &FailedAttempt) {
     page.paragraph(4, "- ", Tone::Plain, &format!("{}{facts}", experiment(row)));
     let mut field = |label: &str, value: &str| page.field(6, label, 3, Tone::Plain, &cut(value, REASON));
     field("why", &failed.summary);
-    if let Some(evidence) = &failed.evidence {
+    if let Some(evidence) = failed.evidence.first() {
         field("log", &format!("line {}: {}", evidence.line, evidence.text));
     }
     if let Some(log) = &failed.log {

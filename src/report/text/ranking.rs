@@ -73,6 +73,9 @@ pub(in crate::report) fn said(found: &Recommendation<'_>, wanted: &Wanted) -> Ve
 /// Every group, as asked for.
 pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Ranked<'_>], wanted: &Wanted) {
     page.heading(&super::figures::caption(&format!("Ranking by {}", unit(wanted)), table));
+    if let Some(said) = wanted.about_limits() {
+        page.paragraph(2, "", Tone::Plain, &cut(&said, 1000));
+    }
     if groups.is_empty() {
         page.paragraph(2, "", Tone::Plain, "There is no valid result yet.");
     }

@@ -228,6 +228,7 @@ impl Collected {
                 sessions: 0,
                 live: false,
                 unreadable_journal_lines: 0,
+                slo: Vec::new(),
             },
             rows,
             unreadable: self.unreadable,

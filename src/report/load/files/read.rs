@@ -289,7 +289,7 @@ fn failure(result: &ResultFile) -> Status {
         cause: None,
         summary: format!("{}: {}", text("error_type"), text("error")),
         phase: None,
-        evidence: None,
+        evidence: Vec::new(),
         advice: Vec::new(),
         log: None,
     }))

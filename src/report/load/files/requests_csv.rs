@@ -212,7 +212,7 @@ impl Run {
             cause: None,
             summary,
             phase: None,
-            evidence: None,
+            evidence: Vec::new(),
             advice: Vec::new(),
             log: None,
         }))

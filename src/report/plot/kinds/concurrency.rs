@@ -7,26 +7,33 @@ use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, Tick, separated};
 use super::super::svg::TEXT;
 use super::lines::{Drawn, Line, Lines, figure_axis, legend, lines, look, over, reach, series, unnamed};
-use crate::analyse::{Better, Estimate, Sample};
+use crate::analyse::{Better, Estimate, Requests, Row, Sample};
 use crate::record::layout;
 
 /// Tokens per second of one request, for its user: the mean over the requests of tokens divided by latency where single requests
 /// are known; else the mean number of tokens divided by the mean latency (which is TTFT and as many TPOT as tokens follow).
-pub fn per_request(shot: &Shot<'_>) -> Option<f64> {
-    let rates = rates(shot);
-    if let Some(sample) = Sample::new(rates) {
+pub fn tokens_per_second_of_a_request(row: &Row, requests: Option<&Requests>) -> Option<f64> {
+    if let Some(sample) = requests.and_then(|requests| Sample::new(rates_of(requests))) {
         return Some(sample.mean());
     }
-    let figure = |key: &str| shot.row.figure(key);
+    let figure = |key: &str| row.figure(key);
     let tokens = figure("total_output_tokens")? / figure("completed").filter(|count| *count > 0.0)?;
     let latency = figure("mean_e2el_ms")
         .or_else(|| Some(figure("mean_ttft_ms")? + figure("mean_tpot_ms")? * (tokens - 1.0).max(0.0)))?;
     (latency > 0.0 && tokens > 0.0).then(|| tokens / latency * 1e3)
 }
 
+/// The same of a measurement in a picture.
+pub fn per_request(shot: &Shot<'_>) -> Option<f64> {
+    tokens_per_second_of_a_request(shot.row, shot.requests.as_ref())
+}
+
 /// Tokens per second of each request.
 pub fn rates(shot: &Shot<'_>) -> Vec<f64> {
-    let Some(requests) = &shot.requests else { return Vec::new() };
+    shot.requests.as_ref().map(rates_of).unwrap_or_default()
+}
+
+fn rates_of(requests: &Requests) -> Vec<f64> {
     if requests.output_tokens.len() != requests.e2el_ms.len() {
         return Vec::new();
     }

@@ -39,7 +39,8 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         && matches!(gain.unit, Unit::TokensPerSecond | Unit::RequestsPerSecond)
         && !y.contains("per_")
         && data.shots.iter().all(|shot| shot.row.about.devices.is_some_and(|devices| devices > 0));
-    let wanted = Wanted { rank_by: y.into(), better, per_device, latency: x.into(), limits: Vec::new() };
+    let wanted =
+        Wanted { rank_by: y.into(), better, per_device, latency: x.into(), limits: Vec::new(), ..Wanted::default() };
     let clouds = clouds(data, &wanted);
     if clouds.is_empty() {
         return Err(Refusal::missing(

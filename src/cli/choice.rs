@@ -1,0 +1,41 @@
+//! Flags that several commands share: what is chosen by, against what, and what devices cost.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// By what a configuration is chosen.
+#[derive(Debug, Default, Args)]
+pub struct ChoiceArgs {
+    /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
+    #[arg(long, value_name = "LIMITS")]
+    pub slo: Vec<String>,
+    /// The figure that matters (default output_throughput, per device)
+    #[arg(long, value_name = "KEY")]
+    pub rank_by: Option<String>,
+    /// Rank by the whole throughput, not per device
+    #[arg(long)]
+    pub total: bool,
+    /// The latency beside it (default mean_ttft_ms)
+    #[arg(long, value_name = "KEY")]
+    pub latency: Option<String>,
+}
+
+/// What others are compared with.
+#[derive(Debug, Default, Args)]
+pub struct BaselineArgs {
+    /// What others are compared with: settings, or name=EXPERIMENT (default: the sweep's baseline, else the plainest)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub baseline: Vec<String>,
+}
+
+/// What is assumed beside the measurements.
+#[derive(Debug, Default, Args)]
+pub struct CostArgs {
+    /// Prices of devices per hour: a YAML, JSON or TOML file
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+    /// Devices in a node (default 8)
+    #[arg(long, value_name = "N")]
+    pub devices_per_node: Option<String>,
+}
