@@ -1,5 +1,6 @@
 //! `analyze`, and the analysis at the end of every run.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::analyse::{Assumptions, Counts, Figure, OPTIMIZED, Origin, RunTable, Wanted, derive, ranked};
@@ -274,6 +275,11 @@ pub(super) fn target(
     results_dir: Option<&Path>,
     environment: &Environment,
 ) -> Result<PathBuf, Error> {
+    // A directory without folders holds no run of ours: it need not be looked through for one first.
+    let flat = run.map(|path| environment.absolute(path)).filter(|path| has_no_folders(path));
+    if let Some(flat) = flat {
+        return Ok(flat);
+    }
     // It writes beside what it reads: never in a live run of another directory that the user did not name.
     let found = match (run, results_dir) {
         (None, None) => locate::find_here(environment),
@@ -295,6 +301,12 @@ pub(super) fn target(
             })
         }
     }
+}
+
+/// Whether a path is a directory that has no folder, and is no run of ours, as far as its file system counts them.
+fn has_no_folders(path: &Path) -> bool {
+    let links = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir).map(|metadata| metadata.nlink());
+    links == Some(2) && !path.join(layout::MANIFEST).exists()
 }
 
 /// Analyses the run that this process has just ended, while it still holds the lock. Returns the exit code that its

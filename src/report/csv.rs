@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use super::display::shown;
 use super::load::in_parallel;
 use crate::analyse::{Metric, Row, RunTable, Status, Unit};
 
@@ -154,7 +155,7 @@ fn record(csv: &mut csv::Writer<Vec<u8>>, row: &Row, others: &[Metric], scratch:
     for metric in THEIR_METRICS {
         put(csv, row.metrics.get(metric), metric.unit())?;
     }
-    csv.write_field(row.source.as_ref().map(|file| file.to_string_lossy()).unwrap_or_default().as_bytes())?;
+    csv.write_field(row.source.as_deref().map(shown).unwrap_or_default().as_bytes())?;
     csv.write_field(status(&row.status))?;
     csv.write_field(cause(&row.status))?;
     csv.write_field(reason(&row.status))?;
@@ -192,7 +193,8 @@ fn put_number(out: &mut String, value: Option<f64>, unit: Unit) {
         (None, _) => {}
         (Some(value), Unit::Requests | Unit::Tokens) if value.fract() == 0.0 && value.abs() < 1e15 => {
             // Writing into memory never fails.
-            let _ = write!(out, "{value:.0}");
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number below 1e15")]
+            let _ = write!(out, "{}", value as i64);
         }
         (Some(value), _) => out.push_str(ryu::Buffer::new().format(value)),
     }

@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::csv::status;
+use super::display::shown;
 use super::load::{Keep, Member, Scanner, Stop, in_parallel, put_member};
 use crate::analyse::{Row, RunTable};
 
@@ -44,14 +45,28 @@ pub(super) fn write(run: &Path, table: &RunTable, out: &mut dyn Write) -> io::Re
     let rows: Vec<&Row> = table.rows.iter().filter(|row| row.source.is_some()).collect();
     let files: Vec<&[&Row]> =
         rows.chunk_by(|a, b| file_of(a) == file_of(b) && a.about.directory == b.about.directory).collect();
+    let mut put = |entry: Vec<u8>| {
+        out.write_all(separator)?;
+        separator = b",\n";
+        out.write_all(&entry)
+    };
     for portion in files.chunks(PORTION) {
-        for entry in in_parallel(portion, |rows, buffer| entries(run, rows, buffer)).flatten() {
-            out.write_all(separator)?;
-            separator = b",\n";
-            out.write_all(&entry)?;
+        // Threads are for reading: what is in memory is written by this one.
+        if portion.iter().all(|rows| held(rows).is_some()) {
+            portion.iter().flat_map(|rows| entries(run, rows, &mut Vec::new())).try_for_each(&mut put)?;
+        } else {
+            in_parallel(portion, |rows, buffer| entries(run, rows, buffer)).flatten().try_for_each(&mut put)?;
         }
     }
     out.write_all(b"\n]\n")
+}
+
+/// The row of a file whose text is in memory.
+fn held<'r>(rows: &[&'r Row]) -> Option<(&'r Row, &'r [u8])> {
+    match rows {
+        [row] => Some((row, row.about.members.as_deref()?)),
+        _ => None,
+    }
 }
 
 /// The entries of the rows of one file.
@@ -61,7 +76,7 @@ fn entries(run: &Path, rows: &[&Row], buffer: &mut Vec<u8>) -> Vec<Vec<u8>> {
     else {
         return entries;
     };
-    if let ([row], Some(members)) = (rows, rows.first().and_then(|row| row.about.members.as_ref())) {
+    if let Some((row, members)) = held(rows) {
         return vec![entry(row, source, members, &[])];
     }
     let directory = if directory.as_os_str().is_empty() { run } else { directory };
@@ -94,7 +109,7 @@ fn file_of(row: &Row) -> Option<&OsStr> {
 fn entry(row: &Row, source: &Path, data: &[u8], left_out: &[String]) -> Vec<u8> {
     let mut entry = Vec::with_capacity(data.len() + 512);
     entry.extend_from_slice(b"{\n\"filename\": ");
-    put_json(&mut entry, &source.to_string_lossy());
+    put_json(&mut entry, &*shown(source));
     entry.extend_from_slice(b",\n\"config\": ");
     put_json(&mut entry, &Config(row));
     entry.extend_from_slice(b",\n");

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// More threads than this only wait for the disk.
 const MOST: usize = 4;
-/// Items that a thread takes at once.
-const SHARE: usize = 16;
+/// Items that a thread takes at once: answers to many need few allocations.
+const SHARE: usize = 128;
 
 /// Applies `work` to every item; the answers stand in the order of the items. Each thread has a buffer of its own.
 pub(in crate::report) fn map<T: Sync, R: Send>(

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexMap;
 
+use super::super::display::shown;
 use super::files::share;
 use super::parallel;
 use super::result_file::{self, Members, Refusal, ResultFile};
@@ -31,7 +32,7 @@ pub(super) fn result_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         .map_err(Error::read(dir))?
         .flatten()
         .map(|entry| entry.file_name())
-        .filter(|file| is_result_name(&file.to_string_lossy()))
+        .filter(|file| is_result_name(&shown(Path::new(file))))
         .collect();
     files.sort_unstable();
     Ok(files.into_iter().map(PathBuf::from).collect())
@@ -39,7 +40,7 @@ pub(super) fn result_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Whether a file's name is one of the predecessor's.
 pub(super) fn is_named(file: &Path) -> bool {
-    let name = file.to_string_lossy();
+    let name = shown(file);
     name.strip_suffix(layout::RESULT_SUFFIX).is_some_and(|stem| parse_name(stem).is_some())
 }
 
@@ -111,7 +112,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     if !result.figures.contains_key("completed") {
         return Err(Refusal::foreign("not a benchmark result: it has no `completed`"));
     }
-    let file_text = file.to_string_lossy();
+    let file_text = shown(file);
     let stem = file_text.strip_suffix(layout::RESULT_SUFFIX).unwrap_or(&file_text);
     let name = parse_name(stem);
     // A copy of one of our own results says itself what it is.

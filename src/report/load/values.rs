@@ -54,10 +54,11 @@ impl Values {
     }
 }
 
-/// The first seven bytes of a key and its length.
+/// The first and the last eight bytes of a key, mixed with its length.
 fn tag(key: &str) -> u64 {
-    let first = key.bytes().take(7).fold(0, |tag, byte| tag << 8 | u64::from(byte));
-    first << 8 | (key.len() as u64 & 0xff)
+    let bytes = key.as_bytes();
+    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    number(bytes.first_chunk()).rotate_left(17) ^ number(bytes.last_chunk()) ^ bytes.len() as u64
 }
 
 impl FromIterator<(String, Value)> for Values {
