@@ -108,22 +108,7 @@ fn table() -> RunTable {
             rows.push(row(model, tp, best, parameters, "tier1-x"));
         }
     }
-    let facts = Facts {
-        directory: "".into(),
-        run: "published".into(),
-        origin: Origin::Predecessor,
-        created: None,
-        timezone: None,
-        engine: None,
-        vllm_path: None,
-        vllm_versions: Vec::new(),
-        command_line: Vec::new(),
-        duration: None,
-        sessions: 0,
-        live: false,
-        unreadable_journal_lines: 0,
-        slo: Vec::new(),
-    };
+    let facts = Facts::bare("published".into(), "published".into(), Origin::Predecessor);
     let mut table = RunTable { facts, more: Vec::new(), rows, unreadable: Vec::new(), simulated: false };
     derive(&mut table, &Assumptions::default());
     table

@@ -16,9 +16,6 @@ use crate::diagnose::StartPhase;
 /// Devices in a node where nobody says otherwise.
 pub const DEVICES_PER_NODE: u32 = 8;
 
-/// Rows for which a second thread is worth it.
-const MANY: usize = 1000;
-
 const BILLION: f64 = 1e9;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86_400.0;
@@ -115,24 +112,13 @@ impl Default for Assumptions {
 
 /// Puts the derived figures into `about.figures` of every row; done again, the newer assumptions count.
 pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
-    let own = |rows: &mut [Row]| {
-        for row in rows {
-            row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
-            let mut figures = std::mem::take(&mut row.about.figures);
-            figures.remove(|key| key == "speedup" || key.starts_with("cost_"));
-            put(row, assumed, &mut figures);
-            row.about.figures = figures;
-        }
-    };
-    // Each row by itself: of many, a second thread takes the half.
-    let half = if table.rows.len() < MANY { 0 } else { table.rows.len() / 2 };
-    let (first, second) = table.rows.split_at_mut(half);
-    std::thread::scope(|scope| {
-        if !first.is_empty() {
-            scope.spawn(|| own(first));
-        }
-        own(second);
-    });
+    for row in &mut table.rows {
+        row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
+        let mut figures = std::mem::take(&mut row.about.figures);
+        figures.remove(|key| key == "speedup" || key.starts_with("cost_"));
+        put(row, assumed, &mut figures);
+        row.about.figures = figures;
+    }
     let speedups: Vec<(usize, f64)> = {
         let rows: Vec<&Row> = table.rows.iter().collect();
         let base = baselines(&rows);

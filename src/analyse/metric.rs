@@ -237,22 +237,6 @@ impl Metrics {
         Self::default()
     }
 
-    /// Takes members as they stand in a result: of several under one key the last one counts, and what is not a finite number is
-    /// absent.
-    pub fn of_members<'m>(members: impl Iterator<Item = (&'m str, Option<f64>)>) -> Self {
-        let mut metrics = Self::default();
-        // Most stand in vLLM's order: the next one is looked for first.
-        let mut next = 0;
-        for (key, value) in members {
-            let found = Metric::ALL.get(next).copied().filter(|metric| metric.key() == key).or_else(|| Metric::of(key));
-            if let Some(metric) = found {
-                metrics.set(metric, value);
-                next = metric as usize + 1;
-            }
-        }
-        metrics
-    }
-
     /// A figure.
     pub fn get(&self, metric: Metric) -> Option<f64> {
         self.0.get(metric as usize)
@@ -294,24 +278,12 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_absent() {
-        let metrics = Metrics::of_members(
-            [("completed", f64::NAN), ("failed", f64::INFINITY), ("duration", 1.5), ("x", 2.0)]
-                .into_iter()
-                .map(|(key, value)| (key, Some(value))),
-        );
+        let mut metrics = Metrics::none();
+        for (metric, value) in [(Metric::Completed, f64::NAN), (Metric::Failed, f64::INFINITY), (Metric::Duration, 1.5)]
+        {
+            metrics.set(metric, Some(value));
+        }
         assert_eq!(Metric::ALL.map(|metric| metrics.get(metric)).into_iter().flatten().collect::<Vec<_>>(), [1.5]);
-    }
-
-    #[test]
-    fn members_are_taken_in_any_order_and_the_last_one_counts() {
-        let members = [
-            ("mean_ttft_ms", Some(1.0)),
-            ("median_ttft_ms", Some(2.0)),
-            ("completed", Some(3.0)),
-            ("mean_ttft_ms", None),
-        ];
-        let metrics = Metrics::of_members(members.into_iter());
-        let found = [Metric::MeanTtft, Metric::MedianTtft, Metric::Completed].map(|metric| metrics.get(metric));
-        assert_eq!(found, [None, Some(2.0), Some(3.0)]);
+        assert_eq!((Metric::of("mean_itl_ms"), Metric::of("x")), (Some(Metric::MeanItl), None));
     }
 }

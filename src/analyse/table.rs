@@ -331,6 +331,28 @@ pub struct Facts {
     pub slo: Vec<(String, String)>,
 }
 
+impl Facts {
+    /// Of results of which nobody recorded more than where they are.
+    pub fn bare(directory: PathBuf, run: String, origin: Origin) -> Self {
+        Self {
+            directory,
+            run,
+            origin,
+            created: None,
+            timezone: None,
+            engine: None,
+            vllm_path: None,
+            vllm_versions: Vec::new(),
+            command_line: Vec::new(),
+            duration: None,
+            sessions: 0,
+            live: false,
+            unreadable_journal_lines: 0,
+            slo: Vec::new(),
+        }
+    }
+}
+
 /// Everything a report says about one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunTable {
@@ -510,22 +532,7 @@ pub(super) mod tests {
     impl Facts {
         /// Nothing known.
         pub fn for_tests() -> Self {
-            Self {
-                directory: PathBuf::new(),
-                run: "r".into(),
-                origin: Origin::Predecessor,
-                created: None,
-                timezone: None,
-                engine: None,
-                vllm_path: None,
-                vllm_versions: Vec::new(),
-                command_line: Vec::new(),
-                duration: None,
-                sessions: 0,
-                live: false,
-                unreadable_journal_lines: 0,
-                slo: Vec::new(),
-            }
+            Self::bare(PathBuf::new(), "r".into(), Origin::Predecessor)
         }
     }
 }

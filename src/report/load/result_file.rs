@@ -80,7 +80,8 @@ impl Refusal {
 impl ResultFile {
     /// A figure, where it is a number.
     pub fn number(&self, key: &str) -> Option<f64> {
-        self.figures.get(key).and_then(Value::as_f64)
+        let held = || self.metrics().get(crate::analyse::Metric::of(key)?);
+        self.figures.get(key).and_then(Value::as_f64).or_else(held)
     }
 
     /// A value in the spelling of the command line.
@@ -102,7 +103,7 @@ impl ResultFile {
 
     /// The figures under vLLM's names.
     pub fn metrics(&self) -> Metrics {
-        Metrics::of_members(self.figures.iter().map(|(key, value)| (key, value.as_f64())))
+        self.figures.metrics()
     }
 }
 

@@ -3,6 +3,11 @@
 
 use serde_json::Value;
 
+use crate::analyse::{Metric, Metrics, Unit};
+
+/// Latencies without which a result is none: whether they are there is asked of the JSON.
+const AS_JSON: [Metric; 2] = [Metric::MeanTtft, Metric::MeanTpot];
+
 /// Values by key.
 #[derive(Debug, Default)]
 pub(super) struct Values {
@@ -11,11 +16,23 @@ pub(super) struct Values {
     tags: Vec<u64>,
     /// Where each key ends, and its value.
     members: Vec<(usize, Value)>,
+    metrics: Metrics,
+    /// The metric that is likely the next: most files are in vLLM's order.
+    next: usize,
 }
 
 impl Values {
-    /// Puts a value in; of several under one key the last one counts.
+    /// Puts a value in; of several under one key the last one counts. Most figures are held as numbers alone, in
+    /// [`Self::metrics`].
     pub fn push(&mut self, key: &str, value: Value) {
+        let likely = Metric::ALL.get(self.next).copied().filter(|metric| metric.key() == key);
+        if let Some(metric) = likely.or_else(|| Metric::of(key)) {
+            self.next = metric as usize + 1;
+            self.metrics.set(metric, value.as_f64());
+            if value.is_number() && !AS_JSON.contains(&metric) && metric.unit() == Unit::Milliseconds {
+                return;
+            }
+        }
         if self.members.is_empty() {
             // As much as vLLM's client writes.
             self.keys.reserve(768);
@@ -36,6 +53,11 @@ impl Values {
 
     fn key(&self, member: usize) -> Option<&str> {
         self.keys.get(self.begin(member)..self.members.get(member)?.0)
+    }
+
+    /// The figures under vLLM's names.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics
     }
 
     /// Whether there is one.
@@ -82,5 +104,22 @@ mod tests {
         let found = ["a", "ab", "", "b", "aa", "xa"].map(|key| values.get(key).cloned());
         assert_eq!(found, [Some(json!(3)), Some(json!("x")), Some(json!(null)), Some(json!(2)), None, None]);
         assert_eq!(values.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "ab", "", "b", "a"]);
+    }
+
+    #[test]
+    fn metrics_are_numbers_in_any_order() {
+        let members = [
+            ("median_ttft_ms", json!(2.5)),
+            ("mean_ttft_ms", json!(3)),
+            ("completed", json!(7)),
+            ("p99_itl_ms", json!("x")),
+            ("p99_tpot_ms", json!(1)),
+            ("p99_tpot_ms", json!(null)),
+        ];
+        let values: Values = members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+        let of = |metric| values.metrics().get(metric);
+        let found = [Metric::MedianTtft, Metric::MeanTtft, Metric::Completed, Metric::P99Itl, Metric::P99Tpot].map(of);
+        assert_eq!(found, [Some(2.5), Some(3.0), Some(7.0), None, None]);
+        assert_eq!((values.get("mean_ttft_ms"), values.get("median_ttft_ms")), (Some(&json!(3)), None));
     }
 }

@@ -214,22 +214,7 @@ impl Collected {
         RunTable {
             more: Vec::new(),
             simulated: rows.iter().any(|row| row.simulated),
-            facts: Facts {
-                directory,
-                run: name,
-                origin: Origin::Files(program),
-                created: None,
-                timezone: None,
-                engine: None,
-                vllm_path: None,
-                vllm_versions: Vec::new(),
-                command_line: Vec::new(),
-                duration: None,
-                sessions: 0,
-                live: false,
-                unreadable_journal_lines: 0,
-                slo: Vec::new(),
-            },
+            facts: Facts::bare(directory, name, Origin::Files(program)),
             rows,
             unreadable: self.unreadable,
         }

@@ -249,6 +249,16 @@ impl Part {
         }
     }
 
+    /// What only the lines with a look of their own have.
+    fn of_named(self) -> Option<&'static str> {
+        match self {
+            Part::Throughput => None,
+            Part::Latency => Some("p95 and p99"),
+            Part::Ttft => Some("boxes"),
+            Part::Tokens => Some("medians"),
+        }
+    }
+
     /// What is said in the caption.
     fn note(self) -> &'static str {
         match self {
@@ -277,10 +287,9 @@ impl<'a, 'd> Board<'a, 'd> {
         caption.extend(over(&self.lines.over));
         let total = self.lines.lines.len();
         caption.extend(unnamed(total, self.named.len(), "request throughput"));
-        if total > self.named.len() && parts.iter().any(|part| *part != Part::Throughput) {
-            caption.push(
-                "Boxes, p95, p99 and medians are those of the named ones; `--where KEY=VALUE` draws others.".into(),
-            );
+        let more: Vec<&str> = parts.iter().filter_map(|part| part.of_named()).collect();
+        if total > self.named.len() && !more.is_empty() {
+            caption.push(format!("Only the named ones have {}; `--where KEY=VALUE` draws others.", more.join(", ")));
         }
         let mut entries = legend(&labels(&self.lines), &self.named, total, Sampled::LineAndMark);
         entries.extend(dashes(parts));
