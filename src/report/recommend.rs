@@ -136,6 +136,14 @@ pub(super) fn sentences(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<Stri
     let choice = &found.options[found.choice];
     let reason = match found.equals.len() {
         0 if found.options.len() == 1 => "It is the only one that keeps the limits.".to_owned(),
+        0 if found.basis == Basis::Single => {
+            #[expect(clippy::float_cmp, reason = "a tie is the very same figure")]
+            let same = found.options.iter().filter(|option| option.value == choice.value).count() - 1;
+            match same {
+                0 => "It has the best figure.".to_owned(),
+                n => format!("It has the best figure, the very same as {}.", counted(n, "other")),
+            }
+        }
         0 => "It is the best.".to_owned(),
         n => format!(
             "It cannot be told from {} (95 %, noise {:.1} %), and takes the fewest devices and flags of them.",
