@@ -389,8 +389,9 @@ def healthy(port: int) -> bool:
 
 
 def sweep(s: Scenario) -> None:
-    """2 models x eager true/false x quantization none/fp8, measured by the real client."""
-    models = s.bench.models[:2]
+    """Models x eager true/false x quantization none/fp8, measured by the real client."""
+    models = s.bench.models[: s.bench.of_sweep]
+    n = len(models)
     axes = [(m, q, e) for m in models for q in ("none", "fp8") for e in ("true", "false")]
     planned = [name_of(*a) for a in axes if a[1:] != ("fp8", "false")]
     good = [name_of(*a) for a in axes if a[1] == "none"]
@@ -398,16 +399,16 @@ def sweep(s: Scenario) -> None:
     load = ["--quantization", "none", "fp8", "--enforce-eager", "true", "false"]
     load += ["--input-len", "8", "--output-len", "8", "--num-prompts", "4", "--concurrency", "2"]
     code, text = s.call(*s.sweep("sanity", *load, "--max-model-len", "2048", models=models), limit=4 * SLOW)
-    with s.check("8 combinations: 4 pass, 2 fail, 2 are skipped by the rule; exit code 1", needed=True):
+    with s.check(f"{4 * n} combinations: {2 * n} pass, {n} fail, {n} are skipped by the rule; exit code 1", needed=True):
         equal(code, 1, "exit code")
         manifest = json.loads((s.run() / "manifest.json").read_text())
         equal([e["name"] for e in manifest["plan"]["experiments"]], planned, "plan")
-        equal(len(manifest["plan"]["skips"]), 2, "skips")
+        equal(len(manifest["plan"]["skips"]), n, "skips")
         finished = s.events("experiment-finished")
         equal([e["name"] for e in finished], planned, "order of the experiments")
         equal([e["name"] for e in finished if e["outcome"] == "passed"], good, "passed")
         [end] = s.events("run-finished")
-        equal((end["passed"], end["failed"], end["skipped"], end["interrupted"]), (4, 2, 2, False), "totals")
+        equal((end["passed"], end["failed"], end["skipped"], end["interrupted"]), (2 * n, n, n, False), "totals")
         for skip in manifest["plan"]["skips"]:
             contains(text, skip["reason"], "output")
     s.check_nothing_left()
@@ -460,7 +461,7 @@ def sweep(s: Scenario) -> None:
                 equal(float(row[column]), result[key], f"{column} of {name} in the CSV")
             equal((row["Status"], row["Model"], row["TP"]), ("valid", result["model_id"], "1"), "row")
         by_status = sorted(row["Status"] for row in rows.values())
-        equal(by_status, ["failed"] * 2 + ["skipped"] * 2 + ["valid"] * 4, "rows")
+        equal(by_status, ["failed"] * n + ["skipped"] * n + ["valid"] * 2 * n, "rows")
     with s.check("fp8 fails for its real reason: unsupported-quantization") as note:
         for name in bad:
             failure = s.failure(name)
@@ -993,6 +994,7 @@ class Bench:
         self.models = [str(install / "models" / name) for name in ("tiny-qwen3", "tiny-qwen3-b")]
         self.turns = int(os.environ.get("VLLM_BENCH_TEST_TURNS", "10"))
         self.starts = int(os.environ.get("VLLM_BENCH_TEST_STARTS", "3"))
+        self.of_sweep = int(os.environ.get("VLLM_BENCH_TEST_MODELS", "2"))
         self.rule14 = os.environ.get("VLLM_BENCH_TEST_RULE14") == "1"
         cache = work / "cache"
         drop = ("VLLM_", "HF_", "OPENAI_", "TORCHINDUCTOR_")
