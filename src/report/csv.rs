@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::display::shown;
-use super::load::in_parallel;
 use crate::analyse::{Metric, Row, RunTable, Status, Unit};
 
 /// The predecessor's columns, in its order.
@@ -39,10 +38,8 @@ const OURS: [&str; 10] = [
     "Identity",
 ];
 
-/// Rows whose lines are made at once by one thread.
-const PART: usize = 64;
 /// Rows whose lines are held at once.
-const PORTION: usize = 4096;
+const PART: usize = 256;
 
 /// The figures that the predecessor's columns hold.
 const THEIR_METRICS: [Metric; 4] =
@@ -60,11 +57,8 @@ pub(super) fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
     csv.write_record(THEIRS.into_iter().chain(OURS).chain(keys).map(str::to_owned).chain(further.names()))?;
     csv.flush()?;
     let out = csv.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    for portion in table.rows.chunks(PORTION) {
-        let parts: Vec<&[Row]> = portion.chunks(PART).collect();
-        for lines in in_parallel(&parts, |rows, _| lines(rows, &others, &further)) {
-            out.write_all(&lines?)?;
-        }
+    for rows in table.rows.chunks(PART) {
+        out.write_all(&lines(rows, &others, &further)?)?;
     }
     out.flush()
 }

@@ -50,17 +50,18 @@ pub struct Written {
 pub fn write_all(run: &Path, table: &RunTable) -> Result<Written, Error> {
     let [text, table_csv, raw_results] =
         [layout::ANALYSIS, layout::SUMMARY_CSV, layout::RAW_RESULTS].map(|name| run.join(name));
-    // They do not need each other.
-    let (analysis, others) = std::thread::scope(|scope| {
-        let csv = scope.spawn(|| atomic::write_again_with(&table_csv, |out| csv::write(table, out)));
-        let raw = scope.spawn(|| atomic::write_again_with(&raw_results, |out| raw::write(run, table, out)));
+    // They do not need each other. The text takes as long as both tables: more threads would only slow it down.
+    let (analysis, tables) = std::thread::scope(|scope| {
+        let tables = scope.spawn(|| {
+            atomic::write_again_with(&table_csv, |out| csv::write(table, out))?;
+            atomic::write_again_with(&raw_results, |out| raw::write(run, table, out))
+        });
         let analysis = render_text(table, Style::PLAIN);
         let written = atomic::write_again_with(&text, |out| out.write_all(analysis.as_bytes()));
-        let others = [csv, raw].map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        (written.map(|()| analysis), others)
+        (written.map(|()| analysis), tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let analysis = analysis?;
-    others.into_iter().collect::<Result<(), Error>>()?;
+    tables?;
     let mut paths = vec![text, table_csv, raw_results];
     match table.facts.origin {
         Origin::VllmBench { .. } => {
