@@ -166,6 +166,18 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
     std::fs::write(scene.path("wrong.yaml"), "currency: EUR\nH100: dear\n").unwrap();
     for (words, told) in [
         (&["analyze", "--format", "jsn"][..], &["--format", "did you mean `json`?"][..]),
+        (
+            &["analyze", "--format", "datatrove", "--rank-by", "mean_ttft_ms"],
+            &["`--rank-by` changes nothing of `--format datatrove`", "take another format"],
+        ),
+        (
+            &["analyze", "--format", "datatrove", "--group-by", "model,quantization"],
+            &["groups by one key", "`quantization` is the second"],
+        ),
+        (
+            &["analyze", "--format", "batch-sizes", "--baseline", "enforce-eager=true"],
+            &["`--baseline` changes nothing of `--format batch-sizes`"],
+        ),
         (&["analyze", "--rank-by", "output_troughput"], &["--rank-by", "did you mean `output_throughput`?"]),
         (&["analyze", "--rank-by", "completed"], &["--rank-by", "better or worse"]),
         (&["analyze", "--group-by", "max-num-seq,modle"], &["--group-by", "did you mean"]),

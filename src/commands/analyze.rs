@@ -1,6 +1,5 @@
 //! `analyze`, and the analysis at the end of every run.
 
-use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +13,8 @@ use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
 use crate::report::{
-    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, render_ranked, render_text,
-    write_all,
+    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, on_screen, render_ranked,
+    render_text, write_all,
 };
 use crate::ui::Ui;
 
@@ -61,6 +60,35 @@ impl Format {
         })
     }
 
+    /// Refuses flags that change nothing of it, rather than let the user believe that they did.
+    fn refuse_idle(self, args: &AnalyzeArgs) -> Result<(), Error> {
+        let ranking =
+            [("--rank-by", args.rank_by.is_some()), ("--slo", !args.slo.is_empty()), ("--detail", args.detail)];
+        let figures = [
+            ("--group-by", !args.group_by.is_empty()),
+            ("--baseline", !args.against.baseline.is_empty()),
+            ("--prices", args.cost.prices.is_some()),
+            ("--devices-per-node", args.cost.devices_per_node.is_some()),
+        ];
+        let idle: Vec<(&str, bool)> = match self {
+            Format::Text | Format::Markdown | Format::Csv | Format::Json | Format::Html => Vec::new(),
+            Format::Datatrove => ranking.into(),
+            Format::BatchSizes => ranking.into_iter().chain(figures).collect(),
+        };
+        match idle.into_iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Error::Usage {
+                message: format!("`{flag}` changes nothing of `--format {}`", self.name()),
+                hint: "leave it out, or take another format".into(),
+            }),
+        }
+    }
+
+    /// Its name.
+    fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
+    }
+
     /// The ending of a file of it.
     fn ending(self) -> &'static str {
         match self {
@@ -80,6 +108,7 @@ impl Format {
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let format = Format::parse(args.format.as_deref())?;
+    format.refuse_idle(args)?;
     let assumed = asked::assumptions(&args.cost, environment)?;
     let limits = asked::limits(&args.slo)?;
     let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
@@ -102,6 +131,12 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     }
     let output = args.output.as_deref().map(|path| environment.absolute(path));
     if format == Format::Datatrove {
+        if let [_, second, ..] = keys.as_slice() {
+            return Err(Error::Usage {
+                message: format!("`--format datatrove` groups by one key: `{}` is the second", second.escape_debug()),
+                hint: "name one key".into(),
+            });
+        }
         let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
         several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
         return Ok(code(&table));
@@ -338,84 +373,6 @@ fn write_beside(table: &RunTable, ui: &Ui, shown: impl FnOnce(String) -> String)
     Ok(())
 }
 
-/// Lines of a section that are shown where a file holds all of them.
-const MOST_LINES: usize = 1000;
-
-/// The analysis without the lines that no screen is made for: of a section of more than [`MOST_LINES`] the others are counted.
-fn on_screen(analysis: &str) -> Cow<'_, str> {
-    let mut shown = String::new();
-    let (mut of_section, mut left_out, mut whole_until) = (0, 0, 0);
-    let mut at = 0;
-    for line in analysis.split_inclusive('\n') {
-        let end = at + line.len();
-        if is_heading(line) {
-            tell(&mut shown, left_out);
-            (of_section, left_out) = (0, 0);
-        }
-        of_section += 1;
-        if of_section > MOST_LINES {
-            if left_out == 0 {
-                shown.push_str(analysis.get(whole_until..at).unwrap_or_default());
-            }
-            left_out += 1;
-            whole_until = end;
-        }
-        at = end;
-    }
-    if whole_until == 0 {
-        return Cow::Borrowed(analysis);
-    }
-    if left_out == 0 {
-        shown.push_str(analysis.get(whole_until..).unwrap_or_default());
-    }
-    tell(&mut shown, left_out);
-    Cow::Owned(shown)
-}
-
-/// Says how many lines are not shown.
-fn tell(shown: &mut String, left_out: usize) {
-    if left_out > 0 {
-        shown.push_str(&format!("  ... {left_out} more lines, all of them in {}\n\n", layout::ANALYSIS));
-    }
-}
-
-/// Whether a line begins a section, with colour or without.
-fn is_heading(line: &str) -> bool {
-    const RULE: &str = "── ";
-    line.starts_with(RULE) || (line.starts_with('\u{1b}') && line.contains("m── "))
-}
-
 fn code(table: &RunTable) -> u8 {
     if Counts::of(&table.rows).without_result() + table.lost() > 0 { exit::EXPERIMENT_FAILED } else { exit::OK }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn section(title: &str, lines: usize) -> String {
-        let body: String = (1..lines).map(|line| format!("  {title} {line}\n")).collect();
-        format!("── {title} ───\n{body}")
-    }
-
-    #[test]
-    fn long_sections_are_cut_on_the_screen_and_what_is_left_out_is_counted() {
-        let short = format!("title\n{}{}", section("a", 20), section("b", MOST_LINES));
-        assert_eq!(on_screen(&short), short);
-        let long =
-            format!("title\n{}{}{}", section("a", MOST_LINES + 30), section("b", 3), section("c", 2 * MOST_LINES));
-        let shown = on_screen(&long);
-        let told = |count: usize| format!("  ... {count} more lines, all of them in detailed_analysis.txt\n\n");
-        let expected = format!(
-            "title\n{}{}{}{}{}",
-            section("a", MOST_LINES),
-            told(30),
-            section("b", 3),
-            section("c", MOST_LINES),
-            told(MOST_LINES)
-        );
-        assert_eq!(shown, expected);
-        let coloured = long.replace("── ", "\u{1b}[1m── ");
-        assert_eq!(on_screen(&coloured), expected.replace("── ", "\u{1b}[1m── "));
-    }
 }

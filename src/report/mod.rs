@@ -28,7 +28,7 @@ pub use display::clean;
 pub use load::{add_quantiles, add_server_logs, load_requests, load_run, load_runs};
 pub use page::Style;
 pub use summary::render as render_summary;
-pub use text::{render as render_text, render_ranked};
+pub use text::{on_screen, render as render_text, render_ranked};
 
 use crate::analyse::{Origin, RunTable};
 use crate::record::{Error, atomic, layout};

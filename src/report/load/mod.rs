@@ -13,6 +13,7 @@ mod result_file;
 mod run;
 mod scan;
 mod server_log;
+mod shared;
 mod values;
 
 use std::collections::{BTreeMap, HashSet};

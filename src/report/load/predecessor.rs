@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indexmap::IndexMap;
 
 use super::super::display::shown;
-use super::files::share;
 use super::parallel;
 use super::result_file::{self, Members, Refusal, ResultFile};
 use super::run::is_result_name;
+use super::shared::Shared;
 use crate::analyse::{
     About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
 };
@@ -46,14 +46,11 @@ pub(super) fn is_named(file: &Path) -> bool {
 
 /// Loads the result files of a directory that has no manifest.
 pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
-    let loads = Mutex::new(Vec::new());
+    let shared = Mutex::new(Shared::default());
     let read = parallel::map(files, |file, buffer| -> Result<Option<(Row, Option<String>)>, Refusal> {
         let Some(mut result) = result_file::read(&dir.join(file), buffer, Members::Copied)? else { return Ok(None) };
         let mut row = row(file, &result)?;
-        let mut loads = loads.lock().unwrap_or_else(PoisonError::into_inner);
-        // In the same order too, which needs no look-up.
-        share(&mut row.load, &mut loads, |a: &Load, b| a.0.iter().eq(b.0.iter()));
-        drop(loads);
+        shared.lock().unwrap_or_else(PoisonError::into_inner).share(&mut row);
         row.about.members = result.members.take();
         let version = result.meta.and_then(Result::ok).and_then(|meta| meta.vllm_version);
         Ok(Some((row, version)))

@@ -164,11 +164,15 @@ fn with_decimals(value: f64, decimals: usize, trimmed: bool) -> String {
     if value.abs() >= 1e7 || value.abs() < 1e-4 {
         let text = format!("{value:.2e}");
         let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-        let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
-        return format!("{digits}e{power}");
+        return format!("{}e{power}", without_zeros(digits.to_owned()));
     }
     let text = separated(value, decimals);
-    if trimmed && text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if trimmed { without_zeros(text) } else { text }
+}
+
+/// Without zeros at the end of the decimals.
+fn without_zeros(text: String) -> String {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// With separators between thousands: `12,800`.
@@ -204,8 +208,7 @@ pub fn short(value: f64) -> String {
         return format!("{value:.2e}");
     }
     let decimals = (2.0 - value.abs().log10().floor()).clamp(0.0, 5.0) as usize;
-    let text = separated(value, decimals);
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    without_zeros(separated(value, decimals))
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ mod head;
 mod per_device;
 mod problems;
 pub(super) mod ranking;
+mod screen;
 
 pub(super) use figures::status;
 pub(super) use head::{SIMULATED, load_fields};
+pub use screen::on_screen;
 
 use super::page::{Page, Style};
 use crate::analyse::{Counts, Ranked, RunTable, Wanted};

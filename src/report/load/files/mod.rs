@@ -15,7 +15,6 @@ use crate::record::Error;
 use read::{Content, Kind, Taken};
 
 pub(super) use requests_csv::requests;
-pub(super) use stated::share;
 
 /// Loads single files, as one table.
 ///

@@ -231,33 +231,6 @@ pub(super) fn axes(stated: &Stated) -> ShownAxes {
 /// Flags with a column of their own.
 const SHOWN: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"];
 
-/// Loads and flags among which a row looks for its own.
-const MOST_SHARED: usize = 16;
-
-/// What rows of a file have in common, held once.
-#[derive(Default)]
-pub(super) struct Shared {
-    loads: Vec<Arc<Load>>,
-    flags: Vec<Arc<IndexMap<String, String>>>,
-}
-
-impl Shared {
-    /// Lets a row share its load and its flags with the others that have the same, in the same order.
-    pub fn share(&mut self, row: &mut Row) {
-        share(&mut row.load, &mut self.loads, |a, b| a.0.iter().eq(b.0.iter()));
-        share(&mut row.about.flags, &mut self.flags, |a, b| a.iter().eq(b.iter()));
-    }
-}
-
-/// Lets a value share its place with one that was known before.
-pub(in crate::report::load) fn share<T>(own: &mut Arc<T>, known: &mut Vec<Arc<T>>, same: impl Fn(&T, &T) -> bool) {
-    if let Some(found) = known.iter().find(|known| same(known, own)) {
-        *own = Arc::clone(found);
-    } else if known.len() < MOST_SHARED {
-        known.push(Arc::clone(own));
-    }
-}
-
 /// How often a key is there, its first value, and whether all others are the same.
 type Seen = HashMap<String, (usize, String, bool)>;
 
