@@ -18,6 +18,7 @@ pub mod diagnose;
 pub mod error;
 pub mod execute;
 pub mod exit;
+pub mod http;
 pub mod load;
 pub mod nearest;
 pub mod plan;

@@ -226,7 +226,7 @@ pub fn change(before: &[Vec<f64>], after: &[Vec<f64>], noise_floor: Option<f64>)
 
 #[cfg(test)]
 mod tests {
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::super::inference::holm;

@@ -1,6 +1,6 @@
 //! When requests are due.
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// How the rate grows over a load (`--ramp-up-strategy`).

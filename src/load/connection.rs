@@ -190,62 +190,10 @@ fn would_wait(error: &io::Error) -> bool {
 /// # Errors
 /// When the host is no name that a certificate can have.
 pub fn tls(host: &str, insecure: bool) -> Result<Tls, rustls::pki_types::InvalidDnsNameError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let bare = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
     let name = ServerName::try_from(bare.trim_start_matches('[').trim_end_matches(']').to_owned())?;
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
-    // The provider has every protocol version, so that this cannot fail; TLS without it would not be TLS.
-    let builder = builder.with_safe_default_protocol_versions();
-    let config = match builder {
-        Ok(builder) if insecure => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
-        Ok(builder) => builder.with_root_certificates(roots).with_no_client_auth(),
-        Err(_) => rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth(),
-    };
-    Ok(Tls { config: Arc::new(config), name })
-}
-
-/// `--insecure`: whoever answers is believed.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    Ok(Tls { config: Arc::new(crate::http::tls(insecure)), name })
 }

@@ -54,9 +54,7 @@ impl Server {
         headers: Vec<(String, String)>,
         insecure: bool,
     ) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .danger_accept_invalid_certs(insecure)
+        let http = crate::http::client(insecure)
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(30))
             .build()

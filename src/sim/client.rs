@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
@@ -239,7 +239,7 @@ async fn run(options: &Options, settings: &SimSettings) -> ExitCode {
     if !settings.speed.is_infinite() {
         tokio::time::sleep(settings.speed.real(IMPORT_SECONDS)).await;
     }
-    let http = match reqwest::Client::builder().no_proxy().tcp_nodelay(true).build() {
+    let http = match crate::http::client(false).tcp_nodelay(true).build() {
         Ok(http) => http,
         Err(error) => return traceback(&format!("ValueError: {error}"), 1),
     };

@@ -50,7 +50,7 @@ async fn server(flags: &str, settings: &SimSettings) -> Server {
 }
 
 fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().expect("client")
+    crate::http::client(false).build().expect("client")
 }
 
 /// The numbers, and the result file as `--save-detailed` writes it.

@@ -248,7 +248,7 @@ impl Sweep<'_> {
             on_failure: self.settings.on_failure,
             warmup_prompts: self.settings.warmup_prompts,
             cooldown: self.settings.cooldown,
-            http: reqwest::Client::builder().no_proxy().build().map_err(std::io::Error::other)?,
+            http: crate::http::client(false).build().map_err(std::io::Error::other)?,
         })
     }
 

@@ -77,7 +77,7 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
         .enable_all()
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    let client = reqwest::Client::builder()
+    let client = crate::http::through_proxy(false)
         .connect_timeout(Duration::from_secs(20))
         .timeout(Duration::from_secs(1800))
         .build()

@@ -1,6 +1,6 @@
 //! Long prompts in the manner of retrieval: pieces of a text, a question, earlier turns (S3's `generate_rag_prompts`).
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::random::shuffle;

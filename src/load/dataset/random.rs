@@ -1,7 +1,7 @@
 //! Prompts without meaning, of exact lengths: vLLM's `random` and `prefix_repetition` data sets, and words where nothing can
 //! count tokens.
 
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::numpy::DefaultRng;

@@ -125,8 +125,8 @@ impl Tokenizer for HfTokenizer {
         let failed = |reason: String| Error::Template { reason };
         let template = self.template.as_deref().ok_or_else(|| failed("it has none".into()))?;
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| failed(format!("{error:#}")))?);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
@@ -140,7 +140,7 @@ impl Tokenizer for HfTokenizer {
         values.insert("messages".into(), serde_json::json!(messages));
         values.insert("add_generation_prompt".into(), true.into());
         let template = environment.get_template("chat").map_err(|error| failed(format!("{error:#}")))?;
-        template.render(values).map_err(|error| failed(format!("{error:#}")))
+        template.render(minijinja::value::Serde(values)).map_err(|error| failed(format!("{error:#}")))
     }
 }
 

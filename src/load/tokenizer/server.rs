@@ -34,9 +34,7 @@ impl ServerTokenizer {
             .enable_all()
             .build()
             .map_err(|error| failed(error.to_string()))?;
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .danger_accept_invalid_certs(insecure)
+        let http = crate::http::client(insecure)
             .timeout(Duration::from_secs(60))
             .build()
             .map_err(|error| failed(error.to_string()))?;

@@ -62,11 +62,13 @@ pub fn render(table: &RunTable, options: &Options) -> String {
     let script = SCRIPTS.concat();
     let view = view::View::of(table, options, view::Parts { csp: policy(&script), style: STYLE, script: &script });
     let mut templates = minijinja::Environment::new();
-    templates.set_trim_blocks(true);
-    templates.set_lstrip_blocks(true);
     // The template is part of this program: that it is sound is what the tests show.
-    let rendered =
-        templates.add_template("page.html", PAGE).and_then(|()| templates.get_template("page.html")?.render(view));
+    let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let rendered = syntax.and_then(|syntax| {
+        templates.set_syntax(syntax);
+        templates.add_template("page.html", PAGE)?;
+        templates.get_template("page.html")?.render(minijinja::value::Serde(view))
+    });
     rendered.unwrap_or_else(|error| {
         tracing::error!("the template of the report: {error:#}");
         "<!DOCTYPE html><title>vllm-bench</title><p>This page could not be made, which is a bug of vllm-bench."

@@ -1,14 +1,12 @@
 //! `analyze` as a user calls it: formats, several runs, prices, the cluster sweep's files.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::Scene;
+use crate::support::results::Results;
 use serde_json::Value;
-use support::Scene;
-use support::results::Results;
 
-fn json(ended: &support::Ended<'_>) -> Value {
+fn json(ended: &crate::support::Ended<'_>) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}\n{}", ended.stdout))
 }
 
@@ -69,7 +67,7 @@ fn prices_files_and_rankings_come_from_flags() {
     let results = scene.results().to_str().unwrap().to_owned();
     let call = |words: &[&str]| scene.call(words).set("--results-dir", [results.as_str()]);
     // The example of the documentation is a price file.
-    let document = include_str!("../docs/analysis.md");
+    let document = include_str!("../../docs/analysis.md");
     let example = document.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let prices = scene.path("prices.yaml");
     std::fs::write(&prices, example).unwrap();
@@ -103,7 +101,7 @@ fn prices_files_and_rankings_come_from_flags() {
 
 /// Speed-ups of the two configurations of [`Scene::sweep`], eager first.
 fn speedups(found: &Value) -> [Option<f64>; 2] {
-    [support::FIRST, support::SECOND].map(|name| {
+    [crate::support::FIRST, crate::support::SECOND].map(|name| {
         let rows = found["rows"].as_array().unwrap();
         rows.iter().find(|row| row["name"] == name).unwrap()["figures"]["speedup"].as_f64()
     })
@@ -119,7 +117,7 @@ fn the_user_says_what_others_are_compared_with() {
     };
     // Each is 1 where it is the baseline itself, and they are each other's reciprocals.
     let [eager, graphs] = with("enforce-eager=true,tp=1");
-    let [eager_again, graphs_again] = with(&format!("name={}", support::SECOND));
+    let [eager_again, graphs_again] = with(&format!("name={}", crate::support::SECOND));
     assert_eq!((eager, graphs_again), (Some(1.0), Some(1.0)));
     let product = graphs.unwrap() * eager_again.unwrap();
     assert!((product - 1.0).abs() < 1e-9 && graphs.unwrap() > 1.0, "{graphs:?} {eager_again:?}");
@@ -137,7 +135,12 @@ fn the_user_says_what_others_are_compared_with() {
         for (words, told) in [
             (
                 "tp=1",
-                &["--baseline", support::FIRST, support::SECOND, "add `enforce-eager=true` or `enforce-eager=false`"][..],
+                &[
+                    "--baseline",
+                    crate::support::FIRST,
+                    crate::support::SECOND,
+                    "add `enforce-eager=true` or `enforce-eager=false`",
+                ][..],
             ),
             ("enforce-eager", &["`enforce-eager` for `--baseline`: expected KEY=VALUE"]),
             ("enforce-eagre=true", &["`enforce-eagre` is no setting", "did you mean `enforce-eager`?"]),

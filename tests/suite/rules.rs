@@ -1,12 +1,10 @@
 //! The user's rules (sources/1), each by a test that has its number, end to end through the program.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use support::{BIN, FIRST, SECOND, Scene, skipped};
+use crate::support::{BIN, FIRST, SECOND, Scene, skipped};
 
 #[test]
 fn rule_1_quantization_none_never_reaches_vllm() {
@@ -68,7 +66,7 @@ fn rule_5_files_are_named_after_their_experiment() {
         "detailed_analysis.txt".into(),
         "results_summary.csv".into(),
     ] {
-        assert!(run.has(&file), "{file} is missing:\n{}", support::tree(&run.0));
+        assert!(run.has(&file), "{file} is missing:\n{}", crate::support::tree(&run.0));
     }
     // Two models whose names would be the same.
     let scene = Scene::new();
@@ -267,7 +265,7 @@ fn rule_14_other_vllm_processes_are_ended_before_a_start() {
     let ended = sweep().without("--keep-foreign").exits(0);
     ended.prints("serve ended\nbench ended\nengine ended\neditor alive\nother alive\n");
     ended.says("ended another vLLM process: ").says("serve some/model").says("VLLM::EngineCore");
-    let journal: String = scene.runs().iter().map(support::RunFiles::journal_text).collect();
+    let journal: String = scene.runs().iter().map(crate::support::RunFiles::journal_text).collect();
     assert!(journal.contains("experiment-finished") && !journal.contains("\"outcome\":\"failed\""), "{journal}");
 }
 

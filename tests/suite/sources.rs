@@ -1,10 +1,8 @@
 //! `analyze` on what other programs wrote, and on what is no result at all.
 
-mod support;
-
+use crate::support::Scene;
+use crate::support::results::{Results, result};
 use serde_json::json;
-use support::Scene;
-use support::results::{Results, result};
 
 fn path(results: &Results) -> &str {
     results.path().to_str().unwrap()

@@ -1,13 +1,11 @@
 //! Every fault of the simulated vLLM, through the whole program: the cause that is recorded, what shows it, and that the
 //! sweep goes on with nothing left behind.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use crate::support::{BIN, FIRST, SECOND, Scene};
 use serde_json::Value;
-use support::{BIN, FIRST, SECOND, Scene};
 
 /// What a fault must come to.
 struct Expected {
@@ -128,7 +126,7 @@ fn check(fault: &str) {
 }
 
 fn assert_proof_of(failure: &Value) {
-    support::assert_proof(&failure["teardown"]);
+    crate::support::assert_proof(&failure["teardown"]);
 }
 
 /// A line of evidence is a line of the log, with its number.
@@ -279,7 +277,7 @@ fn a_foreign_server_on_the_port_is_never_measured() {
     let vllm = scene.program("fake/vllm", "#!/bin/bash\nexec sleep 600\n");
     let mut live = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).start();
     let port = live.event(&["server-launched"])["port"].as_u64().unwrap();
-    let foreign = Foreign::on(u16::try_from(port).unwrap(), support::MODEL);
+    let foreign = Foreign::on(u16::try_from(port).unwrap(), crate::support::MODEL);
     let ended = live.ends().with_code(1);
     drop(foreign);
     let run = scene.run();

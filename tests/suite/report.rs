@@ -1,8 +1,6 @@
 //! `report`, as a user calls it.
 
-mod support;
-
-use support::Scene;
+use crate::support::Scene;
 
 #[test]
 fn the_page_lies_in_the_run_directory_and_its_name_is_printed() {

@@ -1,13 +1,11 @@
 //! Nothing is lost: a run that was killed, interrupted or damaged at any point leaves no process, and resumes.
 
-mod support;
-
 use std::fs;
 use std::process::Command;
 
+use crate::support::{FIRST, RunFiles, SECOND, Scene};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{FIRST, RunFiles, SECOND, Scene};
 
 /// The second experiment stays in loading, in its first attempt.
 const STAYS_LOADING: &str = "hang-loading@eager=false#1";
@@ -282,7 +280,7 @@ fn a_detached_run_goes_on_without_the_terminal() {
     assert_eq!(fields[3], number.to_string(), "a session of its own");
     assert_eq!(fields[4], "0", "no terminal");
     let journal = |words: &[&str]| {
-        support::wait_for("an event of the detached run", || {
+        crate::support::wait_for("an event of the detached run", || {
             let text = scene.run().journal_text();
             text.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
         });

@@ -1,10 +1,8 @@
 //! Flags that vLLM would refuse are named before anything is started.
 
-mod support;
-
 use std::fs;
 
-use support::Scene;
+use crate::support::Scene;
 
 const HELP: &str = "usage: vllm serve [options]
 

@@ -1,10 +1,8 @@
 //! One server start for many measurements: what shares it, what a failure costs, and what is measured again.
 
-mod support;
-
 use std::fs;
 
-use support::{RunFiles, Scene};
+use crate::support::{RunFiles, Scene};
 
 /// Two server configurations, two loads, two runs: eight measurements on two starts.
 const SWEEP: &str = "
@@ -30,7 +28,7 @@ fn scene(extra: &str) -> Scene {
     scene
 }
 
-fn call(scene: &Scene) -> support::Call<'_> {
+fn call(scene: &Scene) -> crate::support::Call<'_> {
     let file = scene.path("sweep.yaml");
     scene
         .call(&["run", file.to_str().unwrap()])

@@ -1,12 +1,10 @@
 //! A full or read-only disk is a clear error at once, and no server is left.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Scene, skipped};
+use crate::support::{Scene, skipped};
 
 /// A small file system of its own; unmounted when dropped.
 struct Disk(PathBuf);
@@ -42,7 +40,7 @@ impl Drop for Disk {
     }
 }
 
-fn assert_clear(ended: &support::Ended<'_>, place: &Path) {
+fn assert_clear(ended: &crate::support::Ended<'_>, place: &Path) {
     ended.says("error: could not write `").says(&place.display().to_string());
     ended.says("because: ").says("hint: ");
 }

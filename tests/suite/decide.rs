@@ -1,12 +1,10 @@
 //! From figures to a decision: `recommend`, `compare` and `run --noise-check`, as a user calls them.
 
-mod support;
-
+use crate::support::Scene;
 use serde_json::Value;
-use support::Scene;
 
 /// Two configurations, each on several fresh starts; the simulated vLLM's eager mode is slower.
-fn repeated<'s>(scene: &'s Scene, starts: &str, seed: &str) -> support::Call<'s> {
+fn repeated<'s>(scene: &'s Scene, starts: &str, seed: &str) -> crate::support::Call<'s> {
     scene
         .sweep()
         .set("--starts", [starts])
@@ -16,7 +14,7 @@ fn repeated<'s>(scene: &'s Scene, starts: &str, seed: &str) -> support::Call<'s>
         .set("--results-dir", [seed])
 }
 
-fn json(ended: &support::Ended<'_>) -> Value {
+fn json(ended: &crate::support::Ended<'_>) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}\n{}", ended.stdout))
 }
 
@@ -29,15 +27,16 @@ fn the_recommendation_names_the_faster_one_with_its_command() {
     let found = json(&scene.call(&["recommend", "--results-dir", "1", "--format", "json"]).exits(0));
     assert_eq!(found["simulated"], true);
     let answer = &found["answers"][0];
-    assert_eq!((&answer["choice"]["name"], &answer["basis"]), (&support::SECOND.into(), &"starts".into()));
+    assert_eq!((&answer["choice"]["name"], &answer["basis"]), (&crate::support::SECOND.into(), &"starts".into()));
     assert_eq!(answer["choice"]["n"], 3);
     assert!(answer["choice"]["serve_command"].as_array().unwrap().iter().any(|word| word == "serve"));
     assert_eq!(answer["equals"], serde_json::json!([]));
     // A limit that only one of them keeps decides, whatever is faster.
-    let slower = answer["options"].as_array().unwrap().iter().find(|option| option["name"] == support::FIRST).unwrap();
+    let slower =
+        answer["options"].as_array().unwrap().iter().find(|option| option["name"] == crate::support::FIRST).unwrap();
     let limit = format!("output_throughput<{}", slower["value"].as_f64().unwrap() * 1.01);
     let found = json(&scene.call(&["recommend", "--results-dir", "1", "--format", "json", "--slo", &limit]).exits(0));
-    assert_eq!(found["answers"][0]["choice"]["name"], support::FIRST);
+    assert_eq!(found["answers"][0]["choice"]["name"], crate::support::FIRST);
     assert!(found["answers"][0]["left_out"][0][1].as_str().unwrap().contains("output_throughput is"));
     let ended = scene.call(&["recommend", "--results-dir", "1", "--slo", "ttft.p99<0.001"]).exits(3);
     ended.prints("No configuration keeps the limits").prints("p99_ttft_ms is");

@@ -1,13 +1,11 @@
 //! What the command line says: help, refusals with their next step, exit codes, colour, quiet.
 //!
-//! The texts are snapshots (`tests/snapshots`): a change of wording shows up in review.
-
-mod support;
+//! The texts are snapshots (`snapshots`): a change of wording shows up in review.
 
 use std::fmt::Write as _;
 use std::fs;
 
-use support::{Scene, files};
+use crate::support::{Scene, files};
 
 const COMMANDS: [&str; 12] = [
     "run",

@@ -18,7 +18,7 @@ fn settings(files: &[&str], change: impl FnOnce(&mut RunArgs)) -> Settings {
 /// Every YAML example of the documentation is a sweep that loads.
 #[test]
 fn the_examples_of_the_documentation_load() {
-    let text = include_str!("../docs/sweep-files.md");
+    let text = include_str!("../../docs/sweep-files.md");
     let examples: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let mut limits = Vec::new();
     let counts: Vec<_> = examples

@@ -1,7 +1,5 @@
 //! `load` as a user calls it, against the simulated vLLM and against servers that go wrong.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -10,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::{BIN, Ended, MODEL, Scene, wait_for};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
-use support::{BIN, Ended, MODEL, Scene, wait_for};
 
 /// A simulated vLLM that is ready.
 struct Simulated {
@@ -69,7 +67,7 @@ fn get(address: &str, path: &str) -> Option<String> {
 }
 
 /// `load` with a result file of a known name.
-fn load<'s>(scene: &'s Scene, url: &str, line: &str) -> support::Call<'s> {
+fn load<'s>(scene: &'s Scene, url: &str, line: &str) -> crate::support::Call<'s> {
     let words: Vec<&str> = ["load", "--base-url", url].into_iter().chain(line.split_whitespace()).collect();
     scene.call(&words).flag("--save-result").set("--result-filename", ["r.json"])
 }
@@ -962,7 +960,7 @@ fn a_sweep_with_the_builtin_client_leaves_the_files_of_one_with_vllm_s() {
         scene.sweep().set("--client", [client]).exits(0);
         let run = scene.run();
         run.assert_journal_complete();
-        let found = run.result(support::FIRST);
+        let found = run.result(crate::support::FIRST);
         let mut all: Vec<PathBuf> = vec![run.path("")];
         let mut names = Vec::new();
         while let Some(folder) = all.pop() {
@@ -999,12 +997,12 @@ fn a_sweep_with_the_builtin_client_leaves_the_files_of_one_with_vllm_s() {
 fn failures_under_the_builtin_client_are_told_as_such() {
     let scene = Scene::new();
     scene.sweep().set("--client", ["builtin"]).set("--enforce-eager", ["true"]).fault("requests-fail:2").exits(1);
-    let failure = scene.run().failure(support::FIRST);
+    let failure = scene.run().failure(crate::support::FIRST);
     assert_eq!(failure["cause"], "requests-failed", "{failure}");
     let scene = Scene::new();
     let call = scene.sweep().set("--client", ["builtin"]).set("--enforce-eager", ["true"]);
     call.fault("die-in-benchmark:kill").exits(1);
-    let failure = scene.run().failure(support::FIRST);
+    let failure = scene.run().failure(crate::support::FIRST);
     assert!(failure["cause"].as_str().unwrap().contains("server"), "{failure}");
 }
 

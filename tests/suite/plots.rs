@@ -1,11 +1,9 @@
 //! `plot`, as a user calls it: every kind on a simulated run, files that are what they say, and refusals with a next step.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use support::{Call, Scene};
+use crate::support::{Call, Scene};
 
 /// Four configurations under three loads, with the figures of single requests.
 fn measured(scene: &Scene) -> Call<'_> {
@@ -88,7 +86,7 @@ fn every_kind_is_drawn_and_is_what_its_name_says() {
     for what in ["ttft_cdf", "latency_cdf", "throughput_cdf", "prompt_tokens_hist", "ttft_over_time", "dashboard"] {
         size(&run.path(&format!("plots/{id}_{what}.png")));
     }
-    let left = support::files(&run.path("plots"));
+    let left = crate::support::files(&run.path("plots"));
     assert!(left.iter().all(|path| path.extension().is_some_and(|ending| ending == "png")), "{left:?}");
 }
 
@@ -99,7 +97,7 @@ fn one_picture_per_measurement_and_the_size_that_was_asked_for() {
     let run = scene.run();
     let path = run.0.to_str().unwrap();
     scene.call(&["plot", "ttft-cdf", path, "--each", "--output", "each", "--format", "svg"]).exits(0);
-    let each = support::files(&scene.path("each"));
+    let each = crate::support::files(&scene.path("each"));
     assert_eq!(each.len(), 12, "two sizes, eager or not, three loads: {each:?}");
     for file in &each {
         let text = fs::read_to_string(file).unwrap();

@@ -5,14 +5,12 @@
 //! marked `bash` are not run.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Scene, files};
+use crate::support::{Scene, files};
 use vllm_bench::cli::RunArgs;
 use vllm_bench::config::tree::Node;
 use vllm_bench::config::{Environment, Preset, Settings, setting_keys};
@@ -436,7 +434,7 @@ fn relative_links_lead_somewhere() {
 fn files_and_tests_that_the_table_of_rules_names_exist() {
     let guide = document(GUIDE);
     let table = section(&guide, "## The rules, where they live, and their tests");
-    let tests = fs::read_to_string(root().join("tests/rules.rs")).unwrap();
+    let tests = fs::read_to_string(root().join("tests/suite/rules.rs")).unwrap();
     let words: Vec<&str> = table.split('`').skip(1).step_by(2).collect();
     let named: Vec<&&str> = words.iter().filter(|word| word.starts_with("rule")).collect();
     assert!(named.len() >= 11, "{named:?}");

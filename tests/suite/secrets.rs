@@ -1,10 +1,8 @@
 //! A secret reaches the server and the client through their environment, and nothing that is written or shown.
 
-mod support;
-
 use std::fs;
 
-use support::{FIRST, Scene, files};
+use crate::support::{FIRST, Scene, files};
 
 const TOKEN: &str = "hf_planted_in_the_environment";
 const SET: &str = "hf_planted_with_env_flag";

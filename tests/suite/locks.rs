@@ -1,10 +1,8 @@
 //! One run per results directory and per port: the second says who holds it, and a crash frees both.
 
-mod support;
-
 use std::net::TcpListener;
 
-use support::{FIRST, SECOND, Scene, skipped};
+use crate::support::{FIRST, SECOND, Scene, skipped};
 
 /// A run that stays in its first experiment, but only in the first attempt.
 const HANGS: &str = "benchmark-hangs@eager=true#1";

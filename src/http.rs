@@ -1,0 +1,68 @@
+//! HTTP clients and their TLS: the one place that decides which certificates are trusted.
+
+use std::sync::Arc;
+
+/// A client that asks servers directly, without a proxy. `insecure`: whatever certificate is shown is accepted.
+pub fn client(insecure: bool) -> reqwest::ClientBuilder {
+    through_proxy(insecure).no_proxy()
+}
+
+/// A client that uses the proxy of the environment.
+pub fn through_proxy(insecure: bool) -> reqwest::ClientBuilder {
+    reqwest::Client::builder().tls_backend_preconfigured(tls(insecure))
+}
+
+/// TLS with the compiled-in root certificates; with `insecure` every certificate is accepted.
+pub fn tls(insecure: bool) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
+    // The provider has every protocol version, so that this cannot fail; TLS without it would not be TLS.
+    match builder.with_safe_default_protocol_versions() {
+        Ok(builder) if insecure => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth(),
+        Ok(builder) => builder.with_root_certificates(roots).with_no_client_auth(),
+        Err(_) => rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth(),
+    }
+}
+
+/// `--insecure`: whoever answers is believed.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,27 @@
+//! The program as its users call it, on the simulated vLLM. One test program for all of it: it is linked once, and its tests, which
+//! mostly wait for processes, run beside each other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by where it panics")]
+
+mod support;
+
+mod analysis;
+mod architecture;
+mod broken;
+mod cli;
+mod decide;
+mod disk;
+mod documents;
+mod examples;
+mod faults;
+mod load;
+mod locks;
+mod optimization;
+mod plots;
+mod preflight;
+mod report;
+mod resume;
+mod reuse;
+mod rules;
+mod secrets;
+mod sources;
