@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use indexmap::{IndexMap, IndexSet};
 
-use super::name::{make_unique, server_name};
+use super::name::{Key, make_unique, server_name};
 use super::selection::Selection;
 use super::sweep::{ENFORCE_EAGER, MODEL, PROMPTS_PER_CONCURRENCY, QUANTIZATION, Section, TENSOR_PARALLEL};
 use super::{
@@ -82,35 +82,53 @@ fn settings(sweep: &Sweep, selection: &Selection<'_>) -> (Vec<Setting>, Vec<Skip
 
 /// Gives experiments their numbers and names.
 fn number(mut experiments: Vec<Experiment>) -> Vec<Experiment> {
-    let mut names: Vec<_> =
-        experiments.iter().map(|e| (experiment_name(&e.axes, e.repeat), e.identity.clone())).collect();
+    let name = |e: &Experiment| (experiment_name(&e.axes, e.repeat, &e.identity), key(e));
+    let mut names: Vec<_> = experiments.iter().map(name).collect();
     make_unique(&mut names, &HashSet::new());
     for (i, (experiment, (name, _))) in experiments.iter_mut().zip(names).enumerate() {
         (experiment.index, experiment.name) = (i + 1, name);
     }
-    name_servers(&mut experiments);
+    name_servers(&mut experiments, &[]);
     experiments
 }
 
-/// Server configurations get names of their own; where two would share one, each gets the digits of its identity.
-fn name_servers(experiments: &mut [Experiment]) {
+/// What the name of an experiment stands for.
+fn key(experiment: &Experiment) -> Key {
+    Key { identity: experiment.identity.clone(), repeat: experiment.repeat }
+}
+
+/// Server configurations get names of their own; where two would share one, each gets the digits of its identity. Those of `old`
+/// experiments keep theirs.
+fn name_servers(experiments: &mut [Experiment], old: &[Experiment]) {
     let identity = |e: &Experiment| Identity::of_server(e.engine, &e.server, &super::Context::default());
     let mut known: HashMap<Identity, String> = HashMap::new();
-    let mut names: Vec<(String, Identity)> = experiments.iter().map(|e| (server_name(&e.axes), identity(e))).collect();
-    make_unique(&mut names, &HashSet::new());
-    for (experiment, (name, identity)) in experiments.iter_mut().zip(names) {
-        experiment.server_name = known.entry(identity).or_insert(name).clone();
+    for experiment in old {
+        known.entry(identity(experiment)).or_insert_with(|| experiment.server_name().to_owned());
+    }
+    let taken: HashSet<String> = known.values().map(|name| name.to_lowercase()).collect();
+    let name = |e: &Experiment| {
+        let identity = identity(e);
+        (server_name(&e.axes, &identity), Key { identity, repeat: Repeat::FIRST })
+    };
+    let mut names: Vec<_> =
+        experiments.iter().map(name).filter(|(_, key)| !known.contains_key(&key.identity)).collect();
+    make_unique(&mut names, &taken);
+    known.extend(names.into_iter().map(|(name, key)| (key.identity, name)));
+    for experiment in experiments {
+        if let Some(name) = known.get(&identity(experiment)) {
+            experiment.server_name.clone_from(name);
+        }
     }
 }
 
 /// A plan that holds all of `old` and whatever `new` asks for beyond it. What `old` has keeps its name.
 pub fn extend(old: &Plan, new: Plan) -> Plan {
-    let key = |e: &Experiment| (e.identity.clone(), e.repeat);
     let known: HashSet<_> = old.experiments.iter().map(key).collect();
-    let taken: HashSet<String> = old.experiments.iter().map(|e| e.name.clone()).collect();
-    let fresh: Vec<Experiment> = new.experiments.into_iter().filter(|e| !known.contains(&key(e))).collect();
-    let mut names: Vec<_> = fresh.iter().map(|e| (e.name.clone(), e.identity.clone())).collect();
+    let taken: HashSet<String> = old.experiments.iter().map(|e| e.name.to_lowercase()).collect();
+    let mut fresh: Vec<Experiment> = new.experiments.into_iter().filter(|e| !known.contains(&key(e))).collect();
+    let mut names: Vec<_> = fresh.iter().map(|e| (e.name.clone(), key(e))).collect();
     make_unique(&mut names, &taken);
+    name_servers(&mut fresh, &old.experiments);
     let mut experiments = old.experiments.clone();
     experiments.extend(fresh.into_iter().zip(names).map(|(experiment, (name, _))| Experiment { name, ..experiment }));
     for (i, experiment) in experiments.iter_mut().enumerate() {

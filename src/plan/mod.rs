@@ -27,7 +27,7 @@ pub use experiment::{Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, 
 pub use flags::{FlagError, FlagValue, Flags, normalize};
 pub use identity::{Context, Identity};
 pub use matrix::{Setting, expand, extend};
-pub use name::{abbreviation, experiment_name, sanitize};
+pub use name::{abbreviation, combination_name, experiment_name, sanitize};
 pub use policy::{FailureReason, OnFailure, Retry, RetryPolicy};
 pub use rule::Rule;
 pub use schedule::starts;

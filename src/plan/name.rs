@@ -11,37 +11,70 @@ const LONGEST: usize = 180;
 /// So much of the model's name is always there.
 const SHORTEST_MODEL: usize = 24;
 
+/// So much of a name stays where a long key is put behind it.
+const HEAD: usize = 120;
+
 /// `{model}_tp{N}_quant-{q}_eager-{bool}` with `/` written as `_`, then what else varies: `_mns-512_cc-32`, then which
-/// measurement it is, unless it is the first: `_start2_run3`.
-pub fn experiment_name(axes: &Axes, repeat: Repeat) -> String {
-    let mut tail = varying(&axes.workload);
-    if repeat.start > 1 {
-        tail += &format!("_start{}", repeat.start);
+/// measurement it is, unless it is the first: `_start2_run3`. Where that is longer than [`LONGEST`], the settings are cut, and
+/// the first digits of the identity stand before the measurement: neither is ever cut away.
+pub fn experiment_name(axes: &Axes, repeat: Repeat, identity: &Identity) -> String {
+    let (plain, measurement) = (plain_name(axes), measurement(repeat));
+    if plain.len() + measurement.len() <= LONGEST {
+        return plain + &measurement;
     }
-    if repeat.run > 1 {
-        tail += &format!("_run{}", repeat.run);
-    }
-    named(axes, &tail)
+    cut(axes, &format!("_{}{measurement}", identity.short()))
+}
+
+/// What a combination is called that is not measured and has no files.
+pub fn combination_name(axes: &Axes) -> String {
+    let mut name = plain_name(axes);
+    name.truncate(LONGEST);
+    name
 }
 
 /// The name of a server configuration: that of its experiments without their workload.
-pub(super) fn server_name(axes: &Axes) -> String {
-    named(axes, "")
+pub(super) fn server_name(axes: &Axes, identity: &Identity) -> String {
+    let plain = settings_name(axes, "");
+    if plain.len() <= LONGEST { plain } else { cut_settings(axes, "", &format!("_{}", identity.short())) }
 }
 
-fn named(axes: &Axes, tail: &str) -> String {
-    let tail = format!(
-        "_tp{}_quant-{}_eager-{}{}{tail}",
+/// `_start2_run3`; nothing of what is the first.
+fn measurement(repeat: Repeat) -> String {
+    let part = |what: &str, n: u32| if n > 1 { format!("_{what}{n}") } else { String::new() };
+    part("start", repeat.start) + &part("run", repeat.run)
+}
+
+fn plain_name(axes: &Axes) -> String {
+    settings_name(axes, &varying(&axes.workload))
+}
+
+fn settings_name(axes: &Axes, workload: &str) -> String {
+    sanitize(&axes.model) + &rest(axes, workload)
+}
+
+/// All of a name behind the model.
+fn rest(axes: &Axes, workload: &str) -> String {
+    format!(
+        "_tp{}_quant-{}_eager-{}{}{workload}",
         axes.tensor_parallel_size,
         sanitize(axes.quantization_label()),
         axes.enforce_eager,
         varying(&axes.server)
-    );
-    let mut model = sanitize(&axes.model);
-    model.truncate(LONGEST.saturating_sub(tail.len()).max(SHORTEST_MODEL));
-    let mut name = format!("{model}{tail}");
-    name.truncate(LONGEST);
-    name
+    )
+}
+
+fn cut(axes: &Axes, kept: &str) -> String {
+    cut_settings(axes, &varying(&axes.workload), kept)
+}
+
+/// A name of at most [`LONGEST`] that ends with `kept`. The model is cut first, because the settings tell more.
+fn cut_settings(axes: &Axes, workload: &str, kept: &str) -> String {
+    let room = LONGEST.saturating_sub(kept.len());
+    let (mut name, rest) = (sanitize(&axes.model), rest(axes, workload));
+    name.truncate(room.saturating_sub(rest.len()).max(SHORTEST_MODEL));
+    name += &rest;
+    name.truncate(room);
+    name + kept
 }
 
 fn varying(keys: &IndexMap<String, String>) -> String {
@@ -96,22 +129,55 @@ pub fn sanitize(text: &str) -> String {
         .collect()
 }
 
-/// Makes names unique: where several settings share one, each gets the first digits of its identity. `taken` are names
-/// that are given away already. A name and its identity come in for every experiment; repeats differ in name already.
-pub(super) fn make_unique(names: &mut [(String, Identity)], taken: &HashSet<String>) {
-    let mut seen: HashMap<String, Vec<Identity>> = HashMap::new();
-    for (name, identity) in names.iter() {
-        let identities = seen.entry(name.to_lowercase()).or_default();
-        if !identities.contains(identity) {
-            identities.push(identity.clone());
+/// What a name is given to: two things with the same key may share a name, and no others may.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// All settings.
+    pub identity: Identity,
+    /// Which measurement of them; the first for a server.
+    pub repeat: Repeat,
+}
+
+impl Key {
+    /// `name` told from others: the more often it had to be, the more of the key is in it.
+    fn distinguish(&self, name: &str, times: usize) -> String {
+        let Repeat { start, run } = self.repeat;
+        // ASCII, as every name is.
+        let head = name.get(..HEAD).unwrap_or(name);
+        match times {
+            0 => name.to_owned(),
+            1 => format!("{name}_{}", self.identity.short()),
+            2 => format!("{head}_{}-start{start}-run{run}", self.identity.long()),
+            3 => format!("{head}_{}-start{start}-run{run}", self.identity),
+            more => format!("{head}_{}-start{start}-run{run}-{more}", self.identity),
         }
     }
-    for (name, identity) in names.iter_mut() {
-        if seen[&name.to_lowercase()].len() > 1 || taken.contains(name) {
-            *name = format!("{name}_{}", identity.short());
+}
+
+/// Makes names unique, whatever they are called, on file systems too that know no upper and lower case: where several keys share
+/// a name, or it is one of the `taken` (in lower case), each gets the first digits of its identity; where that is not enough, more
+/// of its key.
+pub(super) fn make_unique(names: &mut [(String, Key)], taken: &HashSet<String>) {
+    let mut times = vec![0; names.len()];
+    let plain: Vec<String> = names.iter().map(|(name, _)| name.clone()).collect();
+    loop {
+        let mut holders: HashMap<String, (&Key, bool)> = HashMap::with_capacity(names.len());
+        for (name, key) in names.iter() {
+            let (first, shared) = holders.entry(name.to_lowercase()).or_insert((key, false));
+            *shared |= *first != key;
         }
-        if taken.contains(name) {
-            *name = format!("{name}-{}", identity.long());
+        let again: Vec<usize> = (0..names.len())
+            .filter(|i| {
+                let name = names[*i].0.to_lowercase();
+                taken.contains(&name) || holders.get(&name).is_some_and(|(_, shared)| *shared)
+            })
+            .collect();
+        if again.is_empty() {
+            return;
+        }
+        for i in again {
+            times[i] += 1;
+            names[i].0 = names[i].1.distinguish(&plain[i], times[i]);
         }
     }
 }

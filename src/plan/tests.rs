@@ -329,7 +329,75 @@ fn a_million_combinations_are_counted_one_by_one() {
     assert_eq!(counts.left_out["mine"], 500_000);
 }
 
+/// A sweep of `repeats` over axes of these flags, all of them with the same values.
+fn long_sweep(flags: &[String], values: &[String], models: &[String]) -> Sweep {
+    let text = |values: &[String]| values.iter().cloned().map(Value::Text).collect::<Vec<_>>();
+    let mut serve = vec![Axis { key: "model".into(), values: text(models) }];
+    serve.extend(flags.iter().map(|key| Axis { key: key.clone(), values: text(values) }));
+    Sweep {
+        groups: vec![Group { serve, ..Group::default() }],
+        repeats: Repeats { runs: 3, starts: 2 },
+        ..Sweep::new(Engine::Vllm)
+    }
+}
+
+#[test]
+fn repeats_with_long_names_have_files_of_their_own() {
+    let flags: Vec<String> = (0..5).map(|i| format!("enable-some-rather-long-named-feature-number-{i}")).collect();
+    let plan = expand(&long_sweep(&flags, &["true".into(), "false".into()], &["org/m".into()]));
+    assert_eq!(plan.experiments.len(), 32 * 6);
+    assert_eq!(names(&plan).into_iter().collect::<HashSet<_>>().len(), 32 * 6);
+    for experiment in &plan.experiments {
+        assert!(experiment.name.len() <= 180 && experiment.name.contains(experiment.identity.short()));
+        let Repeat { start, run } = experiment.repeat;
+        assert!(start == 1 || experiment.name.contains(&format!("_start{start}")), "{}", experiment.name);
+        assert!(run == 1 || experiment.name.ends_with(&format!("_run{run}")), "{}", experiment.name);
+    }
+}
+
+#[test]
+fn a_name_that_looks_like_another_with_its_repeat_or_its_identity_is_no_other() {
+    let plain = expand(&sweep(&["model=m"], &["some-flag=1,2"]));
+    let digits = plain.experiments[0].identity.short().to_owned();
+    // `1_run2` is what the second run of `1` is called; `M` and `m` are one name on some file systems.
+    let values = format!("some-flag=1,1_run2,1_{digits},1_start2_run2");
+    let mut sweep = sweep(&["model=m,M"], &[&values]);
+    sweep.repeats = Repeats { runs: 2, starts: 2 };
+    let plan = expand(&sweep);
+    let lower: HashSet<_> = plan.experiments.iter().map(|e| e.name.to_lowercase()).collect();
+    assert_eq!((plan.experiments.len(), lower.len()), (32, 32));
+    // What is added later takes no name that differs in upper case only.
+    let old = expand(&self::sweep(&["model=m"], &["some-flag=1,2"]));
+    let grown = extend(&old, expand(&self::sweep(&["model=M"], &["some-flag=1,2"])));
+    let lower: HashSet<_> = grown.experiments.iter().map(|e| e.name.to_lowercase()).collect();
+    let servers: HashSet<_> = grown.experiments.iter().map(|e| e.server_name().to_lowercase()).collect();
+    assert_eq!((grown.experiments.len(), lower.len(), servers.len()), (4, 4, 2));
+}
+
 proptest! {
+    #[test]
+    fn every_file_is_of_one_experiment_however_long_and_alike_the_names(
+        flags in proptest::collection::hash_set("[a-b]{1,3}-[a-c]{20,60}", 0..4),
+        values in proptest::collection::hash_set("[aA1é漢_]{1,3}|[xX]{20,40}|1_run2", 1..4),
+        models in proptest::collection::hash_set("(org/)?[mMé]{1,2}|m{170,200}[a-c]", 1..4),
+    ) {
+        let list = |set: HashSet<String>| { let mut list: Vec<String> = set.into_iter().collect(); list.sort(); list };
+        let plan = expand(&long_sweep(&list(flags), &list(values), &list(models)));
+        let layout = crate::record::layout::Layout::new("/r");
+        let file = |e: &Experiment| layout.result(&e.name).to_string_lossy().to_lowercase();
+        let files: HashSet<_> = plan.experiments.iter().map(file).collect();
+        let meant: HashSet<_> = plan.experiments.iter().map(|e| (&e.identity, e.repeat)).collect();
+        prop_assert_eq!(files.len(), plan.experiments.len());
+        prop_assert_eq!(meant.len(), plan.experiments.len());
+        let servers: HashSet<_> = plan.experiments.iter().map(|e| e.server_name().to_lowercase()).collect();
+        let starts: HashSet<_> = plan.experiments.iter().map(|e| format!("{:?}", e.server)).collect();
+        prop_assert_eq!(servers.len(), starts.len());
+        for experiment in &plan.experiments {
+            prop_assert!(experiment.name.len() + "_benchmark.4294967295.log".len() <= 255);
+            prop_assert!(experiment.name.is_ascii() && !experiment.name.contains('/'));
+        }
+    }
+
     #[test]
     fn distinct_settings_have_distinct_identities_and_file_names(
         models in proptest::collection::hash_set("[a-cB/_. $'-]{1,6}", 1..5),

@@ -61,6 +61,14 @@ pub enum Error {
         /// Who holds it.
         holder: Box<Holder>,
     },
+    /// The valid result of another experiment lies where a result is to be written.
+    #[error("`{}` is a valid result of another experiment: `{owner}`", path.display())]
+    Occupied {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
     /// There is no run where one was named.
     #[error("`{}` is not a run directory: it has no `manifest.json`", .0.display())]
     NotARun(PathBuf),
@@ -111,6 +119,7 @@ impl Error {
             | Error::Newer { .. }
             | Error::Locked { .. }
             | Error::NotAResult { .. }
+            | Error::Occupied { .. }
             | Error::NotARun(_) => exit::RECORD,
             Error::PortLocked { .. } => exit::ENVIRONMENT,
             Error::NoRuns(_) | Error::NoResults { .. } => exit::NOTHING,
@@ -139,6 +148,9 @@ impl Error {
             ],
             Error::PortLocked { .. } => vec!["choose another port with `--port N` or `--port auto`".into()],
             Error::NotAResult { .. } => vec![READ.into()],
+            Error::Occupied { .. } => vec![
+                "nothing was overwritten: move that file out of the run directory, then resume with `vllm-bench run --resume`".into(),
+            ],
             Error::NoResults { seen, .. } => {
                 const SHOWN: usize = 5;
                 let mut hints: Vec<String> = seen.iter().take(SHOWN).map(|seen| format!("looked at {seen}")).collect();

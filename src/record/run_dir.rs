@@ -8,8 +8,10 @@ use chrono_tz::Tz;
 use serde::Deserialize;
 
 use super::layout::{self, Layout};
-use super::{Error, Holder, JournalText, Lock, Manifest, ResultRecord, RunState, SCHEMA, atomic, read_journal};
-use crate::plan::Experiment;
+use super::{
+    Error, Holder, JournalText, Lock, Manifest, ResultMeta, ResultRecord, RunState, SCHEMA, atomic, read_journal,
+};
+use crate::plan::{Experiment, sanitize};
 
 /// A run directory that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,32 @@ impl RunDir {
     pub fn valid_result(&self, experiment: &Experiment) -> Option<ResultRecord> {
         let record = ResultRecord::read(&self.layout.result(&experiment.name)).ok()?;
         record.counts_for(&experiment.identity, experiment.repeat, experiment.workload.num_prompts()).then_some(record)
+    }
+
+    /// Refuses to let an experiment take a place where the valid result of another one lies: what was measured is never set aside
+    /// or overwritten for it. A copy of what lies under its own name too is no loss.
+    ///
+    /// # Errors
+    /// When such a result is there.
+    pub fn require_own_place(&self, experiment: &Experiment) -> Result<(), Error> {
+        let path = self.layout.result(&experiment.name);
+        let Ok(ResultRecord { vllm, vllm_bench: Some(meta) }) = ResultRecord::read(&path) else { return Ok(()) };
+        let same = |other: &ResultMeta| meta.identity == other.identity && meta.repeat == other.repeat;
+        let own = meta.identity == experiment.identity && meta.repeat == experiment.repeat;
+        let asked = meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok());
+        if own || super::validate(|key| vllm.get(key), asked).is_err() {
+            return Ok(());
+        }
+        // The name comes from a file: it must not lead out of the directory.
+        if sanitize(&meta.name) == meta.name && meta.name != experiment.name {
+            let kept = ResultRecord::read(&self.layout.result(&meta.name)).ok();
+            let valid = kept.filter(|kept| super::validate(|key| kept.vllm.get(key), asked).is_ok());
+            if valid.and_then(|kept| kept.vllm_bench).is_some_and(|kept| same(&kept)) {
+                return Ok(());
+            }
+        }
+        let owner = format!("{} ({}{})", meta.name, meta.identity.short(), meta.repeat);
+        Err(Error::Occupied { path, owner })
     }
 
     /// Who writes to it now; `None` where it is not live.

@@ -172,6 +172,19 @@ fn a_damaged_or_foreign_result_is_set_aside_and_measured_again() {
 }
 
 #[test]
+fn the_only_valid_result_of_another_experiment_is_never_set_aside() {
+    let scene = Scene::new();
+    scene.sweep().exits(0);
+    let run = scene.run();
+    let path = |name: &str| run.path(&format!("{name}_results.json"));
+    fs::rename(path(SECOND), path(FIRST)).unwrap();
+    let held = fs::read(path(FIRST)).unwrap();
+    scene.sweep().flag("--resume").exits(5).says("is a valid result of another experiment").says(SECOND);
+    assert_eq!(fs::read(path(FIRST)).unwrap(), held, "neither renamed nor overwritten");
+    assert!(!run.has(&format!("{FIRST}_invalid.1.json")));
+}
+
+#[test]
 fn a_failed_experiment_is_redone_by_resume_and_its_failure_kept() {
     let scene = Scene::new();
     let fault = "out-of-memory@eager=false#1";

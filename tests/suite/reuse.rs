@@ -63,6 +63,31 @@ fn a_server_start_serves_all_loads_and_runs() {
 }
 
 #[test]
+fn repeats_with_long_names_each_have_a_result_and_a_row() {
+    let long = |c: &str| format!("A_VARIABLE_OF_A_LONG_NAME_{}", c.repeat(80));
+    let axis = |c: &str| format!("{}: [some-value-that-is-long, another-value-that-is-long]", long(c));
+    let scene = Scene::new();
+    let text = format!("{}env: {{{}, {}}}\n", SWEEP.replace("runs: 2", "runs: 3"), axis("B"), axis("C"));
+    let text = text.replace("[8, 16]", "8").replace("[1, 2]", "1");
+    fs::write(scene.path("sweep.yaml"), text).unwrap();
+    call(&scene).exits(0);
+    let run = scene.run();
+    let results: Vec<_> = fs::read_dir(run.path("."))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|file| file.ends_with("_results.json") && file != "raw_results.json")
+        .collect();
+    assert_eq!(results.len(), 12, "{results:#?}");
+    assert!(results.iter().all(|file| !file.contains("_invalid.")), "{results:#?}");
+    // One row, one file: the CSV names each source once.
+    let raw: serde_json::Value = run.json("raw_results.json");
+    let named: std::collections::HashSet<_> =
+        raw.as_array().unwrap().iter().filter_map(|entry| entry["filename"].as_str()).collect();
+    assert_eq!(named.len(), 12);
+}
+
+#[test]
 fn without_reuse_every_measurement_has_its_own_start() {
     let scene = scene("");
     call(&scene).flag("--no-reuse").exits(0);

@@ -59,14 +59,21 @@ impl RunRecorder {
     /// Prepares the next attempt at an experiment: fresh names, earlier files set aside, nothing overwritten. `server_log`
     /// is that of the server that is running already, if one is.
     pub fn job<'p>(&self, experiment: &'p Experiment, attempt: u32, port: u16, server_log: Option<PathBuf>) -> Job<'p> {
-        let inner = self.lock();
-        let layout = inner.run.layout();
+        let mut inner = self.lock();
+        let free_place = inner.run.require_own_place(experiment);
+        let layout = inner.run.layout().clone();
         let name = &experiment.name;
         let server = experiment.server_name();
         let earlier = attempt.saturating_sub(1).max(1);
-        set_aside(&layout.failure(name), |n| layout.old_failure(name, n), earlier);
-        // A file under the results name that is no valid result of this experiment must not stay there.
-        set_aside(&layout.result(name), |n| layout.old_result(name, n), earlier);
+        match free_place {
+            Ok(()) => {
+                set_aside(&layout.failure(name), |n| layout.old_failure(name, n), earlier);
+                // A file under the results name that is no valid result of this experiment must not stay there.
+                set_aside(&layout.result(name), |n| layout.old_result(name, n), earlier);
+            }
+            // The next event ends the run, before anything is started.
+            Err(error) => inner.error = inner.error.take().or(Some(error.into())),
+        }
         let _ = std::fs::remove_file(layout.unchecked(name));
         let free = |log: &dyn Fn(u32) -> PathBuf| log(first_free(log));
         Job {
@@ -190,6 +197,9 @@ impl Inner {
 
     fn event(&mut self, event: &Event) -> ControlFlow<()> {
         self.reporter.event(event);
+        if self.error.is_some() {
+            return ControlFlow::Break(());
+        }
         if matches!(event, Event::Progress { .. }) {
             if self.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
                 return ControlFlow::Continue(());
@@ -210,7 +220,10 @@ impl Inner {
     fn keep(&self, job: &Job<'_>, attempted: &Attempted) -> Result<(), record::Error> {
         let layout = self.run.layout();
         match &attempted.outcome {
-            Outcome::Passed { .. } => self.result(job, attempted).write(&layout.result(&job.experiment.name))?,
+            Outcome::Passed { .. } => {
+                self.run.require_own_place(job.experiment)?;
+                self.result(job, attempted).write(&layout.result(&job.experiment.name))?;
+            }
             Outcome::Failed(failure) => {
                 let record = self.failure(job, attempted, failure);
                 record::atomic::write_json(&layout.failure(&job.experiment.name), &record)?;

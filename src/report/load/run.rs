@@ -14,7 +14,7 @@ use crate::analyse::{
     doubts,
 };
 use crate::execute::{Event, Failure, Outcome, Phase};
-use crate::plan::{Context, Experiment, FlagValue, Identity, Isolation, Plan, Repeat, Skip, experiment_name};
+use crate::plan::{Context, Experiment, FlagValue, Identity, Isolation, Plan, Repeat, Skip, combination_name};
 use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
 
 /// Results that are read before their rows are made.
@@ -154,7 +154,7 @@ fn duration(entries: &[Entry]) -> Option<f64> {
 
 fn skipped(skip: &Skip, simulated: bool) -> Row {
     Row {
-        name: experiment_name(&skip.axes, Repeat::FIRST),
+        name: combination_name(&skip.axes),
         axes: (&skip.axes).into(),
         status: Status::Skipped {
             rule: skip.rule.clone(),
@@ -337,6 +337,11 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
             meta.identity.short(),
             experiment.identity.short()
         )),
+        Some(Ok(meta)) if meta.repeat != experiment.repeat => unusable(format!(
+            "of another measurement of these settings:{}, the planned one is{}",
+            which(meta.repeat),
+            which(experiment.repeat)
+        )),
         Some(Ok(meta)) => match validate(|key| result.figures.get(key), experiment.workload.num_prompts()) {
             Ok(()) => {
                 let signs = Box::new(signs(&result, Some(&meta)));
@@ -349,6 +354,11 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
             }
         },
     }
+}
+
+/// ` start=1 run=2`, also of the first.
+fn which(repeat: Repeat) -> String {
+    format!(" start={} run={}", repeat.start, repeat.run)
 }
 
 /// What the plan says of an experiment.
