@@ -179,6 +179,8 @@ pub struct Collector {
     total_input: u64,
     total_output: u64,
     estimated: u64,
+    /// Tokens and events of streams whose usage tells.
+    in_chunks: (u64, u64),
     cached: Option<u64>,
     sequences: u64,
     good: u64,
@@ -244,6 +246,8 @@ pub struct Metrics {
     pub itl_in_classes: bool,
     /// Requests whose tokens are counted as events, for want of the server's usage.
     pub estimated: u64,
+    /// Tokens in each event of a stream, on average over the requests whose usage tells; ITL is the time between events.
+    pub tokens_per_chunk: Option<f64>,
     /// Requests whose prompt nothing counted.
     pub input_unknown: u64,
     /// Tokens of prompts from the prefix cache, where the server tells.
@@ -283,6 +287,7 @@ impl Collector {
             total_input: 0,
             total_output: 0,
             estimated: 0,
+            in_chunks: (0, 0),
             cached: None,
             sequences: 0,
             good: 0,
@@ -301,18 +306,28 @@ impl Collector {
         }
         let (tokens, estimate) = sample.output_tokens();
         if sample.is_short(self.ignore_eos) {
-            let asked = sample.output_len.unwrap_or(0) * u64::from(sample.n);
+            let asked = sample.output_len.unwrap_or(0).saturating_mul(u64::from(sample.n));
             self.count_failure(FailureClass::Short, &format!("{tokens} tokens of {asked} under --ignore-eos"));
         }
+        if sample.lacks_samples() {
+            let came = sample.reply.samples.max(sample.reply.finished);
+            self.count_failure(FailureClass::FewerSamples, &format!("{came} of {} samples came back", sample.n));
+        }
         self.estimated += u64::from(estimate);
-        self.sequences += u64::from(sample.reply.samples);
-        self.total_output += tokens;
+        if !estimate && sample.reply.first.is_some() {
+            self.in_chunks.0 = self.in_chunks.0.saturating_add(tokens);
+            self.in_chunks.1 += sample.reply.events;
+        }
+        self.sequences += u64::from(sample.reply.samples.max(sample.reply.finished));
+        // The counts are the server's: each is plausible, and their sum must not wrap either.
+        self.total_output = self.total_output.saturating_add(tokens);
         match sample.prompt_tokens() {
-            Some(tokens) => self.total_input += tokens,
+            Some(tokens) => self.total_input = self.total_input.saturating_add(tokens),
             None => self.input_unknown += 1,
         }
         if let Some(cached) = sample.reply.usage.and_then(|usage| usage.cached_tokens()) {
-            *self.cached.get_or_insert(0) += cached;
+            let sum = self.cached.get_or_insert(0);
+            *sum = sum.saturating_add(cached);
         }
         self.queue_times.extend(sample.queue_time().map(|time| time * 1e3));
         self.connect_times
@@ -355,20 +370,21 @@ impl Collector {
 
     /// Counts the tokens of a request where they came.
     fn count_tokens(&mut self, sample: &Sample) {
-        let Some(first) = sample.reply.first else { return };
-        let mut one = |at: u64| bump(&mut self.tokens_by_slot, (at / SLOT) as usize);
-        let events = sample.reply.events;
-        if sample.reply.samples <= 1 {
-            let mut at = first;
-            one(at);
-            for gap in &sample.reply.gaps {
-                at += u64::from(*gap) * 100;
-                one(at);
-            }
-        } else {
+        let mut count = |at: u64, tokens: u64| bump(&mut self.tokens_by_slot, (at / SLOT) as usize, tokens);
+        let Some(first) = sample.reply.first else {
+            // Nobody saw them come.
+            return spread(sample.started, sample.end(), sample.output_tokens().0, &mut count);
+        };
+        if sample.reply.samples > 1 {
             // The tokens of several samples come side by side.
-            let length = sample.reply.last.saturating_sub(first);
-            (0..events).for_each(|number| one(first + length * number / events.max(1)));
+            return spread(first, sample.reply.last, sample.output_tokens().0, &mut count);
+        }
+        let (mut at, mut before) = (first, 0);
+        for number in 0..sample.reply.events {
+            let so_far = sample.tokens_after(number + 1);
+            count(at, so_far - before);
+            before = so_far;
+            at += sample.reply.gaps.get(number as usize).map_or(0, |gap| u64::from(*gap) * 100);
         }
     }
 
@@ -401,8 +417,9 @@ impl Collector {
             request_throughput: per_second(completed as f64),
             request_goodput: (!self.goodput.is_empty()).then(|| per_second(self.good as f64)),
             output_throughput: per_second(self.total_output as f64),
-            total_token_throughput: per_second((self.total_input + self.total_output) as f64),
-            max_output_tokens_per_s: self.most_tokens_in_a_second() as f64,
+            total_token_throughput: per_second(self.total_input as f64 + self.total_output as f64),
+            // A second that the load fills in part only holds fewer tokens than its mean: no peak is below that.
+            max_output_tokens_per_s: (self.most_tokens_in_a_second() as f64).max(per_second(self.total_output as f64)),
             max_concurrent_requests: self.most_in_a_second(),
             has_ttft: self.rows.iter().any(|row| !row.ttft.is_nan()),
             ttft,
@@ -411,6 +428,7 @@ impl Collector {
             e2el,
             itl_in_classes: self.gaps.classes.is_some(),
             estimated: self.estimated,
+            tokens_per_chunk: (self.in_chunks.1 > 0).then(|| self.in_chunks.0 as f64 / self.in_chunks.1 as f64),
             input_unknown: self.input_unknown,
             cached_tokens: self.cached,
             sequences: self.sequences,
@@ -436,8 +454,8 @@ impl Collector {
         (self.rows.len() >= LEAST && mean(first) > 0.0).then(|| mean(second) / mean(first))
     }
 
-    /// vLLM's figure: the most tokens that came in one of the seconds from the first request on. Seconds begin at a tenth of
-    /// a second here.
+    /// vLLM's metric: the most tokens that came in one of the seconds from the first request on. Seconds begin at a tenth of
+    /// a second here, and tokens are counted, where vLLM's client counts the events that carry them.
     fn most_tokens_in_a_second(&self) -> u64 {
         let first = self.rows.iter().map(|row| row.started).min().unwrap_or(0) / SLOT;
         let slots = self.tokens_by_slot.get(first as usize..).unwrap_or_default();
@@ -447,15 +465,14 @@ impl Collector {
     /// vLLM's figure: the most requests that were under way at any moment of one second.
     fn most_in_a_second(&self) -> u64 {
         let Some(origin) = self.rows.iter().map(|row| row.started).min() else { return 0 };
-        let second = |at: u64| ((at - origin) / 1_000_000_000) as usize;
-        let last = self.rows.iter().map(|row| second(row.end)).max().unwrap_or(0);
-        let mut changes = vec![0i64; last + 2];
+        let second = |at: u64| at.saturating_sub(origin) / 1_000_000_000;
+        let mut changes: BTreeMap<u64, i64> = BTreeMap::new();
         for row in &self.rows {
-            changes[second(row.started)] += 1;
-            changes[second(row.end) + 1] -= 1;
+            *changes.entry(second(row.started)).or_default() += 1;
+            *changes.entry(second(row.end) + 1).or_default() -= 1;
         }
         let mut now = 0;
-        let most = changes.iter().map(|change| {
+        let most = changes.values().map(|change| {
             now += change;
             now
         });
@@ -471,7 +488,9 @@ impl Collector {
             return None;
         }
         let length = seconds((last - first) * SLOT);
-        let tokens: u64 = (first..last).filter_map(|slot| self.tokens_by_slot.get(slot as usize)).sum();
+        let slots = &self.tokens_by_slot;
+        let within_slots = |slot: u64| usize::try_from(slot).unwrap_or(usize::MAX).min(slots.len());
+        let tokens: u64 = slots[within_slots(first)..within_slots(last)].iter().sum();
         let ends = self.rows.iter().filter(|row| row.end >= from && row.end <= to).count();
         let all = |value: &dyn Fn(&Row) -> f64| -> Summary {
             let mut values: Vec<f64> = within.iter().map(|row| value(row)).filter(|value| !value.is_nan()).collect();
@@ -493,14 +512,21 @@ impl Collector {
 /// Seconds of a load that are told apart; what is longer is not looked at second by second.
 const MOST_SLOTS: usize = 10_000_000;
 
-fn bump(counts: &mut Vec<u64>, at: usize) {
+fn bump(counts: &mut Vec<u64>, at: usize, tokens: u64) {
     if at >= MOST_SLOTS {
         return;
     }
     if counts.len() <= at {
         counts.resize(at + 1, 0);
     }
-    counts[at] += 1;
+    counts[at] = counts[at].saturating_add(tokens);
+}
+
+/// Tokens of which only the first and the last time are known, evenly in between.
+fn spread(from: u64, to: u64, tokens: u64, count: &mut impl FnMut(u64, u64)) {
+    let length = u128::from(to.saturating_sub(from));
+    let at = |number: u64| u64::try_from(length * u128::from(number) / u128::from(tokens.max(1))).unwrap_or(u64::MAX);
+    (0..tokens).for_each(|number| count(from + at(number), 1));
 }
 
 #[cfg(test)]
@@ -576,10 +602,50 @@ mod tests {
         assert!((m.tpot.mean - 100.0).abs() < 1e-9, "one token gives no TPOT");
         assert!((m.itl.median - 100.0).abs() < 1e-9);
         assert!((m.request_goodput.unwrap_or(0.0) - 1.0 / 0.3).abs() < 1e-9);
-        assert_eq!((m.max_output_tokens_per_s, m.max_concurrent_requests), (4.0, 2));
+        // Four tokens in the one second, of which the load fills 0.3.
+        assert_eq!((m.max_output_tokens_per_s, m.max_concurrent_requests), (4.0 / 0.3, 2));
         assert_eq!(m.failures[&FailureClass::HttpStatus].examples, [("HTTP 500: x".to_owned(), 1)]);
         let none = Collector::new(false, vec![]).finish(&ended(0.0), &[99.0]);
         assert_eq!((none.completed, none.ttft.mean, none.request_goodput), (0, 0.0, None));
+    }
+
+    /// 41 tokens in 11 chunks of 40 ms, and a second request of one token: tokens are counted, not events.
+    #[test]
+    fn several_tokens_in_a_chunk_are_all_counted_where_they_came() {
+        let mut collector = Collector::new(false, vec![]);
+        let mut several = sample(0, &(0..11).map(|n| 100 + n * 40).collect::<Vec<_>>());
+        several.reply.usage = serde_json::from_str("{\"completion_tokens\":41}").ok();
+        collector.add(&several);
+        let ended = Ended { last_start: 400 * MS, ..ended(0.5) };
+        let m = collector.finish(&ended, &[]);
+        assert!((m.tpot.mean - 10.0).abs() < 1e-9 && (m.itl.mean - 40.0).abs() < 1e-9, "{m:?}");
+        assert_eq!((m.total_output, m.tokens_per_chunk), (41, Some(41.0 / 11.0)));
+        assert!(m.max_output_tokens_per_s >= m.output_throughput, "{m:?}");
+        // Eight of the eleven chunks lie within the first 400 ms, and with them their share of the tokens.
+        assert_eq!(collector.tokens_by_slot[..4].iter().sum::<u64>(), several.tokens_after(8));
+    }
+
+    #[test]
+    fn tokens_of_answers_in_one_piece_are_spread_over_their_time() {
+        let mut collector = Collector::new(false, vec![]);
+        let mut whole = sample(0, &[]);
+        whole.reply.last = 1000 * MS;
+        whole.reply.usage = serde_json::from_str("{\"completion_tokens\":50}").ok();
+        collector.add(&whole);
+        assert_eq!(collector.tokens_by_slot, vec![5; 10]);
+        // The counts of a server do not wrap.
+        whole.reply.usage = serde_json::from_str("{\"completion_tokens\":70}").ok();
+        collector.total_output = u64::MAX;
+        collector.add(&whole);
+        assert_eq!(collector.finish(&ended(1.0), &[]).total_output, u64::MAX);
+    }
+
+    #[test]
+    fn fewer_samples_than_asked_for_are_listed() {
+        let mut collector = Collector::new(false, vec![]);
+        collector.add(&Sample { n: 4, ..sample(0, &[1, 2]) });
+        let m = collector.finish(&ended(1.0), &[]);
+        assert_eq!((m.completed, m.failures[&FailureClass::FewerSamples].count), (1, 1));
     }
 
     #[test]

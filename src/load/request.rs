@@ -131,6 +131,19 @@ impl Writer {
 }
 
 impl Form {
+    /// Tokens of an answer that a request asks for in fact: the extra body wins.
+    pub fn output_len(&self, length: Option<u64>) -> Option<u64> {
+        let key = |key: &str| self.extra_body.get(key);
+        let own = key("max_completion_tokens").filter(|_| self.chat).or_else(|| key("max_tokens"));
+        own.map_or(length, Value::as_u64)
+    }
+
+    /// Samples that a request asks for in fact.
+    pub fn samples(&self, n: u32) -> u32 {
+        let own = self.extra_body.get("n").and_then(Value::as_u64);
+        own.map_or(n, |own| u32::try_from(own).unwrap_or(u32::MAX))
+    }
+
     /// The body around prompt and length.
     fn around(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
         let mut rest = Map::new();
@@ -271,6 +284,7 @@ mod tests {
         form.extra_body = json!({"temperature": 0.7, "max_tokens": 3, "top_k": 5}).as_object().unwrap().clone();
         let body = body(&form, Content::Text("x".into()));
         assert_eq!((&body["temperature"], &body["max_tokens"], &body["top_k"]), (&json!(0.7), &json!(3), &json!(5)));
+        assert_eq!((form.output_len(Some(7)), form.samples(2)), (Some(3), 2));
     }
 
     #[test]

@@ -20,8 +20,12 @@ pub enum FailureClass {
     StreamBroken,
     /// The server sent an error in the stream.
     InStreamError,
-    /// What came is not an answer.
+    /// What came is not an answer, or contradicts itself.
     Malformed,
+    /// The answer is whole and has no token.
+    NoToken,
+    /// Fewer samples than were asked for. Such a request counts as completed; it is listed, and `load` ends with exit code 1.
+    FewerSamples,
     /// Fewer tokens than `--ignore-eos` asked for. Such a request counts as completed; it is listed.
     Short,
     /// Given up by us: the load was ended while it was under way.
@@ -32,13 +36,15 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::Timeout,
         Self::HttpStatus,
         Self::StreamBroken,
         Self::InStreamError,
         Self::Malformed,
+        Self::NoToken,
+        Self::FewerSamples,
         Self::Short,
         Self::Cancelled,
         Self::NotSent,
@@ -53,6 +59,8 @@ impl FailureClass {
             Self::StreamBroken => "stream-broken",
             Self::InStreamError => "in-stream-error",
             Self::Malformed => "malformed",
+            Self::NoToken => "no-token",
+            Self::FewerSamples => "fewer-samples",
             Self::Short => "short",
             Self::Cancelled => "cancelled",
             Self::NotSent => "not-sent",
@@ -113,12 +121,12 @@ impl Sample {
         self.reply.first.map(|first| seconds(first.saturating_sub(self.started)))
     }
 
-    /// Seconds from its start to its end, as vLLM's client takes it.
+    /// Seconds from its start to its last token.
     pub fn latency(&self) -> f64 {
         seconds(self.end().saturating_sub(self.started))
     }
 
-    /// When it ended, as vLLM's client takes it.
+    /// When it ended: at its last token. vLLM's client takes the last event of a chat, which tells the usage and may come late.
     pub fn end(&self) -> u64 {
         self.reply.last.max(self.started)
     }
@@ -145,6 +153,19 @@ impl Sample {
     /// Tokens of the prompt: the server's count, else ours.
     pub fn prompt_tokens(&self) -> Option<u64> {
         self.prompt_len.or(self.reply.usage.and_then(|usage| usage.prompt_tokens))
+    }
+
+    /// Whether fewer samples came back than were asked for.
+    pub fn lacks_samples(&self) -> bool {
+        self.failure.is_none() && self.reply.samples.max(self.reply.finished) < self.n
+    }
+
+    /// How many of its tokens came with the first `events` of its events. Where a server sends several tokens in one event,
+    /// nothing tells how many: they are spread evenly.
+    pub fn tokens_after(&self, events: u64) -> u64 {
+        let (tokens, _) = self.output_tokens();
+        let share = u128::from(tokens) * u128::from(events) / u128::from(self.reply.events.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
     }
 
     /// Whether it has fewer tokens than it was made to have.

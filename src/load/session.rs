@@ -523,7 +523,9 @@ fn make(shared: &Shared, source: &dyn PromptSource) -> Result<(), super::dataset
         let prompt = source.prompt(spec.first_prompt + index)?;
         let n = spec.samples_of(index);
         let body = shared.writer.body(index, &prompt, n).into();
-        let work = Work { index, due, body, prompt_len: prompt.prompt_len, output_len: prompt.output_len, n };
+        let output_len = spec.form.output_len(prompt.output_len);
+        let n = spec.form.samples(n);
+        let work = Work { index, due, body, prompt_len: prompt.prompt_len, output_len, n };
         let queue = (index % shared.queues.len() as u64) as usize;
         if !shared.queues[queue].push(work, &shared.live) {
             return Ok(());

@@ -265,7 +265,7 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let expect = Expect {
             stream: shared.spec.form.stream,
-            chat: shared.spec.form.chat,
+            simulated: shared.spec.simulated.is_some(),
             tokens: work.output_len.map(|length| length.saturating_mul(u64::from(work.n))),
             keep_text: shared.spec.keep_text,
             keep_headers: shared.spec.keep_headers,
@@ -547,7 +547,7 @@ impl<'a> Worker<'a> {
         } else {
             self.close(slot);
         }
-        let failure = judge(flight.exchange.reply(), self.shared.spec.form.stream);
+        let failure = judge(&flight, self.shared.spec.form.stream);
         self.finish(flight, failure, at);
     }
 
@@ -591,7 +591,8 @@ impl<'a> Worker<'a> {
             live.ttft_sum_us.fetch_add(first.saturating_sub(flight.started) / 1000, Ordering::Relaxed);
             live.ttft_count.fetch_add(1, Ordering::Relaxed);
         }
-        live.tokens.fetch_add(reply.events, Ordering::Relaxed);
+        live.tokens
+            .fetch_add(if failure.is_none() { reply.output_tokens().0 } else { reply.events }, Ordering::Relaxed);
         self.active -= 1;
         live.active.fetch_sub(1, Ordering::AcqRel);
         self.samples.push(Sample {
@@ -697,7 +698,8 @@ fn write_request(shared: &Shared, connection: &mut Connection, flight: &InFlight
 }
 
 /// What a complete answer is worth.
-fn judge(reply: &Reply, stream: bool) -> Option<Failure> {
+fn judge(flight: &InFlight, stream: bool) -> Option<Failure> {
+    let reply: &Reply = flight.exchange.reply();
     let status = reply.status.unwrap_or(0);
     if status != 200 {
         let body = if reply.excerpt.is_empty() { "(no text)" } else { &reply.excerpt };
@@ -706,8 +708,16 @@ fn judge(reply: &Reply, stream: bool) -> Option<Failure> {
     if let Some(error) = &reply.error {
         return Some(Failure::new(FailureClass::InStreamError, error.clone()));
     }
+    let asked = flight.output_len.map(|length| length.saturating_mul(u64::from(flight.n)));
+    if let Some(why) = reply.implausible_usage(asked, flight.body.len() as u64) {
+        return Some(Failure::new(FailureClass::Malformed, why));
+    }
+    let is_counted = reply.usage.is_some_and(|usage| usage.completion_tokens.is_some());
+    if reply.output_tokens().0 == 0 && (is_counted || reply.finished > 0) {
+        return Some(Failure::new(FailureClass::NoToken, "the answer has no token"));
+    }
     if stream && reply.first.is_none() {
-        return Some(Failure::new(FailureClass::Malformed, "the answer has no token"));
+        return Some(Failure::new(FailureClass::Malformed, "the answer has no token and no end"));
     }
     if !stream && reply.samples == 0 {
         return Some(Failure::new(FailureClass::Malformed, "the answer has no choices"));

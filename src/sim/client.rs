@@ -255,7 +255,7 @@ async fn run(options: &Options, settings: &SimSettings) -> ExitCode {
         Ok(measured) => measured,
         Err(error) => return traceback(&error, 1),
     };
-    let console = output::console(&options.subject(), &measured.metrics, &measured.ended);
+    let console = output::console(&options.subject(), &measured.metrics, &measured.ended, &Map::new());
     let _ = io::stdout().write_all(console.as_bytes());
     if !options.save_result || faults.contains(&Fault::BenchmarkNoResult) {
         return ExitCode::SUCCESS;

@@ -113,14 +113,22 @@ pub async fn answer(app: Arc<App>, chat: bool, headers: &HeaderMap, body: &[u8])
         });
     }
     let mut lengths = vec![0u64; request.work.len()];
+    let mut last = 0;
     tokio::pin!(bursts);
     while let Some((index, burst)) = bursts.next().await {
         match burst {
-            Some(burst) => lengths[index] += burst.times.len() as u64,
+            Some(burst) => {
+                lengths[index] += burst.times.len() as u64;
+                last = burst.times.last().copied().unwrap_or(0).max(last);
+            }
             None => return engine_dead(),
         }
     }
-    Json(chunks.whole(&lengths)).into_response()
+    let mut whole = chunks.whole(&lengths);
+    if session.is_some() {
+        whole["sim_times_ns"] = json!([last]);
+    }
+    Json(whole).into_response()
 }
 
 /// An answer that goes wrong after its first token.
@@ -163,6 +171,9 @@ fn bursts(answers: Vec<Answer>) -> impl Stream<Item = (usize, Option<Burst>)> + 
     }))
 }
 
+/// Samples of one request, at most. More are refused: fewer than asked for would be another measurement.
+const MOST_SAMPLES: u64 = 4096;
+
 /// An error that is answered at once.
 type Refused = Box<Response>;
 
@@ -202,7 +213,10 @@ impl Asked {
         if asked == Some(0) {
             return Err(bad(Some("max_tokens"), "max_tokens must be at least 1, got 0."));
         }
-        let n = number("n").unwrap_or(1).clamp(1, 128);
+        let n = number("n").unwrap_or(1).max(1);
+        if n > MOST_SAMPLES {
+            return Err(bad(Some("n"), &format!("n must be at most {MOST_SAMPLES}, got {n}.")));
+        }
         let (mut work, mut seeds) = (Vec::new(), Vec::new());
         for (tokens, seed) in &prompts {
             let max_tokens = max_tokens(*tokens, asked, chat, app.max_model_len)?;

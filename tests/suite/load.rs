@@ -256,6 +256,37 @@ fn samples_are_counted_as_sequences() {
     assert_eq!(found["vllm_bench_load"]["sequences"], 15);
 }
 
+/// Fewer than were asked for are another measurement: the server refuses, and `load` says so by its exit code.
+#[test]
+fn samples_that_do_not_come_back_are_told() {
+    let scene = Scene::new();
+    let server = Simulated::start(&scene, "");
+    let line = "--dataset-name random --random-input-len 8 --random-output-len 4 --completions 500 --max-concurrency 2";
+    load(&scene, &server.url, line).exits(0);
+    assert_eq!(result(&scene)["vllm_bench_load"]["sequences"], 500);
+    load(&scene, &server.url, &line.replace("500", "20000")).exits(1).prints("n must be at most 4096");
+    // A server that sends fewer without a word.
+    let silent = Scripted::start(|_| vec![HEAD.to_vec(), chunk(&good()), b"0\r\n\r\n".to_vec()], Then::KeepAlive);
+    let line = "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 2 --n 4 --no-server-metrics";
+    load(&scene, &silent.url, line).exits(1).prints("1 of 4 samples came back");
+    assert_eq!(failures(&scene), [("fewer-samples".to_owned(), 2)]);
+}
+
+/// Answers in one piece have simulated times, too.
+#[test]
+fn simulated_times_do_not_depend_on_the_machine_without_a_stream_either() {
+    let scene = Scene::new();
+    let server = Simulated::start(&scene, "");
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        load(&scene, &server.url, &format!("{SMALL} --non-streaming --max-concurrency 3")).exits(0);
+        let found = result(&scene);
+        assert_eq!(found["vllm_bench_load"]["arrival_clock"], "simulated");
+        seen.push(["duration", "request_throughput", "output_throughput"].map(|key| found[key].clone()));
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
 #[test]
 fn the_key_is_sent_and_is_nowhere_to_be_read() {
     let scene = Scene::new();
@@ -591,6 +622,12 @@ fn token(text: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The end of a sample, without a text.
+fn end(reason: &str) -> Vec<u8> {
+    let event = serde_json::json!({"choices": [{"index": 0, "text": "", "finish_reason": reason}]});
+    format!("data: {event}\n\n").into_bytes()
+}
+
 fn usage(tokens: u64) -> Vec<u8> {
     format!(
         "data: {}\n\n",
@@ -681,6 +718,26 @@ fn broken_streams_neither_hang_nor_panic() {
         ("cut in the head", vec![b"HTTP/1.1 200 OK\r\ncontent-ty".to_vec()], Then::Close, "stream-broken"),
         ("closed without a word", vec![], Then::Close, "stream-broken"),
         ("no token at all", whole(b"data: [DONE]\n\n"), Then::KeepAlive, "malformed"),
+        ("an answer of no token", whole(&[end("stop"), usage(0)].concat()), Then::KeepAlive, "no-token"),
+        ("tokens that print nothing", whole(&[end("length"), usage(3)].concat()), Then::KeepAlive, "ok"),
+        (
+            "a count beyond reason",
+            whole(&[token("a"), end("length"), usage(u64::MAX)].concat()),
+            Then::KeepAlive,
+            "malformed",
+        ),
+        (
+            "a count beyond what was sent",
+            whole(&[token("a"), end("length"), usage(4_000_000)].concat()),
+            Then::KeepAlive,
+            "malformed",
+        ),
+        (
+            "times of a simulation that is none",
+            whole(text.replace("\"id\"", "\"sim_times_ns\":[18446744073709551615],\"id\"").as_bytes()),
+            Then::KeepAlive,
+            "ok",
+        ),
         ("not JSON", whole(b"data: {\"choices\": [\n\ndata: [DONE]\n\n"), Then::KeepAlive, "malformed"),
         ("not HTTP", vec![b"220 smtp ready\r\n".to_vec()], Then::Close, "malformed"),
         ("a chunk size that is none", vec![HEAD.to_vec(), b"zz\r\n".to_vec()], Then::Close, "malformed"),

@@ -56,7 +56,7 @@ impl Tally {
         self.latencies.push(sample.latency());
         if let Some(usage) = sample.reply.usage {
             let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
-            let total = prompt.zip(completion).map(|(prompt, completion)| prompt + completion);
+            let total = prompt.zip(completion).map(|(prompt, completion)| prompt.saturating_add(completion));
             for (sum, value) in self.usage.iter_mut().zip([prompt, completion, total]) {
                 if let Some(value) = value {
                     *sum = (sum.0 + 1, sum.1 + value as f64);
@@ -190,7 +190,7 @@ pub(super) async fn one(
         server: tally.server(),
     };
     let result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
-    ui.out_raw(output::console(&subject, &metrics, &ended).as_bytes());
+    ui.out_raw(output::console(&subject, &metrics, &ended, &result).as_bytes());
     Ok(Measured { point: point.clone(), metrics, ended, result, whole, requests: requests_file })
 }
 

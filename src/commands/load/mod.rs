@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::exit;
 use crate::load;
 use crate::load::metrics::Metrics;
+use crate::load::sample::FailureClass;
 use crate::load::session::{Ended, Live};
 use crate::ui::Ui;
 pub use subject::Prepared;
@@ -48,7 +49,7 @@ pub struct Whole {
     pub server: Map<String, Value>,
 }
 
-/// Runs `load`. Exit code 0 when every request was answered, 1 when one was not.
+/// Runs `load`. Exit code 0 when every request was answered with all that it asked for, 1 when one was not.
 ///
 /// # Errors
 /// When a flag is wrong, the server cannot be asked, or there are no prompts.
@@ -100,7 +101,10 @@ pub(super) fn exit_code(loads: &[Measured]) -> u8 {
     if loads.iter().any(|load| load.ended.stopped) {
         return exit::SIGNAL + 2;
     }
-    let failed = |load: &Measured| load.metrics.failed > 0 || load.metrics.completed == 0;
+    let failed = |load: &Measured| {
+        let fewer = load.metrics.failures.contains_key(&FailureClass::FewerSamples);
+        load.metrics.failed > 0 || load.metrics.completed == 0 || fewer
+    };
     if loads.is_empty() || loads.iter().any(failed) { exit::EXPERIMENT_FAILED } else { exit::OK }
 }
 

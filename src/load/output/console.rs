@@ -1,12 +1,17 @@
 //! The block that vLLM's client prints at its end, and below it what it does not know.
 
+use serde_json::{Map, Value};
+
 use super::result::Subject;
 use super::{Metrics, named, percentile_name};
 use crate::load::sample::FailureClass;
 use crate::load::session::{Ended, GaveUp};
 
-/// The console block.
-pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended) -> String {
+/// A server that sends more tokens than this in a chunk sends several at once.
+const SEVERAL: f64 = 1.05;
+
+/// The console block. `result` is the result file's object.
+pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended, result: &Map<String, Value>) -> String {
     let mut lines = vec![format!("{:=^50}", " Serving Benchmark Result ")];
     let whole = |name: &str, value: u64| format!("{name:<40} {value:<10}");
     let decimal = |name: &str, value: f64| format!("{name:<40} {value:<10.2}");
@@ -43,6 +48,7 @@ pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended) -> String {
             lines.push(decimal(&format!("P{} {name} (ms):", percentile_name(*which)), *value));
         }
     }
+    speculative_decoding(result, &mut lines);
     if !subject.is_plain {
         beyond(subject, metrics, ended, &mut lines);
     }
@@ -51,6 +57,24 @@ pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended) -> String {
         lines.push("SIMULATED by vllm-bench: no model ran, these numbers are made up by a timing model.".into());
     }
     lines.join("\n") + "\n"
+}
+
+/// As vLLM's client prints it: the server's counters over the load.
+fn speculative_decoding(result: &Map<String, Value>, lines: &mut Vec<String>) {
+    let number = |key: &str| result.get(&format!("spec_decode_{key}")).and_then(Value::as_f64);
+    let Some(rate) = number("acceptance_rate") else { return };
+    lines.push(format!("{:-^50}", "Speculative Decoding"));
+    lines.push(format!("{:<40} {rate:<10.2}", "Acceptance rate (%):"));
+    if let Some(length) = number("acceptance_length") {
+        lines.push(format!("{:<40} {length:<10.2}", "Acceptance length:"));
+    }
+    for (name, key) in
+        [("Drafts:", "num_drafts"), ("Draft tokens:", "draft_tokens"), ("Accepted tokens:", "accepted_tokens")]
+    {
+        if let Some(count) = number(key) {
+            lines.push(format!("{name:<40} {count:<10.0}"));
+        }
+    }
 }
 
 /// What vLLM's client does not tell.
@@ -104,6 +128,11 @@ fn beyond(subject: &Subject, metrics: &Metrics, ended: &Ended, lines: &mut Vec<S
             "{} requests were sent more than 1 ms late, the latest by {:.1} ms: the load was not what was asked for",
             ended.late,
             ended.latest * 1e3
+        ));
+    }
+    if let Some(tokens) = metrics.tokens_per_chunk.filter(|tokens| *tokens > SEVERAL) {
+        notes.push(format!(
+            "ITL is the time between chunks, which hold {tokens:.2} tokens each on average; TPOT is the time per token"
         ));
     }
     if metrics.itl_in_classes {

@@ -223,6 +223,8 @@ fn ours(
     put("gave_up", json!(ended.gave_up));
     put("interrupted", ended.stopped.into());
     put("estimated_token_counts", metrics.estimated.into());
+    put("itl_per", "chunk".into());
+    put("tokens_per_chunk", metrics.tokens_per_chunk.into());
     put("prompts_not_counted", metrics.input_unknown.into());
     put("cached_prompt_tokens", metrics.cached_tokens.into());
     put("itl_percentiles", if metrics.itl_in_classes { "within 0.05 %".into() } else { "exact".into() });
@@ -335,7 +337,7 @@ mod tests {
         let text = String::from_utf8(python_json(&plain).unwrap()).unwrap();
         assert!(text.starts_with("{\"date\": \"20261122-061239\", \"endpoint_type\": \"openai\""), "{text}");
         assert!(text.contains("\"request_rate\": \"inf\", \"burstiness\": 1.0, \"max_concurrency\": null"), "{text}");
-        let console = super::super::console(&subject(true), &metrics, &ended());
+        let console = super::super::console(&subject(true), &metrics, &ended(), &plain);
         assert!(console.starts_with("============ Serving Benchmark Result ============\n"), "{console}");
         assert!(console.contains("SIMULATED"));
     }

@@ -41,16 +41,27 @@ struct PromptDetails {
 pub struct Chunk {
     /// Tokens (one event of one sample), as (sample, text).
     pub tokens: Vec<Piece>,
-    /// There were choices, whatever was in them.
-    pub choices: bool,
+    /// Choices, whatever was in them.
+    pub choices: u32,
     /// Samples that ended here.
     pub finished: u32,
+    /// Those of them that said nothing here: the end of a stream, or a last token that prints nothing.
+    pub ends: Vec<End>,
     /// The usage, where the event has it.
     pub usage: Option<Usage>,
     /// The server's error, as written.
     pub error: Option<String>,
     /// The simulated times of the tokens in nanoseconds, from a simulated server.
     pub simulated: Option<Vec<u64>>,
+}
+
+/// The end of a sample that says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Which sample.
+    pub sample: u32,
+    /// It ended because it was as long as asked for: it has tokens, whether they print anything or not.
+    pub by_length: bool,
 }
 
 /// A token of a sample.
@@ -60,6 +71,8 @@ pub struct Piece {
     pub sample: u32,
     /// Its text, if it is kept.
     pub text: String,
+    /// It has a text, a thought or a tool call.
+    pub prints: bool,
 }
 
 #[derive(Deserialize)]
@@ -115,12 +128,15 @@ impl<'a> Said<'a> {
         [self.content, self.reasoning, self.reasoning_content].into_iter().find(|raw| says_something(*raw)).flatten()
     }
 
+    /// Text, a thought or a tool call.
+    fn says_something(&self) -> bool {
+        self.text().is_some() || says_something(self.tool_calls)
+    }
+
     /// A token: text, thought, a tool call, or content that is there and empty (a token that prints nothing). An event that
-    /// carries only the role is none, nor one that carries only the reason of the end.
+    /// carries only the role is none.
     fn is_token(&self) -> bool {
-        self.text().is_some()
-            || says_something(self.tool_calls)
-            || (self.role.is_none() && (self.content.is_some() || self.reasoning.is_some()))
+        self.says_something() || (self.role.is_none() && (self.content.is_some() || self.reasoning.is_some()))
     }
 }
 
@@ -175,15 +191,20 @@ impl Classifier {
         }
         let mut chunk = Chunk { usage: event.usage, simulated: event.sim_times_ns, ..Chunk::default() };
         let choices = event.choices.unwrap_or_default();
-        chunk.choices = !choices.is_empty();
+        chunk.choices = u32::try_from(choices.len()).unwrap_or(u32::MAX);
         for choice in &choices {
-            let ended = choice.finish_reason.is_some();
+            let ended = says_something(choice.finish_reason);
             chunk.finished += u32::from(ended);
             let said = choice.delta.as_ref().or(choice.message.as_ref());
-            let token = match said {
-                Some(said) => said.is_token(),
-                None => true,
+            let (token, prints) = match said {
+                Some(said) => (said.is_token(), said.says_something()),
+                None => (true, says_something(choice.text)),
             };
+            if ended && !prints {
+                let by_length = choice.finish_reason.is_some_and(|reason| reason.get() == "\"length\"");
+                chunk.ends.push(End { sample: choice.index, by_length });
+                continue;
+            }
             if !token {
                 continue;
             }
@@ -192,7 +213,7 @@ impl Classifier {
                 None => choice.text,
             };
             let kept = raw.filter(|_| self.keep_text).and_then(|raw| serde_json::from_str(raw.get()).ok());
-            chunk.tokens.push(Piece { sample: choice.index, text: kept.unwrap_or_default() });
+            chunk.tokens.push(Piece { sample: choice.index, text: kept.unwrap_or_default(), prints });
             if !ended && choices.len() == 1 && chunk.simulated.is_none() && chunk.usage.is_none() {
                 self.learn(payload, choice.index, raw);
             }
@@ -231,7 +252,11 @@ mod tests {
     fn what_is_a_token_and_what_is_none() {
         let one = |text: &str| vec![(0, text.to_owned())];
         assert_eq!(tokens(r#"{"choices":[{"index":0,"text":"a\n","finish_reason":null}]}"#), one("a\n"));
-        assert_eq!(tokens(r#"{"choices":[{"index":0,"text":"","finish_reason":"length"}]}"#), one(""));
+        assert_eq!(tokens(r#"{"choices":[{"index":0,"text":"","finish_reason":null}]}"#), one(""));
+        let end = |text: &str| (tokens(text), read(text).ends);
+        let ended = |by_length| (vec![], vec![End { sample: 0, by_length }]);
+        assert_eq!(end(r#"{"choices":[{"index":0,"text":"","finish_reason":"length"}]}"#), ended(true));
+        assert_eq!(end(r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}"#), ended(false));
         assert_eq!(tokens(r#"{"choices":[{"index":2,"delta":{"content":"b"}}]}"#), [(2, "b".to_owned())]);
         assert_eq!(tokens(r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#), []);
         assert_eq!(tokens(r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":"x"}}]}"#), one("x"));
@@ -291,7 +316,7 @@ mod tests {
             let payload = event(&second);
             if let Some((sample, text)) = classifier.plain_token(payload.as_bytes()) {
                 let read = Classifier::new(true).read(payload.as_bytes()).unwrap();
-                proptest::prop_assert_eq!(read.tokens, vec![Piece { sample, text: text.to_owned() }]);
+                proptest::prop_assert_eq!(read.tokens, vec![Piece { sample, text: text.to_owned(), prints: !text.is_empty() }]);
             }
         }
     }

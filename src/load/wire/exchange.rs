@@ -1,6 +1,6 @@
 //! One answer as it arrives: head, framing, events, and what they add up to.
 
-use super::{Body, Broken, Classifier, Framing, Splitter, Usage, excerpt};
+use super::{Body, Broken, Classifier, End, Framing, Splitter, Usage, excerpt};
 
 /// The longest head of an answer.
 const MOST_HEAD: usize = 64 << 10;
@@ -16,15 +16,16 @@ const MOST_TEXT: usize = 4 << 20;
 const MOST_SAMPLES: usize = 4096;
 /// Tokens after which a stream of unknown length is endless.
 const MOST_EVENTS: u64 = 8 << 20;
+/// The latest time that a simulation tells: a year, in nanoseconds.
+const MOST_SIMULATED: u64 = 366 * 24 * 3600 * 1_000_000_000;
 
 /// What is known of an answer before it comes.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
     /// It comes as server-sent events.
     pub stream: bool,
-    /// vLLM's client takes the time of the last event of any kind as the end of a chat, and that of the last token as the
-    /// end of a completion.
-    pub chat: bool,
+    /// The simulated vLLM is at the other end: it tells the times. Nobody else may.
+    pub simulated: bool,
     /// Tokens asked for, all samples together.
     pub tokens: Option<u64>,
     /// Keep the text.
@@ -42,12 +43,16 @@ pub struct Reply {
     pub first_byte: Option<u64>,
     /// Arrival of the first token.
     pub first: Option<u64>,
-    /// The end as vLLM's client takes it.
+    /// The end: arrival of the last token, or of an answer in one piece.
     pub last: u64,
-    /// Times between tokens of the same sample, in units of 100 ns.
+    /// Times between events with tokens of the same sample, in units of 100 ns.
     pub gaps: Vec<u32>,
-    /// Tokens as events, all samples together: an estimate of the tokens, for a server may send several in one event.
+    /// Events with tokens, all samples together: an estimate of the tokens, for a server may send several in one event.
     pub events: u64,
+    /// One of them printed something.
+    pub printed: bool,
+    /// Bytes of the body.
+    pub bytes: u64,
     /// Samples that were seen.
     pub samples: u32,
     /// Samples whose end was told.
@@ -69,13 +74,48 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Tokens of the answers: the server's count, else the events. The second value tells an estimate.
+    /// Why the server's own counts cannot be true; `None` where they can. `asked`: tokens asked for, all samples together.
+    /// `request`: bytes of the request.
+    pub fn implausible_usage(&self, asked: Option<u64>, request: u64) -> Option<String> {
+        let usage = self.usage?;
+        if let Some(prompt) = usage.prompt_tokens.filter(|tokens| *tokens > request.saturating_add(MOST_ADDED)) {
+            return Some(format!("the server counts {prompt} prompt tokens in a request of {request} bytes"));
+        }
+        let tokens = usage.completion_tokens?;
+        let most = most_tokens(asked);
+        if tokens > most {
+            let asked = asked.map_or("without a limit".to_owned(), |asked| format!("{asked} were asked for"));
+            return Some(format!("the server counts {tokens} tokens, {asked}"));
+        }
+        // Several tokens may come in one event, but each of them is text, or an event of its own.
+        if self.events > 0 && tokens > self.bytes.max(SLACK) {
+            return Some(format!(
+                "the server counts {tokens} tokens, but sent {} bytes in {} events",
+                self.bytes, self.events
+            ));
+        }
+        None
+    }
+
+    /// Tokens of the answers: the server's count, else the events. The second value tells an estimate. vLLM's client takes a
+    /// count of 0 beside a text for none, too.
     pub fn output_tokens(&self) -> (u64, bool) {
         match self.usage.and_then(|usage| usage.completion_tokens) {
+            Some(0) if self.printed => (self.events, true),
             Some(tokens) => (tokens, false),
             None => (self.events, true),
         }
     }
+}
+
+/// Tokens that a server may add to a prompt: a template, a system message of its own.
+const MOST_ADDED: u64 = 1 << 20;
+/// Tokens beyond those asked for that raise no question.
+const SLACK: u64 = 1024;
+
+/// The most tokens that an answer may have, where so many were asked for.
+fn most_tokens(asked: Option<u64>) -> u64 {
+    asked.map_or(MOST_EVENTS, |tokens| tokens.saturating_mul(2).saturating_add(SLACK))
 }
 
 /// How far an answer is.
@@ -111,6 +151,8 @@ struct Reader {
     reply: Reply,
     /// Time of the last token of each sample.
     lasts: Vec<Option<u64>>,
+    /// Ends that said nothing, with their times, until it is known whether they were tokens.
+    ends: Vec<(End, u64)>,
 }
 
 impl Exchange {
@@ -129,7 +171,7 @@ impl Exchange {
             keep_alive: false,
             events: false,
             splitter: Splitter::default(),
-            reader: Reader { expect, classifier, reply, lasts: Vec::new() },
+            reader: Reader { expect, classifier, reply, lasts: Vec::new(), ends: Vec::new() },
             whole: Vec::new(),
         }
     }
@@ -151,6 +193,7 @@ impl Exchange {
         let Some(body) = body.as_mut() else { return Ok(Progress::More) };
         let (events, ok) = (*events, reader.reply.status == Some(200));
         body.push(rest, &mut |piece| {
+            reader.reply.bytes += piece.len() as u64;
             if events {
                 return splitter.push(piece, &mut |payload| reader.event(payload, at));
             }
@@ -256,7 +299,8 @@ impl Exchange {
     fn complete(&mut self, at: u64) -> Result<(), Broken> {
         let reader = &mut self.reader;
         if self.events {
-            return self.splitter.end(&mut |payload| reader.event(payload, at));
+            self.splitter.end(&mut |payload| reader.event(payload, at))?;
+            return reader.settle();
         }
         let whole = std::mem::take(&mut self.whole);
         if reader.reply.status != Some(200) {
@@ -280,16 +324,14 @@ impl Reader {
     fn event(&mut self, payload: &[u8], at: u64) -> Result<(), Broken> {
         if let Some((sample, text)) = self.classifier.plain_token(payload) {
             keep(&mut self.reply.text, self.expect.keep_text && sample == 0, text);
+            self.reply.printed |= !text.is_empty();
             return self.token(sample, at);
         }
         if payload == b"[DONE]" {
             self.reply.done = true;
-            return Ok(());
+            return self.settle();
         }
         let chunk = self.classifier.read(payload)?;
-        if self.expect.chat {
-            self.reply.last = self.reply.last.max(at);
-        }
         if let Some(usage) = chunk.usage {
             self.reply.usage = Some(usage);
         }
@@ -297,11 +339,12 @@ impl Reader {
             self.reply.error = chunk.error;
         }
         self.reply.finished += chunk.finished;
-        if let Some(times) = chunk.simulated {
+        self.reply.printed |= chunk.tokens.iter().any(|piece| piece.prints);
+        if let Some(times) = chunk.simulated.filter(|_| self.expect.simulated) {
             self.reply.simulated = true;
             let sample = chunk.tokens.first().map_or(0, |piece| piece.sample);
             for time in times {
-                self.token(sample, time)?;
+                self.token(sample, simulated(time)?)?;
             }
             for piece in &chunk.tokens {
                 keep(&mut self.reply.text, self.expect.keep_text && piece.sample == 0, &piece.text);
@@ -311,6 +354,28 @@ impl Reader {
         for piece in &chunk.tokens {
             keep(&mut self.reply.text, self.expect.keep_text && piece.sample == 0, &piece.text);
             self.token(piece.sample, at)?;
+        }
+        for end in chunk.ends {
+            if self.ends.len() >= MOST_SAMPLES {
+                return Err(Broken::Endless { events: self.ends.len() as u64, asked: self.expect.tokens.unwrap_or(0) });
+            }
+            self.ends.push((end, at));
+        }
+        Ok(())
+    }
+
+    /// Finds out whether ends that said nothing were tokens, once all is known. They were where the server counts one token
+    /// for each event and for each end (the token at which a text ends prints nothing); and where nothing else tells of the
+    /// tokens that there were.
+    fn settle(&mut self) -> Result<(), Broken> {
+        let ends = std::mem::take(&mut self.ends);
+        let counted = self.reply.usage.and_then(|usage| usage.completion_tokens);
+        let nothing_else = self.reply.events == 0
+            && counted.map_or_else(|| ends.iter().any(|(end, _)| end.by_length), |tokens| tokens > 0);
+        if nothing_else || counted == Some(self.reply.events + ends.len() as u64) {
+            for (end, at) in ends {
+                self.token(end.sample, at)?;
+            }
         }
         Ok(())
     }
@@ -331,8 +396,7 @@ impl Reader {
         reply.first.get_or_insert(at);
         reply.last = reply.last.max(at);
         reply.events += 1;
-        let most = self.expect.tokens.map_or(MOST_EVENTS, |tokens| tokens.saturating_mul(2).saturating_add(1024));
-        if reply.events > most {
+        if reply.events > most_tokens(self.expect.tokens) {
             return Err(Broken::Endless { events: reply.events, asked: self.expect.tokens.unwrap_or(0) });
         }
         Ok(())
@@ -343,14 +407,29 @@ impl Reader {
         let chunk = self.classifier.read(body)?;
         let reply = &mut self.reply;
         (reply.usage, reply.error, reply.finished) = (chunk.usage, chunk.error, chunk.finished);
-        reply.samples = u32::try_from(chunk.tokens.len()).unwrap_or(u32::MAX);
-        reply.done = reply.error.is_none() && chunk.choices;
-        reply.last = at;
+        reply.samples = chunk.choices;
+        reply.printed = chunk.tokens.iter().any(|piece| piece.prints);
+        // At least one each, where nobody counts.
+        let by_length = chunk.ends.iter().filter(|end| end.by_length).count();
+        reply.events = (chunk.tokens.len() + by_length) as u64;
+        reply.done = reply.error.is_none() && chunk.choices > 0;
+        reply.last = match chunk.simulated.filter(|_| self.expect.simulated) {
+            Some(times) => {
+                reply.simulated = true;
+                simulated(times.into_iter().max().unwrap_or(0))?
+            }
+            None => at,
+        };
         if let Some(piece) = chunk.tokens.first() {
             keep(&mut reply.text, self.expect.keep_text, &piece.text);
         }
         Ok(())
     }
+}
+
+/// A time of a simulation, if it can be one.
+fn simulated(nanos: u64) -> Result<u64, Broken> {
+    if nanos > MOST_SIMULATED { Err(Broken::SimulatedTime { nanos }) } else { Ok(nanos) }
 }
 
 fn keep(text: &mut String, wanted: bool, more: &str) {
@@ -363,7 +442,8 @@ fn keep(text: &mut String, wanted: bool, more: &str) {
 mod tests {
     use super::*;
 
-    const STREAM: Expect = Expect { stream: true, chat: false, tokens: Some(8), keep_text: true, keep_headers: true };
+    const STREAM: Expect =
+        Expect { stream: true, simulated: false, tokens: Some(8), keep_text: true, keep_headers: true };
 
     const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-process-time: 7\r\n\
         transfer-encoding: chunked\r\n\r\n";
@@ -443,6 +523,101 @@ mod tests {
         assert_eq!(exchange.push(text.as_bytes(), 9).unwrap(), Progress::Complete { keep_alive: false });
         let reply = exchange.into_reply();
         assert_eq!((reply.samples, reply.output_tokens(), reply.last, reply.first), (2, (7, false), 9, None));
+    }
+
+    /// A stream of events with their times in milliseconds, to its end.
+    fn timed(expect: Expect, events: &[(&str, u64)]) -> Reply {
+        let mut exchange = Exchange::new(expect);
+        exchange.push(ANSWER.as_bytes(), 0).unwrap();
+        for (event, at) in events {
+            let event = format!("data: {event}\n\n");
+            exchange.push(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes(), at * 1_000_000).unwrap();
+        }
+        exchange.push(b"0\r\n\r\n", events.last().unwrap().1 * 1_000_000).unwrap();
+        exchange.into_reply()
+    }
+
+    const TEXT: &str = r#"{"choices":[{"index":0,"text":"a","finish_reason":null}]}"#;
+    const SAID: &str = r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}"#;
+    const ROLE: &str = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+    const STOP: &str = r#"{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}"#;
+    const LENGTH: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#;
+
+    fn usage(tokens: u64) -> String {
+        format!(r#"{{"choices":[],"usage":{{"prompt_tokens":4,"completion_tokens":{tokens}}}}}"#)
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_last_token_and_not_with_what_tells_its_usage() {
+        let reply = timed(STREAM, &[(ROLE, 5), (SAID, 10), (SAID, 20), (&usage(2), 70), ("[DONE]", 80)]);
+        assert_eq!((reply.first, reply.last, reply.gaps), (Some(10_000_000), 20_000_000, vec![100_000]));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_a_token_only_where_the_server_counts_it() {
+        let many = Expect { tokens: Some(64), ..STREAM };
+        // Four tokens in a chunk; the end tells nothing.
+        let reply = timed(many, &[(TEXT, 10), (TEXT, 50), (TEXT, 90), (STOP, 100), (&usage(9), 100)]);
+        assert_eq!((reply.output_tokens(), reply.events, reply.gaps.len()), ((9, false), 3, 2));
+        assert_eq!(reply.last, 90_000_000);
+        // The token at which a text ends prints nothing.
+        let reply = timed(many, &[(TEXT, 10), (TEXT, 20), (STOP, 30), (&usage(3), 30)]);
+        assert_eq!((reply.output_tokens(), reply.events, reply.last), ((3, false), 3, 30_000_000));
+        // Nobody counts.
+        let reply = timed(many, &[(TEXT, 10), (TEXT, 20), (STOP, 30), ("[DONE]", 30)]);
+        assert_eq!((reply.output_tokens(), reply.gaps.len(), reply.finished), ((2, true), 1, 1));
+    }
+
+    #[test]
+    fn tokens_may_print_nothing_and_an_answer_may_have_none() {
+        let reply = timed(STREAM, &[(ROLE, 5), (LENGTH, 40), (&usage(8), 40), ("[DONE]", 40)]);
+        assert_eq!((reply.first, reply.output_tokens(), reply.samples), (Some(40_000_000), (8, false), 1));
+        let reply = timed(STREAM, &[(ROLE, 5), (LENGTH, 40), ("[DONE]", 40)]);
+        assert_eq!((reply.first, reply.output_tokens()), (Some(40_000_000), (1, true)));
+        let reply = timed(STREAM, &[(STOP, 40), (&usage(0), 40), ("[DONE]", 40)]);
+        assert_eq!((reply.first, reply.output_tokens(), reply.finished), (None, (0, false), 1));
+        // A count of 0 beside a text is none.
+        assert_eq!(timed(STREAM, &[(TEXT, 1), (STOP, 2), (&usage(0), 2)]).output_tokens(), (1, true));
+    }
+
+    #[test]
+    fn what_a_server_counts_is_held_against_what_it_sent() {
+        let stream = |tokens: u64| timed(STREAM, &[(TEXT, 1), (TEXT, 2), (&usage(tokens), 3), ("[DONE]", 3)]);
+        for (tokens, asked, plausible) in [
+            (8, Some(8), true),
+            (u64::MAX, Some(8), false),
+            (u64::MAX, None, false),
+            (4_000_000, Some(4), false),
+            (4_000_000, Some(4_000_000), false),
+            (1000, None, true),
+        ] {
+            let why = stream(tokens).implausible_usage(asked, 100);
+            assert_eq!(why.is_none(), plausible, "{tokens} of {asked:?}: {why:?}");
+        }
+        let mut reply = stream(2);
+        reply.usage = serde_json::from_str(r#"{"prompt_tokens":18446744073709551615}"#).ok();
+        assert!(reply.implausible_usage(Some(2), 100).is_some());
+    }
+
+    #[test]
+    fn only_a_simulation_tells_times_and_only_times_that_it_can_have() {
+        let event = |time: u64| format!(r#"{{"choices":[{{"index":0,"text":"a"}}],"sim_times_ns":[{time}]}}"#);
+        let reply = timed(STREAM, &[(&event(u64::MAX), 10), ("[DONE]", 10)]);
+        assert_eq!((reply.first, reply.simulated), (Some(10_000_000), false));
+        let simulated = Expect { simulated: true, ..STREAM };
+        let reply = timed(simulated, &[(&event(7), 10), ("[DONE]", 10)]);
+        assert_eq!((reply.first, reply.last, reply.simulated), (Some(7), 7, true));
+        let mut exchange = Exchange::new(simulated);
+        exchange.push(ANSWER.as_bytes(), 0).unwrap();
+        let absurd = format!("data: {}\n\n", event(u64::MAX));
+        let error = exchange.push(format!("{:x}\r\n{absurd}\r\n", absurd.len()).as_bytes(), 1).unwrap_err();
+        assert_eq!(error, Broken::SimulatedTime { nanos: u64::MAX });
+        // An answer in one piece, too.
+        let body = r#"{"choices":[{"index":0,"text":"a"}],"usage":{"completion_tokens":3},"sim_times_ns":[9]}"#;
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let mut exchange = Exchange::new(Expect { stream: false, ..simulated });
+        exchange.push(text.as_bytes(), 5_000).unwrap();
+        assert_eq!((exchange.reply().last, exchange.reply().simulated), (9, true));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod exchange;
 mod sse;
 
 pub use body::{Body, Framing};
-pub use chunk::{Chunk, Classifier, Piece, Usage};
+pub use chunk::{Chunk, Classifier, End, Piece, Usage};
 pub use exchange::{Exchange, Expect, Progress, Reply};
 pub use sse::Splitter;
 
@@ -45,6 +45,12 @@ pub enum Broken {
         reason: String,
         /// Its beginning.
         excerpt: String,
+    },
+    /// A simulated server tells a time that no simulation has.
+    #[error("the simulated server tells the time of {nanos} ns, more than a year after its beginning")]
+    SimulatedTime {
+        /// What it tells, in nanoseconds.
+        nanos: u64,
     },
     /// The stream goes on for ever.
     #[error("the stream went on after {events} events, far more than the {asked} tokens that were asked for")]
