@@ -6,7 +6,7 @@
 //! config ──> plan ──> execute ──> record ──> analyse ──> report
 //! ```
 //!
-//! Helpers that know nothing of sweeps: [`process`], [`diagnose`], [`telemetry`], [`sim`].
+//! Helpers that know nothing of sweeps: [`safe`], [`process`], [`diagnose`], [`telemetry`], [`sim`].
 //! Edges: [`cli`] (clap types only), [`commands`] (one file per subcommand), [`ui`] (the only code that prints).
 //! `ARCHITECTURE.md` is the map for whoever comes next.
 
@@ -26,6 +26,7 @@ pub mod preflight;
 pub mod process;
 pub mod record;
 pub mod report;
+pub mod safe;
 pub mod sim;
 pub mod telemetry;
 pub mod ui;

@@ -6,14 +6,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use vllm_bench::cli::{Cli, Command, normalized};
 use vllm_bench::config::Environment;
-use vllm_bench::ui::{Display, Terminal, Ui};
+use vllm_bench::ui::{Display, Talk, Terminal, Ui};
 use vllm_bench::{commands, exit, process, sim};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(normalized(Environment::words())) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            if error.use_stderr() {
+                Environment::read().learn_secrets();
+                Talk::plain().line(&error.render().to_string());
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
@@ -24,6 +29,8 @@ fn main() -> ExitCode {
         command => Cli { command, ..cli },
     };
     let environment = Environment::read();
+    environment.learn_secrets();
+    std::panic::set_hook(Box::new(|info| Talk::plain().line(&info.to_string())));
     let terminal = Terminal {
         stdout: std::io::stdout().is_terminal(),
         stderr: std::io::stderr().is_terminal(),
@@ -60,7 +67,7 @@ fn start_tracing(verbose: u8, color: bool) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
+        .with_writer(move || Talk::new(color))
         .with_ansi(color)
         .with_target(false)
         .without_time()

@@ -254,19 +254,19 @@ impl Show<'_> {
         loop {
             let piece = tail.read().map_err(unreadable(tail.path()))?;
             if piece.restarted {
-                self.ui.out_raw(&sanitizer.finish());
+                self.ui.out_harmless(&sanitizer.finish());
                 self.ui.say(&target.header());
             }
             if piece.bytes.is_empty() || wording::stdout_is_gone() {
                 return Ok(());
             }
-            self.ui.out_raw(&sanitizer.feed(&piece.bytes));
+            self.ui.out_harmless(&sanitizer.feed(&piece.bytes));
         }
     }
 
     fn end(&mut self) {
         if let Some((_, _, mut sanitizer)) = self.current.take() {
-            self.ui.out_raw(&sanitizer.finish());
+            self.ui.out_harmless(&sanitizer.finish());
         }
     }
 }

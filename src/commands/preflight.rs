@@ -71,6 +71,8 @@ fn check_loads(settings: &Settings, environment: &Environment) -> Result<(), Err
     if settings.sweep.client != Client::Builtin {
         return Ok(());
     }
+    // As the client will have it.
+    let environment = environment.with(&settings.secret_env);
     let mut seen = BTreeSet::new();
     for experiment in &settings.plan()?.experiments {
         if seen.len() >= MOST_LOADS || !seen.insert(Identity::of_workload(&experiment.workload).to_string()) {
@@ -81,7 +83,7 @@ fn check_loads(settings: &Settings, environment: &Environment) -> Result<(), Err
             // An unknown flag, which is told with its place.
             continue;
         };
-        let loads = resolve_load(&line.args, environment)?;
+        let loads = resolve_load(&line.args, &environment)?;
         if loads.points.len() != 1 || line.args.scenarios.is_some() {
             return Err(Error::Usage {
                 message: format!("the load of `{}` is {} loads", experiment.name, loads.points.len()),

@@ -57,7 +57,7 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     if in_place {
         // Whatever stood on the screen scrolls away instead of being overwritten.
-        ui.out_raw(b"\x1b[2J");
+        ui.out_harmless(b"\x1b[2J");
     }
     loop {
         tokio::select! {
@@ -68,9 +68,10 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
         let report = reader.report(holder.as_ref())?;
         let live = report.run.as_ref().is_some_and(|run| run.standing == Standing::Live);
         let page = text::text(&report, environment.working_directory(), ui);
-        ui.out_raw(
-            format!("{}{page}\n{}", if in_place { CLEAR } else { "" }, if in_place { "" } else { "\n" }).as_bytes(),
-        );
+        if in_place {
+            ui.out_harmless(CLEAR.as_bytes());
+        }
+        ui.out_raw(format!("{page}\n{}", if in_place { "" } else { "\n" }).as_bytes());
         if !live || wording::stdout_is_gone() {
             return Ok(exit::OK);
         }

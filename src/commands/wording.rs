@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::safe::is_harmful;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// `1.5 GB`: decimal units, as disks are sold.
@@ -41,11 +42,6 @@ pub fn count(n: usize, noun: &str) -> String {
 /// Text from outside on one line: control characters and direction overrides become spaces.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
-}
-
-/// A character that a terminal may act on instead of showing it.
-pub fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
 /// At most `width` columns; what is too long loses its end.

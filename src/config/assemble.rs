@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
+use super::handover::hand_over;
 use super::language::spelling::canonical;
 use super::layers::Layers;
 use super::tree::{Entry, Kind, Node, Trouble, merge, merge_axes};
@@ -104,16 +105,16 @@ pub fn assemble(
         let value = Node::text(preset.name(), &origin);
         map.shift_insert(0, "preset".to_owned(), Entry { key: origin, value });
     }
-    let given = given(layers, &tree)?;
-    Ok(Assembled { tree: over_everything(tree, given), notes })
+    let given = given(layers, environment, &tree)?;
+    Ok(Assembled { tree: hand_over(over_everything(tree, given), environment)?, notes })
 }
 
 /// Flags and variables as a tree.
-fn given(layers: &Layers, below: &Node) -> Result<Node, Error> {
+fn given(layers: &Layers, environment: &Environment, below: &Node) -> Result<Node, Error> {
     let mut given = layers.tree()?;
     arguments(layers, "serve-arg", "serve", &RESERVED_SERVE, below, &mut given)?;
     arguments(layers, "bench-arg", "bench", &RESERVED_BENCH, below, &mut given)?;
-    variables(layers, &mut given)?;
+    variables(layers, environment, &mut given)?;
     retries(layers, &mut given)?;
     Ok(given)
 }
@@ -186,15 +187,19 @@ fn known_here(section: &str, given: &Node, known: &[String]) -> Vec<String> {
 }
 
 /// `--env`.
-fn variables(layers: &Layers, given: &mut Node) -> Result<(), Error> {
+fn variables(layers: &Layers, environment: &Environment, given: &mut Node) -> Result<(), Error> {
     let Some((texts, origin)) = layers.values("env") else { return Ok(()) };
-    let expected = "`NAME=VALUE`, the name of letters, digits and `_`";
+    let expected = "`NAME=VALUE`, or the `NAME` of a variable that is set; names are of letters, digits and `_`";
     for entry in texts.iter().filter(|entry| !entry.is_empty()) {
         let invalid = |value: &str| {
             let value = value.escape_debug().to_string();
             Error::Invalid { origin: origin.clone(), value, expected: expected.to_owned(), hint: None }
         };
-        let (name, value) = entry.split_once('=').ok_or_else(|| invalid(entry))?;
+        // A name alone: its value is taken over, and stands on no command line.
+        let (name, value) = match entry.split_once('=') {
+            Some(pair) => pair,
+            None => (entry.as_str(), environment.get(entry).ok_or_else(|| invalid(entry))?),
+        };
         if !is_variable_name(name) || value.contains(['\0', '\n', '\r']) {
             return Err(invalid(name));
         }

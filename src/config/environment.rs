@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::is_secret_name;
+use crate::safe;
 
 /// The environment of this process, as it was at the start.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +52,13 @@ impl Environment {
         base.or_else(home).unwrap_or_else(|| PathBuf::from("/tmp")).join("vllm-bench")
     }
 
+    /// The same with some variables more, or others in their place.
+    pub fn with(&self, vars: &[(String, String)]) -> Self {
+        let mut environment = self.clone();
+        environment.vars.extend(vars.iter().cloned());
+        environment
+    }
+
     /// All variables.
     pub fn vars(&self) -> &BTreeMap<String, String> {
         &self.vars
@@ -62,13 +69,20 @@ impl Environment {
         self.vars.keys().filter(|name| name.starts_with("VLLM_BENCH_")).cloned().collect()
     }
 
-    /// The values of all variables whose names are names of secrets.
-    pub fn secrets(&self) -> Vec<String> {
-        self.vars
-            .iter()
-            .filter(|(name, value)| is_secret_name(name) && !value.is_empty())
-            .map(|(_, v)| v.clone())
-            .collect()
+    /// Sees to it that no secret that is known here is written or shown: those of variables and of the command line, of a `.env`
+    /// file in the working directory, and the hub's token, which vLLM reads from its file.
+    pub fn learn_secrets(&self) {
+        safe::learn(self.vars.iter().flat_map(|(name, value)| safe::in_variable(name, value)));
+        safe::learn(safe::in_words(&self.command_line));
+        if let Some(text) = small_file(&self.working_directory.join(".env")) {
+            safe::learn(safe::in_text(&text));
+        }
+        let home = self.get("HF_HOME").map(PathBuf::from).or_else(|| {
+            let cache = self.get("XDG_CACHE_HOME").map(PathBuf::from);
+            Some(cache.or_else(|| Some(Path::new(self.get("HOME")?).join(".cache")))?.join("huggingface"))
+        });
+        let token = self.get("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home?.join("token")));
+        safe::learn(token.and_then(|path| small_file(&path)).map(|text| text.trim().to_owned()));
     }
 
     /// The program and its arguments as called; may hold secrets.
@@ -101,6 +115,12 @@ impl Environment {
             .map(|dir| self.absolute(dir).join(name))
             .find(|path| is_executable(path))
     }
+}
+
+/// The text of a regular file of at most 64 KiB; `None` for anything else.
+fn small_file(path: &Path) -> Option<String> {
+    let small = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= 64 << 10);
+    if small { std::fs::read_to_string(path).ok() } else { None }
 }
 
 /// Whether this is a file that may be executed.

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::tree::{Node, Trouble, parse_json, parse_toml, parse_yaml};
 use super::{Environment, Origin};
 use crate::nearest::nearest;
+use crate::safe;
 
 /// No sweep is larger; a log or a model that was named by mistake is.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -18,6 +19,8 @@ pub fn load(named: &Path, environment: &Environment) -> Result<Node, Trouble> {
     let shown = named.display().to_string();
     let bytes = read(named, &environment.absolute(named), &shown)?;
     let text = text_of(bytes, &shown)?;
+    // Before anything of it can be quoted in an error.
+    safe::learn(safe::in_text(&text));
     parse(&text, &shown)
 }
 

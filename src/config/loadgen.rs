@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::handover::expanded;
 use super::{Environment, Error, Origin, parse_duration};
 use crate::cli::{LoadArgs, PromptArgs};
 use crate::load::arrival::{Arrival, RampUp};
@@ -13,6 +14,7 @@ use crate::load::metrics::Goal;
 use crate::load::session::Limits;
 use crate::load::target::Secret;
 use crate::load::tokenizer::Cache;
+use crate::safe;
 use crate::telemetry::Probe;
 
 /// One load of a sweep.
@@ -412,7 +414,7 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         model: args.model.clone(),
         served_model_name: args.served_model_name.clone(),
         lora_modules: args.lora_modules.clone(),
-        headers: headers(&args.header)?,
+        headers: headers(&args.header, environment)?,
         api_key: api_key(args, environment)?,
         insecure: args.insecure,
         ready_check: whole("--ready-check-timeout-sec", args.ready_check_timeout_sec.as_ref(), 0)?
@@ -440,7 +442,7 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         stream: !args.non_streaming,
         logprobs: whole("--logprobs", args.logprobs.as_ref(), 0)?
             .map(|number| u32::try_from(number).unwrap_or(u32::MAX)),
-        extra_body: extra_body(args)?,
+        extra_body: extra_body(args, environment)?,
         request_id_prefix: args.request_id_prefix.clone(),
         profile: args.profile,
         save_result: args.save_result || args.append_result,
@@ -654,8 +656,23 @@ fn of_devices(environment: &Environment) -> std::collections::BTreeMap<String, S
         .collect()
 }
 
-fn headers(items: &[String]) -> Result<Vec<(String, String)>, Error> {
-    let headers = pairs("--header", items, '=', "`KEY=VALUE`")?;
+/// The value with what `${NAME}` stands for: a secret that is in the environment needs not stand on a command line.
+fn with_variables(flag: &'static str, text: &str, environment: &Environment) -> Result<String, Error> {
+    expanded(text, environment).map_err(|name| {
+        argument(
+            flag,
+            format!("the variable `{name}` is not set"),
+            format!("export {name}=…; `${{{name}}}` stands for its value"),
+        )
+    })
+}
+
+fn headers(items: &[String], environment: &Environment) -> Result<Vec<(String, String)>, Error> {
+    let mut headers = pairs("--header", items, '=', "`KEY=VALUE`")?;
+    for (name, value) in &mut headers {
+        *value = with_variables("--header", value, environment)?;
+        safe::learn(safe::in_header(&format!("{name}={value}")));
+    }
     for (name, value) in &headers {
         let token = !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'+^`|#$%&".contains(&byte));
@@ -716,7 +733,7 @@ fn api_key(args: &LoadArgs, environment: &Environment) -> Result<Option<Secret>,
 }
 
 /// The sampling parameters and `--extra-body`, which wins.
-fn extra_body(args: &LoadArgs) -> Result<Map<String, Value>, Error> {
+fn extra_body(args: &LoadArgs, environment: &Environment) -> Result<Map<String, Value>, Error> {
     let mut body = Map::new();
     let any = |_: f64| true;
     for (flag, key, text) in [
@@ -740,9 +757,28 @@ fn extra_body(args: &LoadArgs) -> Result<Map<String, Value>, Error> {
         let Value::Object(more) = value else {
             return Err(invalid("--extra-body", text, "a JSON object"));
         };
-        body.extend(more);
+        let mut more = Value::Object(more);
+        in_leaves(&mut more, environment)?;
+        safe::learn(safe::json_secrets(&more.to_string()));
+        if let Value::Object(more) = more {
+            body.extend(more);
+        }
     }
     Ok(body)
+}
+
+/// Texts that are `${NAME}` and nothing else become what that stands for; others may mean the signs.
+fn in_leaves(value: &mut Value, environment: &Environment) -> Result<(), Error> {
+    match value {
+        Value::Object(map) => map.values_mut().try_for_each(|value| in_leaves(value, environment)),
+        Value::Array(items) => items.iter_mut().try_for_each(|value| in_leaves(value, environment)),
+        Value::String(text) if text.starts_with("${") && safe::is_reference(text) => {
+            *text = with_variables("--extra-body", text, environment)?;
+            safe::learn([text.as_str()]);
+            Ok(())
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
 }
 
 fn metrics(args: &LoadArgs) -> Result<Vec<String>, Error> {

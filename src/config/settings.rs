@@ -14,9 +14,10 @@ use super::language::{Document, WITHOUT_EFFECT, policy};
 use super::layers::Layers;
 use super::resolve::{sweep, words};
 use super::tree::{Kind, Node, Raw, read};
-use super::{Environment, Error, Places, Preset, parse_duration, show};
+use super::{Environment, Error, Origin, Places, Preset, parse_duration, show};
 use crate::cli::RunArgs;
 use crate::plan::{Client, Engine, FailureReason, OnFailure, Plan, RetryPolicy, Section, Sweep, Value, expand};
+use crate::safe;
 use crate::sim::settings::{SettingError, SimSettings};
 
 /// Which port the server gets.
@@ -164,10 +165,21 @@ impl Settings {
         if resolved.sweep.client == Client::Builtin {
             no_faults_of_the_other_client(&document)?;
         }
+        for (name, value) in &resolved.secrets {
+            safe::learn(safe::in_secret(value));
+            safe::learn(safe::in_variable(name, value));
+        }
         warnings.extend(resolved.warnings);
         warnings.extend(too_long(&resolved.sweep));
 
         let run = RunSettings::of(&document, environment)?;
+        if safe::holds_secret(&run.results_dir.to_string_lossy()) {
+            let node = document.results_dir.as_ref().map(|raw| &raw.node);
+            let origin = node.map_or_else(|| Origin::flag("results-dir"), |node| node.origin.clone());
+            let problem =
+                "the path holds a secret, which is written nowhere: no file in it could name its place".to_owned();
+            return Err(Error::Argument { origin, problem, hints: vec!["choose another directory".to_owned()] });
+        }
         let on = |key: &'static str| layers.one(key).is_some_and(|(text, _)| words::switch(&text) == Some(true));
         let mut given: BTreeSet<&'static str> =
             PLAN_KEYS.into_iter().chain(RUN_KEYS).filter(|key| layers.is_given(key)).collect();

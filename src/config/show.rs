@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::assemble::HIDDEN;
 use super::tree::{Entry, Kind, Node, join, plain};
-use super::{Settings, is_secret_name};
+use super::{Settings, is_secret_entry};
 
 /// What is measured stands before how.
 const FIRST: [&str; 10] =
@@ -86,11 +86,11 @@ impl Page {
     fn variables(&mut self, map: &IndexMap<String, Entry>) {
         let open: IndexMap<String, Entry> = map
             .iter()
-            .filter(|(key, _)| !is_secret_name(key))
+            .filter(|(key, entry)| !is_secret_entry(key, &entry.value))
             .map(|(key, entry)| (key.clone(), entry.clone()))
             .collect();
         self.axes("env", &open, 0);
-        for (key, entry) in map.iter().filter(|(key, _)| is_secret_name(key)) {
+        for (key, entry) in map.iter().filter(|(key, entry)| is_secret_entry(key, &entry.value)) {
             self.line(2, &format!("# {}: {HIDDEN}", word(key)), Some(&entry.value));
         }
     }
@@ -185,7 +185,7 @@ fn flatten(path: &str, key: &str, node: &Node, record: &mut IndexMap<String, (Js
     match &node.kind {
         Kind::Map(map) if ["serve", "bench", "env"].contains(&key) => {
             for (name, entry) in map {
-                let hidden = key == "env" && is_secret_name(name);
+                let hidden = key == "env" && is_secret_entry(name, &entry.value);
                 let value = if hidden { HIDDEN.into() } else { json(&entry.value) };
                 record.insert(join(path, name), (value, entry.value.origin.short()));
             }

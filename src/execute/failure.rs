@@ -11,6 +11,7 @@ use super::unit::{Places, UnitContext};
 use super::{Failure, Phase};
 use crate::diagnose::{self, Cause, Ending, Finding, StartPhase, clean_line, diagnose_reader, signal_name, tail_lines};
 use crate::process::{Emptied, Role};
+use crate::safe;
 
 /// How many log lines a failure keeps (rule 12).
 const TAIL: usize = 50;
@@ -225,7 +226,14 @@ pub(super) fn read_result(path: &Path) -> Result<Map<String, Value>, Failure> {
         std::io::ErrorKind::NotFound => fail("the benchmark client ended without an error but wrote no result".into()),
         _ => fail(format!("the benchmark client's result could not be read: {error}")),
     })?;
-    serde_json::from_slice(&bytes)
+    // The client may have been given what it wrote; what is kept of it, here and in the records, has no secret in it.
+    let safe = safe::file_bytes(&bytes);
+    if *safe != *bytes {
+        std::fs::write(path, &*safe).map_err(|error| {
+            fail(format!("the benchmark client's result holds a secret and could not be rewritten: {error}"))
+        })?;
+    }
+    serde_json::from_slice(&safe)
         .map_err(|error| fail(format!("the benchmark client's result is not a JSON object: {error}")))
 }
 

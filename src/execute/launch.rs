@@ -6,6 +6,7 @@ use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args
 use super::{Failure, Job, Phase, UnitContext};
 use crate::diagnose::Cause;
 use crate::process::{Group, GroupSpec, Owner, Role};
+use crate::safe;
 
 /// The words after the program's own for the server of a job, or for its measurement.
 pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
@@ -68,7 +69,7 @@ async fn launch_script(
         ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
     let text = script(role, job.experiment, args, &script_context);
     if let Some(kept) = kept {
-        std::fs::write(kept, &text).map_err(|error| failed(&error))?;
+        std::fs::write(kept, &*safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
     }
     let path = write_exclusively(role, &text).map_err(|error| failed(&error))?;
     let spec = GroupSpec {

@@ -11,9 +11,11 @@ use reqwest::Url;
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a value.
+    /// Hides a value: from now on it is written and shown nowhere.
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        let value = value.into();
+        crate::safe::learn([value.as_str()]);
+        Self(value)
     }
 
     /// The value, for the wire alone.
@@ -55,6 +57,9 @@ pub enum Error {
     },
 }
 
+/// Why an address with a user is none.
+const WITH_USER: &str = "a user or password in it would be written down; use --header or --api-key-env";
+
 /// An endpoint of a server.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -81,6 +86,9 @@ impl Target {
     pub fn new(base: &str, endpoint: &str, insecure: bool) -> Result<Self, Error> {
         let address = |text: &str, reason: String| Error::Address { text: text.to_owned(), reason };
         let base = base.trim_end_matches('/');
+        if !crate::safe::userinfo(base).is_empty() {
+            return Err(address("(with a user)", WITH_USER.into()));
+        }
         let whole = if endpoint.starts_with('/') { format!("{base}{endpoint}") } else { format!("{base}/{endpoint}") };
         let url = Url::parse(&whole)
             .map_err(|cause| address(base, format!("{cause}; expected something like http://127.0.0.1:8000")))?;
@@ -90,11 +98,7 @@ impl Target {
             other => return Err(address(base, format!("`{other}` is neither http nor https"))),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            let text = "(with a user)";
-            return Err(address(
-                text,
-                "a user or password in it would be written down; use --header or --api-key-env".into(),
-            ));
+            return Err(address("(with a user)", WITH_USER.into()));
         }
         let host = url.host_str().ok_or_else(|| address(base, "it has no host".into()))?.to_owned();
         let port = url.port_or_known_default().unwrap_or(80);

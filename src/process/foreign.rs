@@ -46,7 +46,7 @@ pub struct VllmProcess {
     pub uid: u32,
     /// Its argument vector.
     pub argv: Vec<String>,
-    /// The vector as one line, for showing.
+    /// The vector as one line, for showing; without secrets.
     pub title: String,
     /// What it does.
     pub kind: VllmKind,
@@ -171,7 +171,7 @@ fn marker_of(pid: i32) -> Option<String> {
 }
 
 fn one_line(argv: &[String]) -> String {
-    let line = argv.join(" ");
+    let line = crate::safe::without_secrets(argv).join(" ");
     line.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(TITLE).collect()
 }
 

@@ -19,14 +19,13 @@ mod group;
 mod guard;
 mod identity;
 pub mod procfs;
-mod redact;
 pub mod registry;
 mod supervise;
 
+pub use crate::safe::{REDACTED, Redactor};
 pub use ending::{Emptied, Members, end_members, end_processes, reap_adopted};
 pub use error::Error;
 pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
 pub use identity::{ProcessId, boot_id, pid_namespace};
-pub use redact::{REDACTED, Redactor};
 pub use supervise::{Stop, StopLevel, StopSender, Verdict, stop_channel, supervise};

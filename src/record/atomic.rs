@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use super::{Error, layout};
+use crate::safe::{self, SafeWriter};
 
 /// Writes a file so that a reader, or a crash at any moment, sees the old one or the new one: a temporary file in the
 /// same directory, `fsync`, rename, `fsync` of the directory.
@@ -16,14 +17,20 @@ use super::{Error, layout};
 /// # Errors
 /// When any of these steps fails; the temporary file is removed.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_with(path, |out| out.write_all(bytes))
+    let bytes = safe::file_bytes(bytes);
+    place(path, |file| file.write_all(&bytes))
 }
 
-/// As [`write`], for what is too large to be built in memory first: `content` writes it.
+/// As [`write`], for text that is too large to be built in memory first: `content` writes it.
 ///
 /// # Errors
 /// As [`write`], and when `content` fails.
 pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    place(path, |file| safely(file, content))
+}
+
+/// The temporary file, its content, and its way to its place.
+fn place(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let attempt = || {
         let file = temporary(path, content)?;
         file.as_file().sync_all()?;
@@ -39,7 +46,8 @@ pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Resul
 /// # Errors
 /// As [`write_with`].
 pub fn write_again_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
-    let attempt = || temporary(path, content)?.persist(path).map(drop).map_err(|error| error.error);
+    let attempt =
+        || temporary(path, |file| safely(file, content))?.persist(path).map(drop).map_err(|error| error.error);
     attempt().map_err(Error::write(path))
 }
 
@@ -47,13 +55,17 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-/// The content, in a file beside the one that it is for.
-fn temporary(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(directory(path))?;
-    let mut out = BufWriter::with_capacity(1 << 16, file.as_file_mut());
+/// Text without what may not be written.
+fn safely(file: &mut File, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, SafeWriter::new(file));
     content(&mut out)?;
-    out.flush()?;
-    drop(out);
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.finish().map(drop)
+}
+
+/// The content, in a file beside the one that it is for.
+fn temporary(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(directory(path))?;
+    content(file.as_file_mut())?;
     set_readable(file.as_file())?;
     Ok(file)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, SCHEMA};
 use crate::execute::Event;
+use crate::safe;
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +76,7 @@ impl Journal {
         };
         let mut line = serde_json::to_vec(&entry).map_err(|e| Error::write(&self.path)(e.into()))?;
         line.push(b'\n');
+        let line = safe::file_bytes(&line);
         self.file.write_all(&line).map_err(Error::write(&self.path))?;
         if is_milestone(event) {
             self.file.sync_data().map_err(Error::write(&self.path))?;

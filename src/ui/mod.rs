@@ -1,4 +1,4 @@
-//! The only code that writes to a terminal. stdout carries data, stderr carries talk.
+//! The only code that writes to a terminal. Everything passes through [`crate::safe`] on its way. stdout carries data, stderr carries talk.
 
 mod display;
 mod load;
@@ -7,5 +7,5 @@ mod reporter;
 
 pub use display::{Display, Terminal};
 pub use load::LoadScreen;
-pub use printer::Ui;
+pub use printer::{Talk, Ui};
 pub use reporter::Reporter;

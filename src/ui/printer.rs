@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::Display;
 use crate::error::Error;
+use crate::safe::{self, Sgr};
 
 /// The terminal, or the pipes in its place.
 #[derive(Debug, Clone)]
@@ -35,11 +36,19 @@ impl Ui {
 
     /// Data, to stdout. Printed even with `--quiet`.
     pub fn out(&self, text: &str) {
-        write_line(std::io::stdout().lock(), text);
+        write_line(std::io::stdout().lock(), &safe::shown(text, colours(self.display.color_out)));
     }
 
-    /// Data that brings its own line ends, to stdout.
+    /// Text that brings its own line ends, to stdout.
     pub fn out_raw(&self, bytes: &[u8]) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.out_harmless(safe::shown(text, colours(self.display.color_out)).as_bytes()),
+            Err(_) => self.out_harmless(bytes),
+        }
+    }
+
+    /// Bytes that hold nothing that may not be shown, and that a terminal may act on: a cleaned log, a cleared screen.
+    pub fn out_harmless(&self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
         let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
@@ -47,7 +56,7 @@ impl Ui {
     /// Talk, to stderr; nothing with `--quiet`.
     pub fn say(&self, text: &str) {
         if self.display.talk {
-            write_line(std::io::stderr().lock(), text);
+            Talk::new(self.display.color_err).line(text);
         }
     }
 
@@ -72,12 +81,13 @@ impl Ui {
         for hint in error.hints() {
             let _ = write!(text, "\n{}: {hint}", self.paint_err(BOLD, "hint"));
         }
-        write_line(std::io::stderr().lock(), &text);
+        Talk::new(self.display.color_err).line(&text);
     }
 
     /// Asks on stderr and reads one line from stdin; `None` at its end.
     pub fn ask(&self, question: &str) -> Option<String> {
         let mut stderr = std::io::stderr().lock();
+        let question = safe::shown(question, colours(self.display.color_err));
         let _ = write!(stderr, "{question} ").and_then(|()| stderr.flush());
         let mut line = String::new();
         match std::io::stdin().lock().read_line(&mut line) {
@@ -115,6 +125,47 @@ impl Ui {
     pub fn paint_err(&self, style: Style, text: &str) -> String {
         paint(self.display.color_err, style, text)
     }
+}
+
+/// Standard error, for what is not said through a [`Ui`]: before there is one, by tracing, in a panic.
+#[derive(Debug)]
+pub struct Talk {
+    colours: Sgr,
+}
+
+impl Talk {
+    /// With the colours that tracing and the printer use, or without.
+    pub fn new(color: bool) -> Self {
+        Self { colours: colours(color) }
+    }
+
+    /// Without colour.
+    pub fn plain() -> Self {
+        Self::new(false)
+    }
+
+    /// One line, or several.
+    pub fn line(&self, text: &str) {
+        write_line(std::io::stderr().lock(), &safe::shown(text.trim_end_matches('\n'), self.colours));
+    }
+}
+
+impl Write for Talk {
+    /// Each piece is a whole message.
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        let text = safe::shown(&String::from_utf8_lossy(piece), self.colours);
+        std::io::stderr().lock().write_all(text.as_bytes())?;
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().lock().flush()
+    }
+}
+
+/// Which colour sequences may pass where colour is shown, or not.
+fn colours(color: bool) -> Sgr {
+    if color { Sgr::Ours } else { Sgr::None }
 }
 
 fn paint(color: bool, style: Style, text: &str) -> String {

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Ui;
 use crate::execute::{Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings};
 use crate::plan::Plan;
+use crate::safe::{self, Sgr};
 
 /// In a pipe, how often a wait is reported.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ impl Reporter {
                 if bar.is_finished() {
                     bar.reset();
                 }
-                let message = format!("{} {seconds} s  {}", waiting.what, waiting.line);
+                let message = safe::shown(&format!("{} {seconds} s  {}", waiting.what, waiting.line), Sgr::None);
                 bar.set_message(message);
                 bar.tick();
             } else if waiting.told.elapsed() >= PLAIN_EVERY {

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::load::output::{REQUEST_COLUMNS, RequestRow, python_json};
 use crate::load::sample::Sample;
 use crate::record;
+use crate::safe::{self, SafeWriter};
 use crate::ui::Ui;
 
 /// What is written over a sweep.
@@ -87,7 +88,9 @@ impl Sweep {
             if begun {
                 bytes.insert(0, b'\n');
             }
-            file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|source| failed(&path, source))?;
+            file.write_all(&safe::file_bytes(&bytes))
+                .and_then(|()| file.sync_all())
+                .map_err(|source| failed(&path, source))?;
         } else {
             record::atomic::write(&path, &bytes)?;
         }
@@ -253,7 +256,8 @@ fn name(settings: &LoadSettings, number: usize, measured: &Measured) -> PathBuf 
     let rate = if point.request_rate.is_finite() { format!("{:?}", point.request_rate) } else { "inf".into() };
     let concurrency = point.max_concurrency.map(|most| format!("-concurrency{most}")).unwrap_or_default();
     let model = text("model_id");
-    let base = model.rsplit('/').next().unwrap_or_default();
+    // The server may call its model anything.
+    let base = model.rsplit('/').next().unwrap_or_default().replace(safe::is_harmful, "_");
     PathBuf::from(format!("{label}-{rate}qps{concurrency}{more}-{base}-{}.json", text("date")))
 }
 
@@ -274,7 +278,7 @@ pub(super) struct Requests {
     path: PathBuf,
     run_id: String,
     prefill: Option<u64>,
-    rows: csv::Writer<BufWriter<File>>,
+    rows: csv::Writer<BufWriter<SafeWriter<File>>>,
     began: chrono::DateTime<chrono::Utc>,
 }
 
@@ -284,7 +288,7 @@ impl Requests {
         let file =
             std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(|source| failed(path, source))?;
         let is_new = file.metadata().is_ok_and(|meta| meta.len() == 0);
-        let mut rows = csv::Writer::from_writer(BufWriter::new(file));
+        let mut rows = csv::Writer::from_writer(BufWriter::new(SafeWriter::new(file)));
         if is_new {
             rows.write_record(REQUEST_COLUMNS).map_err(|error| failed(path, std::io::Error::other(error)))?;
         }
@@ -306,12 +310,10 @@ impl Requests {
     /// Puts all of it on disk.
     pub fn finish(mut self) -> Result<(String, PathBuf), Error> {
         self.rows.flush().map_err(|source| failed(&self.path, source))?;
-        match self.rows.into_inner() {
-            Ok(file) => {
-                file.get_ref().sync_all().map_err(|source| failed(&self.path, source))?;
-                Ok((self.run_id, self.path))
-            }
-            Err(error) => Err(failed(&self.path, std::io::Error::other(error.to_string()))),
-        }
+        let file =
+            self.rows.into_inner().map_err(|error| failed(&self.path, std::io::Error::other(error.to_string())))?;
+        let file = file.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(SafeWriter::finish);
+        file.and_then(|file| file.sync_all()).map_err(|source| failed(&self.path, source))?;
+        Ok((self.run_id, self.path))
     }
 }

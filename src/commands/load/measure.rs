@@ -18,6 +18,7 @@ use crate::load::request::Form;
 use crate::load::sample::Sample;
 use crate::load::server::Watch;
 use crate::load::session::{self, Ended, Live, SimSession, Spec};
+use crate::safe;
 use crate::ui::{LoadScreen, Ui};
 
 /// How often the server's metrics are read during a load.
@@ -378,7 +379,7 @@ async fn run(
     loop {
         tokio::select! {
             batch = receiver.recv() => match batch {
-                Some(batch) => batch.into_iter().for_each(&mut *each),
+                Some(batch) => batch.into_iter().map(without_secrets).for_each(&mut *each),
                 None => break,
             },
             _ = every.tick() => {
@@ -393,6 +394,14 @@ async fn run(
         Ok(ended) => ended.map_err(|error| Error::Load(error.into())),
         Err(_) => Err(Error::Load(session::Error::Died.into())),
     }
+}
+
+/// What a server answers to a request that it refuses may hold the key of that request, cut off anywhere.
+fn without_secrets(mut sample: Sample) -> Sample {
+    if let Some(failure) = &mut sample.failure {
+        failure.detail = safe::shown(&safe::redact_cut(&failure.detail), safe::Sgr::None);
+    }
+    sample
 }
 
 /// Sends some prompts one after the other and keeps what the model says.

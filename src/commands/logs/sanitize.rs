@@ -1,6 +1,6 @@
 //! Makes the bytes of a log harmless for a terminal, piece by piece.
 
-use crate::commands::wording::is_harmful;
+use crate::safe::is_harmful;
 
 /// The longest escape sequence that is waited for.
 const LONGEST_SEQUENCE: usize = 64;

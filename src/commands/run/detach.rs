@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::safe_words;
 use crate::error::Error;
 use crate::exit;
 use crate::record::RunDir;
@@ -30,10 +31,13 @@ struct Ready {
 /// # Errors
 /// When it cannot be started.
 pub fn start(command_line: &[String], ui: &Ui) -> Result<u8, Error> {
-    let args = command_line.iter().skip(1).filter(|arg| *arg != "--detach");
+    let args: Vec<String> = command_line.iter().skip(1).filter(|arg| *arg != "--detach").cloned().collect();
+    // It lives for hours, and its command line is seen by every user.
+    let (args, secrets) = safe_words(&args);
     let mut child = Command::new("/proc/self/exe")
         .arg0(command_line.first().map_or("vllm-bench", String::as_str))
         .args(args)
+        .envs(secrets)
         .arg("--detached-child")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

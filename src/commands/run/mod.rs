@@ -19,6 +19,7 @@ use crate::exit;
 use crate::plan::{Experiment, Plan, baseline_problem};
 use crate::process::{ProcessId, Stop, StopSender, become_subreaper, stop_channel};
 use crate::record::RunState;
+use crate::safe;
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
@@ -227,7 +228,6 @@ impl Sweep<'_> {
             // `vllm serve` reads its key from VLLM_API_KEY, `vllm bench serve` sends the one in OPENAI_API_KEY.
             secret_env.push(("OPENAI_API_KEY".to_owned(), key.clone()));
         }
-        let secrets = self.environment.secrets().into_iter().chain(secret_env.iter().map(|(_, value)| value.clone()));
         let simulated = self.settings.simulated();
         Ok(UnitContext {
             engine,
@@ -235,7 +235,7 @@ impl Sweep<'_> {
             timeout_startup: self.settings.timeout_startup,
             timeout_benchmark: self.settings.timeout_benchmark,
             grace: self.settings.grace,
-            secrets: secrets.collect(),
+            secrets: safe::values(),
             unset: self.environment.own_variables(),
             secret_env,
             api_key,

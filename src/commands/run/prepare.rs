@@ -14,10 +14,11 @@ use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
 use crate::plan::{Engine, Experiment, Plan, extend};
 use crate::preflight::installed_version;
-use crate::process::{ProcessId, Redactor, registry};
+use crate::process::{ProcessId, registry};
 use crate::record::{
     self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs,
 };
+use crate::safe;
 use crate::telemetry::{HostInfo, Probe, devices};
 use crate::ui::Reporter;
 
@@ -348,8 +349,7 @@ async fn create_run(
     let (host, devices) = facts.map_err(std::io::Error::other)?;
     let now = Utc::now();
     let run = RunDir::create(&settings.results_dir, now, settings.zone)?;
-    let secrets =
-        Redactor::new(environment.secrets().into_iter().chain(settings.secret_env.iter().map(|(_, v)| v.clone())));
+    let words: Vec<&str> = environment.command_line().iter().map(|arg| as_called(arg)).collect();
     let record = |(value, origin): &(Value, String)| Setting { value: value.clone(), origin: origin.clone() };
     let manifest = Manifest {
         schema: SCHEMA,
@@ -358,7 +358,7 @@ async fn create_run(
         run: run.name(),
         created: now.with_timezone(&settings.zone).to_rfc3339_opts(SecondsFormat::Millis, false),
         timezone: settings.zone.name().to_owned(),
-        command_line: environment.command_line().iter().map(|arg| secrets.text(as_called(arg))).collect(),
+        command_line: safe::without_secrets(&words),
         working_directory: environment.working_directory().to_owned(),
         engine: settings.sweep.engine,
         vllm: (!settings.simulated()).then(|| VllmInfo { path: engine.program.clone(), version: None }),

@@ -6,7 +6,7 @@ use super::words::positive;
 use crate::config::assemble::is_variable_name;
 use crate::config::language::value::{Placed, axis};
 use crate::config::tree::{Entry, Kind, Node, Trouble, join, plain};
-use crate::config::{Error, is_secret_name};
+use crate::config::{Error, is_secret_entry, is_secret_name};
 use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
 
 /// Keys of a section and the way to each: those of a group have another than those of the sweep.
@@ -122,7 +122,7 @@ fn values(key: &str, node: &Node, path: &str, section: Section) -> Result<Vec<Pl
             axis(node, path)?
         }
         // A secret is never taken apart, so that no message shows it.
-        (_, key, Section::Env) if is_secret_name(key) => secret(node, path)?,
+        (_, key, Section::Env) if is_secret_entry(key, node) => secret(node, path)?,
         _ => axis(node, path).map_err(|trouble| from_command_line(trouble, node))?,
     };
     for value in &values {

@@ -8,7 +8,7 @@ use crate::config::language::condition::{condition, keys};
 use crate::config::language::value::is_none;
 use crate::config::language::{Document, Group as WrittenGroup, Rule as WrittenRule};
 use crate::config::tree::{At, Kind, Node, Raw, Trouble, join};
-use crate::config::{Error, Origin, Places, is_secret_name};
+use crate::config::{Error, Origin, Places, is_secret_entry};
 use crate::nearest::nearest;
 use crate::plan::{
     Axis, Baseline, Condition, Engine, Exclusion, Group, Link, Order, PROMPTS_PER_CONCURRENCY, Repeats, Rule, Section,
@@ -107,7 +107,9 @@ impl Resolver<'_> {
         let serve = axes::over(serve, own(written.value.serve.as_ref(), "serve")?, Section::Serve);
         let bench = axes::over(bench, own(written.value.bench.as_ref(), "bench")?, Section::Bench);
         let own_env = own(written.value.env.as_ref(), "env")?;
-        if let Some((name, (entry, path))) = own_env.iter().find(|(name, _)| is_secret_name(name)) {
+        if let Some((name, (entry, path))) =
+            own_env.iter().find(|(name, (entry, _))| is_secret_entry(name, &entry.value))
+        {
             let problem = format!("the secret `{name}` cannot differ between groups");
             return Err(Trouble::new(&entry.key, path, problem).hint("move it to `env` of the top level").into());
         }
@@ -139,7 +141,9 @@ impl Resolver<'_> {
         let mut found = Vec::new();
         for (mut axis, values) in axes::read(keys, section)? {
             let path = keys.get(&axis.key).map(|(_, path)| path.as_str()).unwrap_or_default();
-            if section == Section::Env && is_secret_name(&axis.key) {
+            let secret = section == Section::Env
+                && keys.get(&axis.key).is_some_and(|(entry, _)| is_secret_entry(&axis.key, &entry.value));
+            if secret {
                 self.secret(&axis, &values, path)?;
                 continue;
             }

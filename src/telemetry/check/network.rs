@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{CheckLine, listed};
+use crate::safe;
 use crate::telemetry::netport::PortHolder;
 use crate::telemetry::probe::Environment;
 
@@ -34,38 +35,19 @@ pub fn port(port: Option<u16>, holder: Option<&PortHolder>) -> CheckLine {
 /// A command line fit to be shown and recorded: quoted, cut at 160 characters, and without the values of flags and
 /// assignments that name a key, token, secret or password.
 pub fn shown_argv(argv: &[String]) -> String {
-    let mut words = Vec::new();
-    let mut hide_next = false;
-    for word in argv {
-        if std::mem::take(&mut hide_next) && !word.starts_with("--") {
-            words.push("***".to_owned());
-            continue;
-        }
-        match word.split_once('=') {
-            Some((name, _)) if names_a_secret(name) => words.push(format!("{name}=***")),
-            Some(_) => words.push(quoted(word)),
-            None => {
-                hide_next = word.starts_with('-') && names_a_secret(word);
-                words.push(quoted(word));
-            }
-        }
-    }
-    let line = words.join(" ");
+    let words = safe::without_secrets(argv);
+    let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
     if line.chars().count() <= SHOWN_ARGV_CHARS {
         return line;
     }
     line.chars().take(SHOWN_ARGV_CHARS - 1).chain(['…']).collect()
 }
 
-/// `max-num-batched-tokens` and the like are counts, not secrets.
-fn names_a_secret(name: &str) -> bool {
-    name.to_ascii_lowercase().split(|sign: char| !sign.is_ascii_alphanumeric()).any(|part| {
-        ["key", "token", "secret", "password", "passwd", "apikey", "authorization", "header"].contains(&part)
-    })
-}
-
 fn quoted(word: &str) -> String {
     let visible: String = word.chars().map(|sign| if sign.is_control() { '?' } else { sign }).collect();
+    if visible.ends_with(safe::REDACTED) {
+        return visible;
+    }
     let plain = shlex::try_quote(&visible).map(std::borrow::Cow::into_owned);
     plain.unwrap_or(visible)
 }
@@ -115,7 +97,7 @@ mod tests {
         let line = port(Some(8000), Some(&holder(Some(7), Some("vllm serve m --api-key sk-planted"))));
         assert_eq!(
             (line.level, line.message.as_str()),
-            (Failure, "port 8000 is taken by process 7 (`vllm serve m --api-key ***`)")
+            (Failure, "port 8000 is taken by process 7 (`vllm serve m --api-key [redacted]`)")
         );
         assert!(!line.data.to_string().contains("planted"));
         let line = port(Some(8000), Some(&holder(None, None)));
@@ -126,9 +108,9 @@ mod tests {
     fn command_lines_are_shown_without_secrets() {
         for (given, shown) in [
             ("vllm serve a/b --port 8000", "vllm serve a/b --port 8000"),
-            ("vllm --api-key k --port 1", "vllm --api-key *** --port 1"),
-            ("vllm --api-key=k", "vllm --api-key=***"),
-            ("env HF_TOKEN=hf_x vllm", "env HF_TOKEN=*** vllm"),
+            ("vllm --api-key k --port 1", "vllm --api-key [redacted] --port 1"),
+            ("vllm --api-key=k", "vllm --api-key=[redacted]"),
+            ("env HF_TOKEN=hf_x vllm", "env HF_TOKEN=[redacted] vllm"),
             ("vllm --hf-token --port 1", "vllm --hf-token --port 1"),
             ("vllm --max-num-batched-tokens 8192", "vllm --max-num-batched-tokens 8192"),
         ] {
