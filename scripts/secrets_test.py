@@ -249,7 +249,7 @@ class Trial:
 
     def call(self, *words: str, own: bool = False) -> subprocess.CompletedProcess:
         """Calls the program. `own`: the command line is the one that the user typed, with the secret in it."""
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "SECRETS_TEST": self.folder.name, **self.way.env}
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "SWEEP_MARKER": self.folder.name, **self.way.env}
         child = subprocess.Popen(
             [str(self.binary), *words], cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -297,7 +297,7 @@ class Trial:
             self.wait_for_the_end()
 
     def wait_for_the_end(self) -> None:
-        mark = f"SECRETS_TEST={self.folder.name}".encode()
+        mark = f"SWEEP_MARKER={self.folder.name}".encode()
         end = time.monotonic() + 120
         while time.monotonic() < end:
             alive = [pid for pid in os.listdir("/proc") if pid.isdigit() and mark in read_bytes(f"/proc/{pid}/environ").split(b"\0")]
@@ -311,7 +311,7 @@ class Trial:
         for words in (
             ("status",), ("status", "--json"), ("analyze",), ("analyze", "--format", "json"), ("analyze", "--format", "csv"),
             ("analyze", "--format", "markdown"), ("analyze", "--format", "html", "-o", "page.html"), ("report", "-o", "report.html"),
-            ("recommend",), ("logs", "--no-follow"), ("backup", "--to", "copies"), ("backup", "--to", "packed", "--archive"),
+            ("recommend",), ("logs", "--no-follow"), ("backup",), ("backup", "--archive"),
         ):  # fmt: skip
             self.call(*words, *where)
         self.call("check")
@@ -368,7 +368,7 @@ class Watcher(threading.Thread):
             self.trial.look(place, data)
 
     def run(self) -> None:
-        mark = f"SECRETS_TEST={self.trial.folder.name}".encode()
+        mark = f"SWEEP_MARKER={self.trial.folder.name}".encode()
         while not self.over.wait(0.02):
             for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
                 if int(pid) in self.trial.own or mark not in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
