@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use tokio::signal::unix::{SignalKind, signal};
+use nix::sys::signal::Signal;
 
 use self::copy::{Failed, Job, Sum, to_archive, to_tree};
 use self::inventory::Inventory;
@@ -20,6 +20,7 @@ use crate::cli::BackupArgs;
 use crate::config::{self, Environment, Origin};
 use crate::error::Error;
 use crate::exit;
+use crate::process::signals::{self, Signals};
 use crate::record::{self, Lock, layout};
 use crate::ui::Ui;
 
@@ -40,12 +41,12 @@ pub async fn run(args: &BackupArgs, environment: &Environment, ui: &Ui) -> Resul
         let cancelled = Arc::clone(&cancelled);
         move || plan.carry_out(&cancelled)
     });
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut terminate = Signals::of(Signal::SIGTERM)?;
     let mut work = std::pin::pin!(work);
     let (result, by) = tokio::select! {
         result = &mut work => (result, 0),
-        _ = tokio::signal::ctrl_c() => { cancelled.store(true, Ordering::Relaxed); (work.await, 2) }
-        _ = terminate.recv() => { cancelled.store(true, Ordering::Relaxed); (work.await, 15) }
+        () = signals::interrupted() => { cancelled.store(true, Ordering::Relaxed); (work.await, 2) }
+        () = terminate.next() => { cancelled.store(true, Ordering::Relaxed); (work.await, 15) }
     };
     match result.map_err(io::Error::other)? {
         Ok(done) => {

@@ -184,11 +184,11 @@ struct Follower<'a> {
 impl Follower<'_> {
     /// Shows what comes until the run ends; Ctrl-C is a normal end.
     async fn follow(mut self, show: &mut Show<'_>) -> Result<(), Error> {
-        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut interrupted = std::pin::pin!(crate::process::signals::interrupted());
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
-                _ = &mut interrupted => return Ok(()),
+                () = &mut interrupted => return Ok(()),
             }
             if self.step(show)? || wording::stdout_is_gone() {
                 return Ok(());

@@ -18,7 +18,7 @@ use crate::cli::StatusArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::process::{foreign, procfs, registry};
+use crate::process::{foreign, procfs, registry, signals};
 use crate::record::layout::Layout;
 use crate::record::{Holder, JournalText, RunDir};
 use crate::ui::Ui;
@@ -52,7 +52,7 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
 /// Draws every second until the run ends; Ctrl-C is a normal end.
 async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let in_place = std::io::stdout().is_terminal();
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = std::pin::pin!(signals::interrupted());
     let mut clock = tokio::time::interval(REDRAW);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     if in_place {
@@ -62,7 +62,7 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
     loop {
         tokio::select! {
             _ = clock.tick() => {}
-            _ = &mut interrupted => return Ok(exit::OK),
+            () = &mut interrupted => return Ok(exit::OK),
         }
         let holder = reader.run.live();
         let report = reader.report(holder.as_ref())?;

@@ -14,9 +14,10 @@ use super::wording;
 use crate::cli::StopArgs;
 use crate::config::Environment;
 use crate::error::Error;
+use crate::execute::end_leftovers;
 use crate::exit;
-use crate::process::registry::{self, Reaped};
-use crate::process::{foreign, procfs};
+use crate::process::registry::Reaped;
+use crate::process::{Stop, foreign, procfs};
 use crate::record::{Holder, RunState};
 use crate::ui::Ui;
 
@@ -93,8 +94,8 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
     let grace = live.iter().map(grace_of).max().unwrap_or(GRACE);
     let reaped = match wish {
         Wish::AfterCurrent => Vec::new(),
-        Wish::InOrder => registry::reap_orphans(grace).await?,
-        Wish::Now => registry::reap_orphans(Duration::ZERO).await?,
+        Wish::InOrder => end_leftovers(grace, &mut Stop::never()).await?,
+        Wish::Now => end_leftovers(Duration::ZERO, &mut Stop::never()).await?,
     };
     for reaped in &reaped {
         if !tell_reaped(reaped, ui) {
@@ -200,8 +201,13 @@ fn ask(holder: &Holder, wish: Wish) -> Asked {
         Some(stat) if stat.is_dead() => return Asked::Gone,
         Some(_) => {}
     }
-    match kill(Pid::from_raw(holder.process.pid), wish.signal()) {
-        Ok(()) => Asked::Yes,
+    let pid = Pid::from_raw(holder.process.pid);
+    match kill(pid, wish.signal()) {
+        Ok(()) => {
+            // A stopped run hears of it when it goes on.
+            let _ = kill(pid, Signal::SIGCONT);
+            Asked::Yes
+        }
         Err(Errno::ESRCH) => Asked::Gone,
         Err(errno) => Asked::Refused(errno),
     }
@@ -272,9 +278,13 @@ fn tell_reaped(reaped: &Reaped, ui: &Ui) -> bool {
     let experiment = wording::plain(&owner.experiment);
     let processes =
         if reaped.processes == 1 { "1 process".to_owned() } else { format!("{} processes", reaped.processes) };
-    if reaped.emptied.empty {
+    if reaped.emptied.empty != Some(false) {
         let killed = if reaped.emptied.killed { " (killed)" } else { "" };
         ui.out(&format!("ended what was left of the {} of {experiment}: {processes}{leader}{killed}", owner.role));
+        if reaped.emptied.empty.is_none() {
+            ui.warn("that no further process is left is not proven: no cgroup held them when their guard and their run died");
+            ui.hint("`vllm-bench status` lists the vLLM processes of this machine");
+        }
         return true;
     }
     let left: Vec<String> = reaped.emptied.left.iter().map(ToString::to_string).collect();

@@ -35,6 +35,7 @@ pub(crate) fn concrete(cause: Cause, message: &str) -> Vec<String> {
         | Cause::RequestsFailed
         | Cause::ResultInvalid
         | Cause::ForeignServer
+        | Cause::ForeignListener
         | Cause::LaunchFailed
         | Cause::Interrupted => Vec::new(),
     }

@@ -66,6 +66,8 @@ pub enum Cause {
     ResultInvalid,
     /// Something answered on the port, but not our process or not our model.
     ForeignServer,
+    /// Another process listened on the server's port too, and may have answered a part of the requests.
+    ForeignListener,
     /// The script could not be started, or its guard was lost.
     LaunchFailed,
     /// The run was ended from outside before this experiment was over.
@@ -74,7 +76,7 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, in the order of declaration: first the server's, then the benchmark's.
-    pub const ALL: [Cause; 29] = [
+    pub const ALL: [Cause; 30] = [
         Cause::OutOfDeviceMemory,
         Cause::KvCacheTooSmall,
         Cause::PortInUse,
@@ -102,6 +104,7 @@ impl Cause {
         Cause::RequestsFailed,
         Cause::ResultInvalid,
         Cause::ForeignServer,
+        Cause::ForeignListener,
         Cause::LaunchFailed,
         Cause::Interrupted,
     ];
@@ -136,6 +139,7 @@ impl Cause {
             Cause::RequestsFailed => "requests-failed",
             Cause::ResultInvalid => "result-invalid",
             Cause::ForeignServer => "foreign-server",
+            Cause::ForeignListener => "foreign-listener",
             Cause::LaunchFailed => "launch-failed",
             Cause::Interrupted => "interrupted",
         }
@@ -171,6 +175,7 @@ impl Cause {
             Cause::RequestsFailed => "requests failed",
             Cause::ResultInvalid => "no valid result",
             Cause::ForeignServer => "foreign server on the port",
+            Cause::ForeignListener => "port shared with another process",
             Cause::LaunchFailed => "could not be launched",
             Cause::Interrupted => "interrupted",
         }
@@ -206,6 +211,7 @@ impl Cause {
             | Cause::RequestsFailed
             | Cause::ResultInvalid
             | Cause::ForeignServer
+            | Cause::ForeignListener
             | Cause::LaunchFailed
             | Cause::Interrupted => false,
         }
@@ -290,6 +296,10 @@ impl Cause {
             Cause::RequestsFailed => &["read the benchmark's log for the errors, and the server's log at that time"],
             Cause::ResultInvalid => &["read the benchmark's log"],
             Cause::ForeignServer => &["end the other server, or use `--port auto`"],
+            Cause::ForeignListener => &[
+                "give the other server a port of its own: vLLM sets SO_REUSEPORT, so two servers of one user share a port without a word",
+                "or use `--port auto`",
+            ],
             Cause::LaunchFailed => &["check that `bash` is there and that `/tmp` may hold executable files"],
             Cause::Interrupted => &["run again with `--resume`"],
         }

@@ -95,6 +95,12 @@ impl Blame<'_> {
         failure
     }
 
+    /// Another process listens on the port of the server that was started.
+    pub fn foreign_listener(&self, port: u16, who: &str, phase: Phase) -> Failure {
+        let text = format!("not only the server listens on port {port}: a part of the requests may have gone to {who}");
+        Failure::plain(Cause::ForeignListener, phase, text)
+    }
+
     /// The server that was started serves another model.
     pub fn other_model(&self, text: String, phase: StartPhase, log_length: u64) -> Failure {
         let mut failure = self.foreign(text, phase, log_length);

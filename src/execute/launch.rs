@@ -5,7 +5,7 @@ use std::path::Path;
 use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
 use super::{Failure, Job, Phase, UnitContext};
 use crate::diagnose::Cause;
-use crate::process::{Group, GroupSpec, Owner, Role};
+use crate::process::{Group, GroupSpec, Owner, Role, Stop};
 use crate::safe;
 
 /// The words after the program's own for the server of a job, or for its measurement.
@@ -34,36 +34,49 @@ pub(super) fn command(role: Role, job: &Job<'_>, context: &UnitContext) -> Vec<S
 }
 
 /// Starts the server or the client of a job.
-pub(super) async fn launch(role: Role, job: &Job<'_>, context: &UnitContext) -> Result<Group, Failure> {
+pub(super) async fn launch(
+    role: Role,
+    job: &Job<'_>,
+    context: &UnitContext,
+    stop: &mut Stop,
+) -> Result<Group, Failure> {
     let (kept, log) = match role {
         Role::Server => (&job.places.server_script, &job.places.server_log),
         Role::Benchmark => (&job.places.benchmark_script, &job.places.benchmark_log),
     };
-    launch_script(role, job, context, &arguments(role, job), Some(kept), log).await
+    Group::spawn(spec(role, job, context, &arguments(role, job), Some(kept), log)?, stop)
+        .await
+        .map_err(|error| failed(role, &error))
 }
 
 /// Starts the unrecorded load before the first measurement of a workload.
-pub(super) async fn launch_warmup(job: &Job<'_>, context: &UnitContext) -> Result<Group, Failure> {
+pub(super) async fn launch_warmup(job: &Job<'_>, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
     let args = warmup_args(job.experiment, job.port, &job.places.warmup_result, context.warmup_prompts);
-    launch_script(Role::Benchmark, job, context, &args, None, &job.places.warmup_log).await
+    let role = Role::Benchmark;
+    Group::spawn(spec(role, job, context, &args, None, &job.places.warmup_log)?, stop)
+        .await
+        .map_err(|error| failed(role, &error))
 }
 
-async fn launch_script(
+fn failed(role: Role, error: &dyn std::error::Error) -> Failure {
+    let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
+    let mut text = error.to_string();
+    if let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+    }
+    Failure::plain(Cause::LaunchFailed, phase, text)
+}
+
+/// Writes the script, and says how it is started.
+fn spec(
     role: Role,
     job: &Job<'_>,
     context: &UnitContext,
     args: &[String],
     kept: Option<&Path>,
     log: &Path,
-) -> Result<Group, Failure> {
-    let phase = if role == Role::Server { Phase::Launching } else { Phase::Measuring };
-    let failed = |error: &dyn std::error::Error| {
-        let mut text = error.to_string();
-        if let Some(source) = error.source() {
-            text = format!("{text}: {source}");
-        }
-        Failure::plain(Cause::LaunchFailed, phase, text)
-    };
+) -> Result<GroupSpec, Failure> {
+    let failed = |error: &dyn std::error::Error| failed(role, error);
     let engine = program(role, job, context).map_err(|error| failed(&error))?;
     let script_context =
         ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
@@ -72,7 +85,7 @@ async fn launch_script(
         std::fs::write(kept, &*safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
     }
     let path = write_exclusively(role, &text).map_err(|error| failed(&error))?;
-    let spec = GroupSpec {
+    Ok(GroupSpec {
         argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
         env: context.secret_env.clone(),
         unset: context.unset.clone(),
@@ -81,6 +94,5 @@ async fn launch_script(
         cleanup: vec![path],
         grace: context.grace,
         owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },
-    };
-    Group::spawn(spec).await.map_err(|error| failed(&error))
+    })
 }

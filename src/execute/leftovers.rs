@@ -10,12 +10,14 @@ use crate::process::registry::{self, Reaped};
 use crate::process::{Error, ProcessId, Stop, end_processes, procfs};
 use crate::telemetry::check::shown_argv;
 
-/// Ends the groups that a crash of vllm-bench had left.
+/// Ends the groups that a crash of vllm-bench had left, and removes their launch scripts.
 ///
 /// # Errors
 /// When the registry of live groups cannot be used.
-pub async fn end_leftovers(grace: Duration) -> Result<Vec<Reaped>, Error> {
-    registry::reap_orphans(grace).await
+pub async fn end_leftovers(grace: Duration, stop: &mut Stop) -> Result<Vec<Reaped>, Error> {
+    let reaped = registry::reap_orphans(grace, stop).await?;
+    super::script::remove_stale();
+    Ok(reaped)
 }
 
 /// Ends every `vllm serve`, `vllm bench` and `VLLM::…` process of this user that no living run of vllm-bench takes care

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Cause, Ending, Evidence, StartPhase};
+use crate::process::HeldBy;
 
 /// How one attempt at an experiment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,10 +100,17 @@ impl std::fmt::Display for Phase {
 /// What was seen after a process group was ended. Each field is an observation, not an intention.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TeardownProof {
-    /// No process of the group, its session or its descendants is left (zombies apart).
-    pub group_empty: bool,
-    /// Nothing of ours listens on the port any more; `None` where there was no port to ask about.
+    /// No process of the group is left (zombies apart); `None` where that is not proven: none was found, and one may have
+    /// been lost from sight.
+    pub group_empty: Option<bool>,
+    /// What held the group's processes together; `None` in records of before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<HeldBy>,
+    /// No process of the group has the port any more; `None` where that could not be told.
     pub port_closed: Option<bool>,
+    /// Who else has the port, or had it when it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_held_by: Option<String>,
     /// Device memory is back at its level before the start; `None` where it cannot be read.
     pub device_memory_back: Option<bool>,
     /// SIGKILL was needed after the grace period.
@@ -116,7 +124,7 @@ pub struct TeardownProof {
 impl TeardownProof {
     /// Whether the machine is as it was before.
     pub fn complete(&self) -> bool {
-        self.group_empty && self.port_closed != Some(false) && self.device_memory_back != Some(false)
+        self.group_empty == Some(true) && self.port_closed != Some(false) && self.device_memory_back != Some(false)
     }
 }
 

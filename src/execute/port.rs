@@ -1,14 +1,87 @@
 //! The port of a server: free before the start, its own while it runs, free again afterwards.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
+use std::time::Duration;
 
 use super::Error;
+use crate::process::Members;
 use crate::telemetry::check::shown_argv;
 use crate::telemetry::netport;
 
 /// How many ports are tried for `--port auto`.
 const SEARCHED: u16 = 1000;
+/// How often it is looked who listens on the port of a server that is measured.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Watches that nobody but a server's own processes listens on its port. vLLM sets SO_REUSEPORT: another server of the
+/// same user can join the port, and the kernel then gives it a part of the requests.
+#[derive(Debug, Clone)]
+pub struct PortWatch {
+    port: u16,
+    members: Members,
+    /// Sockets that were found to be the server's: a look at others only costs reading the kernel's table.
+    own: BTreeSet<u64>,
+}
+
+impl PortWatch {
+    /// Watches the port of a server.
+    pub fn new(port: u16, members: Members) -> Self {
+        Self { port, members, own: BTreeSet::new() }
+    }
+
+    /// Who else listens on the port. A socket whose owner cannot be found is not the server's.
+    pub fn foreign(&mut self) -> Option<String> {
+        let root = Path::new("/");
+        let unknown = |own: &BTreeSet<u64>| {
+            let mut listeners = netport::listeners(root, self.port);
+            listeners.retain(|listener| !own.contains(&listener.inode));
+            listeners
+        };
+        if unknown(&self.own).is_empty() {
+            return None;
+        }
+        let pids: Vec<i32> = self.members.find().iter().map(|stat| stat.pid).collect();
+        // Read again: what a process of the server opened meanwhile is found with it, what it has closed is gone.
+        let all = unknown(&BTreeSet::new());
+        let foreign = netport::not_held_by(root, all.clone(), &pids);
+        self.own = all.iter().filter(|listener| !foreign.contains(listener)).map(|listener| listener.inode).collect();
+        netport::holder_among(root, &foreign).map(|holder| describe(&holder))
+    }
+
+    /// Waits until somebody else listens on the port, and says who.
+    pub async fn foreign_appears(&mut self) -> String {
+        loop {
+            if let Some(foreign) = self.foreign() {
+                return foreign;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether a process of the server was seen to listen on the port.
+    pub fn is_open(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    /// Looks at the port after the server was ended, of which these processes are left: whether none of them has the port
+    /// any more (`None` where that cannot be told), and who else has it.
+    pub fn after_the_end(&self, left: &[i32]) -> (Option<bool>, Option<String>) {
+        let root = Path::new("/");
+        if !netport::listening_pids(root, self.port, left).is_empty() {
+            return (Some(false), None);
+        }
+        let Some(holder) = netport::holder_of(root, self.port) else {
+            // A socket that is bound and does not listen is in no table; only trying tells.
+            return match holder(self.port) {
+                None => (Some(true), None),
+                Some(unknown) => (None, Some(unknown)),
+            };
+        };
+        (holder.pid.is_some().then_some(true), Some(describe(&holder)))
+    }
+}
 
 /// Whether anybody listens on a port, by the kernel's tables and by trying to bind it (a socket in another network
 /// namespace that shares the address shows only there).

@@ -1,5 +1,5 @@
-//! When a server is truly ready: `/health` is 2xx, `/v1/models` offers the model asked for, and the socket that
-//! answers belongs to the group that was started.
+//! When a server is truly ready: `/health` is 2xx, `/v1/models` offers the model asked for, and every socket that
+//! listens on its port belongs to the group that was started.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,9 +10,8 @@ use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::StartStep;
+use super::port::PortWatch;
 use crate::diagnose::{Cause, PhaseTracker, StartPhase};
-use crate::process::Members;
-use crate::telemetry::netport;
 
 /// How often `/health` is asked.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
@@ -36,6 +35,8 @@ pub enum Started {
     EngineGone,
     /// Something else answers on the port.
     Foreign(String),
+    /// It is the server that was started, and another process listens on its port too.
+    Shared(String),
     /// It is the server that was started, and it serves another model.
     OtherModel(String),
 }
@@ -146,7 +147,7 @@ pub enum Sign {
 pub async fn wait_ready(
     http: &reqwest::Client,
     question: &Question,
-    members: &Members,
+    watch: &mut PortWatch,
     log: &mut StartLog,
     mut tell: impl FnMut(Sign),
 ) -> Started {
@@ -161,7 +162,7 @@ pub async fn wait_ready(
             answer = async { asking.as_mut().expect("guarded").await }, if asking.is_some() => {
                 asking = None;
                 ask_at = Instant::now() + HEALTH_EVERY;
-                if let Some(started) = judge(answer, question, members) {
+                if let Some(started) = judge(answer, question, watch) {
                     return started;
                 }
             }
@@ -218,18 +219,21 @@ async fn ask(http: &reqwest::Client, question: &Question) -> Answer {
     Answer::Models(ids.collect())
 }
 
-fn judge(answer: Answer, question: &Question, members: &Members) -> Option<Started> {
+fn judge(answer: Answer, question: &Question, watch: &mut PortWatch) -> Option<Started> {
     let models = match answer {
         Answer::NotYet => return None,
         Answer::Models(models) => models,
     };
-    let pids: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
-    if netport::listening_pids(Path::new("/"), question.port, &pids).is_empty() {
+    let foreign = watch.foreign();
+    if !watch.is_open() {
         let who = super::port::holder(question.port).unwrap_or_else(|| "nobody that can be seen".into());
         return Some(Started::Foreign(format!(
             "port {} answers, but the socket is not of the server that was started: it is held by {who}",
             question.port
         )));
+    }
+    if let Some(who) = foreign {
+        return Some(Started::Shared(who));
     }
     if !models.contains(&question.model) {
         let offered = if models.is_empty() { "none".to_owned() } else { models.join(", ") };

@@ -218,7 +218,7 @@ impl<'p> Run<'_, 'p> {
                 pause(self.context.cooldown, stop).await;
                 if !self.is_over(stop)
                     && let Some(&next) = queue.experiments.front()
-                    && server.is_healthy(self.context).await
+                    && server.is_healthy(self.context, stop).await
                 {
                     job = self.jobs.on_server_of(&job, next);
                     begin(&job, emit);
@@ -338,12 +338,18 @@ pub async fn clear_the_way(
     emit: &mut Emitter<'_>,
     stop: &mut Stop,
 ) -> Result<(), Error> {
-    super::script::remove_stale();
-    for reaped in end_leftovers(grace).await? {
+    for reaped in end_leftovers(grace, stop).await? {
         let owner = &reaped.record.owner;
+        let proof = match reaped.emptied.empty {
+            Some(true) => "",
+            Some(false) => ": not all of them could be ended",
+            None => {
+                ": that none is left is not proven, because no cgroup held them when both their guard and their run died"
+            }
+        };
         emit.event(Event::Notice {
             text: format!(
-                "ended {} process(es) that the {} of `{}` had left behind (run `{}`)",
+                "ended {} process(es) that the {} of `{}` had left behind (run `{}`){proof}",
                 reaped.processes,
                 owner.role,
                 owner.experiment,

@@ -1,6 +1,5 @@
 //! One server start, from launch to proof: everything that measurements on it share.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 use super::failure::Blame;
 use super::launch::launch;
 use super::memory::DeviceMemory;
+use super::port::PortWatch;
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::client_host;
 use super::{Emitter, Event, Failure, Job, Outcome, Phase, StartStep, TeardownProof, UnitContext, port};
@@ -29,6 +29,8 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Server {
     pub group: Group,
     memory: DeviceMemory,
+    /// Who listens on its port.
+    pub watch: PortWatch,
     port: u16,
     host: String,
     /// Name of the experiment for which it was started: events about it carry it.
@@ -50,7 +52,11 @@ pub(super) struct NotStarted {
 
 impl NotStarted {
     fn before_launch(failure: Failure) -> Self {
-        Self { outcome: Outcome::Failed(failure), startup: None, steps: Vec::new(), teardown: None }
+        Self { outcome: Outcome::Failed(failure), ..Self::interrupted() }
+    }
+
+    fn interrupted() -> Self {
+        Self { outcome: Outcome::Interrupted, startup: None, steps: Vec::new(), teardown: None }
     }
 }
 
@@ -78,15 +84,17 @@ impl Server {
         }
         let memory = DeviceMemory::read(context).await;
         let launched = Instant::now();
-        let mut group = match launch(Role::Server, job, context).await {
+        let mut group = match launch(Role::Server, job, context, stop).await {
             Ok(group) => group,
+            Err(_) if stop.level() >= StopLevel::Drain => return Err(Box::new(NotStarted::interrupted())),
             Err(failure) => return Err(Box::new(NotStarted::before_launch(failure))),
         };
         let name = job.experiment.name.clone();
         let log_file = context.relative(&job.places.server_log);
         emit.event(Event::ServerLaunched { name: name.clone(), process: group.leader, port: job.port, log: log_file });
         let mut log = StartLog::new(&job.places.server_log);
-        let verdict = until_ready(job, context, &mut group, &mut log, emit, stop).await;
+        let mut watch = PortWatch::new(job.port, group.members());
+        let verdict = until_ready(job, context, &mut group, &mut watch, &mut log, emit, stop).await;
         let ready = matches!(verdict, Verdict::Watched(Started::Ready));
         log.finish();
         let startup = launched.elapsed().as_secs_f64();
@@ -95,7 +103,7 @@ impl Server {
             emit.event(Event::ServerReady { name: name.clone(), seconds: startup });
         }
         let host = reachable(client_host(job.experiment));
-        let mut server = Self { group, memory, port: job.port, host, started_for: name, startup, steps };
+        let mut server = Self { group, memory, watch, port: job.port, host, started_for: name, startup, steps };
         if ready {
             return Ok(server);
         }
@@ -116,11 +124,12 @@ impl Server {
     }
 
     /// Whether it lives and answers; a dead or silent server is no place for another measurement.
-    pub async fn is_healthy(&mut self, context: &UnitContext) -> bool {
+    pub async fn is_healthy(&mut self, context: &UnitContext, stop: &mut Stop) -> bool {
         let url = format!("http://{}:{}/health", self.host, self.port);
         let request = context.http.get(url).timeout(HEALTH_LIMIT).send();
         tokio::select! {
             _ = self.group.changed() => false,
+            () = stop.reached(StopLevel::Drain) => false,
             answer = request => answer.is_ok_and(|answer| answer.status().is_success()),
         }
     }
@@ -144,13 +153,14 @@ impl Server {
     pub async fn drain(self, context: &UnitContext, emit: &mut Emitter<'_>, stop: &mut Stop) -> TeardownProof {
         let began = Instant::now();
         let members = self.group.members();
-        let Emptied { empty, killed, strays, .. } = self.group.end(stop).await;
+        let Emptied { empty, held_by, killed, strays, .. } = self.group.end(stop).await;
         let left: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
-        let port_closed =
-            left.is_empty() || crate::telemetry::netport::listening_pids(Path::new("/"), self.port, &left).is_empty();
+        let (port_closed, port_held_by) = self.watch.after_the_end(&left);
         let proof = TeardownProof {
-            group_empty: empty && left.is_empty(),
-            port_closed: Some(port_closed),
+            group_empty: if left.is_empty() { empty } else { Some(false) },
+            held_by: Some(held_by),
+            port_closed,
+            port_held_by,
             device_memory_back: self.memory.is_back(context).await,
             killed,
             strays_ended: strays,
@@ -174,6 +184,7 @@ async fn until_ready(
     job: &Job<'_>,
     context: &UnitContext,
     server: &mut Group,
+    watch: &mut PortWatch,
     log: &mut StartLog,
     emit: &mut Emitter<'_>,
     stop: &mut Stop,
@@ -186,9 +197,8 @@ async fn until_ready(
         model: experiment.server.served_model().to_owned(),
         api_key: context.api_key.clone(),
     };
-    let members = server.members();
     let deadline = Instant::now() + context.timeout_startup;
-    let watched = wait_ready(&context.http, &question, &members, log, |sign| match sign {
+    let watched = wait_ready(&context.http, &question, watch, log, |sign| match sign {
         Sign::Entered(phase) => emit.phase(experiment, Phase::Starting(phase)),
         Sign::Line(line) => emit.event(Event::Progress { name: experiment.name.clone(), line }),
     });
@@ -221,6 +231,7 @@ fn not_ready(
         Verdict::Watched(Started::EngineGone) => blame.server_fatal(Cause::EngineCoreFailed, own_end, phase),
         Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, own_end, phase),
         Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),
+        Verdict::Watched(Started::Shared(who)) => blame.foreign_listener(job.port, &who, Phase::Starting(phase)),
         Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
         Verdict::Exited(ending) => blame.server_exited(ending, phase),
         Verdict::Deadline => blame.server_too_slow(phase, silent, log_length),

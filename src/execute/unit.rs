@@ -13,7 +13,7 @@ use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::{Emitter, Event, Failure, Headline, Job, Outcome, Phase, TeardownProof, Timings};
 use crate::diagnose::Ending;
 use crate::plan::{Client, Isolation, OnFailure, RetryPolicy};
-use crate::process::{Change, Group, Role, Stop, Verdict, supervise};
+use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, supervise};
 use crate::telemetry::{DeviceKind, Probe};
 
 /// What every experiment of a run shares.
@@ -149,6 +149,8 @@ enum Died {
     Engine,
     /// Nobody, but the server's log cannot be written any more.
     LogFailed(String),
+    /// Nobody, but another process listens on the server's port.
+    Shared(String),
 }
 
 impl Died {
@@ -160,8 +162,9 @@ impl Died {
         }
     }
 
-    fn failure(self, blame: &Blame<'_>) -> Failure {
+    fn failure(self, port: u16, blame: &Blame<'_>) -> Failure {
         match self {
+            Died::Shared(who) => blame.foreign_listener(port, &who, Phase::Measuring),
             Died::Server(ending) => blame.server_died(ending),
             Died::Engine => blame.engine_died(),
             Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
@@ -198,9 +201,13 @@ pub(super) async fn measure(
     let began = Instant::now();
     emit.phase(job.experiment, Phase::Measuring);
     let mut unit = Unit { job, context, result: None, benchmarked: false };
-    let isolation = unit.isolate(server, turn, emit).await;
-    let mut outcome = None;
-    if context.warmup_prompts > 0 && turn.new_workload {
+    // Before anything is sent to the port.
+    let mut outcome = unit.sharer(server).map(Outcome::Failed);
+    let isolation = match &outcome {
+        None => unit.isolate(server, turn, emit).await,
+        Some(_) => job.experiment.isolation,
+    };
+    if outcome.is_none() && context.warmup_prompts > 0 && turn.new_workload {
         outcome = unit.warm_up(server, stop).await;
     }
     let client = Instant::now();
@@ -253,10 +260,18 @@ impl Unit<'_> {
         Isolation::None
     }
 
+    /// The failure that another process on the server's port is.
+    fn sharer(&self, server: &mut Server) -> Option<Failure> {
+        let blame = Blame { places: &self.job.places, context: self.context };
+        let who = server.watch.foreign()?;
+        Some(blame.foreign_listener(self.job.port, &who, Phase::Measuring))
+    }
+
     /// The unrecorded load; `None` where it went well.
     async fn warm_up(&self, server: &mut Server, stop: &mut Stop) -> Option<Outcome> {
-        let client = match launch_warmup(self.job, self.context).await {
+        let client = match launch_warmup(self.job, self.context, stop).await {
             Ok(client) => client,
+            Err(_) if stop.level() >= StopLevel::Drain => return Some(Outcome::Interrupted),
             Err(failure) => return Some(Outcome::Failed(failure)),
         };
         let blame = Blame { places: &self.job.places, context: self.context };
@@ -276,8 +291,9 @@ impl Unit<'_> {
 
     /// Runs the client against a ready server.
     async fn benchmark(&mut self, server: &mut Server, emit: &mut Emitter<'_>, stop: &mut Stop) -> Outcome {
-        let client = match launch(Role::Benchmark, self.job, self.context).await {
+        let client = match launch(Role::Benchmark, self.job, self.context, stop).await {
             Ok(client) => client,
+            Err(_) if stop.level() >= StopLevel::Drain => return Outcome::Interrupted,
             Err(failure) => return Outcome::Failed(failure),
         };
         self.benchmarked = true;
@@ -288,14 +304,15 @@ impl Unit<'_> {
         });
         let blame = Blame { places: &self.job.places, context: self.context };
         match self.supervise(client, server, stop).await {
-            Ran::Ended(ending) => match self.judge_client(ending, &blame, emit) {
-                Ok(result) => {
+            Ran::Ended(ending) => match (self.judge_client(ending, &blame, emit), self.sharer(server)) {
+                (_, Some(shared)) => Outcome::Failed(shared),
+                (Ok(result), None) => {
                     let headline = Headline::of(&result);
                     self.result = Some(result);
                     Outcome::Passed { headline }
                 }
-                Err(failure) => Outcome::Failed(match end_of_server(&mut server.group, &blame).await {
-                    Some(died) => died.failure(&blame),
+                (Err(failure), None) => Outcome::Failed(match end_of_server(&mut server.group, &blame).await {
+                    Some(died) => died.failure(self.job.port, &blame),
                     None => failure,
                 }),
             },
@@ -307,12 +324,13 @@ impl Unit<'_> {
     /// Waits for a client, and watches the server meanwhile.
     async fn supervise(&self, mut client: Group, server: &mut Server, stop: &mut Stop) -> Ran {
         let deadline = Instant::now() + self.context.timeout_benchmark;
-        let group = &mut server.group;
+        let Server { group, watch, .. } = server;
         let engine_gone = group.titled_gone(ENGINE_TITLE);
         let died = async {
             let first = tokio::select! {
                 change = group.changed() => Ok(change),
                 _ = engine_gone => Err(()),
+                who = watch.foreign_appears() => return Died::Shared(who),
             };
             match first {
                 Ok(change) => Died::of(change),
@@ -326,7 +344,7 @@ impl Unit<'_> {
         let blame = Blame { places: &self.job.places, context: self.context };
         match verdict {
             Verdict::Exited(ending) => Ran::Ended(ending),
-            Verdict::Watched(died) => Ran::Failed(died.failure(&blame)),
+            Verdict::Watched(died) => Ran::Failed(died.failure(self.job.port, &blame)),
             Verdict::Deadline => Ran::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Ran::Interrupted,
             Verdict::GuardLost => Ran::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),

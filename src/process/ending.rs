@@ -1,6 +1,5 @@
 //! Ends the processes of a group, and proves that none is left.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -10,8 +9,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::members::Emptiness;
 use super::procfs::{self, Stat};
-use super::{ProcessId, Stop, StopLevel};
+use super::{HeldBy, Members, ProcessId, Stop, StopLevel};
 
 /// How often `/proc` is read while processes are ending.
 const POLL: Duration = Duration::from_millis(10);
@@ -21,14 +21,19 @@ const WITHOUT_DEVICE: Duration = Duration::from_secs(3);
 /// How often it is looked whether a device is held.
 const DEVICE_POLL: Duration = Duration::from_millis(250);
 /// How long a process may take to vanish after SIGKILL before it is reported as left (it is stuck in the kernel).
-const AFTER_KILL: Duration = Duration::from_secs(10);
+pub(super) const AFTER_KILL: Duration = Duration::from_secs(10);
+/// How long the kernel may say that somebody is in a cgroup while it shows nobody.
+const UNSEEN: Duration = Duration::from_secs(2);
 
 /// What was seen when a group had been ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Emptied {
-    /// Nothing is left (zombies apart).
-    pub empty: bool,
+    /// Whether nothing is left (zombies apart); `None` where nothing was found and something may have been lost from
+    /// sight: guard and orchestrator had died, and no cgroup held the group.
+    pub empty: Option<bool>,
+    /// What held its members.
+    pub held_by: HeldBy,
     /// SIGKILL was needed.
     pub killed: bool,
     /// Processes that had left the group and were ended.
@@ -37,62 +42,6 @@ pub struct Emptied {
     pub left: Vec<i32>,
     /// Seconds from the first signal to this observation.
     pub seconds: f64,
-}
-
-/// Tells which processes belong to a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Members {
-    /// The guard: its session holds the group and all that did not leave it.
-    pub guard: ProcessId,
-    /// The group's leader, if it was started.
-    pub leader: Option<ProcessId>,
-    /// Environment variable that every member inherited, as `NAME=value`.
-    pub marker: String,
-    /// The process whose descendants all belong to the group (the guard while it lives); `None` where orphans have
-    /// been scattered and only session and marker tell.
-    pub ancestor: Option<i32>,
-}
-
-impl Members {
-    /// The live members, the guard apart, by descent, session and group.
-    pub fn find(&self) -> Vec<Stat> {
-        self.search(false)
-    }
-
-    /// The live members, those included that left the session and whose parents are gone: the marker in their
-    /// environment tells. Reads more of `/proc` than [`Members::find`].
-    pub fn find_all(&self) -> Vec<Stat> {
-        self.search(true)
-    }
-
-    fn search(&self, deep: bool) -> Vec<Stat> {
-        let all = procfs::all();
-        let descendants: HashSet<i32> = self
-            .ancestor
-            .map(|root| procfs::descendants(root, &all).iter().map(|s| s.pid).collect())
-            .unwrap_or_default();
-        let me = ProcessId::current().pid;
-        all.into_iter()
-            .filter(|stat| !stat.is_dead() && stat.pid != self.guard.pid && stat.pid != me)
-            .filter(|stat| stat.start_time >= self.guard.start_time)
-            .filter(|stat| descendants.contains(&stat.pid) || self.is_member(stat, deep))
-            .collect()
-    }
-
-    /// By session or group, unless the environment says otherwise (the kernel gives a number away again once nobody
-    /// carries it); where `deep`, by the marker alone too.
-    fn is_member(&self, stat: &Stat, deep: bool) -> bool {
-        let by_number = stat.session == self.guard.pid || self.in_group(stat);
-        if by_number {
-            procfs::environ_has(stat.pid, &self.marker) != Some(false)
-        } else {
-            deep && procfs::environ_has(stat.pid, &self.marker) == Some(true)
-        }
-    }
-
-    fn in_group(&self, stat: &Stat) -> bool {
-        self.leader.is_some_and(|leader| stat.group == leader.pid)
-    }
 }
 
 /// When the grace period is over: after `grace`, because a hard kill can wedge a device; sooner where no process holds
@@ -128,11 +77,12 @@ impl Patience {
 /// member holds a device, a few seconds where none does, and none once a stop of level [`StopLevel::Kill`] is asked for.
 ///
 /// `reap` waits for children that have ended; without it they would stay as zombies.
-pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mut reap: impl FnMut()) -> Emptied {
+pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop, mut reap: impl FnMut()) -> Emptied {
     let start = Instant::now();
-    let mut result = Emptied::default();
-    let mut told: Vec<i32> = Vec::new();
+    let mut result = Emptied { held_by: members.held_by(), ..Emptied::default() };
+    let mut told: Vec<ProcessId> = Vec::new();
     let mut killed_at = None;
+    let mut unseen_since = None;
     let mut patience = Patience::new(grace);
     loop {
         reap();
@@ -140,29 +90,41 @@ pub async fn end_members(members: &Members, grace: Duration, stop: &mut Stop, mu
         if alive.is_empty() {
             alive = members.find_all();
         }
+        members.remember(&alive);
+        let now = Instant::now();
         if alive.is_empty() {
-            result.empty = true;
+            result.empty = match members.emptiness() {
+                Emptiness::Proven => Some(true),
+                Emptiness::NotProven => None,
+                Emptiness::Refuted if now < *unseen_since.get_or_insert(now) + UNSEEN => {
+                    sleep(POLL).await;
+                    continue;
+                }
+                Emptiness::Refuted => Some(false),
+            };
             break;
         }
-        let now = Instant::now();
+        unseen_since = None;
         if killed_at.is_none() && patience.is_over(&alive, stop) {
             killed_at = Some(now);
             result.killed = true;
         }
         if killed_at.is_some_and(|at| now >= at + AFTER_KILL) {
+            result.empty = Some(false);
             result.left = alive.iter().map(|stat| stat.pid).collect();
             break;
         }
         for stat in &alive {
-            if !told.contains(&stat.pid) {
-                told.push(stat.pid);
+            let process = stat.process();
+            if !told.contains(&process) {
+                told.push(process);
                 result.strays += usize::from(!members.in_group(stat));
-                signal(stat.pid, Signal::SIGTERM);
+                signal(process, Signal::SIGTERM);
                 // A stopped process sees SIGTERM only when it goes on.
-                signal(stat.pid, Signal::SIGCONT);
+                signal(process, Signal::SIGCONT);
             }
             if killed_at.is_some() {
-                signal(stat.pid, Signal::SIGKILL);
+                signal(process, Signal::SIGKILL);
             }
         }
         sleep(POLL).await;
@@ -187,8 +149,8 @@ pub async fn end_processes(targets: &[ProcessId], grace: Duration, stop: &mut St
         }
         if !told {
             told = true;
-            for target in &alive {
-                signal(target.pid, signal_now);
+            for target in alive {
+                signal(*target, signal_now);
             }
         }
         if start.elapsed() >= grace + AFTER_KILL {
@@ -198,11 +160,14 @@ pub async fn end_processes(targets: &[ProcessId], grace: Duration, stop: &mut St
     }
 }
 
-/// A process that is gone meanwhile needs no signal.
-fn signal(pid: i32, signal: Signal) {
-    match kill(Pid::from_raw(pid), signal) {
+/// Sends a signal to this very process. One that is gone meanwhile needs none.
+pub(super) fn signal(process: ProcessId, signal: Signal) {
+    if ProcessId::of(process.pid) != Some(process) {
+        return;
+    }
+    match kill(Pid::from_raw(process.pid), signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => tracing::warn!(pid, %signal, %error, "could not signal a process"),
+        Err(error) => tracing::warn!(process.pid, %signal, %error, "could not signal a process"),
     }
 }
 

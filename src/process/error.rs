@@ -15,6 +15,12 @@ pub enum Error {
         /// What it should have started.
         program: String,
     },
+    /// The guard did not start the command in time, and was ended.
+    #[error("the process guard did not start `{program}` and was ended: it was stopped (SIGSTOP), or hung")]
+    GuardStuck {
+        /// What it should have started.
+        program: String,
+    },
     /// The guard could not start the command.
     #[error("could not start `{program}`: {reason}")]
     Spawn {

@@ -3,15 +3,15 @@
 //! A substring of a command line proves nothing: an editor that has `vllm serve.txt` open is no server. What counts is
 //! which program the vector starts. Nothing is ended here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::ProcessId;
 use super::procfs::{self, Stat};
 use super::registry::{self, MARKER, Record};
+use super::{Members, ProcessId};
 
 /// What a vLLM process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ const TITLE: usize = 400;
 pub fn vllm_processes() -> Vec<VllmProcess> {
     let all = procfs::all();
     let mine = lineage(ProcessId::current().pid, &all);
-    let mut records = None;
+    let mut ours = None;
     let mut found: Vec<VllmProcess> = all
         .iter()
         .filter(|stat| !stat.is_dead() && !mine.contains(&stat.pid))
@@ -76,8 +76,8 @@ pub fn vllm_processes() -> Vec<VllmProcess> {
             let argv = procfs::argv(stat.pid);
             let kind = classify(&argv)?;
             let uid = procfs::uid(stat.pid)?;
-            let records = records.get_or_insert_with(|| registry::records().unwrap_or_default());
-            let group_token = token_of(stat, records);
+            let ours = ours.get_or_insert_with(registered);
+            let group_token = ours.get(&stat.pid).cloned().or_else(|| marker_of(stat.pid));
             let title = one_line(&argv);
             Some(VllmProcess { pid: stat.pid, start_time: stat.start_time, uid, argv, title, kind, group_token })
         })
@@ -149,18 +149,14 @@ fn lineage(pid: i32, all: &[Stat]) -> HashSet<i32> {
     line
 }
 
-/// The group of ours that a process belongs to: by the marker it inherited, or, where it has overwritten its
-/// environment with a title, by session and process group.
-fn token_of(stat: &Stat, records: &[Record]) -> Option<String> {
-    let registered = records.iter().find(|record| {
-        stat.start_time >= record.guard.start_time
-            && (stat.session == record.guard.pid || record.leader.is_some_and(|leader| stat.group == leader.pid))
-            && procfs::environ_has(stat.pid, &registry::marker(&record.token)) != Some(false)
-    });
-    match registered {
-        Some(record) => Some(record.token.clone()),
-        None => marker_of(stat.pid),
-    }
+/// The members of every registered group, with its token.
+fn registered() -> HashMap<i32, String> {
+    let records = registry::records().unwrap_or_default();
+    let members = |record: Record| {
+        let token = record.token.clone();
+        Members::of(record).find_all().into_iter().map(move |stat| (stat.pid, token.clone()))
+    };
+    records.into_iter().flat_map(members).collect()
 }
 
 fn marker_of(pid: i32) -> Option<String> {

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::guard::{Order, Report, Request};
+use super::ending::AFTER_KILL;
+use super::guard::{LAST_OUTPUT, Order, Report, Request, TITLE};
+use super::guard_watch::GuardWatch;
 use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
 use crate::diagnose::Ending;
 
@@ -17,6 +19,12 @@ use crate::diagnose::Ending;
 const TITLES_POLL: Duration = Duration::from_millis(200);
 /// In every how many looks new ones are searched for.
 const TITLES_SELDOM: u32 = 25;
+/// How long a guard may take to start the command.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long, once the user wants to stop.
+const START_LIMIT_STOPPING: Duration = Duration::from_secs(3);
+/// What a guard may take beyond the periods that it keeps.
+const MARGIN: Duration = Duration::from_secs(3);
 
 /// What a group is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +85,10 @@ pub struct GroupSpec {
 pub struct Group {
     /// The group's leader.
     pub leader: ProcessId,
-    guard: ProcessId,
+    members: Members,
     token: String,
     grace: Duration,
+    watch: GuardWatch,
     child: Child,
     control: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
@@ -109,15 +118,16 @@ pub fn become_subreaper() {
 }
 
 impl Group {
-    /// Starts a guard and, under it, the command in a process group of its own.
+    /// Starts a guard and, under it, the command in a process group of its own. A stop is heard: then the guard is not
+    /// waited for as long.
     ///
     /// # Errors
     /// When the guard, the command or its log could not be started.
-    pub async fn spawn(spec: GroupSpec) -> Result<Self, Error> {
+    pub async fn spawn(spec: GroupSpec, stop: &mut Stop) -> Result<Self, Error> {
         let program = spec.argv.first().cloned().unwrap_or_default();
         // This very binary, even where the file was replaced since.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("vllm-bench-guard").arg(super::guard::SUBCOMMAND);
+        command.arg0(TITLE).arg(super::guard::SUBCOMMAND);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(Error::Guard)?;
         let lost = || Error::GuardLost { program: program.clone() };
@@ -127,18 +137,17 @@ impl Group {
         let mut reports = BufReader::new(child.stdout.take().ok_or_else(lost)?).lines();
         let token = new_token();
         let order = Order { token: token.clone(), orchestrator: ProcessId::current(), spec: spec.clone() };
-        let first = match send(&mut control, &order).await {
-            Ok(()) => next_report(&mut reports).await,
-            // It ended before it could read what to do.
-            Err(_) => None,
-        };
+        let mut watch = GuardWatch::new(guard);
+        watch.limit(START_LIMIT);
+        let first = first_report(&mut control, &mut reports, &order, &mut watch, stop).await;
         let failed = match first {
-            Some(Report::Started { leader }) => {
+            First::Report(Report::Started { record }) => {
                 return Ok(Self {
-                    leader,
-                    guard,
+                    leader: record.leader.unwrap_or(guard),
+                    members: Members::of(*record),
                     token,
                     grace: spec.grace,
+                    watch: GuardWatch::new(guard),
                     child,
                     control,
                     reports,
@@ -149,13 +158,17 @@ impl Group {
                     guard_lost: false,
                 });
             }
-            Some(Report::LogFailed { reason }) => Error::Log { path: spec.log, reason },
-            Some(Report::SpawnFailed { reason }) => Error::Spawn { program, reason },
-            Some(Report::Exited { .. } | Report::Emptied { .. }) | None => lost(),
+            First::Report(Report::LogFailed { reason }) => Error::Log { path: spec.log, reason },
+            First::Report(Report::SpawnFailed { reason }) => Error::Spawn { program, reason },
+            First::Report(Report::Exited { .. } | Report::Emptied { .. }) | First::Lost => lost(),
+            First::Stuck => Error::GuardStuck { program },
         };
+        let _ = child.start_kill();
+        let _ = tokio::time::timeout(MARGIN, child.wait()).await;
         // A guard that was killed while it started the command may have started it already.
-        let members = Members { guard, leader: None, marker: registry::marker(&token), ancestor: None };
-        if end_members(&members, spec.grace, &mut Stop::never(), reap_adopted).await.empty {
+        if let Some(record) = registry::find(&token)
+            && end_members(&mut Members::of(record), spec.grace, stop, reap_adopted).await.empty == Some(true)
+        {
             registry::forget(&token);
         }
         for path in &spec.cleanup {
@@ -188,8 +201,17 @@ impl Group {
         }
     }
 
+    /// Takes what the guard says next. A guard that stays stopped, or keeps no limit, is killed and counts as lost.
     async fn take_report(&mut self) {
-        match next_report(&mut self.reports).await {
+        let report = tokio::select! {
+            biased;
+            report = next_report(&mut self.reports) => report,
+            () = self.watch.gave_up() => {
+                let _ = self.child.start_kill();
+                None
+            }
+        };
+        match report {
             Some(Report::Exited { ending }) => self.ending = Some(ending),
             Some(Report::Emptied { emptied }) => self.emptied = Some(emptied),
             Some(Report::LogFailed { reason }) => self.log_failed = Some(reason),
@@ -199,31 +221,47 @@ impl Group {
     }
 
     /// Ends the group (SIGTERM, grace, SIGKILL) and what had left it, and says what was seen afterwards. A stop of
-    /// level [`StopLevel::Kill`] cuts the grace short. Where the guard is dead, this does its work.
+    /// level [`StopLevel::Kill`] cuts the grace short. Where the guard is dead or does not do it in time, this does its work.
     pub async fn end(mut self, stop: &mut Stop) -> Emptied {
-        let _ = send(&mut self.control, &Request::End).await;
+        let ask = async |control: &mut ChildStdin, request: Request| {
+            let _ = tokio::time::timeout(MARGIN, send(control, &request)).await;
+        };
+        self.watch.limit(self.grace + AFTER_KILL + LAST_OUTPUT + MARGIN);
+        ask(&mut self.control, Request::End).await;
         let mut kill_sent = false;
         while self.emptied.is_none() && !self.guard_lost {
             tokio::select! {
                 () = self.take_report() => {}
                 () = stop.reached(StopLevel::Kill), if !kill_sent => {
                     kill_sent = true;
-                    let _ = send(&mut self.control, &Request::Kill).await;
+                    self.watch.limit(AFTER_KILL + LAST_OUTPUT + MARGIN);
+                    ask(&mut self.control, Request::Kill).await;
                 }
             }
         }
-        let emptied = match self.emptied.take() {
-            Some(emptied) => emptied,
-            None => end_members(&self.members(), self.grace, stop, reap_adopted).await,
-        };
         drop(self.control);
-        let _ = self.child.wait().await;
+        if self.emptied.is_some() && tokio::time::timeout(MARGIN, self.child.wait()).await.is_err() {
+            let _ = self.child.start_kill();
+        }
+        let _ = tokio::time::timeout(MARGIN, self.child.wait()).await;
+        let emptied = match self.emptied.take() {
+            Some(emptied) => {
+                // Where the guard could not leave the cgroup of the group, it is removed now.
+                self.members.emptiness();
+                emptied
+            }
+            None => {
+                // What it recorded last: members that it saw since the start.
+                let mut members = registry::find(&self.token).map_or(self.members, Members::of);
+                end_members(&mut members, self.grace, stop, reap_adopted).await
+            }
+        };
         if self.guard_lost {
             for path in &self.cleanup {
                 let _ = std::fs::remove_file(path);
             }
         }
-        if emptied.empty {
+        if emptied.empty == Some(true) {
             registry::forget(&self.token);
         }
         emptied
@@ -232,7 +270,7 @@ impl Group {
     /// Waits until a process of the group whose title begins with `prefix` is gone, while the leader may live on: vLLM's
     /// API server takes seconds to notice that its engine was killed, and then exits with code 0.
     pub fn titled_gone(&self, prefix: &'static str) -> impl Future<Output = ProcessId> + use<> {
-        let members = self.members();
+        let members = self.members.clone();
         async move {
             let mut seen: Vec<ProcessId> = Vec::new();
             for round in 0u32.. {
@@ -242,7 +280,7 @@ impl Group {
                 // A reading of all of `/proc` costs: while a benchmark runs, it is taken seldom.
                 let all = if seen.is_empty() || round % TITLES_SELDOM == 0 { members.find() } else { Vec::new() };
                 for stat in all {
-                    let process = ProcessId { pid: stat.pid, start_time: stat.start_time };
+                    let process = stat.process();
                     if !seen.contains(&process) && procfs::argv(stat.pid).first().is_some_and(|t| t.starts_with(prefix))
                     {
                         seen.push(process);
@@ -256,11 +294,43 @@ impl Group {
 
     /// The processes that belong to the group.
     pub fn members(&self) -> Members {
-        Members {
-            guard: self.guard,
-            leader: Some(self.leader),
-            marker: registry::marker(&self.token),
-            ancestor: self.guard.is_alive().then_some(self.guard.pid),
+        self.members.clone()
+    }
+}
+
+/// How a guard's start ended.
+enum First {
+    Report(Report),
+    /// It ended before it could read what to do.
+    Lost,
+    /// It did neither.
+    Stuck,
+}
+
+async fn first_report(
+    control: &mut ChildStdin,
+    reports: &mut Lines<BufReader<ChildStdout>>,
+    order: &Order,
+    watch: &mut GuardWatch,
+    stop: &mut Stop,
+) -> First {
+    let told = async {
+        match send(control, order).await {
+            Ok(()) => next_report(reports).await.map_or(First::Lost, First::Report),
+            Err(_) => First::Lost,
+        }
+    };
+    tokio::pin!(told);
+    let mut stopping = stop.level() >= StopLevel::Drain;
+    loop {
+        if stopping {
+            watch.limit(START_LIMIT_STOPPING);
+        }
+        tokio::select! {
+            biased;
+            first = &mut told => return first,
+            () = watch.gave_up() => return First::Stuck,
+            () = stop.reached(StopLevel::Drain), if !stopping => stopping = true,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use tokio::sync::mpsc;
 
 use super::registry::{self, MARKER, Record};
 use super::{
-    Emptied, GroupSpec, ProcessId, Redactor, StopLevel, StopSender, boot_id, end_members, pid_namespace, stop_channel,
+    Emptied, GroupSpec, HeldBy, Members, ProcessId, Redactor, StopLevel, StopSender, boot_id, cgroup, end_members,
+    pid_namespace, procfs, stop_channel,
 };
 use crate::diagnose::Ending;
 
@@ -32,7 +34,19 @@ const LOG_LIMIT: u64 = 256 << 20;
 /// How much of the end is kept of a log that reached its limit.
 const LOG_TAIL: usize = 1 << 20;
 /// How long the guard waits for the last output of a group that is empty.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
+pub(super) const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// How soon after the start, and after each new process, a group that no cgroup holds is looked at.
+const LOOK_FIRST: Duration = Duration::from_millis(25);
+/// How seldom at most: a look reads all of `/proc`.
+const LOOK_SELDOM: Duration = Duration::from_secs(2);
+
+/// The first word of a guard's command line.
+pub(super) const TITLE: &str = "vllm-bench-guard";
+
+/// Whether a process is a guard.
+pub(super) fn is_guard(pid: i32) -> bool {
+    procfs::argv(pid).get(..2).is_some_and(|words| words == [TITLE, SUBCOMMAND])
+}
 
 /// The first line on the control pipe.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,11 +68,22 @@ pub(super) enum Request {
 /// What the guard says, one JSON line each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    Started { leader: ProcessId },
-    SpawnFailed { reason: String },
-    LogFailed { reason: String },
-    Exited { ending: Ending },
-    Emptied { emptied: Emptied },
+    /// With the record as registered.
+    Started {
+        record: Box<Record>,
+    },
+    SpawnFailed {
+        reason: String,
+    },
+    LogFailed {
+        reason: String,
+    },
+    Exited {
+        ending: Ending,
+    },
+    Emptied {
+        emptied: Emptied,
+    },
 }
 
 /// Runs a guard; the body of the hidden subcommand.
@@ -95,21 +120,31 @@ async fn guard() {
         guard: ProcessId::current(),
         leader: None,
         owner: spec.owner.clone(),
+        cgroup: None,
+        seen: Vec::new(),
     };
     // Registered before the command exists: no moment at which a crash could leave it unknown.
     if let Err(error) = registry::register(&record) {
         return report(&Report::SpawnFailed { reason: error.to_string() });
     }
-    let (leader, output) = match start(&spec, &token) {
+    let own = enter_cgroup(&mut record);
+    let started = start(&spec, &token);
+    if let Some(own) = own
+        && let Err(error) = cgroup::enter(&own)
+    {
+        tracing::debug!(%error, "the guard stays in the cgroup of its group");
+    }
+    let (leader, output) = match started {
         Ok(started) => started,
         Err(error) => {
+            let _ = record.cgroup.as_deref().map(cgroup::remove);
             registry::forget(&token);
             return report(&Report::SpawnFailed { reason: error.to_string() });
         }
     };
     record.leader = Some(leader);
     let _ = registry::register(&record);
-    report(&Report::Started { leader });
+    report(&Report::Started { record: Box::new(record.clone()) });
     let (written_tx, mut written) = mpsc::channel(1);
     let redactor = Redactor::new(spec.secrets.clone());
     std::thread::spawn(move || {
@@ -119,10 +154,13 @@ async fn guard() {
 
     let mut reaper = Reaper { leader: leader.pid, reported: false };
     let (sender, mut stop) = stop_channel();
-    wait_for_end(&mut control, &mut signals, &mut reaper, &sender).await;
-    let members = record.members();
+    let mut members = Members::of(record);
+    tokio::select! {
+        () = wait_for_end(&mut control, &mut signals, &mut reaper, &sender) => {}
+        () = keep_in_sight(&mut members) => {}
+    }
     let listening = tokio::spawn(listen(control, sender));
-    let emptied = end_members(&members, spec.grace, &mut stop, || reaper.reap()).await;
+    let emptied = end_members(&mut members, spec.grace, &mut stop, || reaper.reap()).await;
     listening.abort();
     reaper.reap();
     // The log is complete before anybody reads it to find out what happened.
@@ -130,10 +168,39 @@ async fn guard() {
     for path in &spec.cleanup {
         let _ = std::fs::remove_file(path);
     }
-    let empty = emptied.empty;
-    report(&Report::Emptied { emptied });
-    if empty {
+    // Forgotten before it is told: what is not registered any more is proven empty.
+    if emptied.empty == Some(true) {
         registry::forget(&token);
+    }
+    report(&Report::Emptied { emptied });
+}
+
+/// Makes a cgroup for the group and enters it, so that the command is born in it. Returns the guard's own, to go back to;
+/// `None` where none can be made. It is recorded before it exists: no moment at which a crash could leave it unknown.
+fn enter_cgroup(record: &mut Record) -> Option<PathBuf> {
+    for own in cgroup::parents() {
+        let dir = own.join(registry::cgroup_name(&record.token));
+        record.cgroup = Some(dir.clone());
+        let made = registry::register(record).is_ok() && cgroup::make_and_enter(&dir).is_ok();
+        if made {
+            return Some(own);
+        }
+    }
+    record.cgroup = None;
+    let _ = registry::register(record);
+    None
+}
+
+/// Records every member that appears in a group that no cgroup holds: often while it grows, seldom once it is at rest.
+async fn keep_in_sight(members: &mut Members) {
+    if members.held_by() == HeldBy::Cgroup {
+        std::future::pending::<()>().await;
+    }
+    let mut pause = LOOK_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        let alive = members.find();
+        pause = if members.remember(&alive) { LOOK_FIRST } else { (pause * 2).min(LOOK_SELDOM) };
     }
 }
 

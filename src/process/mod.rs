@@ -8,24 +8,31 @@
 //! | the command's leader | the guard: what is left of the group, and what had left it |
 //! | the orchestrator | the guard: its control pipe closes |
 //! | the guard | the orchestrator: it inherits the orphans (it is a subreaper too) |
-//! | both at once | the next vllm-bench command, by the identity in the [`registry`] |
+//! | both at once | the next vllm-bench command, by the record in the [`registry`] |
+//!
+//! A cgroup holds the members of a group where this machine lets us make one, else their descent does: see [`Members`].
 //!
 //! Only this module spawns processes that outlive a function call.
 
+mod cgroup;
 mod ending;
 mod error;
 pub mod foreign;
 mod group;
 mod guard;
+mod guard_watch;
 mod identity;
+mod members;
 pub mod procfs;
 pub mod registry;
+pub mod signals;
 mod supervise;
 
 pub use crate::safe::{REDACTED, Redactor};
-pub use ending::{Emptied, Members, end_members, end_processes, reap_adopted};
+pub use ending::{Emptied, end_members, end_processes, reap_adopted};
 pub use error::Error;
 pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
 pub use identity::{ProcessId, boot_id, pid_namespace};
+pub use members::{HeldBy, Members};
 pub use supervise::{Stop, StopLevel, StopSender, Verdict, stop_channel, supervise};

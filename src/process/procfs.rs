@@ -1,7 +1,12 @@
 //! What the kernel says of processes, read from `/proc`. A process that ends meanwhile is simply absent.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+
+use nix::sys::signal::Signal;
+
+use super::ProcessId;
 
 /// The fields of `/proc/PID/stat` that identity and teardown need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,14 +21,27 @@ pub struct Stat {
     pub group: i32,
     /// Session.
     pub session: i32,
+    /// Threads.
+    pub threads: u32,
     /// Start time in clock ticks after boot.
     pub start_time: u64,
 }
 
 impl Stat {
-    /// A zombie, or on its way out: it holds no memory, socket or device.
+    /// A zombie, or on its way out: it holds no memory, socket or device. One whose first thread has ended while others
+    /// run is shown as a zombie too, and is none.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        matches!(self.state, 'X' | 'x') || self.state == 'Z' && self.threads <= 1
+    }
+
+    /// Stopped by SIGSTOP or its like (not by a debugger).
+    pub fn is_stopped(&self) -> bool {
+        self.state == 'T'
+    }
+
+    /// The process, told from a later one with the same number.
+    pub fn process(&self) -> ProcessId {
+        ProcessId { pid: self.pid, start_time: self.start_time }
     }
 }
 
@@ -41,15 +59,25 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
-    // state is field 3, so session is field 6 and the start time, field 22, is the 16th after it.
-    let start_time = fields.nth(15)?.parse().ok()?;
-    Some(Stat { pid, state, parent, group, session, start_time })
+    // state is field 3, so session is field 6; the number of threads is field 20, the start time field 22.
+    let threads = fields.nth(13)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    Some(Stat { pid, state, parent, group, session, threads, start_time })
 }
 
-/// Every process of this machine (this PID namespace).
+/// Every process of this machine (this PID namespace). One whose parent ended while this was read is read again: its
+/// new parent is what tells whose it is.
 pub fn all() -> Vec<Stat> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(stat).collect()
+    let mut all: Vec<Stat> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(stat).collect();
+    let known: HashSet<i32> = all.iter().map(|stat| stat.pid).collect();
+    for orphan in all.iter_mut().filter(|stat| stat.parent != 0 && !known.contains(&stat.parent)) {
+        if let Some(now) = stat(orphan.pid) {
+            *orphan = now;
+        }
+    }
+    all
 }
 
 /// The argument vector; empty for kernel threads, zombies and processes that are gone.
@@ -80,13 +108,28 @@ pub fn uid(pid: i32) -> Option<u32> {
 }
 
 /// Whether the environment with which a process was started holds this exact `NAME=value`. `None` where it cannot be
-/// read, or was overwritten by a process that renames itself.
+/// read or is gone: a process that renames itself (`setproctitle`, as vLLM's) overwrites it with zeros.
 pub fn environ_has(pid: i32, entry: &str) -> Option<bool> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    if bytes.is_empty() {
+    if bytes.iter().all(|&b| b == 0) {
         return None;
     }
     Some(bytes.split(|&b| b == 0).any(|var| var == entry.as_bytes()))
+}
+
+/// Whether a process is in a cgroup of this name, or below one, in any hierarchy. It cannot hide that.
+pub fn is_in_cgroup(pid: i32, name: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .any(|path| path.split('/').any(|component| component == name))
+}
+
+/// Whether a process ignores a signal.
+pub fn ignores(pid: i32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
 /// Whether a process has a device node of an accelerator open. One whose descriptors cannot be read is taken to have.
@@ -127,8 +170,11 @@ mod tests {
         let line = b"42 (a) b (c)) S 1 42 40 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 1";
         assert_eq!(
             parse_stat(line),
-            Some(Stat { pid: 42, state: 'S', parent: 1, group: 42, session: 40, start_time: 987_654 })
+            Some(Stat { pid: 42, state: 'S', parent: 1, group: 42, session: 40, threads: 1, start_time: 987_654 })
         );
+        let exiting = Stat { state: 'Z', threads: 3, ..parse_stat(line).unwrap() };
+        assert!(!exiting.is_dead(), "other threads still run");
+        assert!(Stat { threads: 1, ..exiting }.is_dead());
         assert_eq!(parse_stat(b"42 (a"), None);
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard_watch::{end_guard, wake};
 use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, pid_namespace, reap_adopted};
 
 /// A live group, as registered by its guard.
@@ -30,19 +31,15 @@ pub struct Record {
     pub leader: Option<ProcessId>,
     /// What it is for.
     pub owner: Owner,
+    /// The directory of the cgroup that holds its members; absent where none could be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
+    /// Where no cgroup holds them: every member that was seen and has not ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<ProcessId>,
 }
 
 impl Record {
-    /// The processes that belong to it. Without an ancestor: its guard may be dead and its orphans adopted by others.
-    pub fn members(&self) -> Members {
-        Members {
-            guard: self.guard,
-            leader: self.leader,
-            marker: marker(&self.token),
-            ancestor: self.guard.is_alive().then_some(self.guard.pid),
-        }
-    }
-
     /// Whether a living run takes care of it.
     pub fn is_cared_for(&self) -> bool {
         self.boot_id == boot_id() && self.orchestrator.is_alive()
@@ -52,6 +49,11 @@ impl Record {
 /// The environment variable that marks every process of a group.
 pub fn marker(token: &str) -> String {
     format!("{MARKER}={token}")
+}
+
+/// The name of the cgroup of a group.
+pub fn cgroup_name(token: &str) -> String {
+    format!("vllm-bench-{token}")
 }
 
 /// Name of the environment variable that marks every process of a group.
@@ -120,6 +122,11 @@ pub fn register(record: &Record) -> Result<(), Error> {
     write().map_err(|source| Error::Registry { path: home.clone(), source })
 }
 
+/// The record of a group; `None` where it is not registered, or not any more.
+pub fn find(token: &str) -> Option<Record> {
+    records().ok()?.into_iter().find(|record| record.token == token)
+}
+
 /// Forgets a group that is proven empty.
 pub fn forget(token: &str) {
     if let Ok(home) = home() {
@@ -161,22 +168,28 @@ pub struct Reaped {
     pub emptied: Emptied,
 }
 
-/// Ends every registered group that no living run takes care of. A guard that is still ending its group is waited
-/// for: it stops by itself within the grace period.
+/// Ends every registered group that no living run takes care of. A guard that is still ending its group does the same
+/// meanwhile; one that is stopped is woken, and killed where that does not help.
 ///
 /// # Errors
 /// When the registry cannot be used.
-pub async fn reap_orphans(grace: Duration) -> Result<Vec<Reaped>, Error> {
+pub async fn reap_orphans(grace: Duration, stop: &mut Stop) -> Result<Vec<Reaped>, Error> {
     let mut reaped = Vec::new();
     remove_unfinished(&home()?.join("groups"));
     for record in records()?.into_iter().filter(|record| !record.is_cared_for()) {
-        let members = record.members();
-        let processes = members.find().len();
-        let emptied = end_members(&members, grace, &mut Stop::never(), reap_adopted).await;
-        if emptied.empty {
+        let mut members = Members::of(record.clone());
+        let processes = members.find_all().len();
+        wake(record.guard);
+        let mut emptied = end_members(&mut members, grace, stop, reap_adopted).await;
+        end_guard(record.guard).await;
+        if emptied.empty.is_none() && find(&record.token).is_none() {
+            // Its guard lived longer than our look, and forgot the group when it had proven it empty.
+            emptied.empty = Some(true);
+        }
+        if emptied.empty != Some(false) {
             forget(&record.token);
         }
-        if processes > 0 {
+        if processes > 0 || emptied.empty != Some(true) {
             reaped.push(Reaped { record, processes, emptied });
         }
     }

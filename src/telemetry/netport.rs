@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,13 @@ pub struct Listener {
     pub address: IpAddr,
     /// The user it belongs to.
     pub uid: u32,
+}
+
+impl Listener {
+    /// What a descriptor of this socket points at.
+    fn link(&self) -> String {
+        format!("socket:[{}]", self.inode)
+    }
 }
 
 /// Who holds a port.
@@ -44,9 +51,24 @@ pub fn listeners(root: &Path, port: u16) -> Vec<Listener> {
 
 /// Who holds `port`; `None` when nobody listens there.
 pub fn holder_of(root: &Path, port: u16) -> Option<PortHolder> {
-    let listeners = listeners(root, port);
+    holder_among(root, &listeners(root, port))
+}
+
+/// Which of these sockets none of `pids` has open: with SO_REUSEPORT several processes may listen on one port.
+pub fn not_held_by(root: &Path, listeners: Vec<Listener>, pids: &[i32]) -> Vec<Listener> {
+    let held: BTreeSet<PathBuf> = pids
+        .iter()
+        .flat_map(|pid| procfs::descriptors(root, *pid).unwrap_or_default())
+        .map(|(_, target)| target)
+        .collect();
+    listeners.into_iter().filter(|listener| !held.contains(Path::new(&listener.link()))).collect()
+}
+
+/// Who holds the first of these sockets; `None` where there is none.
+pub fn holder_among(root: &Path, listeners: &[Listener]) -> Option<PortHolder> {
+    let listeners = listeners.get(..1)?;
     let uid = listeners.first()?.uid;
-    let owners = owners(root, &listeners, &procfs::pids(root));
+    let owners = owners(root, listeners, &procfs::pids(root));
     let eldest =
         owners.iter().copied().find(|pid| procfs::parent(root, *pid).is_none_or(|parent| !owners.contains(&parent)));
     let pid = eldest.or_else(|| owners.first().copied());
@@ -67,7 +89,7 @@ pub fn listening_pids(root: &Path, port: u16, candidates: &[i32]) -> Vec<i32> {
 }
 
 fn owners(root: &Path, listeners: &[Listener], candidates: &[i32]) -> Vec<i32> {
-    let names: BTreeSet<String> = listeners.iter().map(|listener| format!("socket:[{}]", listener.inode)).collect();
+    let names: BTreeSet<String> = listeners.iter().map(Listener::link).collect();
     let holds = |pid: &i32| {
         let descriptors = procfs::descriptors(root, *pid).unwrap_or_default();
         descriptors.iter().any(|(_, target)| target.to_str().is_some_and(|target| names.contains(target)))
@@ -163,6 +185,23 @@ mod tests {
         assert_eq!(listening_pids(tree.path(), 8000, &[40, 60, 99]), [40]);
         assert_eq!(listening_pids(tree.path(), 8000, &[60]), [0; 0]);
         assert_eq!(listening_pids(tree.path(), 8003, &[40, 50]), [0; 0]);
+    }
+
+    #[test]
+    fn each_socket_of_a_shared_port_is_looked_at() {
+        let tree = tree();
+        let shared = "   3: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1001        0 790 1 0 100 0 0 10 0\n";
+        let tcp = std::fs::read_to_string(tree.path().join("proc/net/tcp")).unwrap();
+        tree.file("proc/net/tcp", &format!("{tcp}{shared}"));
+        let all = listeners(tree.path(), 8000);
+        assert_eq!(all.len(), 2);
+        let foreign = not_held_by(tree.path(), all.clone(), &[50, 40]);
+        assert_eq!(foreign.iter().map(|listener| listener.inode).collect::<Vec<_>>(), [790]);
+        // Nobody who could be seen has it open: it is another user's.
+        assert_eq!(holder_among(tree.path(), &foreign), Some(PortHolder { pid: None, argv: None, uid: 1001 }));
+        tree.descriptor(60, 4, "socket:[790]", "");
+        assert_eq!(holder_among(tree.path(), &foreign).unwrap().pid, Some(60));
+        assert!(not_held_by(tree.path(), all, &[40, 60]).is_empty());
     }
 
     #[test]

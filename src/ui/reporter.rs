@@ -143,14 +143,17 @@ impl Reporter {
             return;
         }
         let mut left = Vec::new();
-        if !proof.group_empty {
-            left.push("processes of the server are still there");
+        match proof.group_empty {
+            Some(true) => {}
+            Some(false) => left.push("processes of the server are still there".to_owned()),
+            None => left.push("it is not proven that no process of the server is left".to_owned()),
         }
-        if proof.port_closed == Some(false) {
-            left.push("its port is still open");
+        if proof.port_closed != Some(true) {
+            let holder = proof.port_held_by.as_ref().map(|who| format!(": {who} has it")).unwrap_or_default();
+            left.push(format!("its port is not free{holder}"));
         }
         if proof.device_memory_back == Some(false) {
-            left.push("device memory did not come back");
+            left.push("device memory did not come back".to_owned());
         }
         self.print(&format!("        {}: after the end, {}", self.paint(YELLOW, "warning"), left.join(", ")));
     }

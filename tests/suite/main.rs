@@ -17,6 +17,7 @@ mod faults;
 mod load;
 mod locks;
 mod optimization;
+mod ownership;
 mod plots;
 mod preflight;
 mod report;

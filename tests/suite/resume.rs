@@ -94,23 +94,6 @@ fn kill_9_of_a_server_or_its_engine_is_noticed_and_the_sweep_goes_on() {
 }
 
 #[test]
-fn what_a_double_kill_leaves_is_ended_by_the_next_command() {
-    let scene = Scene::new();
-    let mut live = scene.sweep().fault(STAYS_MEASURING).start();
-    live.event(&["benchmark-launched", SECOND]);
-    let guards = ["server", "benchmark"].map(|role| pid(&scene.record(role)["guard"]["pid"]));
-    // Stopped, the orchestrator cannot do its dead guards' work.
-    live.signal(Signal::SIGSTOP);
-    guards.into_iter().for_each(kill9);
-    live.kill();
-    assert!(!scene.processes().is_empty(), "the server is still there");
-    let ended = scene.sweep().fault(STAYS_MEASURING).flag("--resume").exits(0);
-    ended.says("had left behind");
-    scene.run().assert_passed(SECOND);
-    scene.wait_until_nothing_is_left();
-}
-
-#[test]
 fn a_journal_cut_at_any_byte_resumes() {
     let scene = Scene::new();
     let mut live = scene.sweep().fault(STAYS_MEASURING).start();

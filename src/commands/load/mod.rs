@@ -135,22 +135,23 @@ fn describe(point: &Point) -> String {
 fn stop_on_signal(live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
     let live = Arc::clone(live);
     tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
+        use nix::sys::signal::{Signal, raise};
+
+        use crate::process::signals::Signals;
+        let (Ok(mut interrupt), Ok(mut terminate)) = (Signals::of(Signal::SIGINT), Signals::of(Signal::SIGTERM)) else {
             return;
         };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut next = async || {
+            tokio::select! {
+                () = interrupt.next() => {}
+                () = terminate.next() => {}
+            }
+        };
+        next().await;
         live.stop();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        next().await;
         // Asked twice: nothing is left to be saved.
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap_or_default();
+        raise(Signal::SIGKILL).unwrap_or_default();
     })
 }
 

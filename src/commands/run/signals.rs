@@ -2,16 +2,16 @@
 //!
 //! SIGINT, SIGTERM and SIGHUP: the first stops in order (SIGTERM to the server, grace, proof, record); the second kills
 //! the groups at once; the third leaves, and the guards finish the work. `vllm-bench stop --after-current` sends
-//! SIGUSR1, `stop --now` SIGUSR2.
+//! SIGUSR1, `stop --now` SIGUSR2. One of them that was ignored at the start (`nohup`) stays ignored.
 
 use std::sync::{Arc, Mutex};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::execute::{Event, Recorder};
-use crate::process::{StopLevel, StopSender};
+use crate::process::{StopLevel, StopSender, signals};
 
 use super::recorder::RunRecorder;
 
@@ -38,18 +38,18 @@ impl Signals {
     /// When a handler cannot be installed.
     pub fn listen(stop: StopSender) -> Result<Self, Error> {
         let kinds = [
-            (SignalKind::interrupt(), 2, "SIGINT"),
-            (SignalKind::terminate(), 15, "SIGTERM"),
-            (SignalKind::hangup(), 1, "SIGHUP"),
-            (SignalKind::user_defined1(), 10, "stop --after-current"),
-            (SignalKind::user_defined2(), 12, "stop --now"),
+            (Signal::SIGINT, 2, "SIGINT"),
+            (Signal::SIGTERM, 15, "SIGTERM"),
+            (Signal::SIGHUP, 1, "SIGHUP"),
+            (Signal::SIGUSR1, 10, "stop --after-current"),
+            (Signal::SIGUSR2, 12, "stop --now"),
         ];
         let (leave_sender, leave) = watch::channel(false);
         let leave_sender = Arc::new(leave_sender);
         let shared = Arc::new(Mutex::new(Shared::default()));
         let orderly = Arc::new(Mutex::new(0u32));
         for (kind, number, name) in kinds {
-            let stream = signal(kind)?;
+            let stream = signals::Signals::of(kind)?;
             let (stop, shared, orderly) = (stop.clone(), Arc::clone(&shared), Arc::clone(&orderly));
             let leave = Arc::clone(&leave_sender);
             tokio::spawn(listen_to(stream, move || {
@@ -98,8 +98,9 @@ impl Signals {
     }
 }
 
-async fn listen_to(mut stream: Signal, mut on_signal: impl FnMut()) {
-    while stream.recv().await.is_some() {
+async fn listen_to(mut stream: signals::Signals, mut on_signal: impl FnMut()) {
+    loop {
+        stream.next().await;
         on_signal();
     }
 }

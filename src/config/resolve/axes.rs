@@ -8,6 +8,7 @@ use crate::config::language::value::{Placed, axis};
 use crate::config::tree::{Entry, Kind, Node, Trouble, join, plain};
 use crate::config::{Error, is_secret_entry, is_secret_name};
 use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
+use crate::process::registry::MARKER;
 
 /// Keys of a section and the way to each: those of a group have another than those of the sweep.
 pub type Keys = IndexMap<String, (Entry, String)>;
@@ -85,6 +86,12 @@ fn check_key(key: &str, entry: &Entry, path: &str, section: Section) -> Result<(
     let reserved: &[(&str, &str)] = match section {
         Section::Serve => &NOT_SERVE,
         Section::Bench => &NOT_BENCH,
+        Section::Env if key == MARKER => {
+            return refused(
+                format!("`{key}` cannot be set here: vllm-bench sets it itself, to mark the processes of a run"),
+                "leave it out",
+            );
+        }
         Section::Env if is_variable_name(key) => return Ok(()),
         Section::Env => {
             let problem = format!("`{}` is not the name of a variable", key.escape_debug());

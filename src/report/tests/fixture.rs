@@ -113,7 +113,7 @@ impl Fixture {
             bench_command: vec!["vllm".into(), "bench".into(), "serve".into()],
             started: "2026-02-25T14:30:01+02:00".into(),
             timings: timings(i),
-            teardown: Some(TeardownProof { group_empty: true, ..TeardownProof::default() }),
+            teardown: Some(TeardownProof { group_empty: Some(true), ..TeardownProof::default() }),
             repeat: experiment.repeat,
             on_start: 1,
             isolation: experiment.isolation,

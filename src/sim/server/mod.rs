@@ -155,7 +155,8 @@ async fn run(launch: &Launch) -> u8 {
             process::spawn_grandchild(own_session);
         }
     }
-    let mut children = match Children::spawn(launch.config.deployment.tp * launch.config.deployment.pp).await {
+    let ranks = launch.config.deployment.tp * launch.config.deployment.pp;
+    let mut children = match Children::spawn(ranks, socket.local_addr().ok()).await {
         Ok(children) => children,
         Err(error) => return failure::api_server(launch, "", &format!("OSError: {error}")),
     };

@@ -1,16 +1,22 @@
 //! The processes of a simulated server: this binary again, under the names that vLLM's children give themselves.
 //!
-//! The API server starts `VLLM::EngineCore`, which starts `VLLM::Worker_TP0` when tp > 1. As the real ones they stay in the
-//! process group and outlive an API server that was killed; they end on SIGTERM and when the API server ends in order.
+//! The API server starts `VLLM::EngineCore`, which starts `VLLM::Worker_TP0` when tp > 1. As the real ones they outlive an API
+//! server that was killed; they end on SIGTERM and when the API server ends in order. They take their names as `setproctitle`
+//! does: arguments and environment are overwritten, so that `/proc/PID/environ` holds nothing but zeros. The worker leads a
+//! session of its own, keeps the server's port bound, and outlives an engine core that was killed.
 
 use std::ffi::CString;
-use std::io::{Read, Write};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 
 /// The word that follows `sim-vllm` on the command line of a child.
@@ -21,6 +27,10 @@ const GRANDCHILD: &str = "__grandchild";
 const SELF: &str = "/proc/self/exe";
 /// A grandchild that nobody ended ends by itself.
 const GRANDCHILD_LIFE: Duration = Duration::from_secs(15 * 60);
+/// So does a worker that lost its engine core.
+const ORPHAN_LIFE: Duration = Duration::from_secs(60);
+/// How an engine core tells its worker to end.
+const END: &[u8] = b"end";
 
 /// Is this command line that of a child?
 pub fn is_child(role: &str) -> bool {
@@ -30,12 +40,8 @@ pub fn is_child(role: &str) -> bool {
 /// What a child does; `words` are its role and the rest.
 pub fn child_main(words: &[String]) -> ExitCode {
     match words.first().map(String::as_str) {
-        Some(ENGINE) => engine_main(words.get(1).is_some_and(|tp| tp != "1")),
-        Some(WORKER) => {
-            rename("VLLM::Worker_TP0");
-            // The engine core holds the other end: it ends with it.
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        }
+        Some(ENGINE) => engine_main(words.get(1).is_some_and(|tp| tp != "1"), words.get(2)),
+        Some(WORKER) => worker_main(words.get(1).and_then(|address| address.parse().ok())),
         _ => {
             rename("sim-grandchild");
             if words.get(1).is_some_and(|word| word == "setsid") {
@@ -48,12 +54,31 @@ pub fn child_main(words: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn engine_main(with_worker: bool) {
+fn worker_main(address: Option<SocketAddr>) {
+    let _ = nix::unistd::setsid();
+    rename("VLLM::Worker_TP0");
+    let _port = address.map(bound);
+    let mut said = Vec::new();
+    let _ = io::stdin().read_to_end(&mut said);
+    if said != END {
+        std::thread::sleep(ORPHAN_LIFE);
+    }
+}
+
+/// A socket that holds a port and does not listen.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn engine_main(with_worker: bool, address: Option<&String>) {
     rename("VLLM::EngineCore");
     // Inherited from an API server that ignores signals (fault `ignores-sigterm`): then this one does too.
     let deaf = SigSet::thread_get_mask().is_ok_and(|mask| mask.contains(Signal::SIGTERM));
     let mut command = std::process::Command::new(SELF);
-    command.args(["sim-vllm", WORKER]).arg0_named("VLLM::Worker_TP0").stdin(Stdio::piped());
+    command.args(["sim-vllm", WORKER]).args(address).arg0_named("VLLM::Worker_TP0").stdin(Stdio::piped());
     let worker = with_worker.then(|| command.spawn().ok()).flatten();
     block_signals();
     let mut out = std::io::stdout();
@@ -64,7 +89,9 @@ fn engine_main(with_worker: bool) {
     }
     if let Some(mut worker) = worker {
         // Its end of the pipe closes, it ends, and no zombie is left.
-        drop(worker.stdin.take());
+        if let Some(mut stdin) = worker.stdin.take() {
+            let _ = stdin.write_all(END);
+        }
         let _ = worker.wait();
     }
 }
@@ -83,11 +110,31 @@ impl Named for std::process::Command {
     }
 }
 
-fn rename(name: &str) {
+fn rename(title: &str) {
     // The kernel cuts it to 15 bytes, as it does with vLLM's names.
-    if let Ok(name) = CString::new(name) {
+    if let Ok(name) = CString::new(title) {
         let _ = nix::sys::prctl::set_name(&name);
     }
+    let _ = overwrite(title);
+}
+
+/// Writes a title over the arguments of this process and zeros over the rest of them and over its environment, as
+/// `setproctitle` does. Neither is read again.
+fn overwrite(title: &str) -> io::Result<()> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+    // Fields 48 to 51 of the whole line: where arguments and environment begin and end.
+    let places: Vec<u64> = fields.skip(45).take(4).filter_map(|field| field.parse().ok()).collect();
+    let &[arguments, arguments_end, environment, environment_end] = &places[..] else {
+        return Err(io::Error::other("/proc/self/stat has no addresses"));
+    };
+    let room = |from: u64, to: u64| vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or_default()];
+    let mut text = room(arguments, arguments_end);
+    let length = title.len().min(text.len().saturating_sub(1));
+    text[..length].copy_from_slice(&title.as_bytes()[..length]);
+    let memory = fs::OpenOptions::new().write(true).open("/proc/self/mem")?;
+    memory.write_all_at(&text, arguments)?;
+    memory.write_all_at(&room(environment, environment_end), environment)
 }
 
 /// From here on this thread, its threads and its children ignore SIGTERM and SIGINT.
@@ -133,10 +180,11 @@ pub struct Children {
 }
 
 impl Children {
-    /// Starts them.
-    pub async fn spawn(tp: u32) -> std::io::Result<Children> {
+    /// Starts them; the worker holds this address.
+    pub async fn spawn(tp: u32, address: Option<SocketAddr>) -> std::io::Result<Children> {
         let mut engine = Command::new(SELF)
             .args(["sim-vllm", ENGINE, &tp.to_string()])
+            .args(address.map(|address| address.to_string()))
             .arg0("VLLM::EngineCore")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -40,6 +40,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
+/// Where this user's calls have their locks and the records of live groups.
+fn shared_home() -> PathBuf {
+    PathBuf::from(format!("/tmp/vllm-bench-{}", nix::unistd::geteuid()))
+}
+
+/// A port that nobody has, away from those that `--port auto` tries and from those that the kernel gives away.
+pub fn free_port() -> u16 {
+    let free = |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    let from = 12_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let next = u16::try_from(COUNTER.fetch_add(1, Ordering::Relaxed)).unwrap();
+    (from + next..32_000).find(free).expect("a free port")
+}
+
 fn unique() -> String {
     format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
@@ -186,9 +199,11 @@ impl Scene {
         runs.remove(0)
     }
 
-    /// Living processes of this scene, with their command lines.
+    /// Living processes of this scene, with their command lines: by the marker in their environment, and by the directory
+    /// in which they work, because those that rename themselves overwrite their environment.
     pub fn processes(&self) -> Vec<(i32, String)> {
-        processes_with(&format!("{SCENE}={}", self.id))
+        let mark = self.mark();
+        processes(|pid| has_variable(pid, &mark) == Some(true) || works_below(pid, self.root()))
     }
 
     /// Waits until no process, script or record of this scene is there.
@@ -217,9 +232,11 @@ impl Scene {
 
     /// Records of live groups of this scene.
     pub fn records(&self) -> Vec<Value> {
-        let groups = PathBuf::from(format!("/tmp/vllm-bench-{}/groups", nix::unistd::geteuid()));
-        let Ok(entries) = fs::read_dir(groups) else { return Vec::new() };
+        let entries = [shared_home(), self.private_home()].map(|home| fs::read_dir(home.join("groups")).into_iter());
         entries
+            .into_iter()
+            .flatten()
+            .flatten()
             .flatten()
             .filter(|entry| entry.path().extension().is_some_and(|e| e == "json"))
             .filter_map(|entry| serde_json::from_slice::<Value>(&fs::read(entry.path()).ok()?).ok())
@@ -230,6 +247,11 @@ impl Scene {
                     .is_some_and(|run| Path::new(run).starts_with(self.root()))
             })
             .collect()
+    }
+
+    /// Where calls that are [`Call::alone`] have their locks and the records of live groups.
+    fn private_home(&self) -> PathBuf {
+        self.path("private")
     }
 
     /// The record of the live group with this role (`server`, `benchmark`).
@@ -322,6 +344,25 @@ impl<'s> Call<'s> {
         self
     }
 
+    /// Runs it in a mount namespace in which no other run sees its locks and records, and none ends what it leaves; where
+    /// `hide` says so, no cgroup can be reached either. `None` where that cannot be had.
+    pub fn alone(self, hide: bool) -> Option<Self> {
+        let (mine, home) = (self.scene.private_home(), shared_home());
+        for dir in [&mine, &home] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let cgroups = if hide { "mount -t tmpfs none /sys/fs/cgroup && " } else { "" };
+        let script = format!("mount --bind '{}' '{}' && {cgroups}exec \"$@\"", mine.display(), home.display());
+        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        let works = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+        if !works.is_ok_and(|output| output.status.success()) {
+            skipped("a call with records of its own: `unshare --mount` is not to be had here");
+            return None;
+        }
+        let port = free_port().to_string();
+        Some(self.through(&wrapper).set("--port", [port.as_str()]))
+    }
+
     /// Processes may outlive this call (`--detach`).
     pub fn stays(mut self) -> Self {
         self.stays = true;
@@ -330,7 +371,12 @@ impl<'s> Call<'s> {
 
     /// Starts it.
     pub fn start(self) -> Live<'s> {
-        let mut words: Vec<OsString> = self.wrapper;
+        let mut words: Vec<OsString> = Vec::new();
+        if sigint_is_ignored() {
+            // These tests run in the background of a script. The program leaves such a signal ignored; here it must not be.
+            words.extend(["env", "--default-signal=INT,QUIT"].map(OsString::from));
+        }
+        words.extend(self.wrapper);
         words.push(BIN.into());
         words.extend(self.command);
         for (flag, values) in self.options {
@@ -351,7 +397,8 @@ impl<'s> Call<'s> {
             .spawn()
             .unwrap();
         let mark = format!("{CALL}={}", mark.to_string_lossy());
-        Live { scene: self.scene, words, child, out, err, mark, stays: self.stays }
+        let since = stat_field(child.id(), START).unwrap_or(0);
+        Live { since, scene: self.scene, words, child, out, err, mark, stays: self.stays }
     }
 
     /// Runs it to its end.
@@ -365,6 +412,12 @@ impl<'s> Call<'s> {
     }
 }
 
+fn sigint_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (Signal::SIGINT as i32 - 1)) != 0)
+}
+
 /// A call under way.
 pub struct Live<'s> {
     scene: &'s Scene,
@@ -373,6 +426,8 @@ pub struct Live<'s> {
     out: PathBuf,
     err: PathBuf,
     mark: String,
+    /// When it began, in clock ticks after boot.
+    since: u64,
     stays: bool,
 }
 
@@ -403,6 +458,23 @@ impl<'s> Live<'s> {
         }
     }
 
+    /// What it started and still lives. Of one without an environment its ancestors tell; an orphan is taken for its own
+    /// if it began later.
+    fn processes(&self) -> Vec<(i32, String)> {
+        processes(|pid| match has_variable(pid, &self.mark) {
+            Some(has) => has,
+            None if !works_below(pid, self.scene.root()) => false,
+            None => {
+                let line = std::iter::successors(stat_field(pid, PARENT), |pid| stat_field(*pid, PARENT));
+                let known = line
+                    .filter_map(|pid| i32::try_from(pid).ok())
+                    .take_while(|pid| works_below(*pid, self.scene.root()))
+                    .find_map(|pid| has_variable(pid, &self.mark));
+                known.unwrap_or(stat_field(pid, START).is_some_and(|start| start >= self.since))
+            }
+        })
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -423,7 +495,7 @@ impl<'s> Live<'s> {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let left = if self.stays { Vec::new() } else { processes_with(&self.mark) };
+        let left = if self.stays { Vec::new() } else { self.processes() };
         let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
         let ended = Ended {
             scene: self.scene,
@@ -567,23 +639,43 @@ pub fn assert_proof(proof: &Value) {
     assert_ne!(proof["device_memory_back"], false, "{proof}");
 }
 
-/// Living processes whose environment has this entry.
-fn processes_with(entry: &str) -> Vec<(i32, String)> {
+/// Whether the environment of a process has this entry; `None` where it has none, or overwrote it.
+pub fn has_variable(pid: i32, entry: &str) -> Option<bool> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let known = bytes.iter().any(|&b| b != 0);
+    known.then(|| bytes.split(|&b| b == 0).any(|variable| variable == entry.as_bytes()))
+}
+
+fn works_below(pid: i32, folder: &Path) -> bool {
+    pid != std::process::id().cast_signed()
+        && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+}
+
+/// Fields of `/proc/PID/stat` after the name: the parent, and the start in clock ticks after boot.
+const PARENT: usize = 1;
+const START: usize = 19;
+
+fn stat_field(pid: impl std::fmt::Display, field: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_ascii_whitespace().nth(field)?.parse().ok()
+}
+
+/// Living processes.
+fn processes(wanted: impl Fn(i32) -> bool) -> Vec<(i32, String)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|bytes| bytes.split(|&b| b == 0).any(|variable| variable == entry.as_bytes()))
-    })
-    .filter(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X', 'x']) && !rest.is_empty())
-    })
-    .map(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        (pid, String::from_utf8_lossy(&line).replace('\0', " "))
-    })
-    .collect()
+    pids.filter(|pid| wanted(*pid))
+        .filter(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')')
+                .next()
+                .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X', 'x']) && !rest.is_empty())
+        })
+        .map(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(&line).replace('\0', " "))
+        })
+        .collect()
 }
 
 fn story(scene: &Scene, command: &str, status: Option<ExitStatus>, stdout: &str, stderr: &str) -> String {

@@ -1,0 +1,79 @@
+//! A guard may be stopped (SIGSTOP) or hang like any other process: nobody waits for one without a limit.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::ending::signal;
+use super::{ProcessId, procfs};
+
+/// How often a guard is looked at.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a guard may stay stopped although it is told to go on.
+const STOPPED_LIMIT: Duration = Duration::from_secs(2);
+/// How long a guard may take to end when its group is empty: it waits for the last output.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Watches one guard: wakes it when it is stopped, and says when it is not to be waited for any longer. Its state outlives
+/// a wait that is cancelled.
+#[derive(Debug)]
+pub(super) struct GuardWatch {
+    guard: ProcessId,
+    stopped_since: Option<Instant>,
+    deadline: Option<Instant>,
+}
+
+impl GuardWatch {
+    /// Waits for as long as the guard does not stay stopped.
+    pub fn new(guard: ProcessId) -> Self {
+        Self { guard, stopped_since: None, deadline: None }
+    }
+
+    /// From now on it is not waited for longer than this; a nearer limit stays.
+    pub fn limit(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
+    }
+
+    /// Returns when the guard is not to be waited for any longer. Cancel safe.
+    pub async fn gave_up(&mut self) {
+        while !self.is_over() {
+            sleep(POLL).await;
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        if wake(self.guard) {
+            if now >= *self.stopped_since.get_or_insert(now) + STOPPED_LIMIT {
+                return true;
+            }
+        } else {
+            self.stopped_since = None;
+        }
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+}
+
+/// Lets a stopped guard go on. Returns whether it was stopped.
+pub(super) fn wake(guard: ProcessId) -> bool {
+    let stopped = procfs::stat(guard.pid).is_some_and(|stat| stat.process() == guard && stat.is_stopped());
+    if stopped {
+        signal(guard, Signal::SIGCONT);
+    }
+    stopped
+}
+
+/// Waits for a guard whose group has been ended, and kills one that does not end.
+pub(super) async fn end_guard(guard: ProcessId) {
+    let mut watch = GuardWatch::new(guard);
+    watch.limit(END_LIMIT);
+    while guard.is_alive() {
+        if watch.is_over() {
+            signal(guard, Signal::SIGKILL);
+            break;
+        }
+        sleep(POLL).await;
+    }
+}

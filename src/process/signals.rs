@@ -1,0 +1,43 @@
+//! Signals that this program listens to. One that was ignored when it began (`nohup`, a job in the background of a script)
+//! stays ignored: whoever started it has decided so.
+
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{self, SignalKind};
+
+use super::{ProcessId, procfs};
+
+/// A stream of signals that never ends.
+#[derive(Debug)]
+pub struct Signals(Option<unix::Signal>);
+
+impl Signals {
+    /// Listens to a signal, unless it is ignored. To be asked before anything else listens to it.
+    ///
+    /// # Errors
+    /// When a handler cannot be installed.
+    pub fn of(signal: Signal) -> std::io::Result<Self> {
+        if procfs::ignores(ProcessId::current().pid, signal) {
+            return Ok(Self(None));
+        }
+        unix::signal(SignalKind::from_raw(signal as i32)).map(|stream| Self(Some(stream)))
+    }
+
+    /// Waits for the next one; for ever where the signal is ignored. Cancel safe.
+    pub async fn next(&mut self) {
+        let came = match &mut self.0 {
+            Some(stream) => stream.recv().await.is_some(),
+            None => false,
+        };
+        if !came {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits for Ctrl-C; for ever where SIGINT is ignored, or cannot be listened to.
+pub async fn interrupted() {
+    match Signals::of(Signal::SIGINT) {
+        Ok(mut signals) => signals.next().await,
+        Err(_) => std::future::pending().await,
+    }
+}
