@@ -124,7 +124,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub request_timeout: Option<String>,
 
-    /// Longest silence within an answer (default 10m)
+    /// Ends a load without a token of any request for so long, and without a movement of the server's counters where it has some (default 120s; 0: never)
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub stall_timeout: Option<String>,
 

@@ -111,6 +111,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub timeout_benchmark: Option<String>,
 
+    /// Ends a benchmark in which for so long no token came, no counter of the server moved and no line was logged (0: never)
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub stall_timeout: Option<String>,
+
     /// From SIGTERM to SIGKILL (a hard kill can wedge a device)
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub grace: Option<String>,

@@ -30,7 +30,7 @@ enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 38] = [
+const KEYS: [(&str, &[&str], Shape); 39] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -49,6 +49,7 @@ const KEYS: [(&str, &[&str], Shape); 38] = [
     ("cooldown", &["cooldown"], Shape::One),
     ("timeout-startup", &["timeouts", "startup"], Shape::One),
     ("timeout-benchmark", &["timeouts", "benchmark"], Shape::One),
+    ("stall-timeout", &["timeouts", "stall"], Shape::One),
     ("grace", &["timeouts", "grace"], Shape::One),
     ("on-failure", &["on-failure"], Shape::One),
     ("skip-failure-reasons", &["skip-failure-reasons"], Shape::List),
@@ -242,6 +243,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("vllm-bin", &args.vllm_bin),
         ("timeout-startup", &args.timeout_startup),
         ("timeout-benchmark", &args.timeout_benchmark),
+        ("stall-timeout", &args.stall_timeout),
         ("grace", &args.grace),
         ("results-dir", &args.results_dir),
         ("timezone", &args.timezone),

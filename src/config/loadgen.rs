@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::handover::expanded;
+use super::language::policy::pause;
 use super::{Environment, Error, Origin, parse_duration};
 use crate::cli::{LoadArgs, PromptArgs};
 use crate::load::arrival::{Arrival, RampUp};
@@ -125,6 +126,9 @@ pub struct LoadSettings {
     pub telemetry: Option<Probe>,
     pub simulated: bool,
 }
+
+/// Without a token for so long a load is ended.
+const STALL: Duration = Duration::from_secs(120);
 
 fn invalid(flag: &'static str, value: &str, expected: &str) -> Error {
     let value = value.escape_debug().to_string();
@@ -432,7 +436,7 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
             request: Some(
                 duration("--request-timeout", args.request_timeout.as_ref())?.unwrap_or(Duration::from_secs(6 * 3600)),
             ),
-            stall: Some(duration("--stall-timeout", args.stall_timeout.as_ref())?.unwrap_or(Duration::from_secs(600))),
+            stall: stall(args.stall_timeout.as_deref())?,
             total: duration("--total-timeout", args.total_timeout.as_ref())?,
         },
         max_failures: whole("--max-failures", args.max_failures.as_ref(), 1)?,
@@ -469,6 +473,14 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         telemetry: args.telemetry.then(|| Probe::of_machine(of_devices(environment))),
         simulated: args.simulated,
     })
+}
+
+/// `--stall-timeout`: 0 for no limit.
+fn stall(text: Option<&str>) -> Result<Option<Duration>, Error> {
+    let Some(text) = text else { return Ok(Some(STALL)) };
+    let expected = "a duration such as `120`, `90s` or `5m`, or `0` for no limit";
+    let limit = pause(text).ok_or_else(|| invalid("--stall-timeout", text, expected))?;
+    Ok((!limit.is_zero()).then_some(limit))
 }
 
 /// S2 and S4 give the whole address of the endpoint as `--url`: its endpoint.

@@ -40,6 +40,8 @@ pub struct Settings {
     pub timeout_startup: Duration,
     /// Limit of the benchmark client.
     pub timeout_benchmark: Duration,
+    /// Limit of a benchmark in which nothing moves; `None` = none.
+    pub stall: Option<Duration>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     /// The server's port.
@@ -122,10 +124,11 @@ pub const PLAN_KEYS: [&str; 25] = [
 ];
 
 /// Settings beside these of which a resumed run asks whether they are given.
-const RUN_KEYS: [&str; 16] = [
+const RUN_KEYS: [&str; 17] = [
     "sim-speed",
     "timeout-startup",
     "timeout-benchmark",
+    "stall-timeout",
     "grace",
     "results-dir",
     "vllm-bin",
@@ -189,6 +192,7 @@ impl Settings {
             results_dir: run.results_dir,
             timeout_startup: run.timeouts[0],
             timeout_benchmark: run.timeouts[1],
+            stall: run.stall,
             grace: run.timeouts[2],
             port: run.port,
             setvars: run.setvars,
@@ -247,6 +251,7 @@ impl Settings {
 struct RunSettings {
     results_dir: PathBuf,
     timeouts: [Duration; 3],
+    stall: Option<Duration>,
     port: PortChoice,
     setvars: Option<PathBuf>,
     vllm_bin: Option<PathBuf>,
@@ -277,6 +282,13 @@ impl RunSettings {
                 limit(&timeouts.benchmark, "timeouts.benchmark")?,
                 limit(&timeouts.grace, "timeouts.grace")?,
             ],
+            stall: words::one(
+                timeouts.stall.as_ref(),
+                "timeouts.stall",
+                "a duration such as `120s`, or `0` for none",
+                policy::pause,
+            )
+            .map(|stall| Some(stall).filter(|stall: &Duration| !stall.is_zero()))?,
             port: words::one(document.port.as_ref(), "port", "a number from 1 to 65535, or `auto`", read_port)?,
             setvars: (setvars != "none").then(|| environment.absolute(setvars)),
             vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?

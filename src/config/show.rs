@@ -245,7 +245,7 @@ mod tests {
                 "{sweep:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                 settings.results_dir,
                 [settings.timeout_startup, settings.timeout_benchmark, settings.grace, settings.cooldown],
-                settings.port,
+                (settings.port, settings.stall),
                 settings.retry,
                 settings.skip_failure_reasons,
                 settings.setvars,

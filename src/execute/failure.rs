@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::stall::Stalled;
 use super::unit::{Places, UnitContext};
 use super::{Failure, Phase};
 use crate::diagnose::{self, Cause, Ending, Finding, StartPhase, clean_line, diagnose_reader, signal_name, tail_lines};
@@ -161,6 +162,49 @@ impl Blame<'_> {
             )
         };
         self.with_tail(Failure::plain(cause, Phase::Measuring, summary), Role::Benchmark)
+    }
+
+    /// Nothing moved any more while the client ran.
+    pub fn stalled(&self, stalled: &Stalled) -> Failure {
+        let seconds = stalled.seconds;
+        if !stalled.on_server {
+            let text = format!(
+                "the benchmark client stands still: for {seconds} s it wrote nothing, computed nothing and had no connection to \
+                 the server"
+            );
+            return self.with_tail(Failure::plain(Cause::BenchmarkHung, Phase::Measuring, text), Role::Benchmark);
+        }
+        let ending = Ending::Hung { phase: StartPhase::Ready, seconds };
+        let log = self.blame_beginning_of_log(stalled.log_length, ending, Cause::Hung, Phase::Measuring);
+        let text = format!(
+            "the server hangs: for {seconds} s it counted no token and wrote no line, while the client waited for its answers"
+        );
+        self.hung(text, log)
+    }
+
+    /// Our own client saw no token any more.
+    pub fn client_saw_no_token(&self) -> Failure {
+        let ending =
+            Ending::Hung { phase: StartPhase::Ready, seconds: self.context.stall.unwrap_or_default().as_secs() };
+        let log = self.blame_server_log(ending, Cause::Hung, Phase::Measuring);
+        let seconds = self.context.stall.unwrap_or_default().as_secs_f64();
+        self.hung(format!("the server hangs: for {seconds} s the client saw no token"), log)
+    }
+
+    /// `log`: what the server's log shows.
+    fn hung(&self, summary: String, log: Failure) -> Failure {
+        let mut failure = Failure { cause: Cause::Hung, summary, ..log.clone() };
+        failure.also.retain(|cause| *cause != Cause::Hung);
+        if log.cause != Cause::Hung {
+            failure.summary = format!("{}; its log: {}", failure.summary, log.summary);
+            failure.also.insert(0, log.cause);
+        } else {
+            failure.advice = Cause::Hung.advice().iter().map(|advice| (*advice).to_owned()).collect();
+        }
+        failure
+            .advice
+            .push("a server that needs longer for a single step is given more time by `--stall-timeout`".into());
+        failure
     }
 
     /// A guard was killed.

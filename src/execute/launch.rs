@@ -20,7 +20,7 @@ pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
 fn program(role: Role, job: &Job<'_>, context: &UnitContext) -> std::io::Result<EngineCommand> {
     match role {
         Role::Server => Ok(context.engine.clone()),
-        Role::Benchmark => context.engine.client_of(job.experiment),
+        Role::Benchmark => context.engine.client_of(job.experiment, context.stall),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Cause, Ending, Evidence, StartPhase};
+use crate::load::server::Reading;
 use crate::process::HeldBy;
 
 /// How one attempt at an experiment ended.
@@ -125,6 +126,24 @@ impl TeardownProof {
     /// Whether the machine is as it was before.
     pub fn complete(&self) -> bool {
         self.group_empty == Some(true) && self.port_closed != Some(false) && self.device_memory_back != Some(false)
+    }
+}
+
+/// What the server's counters say of its prefix cache over a measurement, its client's own warm-up included. Whether the
+/// measurement was cold is read off it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PrefixCache {
+    /// Prompt tokens that were looked up.
+    pub queries: f64,
+    /// Those that were found, in device memory or in a tier behind it.
+    pub hits: f64,
+}
+
+impl PrefixCache {
+    /// From a reading before to one after; `None` where the server does not count.
+    pub fn between(before: &Reading, after: &Reading) -> Option<Self> {
+        let (queries, hits) = after.prefix_cache_since(before)?;
+        Some(Self { queries, hits })
     }
 }
 

@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Error;
 use crate::plan::{Client, Engine, Experiment, Isolation};
@@ -24,11 +25,12 @@ pub struct EngineCommand {
 }
 
 impl EngineCommand {
-    /// The command that drives the load of an experiment: `vllm bench serve`, or this very program's `load`.
+    /// The command that drives the load of an experiment: `vllm bench serve`, or this very program's `load`. `stall`: after
+    /// so long without a token it gives up.
     ///
     /// # Errors
     /// When this program does not know its own path.
-    pub fn client_of(&self, experiment: &Experiment) -> std::io::Result<Self> {
+    pub fn client_of(&self, experiment: &Experiment, stall: Option<Duration>) -> std::io::Result<Self> {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         Ok(match experiment.workload.client {
             Client::Vllm => Self {
@@ -37,7 +39,9 @@ impl EngineCommand {
             },
             Client::Builtin => {
                 let simulated = experiment.engine == Engine::Sim;
-                let prefix = words(if simulated { &["load", "--simulated"] } else { &["load"] });
+                let mut prefix = words(if simulated { &["load", "--simulated"] } else { &["load"] });
+                let stall = stall.unwrap_or_default().as_secs_f64();
+                prefix.extend(["--stall-timeout".to_owned(), format!("{stall}s")]);
                 Self { program: std::env::current_exe()?, prefix }
             }
         })
@@ -88,6 +92,10 @@ pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<Stri
         args.extend(["--tokenizer".to_owned(), experiment.server.model.clone()]);
     }
     args.extend(workload_args(experiment));
+    if experiment.workload.client == Client::Builtin && !experiment.workload.flags.contains("num-warmups") {
+        // By itself it warms up; in a sweep the workload says how much.
+        args.extend(["--num-warmups", "0"].map(str::to_owned));
+    }
     args.push("--save-result".to_owned());
     args.extend(["--result-dir".to_owned(), folder.to_string_lossy().into_owned()]);
     args.extend(["--result-filename".to_owned(), file.to_string_lossy().into_owned()]);
@@ -108,6 +116,10 @@ pub fn warmup_args(experiment: &Experiment, port: u16, result: &Path, prompts: u
 /// The flags of the load, with the seed that keeps this measurement's prompts apart from those of others.
 fn workload_args(experiment: &Experiment) -> Vec<String> {
     let mut flags = experiment.workload.flags.clone();
+    if experiment.workload.client == Client::Builtin {
+        // It never runs a model's code: the permission means nothing to it.
+        flags.remove("trust-remote-code");
+    }
     if let Isolation::Seed(seed) = experiment.isolation {
         flags.text("seed", seed);
     }

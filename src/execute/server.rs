@@ -12,6 +12,7 @@ use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::client_host;
 use super::{Emitter, Event, Failure, Job, Outcome, Phase, StartStep, TeardownProof, UnitContext, port};
 use crate::diagnose::{Cause, Ending, StartPhase};
+use crate::load::server::Reading;
 use crate::plan::Experiment;
 use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, supervise};
 
@@ -24,6 +25,10 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
 const OWN_END: Duration = Duration::from_secs(5);
 /// How long a healthy server may take to say so between two measurements.
 const HEALTH_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often an emptying of the caches is asked for, and the pause in between.
+const RESETS: u32 = 5;
+const RESET_PAUSE: Duration = Duration::from_millis(200);
 
 /// A server that is ready.
 pub(super) struct Server {
@@ -134,19 +139,47 @@ impl Server {
         }
     }
 
-    /// Empties vLLM's caches through its development endpoints. Returns whether it did.
-    pub async fn reset_caches(&self, context: &UnitContext) -> bool {
+    /// Where it is asked, `http://HOST:PORT`.
+    pub fn base(&self) -> String {
+        format!("http://{}:{}", self.host, self.port)
+    }
+
+    /// What it counts; `None` where it counts nothing or does not answer.
+    pub async fn counters(&self, context: &UnitContext) -> Option<Reading> {
+        let request = context.http.get(format!("{}/metrics", self.base())).timeout(HEALTH_LIMIT);
+        let answer = request.send().await.ok().filter(|answer| answer.status().is_success())?;
+        Some(Reading::parse(&answer.text().await.ok()?)).filter(Reading::counts_tokens)
+    }
+
+    /// Empties vLLM's caches through its development endpoints. Returns whether it did. `tiers`: the server keeps prefixes
+    /// outside of the device, too.
+    pub async fn reset_caches(&self, context: &UnitContext, tiers: bool) -> bool {
         let reset = async |path: &str| {
-            let request = context.http.post(format!("http://{}:{}/{path}", self.host, self.port));
+            let request = context.http.post(format!("{}/{path}", self.base()));
             let request = match &context.api_key {
                 Some(key) => request.bearer_auth(key),
                 None => request,
             };
-            request.timeout(HEALTH_LIMIT).send().await.is_ok_and(|answer| answer.status().is_success())
+            let answer = request.timeout(HEALTH_LIMIT).send().await.ok()?;
+            let done = answer.status().is_success();
+            let text = answer.text().await.ok()?;
+            // vLLM answers with an empty body, and from 0.26 on with `{"success": …}`.
+            let refused = serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|body| body["success"] == false);
+            Some(done && !refused)
         };
         // A model without images has no second cache to empty; an older vLLM does not know the endpoint.
         let _ = reset("reset_mm_cache").await;
-        reset("reset_prefix_cache").await
+        // A server without such tiers refuses to empty them.
+        let path = if tiers { "reset_prefix_cache?reset_external=true" } else { "reset_prefix_cache" };
+        for _ in 0..RESETS {
+            match reset(path).await {
+                Some(true) => return true,
+                // Blocks of a request that has just ended are held for a moment.
+                Some(false) => tokio::time::sleep(RESET_PAUSE).await,
+                None => return false,
+            }
+        }
+        false
     }
 
     /// Ends the server and proves that nothing is left.

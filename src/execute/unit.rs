@@ -10,8 +10,9 @@ use super::failure::{self, Blame};
 use super::launch::{command, launch, launch_warmup};
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
-use super::{Emitter, Event, Failure, Headline, Job, Outcome, Phase, TeardownProof, Timings};
-use crate::diagnose::Ending;
+use super::stall::{Stalled, Watched, until_stalled};
+use super::{Emitter, Event, Failure, Headline, Job, Outcome, Phase, PrefixCache, TeardownProof, Timings};
+use crate::diagnose::{Cause, Ending};
 use crate::plan::{Client, Isolation, OnFailure, RetryPolicy};
 use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, supervise};
 use crate::telemetry::{DeviceKind, Probe};
@@ -27,6 +28,8 @@ pub struct UnitContext {
     pub timeout_startup: Duration,
     /// Limit of the benchmark client.
     pub timeout_benchmark: Duration,
+    /// Limit of a measurement in which nothing moves; `None` = none.
+    pub stall: Option<Duration>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     /// Variables that go through the process environment, never into a script.
@@ -104,6 +107,8 @@ pub struct Attempted {
     pub benchmarked: bool,
     /// What kept the prefix cache out of the figures, in fact.
     pub isolation: Isolation,
+    /// What the server's counters say of its prefix cache; `None` where it does not count.
+    pub prefix_cache: Option<PrefixCache>,
     /// The how-manieth measurement on its server start, from 1.
     pub on_start: u32,
 }
@@ -129,6 +134,7 @@ impl Attempted {
             vllm_version: failure::vllm_version(&job.places.server_log),
             benchmarked: false,
             isolation: job.experiment.isolation,
+            prefix_cache: None,
             on_start: 1,
         }
     }
@@ -151,6 +157,8 @@ enum Died {
     LogFailed(String),
     /// Nobody, but another process listens on the server's port.
     Shared(String),
+    /// Nobody, but nothing moves any more.
+    Stalled(Stalled),
 }
 
 impl Died {
@@ -168,6 +176,7 @@ impl Died {
             Died::Server(ending) => blame.server_died(ending),
             Died::Engine => blame.engine_died(),
             Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
+            Died::Stalled(stalled) => blame.stalled(&stalled),
         }
     }
 }
@@ -210,17 +219,24 @@ pub(super) async fn measure(
     if outcome.is_none() && context.warmup_prompts > 0 && turn.new_workload {
         outcome = unit.warm_up(server, stop).await;
     }
+    let before = server.counters(context).await;
     let client = Instant::now();
     let outcome = match outcome {
         Some(outcome) => outcome,
         None => unit.benchmark(server, emit, stop).await,
     };
+    let benchmark = unit.benchmarked.then(|| client.elapsed().as_secs_f64());
+    let mut prefix_cache = None;
+    if let (Outcome::Passed { .. }, Some(before)) = (&outcome, before) {
+        let after = server.counters(context).await;
+        prefix_cache = after.and_then(|after| PrefixCache::between(&before, &after));
+    }
     let first = turn.on_start == 1;
     let startup = first.then_some(server.startup);
     let timings = Timings {
         startup,
         startup_phases: if first { std::mem::take(&mut server.steps) } else { Vec::new() },
-        benchmark: unit.benchmarked.then(|| client.elapsed().as_secs_f64()),
+        benchmark,
         teardown: None,
         total: startup.unwrap_or_default() + began.elapsed().as_secs_f64(),
     };
@@ -234,6 +250,7 @@ pub(super) async fn measure(
         vllm_version: failure::vllm_version(&job.places.server_log),
         benchmarked: unit.benchmarked,
         isolation,
+        prefix_cache,
         on_start: turn.on_start,
     }
 }
@@ -249,7 +266,10 @@ impl Unit<'_> {
     /// Does what the plan says about the prefix cache, and tells what was achieved.
     async fn isolate(&self, server: &Server, turn: Turn, emit: &mut Emitter<'_>) -> Isolation {
         let planned = self.job.experiment.isolation;
-        if planned != Isolation::Reset || turn.on_start == 1 || server.reset_caches(self.context).await {
+        if planned != Isolation::Reset
+            || turn.on_start == 1
+            || server.reset_caches(self.context, keeps_prefixes_elsewhere(self.job)).await
+        {
             return planned;
         }
         let text = format!(
@@ -275,7 +295,7 @@ impl Unit<'_> {
             Err(failure) => return Some(Outcome::Failed(failure)),
         };
         let blame = Blame { places: &self.job.places, context: self.context };
-        let ran = self.supervise(client, server, stop).await;
+        let ran = self.supervise(client, server, &self.job.places.warmup_log, stop).await;
         let _ = std::fs::remove_file(&self.job.places.warmup_result);
         match ran {
             Ran::Ended(Ending::Exited(0)) => None,
@@ -303,7 +323,7 @@ impl Unit<'_> {
             log: self.context.relative(&self.job.places.benchmark_log),
         });
         let blame = Blame { places: &self.job.places, context: self.context };
-        match self.supervise(client, server, stop).await {
+        match self.supervise(client, server, &self.job.places.benchmark_log, stop).await {
             Ran::Ended(ending) => match (self.judge_client(ending, &blame, emit), self.sharer(server)) {
                 (_, Some(shared)) => Outcome::Failed(shared),
                 (Ok(result), None) => {
@@ -322,8 +342,9 @@ impl Unit<'_> {
     }
 
     /// Waits for a client, and watches the server meanwhile.
-    async fn supervise(&self, mut client: Group, server: &mut Server, stop: &mut Stop) -> Ran {
+    async fn supervise(&self, mut client: Group, server: &mut Server, log: &Path, stop: &mut Stop) -> Ran {
         let deadline = Instant::now() + self.context.timeout_benchmark;
+        let stalled = self.until_stalled(server.base(), &client, log);
         let Server { group, watch, .. } = server;
         let engine_gone = group.titled_gone(ENGINE_TITLE);
         let died = async {
@@ -331,6 +352,7 @@ impl Unit<'_> {
                 change = group.changed() => Ok(change),
                 _ = engine_gone => Err(()),
                 who = watch.foreign_appears() => return Died::Shared(who),
+                stalled = stalled => return Died::Stalled(stalled),
             };
             match first {
                 Ok(change) => Died::of(change),
@@ -352,6 +374,31 @@ impl Unit<'_> {
         }
     }
 
+    /// Looks until nothing moves any more; for ever where there is no such limit. Our own client writes how it goes even
+    /// when nothing does: its log tells nothing.
+    fn until_stalled<'w>(
+        &'w self,
+        base: String,
+        client: &Group,
+        log: &'w Path,
+    ) -> impl Future<Output = Stalled> + use<'w> {
+        let client = client.members();
+        let writes_progress = self.job.experiment.workload.client == Client::Vllm;
+        async move {
+            let Some(limit) = self.context.stall else { return std::future::pending().await };
+            let watched = Watched {
+                http: &self.context.http,
+                base,
+                port: self.job.port,
+                server_log: &self.job.places.server_log,
+                client_log: writes_progress.then_some(log),
+                client,
+                limit,
+            };
+            until_stalled(watched).await
+        }
+    }
+
     /// What a client that has ended leaves: a result that counts, or why there is none.
     fn judge_client(
         &mut self,
@@ -368,12 +415,24 @@ impl Unit<'_> {
         }
         let mut judge = || {
             let result = failure::read_result(&self.job.places.result)?;
+            let gave_up = result.get("vllm_bench_load").and_then(|own| own.get("gave_up"));
+            if gave_up.is_some_and(|why| why == "hung") {
+                self.result = Some(result);
+                return Err(blame.client_saw_no_token());
+            }
             let valid = emit.recorder.validate(self.job.experiment, &result);
             self.result = Some(result.clone());
             valid.map(|()| result)
         };
-        judge().map_err(|failure| blame.invalid_result(failure))
+        judge().map_err(|failure| if failure.cause == Cause::Hung { failure } else { blame.invalid_result(failure) })
     }
+}
+
+/// Whether the server keeps prefixes in a tier of its own beside the device's memory, which is emptied only when asked.
+fn keeps_prefixes_elsewhere(job: &Job<'_>) -> bool {
+    ["kv-transfer-config", "kv-offloading-size", "kv-offloading-backend"]
+        .iter()
+        .any(|flag| job.experiment.server.flags.contains(flag))
 }
 
 /// How long the end of a server may take to reach us after its client's complaint.

@@ -26,12 +26,14 @@ pub(super) struct InFlight {
     pub index: u64,
     pub due: Option<u64>,
     pub started: u64,
+    /// When it was begun on the real clock; `started` may be simulated.
+    pub sent: u64,
     pub connected: Option<u64>,
     pub prompt_len: Option<u64>,
     pub output_len: Option<u64>,
     pub n: u32,
     pub exchange: Exchange,
-    /// When something last came, or was sent.
+    /// When its last token came, or it was sent.
     pub heard: u64,
     /// The body again, where the request may have to be sent on a new connection.
     pub body: Arc<[u8]>,

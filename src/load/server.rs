@@ -1,6 +1,7 @@
 //! The server's side of a load: its models, and its metrics before, during and after.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -139,15 +140,19 @@ pub struct Reading {
     values: BTreeMap<String, f64>,
     /// Accepted draft tokens by position.
     accepted: BTreeMap<u32, f64>,
+    /// Of everything that vLLM counts.
+    fingerprint: u64,
 }
 
 /// What is read, without `vllm:`.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "num_requests_running",
     "num_requests_waiting",
     "kv_cache_usage_perc",
     "prefix_cache_queries_total",
     "prefix_cache_hits_total",
+    "external_prefix_cache_queries_total",
+    "external_prefix_cache_hits_total",
     "num_preemptions_total",
     "prompt_tokens_total",
     "generation_tokens_total",
@@ -161,8 +166,10 @@ impl Reading {
     /// Reads the text of `/metrics` (Prometheus' exposition format).
     pub fn parse(text: &str) -> Self {
         let mut reading = Self::default();
+        let mut everything = std::hash::DefaultHasher::new();
         for line in text.lines() {
             let Some(line) = line.trim().strip_prefix("vllm:") else { continue };
+            line.hash(&mut everything);
             let name = line.split(['{', ' ']).next().unwrap_or_default();
             let Some(value) = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()) else { continue };
             if name == "spec_decode_num_accepted_tokens_per_pos_total" {
@@ -174,7 +181,26 @@ impl Reading {
                 *reading.values.entry(name.to_owned()).or_default() += value;
             }
         }
+        reading.fingerprint = everything.finish();
         reading
+    }
+
+    /// Whether the server counts tokens at all (`--disable-log-stats` switches that off).
+    pub fn counts_tokens(&self) -> bool {
+        self.values.contains_key("generation_tokens_total")
+    }
+
+    /// Whether anything that vLLM counts is other than in another reading: its engine has worked in between.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.fingerprint != other.fingerprint
+    }
+
+    /// Prompt tokens that were looked up in the prefix cache since `before`, and those that were found there or in a tier
+    /// behind it; `None` where the server does not count them.
+    pub fn prefix_cache_since(&self, before: &Self) -> Option<(f64, f64)> {
+        let since = |name: &str| Some((self.get(name)? - before.get(name).unwrap_or(0.0)).max(0.0));
+        let external = since("external_prefix_cache_hits_total").unwrap_or(0.0);
+        Some((since("prefix_cache_queries_total")?, since("prefix_cache_hits_total")? + external))
     }
 
     fn get(&self, name: &str) -> Option<f64> {
@@ -285,5 +311,9 @@ mod tests {
         assert_eq!(map["spec_decode_acceptance_length"], json!(2.0));
         assert_eq!(map["spec_decode_per_position_acceptance_rates"], json!([1.0]));
         assert!(Watch::begin(None).end(None).is_empty());
+        let (before, after) = (Reading::parse(&text(0, 100, 10)), Reading::parse(&text(0, 200, 10)));
+        assert!(before.counts_tokens() && before.differs(&after) && !before.differs(&before.clone()));
+        assert_eq!(after.prefix_cache_since(&before), Some((400.0, 100.0)));
+        assert!(!Reading::parse("other 5\n").counts_tokens());
     }
 }

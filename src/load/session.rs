@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::arrival::{Arrival, Schedule};
@@ -21,11 +21,16 @@ use super::worker::Worker;
 pub struct Limits {
     /// Of one request, from its start to its end.
     pub request: Option<Duration>,
-    /// Between two pieces of one answer, after its first token.
+    /// Without a token of any request, while some are under way: the load is ended. Where the server's counters are known, they
+    /// must stand still as well; answers in one piece are ended only then. One stream that has begun may be silent [`ALONE`]
+    /// times as long while others go on: a server may have preempted it.
     pub stall: Option<Duration>,
     /// Of the whole load: what is still running then is given up.
     pub total: Option<Duration>,
 }
+
+/// How many times the stall limit one stream may be silent while others go on.
+pub const ALONE: u32 = 5;
 
 /// A load against the simulated vLLM: times come from the simulation.
 #[derive(Debug, Clone)]
@@ -123,17 +128,44 @@ pub struct Live {
     pub done: AtomicU64,
     /// Failed ones among them.
     pub failed: AtomicU64,
-    /// Output tokens (as events) of requests that are over.
+    /// Output tokens of requests that are over.
     pub tokens: AtomicU64,
     /// Sum of their times to first token in microseconds.
     pub ttft_sum_us: AtomicU64,
     /// Number of those.
     pub ttft_count: AtomicU64,
+    /// When the load began.
+    began: OnceLock<Instant>,
+    /// Nanoseconds after that: the last token of any request, or the end of one.
+    moved: AtomicU64,
+    /// The last movement of the server's counters, and whether it has any.
+    server_moved: AtomicU64,
+    server_counts: AtomicBool,
     stop: AtomicBool,
     abort: AtomicBool,
 }
 
 impl Live {
+    /// The server's counters have been read; `moved`: they are others than before.
+    pub fn server_counted(&self, moved: bool) {
+        let now = self.began.get().map_or(0, |began| u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        if moved || !self.server_counts.swap(true, Ordering::Relaxed) {
+            self.server_moved.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// A token came, or a request ended.
+    pub(super) fn moves(&self, at: u64) {
+        self.moved.fetch_max(at, Ordering::Relaxed);
+    }
+
+    /// Since when nothing has moved, where that can be told. `streams`: tokens can be seen as they come.
+    pub(super) fn still_since(&self, streams: bool) -> Option<u64> {
+        let counts = self.server_counts.load(Ordering::Relaxed);
+        let server = if counts { self.server_moved.load(Ordering::Relaxed) } else { 0 };
+        (streams || counts).then(|| self.moved.load(Ordering::Relaxed).max(server))
+    }
+
     /// Sends nothing more and gives up what is under way.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -192,6 +224,8 @@ pub enum GaveUp {
     TooManyFailures,
     /// The limit of the whole load.
     TimeIsUp,
+    /// Nothing moved any more.
+    Hung,
 }
 
 /// A request that is sent later than this after it was due counts as late.
@@ -396,12 +430,11 @@ pub fn run(
     };
     let (sender, receiver) = mpsc::channel::<Vec<Sample>>();
     let mut failed = None;
-    let (mut last_end, mut began) = (0u64, Instant::now());
+    let mut last_end = 0u64;
     std::thread::scope(|scope| {
         let feeder = scope.spawn(|| feed(&shared, source));
         shared.queues.iter().for_each(|queue| queue.wait_filled(&shared.live));
-        began = Instant::now();
-        let clock = Clock::since(began);
+        let clock = Clock::since(*shared.live.began.get_or_init(Instant::now));
         let workers: Vec<_> = (0..threads)
             .map(|number| {
                 let worker = Worker::new(&shared, number, threads, clock, sender.clone());

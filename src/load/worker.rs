@@ -17,7 +17,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Got, InFlight};
 use super::request::simulated_headers;
 use super::sample::{Failure, FailureClass, Sample};
-use super::session::{GaveUp, LATE, Next, Shared, Work};
+use super::session::{ALONE, GaveUp, LATE, Next, Shared, Work};
 use super::wire::{Exchange, Expect, Progress, Reply};
 
 const WAKER: Token = Token(usize::MAX);
@@ -93,6 +93,8 @@ pub(super) struct Worker<'a> {
     ended: u64,
     /// Connections opened so far.
     opened: u64,
+    /// When a token last came to it, or a request of it ended.
+    moved: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -145,6 +147,7 @@ impl<'a> Worker<'a> {
             quick_turns: 0,
             ended: 0,
             opened: 0,
+            moved: 0,
         })
     }
 
@@ -282,16 +285,18 @@ impl<'a> Worker<'a> {
             Some(_) => self.simulated.pop().unwrap_or(0).max(work.due.unwrap_or(0)),
             None => self.clock.now(),
         };
+        let sent = self.clock.now();
         let flight = InFlight {
             index: work.index,
             due: work.due,
             started,
+            sent,
             connected: None,
             prompt_len: work.prompt_len,
             output_len: work.output_len,
             n: work.n,
             exchange: Exchange::new(expect),
-            heard: self.clock.now(),
+            heard: sent,
             body: work.body,
             reused: false,
         };
@@ -448,6 +453,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.pieces = pieces;
+        self.shared.live.moves(self.moved);
     }
 
     fn bytes(&mut self, slot: usize, from: usize, to: usize, at: u64) {
@@ -472,10 +478,16 @@ impl<'a> Worker<'a> {
             return;
         };
         if !bytes.is_empty() {
-            flight.heard = at;
+            let heard = at;
             // What the kernel got before the request was sent belongs to nobody.
             let at = if self.shared.spec.simulated.is_some() { at } else { at.max(flight.started) };
-            match flight.exchange.push(bytes, at) {
+            let tokens = flight.exchange.reply().events;
+            let progress = flight.exchange.push(bytes, at);
+            if flight.exchange.reply().events != tokens {
+                flight.heard = heard;
+                self.moved = self.moved.max(heard);
+            }
+            match progress {
                 Ok(Progress::More) => {}
                 Ok(Progress::Complete { keep_alive }) => return self.complete(slot, keep_alive, at),
                 Err(broken) => return self.fail(slot, FailureClass::Malformed, broken.to_string()),
@@ -573,6 +585,7 @@ impl<'a> Worker<'a> {
     fn finish(&mut self, flight: InFlight, failure: Option<Failure>, at: u64) {
         let shared = self.shared;
         self.ended += 1;
+        self.moved = self.moved.max(self.clock.now());
         let reply = flight.exchange.into_reply();
         let live = &shared.live;
         let ended = match &shared.spec.simulated {
@@ -650,6 +663,9 @@ impl<'a> Worker<'a> {
         if limits.request.is_none() && limits.stall.is_none() {
             return;
         }
+        if limits.stall.is_some_and(|limit| self.is_hung(limit, now)) {
+            return self.shared.give_up(GaveUp::Hung);
+        }
         // In a simulation `started` is simulated, and real limits hold for what is real: silence.
         let simulated = self.shared.spec.simulated.is_some();
         for slot in 0..self.connections.len() {
@@ -658,7 +674,7 @@ impl<'a> Worker<'a> {
             };
             let began = if simulated { flight.heard } else { flight.started };
             let too_long = limits.request.filter(|limit| now.saturating_sub(began) > nanos(*limit));
-            let silent = limits.stall.filter(|limit| {
+            let silent = limits.stall.map(|limit| limit.saturating_mul(ALONE)).filter(|limit| {
                 flight.exchange.reply().first.is_some() && now.saturating_sub(flight.heard) > nanos(*limit)
             });
             let tokens = flight.exchange.reply().events;
@@ -667,7 +683,8 @@ impl<'a> Worker<'a> {
                     format!("no end after {} s ({tokens} tokens): --request-timeout", limit.as_secs_f64())
                 }
                 (_, Some(limit)) => {
-                    format!("silence of {} s after {tokens} tokens: --stall-timeout", limit.as_secs_f64())
+                    let limit = limit.as_secs_f64();
+                    format!("no further token for {limit} s after {tokens} tokens: {ALONE} times --stall-timeout")
                 }
                 _ => continue,
             };
@@ -675,15 +692,30 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Whether a request of this worker has waited for the limit, and nothing has moved meanwhile: no token of any request,
+    /// nor the counters of the server where it has some.
+    fn is_hung(&self, limit: Duration, now: u64) -> bool {
+        let Some(still_since) = self.shared.live.still_since(self.shared.spec.form.stream) else { return false };
+        let flights = self.connections.iter().filter_map(|slot| slot.as_ref()?.flight.as_ref());
+        let waits = flights.map(|flight| flight.sent).min();
+        waits.is_some_and(|sent| now.saturating_sub(sent.max(still_since)) > nanos(limit))
+    }
+
     fn give_up_all(&mut self) {
         let why = *self.shared.gave_up.lock().unwrap_or_else(PoisonError::into_inner);
         let (class, detail) = match why {
-            Some(GaveUp::TimeIsUp) => (FailureClass::Timeout, "under way at the limit of the whole load"),
-            _ => (FailureClass::Cancelled, "under way when the load was ended"),
+            Some(GaveUp::TimeIsUp) => (FailureClass::Timeout, "under way at the limit of the whole load".to_owned()),
+            Some(GaveUp::Hung) => {
+                let limit = self.shared.spec.limits.stall.unwrap_or_default().as_secs_f64();
+                (FailureClass::Timeout, format!("no token of any request for {limit} s: --stall-timeout"))
+            }
+            Some(GaveUp::ServerGone | GaveUp::TooManyFailures) | None => {
+                (FailureClass::Cancelled, "under way when the load was ended".to_owned())
+            }
         };
         for slot in 0..self.connections.len() {
             if self.connections[slot].as_ref().is_some_and(|connection| connection.flight.is_some()) {
-                self.fail(slot, class, detail.to_owned());
+                self.fail(slot, class, detail.clone());
             }
         }
     }

@@ -35,4 +35,5 @@ pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
 pub use identity::{ProcessId, boot_id, pid_namespace};
 pub use members::{HeldBy, Members};
+pub use procfs::cpu_ticks;
 pub use supervise::{Stop, StopLevel, StopSender, Verdict, stop_channel, supervise};

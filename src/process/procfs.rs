@@ -65,6 +65,16 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     Some(Stat { pid, state, parent, group, session, threads, start_time })
 }
 
+/// Processor time that a process has used, all threads together, in clock ticks.
+pub fn cpu_ticks(pid: i32) -> Option<u64> {
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let close = bytes.iter().rposition(|&b| b == b')')?;
+    let mut fields = std::str::from_utf8(bytes.get(close + 1..)?).ok()?.split_ascii_whitespace();
+    // Fields 14 and 15: in user mode and in the kernel.
+    let (user, kernel): (u64, u64) = (fields.nth(11)?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(user + kernel)
+}
+
 /// Every process of this machine (this PID namespace). One whose parent ended while this was read is read again: its
 /// new parent is what tells whose it is.
 pub fn all() -> Vec<Stat> {
@@ -183,5 +193,6 @@ mod tests {
         let me = i32::try_from(std::process::id()).unwrap();
         assert!(all().iter().any(|stat| stat.pid == me));
         assert!(!argv(me).is_empty());
+        assert!(cpu_ticks(me).is_some() && cpu_ticks(-1).is_none());
     }
 }

@@ -26,6 +26,9 @@ pub struct Limits {
     pub startup: f64,
     /// The benchmark client, from launch to exit.
     pub benchmark: f64,
+    /// The benchmark where nothing moves; 0 = no limit. Absent in manifests of before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall: Option<f64>,
     /// From SIGTERM to SIGKILL.
     pub grace: f64,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Error, atomic};
-use crate::execute::{Failure, TeardownProof, Timings};
+use crate::execute::{Failure, PrefixCache, TeardownProof, Timings};
 use crate::plan::{Axes, Client, Engine, Flags, Identity, Isolation, Repeat};
 
 /// Why the client's result does not count (rule 11 and beyond it).
@@ -123,6 +123,9 @@ pub struct ResultMeta {
     /// What kept the prefix cache out of the figures.
     #[serde(default)]
     pub isolation: Isolation,
+    /// What the server's counters say of its prefix cache over the measurement; absent where it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_cache: Option<PrefixCache>,
     /// The named groups that ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,

@@ -23,6 +23,7 @@
 //! | `server-floods` | | the server prints megabytes a second for ever |
 //! | `requests-fail` | how many (1), or `all` | measured requests get HTTP 500 |
 //! | `streams-fail` | `error` (default) `break` `stall` `malformed` `short` `silent`; `+N` or `+all` | measured answers go wrong (1): an error object amid the tokens, a connection that is cut, no further token, a broken event, half of the tokens, no answer at all |
+//! | `reset-refused` | | `/reset_prefix_cache` answers 200 with `{"success": false}`, as vLLM does while blocks are held |
 //! | `ignores-sigterm` | | no process of the server ends on SIGTERM or SIGINT |
 //! | `grandchild-in-group` | | a process of the group ignores SIGTERM and outlives the server |
 //! | `grandchild-out-of-group` | | the same in a session of its own (both end by themselves after 15 minutes) |
@@ -60,6 +61,7 @@ pub enum Fault {
     ServerFloods,
     RequestsFail { count: Option<u64> },
     StreamsFail { how: BrokenStream, count: Option<u64> },
+    ResetRefused,
     IgnoresSigterm,
     GrandchildInGroup,
     GrandchildOutOfGroup,
@@ -154,6 +156,7 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("server-floods", "", "the server floods its log"),
     ("requests-fail", "[:N|all]", "requests get HTTP 500"),
     ("streams-fail", "[:error|break|stall|malformed|short|silent][+N|+all]", "answers go wrong"),
+    ("reset-refused", "", "the prefix cache is not emptied"),
     ("ignores-sigterm", "", "no process of the server ends on SIGTERM"),
     ("grandchild-in-group", "", "a process of the group stays"),
     ("grandchild-out-of-group", "", "a process in a session of its own stays"),
@@ -320,6 +323,7 @@ fn fault(name: &str, param: Option<&str>) -> Result<Fault, FaultError> {
             let count = if count == Some("all") { None } else { Some(number(count, 1).ok_or_else(wrong)?) };
             Fault::StreamsFail { how, count }
         }
+        "reset-refused" => Fault::ResetRefused,
         "ignores-sigterm" => Fault::IgnoresSigterm,
         "grandchild-in-group" => Fault::GrandchildInGroup,
         "grandchild-out-of-group" => Fault::GrandchildOutOfGroup,
@@ -396,6 +400,7 @@ impl fmt::Display for Fault {
             Fault::RequestsFail { count: None } => f.write_str("requests-fail:all"),
             Fault::StreamsFail { how, count: Some(n) } => write!(f, "streams-fail:{}+{n}", how.name()),
             Fault::StreamsFail { how, count: None } => write!(f, "streams-fail:{}+all", how.name()),
+            Fault::ResetRefused => f.write_str("reset-refused"),
             Fault::IgnoresSigterm => f.write_str("ignores-sigterm"),
             Fault::GrandchildInGroup => f.write_str("grandchild-in-group"),
             Fault::GrandchildOutOfGroup => f.write_str("grandchild-out-of-group"),

@@ -12,6 +12,8 @@ use super::procfs;
 
 /// The kernel's number of the state LISTEN.
 const LISTEN: &str = "0A";
+/// The kernel's number of the state ESTABLISHED.
+const ESTABLISHED: &str = "01";
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,22 @@ pub fn holder_among(root: &Path, listeners: &[Listener]) -> Option<PortHolder> {
         argv: pid.and_then(|pid| procfs::argv(root, pid)),
         uid,
     })
+}
+
+/// Which of `candidates` have an open connection to `port` of some server. Looks into no other process.
+pub fn connected_pids(root: &Path, port: u16, candidates: &[i32]) -> Vec<i32> {
+    let to_port = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let (_, remote_port) = words.nth(2)?.split_once(':')?;
+        let is_open = words.next()? == ESTABLISHED && u16::from_str_radix(remote_port, 16) == Ok(port);
+        let inode = words.nth(5)?.parse().ok().filter(|inode| *inode != 0 && is_open)?;
+        Some(Listener { inode, address: Ipv4Addr::UNSPECIFIED.into(), uid: 0 })
+    };
+    let tables = ["proc/net/tcp", "proc/net/tcp6"];
+    let texts = tables.iter().filter_map(|table| std::fs::read_to_string(root.join(table)).ok());
+    let connections: Vec<Listener> =
+        texts.flat_map(|text| text.lines().filter_map(to_port).collect::<Vec<_>>()).collect();
+    owners(root, &connections, candidates)
 }
 
 /// Which of `candidates` (the members of a process group, say) listen on `port`. Looks into no other process.
@@ -225,7 +243,10 @@ mod tests {
             assert_eq!(listening_pids(root, port, &[1]), [0; 0]);
             let holder = holder_of(root, port).unwrap();
             assert_eq!((holder.pid, holder.uid), (Some(std::process::id()), nix::unistd::getuid().as_raw()));
-            drop(socket);
+            assert_eq!(connected_pids(root, port, &[me]), [0; 0]);
+            let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            assert_eq!((connected_pids(root, port, &[me]), connected_pids(root, port, &[1])), (vec![me], vec![]));
+            drop((client, socket));
             assert_eq!(listening_pids(root, port, &[me]), [0; 0]);
         }
     }

@@ -773,14 +773,20 @@ fn broken_streams_neither_hang_nor_panic() {
             Then::Close,
             "malformed",
         ),
-        ("silence", vec![], Then::Hang, "timeout"),
-        ("silence amid a stream", vec![HEAD.to_vec(), chunk(&token("a"))], Then::Hang, "timeout"),
+        ("silence", vec![], Then::Hang, "timeout+not-sent"),
+        ("silence amid a stream", vec![HEAD.to_vec(), chunk(&token("a"))], Then::Hang, "timeout+not-sent"),
+        (
+            "nothing but comments",
+            [vec![HEAD.to_vec()], vec![chunk(b": ping\n\n"); 20]].concat(),
+            Then::Hang,
+            "timeout+not-sent",
+        ),
     ];
     let mut wrong = Vec::new();
     for (name, pieces, then, expected) in cases {
         let server = Scripted::start(move |_| pieces.clone(), then);
         let scene = Scene::new();
-        let line = "--model m --tokenizer none --prompt hi --num-prompts 3 --max-concurrency 2 --output-len 3 --request-timeout 3s --stall-timeout 2s --no-server-metrics";
+        let line = "--model m --tokenizer none --prompt hi --num-prompts 3 --max-concurrency 2 --output-len 3 --request-timeout 30s --stall-timeout 2s --no-server-metrics";
         let ended = load(&scene, &server.url, line).ends();
         let code = ended.status.code();
         let seen = match scene.path("r.json").exists() {

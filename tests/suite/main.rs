@@ -26,3 +26,4 @@ mod reuse;
 mod rules;
 mod secrets;
 mod sources;
+mod stall;

@@ -202,7 +202,13 @@ fn the_cache_is_reset_or_prompts_differ_where_prefixes_are_cached() {
     fs::write(scene.path("sweep.yaml"), format!("{cached}env: {{VLLM_SERVER_DEV_MODE: 1}}\n")).unwrap();
     call(&scene).exits(0);
     let run = scene.runs().pop().unwrap();
-    assert_eq!(run.result(&name(8, 2, 2))["vllm_bench"]["isolation"], "reset");
+    let meta = run.result(&name(8, 2, 2))["vllm_bench"].clone();
+    assert_eq!((&meta["isolation"], &meta["prefix_cache"]["hits"]), (&"reset".into(), &0.0.into()));
+    assert!(meta["prefix_cache"]["queries"].as_f64().unwrap() > 0.0, "{meta}");
+    // HTTP 200 alone is no reset.
+    call(&scene).fault("reset-refused").exits(0).says("did not empty its prefix cache");
+    let run = scene.runs().pop().unwrap();
+    assert_eq!(run.result(&name(8, 2, 2))["vllm_bench"]["isolation"], "none");
 }
 
 #[test]

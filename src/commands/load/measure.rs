@@ -1,6 +1,6 @@
 //! One load: prompts, warm-up, the server's metrics, the requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -16,7 +16,7 @@ use crate::load::metrics::Collector;
 use crate::load::output::{self, Details, Subject};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
-use crate::load::server::Watch;
+use crate::load::server::{Reading, Server, Watch};
 use crate::load::session::{self, Ended, Live, SimSession, Spec};
 use crate::safe;
 use crate::ui::{LoadScreen, Ui};
@@ -116,7 +116,7 @@ pub(super) async fn one(
         let spec = plan.spec(settings.num_warmups, prompts.warmup_first, true, false);
         let mut failures = 0;
         let live = Arc::new(Live::default());
-        run(spec, prompts.warmup.clone(), live, live_of_sweep, &mut async || {}, &mut |sample| {
+        run(spec, prompts.warmup.clone(), live, live_of_sweep, &mut || {}, &mut |sample| {
             failures += u64::from(sample.failure.is_some());
         })
         .await?;
@@ -128,7 +128,7 @@ pub(super) async fn one(
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }
     let before = if settings.server_metrics && !prepared.is_simulated { prepared.server.metrics().await } else { None };
-    let mut watch = Watch::begin(before);
+    let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
     let live = Arc::new(Live::default());
     let requests = point.num_prompts.unwrap_or(0);
     let spec = plan.spec(requests, prompts.first, false, true);
@@ -143,21 +143,13 @@ pub(super) async fn one(
     let mut tally = Tally::new(settings);
     let mut write_failed = None;
     let ended = {
-        let watching = watch.is_possible();
-        let mut next = Instant::now() + METRICS_EVERY;
+        let watching = before
+            .map(|before| tokio::spawn(follow(prepared.server.clone(), before, Arc::clone(&live), Arc::clone(&watch))));
         let mut tick = {
-            let (live, server, watch) = (Arc::clone(&live), prepared.server.clone(), &mut watch);
-            async move || {
-                screen.show(&live, began.elapsed());
-                if watching && Instant::now() >= next {
-                    next = Instant::now() + METRICS_EVERY;
-                    if let Some(reading) = server.metrics().await {
-                        watch.during(reading);
-                    }
-                }
-            }
+            let live = Arc::clone(&live);
+            move || screen.show(&live, began.elapsed())
         };
-        run(spec, prompts.source.clone(), Arc::clone(&live), live_of_sweep, &mut tick, &mut |sample| {
+        let ended = run(spec, prompts.source.clone(), Arc::clone(&live), live_of_sweep, &mut tick, &mut |sample| {
             tally.add(&sample);
             if let Some(rows) = &mut rows
                 && let Err(error) = rows.add(&sample)
@@ -165,8 +157,13 @@ pub(super) async fn one(
                 write_failed.get_or_insert(error);
             }
         })
-        .await?
+        .await;
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        ended?
     };
+    let watch = std::mem::take(&mut *watch.lock().unwrap_or_else(PoisonError::into_inner));
     if let Some(telemetry) = telemetry {
         telemetry.end(ui).await;
     }
@@ -193,6 +190,22 @@ pub(super) async fn one(
     let result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
     ui.out_raw(output::console(&subject, &metrics, &ended, &result).as_bytes());
     Ok(Measured { point: point.clone(), metrics, ended, result, whole, requests: requests_file })
+}
+
+/// Reads the server's metrics now and then. One that does not answer keeps nobody waiting.
+async fn follow(server: Server, mut last: Reading, live: Arc<Live>, watch: Arc<Mutex<Watch>>) {
+    if last.counts_tokens() {
+        live.server_counted(true);
+    }
+    loop {
+        tokio::time::sleep(METRICS_EVERY).await;
+        let Some(reading) = server.metrics().await else { continue };
+        if reading.counts_tokens() {
+            live.server_counted(reading.differs(&last));
+        }
+        last = reading.clone();
+        watch.lock().unwrap_or_else(PoisonError::into_inner).during(reading);
+    }
 }
 
 fn profile_failed(reason: &str) -> Error {
@@ -339,7 +352,7 @@ impl Plan<'_> {
             let spec = Spec { requests: Some(1), ..self.spec(1, 0, true, false) };
             let live = Arc::new(Live::default());
             let nobody = Arc::new(Live::default());
-            run(spec, source.clone(), live, &nobody, &mut async || {}, &mut |sample| {
+            run(spec, source.clone(), live, &nobody, &mut || {}, &mut |sample| {
                 failed = sample.failure.map(|failure| format!("{}: {}", failure.class, failure.detail));
             })
             .await?;
@@ -359,7 +372,7 @@ async fn run(
     source: Source,
     live: Arc<Live>,
     of_sweep: &Arc<Live>,
-    tick: &mut impl AsyncFnMut(),
+    tick: &mut impl FnMut(),
     each: &mut impl FnMut(Sample),
 ) -> Result<Ended, Error> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<Sample>>(1024);
@@ -386,7 +399,7 @@ async fn run(
                 if of_sweep.is_stopped() {
                     live.stop();
                 }
-                tick().await;
+                tick();
             }
         }
     }
@@ -417,7 +430,7 @@ pub(super) async fn answers(
     let plan = Plan { settings, prepared, point: &settings.points[0] };
     let spec = Spec { keep_text: true, ..plan.spec(count, first, true, false) };
     let live = Arc::new(Live::default());
-    run(spec, prompts.source.clone(), Arc::clone(&live), &live, &mut async || {}, &mut |sample| {
+    run(spec, prompts.source.clone(), Arc::clone(&live), &live, &mut || {}, &mut |sample| {
         let answer = match sample.failure {
             Some(failure) => Err(format!("{}: {}", failure.class, failure.detail)),
             None => Ok(sample.reply.text),

@@ -50,7 +50,7 @@ pub fn show(
     for experiment in chosen {
         let result = layout.unchecked(&experiment.name);
         let server = script(Role::Server, experiment, &serve_args(experiment, context.port), &context);
-        let program = engine.client_of(experiment)?;
+        let program = engine.client_of(experiment, settings.stall)?;
         let client_context = ScriptContext { engine: &program, ..context.clone() };
         let client =
             script(Role::Benchmark, experiment, &bench_args(experiment, context.port, &result), &client_context);
@@ -113,9 +113,10 @@ fn listing(settings: &Settings, plan: &Plan) -> String {
     );
     let _ = writeln!(
         text,
-        "limits: {} s to ready, {} s for the benchmark, {} s from SIGTERM to SIGKILL",
+        "limits: {} s to ready, {} s for the benchmark, {} without a token, {} s from SIGTERM to SIGKILL",
         settings.timeout_startup.as_secs_f64(),
         settings.timeout_benchmark.as_secs_f64(),
+        settings.stall.map_or("any time".to_owned(), |stall| format!("{} s", stall.as_secs_f64())),
         settings.grace.as_secs_f64()
     );
     let _ = writeln!(text, "results: {}\n", display(&settings.results_dir));

@@ -234,6 +234,7 @@ impl Sweep<'_> {
             setvars: self.settings.setvars.clone().filter(|path| path.is_file() && !simulated),
             timeout_startup: self.settings.timeout_startup,
             timeout_benchmark: self.settings.timeout_benchmark,
+            stall: self.settings.stall,
             grace: self.settings.grace,
             secrets: safe::values(),
             unset: self.environment.own_variables(),

@@ -225,6 +225,9 @@ pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environm
         limit("timeout-benchmark", limits.benchmark, settings.timeout_benchmark),
         limit("grace", limits.grace, settings.grace),
     );
+    if let (false, Some(seconds)) = (given("stall-timeout"), limits.stall) {
+        settings.stall = Duration::try_from_secs_f64(seconds).ok().filter(|stall| !stall.is_zero());
+    }
     if let (false, Ok(zone)) = (given("timezone"), manifest.timezone.parse()) {
         settings.zone = zone;
     }
@@ -366,6 +369,7 @@ async fn create_run(
         limits: Limits {
             startup: settings.timeout_startup.as_secs_f64(),
             benchmark: settings.timeout_benchmark.as_secs_f64(),
+            stall: Some(settings.stall.unwrap_or_default().as_secs_f64()),
             grace: settings.grace.as_secs_f64(),
         },
         host,

@@ -263,6 +263,7 @@ impl Inner {
                 repeat: experiment.repeat,
                 on_start: attempted.on_start,
                 isolation: attempted.isolation,
+                prefix_cache: attempted.prefix_cache,
                 groups: experiment.groups.clone(),
                 baseline: experiment.baseline,
                 server_log: Some(self.relative(&job.places.server_log)),

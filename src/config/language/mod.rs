@@ -198,6 +198,9 @@ pub struct Timeouts {
     /// Of the benchmark client.
     #[schemars(with = "Option<schema::DurationText>")]
     pub benchmark: Option<Raw>,
+    /// Of a benchmark in which no token comes, no counter of the server moves and no line is logged; `0` for none.
+    #[schemars(with = "Option<schema::DurationText>")]
+    pub stall: Option<Raw>,
     /// From SIGTERM to SIGKILL.
     #[schemars(with = "Option<schema::DurationText>")]
     pub grace: Option<Raw>,

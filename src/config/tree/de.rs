@@ -289,7 +289,7 @@ mod tests {
                 "a.yaml:1:12",
                 "timeouts",
                 "the key `x` is not known here",
-                "the keys here are: startup, benchmark, grace",
+                "the keys here are: startup, benchmark, stall, grace",
             ),
             (
                 "experiments: {a: 1}",

@@ -142,6 +142,7 @@ fn beyond(subject: &Subject, metrics: &Metrics, ended: &Ended, lines: &mut Vec<S
         Some(GaveUp::ServerGone) => notes.push("ended early: the server takes no connections any more".into()),
         Some(GaveUp::TooManyFailures) => notes.push("ended early: --max-failures".into()),
         Some(GaveUp::TimeIsUp) => notes.push("ended early: --total-timeout".into()),
+        Some(GaveUp::Hung) => notes.push("ended early: no token of any request any more: --stall-timeout".into()),
         None if ended.stopped => notes.push("ended early: interrupted".into()),
         None => {}
     }

@@ -117,6 +117,7 @@ impl Fixture {
             repeat: experiment.repeat,
             on_start: 1,
             isolation: experiment.isolation,
+            prefix_cache: None,
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
             server_log: None,
@@ -215,7 +216,7 @@ fn manifest(plan: &Plan, engine: Engine) -> Manifest {
         engine,
         vllm: (engine == Engine::Vllm).then(|| VllmInfo { path: "/opt/venv/bin/vllm".into(), version: None }),
         settings: IndexMap::new(),
-        limits: Limits { startup: 300.0, benchmark: 1800.0, grace: 30.0 },
+        limits: Limits { startup: 300.0, benchmark: 1800.0, stall: Some(120.0), grace: 30.0 },
         host: crate::telemetry::HostInfo::default(),
         devices: crate::telemetry::DeviceReport {
             kind: crate::telemetry::DeviceKind::Cpu,

@@ -47,6 +47,7 @@ pub struct App {
     requests_fail: Option<Failing>,
     streams_fail: Option<(BrokenStream, Failing)>,
     dev_mode: bool,
+    reset_refused: bool,
 }
 
 /// Which requests a fault strikes.
@@ -120,6 +121,7 @@ impl App {
             health_asked: AtomicU64::new(0),
             requests_fail,
             streams_fail,
+            reset_refused: launch.faults.contains(&Fault::ResetRefused),
             dev_mode: std::env::var("VLLM_SERVER_DEV_MODE").is_ok_and(|value| value == "1"),
         })
     }
@@ -207,8 +209,12 @@ fn router(app: Arc<App>) -> Router {
 }
 
 /// What vLLM offers in development mode only.
-async fn development(State(app): State<Arc<App>>) -> StatusCode {
-    if app.dev_mode { StatusCode::OK } else { StatusCode::NOT_FOUND }
+async fn development(State(app): State<Arc<App>>) -> Response {
+    match (app.dev_mode, app.reset_refused) {
+        (false, _) => StatusCode::NOT_FOUND.into_response(),
+        (true, true) => Json(json!({"success": false})).into_response(),
+        (true, false) => StatusCode::OK.into_response(),
+    }
 }
 
 /// The key and the access log, around every request.
