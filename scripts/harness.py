@@ -1,7 +1,8 @@
 """What the measurements of this folder share: simulated sweeps, their process trees and their run directories.
 
 Python 3.11, standard library only. Every sweep carries a random marker in its environment (`--env` puts it into the launch
-scripts too), so that each of its processes and temporary scripts is found wherever it went, and nothing else ever is.
+scripts too) and works in a folder of its own, so that each of its processes and temporary scripts is found wherever it went, and
+nothing else ever is. Engines overwrite their environment when they rename themselves; the folder in which they work is theirs still.
 """
 
 from __future__ import annotations
@@ -76,8 +77,18 @@ def argv(pid: int) -> list[str]:
     return [word.decode(errors="replace") for word in read_bytes(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")]
 
 
-def tree(marker: str, root: int | None = None, sessions: set[int] | None = None) -> list[Proc]:
-    """All live processes of a sweep: descendants of `root`, members of `sessions`, and whoever carries the marker."""
+def works_below(pid: int, folder: Path | None) -> bool:
+    try:
+        return folder is not None and Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(folder)
+    except OSError:
+        return False
+
+
+def tree(
+    marker: str, root: int | None = None, sessions: set[int] | None = None, folder: Path | None = None
+) -> list[Proc]:
+    """All live processes of a sweep: descendants of `root`, members of `sessions`, whoever carries the marker, and whoever
+    works in its folder."""
     everyone = [proc for proc in processes() if proc.state not in "ZXx" and proc.pid != os.getpid()]
     entry = f"{MARKER}={marker}".encode()
     below: set[int] = {root} if root else set()
@@ -92,17 +103,18 @@ def tree(marker: str, root: int | None = None, sessions: set[int] | None = None)
         if proc.pid in below
         or (sessions and proc.session in sessions)
         or entry in read_bytes(f"/proc/{proc.pid}/environ").split(b"\0")
+        or works_below(proc.pid, folder)
     ]
 
 
-def role(proc: Proc, orchestrator: int) -> str:
+def role(proc: Proc, orchestrator: int, home: Path = HOME) -> str:
     """What a process of a sweep is."""
     if proc.pid == orchestrator:
         return "orchestrator"
     words = argv(proc.pid)
     line = " ".join(words)
     if words and words[0] == "vllm-bench-guard":
-        return "guard of " + guarded(proc.pid)
+        return "guard of " + guarded(proc.pid, home)
     if "/tmp/vllm-bench-server-" in line:
         return "bash (server)"
     if "/tmp/vllm-bench-benchmark-" in line:
@@ -111,6 +123,8 @@ def role(proc: Proc, orchestrator: int) -> str:
         return "VLLM::EngineCore"
     if words and words[0].startswith("VLLM::Worker"):
         return "VLLM::Worker"
+    if "run" in words and "--results-dir" in words:
+        return "orchestrator"
     if "serve" in words and "bench" in words:
         return "benchmark client"
     if "serve" in words:
@@ -118,18 +132,18 @@ def role(proc: Proc, orchestrator: int) -> str:
     return "other"
 
 
-def guarded(guard: int) -> str:
+def guarded(guard: int, home: Path) -> str:
     """`server` or `client`: told by the guard's children, or by the registry."""
-    for path in glob.glob(str(HOME / "groups" / "*.json")):
+    for path in glob.glob(str(home / "groups" / "*.json")):
         record = load_json(path)
         if isinstance(record, dict) and record.get("guard", {}).get("pid") == guard:
             return "client" if record["owner"]["role"] == "benchmark" else "server"
     return "new group"
 
 
-def kill_tree(marker: str) -> None:
-    """Ends whatever is left of a sweep: only processes that carry its marker."""
-    for proc in tree(marker):
+def kill_tree(marker: str, folder: Path | None = None) -> None:
+    """Ends whatever is left of a sweep: only processes that carry its marker or work in its folder."""
+    for proc in tree(marker, folder=folder):
         try:
             os.kill(proc.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -210,6 +224,10 @@ class Sweep:
     engine: str = "sim"
     environment: dict[str, str] = field(default_factory=dict)
     clean_home: bool = False
+    # A command before each of ours.
+    wrapper: list[str] = field(default_factory=list)
+    # Where its locks and the records of live groups are, as seen from outside of the wrapper.
+    registry: Path = HOME
     marker: str = field(default_factory=lambda: f"{random.SystemRandom().getrandbits(64):016x}")
 
     @property
@@ -218,7 +236,7 @@ class Sweep:
 
     def command(self, *more: str) -> list[str]:
         return [
-            str(self.binary), "--color", "never", "run", "--engine", self.engine, "--keep-foreign", "--retry", "none",
+            *self.wrapper, str(self.binary), "--color", "never", "run", "--engine", self.engine, "--keep-foreign", "--retry", "none",
             "--results-dir", str(self.results), "--env", f"{MARKER}={self.marker}", *self.args, *more,
         ]  # fmt: skip
 
@@ -234,7 +252,7 @@ class Sweep:
             output.flush()
             return subprocess.Popen(
                 self.command(*more),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=self.folder,
                 env={**os.environ, MARKER: self.marker, **own, **self.environment},
             )  # fmt: skip
 
@@ -249,12 +267,12 @@ class Sweep:
             raise SystemExit(f"the sweep did not end within {limit} s: {self.folder}") from None
 
     def tree(self, root: int | None = None) -> list[Proc]:
-        return tree(self.marker, root)
+        return tree(self.marker, root, folder=self.folder)
 
     def end(self) -> None:
         """Ends everything that is left of it."""
         for _ in range(3):
-            kill_tree(self.marker)
+            kill_tree(self.marker, self.folder)
             time.sleep(0.05)
 
     def newest(self) -> Path | None:
@@ -268,7 +286,7 @@ class Sweep:
 
     def registered(self) -> list[str]:
         """Its groups that are still registered."""
-        return [path for path in glob.glob(str(HOME / "groups" / "*.json")) if str(self.results).encode() in read_bytes(path)]
+        return [path for path in glob.glob(str(self.registry / "groups" / "*.json")) if str(self.results).encode() in read_bytes(path)]
 
 
 # ------------------------------------------------------------------------------------------------------------ figures

@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """kill -9 of a random process at a random time in simulated sweeps, then resume: nothing lost, nothing left.
 
+Beside single processes, guards and the orchestrator are killed together, and guards are stopped (SIGSTOP) alone, before the
+orchestrator is killed, and before it is told to end. Engines overwrite their environment as vLLM's do, and the worker leads a
+session of its own. Half of the sweeps run where a cgroup holds each group, half where none can be made (`--hold`): there a process
+may be lost from sight when guard and orchestrator die at once, and then the program must say that its proof is none.
+
 The seed fixes every choice (which process, when, how long after it appeared); the machine's timing is real, so the same
 seed meets the same sweep at slightly different points. Exit 1 when any kill left a process, a temporary file, a record or
 an unreadable file behind, or when an experiment did not end with exactly one valid result.
@@ -15,6 +20,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +37,12 @@ ROLES = [
     "orchestrator", "guard of server", "guard of client", "bash (server)", "bash (client)",
     "API server", "VLLM::EngineCore", "VLLM::Worker", "benchmark client",
 ]  # fmt: skip
+TOGETHER, STOPPED_KILLED = "guards and orchestrator", "guards stopped, orchestrator killed"
+STOPPED, STOPPED_TERM = "guards stopped", "guards stopped, then SIGTERM"
+ATTACKS = [TOGETHER, STOPPED_KILLED, STOPPED, STOPPED_TERM]
+NOT_PROVEN = "is not proven"
 SWEEP = [
-    "--models", *MODELS, "--tp", "2", "--quantization", "none", "--enforce-eager", "true", "--port", "auto",
+    "--models", *MODELS, "--tp", "2", "--quantization", "none", "--enforce-eager", "true",
     "--num-prompts", "8", "--concurrency", "4", "--input-len", "64", "--output-len", "16", "--max-model-len", "2048",
     "--grace", f"{GRACE}s", "--setvars", "none",
 ]  # fmt: skip
@@ -64,48 +74,170 @@ def choose(sweep: h.Sweep, root: int, pick: random.Random, aim: str | None, limi
         time.sleep(0.001)
 
 
-def one_kill(index: int, retry: int, options, binary: Path, base: Path, length: float) -> dict:
-    pick = random.Random(f"{options.seed}-{index}-{retry}")
-    at = pick.uniform(0, length * 0.7**retry)
+def surroundings(hold: str, folder: Path) -> tuple[list[str], Path]:
+    """A command that gives ours a registry of its own, so that no other run on this machine ends what it leaves; and, for
+    `descent`, no cgroup. Without the right to do that: nothing, and the user's registry."""
+    registry = folder / "registry"
+    registry.mkdir(parents=True, exist_ok=True)
+    h.HOME.mkdir(mode=0o700, exist_ok=True)
+    hide = "mount -t tmpfs none /sys/fs/cgroup && " if hold == "descent" else ""
+    wrapper = ["unshare", "--mount", "sh", "-c", f"mount --bind '{registry}' '{h.HOME}' && {hide}exec \"$@\"", "sh"]
+    if subprocess.run([*wrapper, "true"], capture_output=True).returncode == 0:
+        return wrapper, registry
+    if hold == "descent":
+        raise SystemExit("--hold descent needs the right to mount in a namespace (`unshare --mount`)")
+    return [], h.HOME
+
+
+class Proofs(threading.Thread):
+    """Looks at every proof as it is written: when the journal says that a group is empty, nothing that began before may live
+    but the orchestrator and guards."""
+
+    def __init__(self, sweep: h.Sweep, orchestrator: int) -> None:
+        super().__init__(daemon=True)
+        self.sweep, self.orchestrator = sweep, orchestrator
+        self.over = threading.Event()
+        self.seen = self.unproven = 0
+        self.held: set[str] = set()
+        self.error: str | None = None
+
+    def run(self) -> None:
+        while not self.over.wait(0.01):
+            self.look()
+        self.look()
+
+    def look(self) -> None:
+        run = self.sweep.newest()
+        torn = [entry for entry in h.journal(run) if entry.get("event") == "torn-down"] if run else []
+        for entry in torn[self.seen :]:
+            self.seen += 1
+            proof = entry["proof"]
+            self.held.add(proof.get("held_by"))
+            if proof["group_empty"] is None:
+                self.unproven += 1
+            if proof["group_empty"] is not True:
+                continue
+            booted = time.time() - time.monotonic()
+            before = (h.when(entry["at"]) - booted) * os.sysconf("SC_CLK_TCK") - 3
+            old = [proc for proc in self.sweep.tree(self.orchestrator) if proc.start < before]
+            old = [proc for proc in old if proc.pid != self.orchestrator and "guard" not in h.role(proc, self.orchestrator)]
+            # What was about to end when the list was made is gone now.
+            time.sleep(0.1)
+            left = [f"{proc.pid} {h.role(proc, self.orchestrator)}" for proc in old if proc.alive()]
+            if left:
+                self.error = self.error or f"false proof: the group is said to be empty, and there are {left}"
+
+
+def guards(sweep: h.Sweep, orchestrator: int) -> list[h.Proc]:
+    return [proc for proc in sweep.tree(orchestrator) if h.role(proc, orchestrator, sweep.registry).startswith("guard")]
+
+
+def send(procs: list[h.Proc], number: int) -> None:
+    for proc in procs:
+        try:
+            os.kill(proc.pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def attack(sweep: h.Sweep, child: subprocess.Popen, kind: str, pick: random.Random, options, length: float) -> tuple[str, bool]:
+    """Does what the kill is; returns who was its victim, and whether the orchestrator is dead now."""
+    if kind != "one":
+        found = guards(sweep, child.pid)
+        if not found or child.poll() is not None:
+            return "none: no guard lived", False
+        if kind == TOGETHER:
+            # Stopped, the orchestrator cannot do a dead guard's work before it dies itself.
+            os.kill(child.pid, signal.SIGSTOP)
+            send(guards(sweep, child.pid), signal.SIGKILL)
+            child.kill()
+        else:
+            send(found, signal.SIGSTOP)
+            if kind == STOPPED_KILLED:
+                child.kill()
+            elif kind == STOPPED_TERM:
+                child.terminate()
+        return kind, kind in (TOGETHER, STOPPED_KILLED)
     aimed = pick.random() < options.aimed
     aim = pick.choice(ROLES) if aimed else None
     after = pick.choice([0.0, pick.uniform(0, 0.03), pick.uniform(0, 0.3)]) if aimed else 0.0
-    sweep = h.Sweep(binary, [*SWEEP, "--sim-speed", str(options.speed)], base / f"kill-{index:03}-{retry}")
+    chosen = choose(sweep, child.pid, pick, aim, limit=4 * length)
+    if chosen and after:
+        time.sleep(after)
+    if chosen is None or not chosen[0].alive():
+        return "none: it was over", False
+    victim = h.role(chosen[0], child.pid, sweep.registry)
+    os.kill(chosen[0].pid, signal.SIGKILL)
+    return victim, chosen[0].pid == child.pid
+
+
+def output(sweep: h.Sweep) -> str:
+    return h.read_bytes(str(sweep.folder / "output.txt")).decode(errors="replace")
+
+
+def settle(sweep: h.Sweep, child: subprocess.Popen, hold: str, kind: str, pick: random.Random, out: dict) -> None:
+    """Waits until nothing is left, after the next command where guards cannot have done it."""
+    gone = lambda limit: h.wait_until(lambda: not sweep.tree(), limit, 0.05)  # noqa: E731
+    began = time.monotonic()
+    if kind in (TOGETHER, STOPPED_KILLED):
+        if pick.random() < 0.5:
+            # The resume does it; what is left after that is found by the last check.
+            return
+        stop = [*sweep.wrapper, str(sweep.binary), "--color", "never", "stop", "--results-dir", str(sweep.results)]
+        with open(sweep.folder / "output.txt", "ab") as file:
+            subprocess.run(stop, stdout=file, stderr=file, timeout=120, cwd=sweep.folder)
+    if gone(SETTLE):
+        out["settled"] = time.monotonic() - began
+        return
+    left = [f"{proc.pid} {h.role(proc, child.pid)}" for proc in sweep.tree()]
+    if hold == "cgroup" or NOT_PROVEN not in output(sweep):
+        raise Violation(f"{SETTLE} s after the run had ended these processes are left: {left}")
+    out["unproven"] += 1
+    sweep.end()
+
+
+def one_kill(index: int, retry: int, options, binary: Path, base: Path, length: float) -> dict:
+    pick = random.Random(f"{options.seed}-{index}-{retry}")
+    at = pick.uniform(0, length * 0.7**retry)
+    hold = ["cgroup", "descent"][index % 2] if options.hold == "both" else options.hold
+    kind = pick.choice(ATTACKS) if pick.random() < options.together else "one"
+    folder = base / f"kill-{index:03}-{retry}"
+    wrapper, registry = surroundings(hold, folder)
+    args = [*SWEEP, "--port", str(port(index)), "--sim-speed", str(options.speed)]
+    sweep = h.Sweep(binary, args, folder, wrapper=wrapper, registry=registry)
     child = sweep.start()
-    out = {"index": index, "folder": sweep.folder, "victim": "-", "phase": "-", "outcome": "-", "resumes": 0, "settled": 0.0, "error": None}
+    proofs = Proofs(sweep, child.pid)
+    proofs.start()
+    out = {
+        "index": index, "folder": folder, "victim": "-", "phase": "-", "outcome": "-", "resumes": 0, "settled": 0.0,
+        "error": None, "hold": hold, "unproven": 0,
+    }  # fmt: skip
     try:
         time.sleep(at)
-        chosen = choose(sweep, child.pid, pick, aim, limit=4 * length)
-        if chosen and after:
-            time.sleep(after)
         run = sweep.newest()
         phase = h.phase_of(h.journal(run)) if run else "before the run directory"
-        if chosen is None or not chosen[0].alive():
-            out["victim"] = "none: it was over"
-            proc = None
-        else:
-            proc = chosen[0]
-            out["victim"], out["phase"] = h.role(proc, child.pid), phase
-            os.kill(proc.pid, signal.SIGKILL)
-        killed_at = time.monotonic()
-        if proc is not None and proc.pid == child.pid:
-            child.wait()
-            out["outcome"] = "run ended"
-        else:
-            code = child.wait(120)
-            out["outcome"] = f"went on, exit {code}"
-            killed_at = time.monotonic()
-        if not h.wait_until(lambda: not sweep.tree(), SETTLE, 0.05):
-            left = [f"{proc.pid} {h.role(proc, child.pid)}" for proc in sweep.tree()]
-            raise Violation(f"{SETTLE} s after the run had ended these processes are left: {left}")
-        out["settled"] = time.monotonic() - killed_at
+        out["victim"], dead = attack(sweep, child, kind, pick, options, length)
+        if not out["victim"].startswith("none"):
+            out["phase"] = phase
+        code = child.wait(120)
+        out["outcome"] = "run ended" if dead else f"went on, exit {code}"
+        settle(sweep, child, hold, kind if not out["victim"].startswith("none") else "one", pick, out)
         out["resumes"] = resume(sweep)
+        if sweep.tree() and hold == "descent" and NOT_PROVEN in output(sweep):
+            out["unproven"] += 1
+            sweep.end()
         check(sweep)
     except Violation as violation:
         out["error"] = str(violation)
     except Exception as error:  # noqa: BLE001 - whatever it was, the kill failed
         out["error"] = f"{type(error).__name__}: {error}"
     finally:
+        proofs.over.set()
+        proofs.join()
+        out["unproven"] += proofs.unproven
+        out["error"] = out["error"] or proofs.error
+        if wrong := proofs.held - {hold}:
+            out["error"] = out["error"] or f"groups were held by {wrong} where {hold} was expected"
         if out["error"]:
             sweep.end()
         if child.poll() is None:
@@ -114,6 +246,11 @@ def one_kill(index: int, retry: int, options, binary: Path, base: Path, length: 
     if out["error"] is None and not options.keep:
         h.discard(sweep.folder)
     return out
+
+
+def port(index: int) -> int:
+    """A port of its own for each sweep: their registries do not know of each other."""
+    return 20_000 + (os.getpid() * 16 + index) % 10_000
 
 
 def resume(sweep: h.Sweep) -> int:
@@ -204,7 +341,10 @@ def check_journal(run: Path) -> None:
 
 def calibrate(options, binary: Path, base: Path) -> float:
     """How long such a sweep takes here, undisturbed."""
-    sweep = h.Sweep(binary, [*SWEEP, "--sim-speed", str(options.speed)], base / "calibration")
+    folder = base / "calibration"
+    wrapper, registry = surroundings("cgroup", folder)
+    args = [*SWEEP, "--port", str(port(options.kills)), "--sim-speed", str(options.speed)]
+    sweep = h.Sweep(binary, args, folder, wrapper=wrapper, registry=registry)
     began = time.monotonic()
     code = sweep.run()
     seconds = time.monotonic() - began
@@ -217,10 +357,11 @@ def calibrate(options, binary: Path, base: Path) -> float:
 
 def summary(outs: list[dict]) -> str:
     counted = collections.Counter(
-        (out["victim"], out["phase"], out["outcome"], "VIOLATION" if out["error"] else "all held") for out in outs
+        (out["hold"], out["victim"], out["phase"], out["outcome"], "VIOLATION" if out["error"] else "all held")
+        for out in outs
     )
     rows = [[*key, count] for key, count in sorted(counted.items())]
-    return h.table(["killed", "phase", "the run then", "after resume", "kills"], rows)
+    return h.table(["held by", "killed", "phase", "the run then", "after resume", "kills"], rows)
 
 
 def stale_temporaries() -> set[str]:
@@ -238,6 +379,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=4, help="sweeps at a time")
     parser.add_argument("--speed", type=float, default=40, help="--sim-speed of the sweeps")
     parser.add_argument("--aimed", type=float, default=0.5, help="share of kills aimed at one role, so that short-lived processes are met")
+    parser.add_argument("--hold", choices=["cgroup", "descent", "both"], default="both", help="what holds the groups")
+    parser.add_argument("--together", type=float, default=0.4, help="share of attacks on guards and orchestrator together, or on stopped guards")
     parser.add_argument("--only", type=int, help="just this kill of the seed")
     parser.add_argument("--keep", action="store_true", help="keep the evidence of kills that went well too")
     options = parser.parse_args()
@@ -263,7 +406,7 @@ def main() -> int:
             outs.append(out)
             state = f"VIOLATION: {out['error']}" if out["error"] else "all held"
             h.say(
-                f"{len(outs):>4}  kill {index:>3}  {out['victim']:<18} in {out['phase']:<20} -> {out['outcome']:<18} "
+                f"{len(outs):>4}  kill {index:>3}  {out['hold']:<7}  {out['victim']:<34} in {out['phase']:<20} -> {out['outcome']:<18} "
                 f"quiet after {out['settled']:.2f} s, resumes {out['resumes']}  {state}"
             )
 
@@ -274,11 +417,13 @@ def main() -> int:
     bad = [out for out in outs if out["error"]]
     real = [out for out in outs if not out["victim"].startswith("none")]
     stale = stale_temporaries() - stale_before
-    quiet = [out["settled"] for out in real if out["outcome"] == "run ended" and not out["error"]]
+    quiet = [out["settled"] for out in real if out["victim"] == "orchestrator" and not out["error"]]
+    unproven = sum(out["unproven"] for out in real)
     h.say(
         f"\nseed {options.seed}: {len(real)} kills ({len(outs) - len(real)} came when the sweep was over), {len(bad)} violations, "
         f"{time.monotonic() - began:.0f} s"
     )
+    h.say(f"said to be not proven, and so it was: {unproven} times")
     if quiet:
         h.say(f"a killed orchestrator's processes were gone after {h.median(quiet):.2f} s (median), {max(quiet):.2f} s (most)")
     if stale:

@@ -284,6 +284,9 @@ def main() -> int:
         sweep = h.Sweep(binary, ["--models", *MODELS, *common, "--sim-speed", str(options.speed)], base / "sim")
         sweeps.append(("simulated vLLM", sweep, options.rounds))
     if options.real:
+        # Sweeps work in folders of their own.
+        options.real = os.path.abspath(options.real)
+        options.model = os.path.abspath(options.model) if os.path.exists(options.model) else options.model
         more = [word for pair in options.env for word in ("--env", pair)] + [f"--bench-arg={arg}" for arg in options.bench_arg]
         args = ["--models", options.model, *common, "--vllm-bin", options.real, *more]
         sweeps.append(("real vLLM", h.Sweep(binary, args, base / "real", engine="vllm", clean_home=True), options.real_rounds))
