@@ -120,7 +120,8 @@ class Proofs(threading.Thread):
             booted = time.time() - time.monotonic()
             before = (h.when(entry["at"]) - booted) * os.sysconf("SC_CLK_TCK") - 3
             old = [proc for proc in self.sweep.tree(self.orchestrator) if proc.start < before]
-            old = [proc for proc in old if proc.pid != self.orchestrator and "guard" not in h.role(proc, self.orchestrator)]
+            ours = ("guard", "orchestrator")
+            old = [proc for proc in old if not h.role(proc, self.orchestrator).startswith(ours)]
             # What was about to end when the list was made is gone now.
             time.sleep(0.1)
             left = [f"{proc.pid} {h.role(proc, self.orchestrator)}" for proc in old if proc.alive()]

@@ -67,6 +67,8 @@ enum Asked {
     Yes,
     /// It had ended meanwhile.
     Gone,
+    /// It was started with this signal ignored, and it stays ignored.
+    Deaf,
     /// It is not to be seen or signalled from here.
     Refused(Errno),
 }
@@ -163,6 +165,11 @@ async fn stop_run(found: &Found, holder: &Holder, wish: Wish, ui: &Ui) -> Result
             ui.out(&format!("run {name} ended by itself"));
             return Ok(());
         }
+        Asked::Deaf => {
+            ui.warn(&format!("run {name} was started with {} ignored, and does not hear it", wish.signal()));
+            ui.hint("`vllm-bench stop --now` kills its servers at once; without that it ends by itself");
+            return Err(Failed);
+        }
         Asked::Refused(errno) => {
             ui.warn(&format!("run {name} cannot be stopped from here: {}", why_not(holder, errno)));
             return Err(Failed);
@@ -200,6 +207,9 @@ fn ask(holder: &Holder, wish: Wish) -> Asked {
         Some(stat) if stat.start_time != holder.process.start_time => return Asked::Refused(Errno::ESRCH),
         Some(stat) if stat.is_dead() => return Asked::Gone,
         Some(_) => {}
+    }
+    if procfs::ignores(holder.process.pid, wish.signal()) {
+        return Asked::Deaf;
     }
     let pid = Pid::from_raw(holder.process.pid);
     match kill(pid, wish.signal()) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::UnitContext;
+use crate::process::{Stop, StopLevel};
 use crate::telemetry::{DeviceKind, MemorySource};
 
 /// Device memory in use before a start, to be compared with what is in use after the end.
@@ -35,8 +36,9 @@ impl DeviceMemory {
             .collect()
     }
 
-    /// Whether memory came back to its level before the start; `None` where it cannot be read.
-    pub async fn is_back(&self, context: &UnitContext) -> Option<bool> {
+    /// Whether memory came back to its level before the start; `None` where it cannot be read. A stop of level
+    /// [`StopLevel::Kill`] does not wait for it.
+    pub async fn is_back(&self, context: &UnitContext, stop: &Stop) -> Option<bool> {
         if self.0.is_empty() {
             return None;
         }
@@ -49,7 +51,7 @@ impl DeviceMemory {
             let back = now.iter().all(|(index, used)| {
                 self.0.iter().find(|(i, _)| i == index).is_none_or(|(_, before)| *used <= before + MEMORY_SLACK)
             });
-            if back || Instant::now() >= deadline {
+            if back || Instant::now() >= deadline || stop.level() >= StopLevel::Kill {
                 return Some(back);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -194,7 +194,7 @@ impl Server {
             held_by: Some(held_by),
             port_closed,
             port_held_by,
-            device_memory_back: self.memory.is_back(context).await,
+            device_memory_back: self.memory.is_back(context, stop).await,
             killed,
             strays_ended: strays,
             seconds: began.elapsed().as_secs_f64(),

@@ -213,13 +213,16 @@ pub(super) async fn measure(
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
     let isolation = match &outcome {
-        None => unit.isolate(server, turn, emit).await,
+        None => stop.cuts_short(unit.isolate(server, turn, emit)).await.unwrap_or(job.experiment.isolation),
         Some(_) => job.experiment.isolation,
     };
     if outcome.is_none() && context.warmup_prompts > 0 && turn.new_workload {
         outcome = unit.warm_up(server, stop).await;
     }
-    let before = server.counters(context).await;
+    let before = stop.cuts_short(server.counters(context)).await.flatten();
+    if outcome.is_none() && stop.level() >= StopLevel::Drain {
+        outcome = Some(Outcome::Interrupted);
+    }
     let client = Instant::now();
     let outcome = match outcome {
         Some(outcome) => outcome,
@@ -228,7 +231,7 @@ pub(super) async fn measure(
     let benchmark = unit.benchmarked.then(|| client.elapsed().as_secs_f64());
     let mut prefix_cache = None;
     if let (Outcome::Passed { .. }, Some(before)) = (&outcome, before) {
-        let after = server.counters(context).await;
+        let after = stop.cuts_short(server.counters(context)).await.flatten();
         prefix_cache = after.and_then(|after| PrefixCache::between(&before, &after));
     }
     let first = turn.on_start == 1;

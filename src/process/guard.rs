@@ -124,10 +124,13 @@ async fn guard() {
         seen: Vec::new(),
     };
     // Registered before the command exists: no moment at which a crash could leave it unknown.
-    if let Err(error) = registry::register(&record) {
-        return report(&Report::SpawnFailed { reason: error.to_string() });
-    }
-    let own = enter_cgroup(&mut record);
+    let own = match enter_cgroup(&mut record) {
+        Ok(own) => own,
+        Err(error) => {
+            registry::forget(&token);
+            return report(&Report::SpawnFailed { reason: error.to_string() });
+        }
+    };
     let started = start(&spec, &token);
     if let Some(own) = own
         && let Err(error) = cgroup::enter(&own)
@@ -176,19 +179,20 @@ async fn guard() {
 }
 
 /// Makes a cgroup for the group and enters it, so that the command is born in it. Returns the guard's own, to go back to;
-/// `None` where none can be made. It is recorded before it exists: no moment at which a crash could leave it unknown.
-fn enter_cgroup(record: &mut Record) -> Option<PathBuf> {
+/// `None` where none can be made. It is recorded before it exists: no moment at which a crash could leave it unknown. And
+/// where none could be made the record must say so: else a later look would take the missing cgroup for a proof.
+fn enter_cgroup(record: &mut Record) -> Result<Option<PathBuf>, super::Error> {
     for own in cgroup::parents() {
         let dir = own.join(registry::cgroup_name(&record.token));
         record.cgroup = Some(dir.clone());
-        let made = registry::register(record).is_ok() && cgroup::make_and_enter(&dir).is_ok();
-        if made {
-            return Some(own);
+        registry::register(record)?;
+        if cgroup::make_and_enter(&dir).is_ok() {
+            return Ok(Some(own));
         }
     }
     record.cgroup = None;
-    let _ = registry::register(record);
-    None
+    registry::register(record)?;
+    Ok(None)
 }
 
 /// Records every member that appears in a group that no cgroup holds: often while it grows, seldom once it is at rest.

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::ending::signal;
+use super::guard::is_guard;
 use super::{ProcessId, procfs};
 
 /// How often a guard is looked at.
@@ -63,6 +64,24 @@ pub(super) fn wake(guard: ProcessId) -> bool {
         signal(guard, Signal::SIGCONT);
     }
     stopped
+}
+
+/// Ends guards that were stopped before they could register their group, and whose run has died: no record names them. They
+/// have started nothing, or do so when they go on and then end it, because their run is gone.
+pub(super) async fn end_lost_guards() {
+    let me = nix::unistd::geteuid().as_raw();
+    let registered: Vec<ProcessId> =
+        super::registry::records().unwrap_or_default().iter().map(|record| record.guard).collect();
+    // A guard is the program of its run again.
+    let program = |pid: i32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let is_orphan = |stat: &procfs::Stat| program(stat.parent) != program(stat.pid);
+    let stopped = procfs::all().into_iter().filter(|stat| stat.is_stopped() && is_guard(stat.pid));
+    for stat in stopped.filter(|stat| procfs::uid(stat.pid) == Some(me) && is_orphan(stat)) {
+        if !registered.contains(&stat.process()) {
+            wake(stat.process());
+            end_guard(stat.process()).await;
+        }
+    }
 }
 
 /// Waits for a guard whose group has been ended, and kills one that does not end.

@@ -60,6 +60,17 @@ impl Stop {
     }
 }
 
+impl Stop {
+    /// Does a step that a stop of level [`StopLevel::Drain`] cuts short; `None` where it did.
+    pub async fn cuts_short<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.reached(StopLevel::Drain) => None,
+            value = step => Some(value),
+        }
+    }
+}
+
 /// Why waiting ended.
 #[derive(Debug)]
 pub enum Verdict<T> {

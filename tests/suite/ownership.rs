@@ -2,12 +2,13 @@
 //! the simulated vLLM overwrite their environment as the real ones do, and the worker of two ranks leads its own session.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::{Call, FIRST, Live, MODEL, SECOND, Scene, has_variable, skipped, wait_for};
+use crate::support::{BIN, Call, FIRST, Live, MODEL, SECOND, Scene, has_variable, skipped, wait_for};
 
 /// How the members of a group are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,58 @@ fn kill_9_of_a_guard_leaves_no_process_and_the_proof_is_true() {
         let proof = &torn["proof"];
         ended.check(proof["group_empty"] == true && proof["port_closed"] == true, &format!("{proof}"));
         assert!(proof["held_by"] == hold.word() || hold == Hold::Cgroup, "{proof}");
+    }
+}
+
+#[test]
+fn a_cgroup_below_that_of_the_group_is_emptied_and_removed_too() {
+    let scene = Scene::new();
+    let (live, record) = measuring(sweep(&scene).fault(STAYS), &scene);
+    if Hold::Cgroup.is_had(&record) {
+        let dir = Path::new(record["cgroup"].as_str().unwrap());
+        let below = dir.join("below/it");
+        std::fs::create_dir_all(&below).unwrap();
+        let (worker, _) = renamed(&scene).into_iter().find(|(_, line)| line.contains("Worker")).unwrap();
+        std::fs::write(below.join("cgroup.procs"), worker.to_string()).unwrap();
+        signal(pid(&record["guard"]), Signal::SIGKILL);
+        live.signal(Signal::SIGTERM);
+        live.ends();
+        assert!(!dir.exists(), "{}", dir.display());
+    } else {
+        live.kill();
+    }
+    scene.wait_until_nothing_is_left();
+}
+
+#[test]
+fn a_daemon_that_is_born_when_the_guard_dies_is_found() {
+    for hold in Hold::ALL {
+        let scene = Scene::new();
+        // It waits for the death of its guard, does not end when it is told to, and then leaves by a double fork into a
+        // session of its own, and overwrites its environment.
+        let born = scene.path("born");
+        let daemon = format!(
+            "guard=$PPID\n\
+             (trap '' TERM; while [ -e /proc/$guard/exe ]; do sleep 0.01; done\n\
+             setsid --fork {BIN} sim-vllm __grandchild setsid; touch '{}') &",
+            born.display()
+        );
+        let vllm = scene.vllm_that(&format!("if [ \"$1\" = serve ]; then\n{daemon}\nfi"));
+        let fault = format!("VLLM_BENCH_SIM_FAULT={STAYS}");
+        let call = scene.sweep_with(&vllm).set("--grace", ["2"]).also("--env", &fault);
+        let Some(call) = hold.around(call) else { continue };
+        let mut live = call.start();
+        live.event(&["benchmark-launched", FIRST]);
+        let record = scene.record("server");
+        if hold.is_had(&record) {
+            signal(pid(&record["guard"]), Signal::SIGKILL);
+        }
+        live.signal(Signal::SIGUSR1);
+        let ended = live.ends();
+        ended.check(born.exists() || hold == Hold::Cgroup, "the daemon was born");
+        scene.wait_until_nothing_is_left();
+        let proof = scene.run().events("torn-down").remove(0)["proof"].clone();
+        ended.check(proof["group_empty"] == true && proof["killed"] == true, &format!("{proof}"));
     }
 }
 
