@@ -23,7 +23,6 @@ import http.server
 import json
 import os
 import random
-import re
 import shlex
 import subprocess
 import sys
@@ -34,7 +33,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import HOME, discard, find_binary, free_port, read_bytes, require_python, say, table, work_folder
+from harness import HOME, discard, find_binary, free_port, read_bytes, read_proc, require_python, say, table, work_folder
 
 MODEL = "org/tiny"
 
@@ -109,7 +108,6 @@ import json, os, urllib.parse, html
 for value in os.environ.values():
     print(urllib.parse.quote(value, safe=""), json.dumps({"v": json.dumps(value)}), html.escape(value), value.encode().hex())
 END
-for name in PROBED; do echo "$1 $name ${#NAME}" | sed "s/NAME/$name/" >/dev/null; done
 echo "$1 $(python3 -c 'import os,sys,json; print(json.dumps({k: len(v) for k, v in os.environ.items()}))')" >> "SEEN"
 if [ "$1" = bench ]; then
   BINARY sim-vllm "$@"; code=$?
@@ -170,7 +168,7 @@ def ways(secret: str) -> list[Way]:
         Way("exported CONFIG (JSON with a password)", "sweep", env={"CONFIG": json.dumps({"a": {"password": secret}})}),
         Way("exported DATABASE_URL", "sweep", env={"DATABASE_URL": f"postgres://user:{quoted}@db:5432/x"}),
         Way("exported https_proxy", "sweep", env={"https_proxy": f"http://user:{quoted}@proxy.invalid:911"}),
-        Way("exported VLLM_BENCH_ENV", "sweep", env={"VLLM_BENCH_ENV": f"HF_TOKEN={secret}"}, arrives=("HF_TOKEN", n)),
+        Way("exported VLLM_BENCH_ENV", "sweep", env={"VLLM_BENCH_ENV": f"VLLM_BENCH_SIM_SPEED=inf\nHF_TOKEN={secret}"}, arrives=("HF_TOKEN", n)),
         Way(".env file", "sweep", env={"SOME_TOKEN": secret}, files={".env": f'export SOME_TOKEN="{secret}"\n'}),
         Way("prefix of another secret", "sweep", env={"A_TOKEN": secret[:12], "B_TOKEN": secret}, arrives=("B_TOKEN", n)),
         Way("--env HF_TOKEN=", "sweep", arg("--env", f"HF_TOKEN={secret}"), arrives=("HF_TOKEN", n)),
@@ -233,7 +231,6 @@ class Trial:
     def run(self) -> None:
         self.wanted = forms(self.secret)
         self.results = self.folder / "results"
-        self.own: set[int] = set()
         (self.folder / "home").mkdir()
         for name, text in self.way.files.items():
             (self.folder / name).write_text(text)
@@ -247,14 +244,12 @@ class Trial:
             (self.folder / name).unlink()
         self.look_at_files()
 
-    def call(self, *words: str, own: bool = False) -> subprocess.CompletedProcess:
-        """Calls the program. `own`: the command line is the one that the user typed, with the secret in it."""
+    def call(self, *words: str) -> subprocess.CompletedProcess:
+        """Calls the program, as a user types it."""
         env = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "SWEEP_MARKER": self.folder.name, **self.way.env}
         child = subprocess.Popen(
             [str(self.binary), *words], cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        if own:
-            self.own.add(child.pid)
         out, err = child.communicate(timeout=300)
         name = " ".join(words[:3])
         self.look(f"stdout of {name}", out)
@@ -270,7 +265,7 @@ class Trial:
         seen = self.folder / "seen"
         vllm = self.folder / "vllm"
         text = TALKATIVE.replace("BINARY", str(self.binary)).replace("SEEN", str(seen))
-        vllm.write_text(re.sub(r"^for name in PROBED.*\n", "", text, flags=re.M))
+        vllm.write_text(text)
         vllm.chmod(0o755)
         files = [word for word in self.way.args if word.endswith(".yaml")]
         more = [word for word in self.way.args if not word.endswith(".yaml")]
@@ -278,14 +273,17 @@ class Trial:
             "run", *files, "--engine", "vllm", "--vllm-bin", str(vllm), "--setvars", "none", "--no-preflight",
             "--models", MODEL, "--tp", "1", "--quantization", "none", "--enforce-eager", "true", "--input-len", "8",
             "--output-len", "8", "--num-prompts", "2", "--concurrency", "1", "--retry", "none", "--keep-foreign",
-            "--port", str(free_port()), "--env", "VLLM_BENCH_SIM_SPEED=inf", "--results-dir", str(self.results), *more,
+            "--port", str(free_port()), "--results-dir", str(self.results), *more,
         ]  # fmt: skip
+        # A flag takes the place of the variable.
+        if "VLLM_BENCH_ENV" not in self.way.env:
+            words += ["--env", "VLLM_BENCH_SIM_SPEED=inf"]
         if self.way.refused:
-            self.expect(self.call(*words, own=True), 2)
-            self.expect(self.call(*words, "--detach", own=True), 2)
+            self.expect(self.call(*words), 2)
+            self.expect(self.call(*words, "--detach"), 2)
             return
-        self.call(*words, "--dry-run", own=True)
-        if not self.expect(self.call(*words, "--show-logs", "-vv", own=True), 0):
+        self.call(*words, "--dry-run")
+        if not self.expect(self.call(*words, "--show-logs", "-vv"), 0):
             return
         if self.way.arrives:
             name, length = self.way.arrives
@@ -293,7 +291,7 @@ class Trial:
             if length not in given:
                 self.faults.append(f"{name} did not arrive: {given}")
         self.show()
-        if self.expect(self.call(*words, "--detach", own=True), 0):
+        if self.expect(self.call(*words, "--detach"), 0):
             self.wait_for_the_end()
 
     def wait_for_the_end(self) -> None:
@@ -329,7 +327,7 @@ class Trial:
         ]  # fmt: skip
         if self.way.refused and "--base-url" in self.way.args:
             words = words[:1] + words[3:]
-        self.expect(self.call(*words, own=True), 2 if self.way.refused else 1)
+        self.expect(self.call(*words), 2 if self.way.refused else 1)
         if self.way.sent and not any(found_in(text.encode(), self.wanted) for text in server.seen):
             self.faults.append("the server did not get it")
         server.shutdown()
@@ -347,6 +345,12 @@ class Trial:
                             self.look(f"{name}: {member.name}", inner.read())
             else:
                 self.look(f"file {name}", path.read_bytes())
+
+
+def parent(pid: int) -> int:
+    """0 where the process is gone."""
+    proc = read_proc(pid)
+    return proc.parent if proc else 0
 
 
 class Watcher(threading.Thread):
@@ -371,14 +375,16 @@ class Watcher(threading.Thread):
         mark = f"SWEEP_MARKER={self.trial.folder.name}".encode()
         while not self.over.wait(0.02):
             for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
-                if int(pid) in self.trial.own or mark not in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
+                # What this script starts itself is what the user typed.
+                if parent(int(pid)) == os.getpid() or mark not in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
                     continue
                 line = read_bytes(f"/proc/{pid}/cmdline")
                 # What the program that plays vLLM starts for itself is its own.
                 if b"python3" not in line and b"sed" not in line:
                     self.see("command line of a process", line)
             for path in [*glob.glob("/tmp/vllm-bench-*.sh"), *glob.glob(str(HOME / "groups" / "*.json"))]:
-                self.see(path, read_bytes(path))
+                if os.path.isfile(path) and os.path.getsize(path) < 1 << 20:
+                    self.see(path, read_bytes(path))
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::tree::{Entry, Kind, Node, Trouble, join};
+use super::tree::{Kind, Node, Trouble, join};
 use super::{Environment, Error, Origin};
 use crate::safe::{
     holds_secret, is_searched, is_secret_header, is_secret_key, is_secret_name, is_secret_variable, json_secrets,
@@ -186,7 +186,7 @@ impl Moved<'_> {
                     continue;
                 }
                 let understood = section == "bench" && self.builtin && UNDERSTOOD.contains(&key.as_str());
-                self.value(&key, entry, &path, understood)?;
+                self.value(&key, &mut entry.value, &path, understood)?;
             }
         }
         Ok(())
@@ -210,17 +210,12 @@ impl Moved<'_> {
         true
     }
 
-    fn value(&mut self, key: &str, entry: &mut Entry, path: &str, understood: bool) -> Result<(), Error> {
-        let node = &mut entry.value;
+    fn value(&mut self, key: &str, node: &mut Node, path: &str, understood: bool) -> Result<(), Error> {
         let origin = node.origin.clone();
         match &mut node.kind {
             Kind::Text(text) if understood => {
-                let mut variables: Vec<(String, String)> =
-                    self.variables.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect();
-                let before = variables.len();
-                let mut name_of = |what: &str, value: &str| named(what, value, &mut variables);
+                let mut name_of = |what: &str, value: &str| self.carrier(what, value, &origin);
                 let new = if key == "header" { header(text, &mut name_of) } else { body(text, &mut name_of) };
-                self.variables.extend(variables.drain(before..).map(|(name, value)| (name, value, origin.clone())));
                 match new {
                     Some(new) => *text = new,
                     None => self.given(text, &origin, path)?,
@@ -239,14 +234,7 @@ impl Moved<'_> {
                 }
                 self.refuse_rest(key, text, &origin, path)
             }
-            Kind::List(items) => {
-                for item in items {
-                    let mut inner = Entry { key: entry.key.clone(), value: item.clone() };
-                    self.value(key, &mut inner, path, understood)?;
-                    *item = inner.value;
-                }
-                Ok(())
-            }
+            Kind::List(items) => items.iter_mut().try_for_each(|item| self.value(key, item, path, understood)),
             Kind::Map(map) => {
                 for (name, inner) in map {
                     let path = join(path, name);
@@ -254,20 +242,27 @@ impl Moved<'_> {
                         && matches!(&inner.value.kind, Kind::Text(text) if is_searched(text) && !text.starts_with("${"));
                     match (&mut inner.value.kind, secret, understood) {
                         (Kind::Text(text), true, true) => {
-                            let mut known: Vec<(String, String)> =
-                                self.variables.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect();
-                            let variable = named(&format!("BODY_{name}"), text, &mut known);
-                            self.variables.push((variable.clone(), text.clone(), origin.clone()));
+                            let variable = self.carrier(&format!("BODY_{name}"), text, &origin);
                             *text = format!("${{{variable}}}");
                         }
                         (_, true, false) => return Err(self.refused(key, &inner.value.origin, &path)),
-                        _ => self.value(key, inner, &path, understood)?,
+                        _ => self.value(key, &mut inner.value, &path, understood)?,
                     }
                 }
                 Ok(())
             }
             Kind::Null | Kind::Bool(_) | Kind::Number(_) => Ok(()),
         }
+    }
+
+    /// The variable for a secret that stands here.
+    fn carrier(&mut self, what: &str, value: &str, origin: &Origin) -> String {
+        let mut known: Vec<(String, String)> =
+            self.variables.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect();
+        let before = known.len();
+        let name = named(what, value, &mut known);
+        self.variables.extend(known.drain(before..).map(|(name, value)| (name, value, origin.clone())));
+        name
     }
 
     /// `${NAME}` that the user wrote: the variable is one of the sweep's secrets, whatever it is called.

@@ -53,7 +53,7 @@ const WORDS: [&str; 14] = [
     "webhook",
 ];
 /// What a name ends in that tells where a secret is, or something of it, but not the secret.
-const ABOUT: [&str; 30] = [
+const ABOUT: [&str; 33] = [
     "path",
     "file",
     "files",
@@ -84,9 +84,12 @@ const ABOUT: [&str; 30] = [
     "count",
     "len",
     "provider",
+    "env",
+    "var",
+    "variable",
 ];
 /// Tokens of text, not of access: what is counted, and what a tokenizer has.
-const TEXT: [&str; 52] = [
+const TEXT: [&str; 72] = [
     "max",
     "min",
     "num",
@@ -139,6 +142,26 @@ const TEXT: [&str; 52] = [
     "only",
     "as",
     "think",
+    "dispatch",
+    "dispatcher",
+    "drop",
+    "capacity",
+    "padding",
+    "expert",
+    "experts",
+    "block",
+    "blocks",
+    "step",
+    "steps",
+    "window",
+    "slots",
+    "pool",
+    "pooling",
+    "forced",
+    "healing",
+    "scheduled",
+    "partial",
+    "details",
 ];
 /// Keys that open nothing.
 const OTHER_KEYS: [&str; 24] = [
@@ -384,6 +407,10 @@ mod tests {
             "enable-auto-tool-choice",
             "moe-token-threshold",
             "max-cudagraph-tokens",
+            "max-num-scheduled-tokens",
+            "moe-token-dispatcher",
+            "api-key-env",
+            "api-key-file",
             "sharegpt-output-len",
         ] {
             assert!(!is_secret_name(flag), "{flag}");

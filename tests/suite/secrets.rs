@@ -250,6 +250,18 @@ fn secrets_in_flags_reach_the_builtin_client_in_its_environment() {
     assert_eq!(bench["header"], "X-Gateway=${SECRET_HEADER_X_GATEWAY}", "{bench}");
     assert_eq!(bench["extra-body"], "{\"api_key\":\"${SECRET_BODY_API_KEY}\"}", "{bench}");
     assert_no_mark(&scene, &[("stdout", ended.stdout.as_bytes()), ("stderr", ended.stderr.as_bytes())]);
+    // A run that goes on asks for the variable; with it, it needs nothing else.
+    let name = run.name();
+    fs::remove_file(run.path(&format!("{FIRST}_results.json"))).unwrap();
+    let again = || scene.call(&["run", "--resume", &name]).set("--results-dir", [scene.results().to_str().unwrap()]);
+    let secret = format!("{MARK}gateway");
+    let again = again()
+        .flag("--keep-foreign")
+        .env("SECRET_HEADER_X_GATEWAY", &secret)
+        .env("SECRET_BODY_API_KEY", &secret)
+        .exits(0);
+    run.assert_passed(FIRST);
+    assert_no_mark(&scene, &[("stdout", again.stdout.as_bytes()), ("stderr", again.stderr.as_bytes())]);
     // Another value of the secret is no other experiment.
     let identity = |value: &str| {
         let dry = scene.sweep().set("--client", ["builtin"]).also("--bench-arg", &format!("header=X-Gateway={value}"));
@@ -378,7 +390,47 @@ fn what_a_terminal_would_act_on_is_shown_escaped() {
     ended.says("\\u001b]0;owned\\u0007");
     clean("stdout", ended.stdout.as_bytes());
     clean("stderr", ended.stderr.as_bytes());
-    // A lock that somebody else wrote, a run named so, keys and values of a sweep file.
+    // Results of another program with such a name, in every format.
+    let result = serde_json::json!({
+        "model_id": NASTY, "completed": 4, "failed": 0, "duration": 1.0, "total_input_tokens": 8, "total_output_tokens": 8,
+        "request_throughput": 4.0, "output_throughput": 8.0, "mean_ttft_ms": 3.0, "mean_tpot_ms": 4.0, "note\u{1b}[2J": NASTY,
+    });
+    fs::create_dir_all(scene.path("others")).unwrap();
+    fs::write(scene.path("others/one.json"), result.to_string()).unwrap();
+    for format in ["text", "markdown", "csv", "json", "html"] {
+        let ended = scene.call(&["analyze", "others", "--format", format]).ends();
+        clean(&format!("analyze as {format}"), ended.stdout.as_bytes());
+        clean(&format!("analyze as {format}, stderr"), ended.stderr.as_bytes());
+        scene.call(&["analyze", "others", "--format", format, "-o", &format!("out.{format}")]).ends();
+    }
+    scene.call(&["report", "others", "-o", "page.html"]).ends();
+    scene.call(&["plot", "ranking", "others", "-o", "plot.svg"]).ends();
+    fs::remove_dir_all(scene.path("others")).unwrap();
+    // A lock that says so, held by somebody.
+    let lock = fs::File::create(
+        scene
+            .path("held/.vllm-bench.lock")
+            .parent()
+            .map(|dir| {
+                fs::create_dir_all(dir).unwrap();
+                dir.join(".vllm-bench.lock")
+            })
+            .unwrap(),
+    )
+    .unwrap();
+    fs::write(
+        scene.path("held/.vllm-bench.lock"),
+        serde_json::json!({"process": {"pid": std::process::id(), "start-time": 1}, "user": NASTY, "since": NASTY, "run": NASTY}).to_string(),
+    )
+    .unwrap();
+    let held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
+    for words in [&["status"][..], &["stop"], &["clean"]] {
+        let ended = scene.call(words).set("--results-dir", ["held"]).ends();
+        clean(&format!("{words:?}"), (ended.stdout + &ended.stderr).as_bytes());
+    }
+    drop(held);
+    fs::remove_file(scene.path("held/.vllm-bench.lock")).unwrap();
+    // A run named so, keys and values of a sweep file.
     fs::create_dir_all(scene.results().join("a\u{1b}[31mrun")).unwrap();
     fs::write(scene.path("bad\u{1b}[2J.yaml"), "serve: {\"mod\\e[31mel\": x, model: \"a\\e[31mb\"}\n").unwrap();
     for words in [
