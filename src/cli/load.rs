@@ -438,7 +438,7 @@ pub struct PromptArgs {
     #[arg(long, value_name = "NAME", help_heading = "Prompts")]
     pub tokenizer: Option<String>,
 
-    /// auto or hf
+    /// auto (as the server's release of vLLM reads the files), transformers4 or transformers5
     #[arg(long, value_name = "MODE", help_heading = "Prompts")]
     pub tokenizer_mode: Option<String>,
 
@@ -466,6 +466,8 @@ pub enum PromptsCommand {
     List,
     /// Show what a load would send
     Inspect(PromptsInspectArgs),
+    /// Show the text that a chat template makes of messages
+    Render(PromptsRenderArgs),
     /// Write what a load would send to a file
     Build(PromptsBuildArgs),
     /// Send prompts and show what the model answers
@@ -502,6 +504,35 @@ pub struct PromptsInspectArgs {
     /// Which prompts.
     #[command(flatten)]
     pub prompts: PromptArgs,
+}
+
+/// Flags of `prompts render`.
+#[derive(Debug, Clone, Args)]
+pub struct PromptsRenderArgs {
+    /// Conversations: JSON (a list of messages, or an object with `messages`, `tools` and other variables of the template),
+    /// or JSONL with one on each line
+    #[arg(long, value_name = "FILE")]
+    pub messages: PathBuf,
+
+    /// The chat template, in place of the model's
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+
+    /// Folder or name of the model's tokenizer: its template, its special tokens, and counts
+    #[arg(long, value_name = "NAME", required_unless_present = "chat_template")]
+    pub tokenizer: Option<String>,
+
+    /// hf, transformers4 or transformers5: whose reading of the tokenizer's files counts
+    #[arg(long, value_name = "MODE")]
+    pub tokenizer_mode: Option<String>,
+
+    /// Count the special tokens that the tokenizer adds as well, as for a completion
+    #[arg(long, requires = "tokenizer")]
+    pub special_tokens: bool,
+
+    /// One JSON object per conversation: `text` and `tokens`, or `error`
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `prompts build`.

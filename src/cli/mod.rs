@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use choice::{BaselineArgs, ChoiceArgs, CostArgs};
 pub use load::{
     LoadArgs, LoadLine, PromptArgs, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand,
-    PromptsInspectArgs,
+    PromptsInspectArgs, PromptsRenderArgs,
 };
 pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, RecommendArgs,

@@ -21,6 +21,7 @@ pub mod plot;
 mod preflight;
 pub mod prompts;
 pub mod recommend;
+mod render;
 pub mod report;
 pub mod run;
 pub mod status;

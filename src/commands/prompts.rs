@@ -11,7 +11,7 @@ use crate::config::{Environment, PromptSettings, TokenizerChoice, resolve_load, 
 use crate::error::Error;
 use crate::exit;
 use crate::load::dataset::{self, Name, SharedTokenizer, Source};
-use crate::load::prompt::{Content, Prompt};
+use crate::load::prompt::{Content, Message, Prompt};
 use crate::record;
 use crate::ui::Ui;
 
@@ -30,6 +30,7 @@ pub async fn run(args: &PromptsArgs, environment: &Environment, ui: &Ui) -> Resu
             Ok(exit::OK)
         }
         PromptsCommand::Inspect(args) => inspect(args, environment, ui).await,
+        PromptsCommand::Render(args) => super::render::run(args, environment, ui),
         PromptsCommand::Build(args) => build(args, environment, ui).await,
         PromptsCommand::Answers(args) => answers(args, environment, ui).await,
     }
@@ -48,11 +49,12 @@ fn seed(text: Option<&String>) -> Result<u64, Error> {
 const MOST_LOOKED_AT: u64 = 500;
 
 /// The first prompts of a data set.
-async fn collect(mut settings: PromptSettings, count: u64, ui: &Ui) -> Result<Vec<Prompt>, Error> {
-    let tokenizer: Option<SharedTokenizer> = match &settings.tokenizer {
-        TokenizerChoice::Named(name) => Some(named(name, &settings.cache)?),
-        TokenizerChoice::Auto | TokenizerChoice::Absent => None,
-    };
+async fn collect(
+    mut settings: PromptSettings,
+    tokenizer: Option<SharedTokenizer>,
+    count: u64,
+    ui: &Ui,
+) -> Result<Vec<Prompt>, Error> {
     if tokenizer.is_none() {
         ui.warn("nothing counts tokens here: name the model's tokenizer with --tokenizer");
     }
@@ -60,12 +62,14 @@ async fn collect(mut settings: PromptSettings, count: u64, ui: &Ui) -> Result<Ve
     settings.spec.chat = true;
     let system = settings.system_prompt.clone();
     let made = tokio::task::spawn_blocking(move || -> Result<Vec<Prompt>, dataset::Error> {
-        let source: Source = dataset::open(&settings.spec, tokenizer)?;
+        let source: Source = dataset::open(&settings.spec, tokenizer.clone())?;
         let source: Source = match system {
             Some(text) => Arc::new(dataset::WithSystem::new(source, text)),
             None => source,
         };
-        (0..source.available().map_or(count, |all| all.min(count))).map(|index| source.prompt(index)).collect()
+        (0..source.available().map_or(count, |all| all.min(count)))
+            .map(|index| counted(source.prompt(index)?, tokenizer.as_ref()))
+            .collect()
     })
     .await;
     match made {
@@ -74,20 +78,49 @@ async fn collect(mut settings: PromptSettings, count: u64, ui: &Ui) -> Result<Ve
     }
 }
 
+/// A prompt with its tokens, as a chat has them where there is a template.
+fn counted(prompt: Prompt, tokenizer: Option<&SharedTokenizer>) -> Result<Prompt, dataset::Error> {
+    let (None, Some(tokenizer)) = (prompt.prompt_len, tokenizer) else { return Ok(prompt) };
+    let messages = dataset::messages_of(&prompt.content).unwrap_or_default();
+    if messages.iter().any(|message| message.beyond_text().is_some()) {
+        return Ok(prompt);
+    }
+    let prompt_len = match tokenizer.count_chat(&messages) {
+        Ok(tokens) => tokens,
+        Err(_) => tokenizer.count_with_special(&dataset::plain(&prompt.content))?,
+    };
+    Ok(Prompt { prompt_len: Some(prompt_len), ..prompt })
+}
+
+/// The tokenizer that was named.
+fn tokenizer_of(settings: &PromptSettings) -> Result<Option<SharedTokenizer>, Error> {
+    match &settings.tokenizer {
+        TokenizerChoice::Named(name) => named(name, &settings.cache, settings.rules.unwrap_or_default()).map(Some),
+        TokenizerChoice::Auto | TokenizerChoice::Absent => Ok(None),
+    }
+}
+
 async fn inspect(args: &PromptsInspectArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let settings = resolve_prompts(&args.prompts, seed(args.seed.as_ref())?, environment)?;
     let asked = args.num_prompts.unwrap_or(MOST_LOOKED_AT).max(1);
-    let prompts = match collect(settings.clone(), asked, ui).await {
+    let tokenizer = tokenizer_of(&settings)?;
+    let prompts = match collect(settings.clone(), tokenizer.clone(), asked, ui).await {
         Err(Error::Load(crate::load::error::Error::Dataset(dataset::Error::TooFew { available, .. })))
             if args.num_prompts.is_none() && available > 0 =>
         {
-            collect(settings, available, ui).await?
+            collect(settings, tokenizer.clone(), available, ui).await?
         }
         prompts => prompts?,
     };
+    let prompts = tokio::task::spawn_blocking(move || through_template(prompts, tokenizer.as_ref())).await;
+    let Ok(prompts) = prompts else { return Err(Error::Load(crate::load::session::Error::Died.into())) };
+    let (prompts, texts): (Vec<Prompt>, Vec<Option<String>>) = prompts.into_iter().unzip();
     if !args.stats_only {
-        for (index, prompt) in prompts.iter().take(args.show).enumerate() {
+        for (index, (prompt, text)) in prompts.iter().zip(&texts).take(args.show).enumerate() {
             ui.out_raw(shown(index as u64, prompt).as_bytes());
+            if let Some(text) = text {
+                ui.out_raw(format!("--- through the chat template\n{}\n\n", safe(text)).as_bytes());
+            }
         }
     }
     ui.out_raw(statistics(&prompts).as_bytes());
@@ -108,7 +141,8 @@ async fn inspect(args: &PromptsInspectArgs, environment: &Environment, ui: &Ui) 
 
 async fn build(args: &PromptsBuildArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let settings = resolve_prompts(&args.prompts, seed(args.seed.as_ref())?, environment)?;
-    let prompts = collect(settings, args.num_prompts.max(1), ui).await?;
+    let tokenizer = tokenizer_of(&settings)?;
+    let prompts = collect(settings, tokenizer, args.num_prompts.max(1), ui).await?;
     let path = environment.absolute(&args.output);
     let mut text = String::new();
     for (index, prompt) in prompts.iter().enumerate() {
@@ -147,6 +181,25 @@ async fn answers(args: &PromptsAnswersArgs, environment: &Environment, ui: &Ui) 
     Ok(if failed > 0 { exit::EXPERIMENT_FAILED } else { exit::OK })
 }
 
+/// Prompts as a chat gets them: counted with what the template adds, and the text that it makes.
+fn through_template(prompts: Vec<Prompt>, tokenizer: Option<&SharedTokenizer>) -> Vec<(Prompt, Option<String>)> {
+    let seen = |mut prompt: Prompt| {
+        let messages = dataset::messages_of(&prompt.content);
+        let Some((tokenizer, messages)) = tokenizer.zip(messages) else { return (prompt, None) };
+        let Ok(text) = tokenizer.chat(&messages) else { return (prompt, None) };
+        prompt.prompt_len = tokenizer.count_chat(&messages).ok().or(prompt.prompt_len);
+        (prompt, Some(text))
+    };
+    prompts.into_iter().map(seen).collect()
+}
+
+/// A message for people: its text, or its JSON where it has more than that.
+fn said(message: &Message) -> String {
+    let is_plain = message.content.is_string() && message.more.is_empty();
+    let text = if is_plain { message.text() } else { json!(message).to_string() };
+    format!("[{}] {text}", message.role)
+}
+
 /// A prompt for people.
 fn shown(index: u64, prompt: &Prompt) -> String {
     let tokens = prompt.prompt_len.map_or("tokens not counted".to_owned(), |tokens| format!("{tokens} tokens"));
@@ -155,11 +208,7 @@ fn shown(index: u64, prompt: &Prompt) -> String {
     let body = match &prompt.content {
         Content::Text(text) => text.clone(),
         Content::TokenIds(ids) => format!("{ids:?}"),
-        Content::Messages(messages) => messages
-            .iter()
-            .map(|message| format!("[{}] {}", message.role, message.content))
-            .collect::<Vec<_>>()
-            .join("\n"),
+        Content::Messages(messages) => messages.iter().map(said).collect::<Vec<_>>().join("\n"),
     };
     format!("=== prompt {index}{id}: {tokens}{output}\n{}\n\n", safe(&body))
 }

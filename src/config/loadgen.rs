@@ -14,7 +14,7 @@ use crate::load::dataset;
 use crate::load::metrics::Goal;
 use crate::load::session::Limits;
 use crate::load::target::Secret;
-use crate::load::tokenizer::Cache;
+use crate::load::tokenizer::{Cache, Rules};
 use crate::safe;
 use crate::telemetry::Probe;
 
@@ -59,6 +59,8 @@ pub struct PromptSettings {
     pub spec: dataset::Spec,
     /// Where the tokenizer comes from.
     pub tokenizer: TokenizerChoice,
+    /// Whose reading of the tokenizer's files counts; `None` = as the server's release of vLLM.
+    pub rules: Option<Rules>,
     /// Where models and data sets lie.
     pub cache: Cache,
     /// Tokens of prompts.
@@ -240,10 +242,19 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         (None, Some(path), None) => dataset::Name::of_path(path),
     };
     if let Some(mode) = &args.tokenizer_mode
-        && !matches!(mode.as_str(), "auto" | "hf")
+        && !matches!(mode.as_str(), "auto" | "hf" | "transformers4" | "transformers5")
     {
-        return Err(invalid("--tokenizer-mode", mode, "`auto` or `hf` (tokenizer.json)"));
+        return Err(invalid(
+            "--tokenizer-mode",
+            mode,
+            "`auto`, `hf` (tokenizer.json), `transformers4` or `transformers5`",
+        ));
     }
+    let rules = match args.tokenizer_mode.as_deref() {
+        Some("transformers4") => Some(Rules::Transformers4),
+        Some("transformers5") => Some(Rules::Transformers5),
+        _ => None,
+    };
     let ratio = |ratio: f64| (0.0..1.0).contains(&ratio);
     let range_ratio =
         number("--random-range-ratio", args.random_range_ratio.as_ref(), ratio, "0 or more and less than 1")?;
@@ -355,6 +366,7 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
     Ok(PromptSettings {
         spec,
         tokenizer,
+        rules,
         cache,
         input_lens,
         output_lens,

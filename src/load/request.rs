@@ -193,7 +193,9 @@ fn size(content: &Content) -> usize {
     match content {
         Content::Text(text) => text.len() + text.len() / 8,
         Content::TokenIds(ids) => ids.len() * 7,
-        Content::Messages(messages) => messages.iter().map(|message| message.content.len() * 9 / 8 + 40).sum(),
+        Content::Messages(messages) => {
+            messages.iter().map(|message| message.content.as_str().map_or(256, str::len) * 9 / 8 + 40).sum()
+        }
     }
 }
 
@@ -262,7 +264,7 @@ mod tests {
         let chat = body(&form(true), text);
         assert_eq!(chat["messages"], json!([{"role": "user", "content": "a\"\n"}]));
         assert_eq!((&chat["max_completion_tokens"], chat.get("max_tokens")), (&json!(7), None));
-        let message = Message { role: "system".into(), content: "s".into() };
+        let message = Message::new("system", "s");
         let chat = body(&form(true), Content::Messages(vec![message]));
         assert_eq!(chat["messages"], json!([{"role": "system", "content": "s"}]));
     }

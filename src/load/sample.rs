@@ -150,7 +150,7 @@ impl Sample {
         (per_sample > 1).then(|| (self.latency() - ttft).max(0.0) / (per_sample - 1) as f64)
     }
 
-    /// Tokens of the prompt: the server's count, else ours.
+    /// Tokens of the prompt: as counted before it was sent, else the server's count (a chat, which its template makes longer).
     pub fn prompt_tokens(&self) -> Option<u64> {
         self.prompt_len.or(self.reply.usage.and_then(|usage| usage.prompt_tokens))
     }

@@ -103,6 +103,13 @@ impl Server {
         if models.is_empty() { Err(failed("it lists none".into())) } else { Ok(models) }
     }
 
+    /// The release of vLLM, as `/version` says it; `None` where it does not.
+    pub async fn version(&self) -> Option<String> {
+        let response = self.request(reqwest::Method::GET, "/version").send().await.ok()?;
+        let body: Value = if response.status().is_success() { response.json().await.ok()? } else { return None };
+        body.get("version")?.as_str().map(str::to_owned)
+    }
+
     /// Its metrics now; `None` where it has none.
     pub async fn metrics(&self) -> Option<Reading> {
         let response = self.request(reqwest::Method::GET, "/metrics").send().await.ok()?;

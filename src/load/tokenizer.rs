@@ -1,7 +1,10 @@
 //! The model's tokenizer: from its files, or through the server.
 
+mod contain;
+mod conversation;
 mod hf;
 mod server;
+mod template;
 
 #[cfg(test)]
 pub(crate) use hf::tests::words as test_words;
@@ -10,8 +13,31 @@ use std::path::PathBuf;
 
 use super::prompt::Message;
 
+pub use conversation::Conversation;
 pub use hf::HfTokenizer;
 pub use server::ServerTokenizer;
+pub use template::ChatTemplate;
+
+/// Whose reading of `tokenizer_config.json` counts. The same files give other tokens: transformers 4 lets the class of the
+/// tokenizer put `bos_token` before texts (`add_bos_token`), and cleans spaces before punctuation when ids become text
+/// (`clean_up_tokenization_spaces`); transformers 5 does neither where there is a `tokenizer.json` with BPE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rules {
+    /// vLLM up to 0.19 (measured with transformers 4.57).
+    #[default]
+    Transformers4,
+    /// vLLM from 0.20 on (measured with transformers 5.24).
+    Transformers5,
+}
+
+impl Rules {
+    /// Those of a release of vLLM, as in `0.14.1`.
+    pub fn of_vllm(version: &str) -> Option<Self> {
+        let mut parts = version.trim_start_matches('v').split('.');
+        let (major, minor): (u32, u32) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(if (major, minor) >= (0, 20) { Self::Transformers5 } else { Self::Transformers4 })
+    }
+}
 
 /// Counts and makes tokens as the model does.
 pub trait Tokenizer: Send + Sync + std::fmt::Debug {
@@ -48,6 +74,14 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When there is no chat template, or it refuses the messages.
     fn chat(&self, messages: &[Message]) -> Result<String, Error>;
+
+    /// Tokens of messages as the server counts them: through the chat template, which has the special tokens in it.
+    ///
+    /// # Errors
+    /// As `chat`.
+    fn count_chat(&self, messages: &[Message]) -> Result<u64, Error> {
+        Ok(self.encode(&self.chat(messages)?)?.len() as u64)
+    }
 }
 
 /// Why tokens cannot be counted.
@@ -119,14 +153,14 @@ impl Cache {
 ///
 /// # Errors
 /// When there is none, or it cannot be read.
-pub fn find(name: &str, cache: &Cache) -> Result<HfTokenizer, Error> {
+pub fn find(name: &str, cache: &Cache, rules: Rules) -> Result<HfTokenizer, Error> {
     let path = PathBuf::from(name);
     let mut places = Vec::new();
     let candidates = [Some(path), cache.snapshot("models", name)];
     for path in candidates.into_iter().flatten() {
         let file = if path.is_file() { path } else { path.join("tokenizer.json") };
         if file.is_file() {
-            return HfTokenizer::load(&file);
+            return HfTokenizer::load(&file, rules);
         }
         places.push(file);
     }

@@ -54,7 +54,7 @@ const COMMANDS: [&str; 20] = [
     "man",
 ];
 /// The commands below `prompts`.
-const PROMPTS: [&str; 3] = ["prompts inspect", "prompts build", "prompts answers"];
+const PROMPTS: [&str; 4] = ["prompts inspect", "prompts render", "prompts build", "prompts answers"];
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.

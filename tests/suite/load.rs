@@ -131,6 +131,74 @@ fn a_load_against_the_simulated_server_writes_what_vllm_s_client_writes_and_says
     }
 }
 
+/// A tokenizer with a chat template that adds four words to a question.
+fn with_template(folder: &Path) {
+    tokenizer(folder);
+    let template = "{% for m in messages %}{% generation %}{{ m.role }} : {{ m.content }} {% endgeneration %}{% endfor %}\
+        {% if add_generation_prompt %}assistant :{% endif %}";
+    let config = serde_json::json!({"chat_template": template});
+    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn prompts_are_shown_and_counted_with_the_chat_template() {
+    let scene = Scene::new();
+    with_template(&scene.path("model"));
+    let model = scene.path("model").display().to_string();
+    let line = ["prompts", "inspect", "--prompt", "word word", "--num-prompts", "1", "--tokenizer", &model];
+    scene
+        .call(&line)
+        .exits(0)
+        .prints("prompt 0: 6 tokens")
+        .prints("--- through the chat template\nuser : word word assistant :\n");
+    std::fs::write(
+        scene.path("m.jsonl"),
+        "[{\"role\": \"user\", \"content\": \"é\"}]\n{\"messages\": [], \"add_generation_prompt\": false}\n",
+    )
+    .unwrap();
+    let messages = scene.path("m.jsonl").display().to_string();
+    let line = ["prompts", "render", "--json", "--messages", &messages, "--tokenizer", &model];
+    scene
+        .call(&line)
+        .exits(0)
+        .prints("{\"text\":\"user : é assistant :\",\"tokens\":5}\n{\"text\":\"\",\"tokens\":0}\n");
+    let template = scene.path("t.jinja").display().to_string();
+    std::fs::write(&template, "{{ raise_exception('never') }}").unwrap();
+    let line = ["prompts", "render", "--messages", &messages, "--chat-template", &template];
+    scene.call(&line).exits(2).says("never (line 1 of the template)");
+    std::fs::write(
+        scene.path("model/tokenizer.json"),
+        "{\"model\": {\"type\": \"Unigram\", \"unk_id\": 7, \"vocab\": []}}",
+    )
+    .unwrap();
+    let line = ["prompts", "inspect", "--prompt", "word", "--tokenizer", &model];
+    scene.call(&line).exits(2).says("model/tokenizer.json");
+}
+
+#[test]
+fn messages_have_parts_and_tool_calls_and_pictures_go_to_chats_only() {
+    let scene = Scene::new();
+    with_template(&scene.path("model"));
+    let part = |kind: &str| serde_json::json!({"type": kind, "text": "word"});
+    let call = serde_json::json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let messages = serde_json::json!([{"role": "user", "content": [part("text"), part("text")]},
+        {"role": "assistant", "content": null, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "word"}]);
+    std::fs::write(scene.path("m.jsonl"), serde_json::json!({"messages": messages}).to_string()).unwrap();
+    let server = Simulated::start(&scene, "");
+    let data = format!(
+        "--dataset-name custom --dataset-path {} --tokenizer {} --num-prompts 1",
+        scene.path("m.jsonl").display(),
+        scene.path("model").display()
+    );
+    load(&scene, &server.url, &format!("{data} --backend openai-chat")).exits(0);
+    assert_eq!(result(&scene)["completed"], 1);
+    let picture = serde_json::json!({"messages": [{"role": "user", "content": [part("image_url")]}]});
+    std::fs::write(scene.path("m.jsonl"), picture.to_string()).unwrap();
+    load(&scene, &server.url, &data).exits(2).says("`image_url`").says("--backend openai-chat");
+    std::fs::write(scene.path("m.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": 7}]}").unwrap();
+    load(&scene, &server.url, &data).exits(2).says("neither a text nor a list of parts");
+}
+
 #[test]
 fn flags_are_spelled_as_vllm_s_client_takes_them() {
     let scene = Scene::new();

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::load::dataset::{Name, SharedTokenizer};
 use crate::load::server::{Model, Server};
 use crate::load::target::Target;
-use crate::load::tokenizer::{self, Cache, ServerTokenizer};
+use crate::load::tokenizer::{self, Cache, Rules, ServerTokenizer};
 use crate::ui::Ui;
 
 /// Everything that all loads of a sweep share.
@@ -47,7 +47,12 @@ pub(super) async fn prepare(settings: &LoadSettings, ui: &Ui) -> Result<Prepared
         }
     };
     let is_simulated = settings.simulated || first.as_ref().is_some_and(|model| model.simulated);
-    let (tokenizer_id, tokenizer) = tokenizer_of(settings, &target, &model_id, &model, first.as_ref(), ui).await?;
+    let rules = match settings.prompts.rules {
+        Some(rules) => rules,
+        None => server.version().await.and_then(|version| Rules::of_vllm(&version)).unwrap_or_default(),
+    };
+    let names = (model_id.as_str(), model.as_str());
+    let (tokenizer_id, tokenizer) = tokenizer_of(settings, &target, names, first.as_ref(), rules, ui).await?;
     Ok(Prepared { target, server, model_id, model, tokenizer_id, tokenizer, is_simulated })
 }
 
@@ -56,28 +61,28 @@ fn load(error: impl Into<crate::load::error::Error>) -> Error {
 }
 
 /// Opens a tokenizer by name.
-pub fn named(name: &str, cache: &Cache) -> Result<SharedTokenizer, Error> {
-    Ok(Arc::new(tokenizer::find(name, cache).map_err(load)?))
+pub fn named(name: &str, cache: &Cache, rules: Rules) -> Result<SharedTokenizer, Error> {
+    Ok(Arc::new(tokenizer::find(name, cache, rules).map_err(load)?))
 }
 
 async fn tokenizer_of(
     settings: &LoadSettings,
     target: &Target,
-    model_id: &str,
-    model: &str,
+    (model_id, model): (&str, &str),
     served: Option<&Model>,
+    rules: Rules,
     ui: &Ui,
 ) -> Result<(String, Option<SharedTokenizer>), Error> {
     let cache = &settings.prompts.cache;
     match &settings.prompts.tokenizer {
         TokenizerChoice::Absent => return Ok((model_id.to_owned(), None)),
-        TokenizerChoice::Named(name) => return Ok((name.clone(), Some(named(name, cache)?))),
+        TokenizerChoice::Named(name) => return Ok((name.clone(), Some(named(name, cache, rules)?))),
         TokenizerChoice::Auto => {}
     }
     // The model's own files: as it is named here, or as the server was told, if it is this machine.
     let root = served.and_then(|model| model.root.as_deref()).filter(|root| *root != model_id);
     for name in [Some(model_id), root].into_iter().flatten() {
-        match tokenizer::find(name, cache) {
+        match tokenizer::find(name, cache, rules) {
             Ok(found) => return Ok((name.to_owned(), Some(Arc::new(found)))),
             Err(tokenizer::Error::NotFound { .. }) => {}
             Err(error) => return Err(load(error)),

@@ -15,7 +15,7 @@ use super::target::Secret;
 use super::tokenizer::{self, Tokenizer};
 
 pub use random::{Random, Words};
-pub use texts::plain;
+pub use texts::{messages_of, plain};
 
 /// Why there are no prompts.
 #[derive(Debug, thiserror::Error)]
@@ -135,15 +135,28 @@ impl PromptSource for WithSystem {
 
     fn prompt(&self, index: u64) -> Result<Prompt, Error> {
         let prompt = self.inner.prompt(index)?;
-        let message = |role: &str, content: String| Message { role: role.into(), content };
-        let mut messages = vec![message("system", self.text.clone())];
+        let mut messages = vec![Message::new("system", self.text.clone())];
         match prompt.content {
-            Content::Text(text) => messages.push(message("user", text)),
+            Content::Text(text) => messages.push(Message::new("user", text)),
             Content::Messages(more) => messages.extend(more.into_iter().filter(|message| message.role != "system")),
             ids @ Content::TokenIds(_) => return Ok(Prompt { content: ids, ..prompt }),
         }
         // The server's usage counts what the system message adds.
         Ok(Prompt { content: Content::Messages(messages), prompt_len: None, ..prompt })
+    }
+}
+
+/// Made prompts for a chat: how long the chat template makes them is not known here, and the server's usage says it.
+#[derive(Debug)]
+struct ForChat(Source);
+
+impl PromptSource for ForChat {
+    fn available(&self) -> Option<u64> {
+        self.0.available()
+    }
+
+    fn prompt(&self, index: u64) -> Result<Prompt, Error> {
+        Ok(Prompt { prompt_len: None, ..self.0.prompt(index)? })
     }
 }
 
@@ -292,6 +305,12 @@ pub struct Spec {
 /// # Errors
 /// When it cannot be read, or has too few prompts.
 pub fn open(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Source, Error> {
+    let is_made = matches!(spec.name, Name::Random | Name::PrefixRepetition);
+    let source = open_any(spec, tokenizer)?;
+    Ok(if is_made && spec.chat { Arc::new(ForChat(source)) } else { source })
+}
+
+fn open_any(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Source, Error> {
     match (spec.name, tokenizer) {
         (Name::Random, Some(tokenizer)) => Random {
             input_len: spec.input_len,

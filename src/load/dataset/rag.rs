@@ -80,7 +80,7 @@ fn one(
     index: u64,
 ) -> Result<Prompt, Error> {
     let target = spec.input_len;
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let message = |role: &str, content: &str| Message::new(role, content);
     let mut used = tokenizer.count_with_special(SYSTEM)? + tokenizer.count_with_special(question)?;
     let mut messages = vec![message("system", SYSTEM)];
     let most_history = 300.min(target / 4);
@@ -118,11 +118,13 @@ fn one(
         Content::Messages(messages)
     } else {
         // A model without a chat template gets the texts one after the other.
-        let joined = || messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n");
+        let joined = || messages.iter().map(Message::text).collect::<Vec<_>>().join("\n\n");
         Content::Text(tokenizer.chat(&messages).unwrap_or_else(|_| joined()))
     };
     let tokens = tokenizer.count_with_special(&super::texts::plain(&content))?;
-    Ok(Prompt { content, prompt_len: Some(tokens), output_len: spec.output_len, id: Some(format!("rag-{index:05}")) })
+    let tokens = Some(tokens);
+    let prompt_len = if spec.chat { super::texts::chat_tokens(&content, Some(tokenizer), tokens) } else { tokens };
+    Ok(Prompt { content, prompt_len, output_len: spec.output_len, id: Some(format!("rag-{index:05}")) })
 }
 
 #[cfg(test)]
@@ -139,7 +141,7 @@ mod tests {
         for prompt in &prompts {
             assert!((510..=690).contains(&prompt.prompt_len.unwrap()), "{:?}", prompt.prompt_len);
             let Content::Messages(messages) = &prompt.content else { panic!() };
-            assert!(messages.last().unwrap().content.ends_with('?') && messages.len() == 6, "{}", messages.len());
+            assert!(messages.last().unwrap().text().ends_with('?') && messages.len() == 6, "{}", messages.len());
         }
         assert_eq!(prompts, build(&spec, Some(tokenizer)).unwrap());
         assert!(build(&spec, None).is_err());

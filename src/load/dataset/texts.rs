@@ -131,6 +131,7 @@ fn choose(
                 continue;
             }
         }
+        let prompt_len = if spec.chat { chat_tokens(&content, tokenizer, prompt_len) } else { prompt_len };
         prompts.push(Prompt { content, prompt_len, output_len, id: candidate.id });
     }
     // `u64::MAX` asks for all there are.
@@ -147,14 +148,32 @@ fn choose(
     Ok(prompts)
 }
 
+/// Tokens of a chat with what its template adds; `plain` where nothing here knows the template, `None` for what only the
+/// server can count.
+pub(super) fn chat_tokens(content: &Content, tokenizer: Option<&SharedTokenizer>, plain: Option<u64>) -> Option<u64> {
+    let Some(tokenizer) = tokenizer else { return plain };
+    let messages = messages_of(content)?;
+    if messages.iter().any(|message| message.beyond_text().is_some()) {
+        return None;
+    }
+    tokenizer.count_chat(&messages).ok().or(plain)
+}
+
+/// The messages that a chat gets for a prompt.
+pub fn messages_of(content: &Content) -> Option<Vec<Message>> {
+    match content {
+        Content::Messages(messages) => Some(messages.clone()),
+        Content::Text(text) => Some(vec![Message::new("user", text.clone())]),
+        Content::TokenIds(_) => None,
+    }
+}
+
 /// The text of a prompt, for counting and comparing.
 pub fn plain(content: &Content) -> String {
     match content {
         Content::Text(text) => text.clone(),
         Content::TokenIds(_) => String::new(),
-        Content::Messages(messages) => {
-            messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n")
-        }
+        Content::Messages(messages) => messages.iter().map(Message::text).collect::<Vec<_>>().join("\n"),
     }
 }
 
@@ -167,10 +186,15 @@ fn adapt(spec: &Spec, content: Content, tokenizer: Option<&SharedTokenizer>) -> 
     let messages = match &content {
         Content::Messages(messages) => messages.clone(),
         Content::Text(text) if spec.name == Name::Custom => {
-            vec![Message { role: "user".into(), content: text.clone() }]
+            vec![Message::new("user", text.clone())]
         }
         _ => return Ok(content),
     };
+    if let Some(kind) = messages.iter().find_map(Message::beyond_text) {
+        let needs =
+            format!("--backend openai-chat: a message has a part of type `{kind}`, which a completion cannot have");
+        return Err(Error::Needs { what: "the data set", needs });
+    }
     match tokenizer {
         Some(tokenizer) if spec.chat_template => Ok(Content::Text(tokenizer.chat(&messages)?)),
         None if spec.chat_template && spec.name == Name::Custom => {
@@ -178,9 +202,7 @@ fn adapt(spec: &Spec, content: Content, tokenizer: Option<&SharedTokenizer>) -> 
                 "the model's chat template: name the model with --tokenizer, or add --skip-chat-template".into();
             Err(Error::Needs { what: "custom", needs })
         }
-        _ => {
-            Ok(Content::Text(messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n")))
-        }
+        _ => Ok(Content::Text(messages.iter().map(Message::text).collect::<Vec<_>>().join("\n\n"))),
     }
 }
 
@@ -230,8 +252,7 @@ fn text<'a>(row: &'a Row, key: &str) -> Option<&'a str> {
 /// The prompt of a row; `None` = the row has none, as an answer in a conversation.
 fn candidate(spec: &Spec, row: &Row, path: &Path, line: Option<u64>) -> Result<Option<Candidate>, Error> {
     let with_system = |text: String| {
-        let message = |role: &str, content: String| Message { role: role.into(), content };
-        Candidate::of(Content::Messages(vec![message("system", ASSISTANT.into()), message("user", text)]))
+        Candidate::of(Content::Messages(vec![Message::new("system", ASSISTANT), Message::new("user", text)]))
     };
     let joined = |first: &str, label: &str, second: &str| {
         let first = text(row, first)?;
@@ -263,17 +284,16 @@ fn conversation(row: &Row) -> Option<Candidate> {
 
 /// vLLM's custom data set, and S3's prepared prompts.
 fn custom(row: &Row, path: &Path, line: Option<u64>) -> Result<Candidate, Error> {
-    let content =
-        match (row.get("messages"), row.get("prompt")) {
-            (Some(messages), _) => Content::Messages(serde_json::from_value(messages.clone()).map_err(|error| {
-                format(path, line, &format!("`messages` is not a list of {{role, content}}: {error}"))
-            })?),
-            (None, Some(Value::String(text))) => Content::Text(text.clone()),
-            (None, Some(other)) => {
-                return Err(format(path, line, &format!("`prompt` is {}: expected a text", kind(other))));
-            }
-            (None, None) => return Err(format(path, line, "has neither `prompt` nor `messages`")),
-        };
+    let content = match (row.get("messages"), row.get("prompt")) {
+        (Some(messages), _) => {
+            Content::Messages(conversation_of(messages).map_err(|reason| format(path, line, &reason))?)
+        }
+        (None, Some(Value::String(text))) => Content::Text(text.clone()),
+        (None, Some(other)) => {
+            return Err(format(path, line, &format!("`prompt` is {}: expected a text", kind(other))));
+        }
+        (None, None) => return Err(format(path, line, "has neither `prompt` nor `messages`")),
+    };
     let output_len = match row.get("output_tokens") {
         None | Some(Value::Null) => None,
         Some(value) => Some(value.as_u64().ok_or_else(|| {
@@ -283,6 +303,17 @@ fn custom(row: &Row, path: &Path, line: Option<u64>) -> Result<Candidate, Error>
     let id = row.get("prompt_id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
     let stated = row.get("token_stats").and_then(|stats| stats.get("total_prefill_tokens")?.as_u64());
     Ok(Candidate { id, content, answer: None, output_len, stated })
+}
+
+/// Messages as an OpenAI-compatible server takes them.
+fn conversation_of(messages: &Value) -> Result<Vec<Message>, String> {
+    let messages: Vec<Message> = serde_json::from_value(messages.clone())
+        .map_err(|error| format!("`messages` is not a list of {{role, content}}: {error}"))?;
+    match messages.iter().find_map(Message::fault) {
+        Some(fault) => Err(format!("`messages`: {fault}")),
+        None if messages.is_empty() => Err("`messages` is empty".into()),
+        None => Ok(messages),
+    }
 }
 
 /// Columns that hold prompts, where none is named.
@@ -405,7 +436,7 @@ fn sonnet(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Prompt>
     }
     let average = (tokens as f64 / lines.len() as f64).max(1.0);
     let formatted = |text: &str| -> Result<String, Error> {
-        let message = Message { role: "user".into(), content: text.to_owned() };
+        let message = Message::new("user", text);
         // A model without a chat template gets the text as it is.
         Ok(tokenizer.chat(&[message]).unwrap_or_else(|_| text.to_owned()))
     };
@@ -478,7 +509,7 @@ mod tests {
         let spec = Spec { chat: true, shuffle: false, ..spec };
         let prompts = open(&spec, Some(words())).unwrap();
         assert!(plain(&prompts[0].content).contains("Context:"));
-        assert_eq!(prompts[1].prompt_len, Some(65), "60 and the system message's five words");
+        assert_eq!(prompts[1].prompt_len, Some(70), "60, the system message's five words, and what the template adds");
         let error = open(&Spec { count: 3, ..spec.clone() }, Some(words())).unwrap_err().to_string();
         assert!(error.contains("has 2 (of 5 rows 1 are too short, 1 too long, 1 there twice)"), "{error}");
         assert!(matches!(open(&spec, None), Err(Error::Needs { .. })));

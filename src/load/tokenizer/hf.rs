@@ -1,13 +1,18 @@
-//! A tokenizer from the files of a model: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`.
+//! A tokenizer from the files of a model: `tokenizer.json`, `tokenizer_config.json`, chat templates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 
-use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, PostProcessor as _};
 
-use super::{Error, Tokenizer};
+use super::contain::contained;
+use super::conversation::{self, Conversation};
+use super::template::ChatTemplate;
+use super::{Error, Rules, Tokenizer};
 use crate::load::prompt::Message;
 
 /// A fast tokenizer of Hugging Face.
@@ -16,9 +21,10 @@ pub struct HfTokenizer {
     vocab_size: u32,
     special: Vec<u32>,
     added: u32,
-    /// `tokenizer_config.json`.
-    config: Map<String, Value>,
-    template: Option<String>,
+    clean_up: bool,
+    /// Named special tokens (`bos_token`), which chat templates use.
+    named: Map<String, Value>,
+    templates: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for HfTokenizer {
@@ -31,48 +37,238 @@ impl fmt::Debug for HfTokenizer {
 const SPECIAL_KEYS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// Special tokens that classes of transformers have where the files name none, and whether the class puts the first of a
+/// text before it by itself (transformers 4: `update_post_processor`).
+type Class = (&'static [&'static str], &'static [(&'static str, &'static str)], bool);
+const CLASSES: [Class; 6] = [
+    (&["Llama", "CodeLlama"], &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")], true),
+    (
+        &["Gemma"],
+        &[("bos_token", "<bos>"), ("eos_token", "<eos>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
+        true,
+    ),
+    (
+        &["Cohere"],
+        &[("bos_token", "<BOS_TOKEN>"), ("eos_token", "<|END_OF_TURN_TOKEN|>"), ("unk_token", "<UNK>")],
+        true,
+    ),
+    (
+        &["Qwen2"],
+        &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
+        false,
+    ),
+    (
+        &["GPT2"],
+        &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")],
+        false,
+    ),
+    (
+        &["GPTNeoX"],
+        &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")],
+        false,
+    ),
+];
+
+/// Largest file that is read: the largest known `tokenizer.json` has 35 MB.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// The bytes of a regular file; `None` = there is none.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |reason: String| Error::File { path: path.to_owned(), reason };
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(failed(format!("it has more than {MOST_BYTES} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    let found = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
+    found.map(Some).map_err(|reason| Error::File { path: path.to_owned(), reason })
+}
+
+fn text(path: &Path) -> Result<Option<String>, Error> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    let text =
+        String::from_utf8(bytes).map_err(|_| Error::File { path: path.to_owned(), reason: "it is not UTF-8".into() });
+    text.map(Some)
+}
+
 impl HfTokenizer {
     /// Reads a `tokenizer.json` and what lies beside it.
     ///
     /// # Errors
-    /// When a file cannot be read.
-    pub fn load(file: &Path) -> Result<Self, Error> {
-        let inner = tokenizers::Tokenizer::from_file(file)
-            .map_err(|error| Error::File { path: file.to_owned(), reason: error.to_string() })?;
+    /// When a file cannot be read, or is damaged.
+    pub fn load(file: &Path, rules: Rules) -> Result<Self, Error> {
+        let damaged = |reason: String| Error::File { path: file.to_owned(), reason };
+        let bytes = read(file)?.ok_or_else(|| damaged("it is no regular file".into()))?;
+        let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(damaged)?;
+        drop(bytes);
         let folder = file.parent().unwrap_or(Path::new("."));
-        let read = |name: &str| -> Result<Map<String, Value>, Error> {
-            let path = folder.join(name);
-            match std::fs::read(&path) {
-                Ok(bytes) => {
-                    serde_json::from_slice(&bytes).map_err(|error| Error::File { path, reason: error.to_string() })
-                }
-                Err(_) => Ok(Map::new()),
-            }
-        };
-        let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
-        let template = std::fs::read_to_string(folder.join("chat_template.jinja")).ok().or_else(|| template(&config));
-        let vocab_size = u32::try_from(inner.get_vocab_size(false)).unwrap_or(u32::MAX);
-        let mut special = BTreeSet::new();
-        for source in [&config, &map] {
-            let single = SPECIAL_KEYS.iter().filter_map(|key| source.get(*key));
-            let more = ["additional_special_tokens", "extra_special_tokens"];
-            let more = more.iter().filter_map(|key| source.get(*key)?.as_array()).flatten();
-            special.extend(single.chain(more).filter_map(|token| inner.token_to_id(content(token)?)));
+        let config = object(&folder.join("tokenizer_config.json"))?;
+        let map = object(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        let is_alone = config.is_none();
+        let config = config.unwrap_or_default();
+        // transformers counts and encodes whole texts, whatever the file says.
+        inner.with_padding(None);
+        contained(|| inner.with_truncation(None).map(|_| ())).map_err(damaged)?;
+        let vocab_size = contained(|| Ok(inner.get_vocab_size(false))).map_err(damaged)?;
+        let model = object(&folder.join("config.json"))?.unwrap_or_default();
+        let model_type = model.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let class = class_of(&config, model_type);
+        if rules == Rules::Transformers5
+            && model_type == "llama"
+            && class.is_some_and(|(names, ..)| names[0] == "Llama")
+        {
+            contained(|| as_llama_5(&mut inner, &config)).map_err(damaged)?;
         }
-        if special.is_empty() {
+        let (named, more) = special_tokens(&config, &map, class);
+        contained(|| add_tokens(&mut inner, &config, &named, &more)).map_err(damaged)?;
+        let named: Map<String, Value> =
+            named.into_iter().filter_map(|(key, token)| Some((key, content(&token)?.into()))).collect();
+        contained(|| put_ends(&mut inner, &config, class, &named, rules)).map_err(damaged)?;
+        let texts = named.values().filter_map(Value::as_str).chain(more.iter().filter_map(content));
+        let mut special: BTreeSet<u32> = texts.filter_map(|token| inner.token_to_id(token)).collect();
+        if is_alone && special.is_empty() {
             let added = inner.get_added_tokens_decoder();
             special.extend(added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id));
         }
-        let added = inner.encode("", true).map_or(0, |encoding| encoding.get_ids().len());
-        Ok(Self {
-            inner,
-            vocab_size,
+        let added = contained(|| Ok(inner.get_post_processor().map_or(0, |post| post.added_tokens(false))));
+        let is_bpe = matches!(inner.get_model(), tokenizers::ModelWrapper::BPE(_));
+        let cleans = config.get("clean_up_tokenization_spaces").and_then(Value::as_bool).unwrap_or(false);
+        let tokenizer = Self {
+            vocab_size: u32::try_from(vocab_size).unwrap_or(u32::MAX),
             special: special.into_iter().collect(),
-            added: u32::try_from(added).unwrap_or(0),
-            config,
-            template,
-        })
+            added: u32::try_from(added.map_err(damaged)?).unwrap_or(0),
+            clean_up: cleans && (rules == Rules::Transformers4 || !is_bpe),
+            named,
+            templates: templates(folder, &config)?,
+            inner,
+        };
+        tokenizer.try_out().map_err(|error| damaged(error.to_string()))?;
+        Ok(tokenizer)
     }
+
+    /// Some damage shows when texts are encoded: better before a load than within.
+    fn try_out(&self) -> Result<(), Error> {
+        let ids = self.encode("Hello, world! 1 2 é\n")?;
+        self.decode(&ids)?;
+        self.count_with_special("a")?;
+        Ok(())
+    }
+
+    /// The text of a conversation through the chat template.
+    ///
+    /// # Errors
+    /// When there is no template, or it refuses.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, Error> {
+        let failed = |reason: String| Error::Template { reason };
+        let with_tools = conversation.has_tools().then(|| self.templates.get("tool_use")).flatten();
+        let Some(template) = with_tools.or_else(|| self.templates.get("default")) else {
+            let names: Vec<&str> = self.templates.keys().map(String::as_str).collect();
+            return Err(failed(match names.as_slice() {
+                [] => "it has none".into(),
+                names => format!("there is none named `default`, only {}", names.join(", ")),
+            }));
+        };
+        let template = ChatTemplate::new(template).map_err(failed)?;
+        template.render(&conversation.variables(&self.named)).map_err(failed)
+    }
+
+    /// Named special tokens (`bos_token`), as chat templates have them.
+    pub fn named_tokens(&self) -> &Map<String, Value> {
+        &self.named
+    }
+
+    fn has_content_parts(&self) -> bool {
+        self.templates.get("default").is_some_and(|template| conversation::takes_parts(template))
+    }
+}
+
+/// The row of a tokenizer's class.
+fn class_of(config: &Map<String, Value>, model_type: &str) -> Option<&'static Class> {
+    let name = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or(match model_type {
+        "llama" | "mistral" | "mixtral" => "Llama",
+        "gemma" | "gemma2" | "gemma3" | "gemma3_text" => "Gemma",
+        "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" => "Qwen2",
+        "cohere" | "cohere2" => "Cohere",
+        _ => "",
+    });
+    let name = name.strip_suffix("Fast").unwrap_or(name);
+    let name = name.strip_suffix("Tokenizer").unwrap_or(name);
+    CLASSES.iter().find(|(names, ..)| names.contains(&name))
+}
+
+/// transformers 5 makes Llama's tokenizer anew of its vocabulary: the space before a text is put by the pre-tokenizer, once
+/// (`legacy: false`) or after each special token.
+fn as_llama_5(inner: &mut tokenizers::Tokenizer, config: &Map<String, Value>) -> Result<(), tokenizers::Error> {
+    let is = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let puts = is("add_prefix_space", true);
+    let scheme = if !puts {
+        "never"
+    } else if is("legacy", false) {
+        "always"
+    } else {
+        "first"
+    };
+    let mut decoders = serde_json::json!([
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}
+    ]);
+    if let (true, Some(all)) = (puts, decoders.as_array_mut()) {
+        all.push(serde_json::json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let decoder: tokenizers::DecoderWrapper =
+        serde_json::from_value(serde_json::json!({"type": "Sequence", "decoders": decoders}))?;
+    let space = serde_json::json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false});
+    let before: tokenizers::PreTokenizerWrapper = serde_json::from_value(space)?;
+    inner.with_normalizer(None::<tokenizers::NormalizerWrapper>)?;
+    inner.with_pre_tokenizer(Some(before));
+    inner.with_decoder(Some(decoder));
+    Ok(())
+}
+
+/// Named special tokens, and further ones without names.
+fn special_tokens(
+    config: &Map<String, Value>,
+    map: &Map<String, Value>,
+    class: Option<&'static Class>,
+) -> (Vec<(String, Value)>, Vec<Value>) {
+    let mut named: Vec<(String, Value)> = Vec::new();
+    let mut put = |key: &str, token: &Value| {
+        if content(token).is_some() && !named.iter().any(|(there, _)| there == key) {
+            named.push((key.to_owned(), token.clone()));
+        }
+    };
+    let get = |key: &str| config.get(key).or_else(|| map.get(key));
+    for key in SPECIAL_KEYS {
+        let default = class.and_then(|(_, tokens, _)| tokens.iter().find(|(name, _)| *name == key));
+        match (get(key), default) {
+            (Some(token), _) => put(key, token),
+            (None, Some((_, token))) => put(key, &Value::from(*token)),
+            (None, None) => {}
+        }
+    }
+    // Tokens of one model, as Gemma 3's `image_token`.
+    for (key, token) in
+        config.iter().filter(|(key, _)| key.ends_with("_token") && !SPECIAL_KEYS.contains(&key.as_str()))
+    {
+        put(key, token);
+    }
+    let mut more = Vec::new();
+    for key in ["extra_special_tokens", "additional_special_tokens"] {
+        match get(key) {
+            Some(Value::Object(tokens)) => tokens.iter().for_each(|(key, token)| put(key, token)),
+            Some(Value::Array(tokens)) => more.extend(tokens.iter().filter(|token| content(token).is_some()).cloned()),
+            _ => {}
+        }
+    }
+    (named, more)
 }
 
 /// A token as text, or as an object with its text.
@@ -80,33 +276,141 @@ fn content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
-/// The chat template of `tokenizer_config.json`: one text, or a list of named ones.
-fn template(config: &Map<String, Value>) -> Option<String> {
-    match config.get("chat_template")? {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(named) => {
-            let default = named.iter().find(|one| one.get("name").and_then(Value::as_str) == Some("default"));
-            default.or(named.first())?.get("template")?.as_str().map(str::to_owned)
-        }
-        _ => None,
-    }
+/// Adds the tokens that the configuration names and the vocabulary's list of added tokens lacks.
+fn add_tokens(
+    inner: &mut tokenizers::Tokenizer,
+    config: &Map<String, Value>,
+    named: &[(String, Value)],
+    more: &[Value],
+) -> Result<(), tokenizers::Error> {
+    let there: BTreeSet<String> = inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    let token = |value: &Value, special: bool| {
+        let is = |key: &str, default: bool| value.get(key).and_then(Value::as_bool).unwrap_or(default);
+        let text = content(value).filter(|text| !text.is_empty() && !there.contains(*text))?;
+        let special = special || is("special", false);
+        Some(
+            AddedToken::from(text.to_owned(), special)
+                .lstrip(is("lstrip", false))
+                .rstrip(is("rstrip", false))
+                .single_word(is("single_word", false))
+                .normalized(is("normalized", !special)),
+        )
+    };
+    let mut decoder: Vec<(u64, &Value)> = config
+        .get("added_tokens_decoder")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(id, value)| Some((id.parse().ok()?, value)))
+        .collect();
+    decoder.sort_by_key(|(id, _)| *id);
+    let mut wanted: Vec<AddedToken> = decoder.into_iter().filter_map(|(_, value)| token(value, false)).collect();
+    wanted.extend(named.iter().map(|(_, value)| value).chain(more).filter_map(|value| token(value, true)));
+    let (special, plain): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|token| token.special);
+    inner.add_tokens(plain)?;
+    inner.add_special_tokens(special)?;
+    Ok(())
 }
 
-fn refused(error: tokenizers::Error) -> Error {
-    Error::Refused { reason: error.to_string() }
+/// Puts `bos_token` and `eos_token` around texts, as the class of the tokenizer does in transformers 4. transformers 5 takes
+/// what `tokenizer.json` says.
+fn put_ends(
+    inner: &mut tokenizers::Tokenizer,
+    config: &Map<String, Value>,
+    class: Option<&'static Class>,
+    named: &Map<String, Value>,
+    rules: Rules,
+) -> Result<(), tokenizers::Error> {
+    if rules == Rules::Transformers5 || !class.is_some_and(|(_, _, puts)| *puts) {
+        return Ok(());
+    }
+    let token = |key: &str, put: &str, default: bool| -> Option<(String, u32)> {
+        let wanted = config.get(put).map_or(default, |value| value.as_bool().unwrap_or(false));
+        let text = named.get(key)?.as_str().filter(|_| wanted)?;
+        Some((text.to_owned(), inner.token_to_id(text)?))
+    };
+    let (bos, eos) = (token("bos_token", "add_bos_token", true), token("eos_token", "add_eos_token", false));
+    let mut single: Vec<String> = bos.iter().map(|(text, _)| format!("{text}:0")).collect();
+    single.push("$A:0".into());
+    single.extend(eos.iter().map(|(text, _)| format!("{text}:0")));
+    let tokens: Vec<(String, u32)> = bos.into_iter().chain(eos).collect();
+    let post = TemplateProcessing::builder().try_single(single)?.special_tokens(tokens).build()?;
+    inner.with_post_processor(Some(post));
+    Ok(())
+}
+
+/// The chat templates of a model by their names. Files of their own come before `tokenizer_config.json`.
+fn templates(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, String>, Error> {
+    let mut found = BTreeMap::new();
+    if let Some(template) = text(&folder.join("chat_template.jinja"))? {
+        found.insert("default".to_owned(), template);
+    }
+    for entry in std::fs::read_dir(folder.join("additional_chat_templates")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .filter(|_| path.extension().is_some_and(|end| end == "jinja"));
+        if let (Some(name), Some(template)) = (name, text(&path)?) {
+            found.insert(name.to_owned(), template);
+        }
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    match config.get("chat_template") {
+        Some(Value::String(template)) => drop(found.insert("default".to_owned(), template.clone())),
+        Some(Value::Array(named)) => {
+            let text = |one: &Value, key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
+            found.extend(named.iter().filter_map(|one| Some((text(one, "name")?, text(one, "template")?))));
+        }
+        Some(Value::Object(named)) => {
+            found.extend(named.iter().filter_map(|(name, one)| Some((name.clone(), one.as_str()?.to_owned()))));
+        }
+        _ => {}
+    }
+    if found.is_empty()
+        && let Some(file) = object(&folder.join("chat_template.json"))?
+        && let Some(template) = file.get("chat_template").and_then(Value::as_str)
+    {
+        found.insert("default".to_owned(), template.to_owned());
+    }
+    Ok(found)
+}
+
+fn refused(reason: String) -> Error {
+    Error::Refused { reason }
+}
+
+/// transformers' `clean_up_tokenization`, which some models ask for when ids become text.
+fn cleaned(text: &str) -> String {
+    let pairs = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 impl Tokenizer for HfTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        Ok(self.inner.encode_fast(text, false).map_err(refused)?.get_ids().to_vec())
+        contained(|| Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec())).map_err(refused)
     }
 
     fn count_with_special(&self, text: &str) -> Result<u64, Error> {
-        Ok(self.inner.encode_fast(text, true).map_err(refused)?.get_ids().len() as u64)
+        contained(|| Ok(self.inner.encode_fast(text, true)?.get_ids().len() as u64)).map_err(refused)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        self.inner.decode(ids, false).map_err(refused)
+        let text = contained(|| self.inner.decode(ids, false)).map_err(refused)?;
+        Ok(if self.clean_up { cleaned(&text) } else { text })
     }
 
     fn vocab_size(&self) -> u32 {
@@ -122,25 +426,7 @@ impl Tokenizer for HfTokenizer {
     }
 
     fn chat(&self, messages: &[Message]) -> Result<String, Error> {
-        let failed = |reason: String| Error::Template { reason };
-        let template = self.template.as_deref().ok_or_else(|| failed("it has none".into()))?;
-        let mut environment = Environment::new();
-        let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| failed(format!("{error:#}")))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
-        });
-        environment.add_function("strftime_now", |format: String| chrono::Local::now().format(&format).to_string());
-        environment.add_template("chat", template).map_err(|error| failed(format!("{error:#}")))?;
-        let mut values: Map<String, Value> = SPECIAL_KEYS
-            .iter()
-            .filter_map(|key| Some(((*key).to_owned(), content(self.config.get(*key)?)?.into())))
-            .collect();
-        values.insert("messages".into(), serde_json::json!(messages));
-        values.insert("add_generation_prompt".into(), true.into());
-        let template = environment.get_template("chat").map_err(|error| failed(format!("{error:#}")))?;
-        template.render(minijinja::value::Serde(values)).map_err(|error| failed(format!("{error:#}")))
+        self.render(&Conversation::of_server(messages, self.has_content_parts())?)
     }
 }
 
@@ -169,7 +455,7 @@ pub(crate) mod tests {
         let config =
             serde_json::json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": template});
         std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
-        let tokenizer = HfTokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
+        let tokenizer = HfTokenizer::load(&folder.path().join("tokenizer.json"), Rules::default()).unwrap();
         (folder, tokenizer)
     }
 
@@ -179,11 +465,11 @@ pub(crate) mod tests {
         assert_eq!(tokenizer.encode("a b h").unwrap(), [2, 3, 9]);
         assert_eq!(tokenizer.decode(&[2, 3]).unwrap(), "a b");
         assert_eq!((tokenizer.vocab_size(), tokenizer.special_ids()), (10, [0, 1].as_slice()));
-        let user = Message { role: "user".into(), content: " a b ".into() };
+        let user = Message::new("user", " a b ");
         assert_eq!(tokenizer.chat(&[user]).unwrap(), "<s> user a b\n</s>");
         let cache = super::super::Cache::default();
-        assert!(super::super::find(&folder.path().display().to_string(), &cache).is_ok());
-        let error = super::super::find("nobody/nothing", &cache).unwrap_err().to_string();
+        assert!(super::super::find(&folder.path().display().to_string(), &cache, Rules::default()).is_ok());
+        let error = super::super::find("nobody/nothing", &cache, Rules::default()).unwrap_err().to_string();
         assert!(error.contains("nobody/nothing/tokenizer.json"), "{error}");
     }
 
@@ -192,6 +478,145 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokenizer.json");
         std::fs::write(&file, "{").unwrap();
-        assert!(matches!(HfTokenizer::load(&file), Err(Error::File { .. })));
+        assert!(matches!(HfTokenizer::load(&file, Rules::default()), Err(Error::File { .. })));
+    }
+
+    /// A folder with a tokenizer whose parts are changed.
+    fn changed(tokenizer: impl FnOnce(&mut Value), config: Value) -> tempfile::TempDir {
+        let (folder, _) = words();
+        let path = folder.path().join("tokenizer.json");
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        tokenizer(&mut file);
+        std::fs::write(&path, file.to_string()).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        folder
+    }
+
+    fn load(folder: &tempfile::TempDir, rules: Rules) -> HfTokenizer {
+        HfTokenizer::load(&folder.path().join("tokenizer.json"), rules).unwrap()
+    }
+
+    #[test]
+    fn the_begin_is_put_by_the_class_up_to_transformers_4() {
+        let config = |class: &str, puts: bool| serde_json::json!({"tokenizer_class": class, "add_bos_token": puts, "bos_token": "<s>", "eos_token": "</s>", "unk_token": null});
+        for (class, puts, rules, tokens) in [
+            ("LlamaTokenizerFast", true, Rules::Transformers4, 3),
+            ("LlamaTokenizerFast", false, Rules::Transformers4, 2),
+            ("LlamaTokenizerFast", true, Rules::Transformers5, 2),
+            ("PreTrainedTokenizerFast", true, Rules::Transformers4, 2),
+        ] {
+            let folder = changed(|_| {}, config(class, puts));
+            let tokenizer = load(&folder, rules);
+            assert_eq!(tokenizer.count_with_special("a b").unwrap(), tokens, "{class} {puts} {rules:?}");
+            assert_eq!(u64::from(tokenizer.special_tokens_added()), tokens - 2);
+            assert_eq!(tokenizer.encode("a b").unwrap().len(), 2);
+        }
+        assert_eq!(Rules::of_vllm("0.14.1"), Some(Rules::Transformers4));
+        assert_eq!(Rules::of_vllm("0.32.0"), Some(Rules::Transformers5));
+        assert_eq!(Rules::of_vllm("dev"), None);
+    }
+
+    #[test]
+    fn named_tokens_may_be_a_map_and_are_added_where_they_are_missing() {
+        let config = serde_json::json!({"bos_token": "<s>", "extra_special_tokens": {"image_token": "c", "boi_token": "<boi>"},
+            "chat_template": "{{ image_token }}{{ boi_token }}{{ messages[0].content }}"});
+        let folder = changed(|_| {}, config);
+        let tokenizer = load(&folder, Rules::default());
+        assert_eq!((tokenizer.vocab_size(), tokenizer.special_ids()), (10, [0, 4, 10].as_slice()));
+        assert_eq!(tokenizer.encode("a <boi> b").unwrap(), [2, 10, 3]);
+        assert_eq!(tokenizer.chat(&[Message::new("user", "a")]).unwrap(), "c<boi>a");
+    }
+
+    #[test]
+    fn spaces_are_cleaned_where_the_model_and_its_time_want_it() {
+        let config = serde_json::json!({"clean_up_tokenization_spaces": true});
+        let folder = changed(|file| file["model"]["vocab"]["."] = 10.into(), config);
+        assert_eq!(load(&folder, Rules::Transformers4).decode(&[2, 10]).unwrap(), "a.");
+        assert_eq!(cleaned("a , b n't x ' y"), "a, bn't x'y");
+    }
+
+    #[test]
+    fn templates_come_from_every_place() {
+        let named = serde_json::json!({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]});
+        let folder = changed(|_| {}, named);
+        let tokenizer = load(&folder, Rules::default());
+        let conversation = |value: Value| Conversation::of_json(value).unwrap();
+        assert_eq!(tokenizer.render(&conversation(serde_json::json!([]))).unwrap(), "d");
+        assert_eq!(tokenizer.render(&conversation(serde_json::json!({"messages": [], "tools": []}))).unwrap(), "t");
+        std::fs::write(folder.path().join("chat_template.json"), "{\"chat_template\": \"j\"}").unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
+        assert_eq!(load(&folder, Rules::default()).chat(&[]).unwrap(), "j");
+        std::fs::write(folder.path().join("chat_template.jinja"), "f").unwrap();
+        std::fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+        std::fs::write(folder.path().join("additional_chat_templates/tool_use.jinja"), "x").unwrap();
+        let tokenizer = load(&folder, Rules::default());
+        assert_eq!(tokenizer.chat(&[]).unwrap(), "f");
+        assert_eq!(tokenizer.render(&conversation(serde_json::json!({"messages": [], "tools": []}))).unwrap(), "x");
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_do_not_count() {
+        let pad = serde_json::json!({"strategy": {"Fixed": 1_000_000_000_000u64}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "a"});
+        let cut = serde_json::json!({"max_length": 1, "stride": 0, "strategy": "LongestFirst", "direction": "Right"});
+        let folder = changed(
+            |file| {
+                file["padding"] = pad;
+                file["truncation"] = cut;
+            },
+            serde_json::json!({}),
+        );
+        assert_eq!(load(&folder, Rules::default()).encode("a b c").unwrap(), [2, 3, 4]);
+    }
+
+    /// Every value of the file, one by one, becomes something else: an error that names the file, or a tokenizer.
+    #[test]
+    fn no_damage_panics() {
+        let (folder, _) = words();
+        let path = folder.path().join("tokenizer.json");
+        let whole: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut pointers = Vec::new();
+        collect(&whole, String::new(), &mut pointers);
+        let others = [
+            Value::Null,
+            serde_json::json!(-1),
+            serde_json::json!(u64::MAX),
+            serde_json::json!(""),
+            serde_json::json!([]),
+            serde_json::json!({"type": "Unigram", "unk_id": 9, "vocab": [["a", -1.0]]}),
+            serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+            serde_json::json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "a"}),
+            serde_json::json!({"type": "Strip", "strip_left": true, "strip_right": true, "content": "a", "start": 9, "stop": 9}),
+        ];
+        for pointer in &pointers {
+            for other in &others {
+                let mut damaged = whole.clone();
+                *damaged.pointer_mut(pointer).unwrap() = other.clone();
+                std::fs::write(&path, damaged.to_string()).unwrap();
+                match HfTokenizer::load(&path, Rules::default()) {
+                    Ok(tokenizer) => drop((tokenizer.encode("a b"), tokenizer.decode(&[0, 3, 99]))),
+                    Err(error) => assert!(error.to_string().contains("tokenizer.json"), "{pointer}: {error}"),
+                }
+            }
+        }
+        assert!(pointers.len() > 30);
+    }
+
+    fn collect(value: &Value, at: String, pointers: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    let key = key.replace('~', "~0").replace('/', "~1");
+                    collect(field, format!("{at}/{key}"), pointers);
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    collect(item, format!("{at}/{index}"), pointers);
+                }
+            }
+            _ => {}
+        }
+        pointers.push(at);
     }
 }

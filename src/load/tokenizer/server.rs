@@ -121,6 +121,14 @@ impl Tokenizer for ServerTokenizer {
         0
     }
 
+    fn count_chat(&self, messages: &[Message]) -> Result<u64, Error> {
+        let answer = self.tokens(json!({"model": self.model, "messages": messages, "add_generation_prompt": true}))?;
+        answer.get("count").and_then(Value::as_u64).ok_or_else(|| Error::Server {
+            url: format!("{}/tokenize", self.base),
+            reason: "the answer has no `count`".into(),
+        })
+    }
+
     fn chat(&self, _: &[Message]) -> Result<String, Error> {
         Err(Error::Template { reason: "it is on the server; use --backend openai-chat, or --tokenizer".into() })
     }
