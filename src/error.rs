@@ -33,6 +33,9 @@ pub enum Error {
     /// Standard input or output failed.
     #[error("could not use the terminal")]
     Terminal(#[from] std::io::Error),
+    /// What a command had to say did not reach standard output.
+    #[error("could not write standard output")]
+    Output(#[source] std::io::Error),
     /// No experiment, run or log of this name.
     #[error("{what} `{name}` was not found in `{}`", place.display())]
     NotFound {
@@ -81,7 +84,7 @@ impl Error {
             Error::Load(error) if !error.is_environment() => exit::USAGE,
             Error::Load(_) | Error::Process(_) => exit::ENVIRONMENT,
             Error::Input { .. } => exit::USAGE,
-            Error::Terminal(_) => exit::RECORD,
+            Error::Terminal(_) | Error::Output(_) => exit::RECORD,
             Error::NotFound { .. } | Error::Nothing { .. } => exit::NOTHING,
         }
     }
@@ -96,6 +99,9 @@ impl Error {
             Error::Process(_) => vec!["`vllm-bench check` shows whether this machine can run a sweep".into()],
             Error::Input { .. } => vec!["name a file that exists, or `-` for standard input".into()],
             Error::Terminal(_) => Vec::new(),
+            Error::Output(_) => {
+                vec!["what was printed is incomplete: send it to a place with room, and call the command again".into()]
+            }
             Error::NotFound { nearest, .. } if nearest.is_empty() => Vec::new(),
             Error::NotFound { nearest, .. } => vec![format!("there is: {}", nearest.join(", "))],
             Error::Preflight { problems, .. } => {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-/// A client that asks servers directly, without a proxy. `insecure`: whatever certificate is shown is accepted.
+/// A client that asks servers directly, without a proxy. A redirect is an answer like any other, and not followed: whoever it
+/// leads to is not the server that was asked, and must not get its key. `insecure`: whatever certificate is shown is accepted.
 pub fn client(insecure: bool) -> reqwest::ClientBuilder {
-    through_proxy(insecure).no_proxy()
+    through_proxy(insecure).no_proxy().redirect(reqwest::redirect::Policy::none())
 }
 
 /// A client that uses the proxy of the environment.

@@ -1,6 +1,6 @@
 //! argv in, `ExitCode` out.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,17 +10,10 @@ use vllm_bench::ui::{Display, Talk, Terminal, Ui};
 use vllm_bench::{commands, exit, process, sim};
 
 fn main() -> ExitCode {
+    process::keep_files_ours();
     let cli = match Cli::try_parse_from(normalized(Environment::words())) {
         Ok(cli) => cli,
-        Err(error) => {
-            if error.use_stderr() {
-                Environment::read().learn_secrets();
-                Talk::plain().line(&error.render().to_string());
-            } else {
-                let _ = error.print();
-            }
-            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
-        }
+        Err(error) => return said_by_clap(&error),
     };
     let cli = match cli.command {
         // The two roles in which this program plays another one: no settings, no printer.
@@ -54,9 +47,33 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     };
+    let code = match ui.finish() {
+        Err(error) if code == exit::OK => {
+            ui.error(&error);
+            error.exit_code()
+        }
+        Ok(()) | Err(_) => code,
+    };
     // A thread that still reads standard input must not keep the program.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// Help, the version, and what is wrong with the flags. Help that does not arrive is an error, unless its reader has closed the
+/// pipe.
+fn said_by_clap(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        Environment::read().learn_secrets();
+        Talk::plain().line(&error.render().to_string());
+        return ExitCode::from(exit::USAGE);
+    }
+    match error.print().and_then(|()| std::io::stdout().flush()) {
+        Err(lost) if lost.kind() != std::io::ErrorKind::BrokenPipe => {
+            Talk::plain().line(&format!("error: could not write standard output: {lost}"));
+            ExitCode::from(exit::RECORD)
+        }
+        Ok(()) | Err(_) => ExitCode::from(exit::OK),
+    }
 }
 
 fn start_tracing(verbose: u8, color: bool) {

@@ -26,9 +26,12 @@ pub struct StatusArgs {
 /// Flags of `stop`.
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Where runs are
-    #[arg(long, value_name = "DIR")]
+    /// Where the run is (default: $VLLM_BENCH_RESULTS_DIR, ./experiment_results, ./sanity_test_results)
+    #[arg(long, value_name = "DIR", conflicts_with = "all")]
     pub results_dir: Option<PathBuf>,
+    /// End every live run of this user, wherever it is
+    #[arg(long)]
+    pub all: bool,
     /// Let the experiment under way finish
     #[arg(long, conflicts_with = "now")]
     pub after_current: bool,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::run::resume::drivers;
 use super::{asked, locate};
 use crate::analyse::{RunTable, compare};
 use crate::cli::CompareArgs;
@@ -92,8 +93,15 @@ fn machines(before: &RunTable, after: &RunTable) -> Vec<(String, String, String)
             ("processors of the container", number(host.cgroup_cpus)),
             ("kind of devices", format!("{:?}", devices.kind).to_lowercase()),
             ("devices", format!("{} ({})", devices.slots, names.join(", "))),
+            ("driver of the devices", drivers(devices)),
             ("version of vllm-bench", manifest.vllm_bench.clone()),
         ]
     };
-    facts(&a).into_iter().zip(facts(&b)).map(|((what, before), (_, after))| (what.to_owned(), before, after)).collect()
+    let pairs = facts(&a).into_iter().zip(facts(&b));
+    let mut all: Vec<_> = pairs.map(|((what, before), (_, after))| (what.to_owned(), before, after)).collect();
+    // A snapshot that one of the runs did not know is no difference that anybody saw.
+    let weights =
+        b.plan.context.differences(&a.plan.context).into_iter().filter(|(what, ..)| what.starts_with("the model"));
+    all.extend(weights.map(|(what, before, after)| (format!("the snapshot of {what}"), before, after)));
+    all
 }

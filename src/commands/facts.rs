@@ -26,13 +26,80 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
     settings.sweep.context = Context {
         vllm_version: program.and_then(installed_version),
         device_kind: Some(report.kind.label().to_ascii_lowercase()),
+        models: known_commits(settings, environment),
     };
+}
+
+/// The versions of the weights of a sweep. Where vLLM is told which revision to take, or to look elsewhere, its flags say so in
+/// every identity, and what lies in the hub's cache says nothing.
+fn known_commits(settings: &Settings, environment: &Environment) -> BTreeMap<String, String> {
+    let mut axes = settings.sweep.groups.iter().flat_map(|group| &group.serve);
+    if axes.any(|axis| ["revision", "download-dir"].contains(&axis.key.as_str())) {
+        return BTreeMap::new();
+    }
+    commits(&model_names(settings), environment)
+}
+
+/// Which version of its weights each model is, where they are at hand: the commit that the hub's cache has as `main`, or a digest
+/// of a local directory.
+pub fn commits(models: &BTreeSet<String>, environment: &Environment) -> BTreeMap<String, String> {
+    let cache = check::hf_hub_cache(environment.vars());
+    let commit = |name: &String| {
+        let local = environment.absolute(name);
+        let commit = if local.is_dir() { digest_of(&local) } else { commit_of(name, cache.as_deref()?) };
+        Some((name.clone(), commit?))
+    };
+    models.iter().filter_map(commit).collect()
+}
+
+/// The largest file that is read for a commit or digest; an index of weights has a few hundred kilobytes.
+const LARGEST_READ: u64 = 64 << 20;
+
+/// What a regular file of reasonable size holds.
+fn small_file(path: &Path) -> Option<Vec<u8>> {
+    let meta = path.metadata().ok()?;
+    (meta.is_file() && meta.len() <= LARGEST_READ).then(|| std::fs::read(path).ok())?
+}
+
+/// The commit of `main`, if its snapshot is there.
+fn commit_of(name: &str, cache: &Path) -> Option<String> {
+    let folder = cache.join(format!("models--{}", name.replace('/', "--")));
+    let commit = String::from_utf8(small_file(&folder.join("refs/main"))?).ok()?.trim().to_owned();
+    let is_commit = (7..=64).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_commit && folder.join("snapshots").join(&commit).is_dir()).then_some(commit)
+}
+
+/// A digest over the configuration and the index of the weights, and over names and sizes of the weights themselves: reading
+/// those would take minutes.
+fn digest_of(folder: &Path) -> Option<String> {
+    use sha2::{Digest, Sha256};
+    let config = small_file(&folder.join("config.json"))?;
+    let mut digest = Sha256::new();
+    digest.update(&config);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    for path in files {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        if name.ends_with(".index.json") {
+            digest.update(small_file(&path).unwrap_or_default());
+        }
+        let weights =
+            [".safetensors", ".bin", ".pt", ".gguf", ".index.json"].iter().any(|ending| name.ends_with(ending));
+        if let Some(meta) = path.metadata().ok().filter(|meta| weights && meta.is_file()) {
+            digest.update(format!("\n{name} {}\n", meta.len()));
+        }
+    }
+    Some(format!("sha256:{}", digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+fn model_names(settings: &Settings) -> BTreeSet<String> {
+    let axes = settings.sweep.groups.iter().flat_map(|group| &group.serve).filter(|axis| axis.key == "model");
+    axes.flat_map(|axis| &axis.values).map(|value| value.shown()).collect()
 }
 
 /// What the configurations of the models say, where they are at hand.
 fn models(settings: &Settings, environment: &Environment) -> BTreeMap<String, ModelFacts> {
-    let axes = settings.sweep.groups.iter().flat_map(|group| &group.serve).filter(|axis| axis.key == "model");
-    let names: BTreeSet<String> = axes.flat_map(|axis| &axis.values).map(|value| value.shown()).collect();
+    let names = model_names(settings);
     let cache = check::hf_hub_cache(environment.vars());
     let facts = |name: String| {
         let path = model_config(&name, environment, cache.as_deref())?;

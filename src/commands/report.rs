@@ -41,7 +41,11 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
         Some(path) => file(&environment.absolute(path), &table),
         None => table.facts.directory.join(layout::REPORT),
     };
-    atomic::write(&path, page.as_bytes())?;
+    if args.output.is_some() {
+        atomic::write(&path, page.as_bytes())?;
+    } else {
+        atomic::keep_again_with(&path, |out| out.write_all(page.as_bytes()))?;
+    }
     ui.say("the page, to be opened in a browser:");
     ui.out(&path.display().to_string());
     Ok(exit::OK)

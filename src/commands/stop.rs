@@ -1,7 +1,8 @@
 //! `vllm-bench stop`: ends live runs in order, and whatever server of ours is left. The orchestrator ends its own
 //! children; this command only asks, waits and looks after what nobody cares for.
 
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,7 +19,7 @@ use crate::execute::end_leftovers;
 use crate::exit;
 use crate::process::registry::Reaped;
 use crate::process::{Stop, foreign, procfs};
-use crate::record::{Holder, RunState};
+use crate::record::{Holder, RunState, layout};
 use crate::ui::Ui;
 
 /// What a run needs to end beyond its grace period: two groups one after the other, proof, reports.
@@ -79,16 +80,29 @@ enum Asked {
 /// When nothing is, or the registry of process groups cannot be used.
 pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let wish = Wish::of(args);
-    let dirs = places(args.results_dir.as_deref(), environment);
-    let live: Vec<Found> = dirs.iter().filter_map(|dir| locate::live_run(dir)).collect();
-    if args.results_dir.is_none() && live.len() > 1 {
+    let dirs = locate::results_dirs(args.results_dir.as_deref(), environment);
+    let mut live: Vec<Found> = dirs.iter().filter_map(|dir| locate::live_run(dir)).collect();
+    if args.results_dir.is_none() && !args.all && live.len() > 1 {
         return Err(several(&live, environment));
+    }
+    let mut elsewhere: Vec<Found> = Vec::new();
+    if args.results_dir.is_none() {
+        let others = locate::registered_results_dirs().into_iter().filter(|dir| !dirs.contains(dir));
+        elsewhere = others.filter_map(|dir| locate::live_run(&dir)).collect();
+    }
+    if args.all || live.is_empty() && is_meant(&elsewhere, environment, ui) {
+        live.append(&mut elsewhere);
     }
     let mut code = exit::OK;
     let mut stopped = 0;
     for found in &live {
         let Some(holder) = &found.holder else { continue };
-        match stop_run(found, holder, wish, ui).await {
+        if let Err(reason) = verify(found, holder) {
+            ui.warn(&format!("run {} is not ended: {reason}", found.run.name()));
+            code = exit::ENVIRONMENT;
+            continue;
+        }
+        match stop_run(found, holder, wish, environment, ui).await {
             Ok(()) => stopped += 1,
             Err(Failed) => code = exit::ENVIRONMENT,
         }
@@ -105,23 +119,51 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
         }
     }
     if stopped == 0 && reaped.is_empty() && code == exit::OK {
-        return Err(nothing(&dirs, environment));
+        return Err(nothing(&dirs, &elsewhere, environment));
     }
     Ok(code)
 }
 
+/// Whether the user, asked on the terminal, means the one run that is live somewhere else.
+fn is_meant(elsewhere: &[Found], environment: &Environment, ui: &Ui) -> bool {
+    let [found] = elsewhere else { return false };
+    if !std::io::stdin().is_terminal() {
+        return false;
+    }
+    let place = wording::path(found.run.path(), environment.working_directory());
+    let question = format!("no run is live here; end the one in `{place}`? Type `yes` to end it:");
+    ui.ask(&question).as_deref() == Some("yes")
+}
+
+/// Whether the process that a lock names is an orchestrator of ours that holds this very lock: whoever may write to a shared
+/// results directory can write any number into it.
+fn verify(found: &Found, holder: &Holder) -> Result<(), String> {
+    let pid = holder.process.pid;
+    let Some(stat) = procfs::stat(pid).filter(|stat| stat.start_time == holder.process.start_time && pid > 1) else {
+        // It is told by the attempt to ask it.
+        return Ok(());
+    };
+    if stat.is_dead() {
+        return Ok(());
+    }
+    let me = nix::unistd::geteuid();
+    if procfs::uid(pid).is_some_and(|uid| uid != me.as_raw()) && !me.is_root() {
+        return Err(why_not(holder, Errno::EPERM));
+    }
+    let not_ours =
+        |what: &str| format!("its lock names process {pid}, which {what}: the lock was not written by that process");
+    if procfs::is_this_program(pid) == Some(false) {
+        return Err(not_ours("is no vllm-bench"));
+    }
+    let lock = found.run.path().parent().map(layout::results_lock);
+    if lock.as_deref().and_then(|lock| procfs::holds_lock(pid, lock)) == Some(false) {
+        return Err(not_ours("does not hold it"));
+    }
+    Ok(())
+}
+
 /// The user was told why.
 struct Failed;
-
-fn places(named: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
-    let mut dirs = locate::results_dirs(named, environment);
-    if named.is_none() {
-        dirs.extend(locate::registered_results_dirs());
-        dirs.sort();
-        dirs.dedup();
-    }
-    dirs
-}
 
 /// Ending the wrong run loses hours of somebody's: with several live, one must be named.
 fn several(live: &[Found], environment: &Environment) -> Error {
@@ -132,15 +174,24 @@ fn several(live: &[Found], environment: &Environment) -> Error {
         .collect();
     Error::Usage {
         message: format!("{} runs are live: in {}", live.len(), places.join(" and ")),
-        hint: "say which one with `--results-dir DIR`".to_owned(),
+        hint: "say which one with `--results-dir DIR`, or end all of yours with `--all`".to_owned(),
     }
 }
 
-fn nothing(dirs: &[PathBuf], environment: &Environment) -> Error {
+fn nothing(dirs: &[PathBuf], elsewhere: &[Found], environment: &Environment) -> Error {
     let from = environment.working_directory();
+    let others: Vec<String> = elsewhere
+        .iter()
+        .filter_map(|found| Some(format!("`{}`", wording::path(found.run.path().parent()?, from))))
+        .collect();
     let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
     let strangers = foreign::vllm_processes().iter().filter(|process| process.group_token.is_none()).count();
-    let hint = if strangers > 0 {
+    let hint = if !others.is_empty() {
+        format!(
+            "a run of yours is live in {}: `--results-dir DIR` ends that one, `--all` every run of yours",
+            others.join(" and ")
+        )
+    } else if strangers > 0 {
         format!(
             "{} of this machine not started by vllm-bench: `vllm-bench status` lists them",
             if strangers == 1 { "one vLLM process is".to_owned() } else { format!("{strangers} vLLM processes are") }
@@ -155,7 +206,13 @@ fn nothing(dirs: &[PathBuf], environment: &Environment) -> Error {
 }
 
 /// Asks one run to end, waits until it has, and says what that was.
-async fn stop_run(found: &Found, holder: &Holder, wish: Wish, ui: &Ui) -> Result<(), Failed> {
+async fn stop_run(
+    found: &Found,
+    holder: &Holder,
+    wish: Wish,
+    environment: &Environment,
+    ui: &Ui,
+) -> Result<(), Failed> {
     let name = found.run.name();
     // What is under way now is what will have been ended.
     let before = found.run.state().unwrap_or_default();
@@ -191,7 +248,7 @@ async fn stop_run(found: &Found, holder: &Holder, wish: Wish, ui: &Ui) -> Result
         ui.out(&line);
     }
     if !found.run.state().is_ok_and(|state| state.is_finished()) {
-        ui.hint(&format!("go on with `vllm-bench run --resume {}`", found.run.path().display()));
+        ui.hint(&format!("go on with `{}`", wording::resume(found.run.path(), environment)));
     }
     Ok(())
 }
@@ -376,7 +433,7 @@ mod tests {
         let orchestrator = Orchestrator::start();
         let holder = orchestrator.holder(&fixture);
         let found = Found { run: fixture.run(), holder: Some(holder.clone()) };
-        assert!(stop_run(&found, &holder, Wish::InOrder, &quiet()).await.is_ok());
+        assert!(stop_run(&found, &holder, Wish::InOrder, &Environment::default(), &quiet()).await.is_ok());
         assert!(!holder.process.is_alive());
         assert_eq!(
             told(&found, &found.run.state().unwrap()),
@@ -397,6 +454,34 @@ mod tests {
         other.process.pid = -1;
         assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::EINVAL));
         assert!(orchestrator.holder(&fixture).process.is_alive());
+    }
+
+    #[test]
+    fn a_lock_that_names_another_program_or_is_held_by_another_process_is_not_believed() {
+        let home = tempfile::tempdir().unwrap();
+        let fixture = Fixture::new(home.path(), "r");
+        let orchestrator = Orchestrator::start();
+        let found = |holder: &Holder| Found { run: fixture.run(), holder: Some(holder.clone()) };
+        let forged = orchestrator.holder(&fixture);
+        assert!(verify(&found(&forged), &forged).unwrap_err().contains("is no vllm-bench"));
+        // This very program, but the lock is held by nobody or by it.
+        let own = Holder { process: ProcessId::current(), ..forged };
+        let lock = crate::record::Lock::take(&layout::results_lock(home.path())).unwrap().unwrap();
+        assert_eq!(verify(&found(&own), &own), Ok(()));
+        drop(lock);
+        let path = layout::results_lock(home.path());
+        let mut command = Command::new("flock");
+        command.arg(&path).args(["bash", "-c", "echo ready; read -r line"]);
+        let Ok(mut other) = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn()
+        else {
+            return;
+        };
+        std::io::Read::read(other.stdout.as_mut().unwrap(), &mut [0; 8]).unwrap();
+        if procfs::holds_lock(i32::try_from(other.id()).unwrap(), &path) == Some(true) {
+            assert!(verify(&found(&own), &own).unwrap_err().contains("does not hold it"));
+        }
+        drop(other.stdin.take());
+        other.wait().unwrap();
     }
 
     #[test]

@@ -87,6 +87,13 @@ pub fn path(path: &Path, from: &Path) -> String {
     plain(&shown.to_string_lossy())
 }
 
+/// The command that goes on with a run, as one would type it here.
+pub fn resume(run: &Path, environment: &crate::config::Environment) -> String {
+    let here = environment.working_directory();
+    let word = run.strip_prefix(here).unwrap_or(run).to_string_lossy().into_owned();
+    format!("vllm-bench run --resume {}", shlex::try_quote(&word).map_or_else(|_| plain(&word), Into::into))
+}
+
 /// A user's name, or the number where it has none.
 pub fn user(uid: u32) -> String {
     match nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)) {

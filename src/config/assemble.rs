@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 
 use super::handover::hand_over;
+use super::kept::Kept;
 use super::language::spelling::canonical;
 use super::layers::Layers;
 use super::tree::{Entry, Kind, Node, Trouble, merge, merge_axes};
@@ -58,7 +59,7 @@ const LAST: [&str; 3] = ["tensor-parallel-size", "quantization", "enforce-eager"
 /// Lists of the top level.
 const LISTS: [&str; 3] = ["experiments", "exclude", "include"];
 
-/// Lays all layers upon each other.
+/// Lays all layers upon each other; `kept` are the settings of a run that goes on.
 ///
 /// # Errors
 /// The first thing that cannot be read, with its place.
@@ -67,6 +68,7 @@ pub fn assemble(
     layers: &Layers,
     environment: &Environment,
     default: Option<Preset>,
+    kept: Option<&Kept>,
 ) -> Result<Assembled, Error> {
     let mut notes = Vec::new();
     let mut documents = Vec::new();
@@ -91,10 +93,29 @@ pub fn assemble(
         named = Some((Preset::of(&Node::text(text, &origin), "preset")?, origin));
     }
     let built_in = Origin::Preset { name: super::DEFAULTS.to_owned(), line: 1 };
-    let (preset, origin) = named.or_else(|| Some((default?, built_in.clone()))).unwrap_or((Preset::None, built_in));
-    let mut tree = merge(Preset::defaults()?, preset.tree()?);
+    let whole = kept.filter(|kept| kept.is_whole());
+    let brought = whole.and_then(|kept| {
+        let node = kept.tree().get("preset")?;
+        Some((Preset::of(node, "preset").ok()?, node.origin.clone()))
+    });
+    let default = default.map(|preset| (preset, built_in.clone()));
+    let (preset, origin) = named.or(brought).or(default).unwrap_or((Preset::None, built_in));
+    let mut tree = match whole {
+        // The values of its preset are in it.
+        Some(kept) => merge(Preset::defaults()?, kept.tree().clone()),
+        None => merge(Preset::defaults()?, preset.tree()?),
+    };
     foreign::multiply(&mut documents);
+    let mut lists: Vec<&str> = LISTS.into_iter().filter(|_| whole.is_some()).collect();
     for (document, _) in documents {
+        // The lists of files that are named again stand in the place of those that they gave the run.
+        lists.retain(|key| {
+            let again = document.get(key).is_some_and(|node| node.kind != Kind::Null);
+            if again && let Some(list) = tree.entries_mut().and_then(|map| map.get_mut(*key)) {
+                list.value.keep_items(|item| matches!(item.origin, Origin::Preset { .. }));
+            }
+            !again
+        });
         tree = merge(tree, document);
     }
     if let Some(map) = tree.entries_mut() {
@@ -105,7 +126,11 @@ pub fn assemble(
         let value = Node::text(preset.name(), &origin);
         map.shift_insert(0, "preset".to_owned(), Entry { key: origin, value });
     }
-    let given = given(layers, environment, &tree)?;
+    let mut given = given(layers, environment, &tree)?;
+    if let Some(kept) = kept {
+        given = kept.below(given);
+        tree = if kept.is_whole() { tree } else { kept.over(tree) };
+    }
     Ok(Assembled { tree: hand_over(over_everything(tree, given), environment)?, notes })
 }
 

@@ -59,6 +59,14 @@ impl Environment {
         environment
     }
 
+    /// The same without our own settings.
+    #[must_use]
+    pub fn without_settings(&self) -> Self {
+        let mut bare = self.clone();
+        bare.vars.retain(|name, _| !name.starts_with("VLLM_BENCH_"));
+        bare
+    }
+
     /// All variables.
     pub fn vars(&self) -> &BTreeMap<String, String> {
         &self.vars

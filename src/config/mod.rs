@@ -9,6 +9,7 @@ mod environment;
 mod error;
 pub mod foreign;
 mod handover;
+mod kept;
 pub mod language;
 mod layers;
 pub mod load;
@@ -27,6 +28,7 @@ pub use duration::parse_duration;
 pub use environment::{Environment, is_executable};
 pub use error::Error;
 pub use handover::safe_words;
+pub use kept::Kept;
 pub use layers::setting_keys;
 pub use loadgen::{
     LoadSettings, Point, PromptSettings, TokenizerChoice, resolve_load, resolve_prompts, spread, whole_numbers,
@@ -35,12 +37,15 @@ pub use origin::Origin;
 pub use places::Places;
 pub use prices::{PriceFile, read_prices};
 pub use scenarios::{Scenario, Scenarios, read_scenarios};
-pub use settings::{PLAN_KEYS, PortChoice, Settings};
+pub use settings::{PortChoice, Settings};
 pub use show::show;
 
 /// Whether a variable of a sweep is a secret: by its name, or by a value that has one in it.
 pub(crate) fn is_secret_entry(name: &str, node: &tree::Node) -> bool {
-    let holds = |text: &str| crate::safe::is_secret_variable(name, text) || crate::safe::holds_secret(text);
+    // What a manifest keeps of one is this.
+    let holds = |text: &str| {
+        text == assemble::HIDDEN || crate::safe::is_secret_variable(name, text) || crate::safe::holds_secret(text)
+    };
     let secret = |node: &tree::Node| node.scalar().is_some_and(|text| holds(&text));
     is_secret_name(name) || secret(node) || node.items().is_some_and(|items| items.iter().any(secret))
 }

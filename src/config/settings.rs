@@ -8,7 +8,8 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use indexmap::IndexMap;
 
-use super::assemble::{Assembled, assemble};
+use super::assemble::{Assembled, HIDDEN, assemble};
+use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT, policy};
 use super::layers::Layers;
@@ -94,8 +95,8 @@ pub struct Settings {
     pub given: BTreeSet<&'static str>,
 }
 
-/// Settings that shape the plan: with none of them given, a run that is named brings its own plan.
-pub const PLAN_KEYS: [&str; 25] = [
+/// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
+const PLAN_KEYS: [&str; 25] = [
     "files",
     "preset",
     "models",
@@ -151,9 +152,22 @@ impl Settings {
     /// # Errors
     /// The first value that cannot be used, with the place where it stands.
     pub fn resolve(args: &RunArgs, environment: &Environment, default: Preset) -> Result<Self, Error> {
+        Self::resolve_over(args, environment, default, None)
+    }
+
+    /// As [`Settings::resolve`], over the settings of a run that goes on.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`].
+    pub fn resolve_over(
+        args: &RunArgs,
+        environment: &Environment,
+        default: Preset,
+        kept: Option<&Kept>,
+    ) -> Result<Self, Error> {
         let layers = Layers::new(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
-        let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below)?;
+        let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below, kept)?;
         let document: Document = read(&tree)?;
         let variables = layers.unknown_variables().into_iter();
         let mut warnings: Vec<String> =
@@ -210,7 +224,8 @@ impl Settings {
             preflight: run.preflight,
             yes: on("yes"),
             extend: layers.one("extend").map(|(path, _)| PathBuf::from(path)),
-            secret_env: resolved.secrets,
+            // Of a run that goes on the names are known, and the values come from the environment.
+            secret_env: resolved.secrets.into_iter().filter(|(_, value)| value != HIDDEN).collect(),
             record: show::record(&tree, engine == Engine::Sim),
             warnings,
             notes,
@@ -234,6 +249,20 @@ impl Settings {
             }
             _ => Ok(plan),
         }
+    }
+
+    /// What the manifest keeps of them, so that the run brings them back when it goes on.
+    pub fn kept(&self) -> Kept {
+        let mut tree = self.resolved.clone();
+        // A path means the same from wherever the run goes on.
+        let paths = [("vllm-bin", &self.vllm_bin), ("setvars", &self.setvars)];
+        for (key, path) in paths.into_iter().chain([("results-dir", &Some(self.results_dir.clone()))]) {
+            let node = tree.get(key).filter(|node| node.kind != Kind::Null).map(|node| node.origin.clone());
+            if let (Some(origin), Some(path)) = (node, path) {
+                tree.put(&[key], Node::text(path.to_string_lossy(), &origin));
+            }
+        }
+        Kept::of(tree)
     }
 
     /// Whether a flag, a variable or a file shapes the plan.

@@ -82,7 +82,7 @@ fn spec(
         ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
     let text = script(role, job.experiment, args, &script_context);
     if let Some(kept) = kept {
-        std::fs::write(kept, &*safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
+        keep_copy(kept, &safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
     }
     let path = write_exclusively(role, &text).map_err(|error| failed(&error))?;
     Ok(GroupSpec {
@@ -95,4 +95,11 @@ fn spec(
         grace: context.grace,
         owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },
     })
+}
+
+/// The script as it was run, for the reader. What has its name is replaced, never written through: it may be a link.
+fn keep_copy(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let _ = std::fs::remove_file(path);
+    std::fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text)
 }

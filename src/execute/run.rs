@@ -34,6 +34,9 @@ pub trait Jobs<'p> {
 
     /// The next attempt at an experiment on the server of `earlier`.
     fn on_server_of(&mut self, earlier: &Job<'p>, experiment: &'p Experiment) -> Job<'p>;
+
+    /// Whether the next server gets another port where somebody took this one.
+    fn chooses_ports(&self) -> bool;
 }
 
 /// What a session of a run came to.
@@ -88,7 +91,12 @@ struct Queue<'p> {
     failed: HashMap<&'p str, u32>,
     /// Starts that failed, one after the other.
     failed_starts: u32,
+    /// Starts whose port was taken by somebody else between the look at it and the server's bind.
+    stolen_ports: u32,
 }
+
+/// So many ports in a row may be stolen; whoever takes them all does not do it by chance.
+const MOST_STOLEN: u32 = 5;
 
 impl<'p> Run<'_, 'p> {
     /// Whether no further server may be started.
@@ -106,7 +114,8 @@ impl<'p> Run<'_, 'p> {
         emit: &mut Emitter<'_>,
         stop: &mut Stop,
     ) -> Result<(), Error> {
-        let mut queue = Queue { experiments: experiments.into(), failed: HashMap::new(), failed_starts: 0 };
+        let mut queue =
+            Queue { experiments: experiments.into(), failed: HashMap::new(), failed_starts: 0, stolen_ports: 0 };
         while let Some(&first) = queue.experiments.front() {
             if self.is_over(stop) {
                 break;
@@ -143,6 +152,14 @@ impl<'p> Run<'_, 'p> {
             emit.finished(&job, &Attempted::not_started(not, &job, self.context, began));
             return;
         };
+        let stolen = matches!(failure.cause, Cause::PortInUse | Cause::ForeignServer);
+        if stolen && self.jobs.chooses_ports() && queue.stolen_ports < MOST_STOLEN {
+            queue.stolen_ports += 1;
+            let text = format!("port {} was taken by somebody else meanwhile: the next one is tried at once", job.port);
+            emit.finished(&job, &Attempted::not_started(not, &job, self.context, began));
+            emit.event(Event::Notice { text });
+            return;
+        }
         let retry = self.context.retry.for_cause(failure.cause);
         queue.failed_starts += 1;
         if queue.failed_starts <= retry.attempts {

@@ -23,6 +23,27 @@ pub struct Context {
     /// Kind of the devices (`xpu`, `cuda`, `rocm`, `cpu`); `None` where nobody has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_kind: Option<String>,
+    /// Which version of the weights each model is: the commit of its snapshot in the hub's cache, or a digest of a local
+    /// directory; absent where it is not at hand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, String>,
+}
+
+impl Context {
+    /// What is another here than it was in `then`, as far as both are known: (what, then, here).
+    pub fn differences(&self, then: &Context) -> Vec<(String, String, String)> {
+        let mut found = Vec::new();
+        let mut look = |what: String, then: Option<&String>, here: Option<&String>| match (then, here) {
+            (Some(then), Some(here)) if then != here => found.push((what, then.clone(), here.clone())),
+            _ => {}
+        };
+        look("vLLM".to_owned(), then.vllm_version.as_ref(), self.vllm_version.as_ref());
+        look("the kind of devices".to_owned(), then.device_kind.as_ref(), self.device_kind.as_ref());
+        for (model, commit) in &then.models {
+            look(format!("the model `{model}`"), Some(commit), self.models.get(model));
+        }
+        found
+    }
 }
 
 /// SHA-256 over the canonical JSON of the settings, in hexadecimal.
@@ -96,7 +117,7 @@ impl fmt::Display for Identity {
 }
 
 fn server_settings(engine: Engine, server: &ServerConfig, context: &Context) -> Value {
-    json!({
+    let mut settings = json!({
         "identity-version": 2,
         "engine": engine,
         "vllm-version": context.vllm_version,
@@ -105,7 +126,11 @@ fn server_settings(engine: Engine, server: &ServerConfig, context: &Context) -> 
         "serve": sorted(&server.flags),
         "env": environment(server),
         "secret-env": server.secret_env,
-    })
+    });
+    if let Some(commit) = context.models.get(&server.model) {
+        settings["model-commit"] = json!(commit);
+    }
+    settings
 }
 
 /// The speed of the simulation changes how long one waits and no figure: it works in virtual time.

@@ -129,6 +129,12 @@ pub fn sanitize(text: &str) -> String {
         .collect()
 }
 
+/// Whether a name, as read from a file, can be one that this module made: it stays within its directory, and is no hidden file.
+pub(super) fn is_safe(name: &str) -> bool {
+    const LONGEST_READ: usize = 240;
+    !name.is_empty() && name.len() <= LONGEST_READ && sanitize(name) == name
+}
+
 /// What a name is given to: two things with the same key may share a name, and no others may.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {

@@ -41,3 +41,11 @@ pub fn boot_id() -> String {
 pub fn pid_namespace() -> String {
     fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default()
 }
+
+/// Takes from this process, and from all that it starts, the right to make files that everybody may write to, whatever umask it
+/// was given. To be called before there is a second thread.
+pub fn keep_files_ours() {
+    use nix::sys::stat::{Mode, umask};
+    let given = umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    umask(given | Mode::S_IWOTH);
+}

@@ -33,7 +33,7 @@ pub use ending::{Emptied, end_members, end_processes, reap_adopted};
 pub use error::Error;
 pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
-pub use identity::{ProcessId, boot_id, pid_namespace};
+pub use identity::{ProcessId, boot_id, keep_files_ours, pid_namespace};
 pub use members::{HeldBy, Members};
 pub use procfs::cpu_ticks;
 pub use supervise::{Stop, StopLevel, StopSender, Verdict, stop_channel, supervise};

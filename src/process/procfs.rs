@@ -117,6 +117,33 @@ pub fn uid(pid: i32) -> Option<u32> {
     fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid())
 }
 
+/// Whether a process runs this program: the same file, or one of the same name (another version of it, or one that was replaced
+/// while it ran). `None` where it cannot be looked at.
+pub fn is_this_program(pid: i32) -> Option<bool> {
+    let theirs = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let own = fs::read_link("/proc/self/exe").ok()?;
+    let name = |path: &std::path::Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.trim_end_matches(" (deleted)").to_owned()
+    };
+    Some(theirs == own || name(&theirs) == name(&own))
+}
+
+/// Whether a process holds a kernel lock (`flock`) on a file, by the kernel's table of locks. `None` where that says nothing of
+/// this file.
+pub fn holds_lock(pid: i32, path: &std::path::Path) -> Option<bool> {
+    let inode = fs::metadata(path).ok()?.ino().to_string();
+    let table = fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF`
+    let mut holders = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "->").collect();
+        let [_, "FLOCK", _, _, holder, place, ..] = words.as_slice() else { return None };
+        (place.rsplit(':').next()? == inode).then(|| holder.parse::<i32>().ok())?
+    });
+    let first = holders.next()?;
+    Some(first == pid || holders.any(|holder| holder == pid))
+}
+
 /// Whether the environment with which a process was started holds this exact `NAME=value`. `None` where it cannot be
 /// read or is gone: a process that renames itself (`setproctitle`, as vLLM's) overwrites it with zeros.
 pub fn environ_has(pid: i32, entry: &str) -> Option<bool> {

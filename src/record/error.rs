@@ -45,6 +45,22 @@ pub enum Error {
         /// The newest version known here.
         known: u32,
     },
+    /// A manifest that contradicts itself: nothing can be built on it.
+    #[error("`{}` contradicts itself: {problem}", path.display())]
+    Contradictory {
+        /// Which file.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A directory of a run is a link, or another one than before: it is not written through.
+    #[error("`{}` is {found}: nothing is written there", path.display())]
+    Swapped {
+        /// Which directory.
+        path: PathBuf,
+        /// In words that go after "is".
+        found: String,
+    },
     /// Another process holds the results directory.
     #[error("another run holds `{}`: {holder}", path.display())]
     Locked {
@@ -117,6 +133,8 @@ impl Error {
             | Error::Write { .. }
             | Error::Parse { .. }
             | Error::Newer { .. }
+            | Error::Contradictory { .. }
+            | Error::Swapped { .. }
             | Error::Locked { .. }
             | Error::NotAResult { .. }
             | Error::Occupied { .. }
@@ -138,6 +156,13 @@ impl Error {
                 vec!["choose a writable place with `--results-dir DIR`".into()]
             }
             Error::Read { .. } | Error::Write { .. } => Vec::new(),
+            Error::Contradictory { .. } => {
+                vec![
+                    "the file was changed after the run began: restore it, or begin a new run without `--resume`"
+                        .into(),
+                ]
+            }
+            Error::Swapped { .. } => vec!["name the directory itself, or put it back".into()],
             Error::Parse { .. } => {
                 vec!["the file was changed by hand or by another program; restore it from a backup".into()]
             }

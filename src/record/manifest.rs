@@ -42,7 +42,7 @@ pub struct VllmInfo {
     pub version: Option<String>,
 }
 
-/// What a run was asked to do, and on what. Written once, before the first start.
+/// What a run was asked to do, and on what. Written before the first start, and again where a resume changes how it is run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Manifest {
@@ -68,6 +68,9 @@ pub struct Manifest {
     pub vllm: Option<VllmInfo>,
     /// Every setting with its origin.
     pub settings: IndexMap<String, Setting>,
+    /// The same as the program reads it back when the run goes on; secrets are not in it. Null where an earlier version made it.
+    #[serde(default)]
+    pub sweep: Value,
     /// Time limits.
     pub limits: Limits,
     /// The machine.

@@ -17,7 +17,7 @@ pub use journal::{Entry, Journal, JournalText, read_journal};
 pub use lock::{Holder, Lock};
 pub use manifest::{Limits, Manifest, Setting, VllmInfo};
 pub use result::{FailureRecord, Invalid, ResultMeta, ResultRecord, validate};
-pub use run_dir::{RunDir, list_runs, remove_stillborn};
+pub use run_dir::{RunDir, list_runs, remove_stillborn, remove_whatever};
 pub use state::{Attempt, Live, RunState};
 
 /// Version of every file format written here; a reader refuses a newer one with a clear message.

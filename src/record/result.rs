@@ -159,7 +159,7 @@ impl ResultRecord {
     /// # Errors
     /// When the disk refuses.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        atomic::write_json(path, self)
+        atomic::keep_json(path, self)
     }
 
     /// Reads a record.

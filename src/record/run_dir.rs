@@ -60,22 +60,37 @@ impl RunDir {
         self.make_folders()?;
         let unchecked = self.layout.unchecked_dir();
         for entry in std::fs::read_dir(&unchecked).map_err(Error::read(&unchecked))?.flatten() {
-            std::fs::remove_file(entry.path()).map_err(Error::write(&entry.path()))?;
+            remove_whatever(&entry.path()).map_err(Error::write(&entry.path()))?;
         }
         let root = self.path();
         for entry in std::fs::read_dir(root).map_err(Error::read(root))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(layout::TEMPORARY_PREFIX) {
-                std::fs::remove_file(entry.path()).map_err(Error::write(&entry.path()))?;
+                remove_whatever(&entry.path()).map_err(Error::write(&entry.path()))?;
             }
         }
         Ok(())
     }
 
     fn make_folders(&self) -> Result<(), Error> {
-        for dir in [self.layout.logs(), self.layout.scripts(), self.layout.unchecked_dir()] {
+        self.require_own()?;
+        // What is a file or a link where a client writes its results is none of ours.
+        let unchecked = self.layout.unchecked_dir();
+        if unchecked.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            std::fs::remove_file(&unchecked).map_err(Error::write(&unchecked))?;
+        }
+        for dir in [self.layout.logs(), self.layout.scripts(), unchecked] {
             std::fs::create_dir_all(&dir).map_err(Error::write(&dir))?;
+            atomic::require_folder(&dir)?;
         }
         Ok(())
+    }
+
+    /// Refuses a run directory that is a link: it may lead to somebody else's files.
+    ///
+    /// # Errors
+    /// [`Error::Swapped`].
+    pub fn require_own(&self) -> Result<(), Error> {
+        atomic::require_folder(self.path())
     }
 
     /// Where it is.
@@ -159,6 +174,19 @@ impl RunDir {
         let results_dir = self.path().parent()?;
         let holder = Lock::holder(&layout::results_lock(results_dir))?;
         (holder.run.file_name() == self.path().file_name()).then_some(holder)
+    }
+}
+
+/// Removes a file or a link, or a folder with all that is in it (not what links in it lead to).
+///
+/// # Errors
+/// When the disk refuses; what is not there is no error.
+pub fn remove_whatever(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -252,8 +280,10 @@ mod tests {
     fn going_on_removes_unfinished_and_unchecked_files() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), Utc::now(), chrono_tz::UTC).unwrap();
-        let files = [run.path().join(".tmp-abc"), run.layout().unchecked("x")];
-        files.iter().for_each(|file| std::fs::write(file, "{").unwrap());
+        let files = [run.path().join(".tmp-abc"), run.layout().unchecked("x"), run.layout().unchecked("folder")];
+        files[..2].iter().for_each(|file| std::fs::write(file, "{").unwrap());
+        std::fs::create_dir_all(files[2].join("deeper")).unwrap();
+        std::fs::write(files[2].join("deeper/file"), "x").unwrap();
         run.prepare_resume().unwrap();
         assert!(files.iter().all(|file| !file.exists()));
     }

@@ -53,11 +53,11 @@ pub fn write_all(run: &Path, table: &RunTable) -> Result<Written, Error> {
     // They do not need each other. The text takes as long as both tables: more threads would only slow it down.
     let (analysis, tables) = std::thread::scope(|scope| {
         let tables = scope.spawn(|| {
-            atomic::write_again_with(&table_csv, |out| csv::write(table, out))?;
-            atomic::write_again_with(&raw_results, |out| raw::write(run, table, out))
+            atomic::keep_again_with(&table_csv, |out| csv::write(table, out))?;
+            atomic::keep_again_with(&raw_results, |out| raw::write(run, table, out))
         });
         let analysis = render_text(table, Style::PLAIN);
-        let written = atomic::write_again_with(&text, |out| out.write_all(analysis.as_bytes()));
+        let written = atomic::keep_again_with(&text, |out| out.write_all(analysis.as_bytes()));
         (written.map(|()| analysis), tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let analysis = analysis?;
@@ -66,7 +66,7 @@ pub fn write_all(run: &Path, table: &RunTable) -> Result<Written, Error> {
     match table.facts.origin {
         Origin::VllmBench { .. } => {
             let summary = run.join(layout::SUMMARY);
-            atomic::write_again_with(&summary, |out| out.write_all(render_summary(table).as_bytes()))?;
+            atomic::keep_again_with(&summary, |out| out.write_all(render_summary(table).as_bytes()))?;
             paths.push(summary);
         }
         Origin::Predecessor | Origin::Files(_) => {}

@@ -1,8 +1,10 @@
-//! Writes to stdout and stderr. A closed pipe (`vllm-bench status | head -1`) ends nothing but the writing.
+//! Writes to stdout and stderr. A closed pipe (`vllm-bench status | head -1`) ends nothing but the writing; anything else that
+//! keeps data from standard output is remembered, and the command ends with an error.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
+use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 
@@ -15,6 +17,8 @@ use crate::safe::{self, Sgr};
 pub struct Ui {
     /// What is shown, and how.
     pub display: Display,
+    /// What first kept data from standard output; shared by all copies.
+    lost: Arc<OnceLock<io::Error>>,
 }
 
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -26,17 +30,18 @@ const BOLD: Style = Style::new().bold();
 impl Ui {
     /// A printer for this display.
     pub fn new(display: Display) -> Self {
-        Self { display }
+        Self { display, lost: Arc::default() }
     }
 
     /// The same printer for output that goes to a file: no colour, no line that changes in place.
     pub fn without_terminal(&self) -> Self {
-        Self { display: Display { color_out: false, color_err: false, live: false, ..self.display } }
+        let display = Display { color_out: false, color_err: false, live: false, ..self.display };
+        Self { display, lost: Arc::clone(&self.lost) }
     }
 
     /// Data, to stdout. Printed even with `--quiet`.
     pub fn out(&self, text: &str) {
-        write_line(std::io::stdout().lock(), &safe::shown(text, colours(self.display.color_out)));
+        self.note(write_line(std::io::stdout().lock(), &safe::shown(text, colours(self.display.color_out))));
     }
 
     /// Text that brings its own line ends, to stdout.
@@ -50,7 +55,31 @@ impl Ui {
     /// Bytes that hold nothing that may not be shown, and that a terminal may act on: a cleaned log, a cleared screen.
     pub fn out_harmless(&self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        self.note(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+    }
+
+    /// Remembers that data did not reach standard output. Whoever closes a pipe has seen enough.
+    fn note(&self, written: io::Result<()>) {
+        if let Err(error) = written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            let _ = self.lost.set(error);
+        }
+    }
+
+    /// Whether everything that was to go to standard output did, but for a pipe that its reader closed.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn finish(&self) -> Result<(), Error> {
+        self.note(std::io::stdout().lock().flush());
+        match self.lost.get() {
+            None => Ok(()),
+            // An error of the system cannot be copied, but made again.
+            Some(error) => {
+                Err(Error::Output(error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error)))
+            }
+        }
     }
 
     /// Talk, to stderr; nothing with `--quiet`.
@@ -146,7 +175,7 @@ impl Talk {
 
     /// One line, or several.
     pub fn line(&self, text: &str) {
-        write_line(std::io::stderr().lock(), &safe::shown(text.trim_end_matches('\n'), self.colours));
+        let _ = write_line(std::io::stderr().lock(), &safe::shown(text.trim_end_matches('\n'), self.colours));
     }
 }
 
@@ -172,6 +201,6 @@ fn paint(color: bool, style: Style, text: &str) -> String {
     if color { format!("{style}{text}{style:#}") } else { text.to_owned() }
 }
 
-fn write_line(mut to: impl Write, text: &str) {
-    let _ = writeln!(to, "{text}").and_then(|()| to.flush());
+fn write_line(mut to: impl Write, text: &str) -> io::Result<()> {
+    writeln!(to, "{text}").and_then(|()| to.flush())
 }

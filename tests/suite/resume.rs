@@ -332,3 +332,295 @@ fn a_detached_run_that_cannot_begin_says_so_at_once() {
     let port = listener.local_addr().unwrap().port().to_string();
     scene.sweep().set("--port", [port.as_str()]).flag("--detach").exits(4).says("is taken by process");
 }
+
+/// What the manifest says of a setting now.
+fn setting(run: &RunFiles, key: &str) -> serde_json::Value {
+    run.json("manifest.json")["settings"][key]["value"].clone()
+}
+
+/// The command in the hint of an interrupted run, as words after the program.
+fn hinted(stderr: &str) -> Vec<String> {
+    let command = stderr.rsplit("`vllm-bench ").next().unwrap().split('`').next().unwrap();
+    shlex::split(command).unwrap()
+}
+
+#[test]
+fn a_run_brings_every_setting_back_and_says_how_to_go_on() {
+    let scene = Scene::new();
+    fs::write(scene.path("sweep.yaml"), "timeouts: {grace: 7s}\nslo: {ttft: {p99: 500}}\nwarmup: 2\n").unwrap();
+    let begin = || {
+        let mut call = scene.sweep().fault(STAYS_MEASURING);
+        call = call.set("--retry", ["crash=2"]).set("--timezone", ["UTC"]).set("--skip-failure-reasons", ["oom"]);
+        call.set("--on-failure", ["stop"]).set("--preset", ["none"])
+    };
+    let mut live = begin().env("VLLM_BENCH_TIMEOUT_STARTUP", "77").also("sweep.yaml", "--show-logs").start();
+    // The warm-up hangs as well.
+    live.event(&["server-ready", SECOND]);
+    live.signal(Signal::SIGINT);
+    let ended = live.ends().with_code(130);
+    let run = scene.run();
+    let before = run.json("manifest.json");
+    let words = hinted(&ended.stderr);
+    assert_eq!(words, ["run", "--resume", &format!("results/{}", run.name())], "short, and as one types it here");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let resumed = scene.call(&words).exits(0);
+    resumed.says("going on: 1 of 2 experiments");
+    run.assert_passed(FIRST);
+    run.assert_passed(SECOND);
+    let after = run.json("manifest.json");
+    assert_eq!(after, before, "nothing of it is another one");
+    let show = |key: &str| after["settings"][key]["value"].to_string();
+    let expected = [
+        ("retry.crash", "\"2\""),
+        ("timezone", "\"UTC\""),
+        ("on-failure", "\"stop\""),
+        ("timeouts.grace", "\"7s\""),
+        ("timeouts.startup", "77"),
+        ("warmup", "2"),
+        ("show-logs", "true"),
+        ("port", "\"auto\""),
+    ];
+    for (key, value) in expected {
+        assert_eq!(show(key), value, "{key}");
+    }
+    assert!(run.has(&format!("logs/{SECOND}_warmup.2.log")), "the warm-up came back too");
+    resumed.check(resumed.stderr.contains("client | "), "and the logs are shown");
+}
+
+#[test]
+fn flags_that_say_the_same_are_no_contradiction_and_others_are_named_with_both_values() {
+    let scene = Scene::new();
+    let fault = "network@eager=false";
+    scene.sweep().fault(fault).exits(1);
+    let run = scene.run();
+    let name = run.name();
+    let again = |words: &[&str]| {
+        let call = scene.call(&["run", "--resume", &name]).set("--results-dir", [scene.results().to_str().unwrap()]);
+        words.iter().fold(call, |call, word| call.flag(word)).ends()
+    };
+    for same in [
+        &["--engine", "sim"][..],
+        &["--engine=sim", "--tp=1", "--num-prompts=4"],
+        &["--enforce-eager", "true", "false", "--models", "org/tiny"],
+        &["--bench-arg=num-warmups=0", "--bench-arg=no:num-warmups"],
+    ] {
+        let ended = again(same);
+        ended.check(ended.status.code() == Some(1) || same[0].contains("warmups"), "the same is no contradiction");
+    }
+    let journal = run.journal_text();
+    for (other, key, was, is) in [
+        (&["--output-len", "9"][..], "bench.random-output-len", "`8`", "`9`"),
+        (&["--tp=1,2"], "serve.tensor-parallel-size", "`1`", "`1 2`"),
+        (&["--serve-arg=max-num-seqs=7"], "serve.max-num-seqs", "has none", "`7`"),
+        (&["--warmup", "3"], "warmup", "`0`", "`3`"),
+        (&["--engine", "vllm"], "engine", "`sim`", "`vllm`"),
+    ] {
+        let refused = again(other).with_code(2);
+        refused
+            .says(&format!("`{key}`: the run {}", if was == "has none" { was.into() } else { format!("has {was}") }));
+        refused.says(&format!("says {is}")).says("begin a new run");
+    }
+    assert_eq!(run.journal_text(), journal, "nothing was written");
+    // What only says how to run may change, is recorded, and stays so.
+    again(&["--grace", "3", "--retry", "network=1"]).with_code(1);
+    assert_eq!((setting(&run, "timeouts.grace"), setting(&run, "retry.network")), (3.into(), "1".into()));
+    assert!(run.journal_text().contains("`timeouts.grace` is `3` (flag --grace)"), "{}", run.journal_text());
+    assert_eq!(run.json("manifest.json")["limits"]["grace"], 3.0);
+    again(&[]).with_code(1);
+    assert_eq!(setting(&run, "timeouts.grace"), 3);
+    let elsewhere = scene.call(&["run", "--resume", &format!("results/{name}"), "--results-dir", "calls"]).exits(2);
+    elsewhere.says("`--results-dir` is `calls`, and the run is in ");
+}
+
+#[test]
+fn resume_alone_takes_the_one_unfinished_run_or_lists_them() {
+    let scene = Scene::new();
+    let results = scene.results();
+    let alone = || scene.call(&["run", "--resume"]).set("--results-dir", [results.to_str().unwrap()]).ends();
+    alone().with_code(3).says("no unfinished run");
+    let interrupt = |words: [&str; 1]| {
+        let before: Vec<String> = scene.runs().iter().map(RunFiles::name).collect();
+        let live = scene.sweep().fault(STAYS_MEASURING).set("--output-len", words).start();
+        crate::support::wait_for("the client of a new run", || {
+            let run = scene.runs().into_iter().find(|run| !before.contains(&run.name()))?;
+            run.journal_text().lines().any(|l| l.contains("benchmark-launched") && l.contains(SECOND)).then_some(())
+        });
+        live.kill();
+        scene.wait_until_nothing_is_left();
+    };
+    interrupt(["8"]);
+    let first = scene.run();
+    interrupt(["9"]);
+    let second = scene.runs().into_iter().find(|run| run.name() != first.name()).unwrap();
+    let listed = alone().with_code(2);
+    listed.says("2 runs in ").says(&format!("{} (1 of 2 experiments measured)", first.name()));
+    listed.says(&second.name()).says("vllm-bench run --resume ");
+    scene.call(&["run", "--resume", &format!("results/{}", first.name())]).exits(0);
+    alone().with_code(0);
+    second.assert_passed(SECOND);
+    alone().with_code(3);
+    // One flag is enough to tell them apart, where it is said again.
+    interrupt(["10"]);
+    interrupt(["11"]);
+    let told = scene.call(&["run", "--resume", "--output-len", "10"]);
+    told.set("--results-dir", [results.to_str().unwrap()]).exits(0);
+    alone().with_code(0);
+}
+
+#[test]
+fn a_manifest_that_was_edited_by_hand_is_not_measured() {
+    let scene = Scene::new();
+    scene.sweep().fault("network@eager=false").exits(1);
+    let run = scene.run();
+    let path = run.path("manifest.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    let outside = scene.path("evil");
+    for (at, (pointer, value)) in [
+        ("/plan/experiments/1/workload/flags/random-output-len", "4096"),
+        ("/plan/experiments/1/server/env/VLLM_X", "1"),
+        ("/plan/experiments/1/name", "../../evil"),
+        ("/plan/experiments/1/server_name", "../evil"),
+        ("/plan/experiments/1/name", FIRST),
+        ("/plan/experiments/0/repeat", "{\"start\":2,\"run\":1}"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut manifest: serde_json::Value = serde_json::from_str(&whole).unwrap();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let value =
+            serde_json::from_str(value).ok().filter(serde_json::Value::is_object).unwrap_or_else(|| value.into());
+        let parent = manifest.pointer_mut(parent).unwrap();
+        assert!(at == 1 || !parent[key].is_null(), "{pointer} is in the manifest: {parent}");
+        parent[key] = value;
+        fs::write(&path, manifest.to_string()).unwrap();
+        let refused = scene.call(&["run", "--resume", &format!("results/{}", run.name())]).exits(5);
+        refused.says("contradicts itself").says("hint: ");
+        let extend = scene.sweep().set("--output-len", ["9"]).set("--extend", [run.name().as_str()]).exits(5);
+        extend.says("contradicts itself");
+    }
+    assert!(!outside.exists() && crate::support::files(scene.root()).iter().all(|path| !path.ends_with("evil")));
+    fs::write(&path, &whole).unwrap();
+    scene.call(&["run", "--resume", &format!("results/{}", run.name())]).exits(1);
+}
+
+#[test]
+fn a_folder_where_clients_write_does_not_block_a_resume() {
+    let scene = Scene::new();
+    scene.sweep().fault("network@eager=false#1").exits(1);
+    let run = scene.run();
+    for folder in [format!(".unchecked/{SECOND}.json/deeper"), ".tmp-folder/x".to_owned()] {
+        fs::create_dir_all(run.path(&folder)).unwrap();
+    }
+    scene.sweep().fault("network@eager=false#1").flag("--resume").exits(0);
+    run.assert_passed(SECOND);
+    assert_eq!(fs::read_dir(run.path(".unchecked")).unwrap().count(), 0);
+}
+
+#[test]
+fn another_snapshot_of_the_model_is_another_identity_and_never_joins_a_run() {
+    let scene = Scene::new();
+    let cache = scene.path("home/.cache/huggingface/hub/models--org--tiny");
+    let commits = ["a".repeat(40), "b".repeat(40)];
+    for commit in &commits {
+        fs::create_dir_all(cache.join("snapshots").join(commit)).unwrap();
+    }
+    fs::create_dir_all(cache.join("refs")).unwrap();
+    let checked_out = |commit: &str| fs::write(cache.join("refs/main"), commit).unwrap();
+    checked_out(&commits[0]);
+    let vllm = scene.vllm_that("");
+    let sweep = || scene.sweep_with(&vllm).also("--env", "VLLM_BENCH_SIM_FAULT=network@eager=false");
+    sweep().exits(1);
+    let run = scene.run();
+    let plan = &run.json("manifest.json")["plan"];
+    assert_eq!(plan["context"]["models"]["org/tiny"], commits[0]);
+    checked_out(&commits[1]);
+    let refused = scene.call(&["run", "--resume", &format!("results/{}", run.name())]).exits(2);
+    refused.says(&format!("the model `org/tiny` {}, and here is {}", commits[0], commits[1]));
+    sweep().exits(1);
+    let other = scene.runs().into_iter().find(|other| other.name() != run.name()).unwrap();
+    assert_ne!(other.json("manifest.json")["plan"]["experiments"][0]["identity"], plan["experiments"][0]["identity"]);
+    let compared = scene.call(&["compare", run.0.to_str().unwrap(), other.0.to_str().unwrap()]).ends();
+    compared.prints(&commits[0]).prints(&commits[1]);
+    checked_out(&commits[0]);
+    scene.call(&["run", "--resume", &format!("results/{}", run.name())]).exits(1);
+    // Not at hand: nothing is known against it, and that is said.
+    fs::remove_dir_all(&cache).unwrap();
+    let unknown = scene.call(&["run", "--resume", &format!("results/{}", run.name())]).exits(1);
+    unknown.says("whether the weights are the same is not known");
+}
+
+#[test]
+fn secrets_of_a_resumed_run_come_from_the_environment() {
+    let scene = Scene::new();
+    let seen = scene.path("seen");
+    let vllm = scene.vllm_that(&format!("echo \"$MY_TOKEN\" >> '{}'", seen.display()));
+    let fault = "VLLM_BENCH_SIM_FAULT=network@eager=false";
+    scene.sweep_with(&vllm).also("--env", fault).also("--env", "MY_TOKEN=tok-planted").exits(1);
+    let run = scene.run();
+    assert!(!fs::read_to_string(run.path("manifest.json")).unwrap().contains("tok-planted"));
+    fs::remove_file(&seen).unwrap();
+    let resumed =
+        scene.call(&["run", "--resume", &format!("results/{}", run.name())]).env("MY_TOKEN", "tok-again").exits(1);
+    resumed.check(!resumed.stderr.contains("export it"), "it is set");
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("tok-again") && !seen.contains("redacted"), "{seen}");
+}
+
+/// Printed hint and all: the neighbour's server is there before, between and after.
+#[test]
+fn the_neighbours_server_survives_ctrl_c_and_the_printed_resume() {
+    let wrapper =
+        ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let works = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        crate::support::skipped(
+            "a neighbour's server over a resume: `unshare --user --pid --mount` is not to be had here",
+        );
+        return;
+    }
+    // Not below /tmp: there the namespace has its own.
+    let scene = Scene::below(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")));
+    fs::create_dir(scene.path("tmp")).unwrap();
+    let inside = scene.program(
+        "inside.sh",
+        &format!(
+            "#!/bin/bash\n\
+             mount --bind '{root}/tmp' /tmp || exit 90\n\
+             (exec -a VLLM::EngineCore sleep 600) & engine=$!\n\
+             alive() {{ grep -qE '^State:[[:space:]]+[^ZX]' /proc/$engine/status 2>/dev/null && echo \"$1 alive\" || echo \"$1 ended\"; }}\n\
+             until tr '\\0' ' ' < /proc/$engine/cmdline | grep -q VLLM; do :; done\n\
+             \"$@\" 2> '{root}/first.err' & run=$!\n\
+             until [ -e '{root}/hung' ]; do sleep 0.02; kill -0 $run || break; done\n\
+             alive started\n\
+             kill -TERM $run; wait $run; alive interrupted\n\
+             hint=$(sed -n 's/.*`vllm-bench \\(run --resume [^`]*\\)`.*/\\1/p' '{root}/first.err' | tail -n 1)\n\
+             cat '{root}/first.err' >&2\n\
+             {bin} $hint; code=$?; alive resumed\n\
+             kill -9 $engine\n\
+             exit $code\n",
+            root = scene.root().display(),
+            bin = crate::support::BIN,
+        ),
+    );
+    let through: Vec<&str> = wrapper.into_iter().chain([inside.to_str().unwrap()]).collect();
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port().to_string();
+    // Not `--engine sim`, which leaves others alone: the simulated vLLM as somebody's `vllm`.
+    let hung = scene.path("hung").display().to_string();
+    let vllm = scene.vllm_that(&format!("[ \"$1\" = bench ] && [ ! -e '{hung}' ] && touch '{hung}' && exec sleep 600"));
+    let ended = scene
+        .sweep_with(&vllm)
+        .set("--enforce-eager", ["true"])
+        .set("--grace", ["2"])
+        .set("--port", [port.as_str()])
+        .through(&through)
+        .exits(0);
+    ended.prints("started alive\n").prints("interrupted alive\n").prints("resumed alive\n");
+    ended.check(!ended.stderr.contains("ended another vLLM process"), "nobody else was ended");
+    let launched = scene.run().events("server-launched");
+    assert!(
+        launched.len() == 2 && launched.iter().all(|event| event["port"].as_u64() == port.parse().ok()),
+        "{launched:?}"
+    );
+    scene.run().assert_passed(FIRST);
+}

@@ -5,10 +5,12 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::config::safe_words;
@@ -75,7 +77,12 @@ pub fn leave_terminal() {
 /// When the log cannot be opened.
 pub fn report_ready(run: &RunDir, resumed: bool) -> Result<(), Error> {
     let path = run.layout().run_log();
-    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(crate::record::Error::write(&path))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(&path)
+        .map_err(crate::record::Error::write(&path))?;
     let ready = Ready { pid: std::process::id(), run: run.path().to_owned(), log: path, resumed };
     let mut line = serde_json::to_string(&ready).map_err(std::io::Error::from)?;
     line.push('\n');

@@ -6,6 +6,7 @@ pub mod engine;
 mod follow;
 mod prepare;
 mod recorder;
+pub(in crate::commands) mod resume;
 mod signals;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use crate::ui::{Reporter, Ui};
 use super::{asked, wording};
 use prepare::{Prepared, Silent, lock_results, prepare};
 use recorder::{RunRecorder, SessionJobs};
+use resume::{Asked, Earlier};
 use signals::Signals;
 
 /// Runs a sweep.
@@ -33,20 +35,12 @@ use signals::Signals;
 /// # Errors
 /// When nothing can be started, or the record cannot be kept.
 pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: &Ui) -> Result<u8, Error> {
-    let mut settings = Settings::resolve(args, environment, preset)?;
+    let asked = Asked { args, environment, preset, ui };
+    let Session { settings, plan, earlier } = session(asked)?;
     asked::check_slo(&settings)?;
-    let adopted = match &args.resume {
-        Some(Some(named)) => prepare::adopt_named(named, &mut settings, environment)?,
-        Some(None) | None => None,
-    };
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
-    let is_adopted = adopted.is_some();
-    let plan = match adopted {
-        Some(plan) => plan,
-        None => make_plan(&mut settings, args, environment, ui)?,
-    };
     if args.fresh && !args.detach && !args.detached_child {
         ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
     }
@@ -66,11 +60,49 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
             "`{name}` was set with `--env` when this run began and is not set now: export it, or servers may fail"
         ));
     }
-    if !is_adopted {
+    if earlier.is_none() || settings.extend.is_some() {
         preflight(&settings, environment, ui)?;
     }
     let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
-    Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui }.execute().await
+    Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui, earlier }.execute().await
+}
+
+/// What is about to be measured: something new, or what a run has not measured yet.
+struct Session {
+    settings: Settings,
+    plan: Plan,
+    earlier: Option<Earlier>,
+}
+
+/// Settings and plan of this session; a run that goes on brings its own.
+fn session(asked: Asked<'_>) -> Result<Session, Error> {
+    let Asked { args, environment, preset, ui } = asked;
+    if let Some(resume::Resumed { settings, plan, earlier }) = resume::find(asked)? {
+        return Ok(Session { settings, plan, earlier: Some(earlier) });
+    }
+    let mut settings = Settings::resolve(args, environment, preset)?;
+    let Some(named) = settings.extend.clone() else {
+        note_noise_check(&mut settings, args)?;
+        let plan = make_plan(&mut settings, args, environment, None, ui)?;
+        return Ok(Session { settings, plan, earlier: None });
+    };
+    let (run, mut manifest, mut settings) = resume::extended(&named, asked)?;
+    let new = make_plan(&mut settings, args, environment, Some(&manifest.plan), ui)?;
+    let plan = resume::grown(&run, &manifest.plan, new, environment)?;
+    manifest.plan = plan.clone();
+    resume::keep_settings(&mut manifest, &settings);
+    Ok(Session { settings, plan, earlier: Some(Earlier { run, manifest, notices: Vec::new(), changed: true }) })
+}
+
+/// The key under which the manifest has the number of `--noise-check`.
+const NOISE_CHECK: &str = "noise-check";
+
+/// Records `--noise-check`, which is no key of sweep files.
+fn note_noise_check(settings: &mut Settings, args: &RunArgs) -> Result<(), Error> {
+    if let Some(starts) = noise_check(args)? {
+        settings.record.insert(NOISE_CHECK.to_owned(), (starts.into(), "flag --noise-check".to_owned()));
+    }
+    Ok(())
 }
 
 /// How often `--noise-check` starts its configuration.
@@ -98,10 +130,19 @@ fn one_configuration(mut plan: Plan) -> Plan {
     plan
 }
 
-/// Counts the sweep, refuses one that nobody can mean, and makes its plan; with `--extend` on top of the run's own.
-fn make_plan(settings: &mut Settings, args: &RunArgs, environment: &Environment, ui: &Ui) -> Result<Plan, Error> {
+/// Counts the sweep, refuses one that nobody can mean, and makes its plan; with `earlier`, what that takes for granted.
+fn make_plan(
+    settings: &mut Settings,
+    args: &RunArgs,
+    environment: &Environment,
+    earlier: Option<&Plan>,
+    ui: &Ui,
+) -> Result<Plan, Error> {
     let program = if settings.simulated() { None } else { engine::quick_find(settings, environment) };
     super::facts::gather(settings, environment, program.as_deref());
+    if let Some(plan) = earlier {
+        settings.sweep.context = plan.context_for(&settings.sweep.context);
+    }
     let counts = super::plan::count(settings, ui)?;
     if counts.measurements > super::plan::WHOLE && !settings.yes && args.dry_run.is_none() {
         return Err(Error::Usage {
@@ -123,10 +164,7 @@ fn make_plan(settings: &mut Settings, args: &RunArgs, environment: &Environment,
         let hint = "name a group that has one configuration for each model, or give the baseline's values".to_owned();
         return Err(Error::Usage { message, hint });
     }
-    match settings.extend.clone() {
-        Some(named) => prepare::extend_named(&named, settings, plan, environment),
-        None => Ok(plan),
-    }
+    Ok(plan)
 }
 
 /// Asks the vLLM that will be run whether it knows all flags.
@@ -151,6 +189,8 @@ struct Sweep<'a> {
     plan: &'a Plan,
     environment: &'a Environment,
     ui: &'a Ui,
+    /// The run that goes on, or grows.
+    earlier: Option<Earlier>,
 }
 
 impl Sweep<'_> {
@@ -168,7 +208,8 @@ impl Sweep<'_> {
         let mut silent = Silent { reporter: &reporter };
         let mut early = Emitter::new(&mut silent, &sender);
         clear_the_way(self.settings.grace, self.settings.keep_foreign, &mut early, &mut stop).await?;
-        let mut prepared = prepare(self.args, self.settings, self.plan, self.environment, &engine, lock).await?;
+        let mut prepared =
+            prepare(self.earlier.as_ref(), self.settings, self.plan, self.environment, &engine, lock).await?;
         if self.args.detached_child {
             detach::report_ready(&prepared.run, prepared.resumed)?;
         }
@@ -276,6 +317,9 @@ impl Sweep<'_> {
             planned: self.plan.experiments.len(),
             pending: pending.len(),
         });
+        for notice in self.earlier.iter().flat_map(|earlier| &earlier.notices) {
+            emit.event(Event::Notice { text: notice.clone() });
+        }
         for name in &prepared.valid {
             emit.event(Event::ExperimentReused { name: name.clone() });
         }
@@ -326,13 +370,13 @@ impl Sweep<'_> {
         }
         let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if totals.interrupted {
-            self.ui.hint(&format!("go on with `vllm-bench run --resume {}`", prepared.run.path().display()));
+            self.ui.hint(&format!("go on with `{}`", wording::resume(prepared.run.path(), self.environment)));
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
         }
         if totals.stopped_by_failure {
             self.ui.hint(&format!(
-                "`on-failure: stop` ended the run at its first failure; go on with `vllm-bench run --resume {}`",
-                prepared.run.path().display()
+                "`on-failure: stop` ended the run at its first failure; go on with `{}`",
+                wording::resume(prepared.run.path(), self.environment)
             ));
             return Ok(exit::EXPERIMENT_FAILED);
         }

@@ -1,23 +1,19 @@
 //! What must stand before the first experiment: locks, the run directory, the manifest.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use chrono::{SecondsFormat, Utc};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::cli::RunArgs;
+use super::resume::Earlier;
 use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Event, Failure, Job, Recorder, port};
-use crate::plan::{Engine, Experiment, Plan, extend};
-use crate::preflight::installed_version;
+use crate::plan::{Experiment, Plan};
 use crate::process::{ProcessId, registry};
-use crate::record::{
-    self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout, list_runs,
-};
+use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout};
 use crate::safe;
 use crate::telemetry::{HostInfo, Probe, devices};
 use crate::ui::Reporter;
@@ -89,7 +85,7 @@ pub fn lock_results(settings: &Settings) -> Result<Lock, Error> {
 /// # Errors
 /// When the port is taken, there is nothing to resume, or the disk refuses.
 pub async fn prepare(
-    args: &RunArgs,
+    earlier: Option<&Earlier>,
     settings: &Settings,
     plan: &Plan,
     environment: &Environment,
@@ -98,12 +94,14 @@ pub async fn prepare(
 ) -> Result<Prepared, Error> {
     let (port, port_lock) = take_port(settings.port)?;
     record::remove_stillborn(&settings.results_dir);
-    let earlier = find_run(args, settings, plan, environment)?;
     let resumed = earlier.is_some();
     let (run, manifest) = match earlier {
-        Some((run, manifest)) => {
+        Some(Earlier { run, manifest, changed, .. }) => {
             run.prepare_resume()?;
-            (run, manifest)
+            if *changed {
+                record::atomic::keep_json(&run.layout().manifest(), manifest)?;
+            }
+            (run.clone(), manifest.clone())
         }
         None => create_run(settings, plan, environment, engine).await?,
     };
@@ -143,6 +141,11 @@ impl Ports {
         Ok(self)
     }
 
+    /// Whether another port is chosen where this one is taken.
+    pub fn is_auto(&self) -> bool {
+        self.choice == PortChoice::Auto
+    }
+
     /// The port of the next server: with `--port auto` another one, where somebody took the last one meanwhile.
     pub fn next(&mut self) -> u16 {
         if self.choice == PortChoice::Auto
@@ -178,169 +181,6 @@ fn port_lock_path(port: u16) -> Result<PathBuf, Error> {
     Ok(registry::home()?.join(format!("port-{port}.lock")))
 }
 
-/// The run to go on with: the one named, or the newest unfinished one of the same plan.
-fn find_run(
-    args: &RunArgs,
-    settings: &Settings,
-    plan: &Plan,
-    environment: &Environment,
-) -> Result<Option<(RunDir, Manifest)>, Error> {
-    if let Some(run) = &settings.extend {
-        return open_extended(run, plan, settings).map(Some);
-    }
-    match &args.resume {
-        Some(Some(named)) => open_named(named, settings, plan, environment).map(Some),
-        Some(None) => match newest_unfinished(&settings.results_dir, plan)? {
-            Some(found) => Ok(Some(found)),
-            None => Err(Error::Nothing {
-                message: format!("no unfinished run of this plan in `{}`", settings.results_dir.display()),
-                hint: "repeat the flags of the run to go on with, name it with `--resume RUN`, or begin a new one without `--resume`".into(),
-            }),
-        },
-        None if args.detached_child && !args.fresh => newest_unfinished(&settings.results_dir, plan),
-        None => Ok(None),
-    }
-}
-
-/// Takes over what the run named by `--resume RUN` brings: its results directory, its plan where no flag shapes
-/// another, its limits and its vLLM where no flag says otherwise.
-///
-/// # Errors
-/// When it cannot be found or read.
-pub fn adopt_named(named: &Path, settings: &mut Settings, environment: &Environment) -> Result<Option<Plan>, Error> {
-    let run = locate_named(named, settings, environment)?;
-    let manifest = run.manifest()?;
-    if let Some(parent) = run.path().parent() {
-        settings.results_dir = parent.to_owned();
-    }
-    let keys = settings.given.clone();
-    let given = |key| keys.contains(key);
-    let limit = |key, seconds: f64, now: Duration| {
-        let recorded = Duration::try_from_secs_f64(seconds).unwrap_or(now);
-        if given(key) { now } else { recorded }
-    };
-    let limits = manifest.limits;
-    let (startup, benchmark, grace) = (
-        limit("timeout-startup", limits.startup, settings.timeout_startup),
-        limit("timeout-benchmark", limits.benchmark, settings.timeout_benchmark),
-        limit("grace", limits.grace, settings.grace),
-    );
-    if let (false, Some(seconds)) = (given("stall-timeout"), limits.stall) {
-        settings.stall = Duration::try_from_secs_f64(seconds).ok().filter(|stall| !stall.is_zero());
-    }
-    if let (false, Ok(zone)) = (given("timezone"), manifest.timezone.parse()) {
-        settings.zone = zone;
-    }
-    (settings.timeout_startup, settings.timeout_benchmark, settings.grace) = (startup, benchmark, grace);
-    if settings.plan_is_given() {
-        return Ok(None);
-    }
-    let program = settings.vllm_bin.clone().or_else(|| manifest.vllm.as_ref().map(|vllm| vllm.path.clone()));
-    let here = program.as_deref().filter(|_| manifest.engine == Engine::Vllm).and_then(installed_version);
-    if let (Some(then), Some(here)) = (&manifest.plan.context.vllm_version, &here)
-        && then != here
-    {
-        return Err(Error::Usage {
-            message: format!("`{}` was measured with vLLM {then}, and here is vLLM {here}", run.path().display()),
-            hint: "their figures must not be mixed: begin a new run, or name the other vLLM with `--vllm-bin`".into(),
-        });
-    }
-    settings.sweep.engine = manifest.engine;
-    settings.keep_foreign |= manifest.engine == Engine::Sim;
-    settings.vllm_bin = settings.vllm_bin.take().or(manifest.vllm.map(|vllm| vllm.path));
-    let mut plan = manifest.plan;
-    if given("sim-speed") {
-        // The one setting of a simulation that changes no figure.
-        let speed = settings.simulation.iter().find(|(name, _)| name == crate::sim::settings::SPEED);
-        for experiment in plan.experiments.iter_mut().filter(|e| e.engine == Engine::Sim) {
-            experiment.server.env.extend(speed.cloned());
-        }
-    }
-    Ok(Some(plan))
-}
-
-/// The plan of the run named by `--extend RUN`, with what `plan` asks for beyond it.
-///
-/// # Errors
-/// When the run cannot be found or read, is of another engine, or has everything already.
-pub fn extend_named(
-    named: &Path,
-    settings: &mut Settings,
-    plan: Plan,
-    environment: &Environment,
-) -> Result<Plan, Error> {
-    let run = locate_named(named, settings, environment)?;
-    let manifest = run.manifest()?;
-    if manifest.engine != settings.sweep.engine {
-        let message = format!("`{}` was run with the engine `{}`", run.path().display(), manifest.engine);
-        return Err(Error::Usage { message, hint: "extend it with the same `--engine`".to_owned() });
-    }
-    if let Some(parent) = run.path().parent() {
-        settings.results_dir = parent.to_owned();
-    }
-    settings.extend = Some(run.path().to_owned());
-    let grown = extend(&manifest.plan, plan);
-    if grown.experiments.len() == manifest.plan.experiments.len() {
-        return Err(Error::Nothing {
-            message: format!("`{}` has every experiment of this sweep already", run.path().display()),
-            hint: format!("go on with what has no valid result: `vllm-bench run --resume {}`", run.path().display()),
-        });
-    }
-    Ok(grown)
-}
-
-/// Opens the run that is extended, and writes its larger plan.
-fn open_extended(run: &Path, plan: &Plan, settings: &Settings) -> Result<(RunDir, Manifest), Error> {
-    let run = RunDir::open(run)?;
-    let mut manifest = run.manifest()?;
-    manifest.plan = plan.clone();
-    let record = |(value, origin): &(Value, String)| Setting { value: value.clone(), origin: origin.clone() };
-    manifest.settings = settings.record.iter().map(|(key, value)| (key.clone(), record(value))).collect();
-    record::atomic::write_json(&run.layout().manifest(), &manifest)?;
-    Ok((run, manifest))
-}
-
-fn locate_named(named: &Path, settings: &Settings, environment: &Environment) -> Result<RunDir, Error> {
-    let inside = settings.results_dir.join(named);
-    let path = if inside.is_dir() { inside } else { environment.absolute(named) };
-    Ok(RunDir::open(&path)?)
-}
-
-fn open_named(
-    named: &Path,
-    settings: &Settings,
-    plan: &Plan,
-    environment: &Environment,
-) -> Result<(RunDir, Manifest), Error> {
-    let run = locate_named(named, settings, environment)?;
-    let manifest = run.manifest()?;
-    if manifest.plan.identity != plan.identity {
-        return Err(Error::Usage {
-            message: format!(
-                "the plan of `{}` is another one: nothing of it may be mixed with these settings",
-                run.path().display()
-            ),
-            hint: "leave out the flags that shape the plan, or begin a new run without `--resume`".to_owned(),
-        });
-    }
-    Ok((run, manifest))
-}
-
-fn newest_unfinished(results_dir: &Path, plan: &Plan) -> Result<Option<(RunDir, Manifest)>, Error> {
-    for run in list_runs(results_dir)?.into_iter().rev() {
-        let Ok(manifest) = run.manifest() else { continue };
-        // One that was killed after its last result still lacks its end in the journal and its reports.
-        let unfinished = || {
-            plan.experiments.iter().any(|experiment| run.valid_result(experiment).is_none())
-                || run.state().is_ok_and(|state| !state.is_finished())
-        };
-        if manifest.plan.identity == plan.identity && unfinished() {
-            return Ok(Some((run, manifest)));
-        }
-    }
-    Ok(None)
-}
-
 async fn create_run(
     settings: &Settings,
     plan: &Plan,
@@ -366,18 +206,24 @@ async fn create_run(
         engine: settings.sweep.engine,
         vllm: (!settings.simulated()).then(|| VllmInfo { path: engine.program.clone(), version: None }),
         settings: settings.record.iter().map(|(key, value)| (key.clone(), record(value))).collect::<IndexMap<_, _>>(),
-        limits: Limits {
-            startup: settings.timeout_startup.as_secs_f64(),
-            benchmark: settings.timeout_benchmark.as_secs_f64(),
-            stall: Some(settings.stall.unwrap_or_default().as_secs_f64()),
-            grace: settings.grace.as_secs_f64(),
-        },
+        sweep: settings.kept().to_json(),
+        limits: limits(settings),
         host,
         devices,
         plan: plan.clone(),
     };
-    record::atomic::write_json(&run.layout().manifest(), &manifest)?;
+    record::atomic::keep_json(&run.layout().manifest(), &manifest)?;
     Ok((run, manifest))
+}
+
+/// The limits of the manifest.
+pub fn limits(settings: &Settings) -> Limits {
+    Limits {
+        startup: settings.timeout_startup.as_secs_f64(),
+        benchmark: settings.timeout_benchmark.as_secs_f64(),
+        stall: Some(settings.stall.unwrap_or_default().as_secs_f64()),
+        grace: settings.grace.as_secs_f64(),
+    }
 }
 
 /// The flag that the user wrote where the detached process has one of ours.

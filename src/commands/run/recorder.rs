@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub struct RunRecorder {
 struct Inner {
     journal: Journal,
     run: RunDir,
+    /// Device and inode of the run directory when the session began.
+    folder: Option<(u64, u64)>,
     zone: Tz,
     reporter: Reporter,
     error: Option<Error>,
@@ -47,7 +50,8 @@ impl RunRecorder {
     /// When it cannot be opened.
     pub fn open(run: &RunDir, zone: Tz, reporter: Reporter) -> Result<Self, Error> {
         let journal = Journal::open(&run.layout().journal(), zone)?;
-        let inner = Inner { journal, run: run.clone(), zone, reporter, error: None, progress_at: None };
+        let folder = inode(run.path());
+        let inner = Inner { journal, run: run.clone(), folder, zone, reporter, error: None, progress_at: None };
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -74,7 +78,7 @@ impl RunRecorder {
             // The next event ends the run, before anything is started.
             Err(error) => inner.error = inner.error.take().or(Some(error.into())),
         }
-        let _ = std::fs::remove_file(layout.unchecked(name));
+        let _ = record::remove_whatever(&layout.unchecked(name));
         let free = |log: &dyn Fn(u32) -> PathBuf| log(first_free(log));
         Job {
             experiment,
@@ -131,6 +135,16 @@ impl<'p> Jobs<'p> for SessionJobs<'_> {
         let attempt = self.attempt(experiment);
         self.recorder.job(experiment, attempt, earlier.port, Some(earlier.places.server_log.clone()))
     }
+
+    fn chooses_ports(&self) -> bool {
+        self.ports.is_auto()
+    }
+}
+
+/// Device and inode of what has this name; `None` where it cannot be looked at.
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let meta = path.symlink_metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Renames a file out of the way, to the first number from `from` on that is free.
@@ -206,7 +220,8 @@ impl Inner {
             }
             self.progress_at = Some(Instant::now());
         }
-        match self.journal.append(event) {
+        let appended = self.require_same_folder().and_then(|()| self.journal.append(event));
+        match appended {
             Ok(_) => ControlFlow::Continue(()),
             Err(error) => self.fail(error.into()),
         }
@@ -217,7 +232,18 @@ impl Inner {
         ControlFlow::Break(())
     }
 
+    /// The run directory is still the one in which the session began: what was put in its place is not written to.
+    fn require_same_folder(&self) -> Result<(), record::Error> {
+        self.run.require_own()?;
+        let path = self.run.path();
+        if inode(path) == self.folder {
+            return Ok(());
+        }
+        Err(record::Error::Swapped { path: path.to_owned(), found: "another directory than when the run began".into() })
+    }
+
     fn keep(&self, job: &Job<'_>, attempted: &Attempted) -> Result<(), record::Error> {
+        self.require_same_folder()?;
         let layout = self.run.layout();
         match &attempted.outcome {
             Outcome::Passed { .. } => {
@@ -226,7 +252,7 @@ impl Inner {
             }
             Outcome::Failed(failure) => {
                 let record = self.failure(job, attempted, failure);
-                record::atomic::write_json(&layout.failure(&job.experiment.name), &record)?;
+                record::atomic::keep_json(&layout.failure(&job.experiment.name), &record)?;
             }
             Outcome::Interrupted => {}
         }

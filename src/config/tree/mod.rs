@@ -140,6 +140,13 @@ impl Node {
         }
     }
 
+    /// Leaves out the items of a list that are not wanted.
+    pub fn keep_items(&mut self, wanted: impl Fn(&Node) -> bool) {
+        if let Kind::List(items) = &mut self.kind {
+            items.retain(wanted);
+        }
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries()?.get(key).map(|entry| &entry.value)
