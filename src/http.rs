@@ -67,3 +67,29 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed_and_nobody_else_gets_the_key() {
+        let [server, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let url = format!("http://{}/v1/models", server.local_addr().unwrap());
+        let elsewhere = other.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let head = format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{elsewhere}/v1/models\r\n");
+            stream.write_all(format!("{head}content-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
+        });
+        let answer = client(false).build().unwrap().get(url).bearer_auth("key").send().await.unwrap();
+        assert_eq!(answer.status(), 307);
+        answering.join().unwrap();
+        other.set_nonblocking(true).unwrap();
+        assert!(other.accept().is_err(), "the other server was asked");
+    }
+}

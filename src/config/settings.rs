@@ -124,27 +124,6 @@ const PLAN_KEYS: [&str; 25] = [
     "sim-fault",
 ];
 
-/// Settings beside these of which a resumed run asks whether they are given.
-const RUN_KEYS: [&str; 17] = [
-    "sim-speed",
-    "timeout-startup",
-    "timeout-benchmark",
-    "stall-timeout",
-    "grace",
-    "results-dir",
-    "vllm-bin",
-    "timezone",
-    "warmup",
-    "cooldown",
-    "retry",
-    "on-failure",
-    "skip-failure-reasons",
-    "no-preflight",
-    "yes",
-    "extend",
-    "port",
-];
-
 impl Settings {
     /// Resolves flags, environment, sweep files and preset. `default`: the preset without files; `sanity` stays below
     /// files that name none.
@@ -199,7 +178,7 @@ impl Settings {
         }
         let on = |key: &'static str| layers.one(key).is_some_and(|(text, _)| words::switch(&text) == Some(true));
         let mut given: BTreeSet<&'static str> =
-            PLAN_KEYS.into_iter().chain(RUN_KEYS).filter(|key| layers.is_given(key)).collect();
+            PLAN_KEYS.into_iter().chain(["sim-speed"]).filter(|key| layers.is_given(key)).collect();
         given.extend((!args.files.is_empty()).then_some("files"));
         Ok(Self {
             sweep: resolved.sweep,

@@ -110,3 +110,103 @@ fn a_run_in_another_pid_namespace_is_left_alone() {
     first.signal(nix::sys::signal::Signal::SIGTERM);
     first.ends().with_code(143);
 }
+
+/// Between the look at a port and the server's bind somebody else takes it.
+#[test]
+fn a_stolen_port_costs_one_start_and_no_experiment() {
+    let scene = Scene::new();
+    let (wanted, stolen) = (scene.path("wanted"), scene.path("stolen"));
+    let vllm = scene.vllm_that(&format!(
+        "if [ \"$1\" = serve ] && [ ! -e '{stolen}' ]; then\n\
+         while [ $# -gt 0 ] && [ \"$1\" != --port ]; do args+=(\"$1\"); shift; done\n\
+         echo \"$2\" > '{wanted}.new'; mv '{wanted}.new' '{wanted}'\n\
+         until [ -e '{stolen}' ]; do sleep 0.02; done\n\
+         set -- \"${{args[@]}}\" \"$@\"\n\
+         fi",
+        stolen = stolen.display(),
+        wanted = wanted.display(),
+    ));
+    // Two workloads on each start: both would be lost with it.
+    let live = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).set("--runs", ["2"]).start();
+    let port: u16 = crate::support::wait_for("a server that is about to bind", || {
+        std::fs::read_to_string(&wanted).ok()?.trim().parse().ok()
+    });
+    let thief = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    std::fs::write(&stolen, "").unwrap();
+    let ended = live.ends().with_code(0);
+    ended.says(&format!("port {port} was taken by somebody else meanwhile: the next one is tried at once"));
+    let run = scene.run();
+    run.assert_passed(FIRST);
+    run.assert_passed(&format!("{FIRST}_run2"));
+    let ports: Vec<u64> = run.events("server-launched").iter().map(|event| event["port"].as_u64().unwrap()).collect();
+    assert!(ports[0] == u64::from(port) && ports.len() == 2 && ports[1] != ports[0], "{ports:?}");
+    drop(thief);
+}
+
+#[test]
+fn stop_ends_no_run_of_another_place_unasked() {
+    let scene = Scene::new();
+    let mut live = scene.sweep().fault(HANGS).start();
+    live.event(&["benchmark-launched"]);
+    let place = scene.results().display().to_string();
+    // The scene's results directory is none of the usual ones.
+    let refused = scene.call(&["stop"]).exits(3);
+    refused.says("nothing to stop").says("./results").says("--all");
+    assert!(!scene.run().journal_text().contains("stop-requested"));
+    scene.call(&["stop", "--results-dir", &place]).exits(0).prints("has ended");
+    live.ends().with_code(143);
+}
+
+/// In a namespace of its own: `--all` would end the runs of other tests.
+#[test]
+fn stop_all_ends_every_run_of_this_user() {
+    let wrapper =
+        ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let works = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skipped("`stop --all`: `unshare --user --pid --mount` is not to be had here");
+        return;
+    }
+    let scene = Scene::below(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")));
+    std::fs::create_dir(scene.path("tmp")).unwrap();
+    let inside = scene.program(
+        "inside.sh",
+        &format!(
+            "#!/bin/bash\n\
+             mount --bind '{root}/tmp' /tmp || exit 90\n\
+             \"$@\" & run=$!\n\
+             until grep -qs benchmark-launched '{root}'/results/*/journal.jsonl; do sleep 0.02; kill -0 $run || exit 91; done\n\
+             cd /; {bin} stop; echo \"unasked $?\"; kill -0 $run && echo alive\n\
+             {bin} stop --all; echo \"all $?\"; wait $run; exit $?\n",
+            root = scene.root().display(),
+            bin = crate::support::BIN,
+        ),
+    );
+    let through: Vec<&str> = wrapper.into_iter().chain([inside.to_str().unwrap()]).collect();
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port().to_string();
+    let ended = scene.sweep().fault(HANGS).set("--port", [port.as_str()]).through(&through).exits(143);
+    ended.prints("unasked 3\nalive\n").prints("has ended").prints("all 0\n");
+}
+
+#[test]
+fn a_forged_lock_makes_stop_end_nobody() {
+    let scene = Scene::new();
+    scene.sweep().set("--enforce-eager", ["true"]).exits(0);
+    let mut innocent = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = innocent.id();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start: u64 = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
+    let path = scene.results().join(".vllm-bench.lock");
+    let lock = std::fs::File::options().write(true).truncate(true).open(&path).unwrap();
+    lock.lock().unwrap();
+    let forged = serde_json::json!({
+        "process": {"pid": pid, "start-time": start}, "user": "root", "since": "now", "run": scene.run().0,
+    });
+    std::fs::write(&path, forged.to_string()).unwrap();
+    let refused = scene.call(&["stop", "--results-dir", scene.results().to_str().unwrap()]).exits(4);
+    refused.says(&format!("its lock names process {pid}, which is no vllm-bench"));
+    scene.call(&["stop", "--now", "--results-dir", scene.results().to_str().unwrap()]).exits(4);
+    assert!(innocent.try_wait().unwrap().is_none(), "an innocent process was ended");
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+}

@@ -414,6 +414,7 @@ fn flags_that_say_the_same_are_no_contradiction_and_others_are_named_with_both_v
         (&["--serve-arg=max-num-seqs=7"], "serve.max-num-seqs", "has none", "`7`"),
         (&["--warmup", "3"], "warmup", "`0`", "`3`"),
         (&["--engine", "vllm"], "engine", "`sim`", "`vllm`"),
+        (&["--preset", "sanity"], "preset", "`full`", "`sanity`"),
     ] {
         let refused = again(other).with_code(2);
         refused

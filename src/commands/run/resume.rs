@@ -52,7 +52,7 @@ pub struct Asked<'a> {
     pub ui: &'a Ui,
 }
 
-/// Top-level keys that a session may change: they change no figure, or only how long one waits and what is kept.
+/// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
 const MAY_CHANGE: [&str; 17] = [
     "port",
     "timeouts",
@@ -168,7 +168,9 @@ fn go_on(run: &RunDir, asked: Asked<'_>) -> Result<Resumed, Error> {
             noise_check: args.noise_check.clone().or(noise_check.map(|starts| starts.to_string())),
             ..args.clone()
         };
-        if !is_same_plan(&then, &settings, &plan, (&args, environment, ui))? {
+        // The values of another preset were not even looked at.
+        let preset = others.iter().any(|change| change.path == "preset");
+        if preset || !is_same_plan(&then, &settings, &plan, (&args, environment, ui))? {
             let words: Vec<String> = others.iter().map(Change::contradiction).collect();
             return Err(Error::Usage {
                 message: format!(
@@ -204,7 +206,7 @@ pub fn checked(run: &RunDir) -> Result<Manifest, Error> {
 fn kept(run: &RunDir, manifest: &Manifest) -> Result<Kept, Error> {
     let path = run.layout().manifest();
     if manifest.sweep.is_null() {
-        let problem = "it does not hold the settings of the run".to_owned();
+        let problem = "it does not hold the settings of the run, as it would if this version had made it".to_owned();
         return Err(record::Error::Contradictory { path, problem }.into());
     }
     Ok(Kept::from_json(&manifest.sweep).map_err(|source| record::Error::Parse { path, what: "manifest", source })?)
@@ -302,7 +304,7 @@ impl Here {
     }
 }
 
-/// The one setting of a simulation that changes no figure.
+/// The one setting of a simulation that changes no metric.
 fn with_speed_of(settings: &Settings, plan: &mut Plan) {
     let speed = settings.simulation.iter().find(|(name, _)| name == crate::sim::settings::SPEED);
     for experiment in plan.experiments.iter_mut().filter(|e| e.engine == Engine::Sim) {
