@@ -152,7 +152,9 @@ impl<'p> Run<'_, 'p> {
             emit.finished(&job, &Attempted::not_started(not, &job, self.context, began));
             return;
         };
-        let stolen = matches!(failure.cause, Cause::PortInUse | Cause::ForeignServer);
+        // Our server is ended: whoever holds the port now is somebody else.
+        let stolen =
+            matches!(failure.cause, Cause::PortInUse | Cause::ForeignServer) && super::port::holder(job.port).is_some();
         if stolen && self.jobs.chooses_ports() && queue.stolen_ports < MOST_STOLEN {
             queue.stolen_ports += 1;
             let text = format!("port {} was taken by somebody else meanwhile: the next one is tried at once", job.port);

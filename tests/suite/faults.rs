@@ -277,9 +277,12 @@ fn a_foreign_server_on_the_port_is_never_measured() {
     let scene = Scene::new();
     // It never listens itself: whoever answers on its port is somebody else.
     let vllm = scene.program("fake/vllm", "#!/bin/bash\nexec sleep 600\n");
-    let mut live = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).start();
-    let port = live.event(&["server-launched"])["port"].as_u64().unwrap();
-    let foreign = Foreign::on(u16::try_from(port).unwrap(), crate::support::MODEL);
+    // With `--port auto` the next port would be tried.
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let sweep = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).set("--port", [port.to_string().as_str()]);
+    let mut live = sweep.start();
+    live.event(&["server-launched"]);
+    let foreign = Foreign::on(port, crate::support::MODEL);
     let ended = live.ends().with_code(1);
     drop(foreign);
     let run = scene.run();
