@@ -137,7 +137,7 @@ def ours(binary: Path, tokenizer: Path, name: str = "vllm-bench load", *more: st
     def command(job: Job) -> list[str]:
         return [str(binary), "load", "--base-url", job.url, "--model", "mock", "--tokenizer", str(tokenizer),
                 "--dataset-name", "random", "--random-input-len", "32", "--random-output-len", str(job.tokens), "--ignore-eos",
-                "--num-prompts", str(job.requests), "--max-concurrency", str(job.streams), "--save-result",
+                "--num-prompts", str(job.requests), "--max-concurrency", str(job.streams), "--num-warmups", "0", "--save-result",
                 "--goodput", "ttft:1000", "tpot:100", "--percentile-metrics", "ttft,tpot,itl,e2el",
                 "--result-dir", str(job.folder), "--result-filename", "result.json", *more]
 

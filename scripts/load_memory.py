@@ -23,7 +23,7 @@ from harness import ROOT, discard, find_binary, free_port, machine, require_pyth
 
 def run(binary: Path, folder: Path, url: str, *flags: str) -> tuple[dict, float]:
     """Runs a load; its result and its peak memory in MB."""
-    command = [str(binary), "load", "--base-url", url, "--prompt", "hi", "--tokenizer", "none", "--save-result",
+    command = [str(binary), "load", "--base-url", url, "--prompt", "hi", "--tokenizer", "none", "--num-warmups", "0", "--save-result",
                "--result-dir", str(folder), "--result-filename", "result.json", "--disable-tqdm", *flags]
     with open(folder / "out", "wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)

@@ -14,6 +14,7 @@ pub mod analyse;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod contained;
 pub mod diagnose;
 pub mod error;
 pub mod execute;

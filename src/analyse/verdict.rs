@@ -4,6 +4,7 @@
 //! (a simulated run among simulated runs).
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// What makes a figure doubtful: a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -25,6 +26,12 @@ pub enum DoubtKind {
     Drift,
     /// Answers were shorter than asked for.
     ShortOutputs,
+    /// Fewer samples came back than were asked for.
+    FewerSamples,
+    /// The server counted other prompts than were asked for.
+    PromptTokens,
+    /// The first request took many times as long as the others.
+    SlowFirstRequest,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,
     /// A timing model made the figures up.
@@ -43,6 +50,9 @@ impl DoubtKind {
             Self::ClientQueueing => "client-queueing",
             Self::Drift => "drift",
             Self::ShortOutputs => "short-outputs",
+            Self::FewerSamples => "fewer-samples",
+            Self::PromptTokens => "prompt-tokens",
+            Self::SlowFirstRequest => "slow-first-request",
             Self::EstimatedTokens => "estimated-tokens",
             Self::Simulated => "simulated",
         }
@@ -56,9 +66,16 @@ impl DoubtKind {
             | Self::PrefixCacheHits
             | Self::RateNotAchieved
             | Self::ClientQueueing
-            | Self::ShortOutputs => true,
+            | Self::ShortOutputs
+            | Self::FewerSamples => true,
             // A preemption is what this configuration does under this load; drift and estimates make a figure less exact.
-            Self::Preemptions | Self::Drift | Self::EstimatedTokens | Self::Simulated => false,
+            // So do other prompts than were meant and a first request that the server was not ready for.
+            Self::Preemptions
+            | Self::Drift
+            | Self::PromptTokens
+            | Self::SlowFirstRequest
+            | Self::EstimatedTokens
+            | Self::Simulated => false,
         }
     }
 }
@@ -99,10 +116,50 @@ pub struct Signs {
     pub drift: Option<f64>,
     /// Answers shorter than asked for.
     pub short: Option<f64>,
+    /// Samples that came back, and those that were asked for.
+    pub samples: Option<(f64, f64)>,
+    /// Tokens of the prompts as asked for, and as the server counted them.
+    pub prompt_tokens: Option<(f64, f64)>,
+    /// Milliseconds of the first request, and how many times the median of the others that is.
+    pub first_request: Option<(f64, f64)>,
     /// Answers whose tokens are estimates.
     pub estimated: Option<f64>,
     /// The figures are simulated.
     pub simulated: bool,
+}
+
+impl Signs {
+    /// From a result: `number` knows its top level, `own` is what only the builtin client writes. What else says whether it
+    /// can be believed is the caller's.
+    pub fn of_result(number: impl Fn(&str) -> Option<f64>, own: Option<&Value>) -> Self {
+        let at = |pointer: &str| own.and_then(|own| own.pointer(pointer));
+        let figure = |pointer: &str| at(pointer).and_then(Value::as_f64);
+        let text = |pointer: &str| at(pointer).and_then(Value::as_str);
+        let interrupted = at("/interrupted").and_then(Value::as_bool) == Some(true);
+        let input = figure("/prompt_tokens/server").or_else(|| number("total_input_tokens"));
+        let cached = figure("/cached_prompt_tokens").zip(input.filter(|tokens| *tokens > 0.0));
+        Self {
+            completed: number("completed"),
+            failed: number("failed"),
+            ended_early: text("/gave_up").map(str::to_owned).or(interrupted.then(|| "interrupted".to_owned())),
+            prefix_hits: figure("/server/prefix_cache_hit_rate").or(cached.map(|(cached, input)| cached / input)),
+            shares_prefixes: at("/shares_prefixes").and_then(Value::as_bool).unwrap_or(false),
+            preemptions: figure("/server/preemptions"),
+            offered_rate: text("/offered_rate")
+                .and_then(|rate| rate.parse().ok())
+                .filter(|rate: &f64| rate.is_finite()),
+            achieved_rate: figure("/achieved_rate"),
+            client_queue_ms: figure("/client_queue_time_ms/mean"),
+            mean_ttft_ms: number("mean_ttft_ms"),
+            drift: figure("/drift"),
+            short: figure("/failures/short/count"),
+            samples: figure("/sequences").zip(figure("/sequences_asked")),
+            prompt_tokens: figure("/prompt_tokens/counted").zip(figure("/prompt_tokens/server")),
+            first_request: figure("/first_request/ms").zip(figure("/first_request/times_the_median")),
+            estimated: figure("/estimated_token_counts"),
+            simulated: false,
+        }
+    }
 }
 
 /// More of the prompt tokens than this in the cache is no accident.
@@ -113,6 +170,13 @@ const RATE: f64 = 0.95;
 const QUEUE: f64 = 0.1;
 /// Halves of a measurement that differ by more than this.
 const DRIFT: f64 = 0.2;
+/// Prompts whose number of tokens differs by more than this part, and by more than what begins or ends each text, are others.
+const PROMPTS: f64 = 0.05;
+const AROUND: f64 = 2.0;
+/// A first request that takes more times as long as the others was not served by a server that was ready.
+const FIRST: f64 = 5.0;
+/// And by so many milliseconds longer.
+const FIRST_MS: f64 = 50.0;
 
 /// All doubts about a measurement, the gravest kinds first.
 pub fn doubts(signs: &Signs) -> Vec<Doubt> {
@@ -148,6 +212,23 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
     if let Some(short) = above(signs.short, 0.0) {
         doubt(DoubtKind::ShortOutputs, format!("{short:.0} answers were shorter than asked for"));
     }
+    if let Some((came, asked)) = signs.samples.filter(|(came, asked)| came < asked) {
+        doubt(DoubtKind::FewerSamples, format!("{came:.0} samples came back, {asked:.0} were asked for"));
+    }
+    let around = signs.completed.unwrap_or(0.0) * AROUND;
+    if let Some((asked, server)) =
+        signs.prompt_tokens.filter(|(asked, server)| (server - asked).abs() > asked * PROMPTS + around)
+    {
+        let text = format!("the server counted {server:.0} prompt tokens, {asked:.0} were asked for");
+        doubt(DoubtKind::PromptTokens, text);
+    }
+    if let Some((ms, times)) = signs.first_request.filter(|(ms, times)| *times > FIRST && ms - ms / times > FIRST_MS) {
+        let text = format!(
+            "the first request took {ms:.0} ms, {times:.0} times as long as the others: the server was not warmed up, and \
+             means are too long"
+        );
+        doubt(DoubtKind::SlowFirstRequest, text);
+    }
     if let Some(preemptions) = above(signs.preemptions, 0.0) {
         doubt(DoubtKind::Preemptions, format!("{preemptions:.0} requests were preempted: the KV cache was too small"));
     }
@@ -174,13 +255,16 @@ mod tests {
     fn each_sign_raises_its_doubt_and_nothing_known_raises_none() {
         assert_eq!(doubts(&Signs::default()), []);
         let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
-        let cases: [(DoubtKind, Signs); 10] = [
+        let cases: [(DoubtKind, Signs); 13] = [
             (DoubtKind::FailedRequests, Signs { failed: Some(10.0), ..base.clone() }),
             (DoubtKind::EndedEarly, Signs { ended_early: Some("interrupted".into()), ..base.clone() }),
             (DoubtKind::PrefixCacheHits, Signs { prefix_hits: Some(0.5), ..base.clone() }),
             (DoubtKind::RateNotAchieved, Signs { offered_rate: Some(4.0), achieved_rate: Some(3.0), ..base.clone() }),
             (DoubtKind::ClientQueueing, Signs { client_queue_ms: Some(11.0), ..base.clone() }),
             (DoubtKind::ShortOutputs, Signs { short: Some(1.0), ..base.clone() }),
+            (DoubtKind::FewerSamples, Signs { samples: Some((256.0, 500.0)), ..base.clone() }),
+            (DoubtKind::PromptTokens, Signs { prompt_tokens: Some((1558.0, 1966.0)), ..base.clone() }),
+            (DoubtKind::SlowFirstRequest, Signs { first_request: Some((2000.0, 37.0)), ..base.clone() }),
             (DoubtKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
             (DoubtKind::Drift, Signs { drift: Some(1.5), ..base.clone() }),
             (DoubtKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
@@ -195,6 +279,9 @@ mod tests {
             shares_prefixes: true,
             achieved_rate: Some(3.9),
             offered_rate: Some(4.0),
+            samples: Some((4.0, 4.0)),
+            prompt_tokens: Some((90.0 * 8.0, 90.0 * 9.0)),
+            first_request: Some((9.0, 9.0)),
             ..base
         };
         assert_eq!(doubts(&meant), []);

@@ -104,7 +104,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub n: Option<String>,
 
-    /// Unrecorded requests before the load (default 0)
+    /// Requests before the load that are not measured, with prompts of their own (default: as many as streams, at most 32; 0: none)
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub num_warmups: Option<String>,
 
@@ -442,11 +442,11 @@ pub struct PromptArgs {
     #[arg(long, value_name = "MODE", help_heading = "Prompts")]
     pub tokenizer_mode: Option<String>,
 
-    /// Taken and without effect, as code of a model is never run
+    /// Refused: code of a model is never run
     #[arg(long, hide = true)]
     pub trust_remote_code: bool,
 
-    /// Taken and without effect, as data sets are always read whole
+    /// Refused: data sets are always read whole
     #[arg(long, hide = true)]
     pub no_stream: bool,
 }

@@ -94,7 +94,8 @@ pub struct LoadSettings {
     pub burstiness: f64,
     pub ramp_up: Option<RampUp>,
     pub duration: Option<Duration>,
-    pub num_warmups: u64,
+    /// `None`: as many as the load has streams, at most [`MOST_WARMUPS`].
+    pub num_warmups: Option<u64>,
     pub cool_down: Duration,
     pub seed: u64,
     pub limits: Limits,
@@ -131,6 +132,29 @@ pub struct LoadSettings {
 
 /// Without a token for so long a load is ended.
 const STALL: Duration = Duration::from_secs(120);
+
+/// Requests of a warm-up that nobody asked for.
+const MOST_WARMUPS: u64 = 32;
+
+impl LoadSettings {
+    /// Requests before a load that are not measured.
+    pub fn warmups(&self, point: &Point) -> u64 {
+        let streams = point.max_concurrency.or(point.num_prompts).unwrap_or(MOST_WARMUPS);
+        self.num_warmups.unwrap_or(streams.min(point.num_prompts.unwrap_or(u64::MAX)).min(MOST_WARMUPS))
+    }
+}
+
+impl PromptSettings {
+    /// Whether prompts begin alike on purpose: what is in the prefix cache then is no surprise.
+    pub fn shares_prefixes(&self) -> bool {
+        use dataset::Name as N;
+        match self.spec.name {
+            N::PrefixRepetition | N::Sonnet | N::Rag | N::Text => true,
+            N::Random => self.spec.prefix_len > 0,
+            _ => self.spec.again,
+        }
+    }
+}
 
 fn invalid(flag: &'static str, value: &str, expected: &str) -> Error {
     let value = value.escape_debug().to_string();
@@ -241,6 +265,18 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         (None, _, Some(_)) => dataset::Name::Text,
         (None, Some(path), None) => dataset::Name::of_path(path),
     };
+    if args.trust_remote_code {
+        let hint = "leave it out: a model that needs code of its own is served by vLLM, and `--tokenizer` names its tokenizer.json";
+        return Err(argument(
+            "--trust-remote-code",
+            "allows what is never done: no code of a model or data set is run",
+            hint,
+        ));
+    }
+    if args.no_stream {
+        let hint = "leave it out; for answers in one piece there is --non-streaming";
+        return Err(argument("--no-stream", "is about data sets, and those are always read whole here", hint));
+    }
     if let Some(mode) = &args.tokenizer_mode
         && !matches!(mode.as_str(), "auto" | "hf" | "transformers4" | "transformers5")
     {
@@ -403,6 +439,18 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         let problem = format!("`{}` is not an endpoint of chats", endpoint.unwrap_or_default());
         return Err(argument("--endpoint", problem, "leave --endpoint out, or use --backend openai"));
     }
+    if chat && prompts.token_ids == Some(true) {
+        return Err(argument(
+            "--prompt-format",
+            "token-ids is for completions",
+            "leave it out, or use --backend openai",
+        ));
+    }
+    if !chat && prompts.system_prompt.is_some() {
+        let hint = "add `--backend openai-chat`, or write it into the prompts";
+        return Err(argument("--system-prompt", "is a message of a chat, and these are completions", hint));
+    }
+    contradictions(args)?;
     let default = if chat { "/v1/chat/completions" } else { "/v1/completions" };
     let base_url = match &args.base_url {
         Some(url) => s2_base(url),
@@ -441,7 +489,7 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         burstiness,
         ramp_up,
         duration: run_duration,
-        num_warmups: whole("--num-warmups", args.num_warmups.as_ref(), 0)?.unwrap_or(0),
+        num_warmups: whole("--num-warmups", args.num_warmups.as_ref(), 0)?,
         cool_down: duration("--cool-down", args.cool_down.as_ref())?.unwrap_or_default(),
         seed,
         limits: Limits {
@@ -485,6 +533,45 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         telemetry: args.telemetry.then(|| Probe::of_machine(of_devices(environment))),
         simulated: args.simulated,
     })
+}
+
+/// Flags of which one would be left out of account without a word.
+fn contradictions(args: &LoadArgs) -> Result<(), Error> {
+    let saved = args.save_result || args.append_result || args.scenarios.is_some();
+    let samples = args.completions.is_some() || !args.compare.is_empty();
+    for (both, flag, problem, hint) in [
+        (args.save_detailed && !saved, "--save-detailed", "has no file to go into", "add --save-result"),
+        (
+            args.result_filename.is_some() && !saved,
+            "--result-filename",
+            "names a file that is not written",
+            "add --save-result",
+        ),
+        (
+            args.completions.is_some() && !args.compare.is_empty(),
+            "--compare",
+            "contradicts --completions",
+            "leave one of the two out",
+        ),
+        (samples && args.n.is_some(), "--n", "follows from --completions or --compare", "leave it out"),
+        (
+            args.num_prompts.is_some() && args.num_prompts_per_concurrency.is_some(),
+            "--num-prompts-per-concurrency",
+            "contradicts --num-prompts",
+            "leave one of the two out",
+        ),
+        (
+            args.max_concurrency.is_some() && !args.concurrent_tests.is_empty(),
+            "--concurrent-tests",
+            "contradicts --max-concurrency",
+            "leave one of the two out",
+        ),
+    ] {
+        if both {
+            return Err(argument(flag, problem, hint));
+        }
+    }
+    Ok(())
 }
 
 /// `--stall-timeout`: 0 for no limit.
@@ -881,6 +968,14 @@ mod tests {
         };
         assert_eq!(settings.points, [point]);
         assert!(settings.ignore_eos && settings.stream && settings.api_key.is_some());
+        let warmups = |line: &str| {
+            let settings = load(line).unwrap();
+            settings.warmups(&settings.points[0])
+        };
+        assert_eq!((warmups(""), warmups("--max-concurrency 4"), warmups("--num-prompts 3")), (32, 4, 3));
+        assert_eq!((warmups("--num-warmups 0"), warmups("--num-warmups 50")), (0, 50));
+        let stall = |line: &str| load(line).unwrap().limits.stall;
+        assert_eq!((stall(""), stall("--stall-timeout 0")), (Some(Duration::from_secs(120)), None));
         assert!(!format!("{settings:?}").contains("sk-x"));
     }
 
@@ -937,6 +1032,17 @@ mod tests {
             ("--request-timeout soon", "--request-timeout"),
             ("--arrival-clock sun", "--arrival-clock"),
             ("--tokenizer-mode slow", "--tokenizer-mode"),
+            ("--trust-remote-code", "--trust-remote-code"),
+            ("--no-stream", "--no-stream"),
+            ("--save-detailed", "--save-detailed"),
+            ("--result-filename x", "--result-filename"),
+            ("--completions 5 --compare 1 2", "--compare"),
+            ("--completions 5 --n 2", "--n"),
+            ("--num-prompts 5 --num-prompts-per-concurrency 2 --max-concurrency 2", "--num-prompts-per-concurrency"),
+            ("--max-concurrency 5 --concurrent-tests 1 2", "--concurrent-tests"),
+            ("--system-prompt x", "--system-prompt"),
+            ("--backend openai-chat --prompt-format token-ids", "--prompt-format"),
+            ("--stall-timeout soon", "--stall-timeout"),
             ("--burstiness 0", "--burstiness"),
         ] {
             let error = load(line).unwrap_err().to_string();

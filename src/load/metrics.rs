@@ -181,6 +181,8 @@ pub struct Collector {
     estimated: u64,
     /// Tokens and events of streams whose usage tells.
     in_chunks: (u64, u64),
+    prompts_of_both: Option<(u64, u64)>,
+    sequences_asked: u64,
     cached: Option<u64>,
     sequences: u64,
     good: u64,
@@ -252,6 +254,13 @@ pub struct Metrics {
     pub input_unknown: u64,
     /// Tokens of prompts from the prefix cache, where the server tells.
     pub cached_tokens: Option<u64>,
+    /// Tokens of the prompts that both sides counted, as counted before they were sent and by the server.
+    pub prompts_of_both: Option<(u64, u64)>,
+    /// Samples that were asked for by the requests that were answered.
+    pub sequences_asked: u64,
+    /// Milliseconds to the first token of the request that began first (to its end, in answers in one piece), and how many
+    /// times the median of the others that is.
+    pub first_request: Option<(f64, f64)>,
     /// Samples that came back (S4's completions).
     pub sequences: u64,
     /// Milliseconds from due to sent, in a load that follows the clock.
@@ -288,6 +297,8 @@ impl Collector {
             total_output: 0,
             estimated: 0,
             in_chunks: (0, 0),
+            prompts_of_both: None,
+            sequences_asked: 0,
             cached: None,
             sequences: 0,
             good: 0,
@@ -321,6 +332,12 @@ impl Collector {
         self.sequences += u64::from(sample.reply.samples.max(sample.reply.finished));
         // The counts are the server's: each is plausible, and their sum must not wrap either.
         self.total_output = self.total_output.saturating_add(tokens);
+        self.sequences_asked += u64::from(sample.n);
+        let of_server = sample.reply.usage.and_then(|usage| usage.prompt_tokens);
+        if let (Some(ours), Some(theirs)) = (sample.prompt_len, of_server) {
+            let (mine, server) = self.prompts_of_both.unwrap_or_default();
+            self.prompts_of_both = Some((mine.saturating_add(ours), server.saturating_add(theirs)));
+        }
         match sample.prompt_tokens() {
             Some(tokens) => self.total_input = self.total_input.saturating_add(tokens),
             None => self.input_unknown += 1,
@@ -431,6 +448,9 @@ impl Collector {
             tokens_per_chunk: (self.in_chunks.1 > 0).then(|| self.in_chunks.0 as f64 / self.in_chunks.1 as f64),
             input_unknown: self.input_unknown,
             cached_tokens: self.cached,
+            prompts_of_both: self.prompts_of_both,
+            sequences_asked: self.sequences_asked,
+            first_request: self.first_request(),
             sequences: self.sequences,
             queue_time,
             connect_time,
@@ -442,6 +462,18 @@ impl Collector {
             failures: self.failures.clone(),
             simulated: self.simulated,
         }
+    }
+
+    /// The request that began first, beside the median of the others; `None` for fewer than four requests.
+    fn first_request(&self) -> Option<(f64, f64)> {
+        const LEAST: usize = 4;
+        let took = |row: &Row| if row.ttft.is_nan() { seconds(row.end - row.started) } else { row.ttft };
+        let first = self.rows.iter().enumerate().min_by_key(|(_, row)| row.started)?.0;
+        let others = self.rows.iter().enumerate().filter(|(at, _)| *at != first);
+        let mut others: Vec<f64> = others.map(|(_, row)| took(row)).collect();
+        others.sort_by(f64::total_cmp);
+        let (first, median) = (took(&self.rows[first]), percentile(&others, 50.0));
+        (self.rows.len() >= LEAST && median > 0.0).then(|| (first * 1e3, first / median))
     }
 
     /// Whether the load was the same from its beginning to its end; `None` for fewer than 20 requests.
@@ -638,6 +670,18 @@ mod tests {
         collector.total_output = u64::MAX;
         collector.add(&whole);
         assert_eq!(collector.finish(&ended(1.0), &[]).total_output, u64::MAX);
+    }
+
+    #[test]
+    fn a_slow_first_request_and_the_server_s_count_of_prompts_are_known() {
+        let mut collector = Collector::new(false, vec![]);
+        for (started, took) in [(0, 2000), (1, 50), (2, 60), (3, 50)] {
+            let mut one = sample(started, &[started + took]);
+            one.reply.usage = serde_json::from_str("{\"prompt_tokens\":13,\"completion_tokens\":1}").ok();
+            collector.add(&one);
+        }
+        let m = collector.finish(&ended(3.0), &[]);
+        assert_eq!((m.first_request, m.prompts_of_both), (Some((2000.0, 40.0)), Some((40, 52))));
     }
 
     #[test]

@@ -130,7 +130,33 @@ impl Writer {
     }
 }
 
+/// What of a request decides the work that it is.
+const WORK: [&str; 12] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+    "seed",
+    "logprobs",
+    "stream",
+    "n",
+];
+
 impl Form {
+    /// What decides the work of a request, as it is sent; for the record. A key that is not there is the server's default.
+    pub fn work(&self) -> Map<String, Value> {
+        let mut work = self.parameters();
+        work.entry("ignore_eos").or_insert(json!(false));
+        work.entry("stream").or_insert(json!(false));
+        work.entry("n").or_insert(self.n.into());
+        work.retain(|key, _| WORK.contains(&key.as_str()));
+        work
+    }
+
     /// Tokens of an answer that a request asks for in fact: the extra body wins.
     pub fn output_len(&self, length: Option<u64>) -> Option<u64> {
         let key = |key: &str| self.extra_body.get(key);
@@ -144,8 +170,8 @@ impl Form {
         own.map_or(n, |own| u32::try_from(own).unwrap_or(u32::MAX))
     }
 
-    /// The body around prompt and length.
-    fn around(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
+    /// The body but for model, prompt, length and `n`.
+    fn parameters(&self) -> Map<String, Value> {
         let mut rest = Map::new();
         rest.insert("temperature".into(), json!(0.0));
         if !self.chat {
@@ -168,6 +194,12 @@ impl Form {
         for (key, value) in &self.extra_body {
             rest.insert(key.clone(), value.clone());
         }
+        rest
+    }
+
+    /// The body around prompt and length.
+    fn around(&self) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let rest = self.parameters();
         let models = if self.lora_modules.is_empty() { std::slice::from_ref(&self.model) } else { &self.lora_modules };
         let before = models
             .iter()
@@ -287,6 +319,8 @@ mod tests {
         let body = body(&form, Content::Text("x".into()));
         assert_eq!((&body["temperature"], &body["max_tokens"], &body["top_k"]), (&json!(0.7), &json!(3), &json!(5)));
         assert_eq!((form.output_len(Some(7)), form.samples(2)), (Some(3), 2));
+        let work = json!({"temperature": 0.7, "repetition_penalty": 1.0, "top_k": 5, "ignore_eos": true, "stream": true, "n": 1});
+        assert_eq!(Value::from(form.work()), work);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct Spec {
     pub kernel_clock: bool,
     /// The simulated vLLM is at the other end.
     pub simulated: Option<SimSession>,
+    /// It is known that the server hangs: nothing is sent, and every request is accounted for.
+    pub hangs: bool,
 }
 
 impl Spec {
@@ -428,6 +430,9 @@ pub fn run(
         refused: AtomicU64::new(0),
         spec,
     };
+    if shared.spec.hangs {
+        shared.give_up(GaveUp::Hung);
+    }
     let (sender, receiver) = mpsc::channel::<Vec<Sample>>();
     let mut failed = None;
     let mut last_end = 0u64;

@@ -170,6 +170,7 @@ impl Options {
             threads: 1,
             kernel_clock: false,
             simulated: is_ours.then(|| SimSession::new(requests, concurrency, warmup)),
+            hangs: false,
         })
     }
 

@@ -66,10 +66,10 @@ fn get(address: &str, path: &str) -> Option<String> {
     Some(text)
 }
 
-/// `load` with a result file of a known name.
+/// `load` with a result file of a known name, and without a warm-up.
 fn load<'s>(scene: &'s Scene, url: &str, line: &str) -> crate::support::Call<'s> {
     let words: Vec<&str> = ["load", "--base-url", url].into_iter().chain(line.split_whitespace()).collect();
-    scene.call(&words).flag("--save-result").set("--result-filename", ["r.json"])
+    scene.call(&words).flag("--save-result").set("--result-filename", ["r.json"]).set("--num-warmups", ["0"])
 }
 
 fn result(scene: &Scene) -> Value {
@@ -959,6 +959,62 @@ fn reasoning_is_output_and_a_role_is_no_token() {
     assert_eq!(found["itls"][0].as_array().map(Vec::len), Some(1));
 }
 
+/// What may make a result other than it looks is on the screen, in the result and in the analysis.
+#[test]
+fn known_hazards_are_said() {
+    let scene = Scene::new();
+    tokenizer(&scene.path("tokenizer"));
+    std::fs::write(scene.path("p.jsonl"), "{\"prompt\": \"word word word\"}\n".repeat(6)).unwrap();
+    let warm = serde_json::json!({"choices": [], "usage": {"prompt_tokens": 30, "completion_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 28}}});
+    let body = [token("a"), token("b"), token("c"), format!("data: {warm}\n\ndata: [DONE]\n\n").into_bytes()].concat();
+    let server = Scripted::start(
+        move |number| {
+            std::thread::sleep(std::time::Duration::from_millis(if number == 0 { 400 } else { 0 }));
+            vec![HEAD.to_vec(), chunk(&body), b"0\r\n\r\n".to_vec()]
+        },
+        Then::KeepAlive,
+    );
+    let line = "--model m --tokenizer tokenizer --dataset-name custom --dataset-path p.jsonl --num-prompts 6 --max-concurrency 1 \
+        --skip-chat-template --custom-output-len 3";
+    let ended = load(&scene, &server.url, line).exits(0);
+    ended.says("93.3 % of the prompt tokens came from the prefix cache").says("the first request took");
+    ended.says("the server counted 180 prompt tokens, 18 were asked for");
+    let own = result(&scene)["vllm_bench_load"].clone();
+    assert_eq!(own["warnings"].as_array().map(Vec::len), Some(3), "{}", own["warnings"]);
+    assert_eq!((&own["request"]["temperature"], &own["request"]["ignore_eos"]), (&0.0.into(), &false.into()));
+    let ended = scene.call(&["analyze", "r.json", "--format", "json"]).exits(0);
+    for kind in ["prefix-cache-hits", "prompt-tokens", "slow-first-request"] {
+        ended.prints(kind);
+    }
+}
+
+#[test]
+fn a_load_warms_up_by_itself_with_prompts_that_are_not_measured() {
+    let scene = Scene::new();
+    let server = Scripted::start(|_| vec![HEAD.to_vec(), chunk(&good()), b"0\r\n\r\n".to_vec()], Then::KeepAlive);
+    let line =
+        "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 5 --max-concurrency 2 --save-result";
+    let call = |more: &str| {
+        let line =
+            format!("load --base-url {} --result-filename r.json --requests-csv q.csv {line} {more}", server.url);
+        scene.call(&line.split_whitespace().collect::<Vec<_>>()).exits(0)
+    };
+    call("").says("warming up: 2 requests").says("--num-warmups 0");
+    assert_eq!((server.served.load(Ordering::SeqCst), &result(&scene)["completed"]), (7, &5.into()));
+    assert_eq!((rows(&scene.path("q.csv")).1.len(), &result(&scene)["vllm_bench_load"]["warmups"]), (5, &2.into()));
+    call("--num-warmups 0");
+    assert_eq!(server.served.load(Ordering::SeqCst), 12);
+    // A server that hangs is not waited for twice.
+    let silent = Scripted::start(|_| vec![], Then::Hang);
+    let line = line.replace("--save-result", "--save-result --result-filename h.json --stall-timeout 1s");
+    let line = format!("load --base-url {} {line}", silent.url);
+    scene.call(&line.split_whitespace().collect::<Vec<_>>()).exits(1).says("2 of 2 warm-up requests failed");
+    let found = json(&scene.path("h.json"));
+    assert_eq!((&found["vllm_bench_load"]["gave_up"], &found["failed"]), (&"hung".into(), &5.into()));
+    assert_eq!(silent.served.load(Ordering::SeqCst), 2);
+}
+
 #[test]
 fn an_open_load_offers_what_it_was_asked_for() {
     let scene = Scene::new();
@@ -1010,6 +1066,8 @@ fn wrong_words_are_refused_before_anything_is_sent() {
         ("--dataset-name custom --dataset-path nowhere.jsonl --model m", "nowhere.jsonl"),
         ("--result-dir /proc/nowhere --model m", "/proc/nowhere"),
         ("--max-concurency 3", "--max-concurrency"),
+        ("--name x", "--scenarios"),
+        ("--no-stream", "--non-streaming"),
     ] {
         let words: Vec<&str> = std::iter::once("load").chain(line.split_whitespace()).collect();
         let ended = scene.call(&words).ends();

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::files::Sweep;
 use super::telemetry::Telemetry;
 use super::{Measured, Prepared, Whole};
+use crate::analyse::{Doubt, DoubtKind, Signs, doubts};
 use crate::config::{LoadSettings, Point};
 use crate::error::Error;
 use crate::load::arrival::Arrival;
@@ -17,7 +18,7 @@ use crate::load::output::{self, Details, Subject};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
 use crate::load::server::{Reading, Server, Watch};
-use crate::load::session::{self, Ended, Live, SimSession, Spec};
+use crate::load::session::{self, Ended, GaveUp, Live, SimSession, Spec};
 use crate::safe;
 use crate::ui::{LoadScreen, Ui};
 
@@ -25,6 +26,9 @@ use crate::ui::{LoadScreen, Ui};
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// Prompts that are ready for a load of unknown length.
 const MANY: u64 = 1_000_000;
+
+/// Tokens of a prompt, and of its answer, that warm up before a load whose prompts are a data set's.
+const WARMUP_TOKENS: u64 = 256;
 
 /// What is added up while requests end.
 struct Tally {
@@ -111,19 +115,8 @@ pub(super) async fn one(
     if let (Some(limit), 0) = (settings.ready_check, number) {
         plan.ready(&prompts.source, limit, ui).await?;
     }
-    if settings.num_warmups > 0 {
-        ui.say(&format!("warming up with {} requests", settings.num_warmups));
-        let spec = plan.spec(settings.num_warmups, prompts.warmup_first, true, false);
-        let mut failures = 0;
-        let live = Arc::new(Live::default());
-        run(spec, prompts.warmup.clone(), live, live_of_sweep, &mut || {}, &mut |sample| {
-            failures += u64::from(sample.failure.is_some());
-        })
-        .await?;
-        if failures > 0 {
-            ui.warn(&format!("{failures} of {} warm-up requests failed", settings.num_warmups));
-        }
-    }
+    let warmups = settings.warmups(point);
+    let hangs = plan.warm_up(warmups, &prompts, live_of_sweep, ui).await?;
     if settings.profile {
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }
@@ -132,7 +125,8 @@ pub(super) async fn one(
     let live = Arc::new(Live::default());
     let requests = point.num_prompts.unwrap_or(0);
     let spec = plan.spec(requests, prompts.first, false, true);
-    let spec = Spec { requests: point.num_prompts, ..spec };
+    let spec = Spec { requests: point.num_prompts, hangs, ..spec };
+    let work = spec.form.work();
     let mut rows = sweep.requests_csv(settings, point, number)?;
     let telemetry = match &settings.telemetry {
         Some(probe) => Telemetry::begin(probe, sweep.telemetry_csv(settings, point, number, rows.as_ref()), ui).await?,
@@ -177,7 +171,10 @@ pub(super) async fn one(
         ui.warn(&format!("the profile of the server was not ended: {reason}"));
     }
     let after = if watch.is_possible() { prepared.server.metrics().await } else { None };
-    let server = watch.end(after);
+    let mut server = watch.end(after);
+    server.insert("request".into(), work.into());
+    server.insert("warmups".into(), warmups.into());
+    server.insert("shares_prefixes".into(), settings.prompts.shares_prefixes().into());
     let metrics = tally.collector.finish(&ended, &settings.percentiles);
     let simulated = prepared.is_simulated || metrics.simulated;
     let subject = plan.subject(simulated);
@@ -187,9 +184,32 @@ pub(super) async fn one(
         requests: point.num_prompts.unwrap_or(metrics.completed + metrics.failed),
         server: tally.server(),
     };
-    let result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
+    let mut result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
+    let warnings = warnings(&result);
+    if let Some(own) = result.get_mut("vllm_bench_load").and_then(Value::as_object_mut) {
+        own.insert("warnings".into(), warnings.iter().map(|doubt| Value::from(doubt.text.clone())).collect());
+    }
     ui.out_raw(output::console(&subject, &metrics, &ended, &result).as_bytes());
+    // The block above tells the others.
+    for doubt in warnings.iter().filter(|doubt| !TOLD.contains(&doubt.kind)) {
+        ui.warn(&doubt.text);
+    }
     Ok(Measured { point: point.clone(), metrics, ended, result, whole, requests: requests_file })
+}
+
+/// What the console block tells by itself.
+const TOLD: [DoubtKind; 5] = [
+    DoubtKind::FailedRequests,
+    DoubtKind::EndedEarly,
+    DoubtKind::ShortOutputs,
+    DoubtKind::EstimatedTokens,
+    DoubtKind::Simulated,
+];
+
+/// What says that a result may not be what it looks like.
+fn warnings(result: &Map<String, Value>) -> Vec<Doubt> {
+    let number = |key: &str| result.get(key).and_then(Value::as_f64);
+    doubts(&Signs::of_result(number, result.get("vllm_bench_load")))
 }
 
 /// Reads the server's metrics now and then. One that does not answer keeps nobody waiting.
@@ -219,8 +239,8 @@ fn profile_failed(reason: &str) -> Error {
 struct Prompts {
     source: Source,
     first: u64,
+    /// None of them is measured.
     warmup: Source,
-    warmup_first: u64,
 }
 
 /// Made prompts come from a seed of their own for each load; others are used once over all loads of a sweep.
@@ -245,23 +265,29 @@ async fn prompts(settings: &LoadSettings, prepared: &Prepared, number: usize) ->
     if made {
         spec.count = point.num_prompts.unwrap_or(MANY);
         spec.seed = settings.seed.wrapping_add(number as u64);
+        let warmups = settings.warmups(point);
         let mut warmup = spec.clone();
-        warmup.count = settings.num_warmups.max(1);
+        warmup.count = warmups.max(1);
         // No warm-up prompt may be measured afterwards.
         warmup.seed = spec.seed.wrapping_add(0x5eed_0000);
         let source = with_system(open(spec).await?, settings);
-        let warmup = if settings.num_warmups > 0 { with_system(open(warmup).await?, settings) } else { source.clone() };
-        return Ok(Prompts { source, first: 0, warmup, warmup_first: 0 });
+        let warmup = if warmups > 0 { with_system(open(warmup).await?, settings) } else { source.clone() };
+        return Ok(Prompts { source, first: 0, warmup });
     }
     let unknown = settings.points.iter().any(|point| point.num_prompts.is_none());
-    spec.count = if unknown && !fixed { u64::MAX } else { settings.num_warmups + all(&settings.points) };
+    spec.count = if unknown && !fixed { u64::MAX } else { all(&settings.points) };
     if fixed {
         spec.count = 1;
         spec.again = true;
     }
+    let words = dataset::Words {
+        input_len: point.input_len.min(WARMUP_TOKENS),
+        output_len: point.output_len.unwrap_or(WARMUP_TOKENS).min(WARMUP_TOKENS),
+        seed: spec.seed ^ 0x5eed,
+    };
     let source = with_system(open(spec).await?, settings);
-    let first = settings.num_warmups + all(&settings.points[..number]);
-    Ok(Prompts { warmup: source.clone(), warmup_first: 0, source, first })
+    let warmup = with_system(Arc::new(words), settings);
+    Ok(Prompts { warmup, source, first: all(&settings.points[..number]) })
 }
 
 /// Puts the system message before each prompt.
@@ -288,7 +314,7 @@ impl Plan<'_> {
             lora_modules: settings.lora_modules.clone(),
             lora_seed: settings.seed,
             stream: settings.stream,
-            n: point.n,
+            n: if warmup { 1 } else { point.n },
             ignore_eos: settings.ignore_eos,
             logprobs: settings.logprobs,
             extra_body: settings.extra_body.clone(),
@@ -319,7 +345,28 @@ impl Plan<'_> {
             threads: settings.threads,
             kernel_clock: settings.kernel_clock,
             simulated,
+            hangs: false,
         }
+    }
+
+    /// The requests before the load. Returns whether the server hangs: the load itself would only wait as long again.
+    async fn warm_up(&self, count: u64, prompts: &Prompts, of_sweep: &Arc<Live>, ui: &Ui) -> Result<bool, Error> {
+        if count == 0 {
+            return Ok(false);
+        }
+        let own = if self.settings.num_warmups.is_none() { "; --num-warmups 0 for none" } else { "" };
+        ui.say(&format!("warming up: {count} requests with prompts of their own, which are not measured{own}"));
+        let spec = Spec { limits: self.settings.limits, ..self.spec(count, 0, true, false) };
+        let mut failed = Vec::new();
+        let live = Arc::new(Live::default());
+        let ended = run(spec, prompts.warmup.clone(), live, of_sweep, &mut || {}, &mut |sample| {
+            failed.extend(sample.failure.map(|failure| failure.detail));
+        })
+        .await?;
+        if let Some(first) = failed.first() {
+            ui.warn(&format!("{} of {count} warm-up requests failed: {first}", failed.len()));
+        }
+        Ok(ended.gave_up == Some(GaveUp::Hung))
     }
 
     fn subject(&self, simulated: bool) -> Subject {

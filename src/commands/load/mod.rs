@@ -57,6 +57,12 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
     if let Some(file) = &args.scenarios {
         return scenarios::run(args, file, environment, ui).await;
     }
+    if args.name.is_some() {
+        return Err(Error::Usage {
+            message: "--name names a scenario, and there is no file of them".into(),
+            hint: "add --scenarios FILE".into(),
+        });
+    }
     let settings = resolve_load(args, environment)?;
     let completions = args.completions.is_some() || !args.compare.is_empty();
     let loads = all(&settings, ui).await?;

@@ -89,7 +89,13 @@ fn csv(path: &Path, file: File, delimiter: u8) -> Result<Vec<Placed>, Error> {
         .collect()
 }
 
+/// The library panics on some damaged files.
 fn parquet(path: &Path, file: File) -> Result<Vec<Placed>, Error> {
+    let read = crate::contained::contained(|| parquet_rows(path, file));
+    read.unwrap_or_else(|said| Err(format(path, None, &format!("not parquet, or damaged: {said}"))))
+}
+
+fn parquet_rows(path: &Path, file: File) -> Result<Vec<Placed>, Error> {
     use ::parquet::file::reader::{FileReader, SerializedFileReader};
     let wrong = |error: ::parquet::errors::ParquetError| format(path, None, &format!("not parquet: {error}"));
     let reader = SerializedFileReader::new(file).map_err(wrong)?;
@@ -183,22 +189,40 @@ mod tests {
         assert_eq!(read_text("a.txt", b"one\n\ntwo\n").unwrap().len(), 2);
     }
 
-    #[test]
-    fn parquet_gives_rows() {
+    /// A file of two rows.
+    fn parquet_file() -> Vec<u8> {
         use ::parquet::data_type::{ByteArray, ByteArrayType};
         use ::parquet::file::writer::SerializedFileWriter;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.parquet");
         let schema = "message schema { REQUIRED BYTE_ARRAY prompt (UTF8); }";
         let schema = std::sync::Arc::new(::parquet::schema::parser::parse_message_type(schema).unwrap());
-        let mut writer = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Default::default()).unwrap();
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Default::default()).unwrap();
         let mut group = writer.next_row_group().unwrap();
         let mut column = group.next_column().unwrap().unwrap();
         column.typed::<ByteArrayType>().write_batch(&[ByteArray::from("x"), ByteArray::from("y")], None, None).unwrap();
         column.close().unwrap();
         group.close().unwrap();
-        writer.close().unwrap();
-        assert_eq!(texts(read(&path).unwrap()), ["x", "y"]);
+        writer.into_inner().unwrap()
+    }
+
+    #[test]
+    fn parquet_gives_rows() {
+        assert_eq!(texts(read_text("a.parquet", &parquet_file()).unwrap()), ["x", "y"]);
+    }
+
+    #[test]
+    fn no_byte_of_a_parquet_file_makes_it_panic() {
+        let whole = parquet_file();
+        for at in 0..whole.len() {
+            for value in [0, 0x7f, 0xff, whole[at] ^ 1] {
+                let mut damaged = whole.clone();
+                damaged[at] = value;
+                // Rows, or an error that names the file.
+                if let Err(error) = read_text("a.parquet", &damaged) {
+                    assert!(error.to_string().contains("a.parquet"), "{error}");
+                }
+            }
+            assert!(read_text("a.parquet", &whole[..at]).is_err());
+        }
     }
 
     #[test]

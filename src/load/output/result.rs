@@ -192,6 +192,7 @@ fn ours(
     put("load_pattern", subject.pattern.into());
     put("n", subject.n.into());
     put("sequences", metrics.sequences.into());
+    put("sequences_asked", metrics.sequences_asked.into());
     put("offered_rate", json!(rate_name(subject.request_rate)));
     put("achieved_rate", metrics.achieved_rate.into());
     put("late_requests", ended.late.into());
@@ -227,6 +228,11 @@ fn ours(
     put("tokens_per_chunk", metrics.tokens_per_chunk.into());
     put("prompts_not_counted", metrics.input_unknown.into());
     put("cached_prompt_tokens", metrics.cached_tokens.into());
+    put(
+        "prompt_tokens",
+        metrics.prompts_of_both.map(|(ours, server)| json!({"counted": ours, "server": server})).into(),
+    );
+    put("first_request", metrics.first_request.map(|(ms, ratio)| json!({"ms": ms, "times_the_median": ratio})).into());
     put("itl_percentiles", if metrics.itl_in_classes { "within 0.05 %".into() } else { "exact".into() });
     let clock = if metrics.simulated { "simulated".into() } else { json!(ended.arrival_clock) };
     put("arrival_clock", clock);

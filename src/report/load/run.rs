@@ -14,7 +14,7 @@ use crate::analyse::{
     doubts,
 };
 use crate::execute::{Event, Failure, Outcome, Phase};
-use crate::plan::{Context, Experiment, FlagValue, Identity, Isolation, Plan, Repeat, Skip, combination_name};
+use crate::plan::{Context, Experiment, FlagValue, Identity, Plan, Repeat, Skip, combination_name};
 use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
 
 /// Results that are read before their rows are made.
@@ -410,31 +410,30 @@ fn server_figures(result: &ResultFile) -> impl Iterator<Item = (Cow<'static, str
 /// be meant.
 pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
     let own = result.load.as_ref();
-    let number = |pointer: &str| own.and_then(|own| own.pointer(pointer)).and_then(serde_json::Value::as_f64);
-    let text = |pointer: &str| own.and_then(|own| own.pointer(pointer)).and_then(serde_json::Value::as_str);
-    let interrupted = own.and_then(|own| own.get("interrupted")).and_then(serde_json::Value::as_bool) == Some(true);
-    let input = result.number("total_input_tokens").filter(|tokens| *tokens > 0.0);
-    let cached = number("/cached_prompt_tokens").zip(input).map(|(cached, input)| cached / input);
     let bench = |flag: &str| meta.and_then(|meta| meta.bench.get_text(flag));
     let prefix = bench("random-prefix-len").is_some_and(|length| length != "0");
+    let signs = Signs::of_result(|key| result.number(key), own);
+    let unknown = meta.is_none() && own.and_then(|own| own.get("shares_prefixes")).is_none();
     Signs {
-        completed: result.number("completed"),
-        failed: result.number("failed"),
-        ended_early: text("/gave_up").map(str::to_owned).or(interrupted.then(|| "interrupted".to_owned())),
-        prefix_hits: number("/server/prefix_cache_hit_rate").or(cached),
-        shares_prefixes: prefix
-            || matches!(bench("dataset-name"), Some("prefix_repetition" | "sonnet" | "rag"))
-            || meta.is_none_or(|meta| meta.isolation == Isolation::None),
-        preemptions: number("/server/preemptions"),
-        offered_rate: text("/offered_rate").and_then(|rate| rate.parse().ok()).filter(|rate: &f64| rate.is_finite()),
-        achieved_rate: number("/achieved_rate"),
-        client_queue_ms: number("/client_queue_time_ms/mean"),
-        mean_ttft_ms: result.number("mean_ttft_ms"),
-        drift: number("/drift"),
-        short: number("/failures/short/count"),
-        estimated: number("/estimated_token_counts"),
+        prefix_hits: signs.prefix_hits.or_else(|| meta.and_then(found_cold)),
+        shares_prefixes: signs.shares_prefixes
+            || prefix
+            || unknown
+            || matches!(bench("dataset-name"), Some("prefix_repetition" | "sonnet" | "rag")),
         simulated: meta.is_some_and(|meta| meta.simulated),
+        ..signs
     }
+}
+
+/// The part of the prompt tokens that was found in the prefix cache, by the server's counters over the measurement. vLLM's
+/// client sends the first prompt again and again to warm up: what that finds is left out.
+fn found_cold(meta: &ResultMeta) -> Option<f64> {
+    let cache = meta.prefix_cache.filter(|cache| cache.queries > 0.0)?;
+    let flag = |name: &str| meta.bench.get_text(name).and_then(|text| text.parse::<f64>().ok());
+    let warmups = flag("num-warmups").unwrap_or(0.0);
+    let request = cache.queries / (flag("num-prompts").unwrap_or(1000.0) + warmups);
+    let own = if warmups > 0.0 { (warmups + 1.0) * request } else { 0.0 };
+    Some((cache.hits - own).max(0.0) / cache.queries)
 }
 
 /// Files under the name of a result that belong to no experiment of the plan. Our own outputs are none.
