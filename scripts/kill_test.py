@@ -374,7 +374,7 @@ def stale_temporaries() -> set[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
     parser.add_argument("--binary", help="default: target/release/vllm-bench")
     parser.add_argument("--jobs", type=int, default=4, help="sweeps at a time")

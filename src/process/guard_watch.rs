@@ -66,9 +66,9 @@ pub(super) fn wake(guard: ProcessId) -> bool {
     stopped
 }
 
-/// Ends guards that were stopped before they could register their group, and whose run has died: no record names them. They
-/// have started nothing, or do so when they go on and then end it, because their run is gone.
-pub(super) async fn end_lost_guards() {
+/// Wakes guards that were stopped before they could register their group, and whose run has died: no record names them. They
+/// end by themselves then, with what they have started, because their run is gone.
+pub(super) async fn wake_lost_guards() {
     let me = nix::unistd::geteuid().as_raw();
     let registered: Vec<ProcessId> =
         super::registry::records().unwrap_or_default().iter().map(|record| record.guard).collect();
@@ -78,9 +78,20 @@ pub(super) async fn end_lost_guards() {
     let stopped = procfs::all().into_iter().filter(|stat| stat.is_stopped() && is_guard(stat.pid));
     for stat in stopped.filter(|stat| procfs::uid(stat.pid) == Some(me) && is_orphan(stat)) {
         if !registered.contains(&stat.process()) {
-            wake(stat.process());
-            end_guard(stat.process()).await;
+            go_on(stat.process()).await;
         }
+    }
+}
+
+/// Lets a guard go on and gives it a moment. Only one that stays stopped is killed: one that goes on may be ending its group.
+async fn go_on(guard: ProcessId) {
+    let began = Instant::now();
+    let mut watch = GuardWatch::new(guard);
+    while guard.is_alive() && began.elapsed() < END_LIMIT {
+        if watch.is_over() {
+            signal(guard, Signal::SIGKILL);
+        }
+        sleep(POLL).await;
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::guard_watch::{end_guard, end_lost_guards, wake};
+use super::guard_watch::{end_guard, wake, wake_lost_guards};
 use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, pid_namespace, reap_adopted};
 
 /// A live group, as registered by its guard.
@@ -176,7 +176,7 @@ pub struct Reaped {
 pub async fn reap_orphans(grace: Duration, stop: &mut Stop) -> Result<Vec<Reaped>, Error> {
     let mut reaped = Vec::new();
     remove_unfinished(&home()?.join("groups"));
-    end_lost_guards().await;
+    wake_lost_guards().await;
     for record in records()?.into_iter().filter(|record| !record.is_cared_for()) {
         let mut members = Members::of(record.clone());
         let processes = members.find_all().len();
