@@ -179,7 +179,8 @@ impl Moved<'_> {
             let Some(map) = map else { continue };
             let keys: Vec<String> = map.keys().cloned().collect();
             for key in keys {
-                let Some(entry) = map.get_mut(&key) else { continue };
+                // A flag that is itself a secret is refused with its own words when the sections are read.
+                let Some(entry) = map.get_mut(&key).filter(|_| !is_secret_name(&key)) else { continue };
                 let path = join(&path, &key);
                 if section == "bench" && key == "header" && !self.builtin && self.client_key(&entry.value) {
                     map.shift_remove(&key);
