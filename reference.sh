@@ -107,6 +107,7 @@ client() {
     --random-output-len "$OUTPUT" \
     --max-concurrency "$CONCURRENCY" \
     --num-prompts "$PROMPTS" \
+    --temperature 0 \
     --save-result \
     --result-dir "$(dirname "$RESULT")" \
     --result-filename "$(basename "$RESULT")"

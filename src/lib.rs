@@ -26,6 +26,7 @@ pub mod plan;
 pub mod preflight;
 pub mod process;
 pub mod record;
+pub mod releases;
 pub mod report;
 pub mod safe;
 pub mod sim;

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::decide::{Change, change};
 use super::inference::{CONFIDENCE, holm};
-use super::{Better, Figure, Metric, Row, RunTable, starts_by};
+use super::{Better, Figure, Metric, Row, RunTable, comparable, starts_by};
 
 /// What became of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -46,6 +46,8 @@ pub struct Matched<'a> {
 /// Two runs beside each other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison<'a> {
+    /// Why results of the two are not comparable, or not wholly: what changed between releases of vLLM.
+    pub warnings: Vec<String>,
     /// What both measured.
     pub matched: Vec<Matched<'a>>,
     /// Measured in the second run only.
@@ -79,12 +81,18 @@ pub fn compare<'a>(
 ) -> Comparison<'a> {
     let (a, b) = (groups(before), groups(after));
     let mut matched: Vec<Matched<'a>> = Vec::new();
+    let mut warnings: Vec<String> = Vec::new();
     for (key, rows) in &b {
         let (Some(then), Some(row)) = (a.get(key), rows.first()) else { continue };
         let effects = figures.iter().filter_map(|figure| {
             let change = change(&starts_by(then, &figure.key)?, &starts_by(rows, &figure.key)?, noise_floor)?;
             Some(Effect { metric: figure.key.clone(), change, corrected_p: None, outcome: Outcome::NotTold })
         });
+        for text in then.first().map(|then| comparable::differences(then, row)).unwrap_or_default() {
+            if !warnings.contains(&text) {
+                warnings.push(text);
+            }
+        }
         matched.push(Matched { row, effects: effects.collect() });
     }
     judge(&mut matched, threshold);
@@ -95,7 +103,7 @@ pub fn compare<'a>(
             .filter_map(|(_, rows)| rows.first().copied())
             .collect()
     };
-    Comparison { matched, added: only(&b, &a), missing: only(&a, &b) }
+    Comparison { warnings, matched, added: only(&b, &a), missing: only(&a, &b) }
 }
 
 fn judge(matched: &mut [Matched<'_>], threshold: f64) {

@@ -4,6 +4,7 @@
 
 mod baseline;
 mod choose;
+mod comparable;
 mod compare;
 mod decide;
 mod derive;
@@ -24,6 +25,7 @@ mod verdict;
 
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use choose::{Choice, LeftOut, Limit, LimitsFrom, Recommendation, Wanted, choose};
+pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
 pub use decide::{Basis, Candidate, Change, Decision, change, decide};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};

@@ -81,6 +81,8 @@ pub struct About {
     pub device: Option<Arc<str>>,
     /// The currency of the figures that are money.
     pub currency: Option<Arc<str>>,
+    /// The vLLM that yielded it.
+    pub vllm_version: Option<Arc<str>>,
     /// The server's log, relative to the run directory.
     pub server_log: Option<PathBuf>,
     /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
@@ -110,6 +112,7 @@ impl Default for About {
             figures: Figures::default(),
             device: None,
             currency: None,
+            vllm_version: None,
             server_log: None,
             baseline_asked: false,
             quantiles: std::collections::BTreeMap::new(),

@@ -99,6 +99,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     pub setvars: Option<String>,
 
+    /// Run the launch scripts in a login shell, which reads your profile: on (default) or off
+    #[arg(long, value_name = "on|off", help_heading = "Server")]
+    pub login: Option<String>,
+
     /// The `vllm` program (default: the one on PATH)
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     pub vllm_bin: Option<String>,

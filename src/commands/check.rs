@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -11,14 +10,12 @@ use crate::config::{Environment, PortChoice, Preset, Settings};
 use crate::error::Error;
 use crate::execute::quote;
 use crate::exit;
+use crate::preflight::PATIENCE;
 use crate::telemetry::check::{self, CheckLine, Level, SetvarsFacts, VllmFacts};
-use crate::telemetry::{HostInfo, Probe, devices, host, netport, run_limited};
+use crate::telemetry::{HostInfo, Probe, devices, host, netport, run_patiently};
 use crate::ui::Ui;
 
 use super::run::engine::find_vllm;
-
-/// `vllm --version` imports most of vLLM: several seconds on a fast machine.
-const VERSION_LIMIT: Duration = Duration::from_secs(120);
 
 /// Prints the lines; exit code 4 when one is a failure.
 ///
@@ -62,8 +59,12 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
     let tps = &settings.sweep.tensor_parallel_sizes();
     let setvars_exists = settings.setvars.as_deref().is_some_and(Path::is_file);
     let path = find_vllm(settings.vllm_bin.clone(), environment).ok();
-    let version =
-        path.as_deref().and_then(|path| version_of(path, settings.setvars.as_deref().filter(|_| setvars_exists)));
+    let setvars = settings.setvars.as_deref().filter(|_| setvars_exists);
+    let (version, refusal) = match path.as_deref().map(|path| version_of(path, setvars)) {
+        Some(Ok(version)) => (Some(version), None),
+        Some(Err(refusal)) => (None, Some(refusal)),
+        None => (None, None),
+    };
     let port = match settings.port {
         PortChoice::Fixed(port) => Some(port),
         PortChoice::Auto => None,
@@ -75,7 +76,7 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
     let largest_tp = tps.iter().copied().max().unwrap_or(1);
     let facts = SetvarsFacts { kind: report.kind, path: settings.setvars.clone(), exists: setvars_exists, explicit };
     vec![
-        check::vllm(&VllmFacts { path, version, asked: settings.vllm_bin.clone() }),
+        check::vllm(&VllmFacts { path, version, refusal, asked: settings.vllm_bin.clone() }),
         check::setvars(&facts, vars),
         check::devices(&report, tps),
         check::port(port, holder.as_ref()),
@@ -92,19 +93,25 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
 }
 
 /// The version as the launch script will see it: in a login shell, after oneAPI's environment. vLLM may print other
-/// lines first.
-fn version_of(vllm: &Path, setvars: Option<&Path>) -> Option<String> {
+/// lines first. The error is why there is none: how it ended, and its last line.
+fn version_of(vllm: &Path, setvars: Option<&Path>) -> Result<String, String> {
     let prelude =
         setvars.map(|path: &Path| format!("source {} --force >/dev/null 2>&1; ", quote(&path.to_string_lossy())));
     let script =
         format!("{}exec {} --version", prelude.unwrap_or_default(), quote(&PathBuf::from(vllm).to_string_lossy()));
     let mut command = Command::new("bash");
     command.args(["--login", "-c", &script]);
-    let output = run_limited(command, VERSION_LIMIT).ok()?;
+    let output = run_patiently(command, PATIENCE, |_| {}).map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
-    (output.status.success() && last.starts_with(|c: char| c.is_ascii_digit()) && last.len() < 100)
-        .then(|| last.to_owned())
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    if !output.status.success() {
+        let said = output.complaint().or_else(|| last.map(str::to_owned)).unwrap_or_else(|| "it said nothing".into());
+        return Err(format!("it ended with {}: {said}", output.status));
+    }
+    match last.filter(|last| last.starts_with(|c: char| c.is_ascii_digit()) && last.len() < 100) {
+        Some(version) => Ok(version.to_owned()),
+        None => Err(format!("its last line is `{}`", last.unwrap_or_default())),
+    }
 }
 
 fn show(lines: &[CheckLine], ui: &Ui) {

@@ -11,7 +11,8 @@ use crate::config::{Environment, Settings, resolve_load};
 use crate::error::Error;
 use crate::execute::bench_args;
 use crate::plan::{Axis, Client, Identity, PROMPTS_PER_CONCURRENCY, Section, Value};
-use crate::preflight::{Asked, Help, Known, Problem, ask};
+use crate::preflight::{Asked, Help, Known, Problem, Shell, ask};
+use crate::releases::{self, Side};
 use crate::ui::Ui;
 
 /// Checks the flags against the real vLLM.
@@ -27,12 +28,18 @@ pub fn check(settings: &Settings, environment: &Environment, program: &Path, ui:
     let version = settings.sweep.context.vllm_version.as_deref();
     let env: Vec<(String, String)> = fixed_env(settings);
     let setvars = settings.setvars.as_deref().filter(|path| path.is_file());
-    let help = match ask(program, setvars, &env, version, &cache) {
+    let shell = setvars.map(|setvars| Shell { setvars, login: settings.login });
+    let help = match ask(program, shell, &env, version, &cache, |text| ui.say(text)) {
         Ok(help) => help,
         Err(error) => {
             // A vLLM that cannot tell its flags may still serve: the run decides.
-            ui.warn(&format!("the flags were not checked: {error}"));
-            return Ok(());
+            let recorded = version.and_then(|version| Help::recorded(version.split('+').next().unwrap_or(version)));
+            let Some(help) = recorded else {
+                ui.warn(&format!("the flags were not checked: {error}"));
+                return Ok(());
+            };
+            ui.warn(&format!("{error}; the flags are checked against those recorded of this release"));
+            help
         }
     };
     report(settings, &help, program, ui)
@@ -162,6 +169,13 @@ fn judge(settings: &Settings, section: Section, axis: &Axis, known: &Known, foun
             let more = all.len().saturating_sub(VALUES);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("does not take {}{more} (it takes {})", values.join(", "), choices.join(", "))
+        }
+        Problem::Unknown { .. } => {
+            let side = if section == Section::Bench { Side::Bench } else { Side::Serve };
+            match releases::became(side, flag) {
+                Some(became) => format!("is not known: {became}"),
+                None => problem.to_string(),
+            }
         }
         problem => problem.to_string(),
     };

@@ -30,7 +30,7 @@ enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 39] = [
+const KEYS: [(&str, &[&str], Shape); 40] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -58,6 +58,7 @@ const KEYS: [(&str, &[&str], Shape); 39] = [
     ("results-dir", &["results-dir"], Shape::One),
     ("timezone", &["timezone"], Shape::One),
     ("setvars", &["setvars"], Shape::One),
+    ("login", &["login"], Shape::One),
     ("vllm-bin", &["vllm-bin"], Shape::One),
     ("engine", &["engine"], Shape::One),
     ("client", &["client"], Shape::One),
@@ -240,6 +241,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("on-failure", &args.on_failure),
         ("port", &args.port),
         ("setvars", &args.setvars),
+        ("login", &args.login),
         ("vllm-bin", &args.vllm_bin),
         ("timeout-startup", &args.timeout_startup),
         ("timeout-benchmark", &args.timeout_benchmark),

@@ -49,6 +49,8 @@ pub struct Settings {
     pub port: PortChoice,
     /// oneAPI's environment script; `None` = not wanted.
     pub setvars: Option<PathBuf>,
+    /// Whether launch scripts run in a login shell, which reads the user's profile.
+    pub login: bool,
     /// The `vllm` the user named; `None` = look on PATH.
     pub vllm_bin: Option<PathBuf>,
     /// Time zone of run directories and times shown.
@@ -189,6 +191,7 @@ impl Settings {
             grace: run.timeouts[2],
             port: run.port,
             setvars: run.setvars,
+            login: run.login,
             vllm_bin: run.vllm_bin,
             zone: run.zone,
             // A simulation needs no device: it has no reason to end what others serve.
@@ -262,6 +265,7 @@ struct RunSettings {
     stall: Option<Duration>,
     port: PortChoice,
     setvars: Option<PathBuf>,
+    login: bool,
     vllm_bin: Option<PathBuf>,
     zone: Tz,
     keep_foreign: bool,
@@ -298,6 +302,7 @@ impl RunSettings {
             )
             .map(|stall| Some(stall).filter(|stall: &Duration| !stall.is_zero()))?,
             port: words::one(document.port.as_ref(), "port", "a number from 1 to 65535, or `auto`", read_port)?,
+            login: switch(&document.login, "login")?,
             setvars: (setvars != "none").then(|| environment.absolute(setvars)),
             vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?
                 .map(|path| environment.absolute(path)),
@@ -447,7 +452,7 @@ mod tests {
         assert_eq!(
             plan.experiments[0].workload.flags.to_args().join(" "),
             "--trust-remote-code --dataset-name random --ignore-eos --num-warmups 3 --random-input-len 1024 \
-             --random-output-len 1024 --max-concurrency 32 --num-prompts 160"
+             --random-output-len 1024 --max-concurrency 32 --num-prompts 160 --temperature 0"
         );
         assert_eq!(settings.results_dir, Path::new("/work/experiment_results"));
         assert_eq!(plan.experiments[0].server.env["VLLM_WORKER_MULTIPROC_METHOD"], "spawn");

@@ -7,9 +7,10 @@ use regex::Regex;
 use super::cause::Cause;
 
 /// Advice that only this message allows, most useful first; empty when it says nothing exact.
-pub(crate) fn concrete(cause: Cause, message: &str) -> Vec<String> {
+/// `on_cpu`: the log is one of vLLM's CPU backend, where the KV cache has a variable of its own.
+pub(crate) fn concrete(cause: Cause, message: &str, on_cpu: bool) -> Vec<String> {
     match cause {
-        Cause::KvCacheTooSmall => kv_cache(message),
+        Cause::KvCacheTooSmall => kv_cache(message, on_cpu),
         Cause::OutOfDeviceMemory => device_memory(message),
         Cause::InvalidFlag => flag(message),
         Cause::NotEnoughDevices => devices(message),
@@ -18,6 +19,7 @@ pub(crate) fn concrete(cause: Cause, message: &str) -> Vec<String> {
         Cause::ModelNotFound | Cause::ModelGated => model(cause, message),
         Cause::UnsupportedDtype
         | Cause::UnsupportedModel
+        | Cause::ModelIncomplete
         | Cause::Network
         | Cause::EngineCoreFailed
         | Cause::LevelZero
@@ -49,7 +51,7 @@ macro_rules! groups {
     }};
 }
 
-fn kv_cache(message: &str) -> Vec<String> {
+fn kv_cache(message: &str, on_cpu: bool) -> Vec<String> {
     let mut advice = Vec::new();
     if let Some([length]) = groups!(message, r"estimated maximum model length is (\d+)") {
         advice.push(format!("use `--max-model-len {length}` or lower: that is what the memory left over holds"));
@@ -59,6 +61,13 @@ fn kv_cache(message: &str) -> Vec<String> {
     if let Some([needed, left]) =
         groups!(message, r"\(([\d.]+) GiB KV cache is needed.*?KV cache memory \((-?[\d.]+) GiB\)")
     {
+        if on_cpu {
+            let gib = needed.parse().map_or(1.0, f64::ceil).max(1.0);
+            advice.push(format!(
+                "or make room: one request needs {needed} GiB and {left} GiB are set aside; use `--env VLLM_CPU_KVCACHE_SPACE={gib}` (GiB of main memory) or more"
+            ));
+            return advice;
+        }
         advice.push(format!(
             "or make room: one request needs {needed} GiB per device and {left} GiB are left; raise `--gpu-memory-utilization` or `--tensor-parallel-size`, or quantize the weights"
         ));
@@ -237,7 +246,7 @@ mod tests {
 
     #[track_caller]
     fn check(cause: Cause, message: &str, wanted: &str) {
-        let advice = concrete(cause, message);
+        let advice = concrete(cause, message, false);
         assert!(advice.iter().any(|advice| advice.contains(wanted)), "no `{wanted}` in {advice:#?}");
     }
 
@@ -347,7 +356,7 @@ mod tests {
     #[test]
     fn a_line_that_says_nothing_exact_gives_no_exact_advice() {
         for cause in Cause::ALL {
-            assert_eq!(concrete(cause, "RuntimeError: something"), Vec::<String>::new(), "{cause}");
+            assert_eq!(concrete(cause, "RuntimeError: something", false), Vec::<String>::new(), "{cause}");
         }
     }
 }

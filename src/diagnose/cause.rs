@@ -20,6 +20,8 @@ pub enum Cause {
     PortInUse,
     /// No such model: neither a local directory with a configuration nor a repository of the hub.
     ModelNotFound,
+    /// The model's files are there, and one of them is missing or damaged: weights cut short, no tokenizer.
+    ModelIncomplete,
     /// The repository exists and wants a licence accepted, or a token with access.
     ModelGated,
     /// The hub could not be reached: no network, name resolution, proxy, certificate, offline mode.
@@ -76,11 +78,12 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, in the order of declaration: first the server's, then the benchmark's.
-    pub const ALL: [Cause; 30] = [
+    pub const ALL: [Cause; 31] = [
         Cause::OutOfDeviceMemory,
         Cause::KvCacheTooSmall,
         Cause::PortInUse,
         Cause::ModelNotFound,
+        Cause::ModelIncomplete,
         Cause::ModelGated,
         Cause::Network,
         Cause::InvalidFlag,
@@ -116,6 +119,7 @@ impl Cause {
             Cause::KvCacheTooSmall => "kv-cache-too-small",
             Cause::PortInUse => "port-in-use",
             Cause::ModelNotFound => "model-not-found",
+            Cause::ModelIncomplete => "model-incomplete",
             Cause::ModelGated => "model-gated",
             Cause::Network => "network",
             Cause::InvalidFlag => "invalid-flag",
@@ -152,6 +156,7 @@ impl Cause {
             Cause::KvCacheTooSmall => "no room for the KV cache",
             Cause::PortInUse => "port in use",
             Cause::ModelNotFound => "model not found",
+            Cause::ModelIncomplete => "model files missing or damaged",
             Cause::ModelGated => "model is gated",
             Cause::Network => "network or proxy",
             Cause::InvalidFlag => "unknown or invalid flag",
@@ -188,6 +193,7 @@ impl Cause {
             | Cause::KvCacheTooSmall
             | Cause::PortInUse
             | Cause::ModelNotFound
+            | Cause::ModelIncomplete
             | Cause::ModelGated
             | Cause::Network
             | Cause::InvalidFlag
@@ -249,6 +255,9 @@ impl Cause {
             Cause::ModelNotFound => &[
                 "check the model's name or path; a local path must exist inside the container and hold a `config.json`",
             ],
+            Cause::ModelIncomplete => &[
+                "fetch the model again (a download that was cut short leaves such files), and compare the sizes of its files with those on the hub",
+            ],
             Cause::ModelGated => {
                 &["accept the model's licence on its page on the hub, and set `HF_TOKEN` to a token that may read it"]
             }
@@ -279,7 +288,7 @@ impl Cause {
                 &["free space where the model cache (`HF_HOME`), the compile cache (`~/.cache/vllm`) and `/tmp` lie"]
             }
             Cause::KilledBySystem => &[
-                "look into `dmesg` for the OOM killer; give the machine or container more memory, or load less (`--max-model-len`, fewer ranks)",
+                "most likely the memory of the host or of the container was used up: look into `dmesg` for the OOM killer, give it more memory, or load less (`--max-model-len`, fewer ranks)",
             ],
             Cause::Crashed => &["read the end of the server's log; try once with `--enforce-eager`"],
             Cause::StartupTimeout => &["raise `--timeout-startup`"],

@@ -135,3 +135,64 @@ what to do:
 "
     );
 }
+
+/// Whole logs of the CPU build, run for real.
+#[test]
+fn real_logs_name_their_cause_and_what_helps() {
+    macro_rules! real {
+        ($name:literal) => {
+            include_bytes!(concat!("../../tests/real_vllm/logs/", $name, ".log")).as_slice()
+        };
+    }
+    let cases: [(&str, &[u8], Cause, &str, &str); 5] = [
+        (
+            "fp8",
+            real!("fp8_cpu_unsupported_0.32"),
+            Cause::UnsupportedQuantization,
+            "static_scaled_fp8_quant",
+            "no fp8 kernel",
+        ),
+        (
+            "weights",
+            real!("weights_truncated_0.32"),
+            Cause::ModelIncomplete,
+            "incomplete metadata",
+            "fetch the model again",
+        ),
+        ("tokenizer", real!("tokenizer_missing_0.32"), Cause::ModelIncomplete, "reply_label_ids", "tokenizer.json"),
+        (
+            "worker",
+            real!("worker_killed_serving_0.32"),
+            Cause::EngineCoreFailed,
+            "Worker proc VllmWorker-0",
+            "OOM killer",
+        ),
+        ("kv", real!("kv_cache_too_small"), Cause::KvCacheTooSmall, "KV cache is needed", "VLLM_CPU_KVCACHE_SPACE=2"),
+    ];
+    for (name, log, cause, evidence, advice) in cases {
+        let found = diagnose(log, EXITED);
+        assert_eq!(found.cause, Some(cause), "{name}: {found:?}");
+        assert!(found.evidence[0].text.contains(evidence), "{name}: {found:?}");
+        let all = found.advice.join("\n");
+        assert!(all.contains(advice), "{name}: {all}");
+        assert!(name != "kv" || !all.contains("gpu-memory"), "{name}: {all}");
+    }
+    assert_eq!(diagnose(real!("ok_eager_0.32"), Some(Ending::Stopped)).cause, None);
+}
+
+#[test]
+fn a_worker_that_a_signal_ended_is_told_with_the_signal() {
+    let log = |code: &str| {
+        format!(
+            "(EngineCore pid=7) ERROR 11-28 17:21:54 [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: {code}), shutting down executor.\n(EngineCore pid=7) ERROR 11-28 17:21:54 [core.py:1512] RuntimeError: cancelled\n"
+        )
+    };
+    for (code, cause, signal) in
+        [("-9", Cause::KilledBySystem, "SIGKILL"), ("-4", Cause::Crashed, "SIGILL"), ("-11", Cause::Crashed, "SIGSEGV")]
+    {
+        let found = diagnose(log(code).as_bytes(), EXITED);
+        assert_eq!(found.cause, Some(cause), "{found:?}");
+        assert!(found.summary.contains(&format!("exit code: {code}, {signal}")), "{}", found.summary);
+        assert!(!found.summary.contains("cancelled"), "{}", found.summary);
+    }
+}

@@ -123,6 +123,8 @@ const MARKS: &[(&str, Mark)] = &[
     ("importing.py:", Mark::Phase(StartPhase::Importing)),
     ("Automatically detected platform", Mark::Phase(StartPhase::Importing)),
     ("Available plugins for group", Mark::Phase(StartPhase::Importing)),
+    ("torch/utils/flop_counter.py", Mark::Phase(StartPhase::Importing)),
+    ("torch/_library/triton.py", Mark::Phase(StartPhase::Importing)),
     ("oneAPI environment", Mark::Boring),
     ("Resolved architecture", Mark::Phase(StartPhase::Configuring)),
     ("Using max model len", Mark::Phase(StartPhase::Configuring)),
@@ -162,6 +164,7 @@ const MARKS: &[(&str, Mark)] = &[
     ("Capturing ", Mark::Phase(StartPhase::Capturing)),
     ("Graph capturing finished", Mark::Phase(StartPhase::Capturing)),
     ("init engine (profile", Mark::Phase(StartPhase::StartingApi)),
+    ("Starting vLLM server on", Mark::Phase(StartPhase::StartingApi)),
     ("Starting vLLM API server", Mark::Phase(StartPhase::StartingApi)),
     ("Available routes are", Mark::Phase(StartPhase::StartingApi)),
     ("Started server process", Mark::Phase(StartPhase::StartingApi)),
@@ -241,6 +244,12 @@ impl PhaseTracker {
         let mut entered = Vec::new();
         lines.finish(|_, line| entered.extend(state.take(line)));
         entered
+    }
+
+    /// The launch script handed over to vLLM, which imports for seconds without a line (0.32). Returns the phase that was
+    /// entered; none where the log was faster.
+    pub fn handed_over(&mut self) -> Option<StartPhase> {
+        (self.state.phase == StartPhase::Launching).then(|| self.state.enter(StartPhase::Importing))
     }
 
     /// The phase it is in.

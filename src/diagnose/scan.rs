@@ -82,6 +82,8 @@ pub(super) struct Exception {
 pub(super) struct Attempt {
     /// The API said that it was up.
     pub(super) ready: bool,
+    /// vLLM's CPU backend wrote it.
+    pub(super) on_cpu: bool,
     /// An orderly stop began after that: what follows is its noise.
     pub(super) stopping: bool,
     pub(super) hits: Vec<Hit>,
@@ -103,7 +105,7 @@ impl Default for Scanner {
 }
 
 /// Literals that say where an attempt stands.
-const MARKERS: [&str; 8] = [
+const MARKERS: [&str; 11] = [
     "API server version",
     " version ",
     "usage: ",
@@ -111,6 +113,9 @@ const MARKERS: [&str; 8] = [
     "Application startup complete",
     "Uvicorn running on",
     "Shutting down",
+    "device_config=cpu",
+    "detected platform cpu",
+    "[cpu_worker.py",
     "Error",
 ];
 
@@ -131,6 +136,10 @@ static BEGINS: LazyLock<Regex> = LazyLock::new(|| {
 
 static READY: LazyLock<Regex> =
     LazyLock::new(|| compile(r"INFO: +(?:Application startup complete|Uvicorn running on)"));
+
+/// What only the CPU backend says.
+static ON_CPU: LazyLock<Regex> =
+    LazyLock::new(|| any_of(["device_config=cpu", "detected platform cpu", "[cpu_worker.py"]));
 
 static STOPS: LazyLock<Regex> = LazyLock::new(|| compile(r"INFO: +Shutting down"));
 
@@ -166,6 +175,7 @@ impl Attempt {
             return;
         }
         let stripped = strip_ansi(line);
+        self.on_cpu |= ON_CPU.is_match(&stripped);
         let parsed = parse(&stripped);
         if parsed.level != Level::Error && self.mark(number, line, &stripped, parsed) {
             return;

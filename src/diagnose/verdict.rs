@@ -1,5 +1,9 @@
 //! Weighing what a log shows against how the server ended: root cause before consequence, final success before old errors.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::advice;
 use super::cause::Cause;
 use super::ending::{Ending, signal_name};
@@ -13,6 +17,10 @@ const MAX_ADVICE: usize = 5;
 
 /// How many characters of a message stand in a summary.
 const SUMMARY_CHARS: usize = 220;
+
+/// The KV cache of vLLM's CPU backend is a part of main memory that a variable sets.
+const KV_CACHE_ON_CPU: &[&str] =
+    &["lower `--max-model-len`, or raise `--env VLLM_CPU_KVCACHE_SPACE=…` (GiB of main memory for the KV cache)"];
 
 /// What the newest attempt and the ending show together.
 pub(super) fn judge(attempt: &Attempt, ending: Option<Ending>) -> Finding {
@@ -50,9 +58,14 @@ fn by_line(attempt: &Attempt, hits: &[&Hit], root: &Hit, ending: Option<Ending>)
 
     let mut advice: Vec<String> = Vec::new();
     for hit in hits.iter().filter(|hit| TABLE.rows()[hit.row].cause == cause) {
-        push_advice(&mut advice, advice::concrete(cause, &hit.message));
+        push_advice(&mut advice, advice::concrete(cause, &hit.message, attempt.on_cpu));
     }
-    let general = if row.advice.is_empty() { cause.advice() } else { row.advice };
+    let general = match cause {
+        // Rows and causes speak of devices; on a CPU their flags do not help.
+        Cause::KvCacheTooSmall if attempt.on_cpu => KV_CACHE_ON_CPU,
+        _ if row.advice.is_empty() => cause.advice(),
+        _ => row.advice,
+    };
     push_advice(&mut advice, general.iter().map(|&sentence| sentence.to_owned()));
 
     let message = unknown.map_or(&root.message, |exception| &exception.message);
@@ -171,7 +184,17 @@ fn likely_root(exceptions: &[Exception]) -> Option<&Exception> {
 }
 
 fn summary(cause: Cause, message: &str) -> String {
-    cut(&format!("{}: {}", cause.title(), redact(message)), SUMMARY_CHARS)
+    cut(&format!("{}: {}", cause.title(), redact(&with_signal(message))), SUMMARY_CHARS)
+}
+
+/// `exit code: -9` is Python's way to say SIGKILL; the summary says it in words.
+fn with_signal(message: &str) -> std::borrow::Cow<'_, str> {
+    static CODE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(exit code: -)(\d{1,2})\b").expect("a constant pattern compiles"));
+    CODE.replace(message, |found: &regex::Captures<'_>| {
+        let signal = found[2].parse().map(signal_name).unwrap_or_default();
+        format!("{}{}, {signal}", &found[1], &found[2])
+    })
 }
 
 fn push_evidence(evidence: &mut Vec<Evidence>, line: u64, text: &str) {
@@ -190,7 +213,7 @@ fn push_advice(advice: &mut Vec<String>, sentences: impl IntoIterator<Item = Str
 
 /// Blanks what looks like a token of the hub: findings are kept and shown.
 fn redact(text: &str) -> String {
-    static TOKEN: std::sync::LazyLock<regex::Regex> =
-        std::sync::LazyLock::new(|| regex::Regex::new(r"\bhf_[A-Za-z0-9]{12,}").expect("a constant pattern compiles"));
+    static TOKEN: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\bhf_[A-Za-z0-9]{12,}").expect("a constant pattern compiles"));
     TOKEN.replace_all(text, "hf_***").into_owned()
 }

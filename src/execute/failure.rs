@@ -210,7 +210,11 @@ impl Blame<'_> {
     /// A guard was killed.
     pub fn guard_lost(&self, role: Role, phase: Phase) -> Failure {
         let text = format!("the guard of the {role} was killed; its processes were ended");
-        self.with_tail(Failure::plain(Cause::LaunchFailed, phase, text), role)
+        let mut failure = self.with_tail(Failure::plain(Cause::LaunchFailed, phase, text), role);
+        failure.advice = vec![
+            "something ended one of vllm-bench's own processes with SIGKILL: look into `dmesg` for the OOM killer, and whether somebody ends processes by hand; `--resume` goes on".into(),
+        ];
+        failure
     }
 
     /// A log could not be written.
@@ -287,14 +291,14 @@ pub(super) fn read_result(path: &Path) -> Result<Map<String, Value>, Failure> {
         .map_err(|error| fail(format!("the benchmark client's result is not a JSON object: {error}")))
 }
 
-/// vLLM's version as its server logs it: `vLLM API server version 0.14.1`.
+/// vLLM's version as its server logs it: `vLLM API server version 0.14.1`, and beside its logo since 0.15: `█  version 0.32.0`.
 pub(super) fn vllm_version(log: &Path) -> Option<String> {
-    const WORDS: &str = "vLLM API server version ";
+    const WORDS: [&str; 2] = ["vLLM API server version ", "█  version "];
     let file = File::open(log).ok()?;
     let reader = BufReader::new(file.take(256 << 10));
     reader.split(b'\n').map_while(Result::ok).find_map(|line| {
         let line = clean_line(&line);
-        let version = line.split(WORDS).nth(1)?.split_whitespace().next()?;
+        let version = WORDS.iter().find_map(|words| line.split(words).nth(1))?.split_whitespace().next()?;
         Some(version.to_owned())
     })
 }
@@ -365,5 +369,17 @@ fn describe(ending: Ending) -> String {
         Ending::Exited(code) => format!("ended with exit code {code}"),
         Ending::Signaled(signal) => format!("was ended by {}", signal_name(signal)),
         Ending::TimedOut { .. } | Ending::Hung { .. } | Ending::Stopped => "was ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_off_either_banner() {
+        let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_vllm/logs");
+        assert_eq!(vllm_version(&logs.join("ok_eager.log")).as_deref(), Some("0.14.1"));
+        assert_eq!(vllm_version(&logs.join("ok_eager_0.32.log")).as_deref(), Some("0.32.0"));
     }
 }

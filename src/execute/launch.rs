@@ -16,6 +16,11 @@ pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
     }
 }
 
+/// What runs a launch script: a login shell reads the user's profile first.
+pub(super) fn shell(login: bool) -> Vec<&'static str> {
+    if login { vec!["bash", "--login"] } else { vec!["bash"] }
+}
+
 /// The program that plays a role in a job.
 fn program(role: Role, job: &Job<'_>, context: &UnitContext) -> std::io::Result<EngineCommand> {
     match role {
@@ -86,7 +91,7 @@ fn spec(
     }
     let path = write_exclusively(role, &text).map_err(|error| failed(&error))?;
     Ok(GroupSpec {
-        argv: vec!["bash".into(), "--login".into(), path.to_string_lossy().into_owned()],
+        argv: shell(context.login).into_iter().chain([&*path.to_string_lossy()]).map(str::to_owned).collect(),
         env: context.secret_env.clone(),
         unset: context.unset.clone(),
         secrets: context.secrets.clone(),

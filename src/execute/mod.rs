@@ -17,6 +17,7 @@ mod leftovers;
 mod memory;
 mod outcome;
 pub mod port;
+mod profile;
 mod readiness;
 mod run;
 mod script;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::StartStep;
 use super::port::PortWatch;
+use super::profile::{self, Profile};
 use crate::diagnose::{Cause, PhaseTracker, StartPhase};
 
 /// How often `/health` is asked.
@@ -19,6 +20,8 @@ const HEALTH_EVERY: Duration = Duration::from_millis(250);
 const LOG_EVERY: Duration = Duration::from_millis(50);
 /// How long one answer may take; a server under load answers late, one that never answers is not ready.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// No answer that tells a version is longer.
+const VERSION_BYTES: u64 = 4096;
 /// How much of the log is read at once.
 const CHUNK: usize = 256 << 10;
 /// How many such pieces are read when waiting is over.
@@ -27,8 +30,8 @@ const LAST_CHUNKS: usize = 4;
 /// How waiting for a server ended, where the server itself did not end it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Started {
-    /// It is ready.
-    Ready,
+    /// It is ready; vLLM's version, where it tells.
+    Ready(Option<String>),
     /// The log says that it never will be.
     Fatal(Cause),
     /// An engine process is gone while the API server lives on.
@@ -79,6 +82,14 @@ impl StartLog {
             steps: Vec::new(),
             last_growth: now,
         }
+    }
+
+    /// The shell handed over to vLLM: a release that logs nothing while it imports is importing all the same.
+    fn handed_over(&mut self) -> Option<StartPhase> {
+        let before = self.tracker.phase();
+        let entered = self.tracker.handed_over()?;
+        self.close(before);
+        Some(entered)
     }
 
     /// The phase now.
@@ -141,6 +152,8 @@ pub enum Sign {
     Entered(StartPhase),
     /// The newest line worth showing.
     Line(String),
+    /// The login shell takes long.
+    SlowShell(String),
 }
 
 /// Waits until the server is ready or can never be. The caller watches the process and the clock.
@@ -148,6 +161,7 @@ pub async fn wait_ready(
     http: &reqwest::Client,
     question: &Question,
     watch: &mut PortWatch,
+    profile: &mut Profile,
     log: &mut StartLog,
     mut tell: impl FnMut(Sign),
 ) -> Started {
@@ -162,14 +176,25 @@ pub async fn wait_ready(
             answer = async { asking.as_mut().expect("guarded").await }, if asking.is_some() => {
                 asking = None;
                 ask_at = Instant::now() + HEALTH_EVERY;
-                if let Some(started) = judge(answer, question, watch) {
-                    return started;
+                match judge(answer, question, watch) {
+                    Some(Started::Ready(_)) => return Started::Ready(version(http, question).await),
+                    Some(started) => return started,
+                    None => {}
                 }
             }
             () = tokio::time::sleep_until(ask_at), if asking.is_none() => {
                 asking = Some(Box::pin(ask(http, question)));
             }
             _ = look.tick() => {
+                match profile.look() {
+                    Some(profile::Sign::Over) => {
+                        if let Some(phase) = log.handed_over() {
+                            tell(Sign::Entered(phase));
+                        }
+                    }
+                    Some(profile::Sign::Slow(text)) => tell(Sign::SlowShell(text)),
+                    None => {}
+                }
                 for phase in log.read() {
                     tell(Sign::Entered(phase));
                 }
@@ -219,6 +244,22 @@ async fn ask(http: &reqwest::Client, question: &Question) -> Answer {
     Answer::Models(ids.collect())
 }
 
+/// The version that the server tells under `/version`; every release since 0.4 does.
+async fn version(http: &reqwest::Client, question: &Question) -> Option<String> {
+    let mut request = http.get(format!("http://{}:{}/version", question.host, question.port)).timeout(ANSWER_LIMIT);
+    if let Some(key) = &question.api_key {
+        request = request.bearer_auth(key);
+    }
+    let response = request.send().await.ok()?;
+    if !response.status().is_success() || response.content_length().is_some_and(|length| length > VERSION_BYTES) {
+        return None;
+    }
+    let body: Value = response.json().await.ok()?;
+    let version = body.get("version")?.as_str()?.trim();
+    let plain = version.len() < 80 && version.starts_with(|c: char| c.is_ascii_digit());
+    (plain && !version.contains(|c: char| c.is_control() || c.is_whitespace())).then(|| version.to_owned())
+}
+
 fn judge(answer: Answer, question: &Question, watch: &mut PortWatch) -> Option<Started> {
     let models = match answer {
         Answer::NotYet => return None,
@@ -242,5 +283,5 @@ fn judge(answer: Answer, question: &Question, watch: &mut PortWatch) -> Option<S
             question.port, question.model
         )));
     }
-    Some(Started::Ready)
+    Some(Started::Ready(None))
 }

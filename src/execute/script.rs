@@ -269,7 +269,7 @@ mod tests {
         let args = bench_args(&experiment("m", Engine::Vllm), 8001, Path::new("/r/.unchecked/x.json"));
         assert_eq!(
             args.join(" "),
-            "--host 0.0.0.0 --port 8001 --model m --num-prompts 4 --save-result --result-dir /r/.unchecked \
+            "--host 0.0.0.0 --port 8001 --model m --num-prompts 4 --dataset-name random --temperature 0 --ignore-eos --save-result --result-dir /r/.unchecked \
              --result-filename x.json"
         );
     }

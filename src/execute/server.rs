@@ -8,6 +8,7 @@ use super::failure::Blame;
 use super::launch::launch;
 use super::memory::DeviceMemory;
 use super::port::PortWatch;
+use super::profile::Profile;
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::client_host;
 use super::{Emitter, Event, Failure, Job, Outcome, Phase, StartStep, TeardownProof, UnitContext, port};
@@ -40,6 +41,8 @@ pub(super) struct Server {
     host: String,
     /// Name of the experiment for which it was started: events about it carry it.
     started_for: String,
+    /// vLLM's version as the server tells it.
+    pub version: Option<String>,
     /// From launch to ready, seconds.
     pub startup: f64,
     /// The same by phase.
@@ -100,7 +103,10 @@ impl Server {
         let mut log = StartLog::new(&job.places.server_log);
         let mut watch = PortWatch::new(job.port, group.members());
         let verdict = until_ready(job, context, &mut group, &mut watch, &mut log, emit, stop).await;
-        let ready = matches!(verdict, Verdict::Watched(Started::Ready));
+        let (ready, version) = match &verdict {
+            Verdict::Watched(Started::Ready(version)) => (true, version.clone()),
+            _ => (false, None),
+        };
         log.finish();
         let startup = launched.elapsed().as_secs_f64();
         let steps = std::mem::take(&mut log.steps);
@@ -108,7 +114,8 @@ impl Server {
             emit.event(Event::ServerReady { name: name.clone(), seconds: startup });
         }
         let host = reachable(client_host(job.experiment));
-        let mut server = Self { group, memory, watch, port: job.port, host, started_for: name, startup, steps };
+        let mut server =
+            Self { group, memory, watch, port: job.port, host, started_for: name, version, startup, steps };
         if ready {
             return Ok(server);
         }
@@ -231,7 +238,9 @@ async fn until_ready(
         api_key: context.api_key.clone(),
     };
     let deadline = Instant::now() + context.timeout_startup;
-    let watched = wait_ready(&context.http, &question, watch, log, |sign| match sign {
+    let mut profile = Profile::new(server.leader, context.login);
+    let watched = wait_ready(&context.http, &question, watch, &mut profile, log, |sign| match sign {
+        Sign::SlowShell(text) => emit.event(Event::Notice { text }),
         Sign::Entered(phase) => emit.phase(experiment, Phase::Starting(phase)),
         Sign::Line(line) => emit.event(Event::Progress { name: experiment.name.clone(), line }),
     });
@@ -260,7 +269,7 @@ fn not_ready(
     let blame = Blame { places: &job.places, context };
     let Seen { phase, silent, log_length } = *seen;
     let failure = match started {
-        Verdict::Watched(Started::Ready) | Verdict::Stopped => return Outcome::Interrupted,
+        Verdict::Watched(Started::Ready(_)) | Verdict::Stopped => return Outcome::Interrupted,
         Verdict::Watched(Started::EngineGone) => blame.server_fatal(Cause::EngineCoreFailed, own_end, phase),
         Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, own_end, phase),
         Verdict::Watched(Started::Foreign(text)) => blame.foreign(text, phase, log_length),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::{self, Blame};
 use super::launch::{command, launch, launch_warmup};
+use super::profile::Profile;
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
@@ -24,6 +25,10 @@ pub struct UnitContext {
     pub engine: EngineCommand,
     /// oneAPI's environment script, where it exists.
     pub setvars: Option<PathBuf>,
+    /// Whether launch scripts run in a login shell.
+    pub login: bool,
+    /// vLLM's version as its installation says, where the server does not tell its own.
+    pub vllm_version: Option<String>,
     /// Limit from launch to ready.
     pub timeout_startup: Duration,
     /// Limit of the benchmark client.
@@ -101,7 +106,7 @@ pub struct Attempted {
     pub serve_command: Vec<String>,
     /// The client's command line.
     pub bench_command: Vec<String>,
-    /// vLLM's version as the server's log says.
+    /// vLLM's version: as the server answers, else as its log says, else as its installation does.
     pub vllm_version: Option<String>,
     /// Whether the client was started.
     pub benchmarked: bool,
@@ -131,7 +136,7 @@ impl Attempted {
             result: None,
             serve_command: command(Role::Server, job, context),
             bench_command: command(Role::Benchmark, job, context),
-            vllm_version: failure::vllm_version(&job.places.server_log),
+            vllm_version: failure::vllm_version(&job.places.server_log).or_else(|| context.vllm_version.clone()),
             benchmarked: false,
             isolation: job.experiment.isolation,
             prefix_cache: None,
@@ -217,7 +222,7 @@ pub(super) async fn measure(
         Some(_) => job.experiment.isolation,
     };
     if outcome.is_none() && context.warmup_prompts > 0 && turn.new_workload {
-        outcome = unit.warm_up(server, stop).await;
+        outcome = unit.warm_up(server, emit, stop).await;
     }
     let before = stop.cuts_short(server.counters(context)).await.flatten();
     if outcome.is_none() && stop.level() >= StopLevel::Drain {
@@ -250,7 +255,11 @@ pub(super) async fn measure(
         result: unit.result,
         serve_command: command(Role::Server, job, context),
         bench_command: command(Role::Benchmark, job, context),
-        vllm_version: failure::vllm_version(&job.places.server_log),
+        vllm_version: server
+            .version
+            .clone()
+            .or_else(|| failure::vllm_version(&job.places.server_log))
+            .or_else(|| context.vllm_version.clone()),
         benchmarked: unit.benchmarked,
         isolation,
         prefix_cache,
@@ -291,14 +300,14 @@ impl Unit<'_> {
     }
 
     /// The unrecorded load; `None` where it went well.
-    async fn warm_up(&self, server: &mut Server, stop: &mut Stop) -> Option<Outcome> {
+    async fn warm_up(&self, server: &mut Server, emit: &mut Emitter<'_>, stop: &mut Stop) -> Option<Outcome> {
         let client = match launch_warmup(self.job, self.context, stop).await {
             Ok(client) => client,
             Err(_) if stop.level() >= StopLevel::Drain => return Some(Outcome::Interrupted),
             Err(failure) => return Some(Outcome::Failed(failure)),
         };
         let blame = Blame { places: &self.job.places, context: self.context };
-        let ran = self.supervise(client, server, &self.job.places.warmup_log, stop).await;
+        let ran = self.supervise(client, server, &self.job.places.warmup_log, emit, stop).await;
         let _ = std::fs::remove_file(&self.job.places.warmup_result);
         match ran {
             Ran::Ended(Ending::Exited(0)) => None,
@@ -326,7 +335,7 @@ impl Unit<'_> {
             log: self.context.relative(&self.job.places.benchmark_log),
         });
         let blame = Blame { places: &self.job.places, context: self.context };
-        match self.supervise(client, server, &self.job.places.benchmark_log, stop).await {
+        match self.supervise(client, server, &self.job.places.benchmark_log, emit, stop).await {
             Ran::Ended(ending) => match (self.judge_client(ending, &blame, emit), self.sharer(server)) {
                 (_, Some(shared)) => Outcome::Failed(shared),
                 (Ok(result), None) => {
@@ -345,8 +354,16 @@ impl Unit<'_> {
     }
 
     /// Waits for a client, and watches the server meanwhile.
-    async fn supervise(&self, mut client: Group, server: &mut Server, log: &Path, stop: &mut Stop) -> Ran {
+    async fn supervise(
+        &self,
+        mut client: Group,
+        server: &mut Server,
+        log: &Path,
+        emit: &mut Emitter<'_>,
+        stop: &mut Stop,
+    ) -> Ran {
         let deadline = Instant::now() + self.context.timeout_benchmark;
+        let slow = Profile::new(client.leader, self.context.login).slow();
         let stalled = self.until_stalled(server.base(), &client, log);
         let Server { group, watch, .. } = server;
         let engine_gone = group.titled_gone(ENGINE_TITLE);
@@ -363,7 +380,15 @@ impl Unit<'_> {
                 Err(()) => tokio::time::timeout(LAST_WORDS, group.changed()).await.map_or(Died::Engine, Died::of),
             }
         };
-        let verdict = supervise(&mut client, deadline, stop, died).await;
+        let watched = async {
+            tokio::pin!(died);
+            tokio::select! {
+                died = &mut died => return died,
+                text = slow => emit.event(Event::Notice { text }),
+            }
+            died.await
+        };
+        let verdict = supervise(&mut client, deadline, stop, watched).await;
         // A client that has ended leaves at once; one that has not gets the grace period like a server.
         let emptied = client.end(stop).await;
         let blame = Blame { places: &self.job.places, context: self.context };

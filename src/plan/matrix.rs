@@ -162,6 +162,9 @@ impl Selection<'_> {
             }
         }
         derive_prompts(&mut bench);
+        super::work::spell_out(&mut bench, |name| {
+            space.slots.iter().any(|slot| slot.section == Section::Bench && slot.key == name)
+        });
         let axes = self.axes(candidate);
         let server = ServerConfig { model: axes.model.clone(), flags, env, secret_env: self.sweep.secret_env.clone() };
         let workload = Workload { flags: bench, client: self.sweep.client };

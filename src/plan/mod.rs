@@ -20,6 +20,7 @@ mod space;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use baseline::problem as baseline_problem;
 pub use condition::{Comparison, Condition, Operand, Term, Test};

@@ -94,7 +94,10 @@ fn any_flag_is_an_axis_and_shows_in_the_name() {
         ]
     );
     assert_eq!(plan.experiments[3].server_name(), "org_m_tp1_quant-none_eager-false_mns-512");
-    assert_eq!(plan.experiments[3].workload.flags.to_args().join(" "), "--max-concurrency 32 --num-prompts 9");
+    assert_eq!(
+        plan.experiments[3].workload.flags.to_args().join(" "),
+        "--max-concurrency 32 --num-prompts 9 --dataset-name random --temperature 0 --ignore-eos"
+    );
     assert_eq!(
         plan.experiments[0].axes.to_string(),
         "org/m tp=1 quant=none eager=false max-num-seqs=256 max-concurrency=8"
@@ -114,7 +117,8 @@ fn a_switch_that_is_off_is_written_where_vllm_has_its_opposite() {
         experiment.server.flags.to_args().join(" "),
         "--no-enable-prefix-caching --enable-chunked-prefill --cudagraph-capture-sizes 1 2"
     );
-    assert!(experiment.workload.flags.to_args().is_empty());
+    // The sweep has a word on `ignore-eos`: it stays off.
+    assert_eq!(experiment.workload.flags.to_args().join(" "), "--dataset-name random --temperature 0");
 }
 
 #[test]
@@ -187,7 +191,8 @@ fn linked_keys_have_the_same_value() {
     one.links = vec![link];
     let plan = expand(&one);
     let loads: Vec<_> = plan.experiments.iter().map(|e| e.workload.flags.to_args().join(" ")).collect();
-    assert_eq!(loads, ["--max-concurrency 8", "--max-concurrency 16"]);
+    let work = "--dataset-name random --temperature 0 --ignore-eos";
+    assert_eq!(loads, [format!("--max-concurrency 8 {work}"), format!("--max-concurrency 16 {work}")]);
 }
 
 #[test]

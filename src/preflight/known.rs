@@ -31,6 +31,18 @@ pub struct FlagSpec {
     pub optional: bool,
     /// The values it takes; empty = any.
     pub choices: Vec<String>,
+    /// What its value must be, where the help text tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+}
+
+/// What a value must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A number: its default is one, or it counts something.
+    Number,
+    /// A JSON document.
+    Json,
 }
 
 /// Every flag of a command.
@@ -77,6 +89,18 @@ pub enum Problem {
         /// The one that was most likely meant.
         nearest: Option<String>,
     },
+    /// No number where one is wanted.
+    NoNumber {
+        /// As asked for.
+        value: String,
+    },
+    /// No JSON where it is wanted.
+    NoJson {
+        /// As asked for.
+        value: String,
+        /// What is wrong with it.
+        error: String,
+    },
     /// The beginning of several flags.
     Ambiguous {
         /// Which.
@@ -115,6 +139,8 @@ impl fmt::Display for Problem {
                 }
                 write!(f, " (it takes {})", choices.join(", "))
             }
+            Problem::NoNumber { value } => write!(f, "takes a number, not `{value}`"),
+            Problem::NoJson { value, error } => write!(f, "takes JSON, and `{value}` is none ({error})"),
             Problem::Ambiguous { candidates } => {
                 let candidates: Vec<String> = candidates.iter().map(|name| format!("`--{name}`")).collect();
                 write!(f, "is the beginning of several flags: {}", candidates.join(", "))
@@ -136,7 +162,7 @@ impl Known {
                 _ => Takes::One,
             };
             let optional = arg.get_num_args().is_some_and(|range| range.min_values() == 0);
-            Some(FlagSpec { names, takes, optional, choices: Vec::new() })
+            Some(FlagSpec { names, takes, optional, choices: Vec::new(), kind: None })
         });
         Self { flags: flags.collect() }
     }
@@ -147,7 +173,16 @@ impl Known {
         let mut lines = help.lines();
         while let Some(line) = lines.next() {
             let Some(first) = line.strip_prefix("  ").filter(|rest| rest.starts_with('-')) else { continue };
-            flags.extend(parse_head(&whole_head(first, &mut lines)));
+            let head = whole_head(first, &mut lines);
+            let Some(mut flag) = parse_head(&head) else { continue };
+            let mut text = head.split_once("  ").map_or(String::new(), |(_, text)| text.trim().to_owned());
+            for more in lines.clone().take_while(|more| more.starts_with("     ")) {
+                text.push(' ');
+                text.push_str(more.trim());
+            }
+            flag.kind =
+                Some(&flag).filter(|flag| flag.choices.is_empty()).and_then(|flag| kind_of(flag.takes, text.trim()));
+            flags.push(flag);
         }
         (!flags.is_empty()).then_some(Self { flags })
     }
@@ -194,7 +229,10 @@ fn check_values(flag: &FlagSpec, values: &[String]) -> Option<Problem> {
         (Takes::One, 2..) => return Some(Problem::OneValue),
         (Takes::One, 1) | (Takes::Many, _) => {}
     }
-    let wrong = values.iter().find(|value| !flag.choices.is_empty() && !flag.choices.contains(value))?;
+    if let Some(problem) = flag.kind.and_then(|kind| values.iter().find_map(|value| wrong_kind(kind, value))) {
+        return Some(problem);
+    }
+    let wrong = values.iter().find(|value| !flag.choices.is_empty() && !is_choice(value, &flag.choices))?;
     Some(Problem::WrongChoice {
         value: wrong.clone(),
         choices: flag.choices.clone(),
@@ -204,6 +242,59 @@ fn check_values(flag: &FlagSpec, values: &[String]) -> Option<Problem> {
             .and_then(|wrong| nearest(wrong, flag.choices.iter().map(String::as_str)))
             .map(str::to_owned),
     })
+}
+
+/// argparse reads a number before it looks whether it is one of the choices: `016` and `16` are the same.
+fn is_choice(value: &str, choices: &[String]) -> bool {
+    let number = |text: &str| text.trim().replace('_', "").parse::<i64>().ok();
+    choices.iter().any(|choice| choice == value || number(choice).is_some_and(|choice| number(value) == Some(choice)))
+}
+
+/// What the text of a flag tells of its value.
+fn kind_of(takes: Takes, text: &str) -> Option<Kind> {
+    const COUNTS: [&str; 6] = [
+        "Number of ",
+        "The number of ",
+        "Maximum number of ",
+        "The maximum number of ",
+        "Max number of ",
+        "Minimum number of ",
+    ];
+    if !matches!(takes, Takes::One | Takes::Many) {
+        return None;
+    }
+    if text.contains("valid JSON string") || text.starts_with("A JSON string") {
+        return Some(Kind::Json);
+    }
+    let default = text.rsplit_once("(default: ").and_then(|(_, rest)| rest.strip_suffix(')'));
+    let counts = COUNTS.iter().any(|words| text.starts_with(words));
+    (counts || default.is_some_and(|default| default.parse::<f64>().is_ok())).then_some(Kind::Number)
+}
+
+/// What is certainly no value of this kind. Words that vLLM has for numbers (`auto`, `none`, `inf`, `1k`), lists of numbers
+/// and JSON pass: vLLM itself decides.
+fn wrong_kind(kind: Kind, value: &str) -> Option<Problem> {
+    match kind {
+        Kind::Json => {
+            let error = serde_json::from_str::<serde_json::Value>(value).err()?;
+            // vLLM takes some words, too; what begins like JSON was meant to be it.
+            value
+                .trim_start()
+                .starts_with(['{', '[', '"'])
+                .then(|| Problem::NoJson { value: value.to_owned(), error: error.to_string() })
+        }
+        Kind::Number => {
+            let word = value.trim().to_ascii_lowercase();
+            let number = |part: &str| {
+                let digits = part.trim().trim_end_matches(['k', 'm', 'g', 't']).replace('_', "");
+                digits.parse::<f64>().is_ok()
+            };
+            let passes = ["auto", "none", "default"].contains(&word.as_str())
+                || word.starts_with(['{', '['])
+                || word.split(',').all(number);
+            (!passes).then(|| Problem::NoNumber { value: value.to_owned() })
+        }
+    }
 }
 
 /// A head whose list of choices goes on in the next lines, as one line. No more than a list is followed: where its end does
@@ -255,7 +346,7 @@ fn parse_head(line: &str) -> Option<FlagSpec> {
     if takes == Takes::Nothing && names.iter().any(opposite) {
         takes = Takes::OnOff;
     }
-    (!names.is_empty()).then_some(FlagSpec { names, takes, optional, choices })
+    (!names.is_empty()).then_some(FlagSpec { names, takes, optional, choices, kind: None })
 }
 
 /// The value's placeholder, up to the comma before the next name: commas within braces belong to it.
@@ -283,6 +374,7 @@ fn choices_of(value: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::preflight::Help;
 
     const SERVE: &str = include_str!("fixtures/serve-0.14.1.txt");
     const BENCH: &str = include_str!("fixtures/bench-0.14.1.txt");
@@ -350,6 +442,48 @@ mod tests {
         assert_eq!(check(&bench, "header", &[]), None);
         assert_eq!(check(&bench, "goodput", &[]).unwrap(), "needs a value");
         assert!(check(&serve, "collect-detailed-traces", &["modle"]).unwrap().contains("`model` is meant"));
+    }
+
+    #[test]
+    fn values_are_checked_as_far_as_the_help_tells_their_types() {
+        for version in Help::RECORDED {
+            let help = Help::recorded(version).unwrap();
+            let serve = |flag: &str, value: &str| check(&help.serve, flag, &[value]);
+            assert_eq!(serve("max-num-seqs", "abc").unwrap(), "takes a number, not `abc`", "{version}");
+            assert_eq!(serve("tensor-parallel-size", "two").unwrap(), "takes a number, not `two`", "{version}");
+            assert!(
+                serve("compilation-config", "{\"level\": 3").unwrap().starts_with("takes JSON, and `{"),
+                "{version}"
+            );
+            for (flag, value) in [
+                ("max-num-seqs", "256"),
+                ("max-model-len", "32k"),
+                ("gpu-memory-utilization", "0.5"),
+                ("compilation-config", "3"),
+                ("compilation-config", "{\"level\": 3}"),
+                ("port", "8000"),
+                ("seed", "0"),
+                ("served-model-name", "abc"),
+                ("load-format", "auto"),
+                ("tool-call-parser", "of_a_plugin"),
+            ] {
+                assert_eq!(serve(flag, value), None, "{version}: --{flag} {value}");
+            }
+            let bench = |flag: &str, value: &str| check(&help.bench, flag, &[value]);
+            assert_eq!(bench("num-prompts", "many").unwrap(), "takes a number, not `many`", "{version}");
+            for (flag, value) in
+                [("request-rate", "inf"), ("metric-percentiles", "50,99"), ("random-range-ratio", "0.5"), ("seed", "1")]
+            {
+                assert_eq!(bench(flag, value), None, "{version}: --{flag} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn choices_that_are_numbers_are_compared_as_numbers() {
+        let known = Known::parse("  --block-size {1,8,16}\n").unwrap();
+        assert_eq!(check(&known, "block-size", &["016"]), None);
+        assert!(check(&known, "block-size", &["7"]).is_some());
     }
 
     #[test]

@@ -7,6 +7,6 @@ mod ask;
 mod known;
 mod version;
 
-pub use ask::{Error, Help, ask};
-pub use known::{Asked, FlagSpec, Known, Problem, Takes};
+pub use ask::{Error, Help, PATIENCE, Shell, ask};
+pub use known::{Asked, FlagSpec, Kind, Known, Problem, Takes};
 pub use version::installed_version;

@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_millis(10);
 const WITHOUT_DEVICE: Duration = Duration::from_secs(3);
 /// How often it is looked whether a device is held.
 const DEVICE_POLL: Duration = Duration::from_millis(250);
+/// How long a shell may take to run its traps on SIGTERM, even when all others are killed: one that is killed in the middle
+/// of a profile leaves its locks (pyenv's stalls every later login of the user for a minute).
+const TRAPS: Duration = Duration::from_secs(1);
 /// How long a process may take to vanish after SIGKILL before it is reported as left (it is stuck in the kernel).
 pub(super) const AFTER_KILL: Duration = Duration::from_secs(10);
 /// How long the kernel may say that somebody is in a cgroup while it shows nobody.
@@ -123,7 +126,7 @@ pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop
                 // A stopped process sees SIGTERM only when it goes on.
                 signal(process, Signal::SIGCONT);
             }
-            if killed_at.is_some() {
+            if killed_at.is_some_and(|at| now >= at + TRAPS || !procfs::is_shell(stat.pid)) {
                 signal(process, Signal::SIGKILL);
             }
         }

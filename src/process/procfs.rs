@@ -169,6 +169,13 @@ pub fn ignores(pid: i32, signal: Signal) -> bool {
     mask.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
+/// Whether a process runs a shell, by its program: a script, or a login shell with its profile.
+pub fn is_shell(pid: i32) -> bool {
+    const SHELLS: [&str; 6] = ["bash", "sh", "dash", "zsh", "ksh", "busybox"];
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    program.file_name().and_then(|name| name.to_str()).is_some_and(|name| SHELLS.contains(&name))
+}
+
 /// Whether a process has a device node of an accelerator open. One whose descriptors cannot be read is taken to have.
 pub fn holds_device(pid: i32) -> bool {
     const NODES: [&str; 4] = ["/dev/dri/", "/dev/nvidia", "/dev/kfd", "/dev/accel/"];

@@ -34,6 +34,11 @@ pub fn differences(before: &Facts, after: &Facts, more: Vec<(String, String, Str
     all.into_iter().filter(|(_, a, b)| a != b).map(|(what, before, after)| Difference { what, before, after }).collect()
 }
 
+/// A value as code; what nobody recorded is said in words.
+fn quoted(value: &str) -> String {
+    if value.is_empty() { "not known".to_owned() } else { format!("`{value}`") }
+}
+
 fn name(row: &Row) -> String {
     let load = row.axes.workload_label();
     let load = if load.is_empty() { load } else { format!(", at {load}") };
@@ -87,8 +92,12 @@ pub fn text(
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
     }
     for different in environment {
-        let text = format!("{} differs: `{}` before, `{}` now", different.what, different.before, different.after);
+        let (before, after) = (quoted(&different.before), quoted(&different.after));
+        let text = format!("{} differs: {before} before, {after} now", different.what);
         page.paragraph(1, "!! ", Tone::Warning, &text);
+    }
+    for warning in &comparison.warnings {
+        page.paragraph(1, "!! ", Tone::Warning, warning);
     }
     page.heading(&format!(
         "{} in both, a change above {:.1} % counts",
@@ -143,11 +152,14 @@ pub fn markdown(
     for different in environment {
         let _ = writeln!(
             text,
-            "> **{} differs**: `{}` before, `{}` now",
+            "> **{} differs**: {} before, {} now",
             cell(&different.what),
-            cell(&different.before),
-            cell(&different.after)
+            quoted(&cell(&different.before)),
+            quoted(&cell(&different.after))
         );
+    }
+    for warning in &comparison.warnings {
+        let _ = writeln!(text, "> **{}**", cell(warning));
     }
     let worse = comparison.matched.iter().flat_map(|m| &m.effects).filter(|e| e.outcome == Outcome::Worse).count();
     let better = comparison.matched.iter().flat_map(|m| &m.effects).filter(|e| e.outcome == Outcome::Better).count();
@@ -187,6 +199,7 @@ pub fn json(
         "simulated": before.simulated || after.simulated,
         "threshold": threshold,
         "environment": environment,
+        "warnings": comparison.warnings,
         "configurations": comparison.matched.iter().map(|matched| json!({
             "name": matched.row.name, "model": matched.row.axes.model, "effects": matched.effects,
         })).collect::<Vec<Value>>(),

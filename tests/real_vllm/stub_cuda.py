@@ -18,27 +18,37 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-# What stands in for what: library -> pattern of the symbols that carry no
-# version tag and belong to it (those with a tag name their library themselves).
-STUBS = {
-    "libcublas.so.12": r"cublas(?!Lt)",
-    "libcublasLt.so.12": r"cublasLt",
-    "libcudnn.so.9": r"cudnn",
-    "libcufft.so.11": r"cufft",
-    "libcurand.so.10": r"curand",
-    "libcusolver.so.11": r"cusolver",
-    "libcusparse.so.12": r"cusparse(?!Lt)",
-    "libcusparseLt.so.0": r"cusparseLt",
-    "libcufile.so.0": r"cuFile",
-    "libnccl.so.2": r"(p?nccl[A-Z])",
-    "libnvshmem_host.so.3": r"nvshmem",
-    "libnvrtc.so.12": r"nvrtc",
+# What stands in for what: library, without the number of its release -> pattern of the symbols that carry no version
+# tag and belong to it (those with a tag name their library themselves). Which release is wanted, torch's own libraries say.
+PATTERNS = {
+    "libcublas": r"cublas(?!Lt)",
+    "libcublasLt": r"cublasLt",
+    "libcudnn": r"cudnn",
+    "libcufft": r"cufft",
+    "libcurand": r"curand",
+    "libcusolver": r"cusolver",
+    "libcusparse": r"cusparse(?!Lt)",
+    "libcusparseLt": r"cusparseLt",
+    "libcufile": r"cuFile",
+    "libnccl": r"(p?nccl[A-Z])",
+    "libnvshmem_host": r"nvshmem",
+    "libnvrtc": r"nvrtc",
 }
 
 
 def run(*argv: str) -> str:
     env = dict(os.environ, LC_ALL="C")
     return subprocess.run(argv, check=True, text=True, capture_output=True, env=env).stdout
+
+
+def stubs(libs: list[Path]) -> dict[str, str]:
+    """The name (`libcublas.so.12`) of each library that torch was linked to and that is to be replaced, with its pattern."""
+    found = {}
+    for lib in libs:
+        for soname in re.findall(r"\(NEEDED\).*\[(\S+)\]", run("readelf", "-W", "-d", str(lib))):
+            if pattern := PATTERNS.get(soname.partition(".so")[0]):
+                found[soname] = pattern
+    return dict(sorted(found.items()))
 
 
 def version_files(lib: Path) -> dict[str, str]:
@@ -71,16 +81,18 @@ def main() -> int:
         return 2
     lib_dir = Path(sys.argv[1])
     wanted: dict[str, dict[str, tuple[str | None, bool]]] = defaultdict(dict)
-    for lib in sorted(lib_dir.glob("lib*.so")):
+    libs = sorted(lib_dir.glob("lib*.so"))
+    wanted_stubs = stubs(libs)
+    for lib in libs:
         tags = version_files(lib)
         for name, tag, data in undefined(lib):
             owner = tags.get(tag) if tag else None
             if owner is None and tag is None:
-                owner = next((so for so, p in STUBS.items() if re.match(p, name)), None)
-            if owner in STUBS:
+                owner = next((so for so, p in wanted_stubs.items() if re.match(p, name)), None)
+            if owner in wanted_stubs:
                 wanted[owner][name] = (tag, data)
 
-    for soname in STUBS:
+    for soname in wanted_stubs:
         symbols = wanted.get(soname, {})
         code = [
             "#include <stdio.h>",
@@ -112,7 +124,7 @@ def main() -> int:
         os.replace(f"{target}.new", target)
         c_file.unlink()
         map_file.unlink(missing_ok=True)
-    print(f"{len(STUBS)} stand-ins with {sum(map(len, wanted.values()))} symbols in {lib_dir.name}")
+    print(f"{len(wanted_stubs)} stand-ins with {sum(map(len, wanted.values()))} symbols in {lib_dir.name}")
     return 0
 
 

@@ -8,7 +8,7 @@ use std::path::Path;
 /// The stages in the order in which data flows: a stage never imports a later one.
 const STAGES: [&str; 6] = ["config", "plan", "execute", "record", "analyse", "report"];
 /// What stands beside the stages and knows nothing of sweeps.
-const HELPERS: [&str; 7] = ["safe", "process", "diagnose", "telemetry", "load", "sim", "preflight"];
+const HELPERS: [&str; 8] = ["safe", "process", "diagnose", "telemetry", "load", "sim", "preflight", "releases"];
 /// The edges: nothing but `main` and each other may import them.
 const EDGES: [&str; 3] = ["cli", "commands", "ui"];
 

@@ -56,8 +56,9 @@ pub fn show(
             script(Role::Benchmark, experiment, &bench_args(experiment, context.port, &result), &client_context);
         let heading = format!("\n=== {} of {}: {}", experiment.index, plan.experiments.len(), experiment.name);
         ui.out(&ui.bold(&heading));
-        ui.out(&format!("--- server script (run as `bash --login SCRIPT`)\n{server}"));
-        ui.out(&format!("--- benchmark script (run as `bash --login SCRIPT`)\n{client}"));
+        let shell = if settings.login { "bash --login" } else { "bash" };
+        ui.out(&format!("--- server script (run as `{shell} SCRIPT`)\n{server}"));
+        ui.out(&format!("--- benchmark script (run as `{shell} SCRIPT`)\n{client}"));
     }
     Ok(exit::OK)
 }

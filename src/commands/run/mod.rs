@@ -273,6 +273,8 @@ impl Sweep<'_> {
         Ok(UnitContext {
             engine,
             setvars: self.settings.setvars.clone().filter(|path| path.is_file() && !simulated),
+            login: self.settings.login,
+            vllm_version: self.settings.sweep.context.vllm_version.clone(),
             timeout_startup: self.settings.timeout_startup,
             timeout_benchmark: self.settings.timeout_benchmark,
             stall: self.settings.stall,

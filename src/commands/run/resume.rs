@@ -53,7 +53,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 17] = [
+const MAY_CHANGE: [&str; 18] = [
     "port",
     "timeouts",
     "retry",
@@ -62,6 +62,7 @@ const MAY_CHANGE: [&str; 17] = [
     "preflight",
     "timezone",
     "setvars",
+    "login",
     "vllm-bin",
     "keep-foreign",
     "show-logs",

@@ -96,6 +96,9 @@ pub struct Document {
     /// oneAPI's environment script, or `none`.
     #[schemars(with = "Option<String>")]
     pub setvars: Option<Raw>,
+    /// Whether launch scripts run in a login shell, which reads the user's profile (the XPU container's sets paths).
+    #[schemars(with = "Option<bool>")]
+    pub login: Option<Raw>,
     /// The `vllm` program; without it, the one on PATH.
     #[schemars(with = "Option<String>")]
     pub vllm_bin: Option<Raw>,

@@ -4,6 +4,7 @@
 //! row says so. Of several rows on one line the lowest rank wins, then the earlier row. The examples are lines that vLLM and
 //! what lies beneath it really print; `source` says where each was met. A test holds every row to its examples.
 
+mod build;
 mod device;
 mod process;
 mod setup;
@@ -122,7 +123,7 @@ impl Table {
 
 /// The table, compiled once.
 pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let rows: Vec<Row> = [device::ROWS, setup::ROWS, process::ROWS].concat();
+    let rows: Vec<Row> = [device::ROWS, setup::ROWS, build::ROWS, process::ROWS].concat();
     let set = RegexSetBuilder::new(rows.iter().map(|row| row.pattern))
         .unicode(false)
         .size_limit(64 << 20)

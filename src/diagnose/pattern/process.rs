@@ -8,6 +8,14 @@ const COMPILE: &[&str] = &[
     "a stale compile cache shows the same: remove `~/.cache/vllm/torch_compile_cache`",
 ];
 
+const ILLEGAL_INSTRUCTION: &[&str] = &[
+    "this build uses instructions that the processor does not have (the CPU build wants AVX-512 or AVX2): use a build for this processor",
+];
+
+const WORKER: &[&str] = &[
+    "read the traceback of the worker above; where it said nothing, something ended it: look into `dmesg` for the OOM killer",
+];
+
 pub(super) const ROWS: &[Row] = &[
     // --- shared memory ---------------------------------------------------------------------------------------------------
     Row::new(SharedMemory, "shared memory segment", r"Error while (?:creating|attaching to) shared memory segment").seen(
@@ -42,6 +50,25 @@ pub(super) const ROWS: &[Row] = &[
         "vLLM 0.5 to 0.8, V0 engine (vllm#15295 shows -15)",
         &["Worker VllmWorkerProcess pid 1867860 died, exit code: -9"],
     ),
+    Row::new(KilledBySystem, "died unexpectedly (exit code: ", r"Worker proc \S+ died unexpectedly \(exit code: -9\)").rank(Rank::Device).seen(
+        "V1 engine, 0.20 to current, every backend with worker processes",
+        &["Worker proc VllmWorker-0 died unexpectedly (exit code: -9), shutting down executor."],
+    ),
+    Row::new(Crashed, "died unexpectedly (exit code: ", r"Worker proc \S+ died unexpectedly \(exit code: -4\)")
+        .rank(Rank::Device)
+        .advice(ILLEGAL_INSTRUCTION)
+        .seen("vLLM 0.32, CPU build", &["Worker proc VllmWorker-0 died unexpectedly (exit code: -4), shutting down executor."]),
+    Row::new(Crashed, "died unexpectedly (exit code: ", r"Worker proc \S+ died unexpectedly \(exit code: -(?:6|7|8|11)\)").rank(Rank::Device).seen(
+        "V1 engine, 0.20 to current",
+        &["Worker proc VllmWorker-1 died unexpectedly (exit code: -11), shutting down executor."],
+    ),
+    Row::new(EngineCoreFailed, "died unexpectedly", r"Worker proc \S+ died unexpectedly").rank(Rank::Process).advice(WORKER).seen(
+        "V1 engine, 0.8 to current (older ones give no exit code); 0.32 says `None` where the worker was killed and not yet waited for",
+        &[
+            "Worker proc VllmWorker-0 died unexpectedly, shutting down executor.",
+            "Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting down executor.",
+        ],
+    ),
     Row::new(KilledBySystem, "Failed core proc(s)", r"Failed core proc\(s\): \{[^}]*: -9\b").rank(Rank::Process).fatal().seen(
         "V1 engine, 0.9 to current; no root cause above means that the kernel ended it",
         &["RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_0': -9}"],
@@ -57,7 +84,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(Crashed, "double free or corruption", r"double free or corruption").rank(Rank::Device).seen("glibc", &["double free or corruption (!prev)"]),
     Row::new(Crashed, "Illegal instruction", r"Illegal instruction")
         .rank(Rank::Device)
-        .advice(&["this build uses instructions that the processor does not have (the CPU build wants AVX-512 or AVX2): use a build for this processor"])
+        .advice(ILLEGAL_INSTRUCTION)
         .seen("CPU build on older processors", &["Illegal instruction (core dumped)"]),
     Row::new(Crashed, "(core dumped)", r"(?:Segmentation fault|Aborted|Floating point exception) +\(core dumped\)").rank(Rank::Process).seen("a shell (vllm#6011)", &["Segmentation fault (core dumped)", "Aborted (core dumped)"]),
     Row::new(Crashed, "Failed core proc(s)", r"Failed core proc\(s\): \{[^}]*: -(?:4|6|7|8|11)\b").rank(Rank::Process).fatal().seen(

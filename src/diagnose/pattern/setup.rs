@@ -2,14 +2,18 @@
 
 use super::{Rank, Row};
 use crate::diagnose::cause::Cause::{
-    DiskFull, InvalidFlag, ModelGated, ModelNotFound, Network, PortInUse, SharedMemory, UnsupportedDtype,
-    UnsupportedModel, UnsupportedQuantization, VllmMissing,
+    DiskFull, InvalidFlag, ModelGated, ModelIncomplete, ModelNotFound, Network, PortInUse, SharedMemory,
+    UnsupportedDtype, UnsupportedModel, UnsupportedQuantization, VllmMissing,
 };
 
 const INNER_PORT: &[&str] = &[
     "one of vLLM's inner sockets, not the API's: another vLLM starts at the same time or was just killed; start again, or set `--env VLLM_PORT=…`",
 ];
 const BAD_PARALLEL: &[&str] = &["choose a `--tensor-parallel-size` that divides the model's attention heads"];
+
+const TOKENIZER: &[&str] = &[
+    "the model's folder has no tokenizer that can be read: fetch `tokenizer.json` and `tokenizer_config.json` again, or name a tokenizer with `--serve-arg=tokenizer=…`",
+];
 
 pub(super) const ROWS: &[Row] = &[
     // --- port ------------------------------------------------------------------------------------------------------------
@@ -116,6 +120,30 @@ pub(super) const ROWS: &[Row] = &[
         "transformers under vLLM 0.8 (vllm#16905)",
         &["ValueError: GGUF model with architecture deci is not supported yet."],
     ),
+    Row::new(ModelIncomplete, "SafetensorError: ", r"SafetensorError: Error while deserializing header").seen(
+        "safetensors, every release; vLLM 0.32.0, CPU, run for real (`tests/real_vllm/logs/weights_truncated_0.32.log`)",
+        &["safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered"],
+    ),
+    Row::new(ModelIncomplete, "Can't load tokenizer for", r"OSError: Can't load tokenizer for '").advice(TOKENIZER).seen(
+        "transformers 4.x under every release of vLLM",
+        &["OSError: Can't load tokenizer for '/models/m'. If you were trying to load it from 'https://huggingface.co/models', make sure you don't have a local directory with the same name."],
+    ),
+    Row::new(ModelIncomplete, "instantiate the backend tokenizer from one of", r"Couldn't instantiate the backend tokenizer from one of").advice(TOKENIZER).seen(
+        "transformers 4.x and 5.x",
+        &["ValueError: Couldn't instantiate the backend tokenizer from one of: "],
+    ),
+    Row::new(ModelIncomplete, "No tokenizer file found in directory", r"No tokenizer file found in directory").advice(TOKENIZER).seen(
+        "vLLM's Mistral tokenizer, 0.6 to current",
+        &["OSError: No tokenizer file found in directory: /models/m"],
+    ),
+    // Without tokenizer files transformers 5 makes an empty tokenizer, and vLLM fails where it asks it for the first time.
+    Row::new(ModelIncomplete, "= reply_label_ids(tokenizer", r"= reply_label_ids\(tokenizer")
+        .rank(Rank::Process)
+        .advice(TOKENIZER)
+        .seen(
+            "the traceback of vLLM 0.32.0 with a model that has no tokenizer files, CPU, run for real (`tests/real_vllm/logs/tokenizer_missing_0.32.log`)",
+            &["    _, ids = reply_label_ids(tokenizer, prompt_ids, qtype.label_set)"],
+        ),
     // --- quantization and data type --------------------------------------------------------------------------------------
     Row::new(UnsupportedQuantization, "quantization is currently not supported in", r"\S+ quantization is currently not supported in").seen(
         "ROCm 0.5 to current (vllm#6576, #17410), and every platform's list since 0.8",
@@ -150,11 +178,14 @@ pub(super) const ROWS: &[Row] = &[
             "vLLM 0.14.1, CPU, run for real (`tests/real_vllm/logs/quantization_gptq_on_unquantized.log`)",
             &["  Value error, Cannot find the config file for gptq [type=value_error, input_value=ArgsKwargs((), {'model_co...timizationLevel.O2: 2>})]"],
         ),
-    Row::new(UnsupportedQuantization, "dynamic_scaled_fp8_quant", r"RuntimeError: _C::dynamic_scaled_fp8_quant\(\) expected")
+    Row::new(UnsupportedQuantization, "scaled_fp8_quant", r"RuntimeError: _C::(?:dynamic|static)_(?:per_token_)?scaled_fp8_quant\(\) expected")
         .advice(&["this build of vLLM has no fp8 kernel for this device: use `--quantization none`"])
         .seen(
-            "vLLM 0.14.1, CPU, run for real (`tests/real_vllm/logs/fp8_cpu_unsupported.log`)",
-            &["RuntimeError: _C::dynamic_scaled_fp8_quant() expected at most 0 argument(s) but received 3 argument(s). Declaration: _C::dynamic_scaled_fp8_quant() -> ()"],
+            "vLLM 0.14.1 and 0.32.0, CPU, run for real (`tests/real_vllm/logs/fp8_cpu_unsupported.log`, `…_0.32.log`)",
+            &[
+                "RuntimeError: _C::dynamic_scaled_fp8_quant() expected at most 0 argument(s) but received 3 argument(s). Declaration: _C::dynamic_scaled_fp8_quant() -> ()",
+                "RuntimeError: _C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s). Declaration: _C::static_scaled_fp8_quant() -> ()",
+            ],
         ),
     Row::new(UnsupportedQuantization, "argument --quantization", r": error: argument --quantization/-q: (?:invalid|expected)").fatal().seen(
         "argparse of `vllm serve`, 0.5 to 0.13",

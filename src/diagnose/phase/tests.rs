@@ -156,3 +156,23 @@ proptest! {
         prop_assert_eq!(one.ready_hint(), other.ready_hint());
     }
 }
+
+#[test]
+fn a_start_of_0_32_goes_through_its_phases() {
+    let mut tracker = PhaseTracker::new();
+    // Its import says nothing where triton is installed: that the script handed over tells it.
+    assert_eq!(tracker.handed_over(), Some(StartPhase::Importing));
+    assert_eq!(tracker.handed_over(), None);
+    let entered = tracker.feed(include_bytes!("../../../tests/real_vllm/logs/ok_eager_0.32.log"));
+    assert_eq!(
+        entered,
+        [
+            StartPhase::Configuring,
+            StartPhase::Loading,
+            StartPhase::Profiling,
+            StartPhase::StartingApi,
+            StartPhase::Ready
+        ]
+    );
+    assert!(tracker.fatal().is_none());
+}

@@ -36,6 +36,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         units: units(table),
         rows: Rows(table),
         configurations: configurations(table),
+        warnings: crate::analyse::incomparable(&table.rows),
         ranking: recommend::json(analysis.ranked, analysis.wanted, table.simulated),
         unreadable: table.unreadable.iter().map(|bad| json!({"file": bad.file, "reason": bad.reason})).collect(),
     };
@@ -53,6 +54,9 @@ struct Document<'a> {
     units: Value,
     rows: Rows<'a>,
     configurations: Vec<Value>,
+    /// Why rows of different releases of vLLM are not comparable.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     ranking: Value,
     unreadable: Vec<Value>,
 }

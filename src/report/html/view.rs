@@ -174,6 +174,7 @@ fn notes(table: &RunTable) -> Vec<String> {
     if facts.vllm_versions.len() > 1 {
         notes.push("Rows come from different versions of vLLM.".to_owned());
     }
+    notes.extend(crate::analyse::incomparable(&table.rows).iter().map(|text| clean(text).to_string()));
     if facts.unreadable_journal_lines > 0 {
         let lines = counted(facts.unreadable_journal_lines, "line");
         notes

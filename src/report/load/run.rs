@@ -29,8 +29,15 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     let journal = dir.journal()?;
     let live = dir.live().is_some();
     let repeats = manifest.plan.experiments.iter().any(|experiment| experiment.repeat != Repeat::FIRST);
-    let mut loader =
-        Loader { dir, live, state: RunState::replay(&journal.entries), loads: Loads::default(), repeats, bad: vec![] };
+    let mut loader = Loader {
+        dir,
+        live,
+        state: RunState::replay(&journal.entries),
+        loads: Loads::default(),
+        repeats,
+        bad: vec![],
+        version: None,
+    };
     let mut versions: Vec<String> = Vec::new();
     let mut rows = Vec::with_capacity(manifest.plan.experiments.len() + manifest.plan.skips.len());
     // In portions: what a result says of itself is larger than its row.
@@ -185,6 +192,8 @@ struct Loader<'a> {
     repeats: bool,
     /// Files that do not count and are not the whole story of their row.
     bad: Vec<Unreadable>,
+    /// The version of the row before.
+    version: Option<Arc<str>>,
 }
 
 /// What lies under the name of an experiment's result.
@@ -195,6 +204,14 @@ enum Found {
 }
 
 impl Loader<'_> {
+    /// A version of vLLM, held once for all rows that have it.
+    fn version(&mut self, version: &str) -> Arc<str> {
+        if self.version.as_deref() != Some(version) {
+            self.version = Some(version.into());
+        }
+        self.version.clone().unwrap_or_default()
+    }
+
     fn row(&mut self, experiment: &Experiment, found: Found) -> (Row, Option<String>) {
         let path = self.dir.layout().result(&experiment.name);
         let file = path.file_name().map(Into::into);
@@ -224,6 +241,7 @@ impl Loader<'_> {
                 row.about.server_log = meta.server_log;
                 row.about.serve_command = meta.serve_command;
                 row.about.bench_command = meta.bench_command;
+                row.about.vllm_version = meta.vllm_version.as_deref().map(|version| self.version(version));
                 row.simulated |= meta.simulated;
                 row.attempt = Some(meta.attempt);
                 row.timings = Some(meta.timings);

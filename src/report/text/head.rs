@@ -90,6 +90,9 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         );
         page.field(1, "Versions", LABEL + 1, Tone::Warning, &text);
     }
+    for text in crate::analyse::incomparable(&table.rows) {
+        page.field(1, "Versions", LABEL + 1, Tone::Warning, &text);
+    }
     if facts.live {
         page.field(1, "Live", LABEL + 1, Tone::Warning, "the run is still going on; this is what it has so far");
     }

@@ -19,6 +19,8 @@ pub struct VllmFacts {
     pub path: Option<PathBuf>,
     /// Its version; absent when it did not tell.
     pub version: Option<String>,
+    /// Why it did not tell: how it ended, and its last line.
+    pub refusal: Option<String>,
     /// The path that the user asked for (`--vllm-bin`), if any.
     pub asked: Option<PathBuf>,
 }
@@ -44,6 +46,10 @@ pub fn vllm(facts: &VllmFacts) -> CheckLine {
         };
     };
     let path = path.display();
+    if let (None, Some(refusal)) = (&facts.version, &facts.refusal) {
+        let next = format!("run `{path} --version`: this installation does not load, or its package record is broken");
+        return CheckLine::warning(NAME, format!("`{path} --version` did not tell a version: {refusal}"), next, data);
+    }
     let Some(version) = &facts.version else {
         let next = format!("run `{path} --version` and see what it says");
         return CheckLine::warning(NAME, format!("{path} does not tell its version"), next, data);

@@ -9,8 +9,12 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 #[test]
 fn vllm_truth_table() {
     let judge = |path: Option<&str>, version: Option<&str>, asked: Option<&str>| {
-        let facts =
-            VllmFacts { path: path.map(Into::into), version: version.map(str::to_owned), asked: asked.map(Into::into) };
+        let facts = VllmFacts {
+            path: path.map(Into::into),
+            version: version.map(str::to_owned),
+            refusal: None,
+            asked: asked.map(Into::into),
+        };
         let line = vllm(&facts);
         assert_eq!(line.next_step.is_none(), line.level == Ok, "{line:?}");
         (line.level, line.message)
