@@ -44,6 +44,9 @@ pub struct Server {
     headers: Vec<(String, String)>,
 }
 
+/// A server that does not tell its release at once is not waited for.
+const VERSION_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 impl Server {
     /// The server at `base`.
     ///
@@ -105,7 +108,8 @@ impl Server {
 
     /// The release of vLLM, as `/version` says it; `None` where it does not.
     pub async fn version(&self) -> Option<String> {
-        let response = self.request(reqwest::Method::GET, "/version").send().await.ok()?;
+        let asked = self.request(reqwest::Method::GET, "/version").timeout(VERSION_LIMIT);
+        let response = asked.send().await.ok()?;
         let body: Value = if response.status().is_success() { response.json().await.ok()? } else { return None };
         body.get("version")?.as_str().map(str::to_owned)
     }

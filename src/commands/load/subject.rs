@@ -47,9 +47,10 @@ pub(super) async fn prepare(settings: &LoadSettings, ui: &Ui) -> Result<Prepared
         }
     };
     let is_simulated = settings.simulated || first.as_ref().is_some_and(|model| model.simulated);
-    let rules = match settings.prompts.rules {
-        Some(rules) => rules,
-        None => server.version().await.and_then(|version| Rules::of_vllm(&version)).unwrap_or_default(),
+    let rules = match (settings.prompts.rules, &settings.prompts.tokenizer) {
+        (Some(rules), _) => rules,
+        (None, TokenizerChoice::Absent) => Rules::default(),
+        (None, _) => server.version().await.and_then(|version| Rules::of_vllm(&version)).unwrap_or_default(),
     };
     let names = (model_id.as_str(), model.as_str());
     let (tokenizer_id, tokenizer) = tokenizer_of(settings, &target, names, first.as_ref(), rules, ui).await?;

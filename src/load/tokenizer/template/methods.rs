@@ -125,7 +125,7 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
         "ljust" | "rjust" | "center" | "zfill" => padded(text, method, &given)?.into(),
         "expandtabs" => expanded(text, given.number(0, "tabsize")?.unwrap_or(8)).into(),
         "isspace" => every(text, is_space),
-        "isdigit" | "isdecimal" => every(text, |c| c.is_numeric() && c.to_digit(10).is_some() || is_other_digit(c)),
+        "isdigit" | "isdecimal" => every(text, |c| c.is_ascii_digit() || is_other_digit(c)),
         "isnumeric" => every(text, char::is_numeric),
         "isalnum" => every(text, char::is_alphanumeric),
         "isalpha" => every(text, |c| c.is_alphabetic() && !c.is_numeric()),
