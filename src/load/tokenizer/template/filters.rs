@@ -29,6 +29,13 @@ pub fn register(environment: &mut Environment<'_>) {
     environment.add_filter("upper", |value: &Value| like(value, &text(value).to_uppercase()));
     environment.add_filter("lower", |value: &Value| like(value, &text(value).to_lowercase()));
     environment.add_filter("capitalize", |value: &Value| like(value, &capitalized(&text(value))));
+    environment.add_filter("replace", |value: &Value, old: &Value, new: &Value, count: Option<i64>| {
+        let (value, old, new) = (text(value), text(old), text(new));
+        match count.and_then(|count| usize::try_from(count).ok()) {
+            Some(count) => value.replacen(&old, &new, count),
+            None => value.replace(&old, &new),
+        }
+    });
     environment.add_filter("join", join);
     environment.add_filter("list", items);
     environment
