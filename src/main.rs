@@ -33,30 +33,7 @@ fn main() -> ExitCode {
     };
     let ui = Ui::new(Display::decide(cli.color, cli.quiet, cli.verbose, terminal));
     start_tracing(cli.verbose, ui.display.color_err);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            ui.error(&error.into());
-            return ExitCode::from(exit::BUG);
-        }
-    };
-    let code = match runtime.block_on(commands::dispatch(&cli, &environment, &ui)) {
-        Ok(code) => code,
-        Err(error) => {
-            ui.error(&error);
-            error.exit_code()
-        }
-    };
-    let code = match ui.finish() {
-        Err(error) if code == exit::OK => {
-            ui.error(&error);
-            error.exit_code()
-        }
-        Ok(()) | Err(_) => code,
-    };
-    // A thread that still reads standard input must not keep the program.
-    runtime.shutdown_background();
-    ExitCode::from(code)
+    ExitCode::from(commands::run(&cli, &environment, &ui))
 }
 
 /// Help, the version, and what is wrong with the flags. Help that does not arrive is an error, unless its reader has closed the

@@ -34,11 +34,38 @@ use crate::error::Error;
 use crate::exit;
 use crate::ui::Ui;
 
+/// Runs the subcommand of `cli` to its end and returns the exit code.
+///
+/// The runtime is made here and not in `main`: what is polled in the library is compiled with it, once.
+pub fn run(cli: &Cli, environment: &Environment, ui: &Ui) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.error(&error.into());
+            return exit::BUG;
+        }
+    };
+    let code = runtime.block_on(dispatch(cli, environment, ui)).unwrap_or_else(|error| {
+        ui.error(&error);
+        error.exit_code()
+    });
+    let code = match ui.finish() {
+        Err(error) if code == exit::OK => {
+            ui.error(&error);
+            error.exit_code()
+        }
+        Ok(()) | Err(_) => code,
+    };
+    // A thread that still reads standard input must not keep the program.
+    runtime.shutdown_background();
+    code
+}
+
 /// Runs the subcommand and returns its exit code.
 ///
 /// # Errors
 /// When the tool itself fails; a failed experiment is an exit code.
-pub async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     match &cli.command {
         Command::Run(args) => run::run(args, environment, Preset::Full, ui).await,
         Command::Sanity(args) => run::run(args, environment, Preset::Sanity, ui).await,
