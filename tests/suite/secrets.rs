@@ -256,6 +256,7 @@ fn secrets_in_flags_reach_the_builtin_client_in_its_environment() {
     let again = || scene.call(&["run", "--resume", &name]).set("--results-dir", [scene.results().to_str().unwrap()]);
     let secret = format!("{MARK}gateway");
     let again = again()
+        .set("--port", ["auto"])
         .flag("--keep-foreign")
         .env("SECRET_HEADER_X_GATEWAY", &secret)
         .env("SECRET_BODY_API_KEY", &secret)
