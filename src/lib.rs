@@ -11,6 +11,7 @@
 //! `ARCHITECTURE.md` is the map for whoever comes next.
 
 pub mod analyse;
+pub mod bounded;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -1,8 +1,15 @@
 //! The word that was probably meant.
 
+/// No key and no name is longer; the time to compare grows with the square of it.
+const LONGEST: usize = 200;
+
 /// The known word nearest to this one; `None` where none is near.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > LONGEST {
+        return None;
+    }
     let word = word.to_ascii_lowercase();
+    let known = known.filter(|known| known.len() <= LONGEST);
     let near = known.map(|known| (strsim::jaro_winkler(&word, &known.to_ascii_lowercase()), known));
     near.filter(|(likeness, _)| *likeness > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
@@ -17,5 +24,7 @@ mod tests {
         assert_eq!(nearest("sevre", known.into_iter()), Some("serve"));
         assert_eq!(nearest("experiment", known.into_iter()), Some("experiments"));
         assert_eq!(nearest("zzz", known.into_iter()), None);
+        let endless = "serve".repeat(2_000_000);
+        assert_eq!(nearest(&endless, [endless.as_str()].into_iter()), None);
     }
 }

@@ -47,4 +47,4 @@ pub use setting::{all_settings, different, short_settings};
 pub use stats::{Sample, Stats};
 pub use summary::{Counts, overall};
 pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Slot, Status, Unreadable};
-pub use verdict::{Doubt, DoubtKind, Signs, doubts};
+pub use verdict::{Doubt, DoubtKind, EmptyAnswers, Signs, doubts};

@@ -330,6 +330,8 @@ pub struct Facts {
     pub live: bool,
     /// Lines of the journal that could not be read.
     pub unreadable_journal_lines: usize,
+    /// Files of the record (manifest, journal) that are damaged or gone: some of what was planned or failed may not be here.
+    pub damaged: Vec<String>,
     /// The limits (`slo`) that its sweep file states: name, and value as written; see [`super::Limit::stated`].
     pub slo: Vec<(String, String)>,
 }
@@ -351,6 +353,7 @@ impl Facts {
             sessions: 0,
             live: false,
             unreadable_journal_lines: 0,
+            damaged: Vec::new(),
             slo: Vec::new(),
         }
     }
@@ -388,6 +391,11 @@ impl<'k> Slot<'k> {
 }
 
 impl Row {
+    /// What speaks against believing its metrics, but for that they are simulated, which stands in every heading.
+    pub fn warnings(&self) -> impl Iterator<Item = &Doubt> {
+        self.about.doubts.iter().filter(|doubt| doubt.kind != super::verdict::DoubtKind::Simulated)
+    }
+
     /// Whether it has a result that counts.
     pub fn is_valid(&self) -> bool {
         matches!(self.status, Status::Valid)
@@ -449,6 +457,12 @@ impl RunTable {
     /// Files with which a result may have been lost.
     pub fn lost(&self) -> usize {
         self.unreadable.iter().filter(|file| file.lost).count()
+    }
+
+    /// What of the records of all its runs is damaged, each with its run.
+    pub fn damaged(&self) -> Vec<String> {
+        let facts = std::iter::once(&self.facts).chain(&self.more);
+        facts.flat_map(|facts| facts.damaged.iter().map(|what| format!("{}: {what}", facts.run))).collect()
     }
 
     /// The planned rows by model: models in order of appearance, rows in order of their grid values.

@@ -32,6 +32,10 @@ pub enum DoubtKind {
     PromptTokens,
     /// The first request took many times as long as the others.
     SlowFirstRequest,
+    /// Requests count as completed whose answer has no token.
+    EmptyAnswers,
+    /// Metrics contradict each other, or are nothing that was ever measured.
+    ImplausibleMetrics,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,
     /// A timing model made the figures up.
@@ -53,6 +57,8 @@ impl DoubtKind {
             Self::FewerSamples => "fewer-samples",
             Self::PromptTokens => "prompt-tokens",
             Self::SlowFirstRequest => "slow-first-request",
+            Self::EmptyAnswers => "empty-answers",
+            Self::ImplausibleMetrics => "implausible-metrics",
             Self::EstimatedTokens => "estimated-tokens",
             Self::Simulated => "simulated",
         }
@@ -67,7 +73,9 @@ impl DoubtKind {
             | Self::RateNotAchieved
             | Self::ClientQueueing
             | Self::ShortOutputs
-            | Self::FewerSamples => true,
+            | Self::FewerSamples
+            | Self::EmptyAnswers
+            | Self::ImplausibleMetrics => true,
             // A preemption is what this configuration does under this load; drift and estimates make a figure less exact.
             // So do other prompts than were meant and a first request that the server was not ready for.
             Self::Preemptions
@@ -122,6 +130,14 @@ pub struct Signs {
     pub prompt_tokens: Option<(f64, f64)>,
     /// Milliseconds of the first request, and how many times the median of the others that is.
     pub first_request: Option<(f64, f64)>,
+    /// Tokens of all answers.
+    pub output_tokens: Option<f64>,
+    /// Tokens of an answer that were asked for at least, where the model could not end it by itself.
+    pub asked_tokens: Option<f64>,
+    /// Answers without a token, where each request is known.
+    pub empty: Option<EmptyAnswers>,
+    /// What of the metrics is not to be believed, in words.
+    pub implausible: Vec<String>,
     /// Answers whose tokens are estimates.
     pub estimated: Option<f64>,
     /// The figures are simulated.
@@ -157,11 +173,25 @@ impl Signs {
             prompt_tokens: figure("/prompt_tokens/counted").zip(figure("/prompt_tokens/server")),
             first_request: figure("/first_request/ms").zip(figure("/first_request/times_the_median")),
             estimated: figure("/estimated_token_counts"),
-            simulated: false,
+            output_tokens: number("total_output_tokens"),
+            ..Self::default()
         }
     }
 }
 
+/// Completed requests whose answer has no token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EmptyAnswers {
+    /// How many.
+    pub count: usize,
+    /// Completed ones.
+    pub of: usize,
+    /// Mean TTFT of the others, in milliseconds.
+    pub mean_ttft_ms_of_others: Option<f64>,
+}
+
+/// Answers with fewer tokens than this part of what was asked for are short.
+const SHORT: f64 = 0.95;
 /// More of the prompt tokens than this in the cache is no accident.
 const PREFIX_HITS: f64 = 0.01;
 /// An achieved rate below this part of the offered one is another load.
@@ -229,6 +259,35 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
         );
         doubt(DoubtKind::SlowFirstRequest, text);
     }
+    if let (None, Some(tokens), Some(asked), Some(completed)) =
+        (above(signs.short, 0.0), signs.output_tokens, signs.asked_tokens, above(signs.completed, 0.0))
+        && tokens < completed * asked * SHORT
+    {
+        let mean = tokens / completed;
+        doubt(
+            DoubtKind::ShortOutputs,
+            format!("answers have {mean:.1} tokens on average, and {asked:.0} were asked for with ignore-eos"),
+        );
+    }
+    if let Some(EmptyAnswers { count, of, mean_ttft_ms_of_others }) =
+        signs.empty.as_ref().filter(|empty| empty.count > 0)
+    {
+        let has = if *count == 1 { "has" } else { "have" };
+        let others = match (mean_ttft_ms_of_others, signs.mean_ttft_ms) {
+            (Some(others), Some(all)) => format!(": the mean TTFT of the others is {others:.2} ms, not {all:.2} ms"),
+            _ => String::new(),
+        };
+        doubt(DoubtKind::EmptyAnswers, format!("{count} of {of} completed requests {has} no output token{others}"));
+    } else if let (Some(tokens), Some(completed)) = (signs.output_tokens, signs.completed)
+        && tokens < completed
+    {
+        let text =
+            format!("{completed:.0} requests were completed with {tokens:.0} output tokens: some answers have none");
+        doubt(DoubtKind::EmptyAnswers, text);
+    }
+    for text in &signs.implausible {
+        doubt(DoubtKind::ImplausibleMetrics, text.clone());
+    }
     if let Some(preemptions) = above(signs.preemptions, 0.0) {
         doubt(DoubtKind::Preemptions, format!("{preemptions:.0} requests were preempted: the KV cache was too small"));
     }
@@ -255,7 +314,12 @@ mod tests {
     fn each_sign_raises_its_doubt_and_nothing_known_raises_none() {
         assert_eq!(doubts(&Signs::default()), []);
         let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
-        let cases: [(DoubtKind, Signs); 13] = [
+        let empty = EmptyAnswers { count: 1, of: 90, mean_ttft_ms_of_others: Some(101.1) };
+        let cases: [(DoubtKind, Signs); 17] = [
+            (DoubtKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
+            (DoubtKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
+            (DoubtKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
+            (DoubtKind::ShortOutputs, Signs { output_tokens: Some(1440.0), asked_tokens: Some(256.0), ..base.clone() }),
             (DoubtKind::FailedRequests, Signs { failed: Some(10.0), ..base.clone() }),
             (DoubtKind::EndedEarly, Signs { ended_early: Some("interrupted".into()), ..base.clone() }),
             (DoubtKind::PrefixCacheHits, Signs { prefix_hits: Some(0.5), ..base.clone() }),

@@ -139,7 +139,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         }
         let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
         several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
-        return Ok(code(&table));
+        return Ok(code(&table, ui));
     }
     if format == Format::BatchSizes {
         let found = BatchSizes::new(&table);
@@ -150,7 +150,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
             });
         }
         several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
-        return Ok(code(&table));
+        return Ok(code(&table, ui));
     }
     // A text that nobody asked a ranking of has none.
     let groups = if asks || format != Format::Text { ranked(&table, &keys, &wanted) } else { Vec::new() };
@@ -191,7 +191,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
             ui.out_raw(&bytes);
         }
     }
-    let code = code(&table);
+    let code = code(&table, ui);
     // The process ends: to free a hundred thousand rows one by one first would only take time.
     std::mem::forget(groups);
     std::mem::forget(table);
@@ -358,7 +358,7 @@ pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
         style => render_text(&table, style),
     })?;
     ui.say("`vllm-bench report` makes one page of it: table, plots, recommendation");
-    Ok(code(&table))
+    Ok(code(&table, ui))
 }
 
 /// Writes the reports beside the run and prints what is made of their text.
@@ -373,6 +373,16 @@ fn write_beside(table: &RunTable, ui: &Ui, shown: impl FnOnce(String) -> String)
     Ok(())
 }
 
-fn code(table: &RunTable) -> u8 {
-    if Counts::of(&table.rows).without_result() + table.lost() > 0 { exit::EXPERIMENT_FAILED } else { exit::OK }
+fn code(table: &RunTable, ui: &Ui) -> u8 {
+    match tell_damage(table, ui) {
+        exit::OK if Counts::of(&table.rows).without_result() + table.lost() > 0 => exit::EXPERIMENT_FAILED,
+        code => code,
+    }
+}
+
+/// Names on standard error what of the records is damaged; the exit code that it means.
+pub(super) fn tell_damage(table: &RunTable, ui: &Ui) -> u8 {
+    let damaged = table.damaged();
+    damaged.iter().for_each(|what| ui.warn(what));
+    if damaged.is_empty() { exit::OK } else { exit::RECORD }
 }

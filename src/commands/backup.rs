@@ -51,7 +51,8 @@ pub async fn run(args: &BackupArgs, environment: &Environment, ui: &Ui) -> Resul
     match result.map_err(io::Error::other)? {
         Ok(done) => {
             tell(&done, environment, ui);
-            Ok(exit::OK)
+            done.damaged.iter().for_each(|what| ui.warn(what));
+            Ok(if done.damaged.is_empty() { exit::OK } else { exit::RECORD })
         }
         Err(Stopped::Cancelled) => {
             ui.warn("ended: nothing is left of the unfinished copy");
@@ -59,6 +60,15 @@ pub async fn run(args: &BackupArgs, environment: &Environment, ui: &Ui) -> Resul
         }
         Err(Stopped::Failed(error)) => Err(*error),
     }
+}
+
+/// What of the runs in a directory, or of the run that it is, cannot be read.
+fn damaged(from: &std::path::Path) -> Vec<String> {
+    let runs = match record::RunDir::at(from) {
+        Some(run) => vec![run],
+        None => record::list_runs(from).unwrap_or_default(),
+    };
+    runs.iter().filter_map(|run| run.manifest().err()).map(|error| format!("copied as it is: {error}")).collect()
 }
 
 fn tell(done: &Done, environment: &Environment, ui: &Ui) {
@@ -89,6 +99,8 @@ struct Done {
     packed: Option<u64>,
     live: bool,
     left_out: Vec<PathBuf>,
+    /// Runs whose record is damaged: they were copied as they are.
+    damaged: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -148,7 +160,7 @@ impl Plan {
         self.check_room(inventory.bytes())?;
         let job = Job { from: &self.from, inventory: &inventory, below: &self.below, live, cancelled };
         let (place, sum, packed) = if self.archive { self.archived(&job)? } else { self.copied(&job)? };
-        Ok(Done { place, sum, packed, live, left_out: inventory.left_out })
+        Ok(Done { place, sum, packed, live, left_out: inventory.left_out, damaged: damaged(&self.from) })
     }
 
     /// A run that begins while this copies is as consistent as a crash would leave it: every reader stands that.

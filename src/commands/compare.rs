@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::run::resume::drivers;
-use super::{asked, locate};
+use super::{analyze, asked, locate};
 use crate::analyse::{RunTable, compare};
 use crate::cli::CompareArgs;
 use crate::config::Environment;
@@ -45,7 +45,8 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
             });
         }
     }
-    Ok(if comparison.has_worse() { exit::EXPERIMENT_FAILED } else { exit::OK })
+    let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));
+    Ok(if comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
 }
 
 /// `3%`, `0.03`.

@@ -1,8 +1,8 @@
 //! `diagnose`: the cause of a failure, from any log of a vLLM server.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 
+use crate::bounded;
 use crate::cli::DiagnoseArgs;
 use crate::config::Environment;
 use crate::diagnose::{diagnose_reader, render_text};
@@ -20,11 +20,7 @@ pub fn run(args: &DiagnoseArgs, environment: &Environment, ui: &Ui) -> Result<u8
         Box::new(std::io::stdin().lock())
     } else {
         let path = environment.absolute(&args.file);
-        let file = File::open(&path).map_err(input)?;
-        if file.metadata().map_err(input)?.is_dir() {
-            return Err(input(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
-        }
-        Box::new(file)
+        Box::new(bounded::open_named(&path).map_err(input)?)
     };
     let finding = diagnose_reader(BufReader::with_capacity(1 << 18, log), None).map_err(input)?;
     if args.json {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use crate::bounded;
 use crate::config::{Environment, Settings};
 use crate::plan::{Context, ModelFacts, Section};
 use crate::preflight::installed_version;
@@ -103,7 +104,7 @@ fn models(settings: &Settings, environment: &Environment) -> BTreeMap<String, Mo
     let cache = check::hf_hub_cache(environment.vars());
     let facts = |name: String| {
         let path = model_config(&name, environment, cache.as_deref())?;
-        let config: Json = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let config: Json = serde_json::from_slice(&bounded::read(&path, bounded::TEXT).ok()?).ok()?;
         Some((name, read_config(&config)))
     };
     names.into_iter().filter_map(facts).collect()

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::config::Environment;
 use crate::error::Error;
+use crate::execute::Event;
 use crate::plan::Repeat;
 use crate::process::registry;
 use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
@@ -122,6 +123,48 @@ impl Head {
             return Err(record::Error::Newer { path, found: version.schema, known: SCHEMA });
         }
         atomic::read_json(&path, "manifest of vllm-bench")
+    }
+
+    /// Reads it; where the manifest is damaged or gone, what the journal says of the plan, and what is wrong with the manifest.
+    ///
+    /// # Errors
+    /// When neither says anything, or a newer version wrote it.
+    pub fn read_or_remains(run: &RunDir) -> Result<(Self, Option<String>), record::Error> {
+        let error = match Self::read(run) {
+            Ok(head) => return Ok((head, None)),
+            Err(error @ record::Error::Newer { .. }) => return Err(error),
+            Err(error) => error,
+        };
+        let entries = run.journal().map(|journal| journal.entries).unwrap_or_default();
+        if entries.is_empty() {
+            return Err(error);
+        }
+        let mut experiments: Vec<ExperimentHead> = Vec::new();
+        let mut simulated = false;
+        for entry in &entries {
+            match &entry.event {
+                Event::ExperimentStarted { index, name, .. } if experiments.iter().all(|known| known.name != *name) => {
+                    experiments.push(ExperimentHead {
+                        index: *index,
+                        name: name.clone(),
+                        server_name: String::new(),
+                        repeat: Repeat::FIRST,
+                        axes: AxesHead::default(),
+                    });
+                }
+                Event::RunStarted { simulated: made_up, .. } => simulated |= made_up,
+                _ => {}
+            }
+        }
+        let head = Self {
+            schema: SCHEMA,
+            vllm_bench: String::new(),
+            simulated,
+            created: entries.first().map(|entry| entry.at.clone()).unwrap_or_default(),
+            limits: None,
+            plan: PlanHead { experiments, skips: Vec::new(), skipped: 0 },
+        };
+        Ok((head, Some(format!("{error}: only what was begun is known, as the journal says"))))
     }
 
     /// When the run was made.
@@ -270,13 +313,13 @@ pub fn no_run(dirs: &[PathBuf], environment: &Environment) -> Error {
     }
 }
 
-/// Whether a path holds a manifest.
+/// Whether a path is a run, also one whose manifest is damaged.
 pub fn is_run(path: &Path) -> bool {
-    RunDir::open(path).is_ok()
+    RunDir::at(path).is_some()
 }
 
 fn open(path: &Path) -> Result<Found, Error> {
-    let run = RunDir::open(path)?;
+    let run = RunDir::at(path).ok_or_else(|| record::Error::NotARun(path.to_owned()))?;
     let holder = run.live();
     Ok(Found { run, holder })
 }
@@ -285,8 +328,7 @@ fn newest(dirs: &[PathBuf]) -> Result<Option<RunDir>, Error> {
     let mut candidates = Vec::new();
     for dir in dirs {
         if let Some(run) = list_runs(dir)?.pop() {
-            let created = Head::read(&run).ok().and_then(|head| head.created_at());
-            candidates.push((created, run));
+            candidates.push((run.created(), run));
         }
     }
     candidates.sort_by_key(|(created, _)| *created);

@@ -33,10 +33,19 @@ const NAMES: usize = 10;
 /// When there is no such run, experiment or log, or it cannot be read.
 pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let found = locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
+    let mut damaged: Vec<String> = Vec::new();
     let wanted = match &args.experiment {
-        Some(text) => Some(select(&Head::read(&found.run)?, text, found.run.path())?),
-        None => None,
+        Some(text) => {
+            let (head, wrong) = Head::read_or_remains(&found.run)?;
+            damaged.extend(wrong);
+            Some(select(&head, text, found.run.path())?)
+        }
+        None => {
+            damaged.extend(found.run.manifest().err().map(|error| error.to_string()));
+            None
+        }
     };
+    damaged.iter().for_each(|what| ui.warn(what));
     let role = match (args.server, args.benchmark) {
         (true, _) => Some(Role::Server),
         (false, true) => Some(Role::Benchmark),
@@ -62,7 +71,7 @@ pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<
         follower.follow(&mut show).await?;
     }
     show.end();
-    Ok(exit::OK)
+    Ok(if damaged.is_empty() { exit::OK } else { exit::RECORD })
 }
 
 /// Whether more can come: the run is live, and the experiment asked for is not over.

@@ -78,7 +78,7 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
         }
         None => all(&table, &query, &target, &style, ui)?,
     }
-    Ok(exit::OK)
+    Ok(analyze::tell_damage(&table, ui))
 }
 
 /// Every kind that the data allow; what they do not is said.

@@ -42,7 +42,8 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
             });
         }
     }
-    Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { exit::OK })
+    let damage = analyze::tell_damage(&table, ui);
+    Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })
 }
 
 /// What the flags `--rank-by`, `--latency`, `--total` and `--slo` ask for.

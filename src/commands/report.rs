@@ -7,7 +7,6 @@ use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::ReportArgs;
 use crate::config::Environment;
 use crate::error::Error;
-use crate::exit;
 use crate::record::{atomic, layout};
 use crate::report::html::{self, Options};
 use crate::report::load_runs;
@@ -36,7 +35,7 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
     let path = match args.output.as_deref() {
         Some(path) if path == Path::new("-") => {
             ui.out_raw(page.as_bytes());
-            return Ok(exit::OK);
+            return Ok(analyze::tell_damage(&table, ui));
         }
         Some(path) => file(&environment.absolute(path), &table),
         None => table.facts.directory.join(layout::REPORT),
@@ -48,7 +47,7 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
     }
     ui.say("the page, to be opened in a browser:");
     ui.out(&path.display().to_string());
-    Ok(exit::OK)
+    Ok(analyze::tell_damage(&table, ui))
 }
 
 /// A folder that is there gets a file of the usual name.

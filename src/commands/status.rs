@@ -44,9 +44,10 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
     let mut reader = Reader::new(found.run)?;
     if !args.watch {
         show(&reader.report(found.holder.as_ref())?, args.json, environment, ui)?;
-        return Ok(exit::OK);
+        return Ok(reader.code(ui));
     }
-    watch(&mut reader, environment, ui).await
+    let code = watch(&mut reader, environment, ui).await?;
+    Ok(code.max(reader.code(ui)))
 }
 
 /// Draws every second until the run ends; Ctrl-C is a normal end.
@@ -93,18 +94,31 @@ struct Reader {
     head: Head,
     journal: JournalText,
     length: Option<u64>,
+    /// What of the record is damaged.
+    damaged: Vec<String>,
 }
 
 impl Reader {
     fn new(run: RunDir) -> Result<Self, Error> {
-        let head = Head::read(&run)?;
-        Ok(Self { run, head, journal: JournalText::default(), length: None })
+        let (head, wrong) = Head::read_or_remains(&run)?;
+        Ok(Self { run, head, journal: JournalText::default(), length: None, damaged: wrong.into_iter().collect() })
+    }
+
+    /// Names what is damaged; the exit code that it means.
+    fn code(&self, ui: &Ui) -> u8 {
+        let lines = self.journal.damaged;
+        let journal = (lines > 0).then(|| format!("{lines} lines of the journal cannot be read"));
+        self.damaged.iter().chain(&journal).for_each(|what| ui.warn(what));
+        if lines > 0 || !self.damaged.is_empty() { exit::RECORD } else { exit::OK }
     }
 
     fn report(&mut self, holder: Option<&Holder>) -> Result<Report, Error> {
         let length = std::fs::metadata(self.run.layout().journal()).ok().map(|meta| meta.len());
         if length != self.length || length.is_none() {
-            self.journal = self.run.journal()?;
+            match self.run.journal() {
+                Ok(journal) => self.journal = journal,
+                Err(error) => self.damaged = vec![one_line(&error)],
+            }
             self.length = length;
         }
         let run = RunReport::new(Sources {
@@ -118,6 +132,11 @@ impl Reader {
         });
         Ok(Report { schema: SCHEMA, run: Some(run), vllm_processes: processes() })
     }
+}
+
+/// An error with its cause.
+fn one_line(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// A detached orchestrator leads a session of its own and writes what it would have shown into a file.

@@ -1,15 +1,15 @@
 //! Sweep files: read, checked to be text, and parsed into trees.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::tree::{Node, Trouble, parse_json, parse_toml, parse_yaml};
 use super::{Environment, Origin};
+use crate::bounded;
 use crate::nearest::nearest;
 use crate::safe;
 
 /// No sweep is larger; a log or a model that was named by mistake is.
-const LARGEST_FILE: u64 = 16 << 20;
+const LARGEST_FILE: u64 = bounded::TEXT;
 
 /// Reads one sweep file into a tree.
 ///
@@ -56,20 +56,17 @@ fn read(named: &Path, path: &Path, shown: &str) -> Result<Vec<u8>, Trouble> {
         std::io::ErrorKind::PermissionDenied => {
             nowhere(shown, "it may not be read".to_owned()).hint(format!("`chmod u+r {shown}` makes it readable"))
         }
+        std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidInput => {
+            nowhere(shown, error.to_string()).hint("name a sweep file: YAML, JSON or TOML")
+        }
         _ => nowhere(shown, format!("it could not be read: {error}")).hint("name a file that can be read"),
     };
     if path.is_dir() {
         let trouble = nowhere(shown, "this is a directory, not a sweep file".to_owned());
         return Err(trouble.hint(format!("name a file in it, such as `{}`", named.join("sweep.yaml").display())));
     }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        let trouble = nowhere(shown, format!("it is larger than {} MiB", LARGEST_FILE >> 20));
-        return Err(trouble.hint("name a sweep file: YAML, JSON or TOML"));
-    }
-    Ok(bytes)
+    let file = bounded::open_named(path).map_err(failed)?;
+    bounded::read_from(file, LARGEST_FILE).map_err(failed)
 }
 
 /// What else there is beside a file that does not exist.

@@ -810,7 +810,7 @@ fn api_key(args: &LoadArgs, environment: &Environment) -> Result<Option<Secret>,
         }
         (Some(path), None) => {
             let path = environment.absolute(path);
-            let text = std::fs::read_to_string(&path).map_err(|error| {
+            let text = crate::bounded::read_named(&path, crate::bounded::NOTE).map_err(|error| {
                 argument(
                     "--api-key-file",
                     format!("cannot read `{}`: {error}", path.display()),

@@ -1,6 +1,5 @@
 //! Turns what was seen into a [`Failure`]: the cause, the lines that show it, what to do.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use serde_json::{Map, Value};
 use super::stall::Stalled;
 use super::unit::{Places, UnitContext};
 use super::{Failure, Phase};
+use crate::bounded::{self, NoObject};
 use crate::diagnose::{self, Cause, Ending, Finding, StartPhase, clean_line, diagnose_reader, signal_name, tail_lines};
 use crate::process::{Emptied, Role};
 use crate::safe;
@@ -267,19 +267,20 @@ impl Blame<'_> {
 }
 
 fn diagnose_beginning(log: &Path, length: u64, ending: Option<Ending>) -> std::io::Result<Finding> {
-    diagnose_reader(BufReader::with_capacity(1 << 16, File::open(log)?.take(length)), ending)
+    diagnose_reader(BufReader::with_capacity(1 << 16, bounded::open(log)?.take(length)), ending)
 }
 
-/// The client's result as it is on disk.
+/// The client's result as it is on disk; a large one without the arrays of its requests.
 ///
 /// # Errors
 /// A failure where there is none, or it is no JSON object.
 pub(super) fn read_result(path: &Path) -> Result<Map<String, Value>, Failure> {
     let fail = |text: String| Failure::plain(Cause::ResultInvalid, Phase::Measuring, text);
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+    let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => fail("the benchmark client ended without an error but wrote no result".into()),
         _ => fail(format!("the benchmark client's result could not be read: {error}")),
-    })?;
+    };
+    let bytes = bounded::read(path, bounded::RESULT).map_err(unreadable)?;
     // The client may have been given what it wrote; what is kept of it, here and in the records, has no secret in it.
     let safe = safe::file_bytes(&bytes);
     if *safe != *bytes {
@@ -287,14 +288,18 @@ pub(super) fn read_result(path: &Path) -> Result<Map<String, Value>, Failure> {
             fail(format!("the benchmark client's result holds a secret and could not be rewritten: {error}"))
         })?;
     }
-    serde_json::from_slice(&safe)
-        .map_err(|error| fail(format!("the benchmark client's result is not a JSON object: {error}")))
+    drop(safe);
+    drop(bytes);
+    bounded::read_object(path, &[]).map_err(|error| match error {
+        NoObject::Io(error) => unreadable(error),
+        NoObject::Json(error) => fail(format!("the benchmark client's result is not a JSON object: {error}")),
+    })
 }
 
 /// vLLM's version as its server logs it: `vLLM API server version 0.14.1`, and beside its logo since 0.15: `█  version 0.32.0`.
 pub(super) fn vllm_version(log: &Path) -> Option<String> {
     const WORDS: [&str; 2] = ["vLLM API server version ", "█  version "];
-    let file = File::open(log).ok()?;
+    let file = bounded::open(log).ok()?;
     let reader = BufReader::new(file.take(256 << 10));
     reader.split(b'\n').map_while(Result::ok).find_map(|line| {
         let line = clean_line(&line);
@@ -311,7 +316,7 @@ fn tail_of(log: &Path) -> Vec<String> {
 /// The last 50 lines of the first `length` bytes of a log.
 fn tail_of_beginning(log: &Path, length: u64) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(log)?;
+        let mut file = bounded::open(log)?;
         let length = file.metadata()?.len().min(length);
         let start = length.saturating_sub(TAIL_BYTES);
         file.seek(SeekFrom::Start(start))?;
@@ -324,7 +329,7 @@ fn tail_of_beginning(log: &Path, length: u64) -> Vec<String> {
 
 /// The line in which a Python program says why it ended: the last `SomeError: …`, or the last line at all.
 fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
-    let Ok(file) = File::open(log) else { return Vec::new() };
+    let Ok(file) = bounded::open(log) else { return Vec::new() };
     let mut error = None;
     let mut last = None;
     for (number, line) in BufReader::new(file).split(b'\n').map_while(Result::ok).enumerate() {
@@ -352,7 +357,7 @@ const REQUEST_ERRORS: usize = 3;
 
 /// What `vllm bench serve` says of requests that failed: `Error 0: …`.
 fn failed_requests(log: &Path) -> Vec<diagnose::Evidence> {
-    let Ok(file) = File::open(log) else { return Vec::new() };
+    let Ok(file) = bounded::open(log) else { return Vec::new() };
     let lines = BufReader::new(file).split(b'\n').map_while(Result::ok).enumerate();
     let errors = lines.filter_map(|(number, line)| {
         let text: String = clean_line(&line).chars().take(400).collect();

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::StartStep;
 use super::port::PortWatch;
 use super::profile::{self, Profile};
+use crate::bounded;
 use crate::diagnose::{Cause, PhaseTracker, StartPhase};
 
 /// How often `/health` is asked.
@@ -100,7 +101,7 @@ impl StartLog {
     /// Reads what is new, up to `CHUNK` bytes, and tells which phases were entered.
     fn read(&mut self) -> Vec<StartPhase> {
         if self.file.is_none() {
-            self.file = File::open(&self.path).ok();
+            self.file = crate::bounded::open(&self.path).ok();
         }
         let Some(file) = &mut self.file else { return Vec::new() };
         let mut chunk = Vec::new();
@@ -238,7 +239,7 @@ async fn ask(http: &reqwest::Client, question: &Question) -> Answer {
     if !response.status().is_success() {
         return Answer::NotYet;
     }
-    let Ok(body) = response.json::<Value>().await else { return Answer::Models(Vec::new()) };
+    let Ok(body) = bounded::json_body(response, bounded::TEXT).await else { return Answer::Models(Vec::new()) };
     let data = body.get("data").and_then(Value::as_array);
     let ids = data.into_iter().flatten().filter_map(|model| model.get("id")?.as_str().map(str::to_owned));
     Answer::Models(ids.collect())

@@ -222,7 +222,7 @@ pub fn remove_stale() {
 /// Who wrote a script; `None` where it does not say, as while it is being written, or where the number means nothing
 /// here: it was written in another PID namespace (a container that shares `/tmp`).
 fn writer(path: &Path) -> Option<ProcessId> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = crate::bounded::read_text(path, crate::bounded::NOTE).ok()?;
     let mut words = text.lines().last()?.strip_prefix(WRITER)?.split(' ');
     let (pid, start, namespace) = (words.next()?, words.next()?, words.next()?);
     if namespace != pid_namespace() {

@@ -7,6 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::target::Secret;
+use crate::bounded;
+
+/// A model has no longer name; what is longer would be part of every request.
+const LONGEST_NAME: usize = 4096;
 
 /// Why the server could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,7 @@ impl Server {
         if !status.is_success() {
             return Err(failed(format!("HTTP {status}")));
         }
-        let body: Value = response.json().await.map_err(|error| failed(text(&error)))?;
+        let body = bounded::json_body(response, bounded::TEXT).await.map_err(failed)?;
         let models: Vec<Model> = body
             .get("data")
             .and_then(Value::as_array)
@@ -97,13 +101,17 @@ impl Server {
             .flatten()
             .filter_map(|model| {
                 Some(Model {
-                    id: model.get("id")?.as_str()?.to_owned(),
+                    id: model.get("id")?.as_str().filter(|id| id.len() <= LONGEST_NAME)?.to_owned(),
                     root: model.get("root").and_then(Value::as_str).map(str::to_owned),
                     simulated: model.get("simulated").and_then(Value::as_bool).unwrap_or(false),
                 })
             })
             .collect();
-        if models.is_empty() { Err(failed("it lists none".into())) } else { Ok(models) }
+        if models.is_empty() {
+            Err(failed(format!("it lists none with a name of at most {LONGEST_NAME} bytes")))
+        } else {
+            Ok(models)
+        }
     }
 
     /// The release of vLLM, as `/version` says it; `None` where it does not.
@@ -120,7 +128,8 @@ impl Server {
         if !response.status().is_success() {
             return None;
         }
-        Some(Reading::parse(&response.text().await.ok()?))
+        let text = bounded::body(response, bounded::TEXT).await.ok()?;
+        Some(Reading::parse(&String::from_utf8_lossy(&text)))
     }
 
     /// Begins or ends a profile of the server.

@@ -136,7 +136,7 @@ impl Cache {
     /// The newest snapshot of a repository (`models` or `datasets`), if there is one.
     pub fn snapshot(&self, kind: &str, name: &str) -> Option<PathBuf> {
         let folder = self.hub.as_ref()?.join(format!("{kind}--{}", name.replace('/', "--")));
-        let named = std::fs::read_to_string(folder.join("refs/main"))
+        let named = crate::bounded::read_text(&folder.join("refs/main"), crate::bounded::NOTE)
             .ok()
             .map(|revision| folder.join("snapshots").join(revision.trim()))
             .filter(|path| path.is_dir());

@@ -1,7 +1,7 @@
 //! Asks a vLLM for its flags, once per path and version: each of the two help texts takes ten seconds.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -178,8 +178,8 @@ fn key(program: &Path, version: Option<&str>) -> String {
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read(path: &PathBuf, key: &str) -> Option<Kept> {
-    let kept: Kept = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+fn read(path: &Path, key: &str) -> Option<Kept> {
+    let kept: Kept = serde_json::from_slice(&crate::bounded::read(path, crate::bounded::TEXT).ok()?).ok()?;
     (kept.key == key).then_some(kept)
 }
 
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     /// A program that prints a help text and counts its calls.
-    fn program(dir: &Path, text: &str) -> PathBuf {
+    fn program(dir: &Path, text: &str) -> std::path::PathBuf {
         let path = dir.join("vllm");
         let script = format!("#!/bin/sh\necho call >> '{0}/calls'\ncat <<'END'\n{text}\nEND\n", dir.display());
         std::fs::write(&path, script).unwrap();

@@ -11,7 +11,7 @@ pub fn installed_version(program: &Path) -> Option<String> {
 
 /// Where the Python behind a program keeps its packages: below the program's own folder, and below its interpreter's.
 fn site_packages(program: &Path) -> Vec<PathBuf> {
-    let interpreter = fs::read(program).ok().and_then(|text| {
+    let interpreter = crate::bounded::read(program, crate::bounded::TEXT).ok().and_then(|text| {
         let line = text.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
         let line = String::from_utf8_lossy(line).into_owned();
         line.split_whitespace().find(|word| word.contains("python")).map(PathBuf::from)
@@ -31,7 +31,7 @@ fn site_packages(program: &Path) -> Vec<PathBuf> {
 
 /// `__version__ = version = '0.14.1'` in vLLM's own source.
 fn source_version(site: &Path) -> Option<String> {
-    let text = fs::read_to_string(site.join("vllm/_version.py")).ok()?;
+    let text = crate::bounded::read_text(&site.join("vllm/_version.py"), crate::bounded::NOTE).ok()?;
     let line = text.lines().find(|line| line.starts_with("__version__ =") || line.starts_with("version ="))?;
     let version = line.rsplit('=').next()?.trim().trim_matches(['\'', '"']);
     is_version(version).then(|| version.to_owned())

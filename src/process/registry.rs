@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard_watch::{end_guard, wake, wake_lost_guards};
 use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, pid_namespace, reap_adopted};
+use crate::bounded;
 
 /// A live group, as registered by its guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +148,7 @@ pub fn records() -> Result<Vec<Record>, Error> {
     let mut found = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"))
     {
-        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Ok(bytes) = bounded::read(&path, bounded::NOTE) else { continue };
         match serde_json::from_slice::<Record>(&bytes) {
             Ok(record) if record.boot_id == boot && record.pid_namespace == namespace => found.push(record),
             Ok(record) if record.boot_id == boot => {}

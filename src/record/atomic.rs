@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use super::{Error, layout};
+use crate::bounded;
 use crate::safe::{self, SafeWriter};
 
 /// Writes a file that the user named, so that a reader, or a crash at any moment, sees the old one or the new one: a temporary
@@ -178,9 +179,9 @@ fn temporary(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> 
 /// Reads a JSON file.
 ///
 /// # Errors
-/// When it cannot be read or is not a `what`.
+/// When it cannot be read, is larger than [`bounded::RECORD`], or is not a `what`.
 pub fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, Error> {
-    let bytes = std::fs::read(path).map_err(Error::read(path))?;
+    let bytes = bounded::read(path, bounded::RECORD).map_err(Error::read(path))?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Parse { path: path.to_owned(), what, source })
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -12,6 +13,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, SCHEMA};
+use crate::bounded;
 use crate::execute::Event;
 use crate::safe;
 
@@ -49,7 +51,10 @@ impl Journal {
     /// When it cannot be opened or its torn last line cannot be closed.
     pub fn open(path: &Path, zone: Tz) -> Result<Self, Error> {
         let open = || {
-            let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+            // A named pipe under this name would never take a line.
+            let waits = nix::fcntl::OFlag::O_NONBLOCK.bits();
+            let mut file = OpenOptions::new().read(true).append(true).create(true).custom_flags(waits).open(path)?;
+            bounded::require_regular(&file.metadata()?)?;
             if file.seek(SeekFrom::End(0))? > 0 {
                 file.seek(SeekFrom::End(-1))?;
                 let mut last = [0];
@@ -113,6 +118,8 @@ pub struct JournalText {
     pub entries: Vec<Entry>,
     /// Lines that could not: torn by a crash, or written by a newer version.
     pub unreadable: usize,
+    /// Of these, lines that no crash explains: they are not the last of a session.
+    pub damaged: usize,
 }
 
 /// Reads a journal; a missing one is empty.
@@ -120,7 +127,7 @@ pub struct JournalText {
 /// # Errors
 /// When the file exists and cannot be read.
 pub fn read_journal(path: &Path) -> Result<JournalText, Error> {
-    match std::fs::read(path) {
+    match bounded::read(path, bounded::RECORD) {
         Ok(bytes) => Ok(parse(&bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(JournalText::default()),
         Err(source) => Err(Error::Read { path: path.to_owned(), source }),
@@ -129,12 +136,25 @@ pub fn read_journal(path: &Path) -> Result<JournalText, Error> {
 
 fn parse(bytes: &[u8]) -> JournalText {
     let mut text = JournalText::default();
+    // Whether the line before could not be read.
+    let mut torn = false;
     for line in bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(entry) => text.entries.push(entry),
-            Err(_) => text.unreadable += 1,
+        match serde_json::from_slice::<Entry>(line) {
+            Ok(entry) => {
+                let begins = matches!(entry.event, Event::RunStarted { .. });
+                text.damaged += usize::from(torn && !begins);
+                torn = false;
+                text.entries.push(entry);
+            }
+            Err(_) => {
+                text.unreadable += 1;
+                text.damaged += usize::from(torn);
+                torn = true;
+            }
         }
     }
+    // One torn line alone is no journal at all.
+    text.damaged += usize::from(torn && text.entries.is_empty());
     text
 }
 

@@ -29,6 +29,8 @@ pub const OPTIMIZATION_SUMMARY: &str = "optimization_summary.csv";
 pub const ANALYSIS_STEM: &str = "analysis";
 /// End of the name of every result.
 pub const RESULT_SUFFIX: &str = "_results.json";
+/// End of the name of every failure.
+const FAILURE_SUFFIX: &str = "_failure.json";
 /// Held while a run writes into a results directory.
 pub const RESULTS_LOCK: &str = ".vllm-bench.lock";
 /// Beginning of the name of every unfinished file.
@@ -106,7 +108,7 @@ impl Layout {
 
     /// Why an experiment has no valid result.
     pub fn failure(&self, name: &str) -> PathBuf {
-        self.root.join(format!("{name}_failure.json"))
+        self.root.join(format!("{name}{FAILURE_SUFFIX}"))
     }
 
     /// Why an earlier attempt yielded no valid result.
@@ -184,6 +186,11 @@ pub fn newest(path: impl Fn(u32) -> PathBuf) -> PathBuf {
 /// The first number of a series whose file does not exist.
 pub fn first_free(path: impl Fn(u32) -> PathBuf) -> u32 {
     (1..u32::MAX).find(|n| path(*n).symlink_metadata().is_err()).unwrap_or(u32::MAX)
+}
+
+/// Whether a file is named like the newest failure of an experiment.
+pub fn is_failure(file: &str) -> bool {
+    file.ends_with(FAILURE_SUFFIX)
 }
 
 /// The lock of a results directory.

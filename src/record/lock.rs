@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::bounded;
 use crate::process::ProcessId;
 
 /// Who holds a lock, as written into it by the holder.
@@ -54,8 +56,9 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o644)
-            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
             .open(path)
+            .and_then(|file| bounded::require_regular(&file.metadata()?).map(|()| file))
             .map_err(Error::write(path))?;
         for attempt in 1.. {
             match file.try_lock() {
@@ -85,7 +88,7 @@ impl Lock {
 
     /// Who holds the lock at this path now; `None` where nobody does.
     pub fn holder(path: &Path) -> Option<Holder> {
-        let file = OpenOptions::new().read(true).open(path).ok()?;
+        let file = bounded::open(path).ok()?;
         match file.try_lock_shared() {
             Ok(()) => None,
             Err(_) => read_holder(file),
@@ -93,10 +96,8 @@ impl Lock {
     }
 }
 
-fn read_holder(mut file: File) -> Option<Holder> {
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+fn read_holder(file: File) -> Option<Holder> {
+    serde_json::from_slice(&bounded::read_from(file, bounded::NOTE).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod journal;
 pub mod layout;
 mod lock;
 mod manifest;
+pub mod plausible;
 mod result;
 mod run_dir;
 mod state;
@@ -16,7 +17,8 @@ pub use error::Error;
 pub use journal::{Entry, Journal, JournalText, read_journal};
 pub use lock::{Holder, Lock};
 pub use manifest::{Limits, Manifest, Setting, VllmInfo};
-pub use result::{FailureRecord, Invalid, ResultMeta, ResultRecord, validate};
+pub use plausible::ResultValues;
+pub use result::{FailureRecord, Invalid, ResultMeta, ResultRecord, validate, validate_with};
 pub use run_dir::{RunDir, list_runs, remove_stillborn, remove_whatever};
 pub use state::{Attempt, Live, RunState};
 

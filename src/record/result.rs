@@ -1,11 +1,15 @@
 //! Results and failures of experiments.
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::plausible::{self, ResultValues};
 use super::{Error, atomic};
+use crate::bounded::{self, NoObject};
 use crate::execute::{Failure, PrefixCache, TeardownProof, Timings};
 use crate::plan::{Axes, Client, Engine, Flags, Identity, Isolation, Repeat};
 
@@ -43,13 +47,30 @@ pub enum Invalid {
         /// Prompts asked for.
         asked: u64,
     },
+    /// A value that cannot be.
+    #[error("the result cannot be: {0}")]
+    Impossible(String),
 }
 
-/// Whether the client's result, of which `value` knows the top level, counts: `completed` > 0, `failed` == 0, and as many completed as prompts asked for.
+/// Whether the client's result, of which `values` knows the top level, counts: `completed` > 0, `failed` == 0, as many completed as
+/// prompts asked for, and nothing in it that cannot be ([`plausible`]).
 ///
 /// # Errors
 /// The first reason why it does not.
-pub fn validate<'v>(value: impl Fn(&str) -> Option<&'v Value>, num_prompts: Option<u64>) -> Result<(), Invalid> {
+pub fn validate(values: &impl ResultValues, num_prompts: Option<u64>) -> Result<(), Invalid> {
+    validate_with(values, num_prompts, &["request_throughput", "output_throughput", "mean_ttft_ms", "mean_tpot_ms"])
+}
+
+/// As [`validate`], for a program that writes other metrics than vLLM: only the named ones must be there.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_with(
+    values: &impl ResultValues,
+    num_prompts: Option<u64>,
+    needed: &[&'static str],
+) -> Result<(), Invalid> {
+    let value = |key: &str| values.value(key);
     let count = |key: &'static str| value(key).and_then(Value::as_u64).ok_or(Invalid::NoKey(key));
     let completed = count("completed")?;
     let failed = match value("failed") {
@@ -67,12 +88,12 @@ pub fn validate<'v>(value: impl Fn(&str) -> Option<&'v Value>, num_prompts: Opti
     {
         return Err(Invalid::Count { completed, asked });
     }
-    for key in ["request_throughput", "output_throughput", "mean_ttft_ms", "mean_tpot_ms"] {
-        if !value(key).and_then(Value::as_f64).is_some_and(f64::is_finite) {
+    for key in needed {
+        if !values.number(key).is_some_and(f64::is_finite) {
             return Err(Invalid::NoKey(key));
         }
     }
-    Ok(())
+    plausible::impossible(values).map_or(Ok(()), |what| Err(Invalid::Impossible(what)))
 }
 
 /// Ours in a result file, under the key `vllm_bench`.
@@ -162,19 +183,59 @@ impl ResultRecord {
         atomic::keep_json(path, self)
     }
 
-    /// Reads a record.
+    /// Reads a record; a large one without the arrays of its requests.
     ///
     /// # Errors
     /// When the file cannot be read or is not a result.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        atomic::read_json(path, "benchmark result")
+        let wrong = |source| Error::Parse { path: path.to_owned(), what: "benchmark result", source };
+        let mut vllm = match bounded::read_object(path, &[OURS]) {
+            Ok(object) => object,
+            Err(NoObject::Io(source)) => return Err(Error::read(path)(source)),
+            Err(NoObject::Json(source)) => return Err(wrong(source)),
+        };
+        let ours = vllm.shift_remove(OURS).filter(|ours| !ours.is_null());
+        Ok(Self { vllm, vllm_bench: ours.map(serde_json::from_value).transpose().map_err(wrong)? })
+    }
+
+    /// Writes the record with all that the client wrote into the file `client`, however large: it is copied, and our part put
+    /// behind it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the client's file is no JSON object any more.
+    pub fn write_behind(&self, client: &Path, path: &Path) -> Result<(), Error> {
+        let file = bounded::open(client).map_err(Error::read(client))?;
+        let ours = serde_json::to_vec(&self.vllm_bench).map_err(|error| Error::write(path)(error.into()))?;
+        let end = last_bracket(&file).map_err(Error::read(client))?;
+        atomic::write_with(path, |out| {
+            io::copy(&mut (&file).take(end), out)?;
+            out.write_all(b", \"vllm_bench\": ")?;
+            out.write_all(&ours)?;
+            out.write_all(b"}\n")
+        })
     }
 
     /// Whether this is a valid result of exactly this experiment.
     pub fn counts_for(&self, identity: &Identity, repeat: Repeat, num_prompts: Option<u64>) -> bool {
         self.vllm_bench.as_ref().is_some_and(|meta| meta.identity == *identity && meta.repeat == repeat)
-            && validate(|key| self.vllm.get(key), num_prompts).is_ok()
+            && validate(&self.vllm, num_prompts).is_ok()
     }
+}
+
+/// The key of our own part.
+const OURS: &str = "vllm_bench";
+
+/// Where the last `}` of a JSON object stands. The file is at its beginning afterwards.
+fn last_bracket(mut file: &File) -> io::Result<u64> {
+    const BLANKS: u64 = 4096;
+    let size = file.metadata()?.len();
+    let begin = size.saturating_sub(BLANKS);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut end = Vec::new();
+    file.take(BLANKS).read_to_end(&mut end)?;
+    file.rewind()?;
+    let at = end.iter().rposition(|byte| *byte == b'}').ok_or_else(|| io::Error::other("it is no JSON object"))?;
+    Ok(begin + at as u64)
 }
 
 /// `{name}_failure.json`.
@@ -223,7 +284,7 @@ mod tests {
             "mean_ttft_ms": 3.0, "mean_tpot_ms": 4.0
         });
         change(result.as_object_mut().unwrap());
-        assert_eq!(validate(|key| result.get(key), Some(4)), expected);
+        assert_eq!(validate(result.as_object().unwrap(), Some(4)), expected);
     }
 
     #[test]
@@ -236,5 +297,7 @@ mod tests {
         check(|r| r["failed"] = json!(null), Err(Invalid::NoKey("failed")));
         check(|r| r["mean_ttft_ms"] = json!(null), Err(Invalid::NoKey("mean_ttft_ms")));
         check(|r| drop(r.remove("failed")), Ok(()));
+        let what = "`mean_ttft_ms` is -25: no request takes such a time in milliseconds";
+        check(|r| r["mean_ttft_ms"] = json!(-25.0), Err(Invalid::Impossible(what.into())));
     }
 }

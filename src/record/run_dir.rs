@@ -11,6 +11,7 @@ use super::layout::{self, Layout};
 use super::{
     Error, Holder, JournalText, Lock, Manifest, ResultMeta, ResultRecord, RunState, SCHEMA, atomic, read_journal,
 };
+use crate::bounded;
 use crate::plan::{Experiment, sanitize};
 
 /// A run directory that exists.
@@ -50,6 +51,42 @@ impl RunDir {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let layout = Layout::new(path);
         if layout.manifest().is_file() { Ok(Self { layout }) } else { Err(Error::NotARun(path.to_owned())) }
+    }
+
+    /// The run directory at `path`, also where its manifest is damaged or gone but other files of a run are there.
+    pub fn at(path: &Path) -> Option<Self> {
+        Self::open(path).ok().or_else(|| Self::remains(path))
+    }
+
+    /// A run directory without a usable manifest: there is something under its name, or a journal, or the failure of an experiment.
+    fn remains(path: &Path) -> Option<Self> {
+        let layout = Layout::new(path);
+        let is_there = |path: PathBuf| path.symlink_metadata().is_ok();
+        if !path.is_dir() {
+            return None;
+        }
+        let traces = || {
+            let entries = std::fs::read_dir(path).ok()?.flatten();
+            let mut failures = entries.filter(|entry| layout::is_failure(&entry.file_name().to_string_lossy()));
+            let ours = |entry: std::fs::DirEntry| {
+                bounded::read_text(&entry.path(), bounded::TEXT).is_ok_and(|text| text.contains("\"identity\""))
+            };
+            failures.any(ours).then_some(())
+        };
+        let journal = || {
+            let text = read_journal(&layout.journal()).unwrap_or_default();
+            is_there(layout.journal()) && (!text.entries.is_empty() || layout.unchecked_dir().is_dir())
+        };
+        (is_there(layout.manifest()) || journal() || traces().is_some()).then_some(Self { layout })
+    }
+
+    /// When it was made, as its manifest says; where that is damaged, when its journal begins, or its directory was changed.
+    pub fn created(&self) -> Option<DateTime<Utc>> {
+        let header: Result<Header, Error> = atomic::read_json(&self.layout.manifest(), "manifest");
+        let stated = header.ok().and_then(|header| DateTime::parse_from_rfc3339(&header.created).ok());
+        let journal = || self.journal().ok()?.entries.first()?.time();
+        let changed = || std::fs::metadata(self.path()).ok()?.modified().ok().map(DateTime::<Utc>::from);
+        stated.map(|at| at.with_timezone(&Utc)).or_else(journal).or_else(changed)
     }
 
     /// Makes what a crash or a clean-up may have left missing, and removes unfinished files, before a run goes on.
@@ -154,13 +191,13 @@ impl RunDir {
         let same = |other: &ResultMeta| meta.identity == other.identity && meta.repeat == other.repeat;
         let own = meta.identity == experiment.identity && meta.repeat == experiment.repeat;
         let asked = meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok());
-        if own || super::validate(|key| vllm.get(key), asked).is_err() {
+        if own || super::validate(&vllm, asked).is_err() {
             return Ok(());
         }
         // The name comes from a file: it must not lead out of the directory.
         if sanitize(&meta.name) == meta.name && meta.name != experiment.name {
             let kept = ResultRecord::read(&self.layout.result(&meta.name)).ok();
-            let valid = kept.filter(|kept| super::validate(|key| kept.vllm.get(key), asked).is_ok());
+            let valid = kept.filter(|kept| super::validate(&kept.vllm, asked).is_ok());
             if valid.and_then(|kept| kept.vllm_bench).is_some_and(|kept| same(&kept)) {
                 return Ok(());
             }
@@ -222,7 +259,7 @@ pub fn remove_stillborn(results_dir: &Path) {
     }
 }
 
-/// Every run in a results directory, oldest first. Directories without a readable manifest are not runs.
+/// Every run in a results directory, oldest first. One whose manifest is damaged is among them: it must not vanish.
 ///
 /// # Errors
 /// When the results directory exists and cannot be read; a missing one has no runs.
@@ -236,10 +273,8 @@ pub fn list_runs(results_dir: &Path) -> Result<Vec<RunDir>, Error> {
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| {
-            let run = RunDir::open(&entry.path()).ok()?;
-            let header: Header = atomic::read_json(&run.layout.manifest(), "manifest").ok()?;
-            let created = DateTime::parse_from_rfc3339(&header.created).ok().map(|at| at.with_timezone(&Utc));
-            Some((created, entry.path(), run))
+            let run = RunDir::at(&entry.path())?;
+            Some((run.created(), entry.path(), run))
         })
         .collect();
     runs.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));

@@ -45,6 +45,15 @@ fn name(row: &Row) -> String {
     format!("{}  {}{load}", cut(&row.axes.model, 44), configuration(&row.axes))
 }
 
+/// What speaks against believing a measurement, of both runs: `before` or `after`, the row, and the warning.
+fn warnings<'t>((before, after): (&'t RunTable, &'t RunTable)) -> Vec<(&'static str, &'t Row, &'t str)> {
+    let of = |which: &'static str, table: &'t RunTable| {
+        let rows = table.rows.iter().flat_map(|row| row.warnings().map(move |warning| (row, warning)));
+        rows.map(move |(row, warning)| (which, row, warning.text.as_str())).collect::<Vec<_>>()
+    };
+    [of("before", before), of("after", after)].concat()
+}
+
 fn percent(relative: f64) -> String {
     format!("{:+.1} %", relative * 100.0)
 }
@@ -129,6 +138,13 @@ pub fn text(
             }
         }
     }
+    let warnings = warnings(tables);
+    if !warnings.is_empty() {
+        page.heading("Warnings");
+        for (which, row, text) in warnings {
+            page.paragraph(2, "! ", Tone::Warning, &format!("{which}: {}: {text}", cut(&row.name, 60)));
+        }
+    }
     page.finish()
 }
 
@@ -181,6 +197,9 @@ pub fn markdown(
             let _ = writeln!(text, "\n{title}: {}", names.join("; "));
         }
     }
+    for (which, row, warning) in warnings(tables) {
+        let _ = writeln!(text, "\n> **warning** ({which}) {}: {}", cell(&row.name), cell(warning));
+    }
     text
 }
 
@@ -205,6 +224,9 @@ pub fn json(
         })).collect::<Vec<Value>>(),
         "only_before": names(&comparison.missing),
         "only_after": names(&comparison.added),
+        "warnings": warnings(tables).into_iter().map(|(which, row, text)| json!({
+            "run": which, "name": row.name, "warning": text,
+        })).collect::<Vec<Value>>(),
         "worse": comparison.has_worse(),
     })
 }

@@ -87,6 +87,7 @@ struct Further {
     repeats: bool,
     groups: bool,
     baseline: bool,
+    warnings: bool,
 }
 
 impl Further {
@@ -106,14 +107,20 @@ impl Further {
             repeats: table.rows.iter().any(|row| row.repeat.is_some()),
             groups: table.rows.iter().any(|row| !row.groups.is_empty()),
             baseline: table.rows.iter().any(|row| row.baseline),
+            warnings: table.rows.iter().any(|row| row.warnings().next().is_some()),
         }
     }
 
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.server.iter().map(|key| format!("serve.{key}")).collect();
         names.extend(self.workload.iter().map(|key| format!("bench.{key}")));
-        let more =
-            [(self.repeats, "Start"), (self.repeats, "Run"), (self.groups, "Groups"), (self.baseline, "Baseline")];
+        let more = [
+            (self.repeats, "Start"),
+            (self.repeats, "Run"),
+            (self.groups, "Groups"),
+            (self.baseline, "Baseline"),
+            (self.warnings, "Warnings"),
+        ];
         names.extend(more.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned()));
         names
     }
@@ -130,6 +137,8 @@ impl Further {
         }
         fields.extend(self.groups.then(|| row.groups.join(", ")));
         fields.extend(self.baseline.then(|| row.baseline.to_string()));
+        let warnings = || row.warnings().map(|warning| warning.text.clone()).collect::<Vec<_>>().join("; ");
+        fields.extend(self.warnings.then(warnings));
         fields
     }
 }

@@ -5,7 +5,6 @@
 //! large as all of them.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -81,7 +80,7 @@ fn entries(run: &Path, rows: &[&Row], buffer: &mut Vec<u8>) -> Vec<Vec<u8>> {
     }
     let directory = if directory.as_os_str().is_empty() { run } else { directory };
     // Gone or changed since the table was made: the others are still worth having.
-    let Ok(file) = File::open(directory.join(source)) else { return entries };
+    let Ok(file) = crate::bounded::open(&directory.join(source)) else { return entries };
     let mut scanner = Scanner::new(file, buffer);
     let mut next = 0;
     for row in rows {

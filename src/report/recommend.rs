@@ -126,6 +126,11 @@ fn one(page: &mut Page, found: &Recommendation<'_>, wanted: &Wanted) {
         (tone, cells)
     });
     columns::put(page, &shape, lines.collect());
+    for option in &found.options {
+        for warning in option.row.warnings() {
+            page.paragraph(2, "! ", Tone::Warning, &format!("{}: {}", cut(&option.row.name, 80), warning.text));
+        }
+    }
     for left in &found.left_out {
         page.paragraph(2, "! ", Tone::Warning, &format!("left out: {}: {}", cut(&left.row.name, 80), left.why));
     }
@@ -215,6 +220,7 @@ pub fn json(answers: &[Ranked<'_>], wanted: &Wanted, simulated: bool) -> Value {
             "interval": option.estimate.and_then(|estimate| estimate.interval),
             "devices": option.row.about.devices, "on_pareto_front": option.on_front,
             "serve_command": option.row.about.serve_command,
+            "warnings": option.row.warnings().map(|warning| warning.text.as_str()).collect::<Vec<_>>(),
         })
     };
     let group = |answer: &Ranked<'_>| -> serde_json::Map<String, Value> {

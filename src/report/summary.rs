@@ -74,6 +74,9 @@ fn passed(page: &mut Page, rows: &[Row]) {
     for row in passed {
         let simulated = if row.simulated { "  (simulated)" } else { "" };
         page.line(Tone::Plain, &format!("  {:>12}  {}{simulated}", seconds(row), clean(&row.name)));
+        for warning in row.warnings() {
+            page.paragraph(16, "warning: ", Tone::Warning, &warning.text);
+        }
     }
 }
 

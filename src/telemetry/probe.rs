@@ -106,7 +106,7 @@ impl Probe {
 
 /// The trimmed text of a file; `None` when there is none.
 pub(super) fn read_text(path: &Path) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = crate::bounded::read(path, crate::bounded::TEXT).ok()?;
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
     (!text.is_empty()).then_some(text)
 }

@@ -14,6 +14,7 @@ mod disk;
 mod documents;
 mod examples;
 mod faults;
+mod files;
 mod load;
 mod locks;
 mod login;

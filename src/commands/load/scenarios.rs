@@ -60,7 +60,8 @@ async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result
 
 /// Appends the rows of one table to another, whose header is the same.
 fn append_rows(from: &Path, to: &Path) -> Result<(), Error> {
-    let text = std::fs::read(from).map_err(|source| Error::Record(record::Error::read(from)(source)))?;
+    let text = crate::bounded::read(from, crate::bounded::RESULT)
+        .map_err(|source| Error::Record(record::Error::read(from)(source)))?;
     let is_new = !to.exists();
     let rows = if is_new { &text[..] } else { text.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default() };
     let file = std::fs::OpenOptions::new().append(true).create(true).open(to);

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::bounded;
 use crate::record::Entry;
 
 /// How much is read at a time.
@@ -40,7 +41,7 @@ impl Tail {
     /// # Errors
     /// When the file cannot be read.
     pub fn last_lines(path: &Path, lines: usize) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = bounded::open(path)?;
         let offset = start_of_last_lines(&mut file, lines)?;
         let id = identity(&file.metadata()?);
         Ok(Self { path: path.to_owned(), open: Some((file, id)), offset })
@@ -70,7 +71,7 @@ impl Tail {
         let replaced = known.is_some_and(|known| known != identity(&meta));
         let cut = known.is_some() && !replaced && meta.len() < self.offset;
         if known.is_none() || replaced {
-            let file = File::open(&self.path)?;
+            let file = bounded::open(&self.path)?;
             let id = identity(&file.metadata()?);
             self.open = Some((file, id));
         }

@@ -46,7 +46,7 @@ struct Followed {
 
 impl Followed {
     fn open(path: PathBuf) -> Option<Self> {
-        let file = std::fs::File::open(&path).ok()?;
+        let file = crate::bounded::open(&path).ok()?;
         let is_client = path.file_name()?.to_string_lossy().contains("_benchmark");
         Some(Self { path, file, label: if is_client { "client" } else { "server" }, partial: Vec::new() })
     }

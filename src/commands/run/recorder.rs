@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use super::prepare::Ports;
+use crate::bounded;
 use crate::diagnose::Cause;
 use crate::error::Error;
 use crate::execute::{Attempted, Event, Failure, Job, Jobs, Outcome, Phase, Places, Recorder};
@@ -165,12 +166,14 @@ impl Recorder for RunRecorder {
     }
 
     fn validate(&self, experiment: &Experiment, result: &Map<String, Value>) -> Result<(), Failure> {
-        validate(|key| result.get(key), experiment.workload.num_prompts()).map_err(|invalid| {
+        validate(result, experiment.workload.num_prompts()).map_err(|invalid| {
             let cause = match invalid {
                 Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } => Cause::RequestsFailed,
-                Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Count { .. } => {
-                    Cause::ResultInvalid
-                }
+                Invalid::Missing
+                | Invalid::Unparsable(_)
+                | Invalid::NoKey(_)
+                | Invalid::Count { .. }
+                | Invalid::Impossible(_) => Cause::ResultInvalid,
             };
             Failure::plain(cause, Phase::Measuring, invalid.to_string())
         })
@@ -193,6 +196,12 @@ impl Recorder for RunRecorder {
         // The file first, then the event: a crash between the two costs a look at the file, never a result.
         if let Err(error) = inner.keep(job, attempted) {
             return inner.fail(error.into());
+        }
+        if let (Outcome::Passed { .. }, Some(result)) = (&attempted.outcome, &attempted.result) {
+            for text in record::plausible::suspicious(result) {
+                let text = format!("warning: `{}`: {text}", job.experiment.name);
+                let _ = inner.event(&Event::Notice { text });
+            }
         }
         inner.event(&Event::ExperimentFinished {
             index: job.experiment.index,
@@ -248,7 +257,7 @@ impl Inner {
         match &attempted.outcome {
             Outcome::Passed { .. } => {
                 self.run.require_own_place(job.experiment)?;
-                self.result(job, attempted).write(&layout.result(&job.experiment.name))?;
+                self.keep_result(job, attempted, &layout.result(&job.experiment.name))?;
             }
             Outcome::Failed(failure) => {
                 let record = self.failure(job, attempted, failure);
@@ -258,6 +267,19 @@ impl Inner {
         }
         let _ = std::fs::remove_file(&job.places.result);
         Ok(())
+    }
+
+    /// Writes a result. One with very many requests is copied as the client wrote it, once: its end is not known yet then, and the
+    /// journal has it.
+    fn keep_result(&self, job: &Job<'_>, attempted: &Attempted, path: &Path) -> Result<(), record::Error> {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        if size(&job.places.result) > bounded::LARGE {
+            return self.result(job, attempted).write_behind(&job.places.result, path);
+        }
+        if size(path) > bounded::LARGE && !job.places.result.exists() {
+            return Ok(());
+        }
+        self.result(job, attempted).write(path)
     }
 
     fn relative(&self, path: &Path) -> PathBuf {

@@ -16,7 +16,7 @@ fn at(seconds: i64) -> DateTime<Utc> {
 }
 
 fn report(fixture: &Fixture, live: bool, seconds: i64) -> RunReport {
-    let JournalText { entries, unreadable } = fixture.run().journal().unwrap();
+    let JournalText { entries, unreadable, .. } = fixture.run().journal().unwrap();
     let holder = live.then(|| holder(fixture));
     let head = Head::read(&fixture.run()).unwrap();
     let mut report = RunReport::new(Sources {

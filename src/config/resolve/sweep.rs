@@ -12,7 +12,7 @@ use crate::config::{Error, Origin, Places, is_secret_entry};
 use crate::nearest::nearest;
 use crate::plan::{
     Axis, Baseline, Condition, Engine, Exclusion, Group, Link, Order, PROMPTS_PER_CONCURRENCY, Repeats, Rule, Section,
-    Sweep, Value, normalize,
+    Selection, Sweep, Value, normalize,
 };
 
 /// A sweep and what belongs to it but is not part of it.
@@ -27,6 +27,9 @@ pub struct Resolved {
     /// What the user should know.
     pub warnings: Vec<String>,
 }
+
+/// Combinations are looked at one by one: more would take minutes and all memory.
+const MOST_COMBINATIONS: u64 = 10_000_000;
 
 const SECTIONS: [(Section, &str); 3] = [(Section::Serve, "serve"), (Section::Env, "env"), (Section::Bench, "bench")];
 
@@ -54,6 +57,15 @@ pub fn resolve(document: &Document, engine: Engine, simulation: &[(String, Strin
     )?;
     sweep.reuse = words::one(document.reuse.as_ref(), "reuse", "`true` or `false`", words::switch)?;
     sweep.devices = words::optional(document.devices.as_ref(), "a whole number of at least 1", words::positive::<u32>)?;
+    let combinations = Selection::new(&sweep).size();
+    if combinations > MOST_COMBINATIONS {
+        let problem = format!(
+            "the axes make {combinations} combinations; a sweep may have at most {MOST_COMBINATIONS} before its conditions"
+        );
+        let hint =
+            "leave out values or axes, or split the sweep with `experiments`: every combination is a measurement";
+        return Err(Trouble::new(&top(document), "", &problem).hint(hint).into());
+    }
     sweep.secret_env = resolver.secrets.keys().cloned().collect();
     Ok(Resolved {
         sweep,

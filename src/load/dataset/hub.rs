@@ -10,6 +10,8 @@ use super::rows::{self, Placed};
 use super::{Error, Hub};
 
 /// Endings of files with rows, the preferred ones first.
+/// Beyond this a file of a data set is not fetched: it is held in memory.
+const LARGEST: u64 = 4 << 30;
 const ENDINGS: [&str; 4] = ["parquet", "jsonl", "json", "csv"];
 /// Files that are no data.
 const OTHER: [&str; 3] = ["dataset_infos.json", "dataset_info.json", "config.json"];
@@ -91,7 +93,7 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
             let response = request.send().await.map_err(|error| crate::load::server::text(&error))?;
             let status = response.status();
             match status.as_u16() {
-                200 => response.bytes().await.map_err(|error| crate::load::server::text(&error)),
+                200 => crate::bounded::body(response, LARGEST).await,
                 401 | 403 => {
                     Err(format!("HTTP {status} at {url}: a gated data set needs HF_TOKEN, and its terms accepted"))
                 }

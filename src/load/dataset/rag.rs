@@ -44,7 +44,8 @@ pub fn build(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Prom
     let tokenizer = tokenizer
         .ok_or_else(|| Error::Needs { what: "rag", needs: "the model's tokenizer: name it with --tokenizer".into() })?;
     let text = match &spec.path {
-        Some(path) => std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?,
+        Some(path) => crate::bounded::read_named(path.as_ref(), crate::bounded::RESULT)
+            .map_err(|source| Error::File { path: path.into(), source })?,
         None => TEXT.to_owned(),
     };
     let mut chunks: Vec<(String, u64)> = Vec::new();

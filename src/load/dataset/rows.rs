@@ -27,7 +27,7 @@ pub fn read(path: &Path) -> Result<Vec<Placed>, Error> {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));
     }
     let ending = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let file = File::open(path).map_err(failed)?;
+    let file = crate::bounded::open_named(path).map_err(failed)?;
     match ending.as_str() {
         "parquet" => parquet(path, file),
         "csv" => csv(path, file, b','),

@@ -424,7 +424,8 @@ fn sonnet(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Prompt>
             .as_deref()
             .ok_or_else(|| Error::Needs { what: "sonnet", needs: "a text: name it with --dataset-path".into() })?,
     );
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+    let text = crate::bounded::read_named(&path, crate::bounded::RESULT)
+        .map_err(|source| Error::File { path: path.clone(), source })?;
     let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).collect();
     if lines.is_empty() {
         return Err(format(&path, None, "has no lines"));

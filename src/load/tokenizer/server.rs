@@ -64,7 +64,7 @@ impl ServerTokenizer {
             if !status.is_success() {
                 return Err(failed(format!("HTTP {status}")));
             }
-            response.json().await.map_err(|error| failed(error.to_string()))
+            crate::bounded::json_body(response, crate::bounded::RECORD).await.map_err(failed)
         })
     }
 

@@ -8,6 +8,7 @@ mod files;
 mod parallel;
 mod predecessor;
 mod quantiles;
+mod remains;
 mod requests;
 mod result_file;
 mod run;
@@ -42,7 +43,7 @@ pub fn load_run(path: &Path) -> Result<RunTable, Error> {
 }
 
 fn load_one(path: &Path) -> Result<RunTable, Error> {
-    if let Ok(dir) = RunDir::open(path) {
+    if let Some(dir) = RunDir::at(path) {
         return run::load(&dir);
     }
     if path.is_file() {

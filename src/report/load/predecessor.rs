@@ -12,10 +12,10 @@ use indexmap::IndexMap;
 use super::super::display::shown;
 use super::parallel;
 use super::result_file::{self, Members, Refusal, ResultFile};
-use super::run::is_result_name;
+use super::run::{is_result_name, signs};
 use super::shared::Shared;
 use crate::analyse::{
-    About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable,
+    About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable, doubts,
 };
 use crate::record::{Error, Invalid, layout, validate};
 
@@ -111,7 +111,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
         Some(meta) => meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok()),
         None => result.figures.get("num_prompts").and_then(serde_json::Value::as_u64),
     };
-    let status = match validate(|key| result.figures.get(key), asked) {
+    let status = match validate(&result.figures, asked) {
         Ok(()) => Status::Valid,
         Err(invalid) => without_result(&invalid),
     };
@@ -133,7 +133,11 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
         server_name: stem.to_owned(),
         source: Some(file.to_owned()),
         // Its program sets no other size of parallelism.
-        about: About { devices: name.map(|(_, tp, _, _)| tp), ..About::default() },
+        about: About {
+            devices: name.map(|(_, tp, _, _)| tp),
+            doubts: if valid { doubts(&signs(result, meta.map(AsRef::as_ref))) } else { Vec::new() },
+            ..About::default()
+        },
     })
 }
 
@@ -151,13 +155,15 @@ pub(super) fn without_result(invalid: &Invalid) -> Status {
                 log: None,
             }))
         }
-        Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) => Status::Invalid(summary),
+        Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Impossible(_) => {
+            Status::Invalid(summary)
+        }
     }
 }
 
 /// The grid values in a file's name. The slash that the name lost comes from the result's `model_id`, where the two
 /// agree, and is not guessed otherwise.
-fn axes(stem: &str, name: Option<Parsed<'_>>, model_id: Option<String>) -> ShownAxes {
+pub(super) fn axes(stem: &str, name: Option<Parsed<'_>>, model_id: Option<String>) -> ShownAxes {
     let Some((model, tp, quantization, eager)) = name else {
         return ShownAxes {
             model: model_id.unwrap_or_else(|| stem.to_owned()),
@@ -179,9 +185,9 @@ fn axes(stem: &str, name: Option<Parsed<'_>>, model_id: Option<String>) -> Shown
 }
 
 /// Model, tensor parallel size, quantization, whether eager.
-type Parsed<'n> = (&'n str, u32, &'n str, bool);
+pub(super) type Parsed<'n> = (&'n str, u32, &'n str, bool);
 
-fn parse_name(stem: &str) -> Option<Parsed<'_>> {
+pub(super) fn parse_name(stem: &str) -> Option<Parsed<'_>> {
     let (rest, eager) = stem.rsplit_once("_eager-")?;
     let eager = match eager {
         "true" | "True" => true,

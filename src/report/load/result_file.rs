@@ -6,27 +6,28 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 
 use super::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
 use super::values::Values;
-use crate::analyse::{Figures, Metrics};
+use crate::analyse::{EmptyAnswers, Figures, Metrics};
+use crate::bounded::{self, Plain};
 use crate::record::{ResultMeta, SCHEMA};
 
 /// A result file beyond this size is not read.
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = bounded::RESULT;
 /// A file beyond this size is never held in memory whole.
-pub(super) const LARGE: u64 = 16 << 20;
+pub(super) const LARGE: u64 = bounded::LARGE;
 /// Members of a file beyond this size are not copied.
 const MOST_COPIED: u64 = 16 << 10;
 /// Arrays and objects up to this many bytes are kept.
 const SHORT: usize = 1024;
+/// The arrays of each request's tokens and TTFT up to this many bytes are looked into.
+const MOST_ARRAY: usize = 16 << 20;
 /// The key of our own part of a result.
 pub(in crate::report) const OURS: &str = "vllm_bench";
 /// The key of what our own load generator adds.
@@ -43,6 +44,8 @@ pub(super) struct ResultFile {
     pub meta: Option<Result<Box<ResultMeta>, String>>,
     /// What our own load generator adds.
     pub load: Option<Value>,
+    /// Answers without a token, where it has the arrays of each request.
+    pub empty: Option<EmptyAnswers>,
     /// Its members as they stand in the file, where they were asked for, and all of them are plain.
     pub members: Option<Box<[u8]>>,
 }
@@ -84,6 +87,22 @@ impl ResultFile {
         self.figures.get(key).and_then(Value::as_f64).or_else(held)
     }
 
+    /// Whether it is of SGLang's client: other latencies than vLLM's, and no rate of requests.
+    pub fn is_sglang(&self) -> bool {
+        self.number("median_e2el_ms").is_some() && self.number("mean_tpot_ms").is_none()
+    }
+
+    /// Puts in SGLang's rate of requests, which it does not write: requests over the duration.
+    fn derive_rate(&mut self) {
+        if self.is_sglang()
+            && self.number("request_throughput").is_none()
+            && let (Some(completed), Some(duration)) = (self.number("completed"), self.number("duration"))
+            && duration > 0.0
+        {
+            self.figures.push("request_throughput", (completed / duration).into());
+        }
+    }
+
     /// A value in the spelling of the command line.
     pub fn text(&self, key: &str) -> Option<String> {
         match self.figures.get(key)? {
@@ -112,20 +131,15 @@ impl ResultFile {
 /// # Errors
 /// Why it cannot be taken.
 pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>, Refusal> {
-    // Opening a named pipe would wait for its writer.
-    let opened = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let opened = bounded::open(path);
     let (file, metadata) = match opened.and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
-        // A socket cannot be opened at all.
-        Err(error) => {
-            let other = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-            return Err(if other { Refusal::foreign("not a regular file") } else { unreadable(&error) });
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(Refusal::foreign("not a regular file"));
         }
+        Err(error) => return Err(unreadable(&error)),
     };
-    if !metadata.is_file() {
-        return Err(Refusal::foreign("not a regular file"));
-    }
     let size = metadata.len();
     if size > LARGEST {
         return Err(Refusal::broken(format!("larger than {} MiB", LARGEST >> 20)));
@@ -185,8 +199,14 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
         Members::Copied => Some(Vec::with_capacity(2048)),
     };
     let own = |key: &str| key == OURS || key == LOAD;
+    let of_requests = |key: &str| key == "output_lens" || key == "ttfts";
+    let (mut lengths, mut ttfts): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
     scanner.object(
-        |key| if own(key) { Keep::Whole } else { Keep::UpTo(SHORT) },
+        |key| match key {
+            _ if own(key) => Keep::Whole,
+            _ if of_requests(key) => Keep::UpTo(MOST_ARRAY),
+            _ => Keep::UpTo(SHORT),
+        },
         |key, member| {
             match member {
                 Member::Plain(text) => copied.as_mut().map_or(Ok(()), |copied| put_member(copied, key, text))?,
@@ -200,8 +220,13 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
                 Member::Plain(text) if key == OURS => result.meta = Some(meta_of(text)?),
                 Member::Plain(text) => {
                     let value = serde_json::from_str(text).map_err(|_| Stop::Odd)?;
-                    result.figures.push(key, value);
+                    result.figures.push(vllm_key(key), value);
                 }
+                // Odd ones say nothing.
+                Member::Compound(text) if key == "output_lens" => {
+                    lengths = serde_json::from_str(text).unwrap_or_default()
+                }
+                Member::Compound(text) if key == "ttfts" => ttfts = serde_json::from_str(text).unwrap_or_default(),
                 Member::Compound(text) => result.short.push((key.to_owned(), text.to_owned())),
                 Member::PassedOver => {}
             }
@@ -209,7 +234,35 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
         },
     )?;
     result.members = copied.map(Vec::into_boxed_slice);
+    result.empty = empty_answers(&lengths, &ttfts, result.number("completed"));
+    result.derive_rate();
     Ok(result)
+}
+
+/// vLLM's key for what SGLang's client calls otherwise.
+fn vllm_key(key: &str) -> &str {
+    match key {
+        "mean_e2e_latency_ms" => "mean_e2el_ms",
+        "median_e2e_latency_ms" => "median_e2el_ms",
+        "std_e2e_latency_ms" => "std_e2el_ms",
+        "p90_e2e_latency_ms" => "p90_e2el_ms",
+        "p99_e2e_latency_ms" => "p99_e2el_ms",
+        other => other,
+    }
+}
+
+/// Which of the requests that count as completed have no token. Where some failed, the arrays hold those too.
+#[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 requests")]
+fn empty_answers(lengths: &[f64], ttfts: &[f64], completed: Option<f64>) -> Option<EmptyAnswers> {
+    if lengths.is_empty() || completed != Some(lengths.len() as f64) {
+        return None;
+    }
+    let count = lengths.iter().filter(|tokens| **tokens <= 0.0).count();
+    let others: Vec<f64> =
+        ttfts.iter().zip(lengths).filter(|(_, tokens)| **tokens > 0.0).map(|(ttft, _)| *ttft).collect();
+    let known = ttfts.len() == lengths.len() && !others.is_empty();
+    let mean = known.then(|| others.iter().sum::<f64>() / others.len() as f64 * 1e3);
+    Some(EmptyAnswers { count, of: lengths.len(), mean_ttft_ms_of_others: mean })
 }
 
 /// Writes a member behind others, its value as it stands in the file.
@@ -299,48 +352,6 @@ impl<'de> Deserialize<'de> for Fields {
             }
         }
         deserializer.deserialize_map(TopLevel)
-    }
-}
-
-/// A value, unless it is an array or an object.
-struct Plain(Option<Value>);
-
-impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Plain;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_unit<E>(self) -> Result<Plain, E> {
-                Ok(Plain(Some(Value::Null)))
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Plain, E> {
-                Ok(Plain(Some(value.into())))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Plain, E> {
-                Ok(Plain(Some(value.into())))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Plain, E> {
-                Ok(Plain(Some(value.into())))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Plain, E> {
-                Ok(Plain(Some(value.into())))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Plain, E> {
-                Ok(Plain(Some(value.into())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Plain, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Plain(None))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Plain, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Plain(None))
-            }
-        }
-        deserializer.deserialize_any(Any)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::parallel;
+use super::remains;
 use super::result_file::{self, Members, ResultFile};
 use crate::analyse::{
     About, Facts, FailedAttempt, Figures, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable,
@@ -15,18 +16,25 @@ use crate::analyse::{
 };
 use crate::execute::{Event, Failure, Outcome, Phase};
 use crate::plan::{Context, Experiment, FlagValue, Identity, Plan, Repeat, Skip, combination_name};
-use crate::record::{Entry, Error, FailureRecord, Manifest, ResultMeta, RunDir, RunState, atomic, layout, validate};
+use crate::record::{
+    Entry, Error, FailureRecord, JournalText, Manifest, ResultMeta, RunDir, RunState, atomic, layout, plausible,
+    validate,
+};
 
 /// Results that are read before their rows are made.
 const PORTION: usize = 512;
 
-/// Loads a run directory.
+/// Loads a run directory. Where its manifest is damaged or gone, what its results, failures and journal still say.
 ///
 /// # Errors
-/// When the manifest, the journal or the directory cannot be read.
+/// When the directory cannot be read, was written by a newer version, or nothing in it can be used.
 pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
-    let manifest = dir.manifest()?;
-    let journal = dir.journal()?;
+    let manifest = match dir.manifest() {
+        Ok(manifest) => manifest,
+        Err(error @ Error::Newer { .. }) => return Err(error),
+        Err(error) => return remains::load(dir, error),
+    };
+    let (journal, mut damaged) = journal_of(dir);
     let live = dir.live().is_some();
     let repeats = manifest.plan.experiments.iter().any(|experiment| experiment.repeat != Repeat::FIRST);
     let mut loader = Loader {
@@ -54,6 +62,20 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     rows.extend(manifest.plan.skips.iter().map(|skip| skipped(skip, manifest.simulated)));
     let mut unreadable = loader.bad;
     unreadable.extend(strangers(dir, &manifest.plan)?);
+    let measured = |row: &Row| row.is_valid() || matches!(row.status, Status::Failed(_) | Status::Invalid(_));
+    if damaged.is_empty() && journal.entries.is_empty() && rows.iter().any(measured) {
+        damaged.push(format!("`{}` is empty or gone: what else was tried is not known", layout::JOURNAL));
+    }
+    let planned: HashSet<&str> = manifest.plan.experiments.iter().map(|experiment| experiment.name.as_str()).collect();
+    let unplanned = loader.state.attempts.keys().filter(|name| !planned.contains(name.as_str())).count();
+    if unplanned > 0 {
+        damaged.push(format!(
+            "`{}` does not plan {unplanned} of the experiments that `{}` tells of",
+            layout::MANIFEST,
+            layout::JOURNAL
+        ));
+    }
+    unreadable.extend(damaged.iter().map(|what| broken(layout::JOURNAL, what)));
     unreadable.sort();
     let (name, directory): (Arc<str>, Arc<Path>) = (manifest.run.as_str().into(), dir.path().into());
     let device = device(&manifest);
@@ -73,6 +95,7 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
             sessions: loader.state.sessions,
             duration: duration(&journal.entries),
             unreadable_journal_lines: journal.unreadable,
+            damaged,
             live,
             vllm_versions: versions,
             ..facts(manifest)
@@ -105,6 +128,27 @@ fn facts(manifest: Manifest) -> Facts {
         sessions: 0,
         live: false,
         unreadable_journal_lines: 0,
+        damaged: Vec::new(),
+    }
+}
+
+/// A file of the record that is damaged, among the files that do not count.
+pub(super) fn broken(file: &str, what: &str) -> Unreadable {
+    Unreadable { file: file.to_owned(), reason: what.to_owned(), lost: true }
+}
+
+/// The journal as far as it is whole, and what is wrong with it. The line that a crash cut is no damage.
+pub(super) fn journal_of(dir: &RunDir) -> (JournalText, Vec<String>) {
+    match dir.journal() {
+        Ok(text) if text.damaged == 0 => (text, Vec::new()),
+        Ok(text) => {
+            let what = format!("`{}` is damaged: {} lines cannot be read", layout::JOURNAL, text.damaged);
+            (text, vec![what])
+        }
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
+            (JournalText::default(), vec![format!("`{}` cannot be read{why}", layout::JOURNAL)])
+        }
     }
 }
 
@@ -134,7 +178,7 @@ fn slo(manifest: &Manifest) -> Vec<(String, String)> {
 }
 
 /// Seconds over all sessions: what a session said at its end, or from its first to its last event where it died.
-fn duration(entries: &[Entry]) -> Option<f64> {
+pub(super) fn duration(entries: &[Entry]) -> Option<f64> {
     let mut sessions: Vec<f64> = Vec::new();
     let mut began = None;
     for entry in entries {
@@ -312,7 +356,7 @@ impl Loader<'_> {
     }
 }
 
-fn read_failure(path: &Path) -> Result<Option<FailureRecord>, String> {
+pub(super) fn read_failure(path: &Path) -> Result<Option<FailureRecord>, String> {
     if result_file::read_text(path).map_err(|refusal| refusal.reason)?.is_none() {
         return Ok(None);
     }
@@ -323,7 +367,7 @@ fn read_failure(path: &Path) -> Result<Option<FailureRecord>, String> {
     }
 }
 
-fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
+pub(super) fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Status {
     Status::Failed(Box::new(FailedAttempt {
         cause: Some(failure.cause),
         summary: failure.summary,
@@ -360,7 +404,7 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
             which(meta.repeat),
             which(experiment.repeat)
         )),
-        Some(Ok(meta)) => match validate(|key| result.figures.get(key), experiment.workload.num_prompts()) {
+        Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
             Ok(()) => {
                 let signs = Box::new(signs(&result, Some(&meta)));
                 let mut figures = result.percentiles();
@@ -438,6 +482,11 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
             || prefix
             || unknown
             || matches!(bench("dataset-name"), Some("prefix_repetition" | "sonnet" | "rag")),
+        asked_tokens: meta.and_then(|meta| {
+            asked_tokens(|flag| meta.bench.get_text(flag).map(str::to_owned), meta.bench.contains("ignore-eos"))
+        }),
+        empty: result.empty.clone(),
+        implausible: plausible::suspicious(&result.figures),
         simulated: meta.is_some_and(|meta| meta.simulated),
         ..signs
     }
@@ -452,6 +501,24 @@ fn found_cold(meta: &ResultMeta) -> Option<f64> {
     let request = cache.queries / (flag("num-prompts").unwrap_or(1000.0) + warmups);
     let own = if warmups > 0.0 { (warmups + 1.0) * request } else { 0.0 };
     Some((cache.hits - own).max(0.0) / cache.queries)
+}
+
+/// How many tokens each answer must have at least, where the model could not end one by itself.
+pub(super) fn asked_tokens(flag: impl Fn(&str) -> Option<String>, ignores_eos: bool) -> Option<f64> {
+    let number = |name: &str| flag(name).and_then(|text| text.parse::<f64>().ok());
+    let asked = [
+        "random-output-len",
+        "output-len",
+        "sonnet-output-len",
+        "custom-output-len",
+        "hf-output-len",
+        "sharegpt-output-len",
+    ]
+    .into_iter()
+    .find_map(number)
+    .filter(|asked| ignores_eos && *asked > 0.0)?;
+    let range = number("random-range-ratio").unwrap_or(0.0).clamp(0.0, 1.0);
+    Some((asked * (1.0 - range)).floor().max(1.0))
 }
 
 /// Files under the name of a result that belong to no experiment of the plan. Our own outputs are none.

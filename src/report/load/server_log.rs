@@ -38,10 +38,9 @@ pub fn add_server_logs(table: &mut RunTable) {
 
 /// The means of a log; nothing where it cannot be read or says nothing. Lines of an idle server do not count.
 fn averages(path: &Path) -> BTreeMap<&'static str, f64> {
-    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    match std::fs::File::open(path) {
-        Ok(file) if is_file => averages_of(BufReader::with_capacity(1 << 16, file)),
-        Ok(_) | Err(_) => BTreeMap::new(),
+    match crate::bounded::open(path) {
+        Ok(file) => averages_of(BufReader::with_capacity(1 << 16, file)),
+        Err(_) => BTreeMap::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::analyse::{Metric, Metrics, Unit};
+use crate::record::ResultValues;
 
 /// Latencies without which a result is none: whether they are there is asked of the JSON.
 const AS_JSON: [Metric; 2] = [Metric::MeanTtft, Metric::MeanTpot];
@@ -81,6 +82,23 @@ fn tag(key: &str) -> u64 {
     let bytes = key.as_bytes();
     let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
     number(bytes.first_chunk()).rotate_left(17) ^ number(bytes.last_chunk()) ^ bytes.len() as u64
+}
+
+impl ResultValues for Values {
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.get(key)
+    }
+    fn number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::as_f64).or_else(|| self.metrics.get(Metric::of(key)?))
+    }
+    fn each_time(&self, take: &mut dyn FnMut(&str, f64)) {
+        let times = Metric::ALL.into_iter().filter(|metric| metric.unit() == Unit::Milliseconds);
+        times
+            .filter_map(|metric| Some((metric.key(), self.metrics.get(metric)?)))
+            .for_each(|(key, value)| take(key, value));
+        let others = self.iter().filter(|(key, _)| key.ends_with("_ms") && Metric::of(key).is_none());
+        others.filter_map(|(key, value)| Some((key, value.as_f64()?))).for_each(|(key, value)| take(key, value));
+    }
 }
 
 impl FromIterator<(String, Value)> for Values {

@@ -23,6 +23,11 @@ pub fn result(model: &str, request_throughput: f64, ttft: f64) -> Map<String, Va
     result.insert("model_id".into(), json!(model));
     result.insert("request_throughput".into(), json!(request_throughput));
     result.insert("output_throughput".into(), json!(request_throughput * 32.0));
+    // In accord with the rates: 16 requests with 32 tokens each.
+    let duration = 16.0 / request_throughput;
+    let tokens = result["total_input_tokens"].as_f64().unwrap() + result["total_output_tokens"].as_f64().unwrap();
+    result.insert("duration".into(), json!(duration));
+    result.insert("total_token_throughput".into(), json!(tokens / duration));
     result.insert("mean_ttft_ms".into(), json!(ttft));
     result.insert("mean_tpot_ms".into(), json!(ttft / 10.0));
     result
@@ -95,7 +100,8 @@ impl Fixture {
     }
 
     pub fn meta(&self, i: usize) -> ResultMeta {
-        let experiment = self.experiment(i);
+        let mut experiment = self.experiment(i);
+        experiment.workload.flags.text("random-output-len", 32);
         ResultMeta {
             schema: SCHEMA,
             simulated: self.engine == Engine::Sim,

@@ -136,6 +136,7 @@ fn nothing_counts_but_a_valid_result_of_exactly_this_experiment() {
 fn a_failure_beside_a_bad_result_file_tells_both() {
     let mut run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     run.fail(0, "it crashed", "boom");
+    run.write_journal();
     std::fs::write(run.result_path(0), "garbage").unwrap();
     let table = load_run(run.path()).unwrap();
     assert!(matches!(&table.rows[0].status, Status::Failed(failed) if failed.summary == "it crashed"));

@@ -276,6 +276,13 @@ fn what_a_load_generator_does_not_tell_is_not_known() {
     assert!(matches!(&b.status, Status::Failed(of) if of.summary == failed), "{:?}", b.status);
     let files: Vec<(&str, bool)> = table.unreadable.iter().map(|bad| (bad.file.as_str(), bad.lost)).collect();
     assert_eq!(files, [("s_all_runs.csv", false), ("summary.csv", false)]);
+    // A scenario with one run: its file of all runs holds nothing else.
+    let one = format!("{columns}c,0,64,8,10,100,0,0,,t\nc,1,64,8,12,111,0,0,,t\n");
+    place.put("single/c.csv", one.clone());
+    place.put("single/c_all_runs.csv", one);
+    let single = load_run(&place.path().join("single")).unwrap();
+    let files: Vec<&str> = single.unreadable.iter().map(|bad| bad.file.as_str()).collect();
+    assert_eq!((single.rows.len(), files), (1, vec!["c_all_runs.csv"]));
     let whole = load_run(&place.path().join("s_all_runs.csv")).unwrap();
     assert_eq!(whole.rows.len(), 2);
     assert_eq!(load_requests(&whole.rows[1]).unwrap().unwrap().ttft_ms, [12.0]);

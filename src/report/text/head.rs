@@ -96,6 +96,9 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
     if facts.live {
         page.field(1, "Live", LABEL + 1, Tone::Warning, "the run is still going on; this is what it has so far");
     }
+    for what in table.damaged() {
+        page.field(1, "DAMAGED", LABEL + 1, Tone::Bad, &what);
+    }
     if facts.unreadable_journal_lines > 0 {
         let lines = counted(facts.unreadable_journal_lines, "line");
         let text = format!("{lines} of the journal could not be read (cut by a crash, or written by a newer version)");

@@ -6,11 +6,11 @@ mod read;
 mod requests_csv;
 mod stated;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::parallel;
-use crate::analyse::{Facts, Origin, Program, Row, RunTable, Unreadable};
+use crate::analyse::{Facts, Metric, Origin, Program, Row, RunTable, Unreadable};
 use crate::record::Error;
 use read::{Content, Kind, Taken};
 
@@ -110,6 +110,40 @@ fn read_all(root: &Path, files: Vec<PathBuf>) -> Collected {
     all
 }
 
+/// Which run a file of requests holds: its name, how many requests, and their metrics.
+fn run(taken: &Taken) -> String {
+    format!("{} {} {}", taken.row.name, taken.requests, digits(&taken.row))
+}
+
+/// The metrics of a result, where it has some.
+fn metrics(taken: &Taken) -> Option<String> {
+    let known = taken.row.is_valid() && taken.row.metrics.get(Metric::MeanTtft).is_some();
+    known.then(|| digits(&taken.row))
+}
+
+/// All that a result says: when, of what, how much.
+fn content(taken: &Taken) -> Option<String> {
+    let row = &taken.row;
+    Some(format!("{:?} {:?} {:?} {}", taken.date.as_ref()?, row.load.0, row.about.flags, metrics(taken)?))
+}
+
+fn digits(row: &Row) -> String {
+    let digits =
+        |metric: &Metric| row.metrics.get(*metric).map_or_else(|| "-".to_owned(), |value| format!("{value:.5e}"));
+    SAME.iter().map(digits).collect::<Vec<_>>().join(" ")
+}
+
+/// Metrics that are never all alike for two measurements.
+const SAME: [Metric; 7] = [
+    Metric::Completed,
+    Metric::Failed,
+    Metric::RequestThroughput,
+    Metric::OutputThroughput,
+    Metric::MeanTtft,
+    Metric::P99Ttft,
+    Metric::MeanTpot,
+];
+
 /// What has been read so far.
 #[derive(Default)]
 struct Collected {
@@ -158,23 +192,7 @@ impl Collected {
         self.rows.retain(|taken| taken.kind != Kind::Summary || !runs.contains(&folder(taken)));
         let results = self.rows.iter().any(|taken| matches!(taken.kind, Kind::Run | Kind::Summary));
         self.rows.retain(|taken| taken.kind != Kind::Table || !results);
-        // A file of all runs beside the files of each.
-        let mut whole: HashSet<(String, u64)> = HashSet::new();
-        let key = |taken: &Taken| (taken.row.name.clone(), taken.requests);
-        for taken in self.rows.iter().filter(|taken| taken.kind == Kind::Requests && taken.alone) {
-            whole.insert(key(taken));
-        }
-        let mut again: Vec<PathBuf> = Vec::new();
-        self.rows.retain(|taken| {
-            let twice = taken.kind == Kind::Requests && !taken.alone && whole.contains(&key(taken));
-            if twice && again.last().map(PathBuf::as_path) != Some(taken.file()) {
-                again.push(taken.file().to_owned());
-            }
-            !twice
-        });
-        for file in again {
-            self.refuse(&file, "a collection: what it holds is in other files too".into(), false);
-        }
+        self.count_once();
         let json = self.rows.iter().any(|taken| matches!(taken.kind, Kind::Client | Kind::Run | Kind::Summary));
         if json {
             let requests: Vec<PathBuf> = self
@@ -191,6 +209,55 @@ impl Collected {
         }
         self.unreadable.sort();
         self.unreadable.dedup();
+    }
+
+    /// Keeps each measurement once that several files hold: a file of all runs beside the file of each, a table beside the results
+    /// that it lists.
+    fn count_once(&mut self) {
+        let mut again = self.requests_again();
+        let alone = |taken: &&Taken| taken.kind == Kind::Client && taken.alone;
+        let singles: HashSet<String> = self.rows.iter().filter(alone).filter_map(content).collect();
+        let results = self.rows.iter().filter(|taken| !matches!(taken.kind, Kind::Table | Kind::Requests));
+        let results: HashSet<String> = results.filter_map(metrics).collect();
+        let mut files: HashMap<&Path, bool> = HashMap::new();
+        for taken in &self.rows {
+            let held = match taken.kind {
+                Kind::Table => metrics(taken).is_some_and(|key| results.contains(&key)),
+                Kind::Client if !taken.alone => content(taken).is_some_and(|key| singles.contains(&key)),
+                Kind::Client | Kind::Run | Kind::Summary | Kind::Failure | Kind::Requests => false,
+            };
+            *files.entry(taken.file()).or_insert(true) &= held;
+        }
+        again.extend(files.into_iter().filter(|(_, held)| *held).map(|(file, _)| file.to_owned()));
+        again.sort();
+        self.rows.retain(|taken| !again.iter().any(|file| file == taken.file()));
+        for file in again {
+            self.refuse(&file, "a collection: what it holds is in other files too".into(), false);
+        }
+    }
+
+    /// Files of requests all of whose runs are in other files too. The file of one run that is called like it goes before others.
+    fn requests_again(&self) -> Vec<PathBuf> {
+        let rank = |taken: &Taken| {
+            let named = taken.file().file_stem().is_some_and(|stem| stem.to_string_lossy() == taken.row.name);
+            (!(taken.alone && named), !taken.alone, taken.file().to_owned())
+        };
+        let of_requests = || self.rows.iter().filter(|taken| taken.kind == Kind::Requests);
+        let mut best: HashMap<String, (bool, bool, PathBuf)> = HashMap::new();
+        for taken in of_requests() {
+            let rank = rank(taken);
+            match best.get_mut(&run(taken)) {
+                Some(known) if *known <= rank => {}
+                Some(known) => *known = rank,
+                None => drop(best.insert(run(taken), rank)),
+            }
+        }
+        let mut files: HashMap<&Path, bool> = HashMap::new();
+        for taken in of_requests() {
+            let held = best.get(&run(taken)).is_some_and(|(.., file)| file != taken.file());
+            *files.entry(taken.file()).or_insert(true) &= held;
+        }
+        files.into_iter().filter(|(_, held)| *held).map(|(file, _)| file.to_owned()).collect()
     }
 
     fn table(mut self, directory: PathBuf, name: String, by_file: bool) -> RunTable {

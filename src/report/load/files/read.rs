@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::super::predecessor::without_result;
 use super::super::result_file::{self, Members, Refusal, ResultFile, json_refusal, unreadable};
-use super::super::run::signs;
+use super::super::run::{asked_tokens, signs};
 use super::super::scan::{Beginning, Scanner, Stop};
 use super::super::shared::Shared;
 use super::requests_csv;
 use super::stated::{Stated, axes};
-use crate::analyse::{About, FailedAttempt, Metrics, Row, Status, doubts};
+use crate::analyse::{About, FailedAttempt, Metrics, Row, Signs, Status, doubts};
 use crate::plan::Repeat;
-use crate::record::validate;
+use crate::record::validate_with;
 
 /// What a result was found as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +179,8 @@ fn kind_of(result: &ResultFile, beginning: Beginning) -> Option<Kind> {
 /// CSV: requests one by one, or the table that a sweep makes of its results.
 fn table(path: &Path, file: &Path) -> Content {
     let neither = || Content::refused(odd(path, true));
-    let Ok(mut reader) = csv::ReaderBuilder::new().flexible(true).from_path(path) else { return neither() };
+    let Ok(reader) = crate::bounded::open(path) else { return neither() };
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(reader);
     let Ok(columns) = reader.headers().cloned() else { return neither() };
     let has = |name: &str| columns.iter().any(|column| column == name);
     if requests_csv::COLUMNS.iter().all(|name| has(name)) {
@@ -214,7 +215,7 @@ fn table(path: &Path, file: &Path) -> Content {
 
 fn begins_like_text(path: &Path) -> bool {
     let mut bytes = [0; 512];
-    let read = File::open(path).and_then(|mut file| file.read(&mut bytes));
+    let read = crate::bounded::open(path).and_then(|mut file| file.read(&mut bytes));
     read.is_ok_and(|read| !bytes[..read].contains(&0))
 }
 
@@ -247,7 +248,7 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
         Kind::Failure => failure(result),
         Kind::Client | Kind::Run | Kind::Summary | Kind::Table | Kind::Requests => {
             let asked = result.figures.get("num_prompts").and_then(Value::as_u64);
-            validate(|key| result.figures.get(key), asked)
+            validate_with(&result.figures, asked, needed(result))
                 .map_or_else(|invalid| without_result(&invalid), |()| Status::Valid)
         }
     };
@@ -272,7 +273,7 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
             devices: stated.devices(),
             overrides: stated.server.len(),
             settings: identity.clone(),
-            doubts: if valid { doubts(&signs(result, None)) } else { Vec::new() },
+            doubts: if valid { doubts(&stated_signs(result, &stated)) } else { Vec::new() },
             figures: if valid { result.percentiles() } else { Default::default() },
             flags: Arc::new(stated.server),
             part,
@@ -281,6 +282,21 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
         identity,
         name,
     }
+}
+
+/// What a result must have.
+fn needed(result: &ResultFile) -> &'static [&'static str] {
+    const VLLM: [&str; 4] = ["request_throughput", "output_throughput", "mean_ttft_ms", "mean_tpot_ms"];
+    if result.is_sglang() {
+        return &["request_throughput", "output_throughput", "median_ttft_ms"];
+    }
+    &VLLM
+}
+
+/// The signs of another program's result, with what it states of its workload.
+fn stated_signs(result: &ResultFile, stated: &Stated) -> Signs {
+    let ignores = stated.flag("ignore-eos").is_some_and(|value| value != "false");
+    Signs { asked_tokens: asked_tokens(|flag| stated.flag(flag).map(str::to_owned), ignores), ..signs(result, None) }
 }
 
 /// What a sweep noted of a failure.

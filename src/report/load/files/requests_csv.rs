@@ -10,7 +10,11 @@ use indexmap::IndexMap;
 use super::super::result_file::Refusal;
 use super::read::{Content, Kind, Taken, no_figures};
 use super::stated::NO_MODEL;
-use crate::analyse::{About, FailedAttempt, Load, LoadValue, Metric, Requests, Row, Sample, ShownAxes, Stats, Status};
+use crate::analyse::{
+    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Metric, Metrics, Requests, Row, Sample, ShownAxes, Signs,
+    Stats, Status, doubts,
+};
+use crate::record::{Invalid, ResultValues, plausible};
 
 /// Columns that every such file has.
 pub(super) const COLUMNS: [&str; 3] = ["ttft_ms", "latency_ms", "error"];
@@ -47,6 +51,22 @@ impl Columns {
     }
 }
 
+/// No request takes eleven days, in milliseconds, or has as many tokens.
+const MOST: f64 = 1e9;
+
+/// Metrics that were computed here.
+struct Computed<'m>(&'m Metrics);
+
+impl ResultValues for Computed<'_> {
+    fn value(&self, _: &str) -> Option<&serde_json::Value> {
+        None
+    }
+    fn number(&self, key: &str) -> Option<f64> {
+        self.0.get(Metric::of(key)?)
+    }
+    fn each_time(&self, _: &mut dyn FnMut(&str, f64)) {}
+}
+
 /// The requests of one run.
 #[derive(Debug, Default)]
 struct Run {
@@ -62,6 +82,12 @@ struct Run {
     last_end: Option<f64>,
     /// Requests whose times are not told.
     untimed: u64,
+    /// The first value that cannot be.
+    impossible: Option<String>,
+    /// Requests that count as completed without a token.
+    empty: usize,
+    /// TTFT of the others.
+    ttft_of_others: (f64, u32),
     requests: Vec<Request>,
 }
 
@@ -82,6 +108,9 @@ impl Run {
             cell(at).and_then(|cell| cell.parse::<f64>().ok()).filter(|number| number.is_finite() && *number >= 0.0)
         };
         let error = cell(columns.error).filter(|error| *error != "None");
+        if error.is_none() {
+            self.look_for_impossible(columns, record);
+        }
         let Some(latency) = number(columns.latency).filter(|_| error.is_none()) else {
             self.failed += 1;
             if let (None, Some(error)) = (&self.first_error, error) {
@@ -95,6 +124,11 @@ impl Run {
         let input = columns.input.iter().find_map(|at| tokens(*at));
         let output = tokens(columns.output);
         let ttft = number(columns.ttft);
+        if number(columns.output) == Some(0.0) {
+            self.empty += 1;
+        } else if let Some(ttft) = ttft {
+            self.ttft_of_others = (self.ttft_of_others.0 + ttft, self.ttft_of_others.1 + 1);
+        }
         let further = output.filter(|tokens| *tokens > 1.0).zip(ttft);
         let tpot =
             number(columns.tpot).or_else(|| further.map(|(tokens, ttft)| (latency - ttft).max(0.0) / (tokens - 1.0)));
@@ -113,6 +147,35 @@ impl Run {
         self.requests.push(Request { start_s: start, ttft_ms: ttft, tpot_ms: tpot, e2el_ms: latency, input, output });
     }
 
+    /// Notes a number that no request has.
+    fn look_for_impossible(&mut self, columns: &Columns, record: &StringRecord) {
+        let named = [
+            ("ttft_ms", columns.ttft),
+            ("latency_ms", columns.latency),
+            ("tpot_ms", columns.tpot),
+            ("prompt_tokens", columns.input[0]),
+            ("completion_tokens", columns.output),
+        ];
+        for (name, at) in named {
+            let number = at.and_then(|at| record.get(at)).and_then(|cell| cell.parse::<f64>().ok());
+            // A program that never saw a first token writes -1.
+            let absent = name == "ttft_ms" && number == Some(-1.0);
+            if let Some(number) = number.filter(|number| !absent && (*number < 0.0 || *number > MOST)) {
+                self.impossible.get_or_insert_with(|| format!("a request has a `{name}` of {number}"));
+            }
+        }
+    }
+
+    /// Answers without a token. Where no answer has one, the program was not told.
+    fn empty_answers(&self) -> Option<EmptyAnswers> {
+        let (sum, others) = self.ttft_of_others;
+        (self.outputs > 0).then(|| EmptyAnswers {
+            count: self.empty,
+            of: usize::try_from(self.completed).unwrap_or(usize::MAX),
+            mean_ttft_ms_of_others: (others > 0).then(|| sum / f64::from(others)),
+        })
+    }
+
     /// Seconds from the first start to the last end, where every request tells its own.
     fn duration(&self) -> Option<f64> {
         let (first, last) = self.first_start.zip(self.last_end)?;
@@ -121,7 +184,7 @@ impl Run {
 
     #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 requests")]
     fn row(&self, name: String, file: &Path, part: Option<usize>) -> Row {
-        let valid = self.completed > 0 && self.failed == 0;
+        let valid = self.completed > 0 && self.failed == 0 && self.impossible.is_none();
         let mut metrics = no_figures();
         let mut figures = std::collections::BTreeMap::new();
         let mut put = |metric, value| metrics.set(metric, value);
@@ -168,6 +231,12 @@ impl Run {
                 }
             }
         }
+        let signs = Signs {
+            empty: self.empty_answers(),
+            mean_ttft_ms: metrics.get(Metric::MeanTtft),
+            implausible: plausible::suspicious(&Computed(&metrics)),
+            ..Signs::default()
+        };
         let mut load = IndexMap::new();
         let mean =
             |total: Option<f64>| total.filter(|_| completed > 0.0).map(|total| LoadValue::About(total / completed));
@@ -188,7 +257,11 @@ impl Run {
                 server: Vec::new(),
                 workload: Vec::new(),
             },
-            status: if valid { Status::Valid } else { self.failure() },
+            status: match &self.impossible {
+                Some(what) => Status::Invalid(Invalid::Impossible(what.clone()).to_string()),
+                None if valid => Status::Valid,
+                None => self.failure(),
+            },
             metrics,
             simulated: false,
             identity: None,
@@ -200,7 +273,12 @@ impl Run {
             baseline: false,
             server_name: String::new(),
             source: Some(file.to_owned()),
-            about: About { part, figures: figures.into_iter().collect(), ..About::default() },
+            about: About {
+                part,
+                figures: figures.into_iter().collect(),
+                doubts: if valid { doubts(&signs) } else { Vec::new() },
+                ..About::default()
+            },
         }
     }
 

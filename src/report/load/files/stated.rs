@@ -175,6 +175,11 @@ impl Stated {
         }
     }
 
+    /// A flag of the load.
+    pub fn flag(&self, name: &str) -> Option<&str> {
+        self.bench.get(name).map(String::as_str)
+    }
+
     /// The load as far as it is known.
     pub fn load(&self) -> Load {
         let counted = self.counted.iter().filter(|(flag, _)| !self.bench.contains_key(flag));
