@@ -226,6 +226,7 @@ mod tests {
     fn example(key: &str) -> Option<(&'static str, &'static [&'static str])> {
         Some(match key {
             "yes" | "extend" => return None,
+            "login" => ("off", &[]),
             "models" => ("org/other,./local", &[]),
             "tp" => ("2", &[]),
             "quantization" => ("fp8,none", &[]),

@@ -1,5 +1,7 @@
 //! The combinations of one group, numbered: any of them can be looked at without making the others.
 
+use std::collections::HashSet;
+
 use super::condition::Compiled;
 use super::sweep::{ENFORCE_EAGER, Section};
 use super::{Axis, Exclusion, Group, Link, Value, flags::normalize};
@@ -107,6 +109,7 @@ impl Space {
 fn slot(section: Section, axis: &Axis) -> Slot {
     let key = if section == Section::Env { axis.key.clone() } else { normalize(&axis.key) };
     let mut values: Vec<Value> = Vec::new();
+    let mut known = HashSet::new();
     for value in &axis.values {
         // Eager execution is off in vLLM unless it is asked for: `false` and a flag left out are the same.
         let value = match value {
@@ -115,7 +118,7 @@ fn slot(section: Section, axis: &Axis) -> Slot {
             Value::Text(text) if key == ENFORCE_EAGER && text == "false" => Value::Switch(false),
             other => other.clone(),
         };
-        if !values.iter().any(|known| known.same(&value)) {
+        if known.insert(value.canonical()) {
             values.push(value);
         }
     }

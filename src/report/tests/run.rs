@@ -224,7 +224,8 @@ fn hostile_names_and_log_lines_do_not_reach_the_terminal() {
     let csv = &outputs[layout::SUMMARY_CSV];
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let first = reader.records().next().unwrap().unwrap();
-    assert_eq!(&first[0], model, "the data stay exact");
+    let escaped = model.replace('\u{1b}', "\\u001b").replace('\u{7}', "\\u0007").replace('\u{202e}', "\\u202e");
+    assert_eq!(&first[0], escaped, "what a terminal would act on is escaped, the rest stays exact");
     serde_json::from_str::<Value>(&outputs[layout::RAW_RESULTS]).unwrap();
 }
 
