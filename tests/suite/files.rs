@@ -168,6 +168,7 @@ fn a_damaged_journal_or_failure_is_named() {
     fifo(&run.path("journal.jsonl"));
     scene.call(&["analyze", dir]).exits(5).says("`journal.jsonl` cannot be read: it is a named pipe");
     scene.call(&["status", dir]).exits(5).says("journal.jsonl");
+    fs::remove_file(run.path("journal.jsonl")).unwrap();
     fs::write(run.path("journal.jsonl"), &journal).unwrap();
     fs::write(run.path(&format!("{SECOND}_failure.json")), "{").unwrap();
     scene.call(&["analyze", dir]).exits(1).prints(&format!("{SECOND}_failure.json")).prints("1 of 2 passed, 1 failed");
