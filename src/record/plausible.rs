@@ -129,7 +129,11 @@ fn nothing_done(values: &impl ResultValues, completed: f64) -> Option<String> {
     if zero("total_output_tokens") && values.number("mean_ttft_ms").is_some() {
         return Some(format!("{completed:.0} requests were completed, and no answer has a token"));
     }
-    let key = ["mean_ttft_ms", "mean_e2el_ms"].into_iter().find(|key| zero(key))?;
+    // Answers that are not streamed have no times of tokens: clients write 0 under all of these keys then.
+    let times = ["mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "mean_itl_ms"];
+    let streamed = times.into_iter().any(|key| values.number(key).is_some_and(|time| time != 0.0));
+    let key =
+        ["mean_ttft_ms", "mean_e2el_ms"].into_iter().find(|key| zero(key) && (streamed || *key != "mean_ttft_ms"))?;
     Some(format!("`{key}` is 0: no answer takes no time"))
 }
 

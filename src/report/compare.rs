@@ -218,7 +218,7 @@ pub fn json(
         "simulated": before.simulated || after.simulated,
         "threshold": threshold,
         "environment": environment,
-        "warnings": comparison.warnings,
+        "not_comparable": comparison.warnings,
         "configurations": comparison.matched.iter().map(|matched| json!({
             "name": matched.row.name, "model": matched.row.axes.model, "effects": matched.effects,
         })).collect::<Vec<Value>>(),

@@ -47,8 +47,11 @@ struct Followed {
 impl Followed {
     fn open(path: PathBuf) -> Option<Self> {
         let file = crate::bounded::open(&path).ok()?;
-        let is_client = path.file_name()?.to_string_lossy().contains("_benchmark");
-        Some(Self { path, file, label: if is_client { "client" } else { "server" }, partial: Vec::new() })
+        // `{name}_{role}.log` or `{name}_{role}.2.log`: what stands before the role is anybody's words.
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let stem = name.trim_end_matches(".log").trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('.');
+        let label = if stem.ends_with("_server") { "server" } else { "client" };
+        Some(Self { path, file, label, partial: Vec::new() })
     }
 
     /// A new attempt has set the file aside and begun another under its name.
