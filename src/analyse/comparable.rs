@@ -134,7 +134,7 @@ mod tests {
             "not the same work, so not comparable: `--temperature` is `0` with vLLM 0.14.1 and `what the model's own \
              configuration says` with 0.32.0; write `temperature` out in both runs"
         );
-        assert_eq!(differences(&new, &old), [text], "in either order");
+        assert_eq!(differences(&new, &old), std::slice::from_ref(&text), "in either order");
         let written = row("0.32.0", "vllm bench serve --ignore-eos --temperature 0", serve);
         assert_eq!(differences(&old, &written), Vec::<String>::new(), "0 is what 0.14.1 sends");
         let ours = row("0.32.0", "vllm-bench load --ignore-eos", serve);
