@@ -214,6 +214,7 @@ mod tests {
                     settings.keep_foreign,
                     settings.show_logs,
                     settings.preflight,
+                    settings.login,
                     &settings.slo
                 ),
                 (&settings.retry, settings.on_failure, &settings.skip_failure_reasons, settings.warmup_prompts),

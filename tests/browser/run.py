@@ -99,7 +99,8 @@ class Bench:
 
             self.hostile()
             run = rows.grown(self.run_dir, self.folder / name, count)
-            self.call("report", run)
+            # It has no journal: the page is made, and the exit code says that something is missing.
+            self.call("report", run, code=5)
             self.pages[name] = run / "report.html"
         return self.pages[name]
 
