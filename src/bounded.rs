@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -23,6 +23,8 @@ pub const RECORD: u64 = 256 << 20;
 pub const RESULT: u64 = 1 << 30;
 /// A result beyond this size is never held in memory whole.
 pub const LARGE: u64 = 16 << 20;
+/// How much of a line of a log is looked at.
+const LINE: u64 = 64 << 10;
 /// Texts in a result beyond this length are no setting and no metric.
 const LONG_TEXT: usize = 64 << 10;
 
@@ -107,6 +109,20 @@ pub fn read_from(source: impl Read, most: u64) -> io::Result<Vec<u8>> {
         return Err(too_large(most));
     }
     Ok(bytes)
+}
+
+/// The lines of a log without their ends. Of a line that is longer than [`LINE`] only its beginning is given.
+pub fn lines(mut reader: impl BufRead) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        reader.by_ref().take(LINE).read_until(b'\n', &mut line).ok().filter(|read| *read > 0)?;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        } else if line.len() as u64 == LINE {
+            reader.skip_until(b'\n').ok()?;
+        }
+        Some(line)
+    })
 }
 
 fn text_of(bytes: Vec<u8>) -> io::Result<String> {
@@ -294,6 +310,14 @@ mod tests {
         File::create(&path).unwrap().set_len(100 << 30).unwrap();
         assert_eq!(read(&path, NOTE).unwrap_err().to_string(), "it is larger than 1 MiB");
         assert_eq!(read_object(&path, &[]).unwrap_err().to_string(), "it is larger than 1024 MiB");
+    }
+
+    #[test]
+    fn of_a_long_line_only_the_beginning_is_given() {
+        let text = format!("one\n\n{}\nlast", "x".repeat(5 * LINE as usize));
+        let found: Vec<usize> = lines(text.as_bytes()).map(|line| line.len()).collect();
+        assert_eq!(found, [3, 0, LINE as usize, 4]);
+        assert_eq!(lines(&b"a\n"[..]).collect::<Vec<_>>(), [b"a"]);
     }
 
     #[test]

@@ -215,6 +215,15 @@ impl Change {
     }
 }
 
+/// Flags of the client whose default changed between two versions, or may have, so that other work is sent: `--temperature`.
+pub fn work_flags_between(one: &str, other: &str) -> Vec<String> {
+    let work = CHANGES.iter().filter(|change| change.lies_between(one, other)).filter_map(|change| match change.what {
+        What::Default(DefaultChange { flag, work: true, .. }) => Some(format!("`--{flag}`")),
+        What::Default(_) | What::Flag { .. } | What::Metric { .. } | What::ResultKey { .. } => None,
+    });
+    work.collect()
+}
+
 /// What became of a flag that a vLLM does not know: a phrase for a message, `None` where the table does not know it either.
 pub fn became(side: Side, name: &str) -> Option<String> {
     CHANGES.iter().find_map(|change| match change.what {
@@ -256,6 +265,13 @@ mod tests {
         ] {
             assert_eq!(change.lies_between(one, other), expected, "{one} {other}");
         }
+    }
+
+    #[test]
+    fn flags_that_decide_the_work_are_named_between_releases() {
+        assert_eq!(work_flags_between("0.32.0", "0.14.1"), ["`--temperature`"]);
+        assert_eq!(work_flags_between("0.10.2", "0.15.0"), ["`--ignore-eos`"]);
+        assert_eq!(work_flags_between("xpu", "cpu"), <[String; 0]>::default());
     }
 
     /// Every row about a flag holds in the recorded help texts.

@@ -701,10 +701,9 @@ mod tests {
     #[test]
     fn an_axis_of_a_million_values_is_read_at_once() {
         let text = "serve: {model: m}\nbench: {seed: [0..999999]}";
-        let started = std::time::Instant::now();
+        // Quadratic work on it would not end within hours.
         let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
         assert_eq!(settings.sweep.groups[0].bench[0].values.len(), 1_000_000);
-        assert!(started.elapsed() < Duration::from_secs(60), "quadratic: {:?}", started.elapsed());
     }
 
     proptest::proptest! {

@@ -1,6 +1,6 @@
 //! Turns what was seen into a [`Failure`]: the cause, the lines that show it, what to do.
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
@@ -301,7 +301,7 @@ pub(super) fn vllm_version(log: &Path) -> Option<String> {
     const WORDS: [&str; 2] = ["vLLM API server version ", "█  version "];
     let file = bounded::open(log).ok()?;
     let reader = BufReader::new(file.take(256 << 10));
-    reader.split(b'\n').map_while(Result::ok).find_map(|line| {
+    bounded::lines(reader).find_map(|line| {
         let line = clean_line(&line);
         let version = WORDS.iter().find_map(|words| line.split(words).nth(1))?.split_whitespace().next()?;
         Some(version.to_owned())
@@ -332,7 +332,7 @@ fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
     let Ok(file) = bounded::open(log) else { return Vec::new() };
     let mut error = None;
     let mut last = None;
-    for (number, line) in BufReader::new(file).split(b'\n').map_while(Result::ok).enumerate() {
+    for (number, line) in bounded::lines(BufReader::new(file)).enumerate() {
         let mut text = clean_line(&line);
         if text.trim().is_empty() {
             continue;
@@ -358,7 +358,7 @@ const REQUEST_ERRORS: usize = 3;
 /// What `vllm bench serve` says of requests that failed: `Error 0: …`.
 fn failed_requests(log: &Path) -> Vec<diagnose::Evidence> {
     let Ok(file) = bounded::open(log) else { return Vec::new() };
-    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok).enumerate();
+    let lines = bounded::lines(BufReader::new(file)).enumerate();
     let errors = lines.filter_map(|(number, line)| {
         let text: String = clean_line(&line).chars().take(400).collect();
         let (index, _) = text.strip_prefix("Error ")?.split_once(": ")?;

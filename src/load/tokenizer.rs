@@ -1,6 +1,5 @@
 //! The model's tokenizer: from its files, or through the server.
 
-mod contain;
 mod conversation;
 mod hf;
 mod server;

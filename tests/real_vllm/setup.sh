@@ -103,11 +103,22 @@ py=$dir/venv/bin/python
 # requirements.txt is complete and is taken as it stands (--no-deps): the wheel
 # of vLLM asks for torch==VERSION+cpu, which the ordinary index does not have, and
 # torch's CUDA wheel asks for 3 GB of libraries that nobody calls here.
+# uv unpacks on all cores: half a minute where pip takes four. It is told what pip is told; without uv, pip does it.
 # A dropped connection is worth a second try; pip itself retries only the connect.
+pip() { "$py" -m pip --disable-pip-version-check "$@"; }
+pip_setting() { pip config list 2>/dev/null | sed -n "s/^[^=]*\\.$1='\\(.*\\)'\$/\\1/p" | tail -n 1; }
+tell_uv() { local value; value=$(pip_setting "$2"); [[ -z $value ]] || export "$1=$value"; }
 install() {
-  "$py" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: \
-    --progress-bar off -r "$requirements" >"$dir/pip.log" 2>&1
-}
+  if pip install --quiet --no-input uv; then
+    tell_uv UV_DEFAULT_INDEX index-url
+    tell_uv UV_INDEX extra-index-url
+    tell_uv UV_FIND_LINKS find-links
+    tell_uv SSL_CERT_FILE cert
+    UV_CACHE_DIR=$dir/uv-cache "$dir/venv/bin/uv" pip install --quiet --python "$py" --no-deps --only-binary :all: -r "$requirements" \
+      && rm -rf -- "$dir/uv-cache" && return
+  fi
+  pip install --quiet --no-input --no-deps --only-binary :all: --progress-bar off -r "$requirements"
+} >"$dir/pip.log" 2>&1
 install || { say "pip failed, trying once more in 10 s"; sleep 10; install; } || {
   tail -n 20 "$dir/pip.log" >&2
   die "pip could not install ${requirements##*/}" "the whole output is in $dir/pip.log"

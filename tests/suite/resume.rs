@@ -466,6 +466,9 @@ fn resume_alone_takes_the_one_unfinished_run_or_lists_them() {
     let told = scene.call(&["run", "--resume", "--output-len", "10"]);
     told.set("--results-dir", [results.to_str().unwrap()]).exits(0);
     alone().with_code(0);
+    // One that cannot be read is not passed over in silence.
+    fs::write(second.path("manifest.json"), "{").unwrap();
+    alone().with_code(3).says(&format!("{} cannot be resumed and is left out", second.name()));
 }
 
 #[test]

@@ -86,12 +86,12 @@ fn session(asked: Asked<'_>) -> Result<Session, Error> {
         let plan = make_plan(&mut settings, args, environment, None, ui)?;
         return Ok(Session { settings, plan, earlier: None });
     };
-    let (run, mut manifest, mut settings) = resume::extended(&named, asked)?;
-    let new = make_plan(&mut settings, args, environment, Some(&manifest.plan), ui)?;
-    let plan = resume::grown(&run, &manifest.plan, new, environment)?;
-    manifest.plan = plan.clone();
-    resume::keep_settings(&mut manifest, &settings);
-    Ok(Session { settings, plan, earlier: Some(Earlier { run, manifest, notices: Vec::new(), changed: true }) })
+    let (mut earlier, mut settings) = resume::extended(&named, asked)?;
+    let new = make_plan(&mut settings, args, environment, Some(&earlier.manifest.plan), ui)?;
+    let plan = resume::grown(&earlier.run, &earlier.manifest.plan, new, environment)?;
+    earlier.manifest.plan = plan.clone();
+    resume::keep_settings(&mut earlier.manifest, &settings);
+    Ok(Session { settings, plan, earlier: Some(earlier) })
 }
 
 /// The key under which the manifest has the number of `--noise-check`.

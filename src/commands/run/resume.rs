@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::plan::{Context, Engine, Experiment, Plan, extend};
 use crate::preflight::installed_version;
 use crate::record::{self, Manifest, RunDir, list_runs};
+use crate::releases;
 use crate::telemetry::{Device, DeviceReport, Probe, devices};
 use crate::ui::Ui;
 
@@ -274,8 +275,15 @@ impl Here {
         let Some((what, then, here)) = self.context.differences(&plan.context).into_iter().next() else {
             return Ok(());
         };
+        let changed = releases::work_flags_between(&then, &here);
+        let why = match changed.as_slice() {
+            [] => String::new(),
+            flags => {
+                format!(" (the clients of the two send other work where {} is not written out)", flags.join(" or "))
+            }
+        };
         Err(Error::Usage {
-            message: format!("`{}` was measured with {what} {then}, and here is {here}", run.path().display()),
+            message: format!("`{}` was measured with {what} {then}, and here is {here}{why}", run.path().display()),
             hint: "what they measure must not be mixed: begin a new run, or put back what was measured (`--vllm-bin` names \
                    another vLLM)"
                 .into(),
@@ -335,11 +343,17 @@ pub fn keep_settings(manifest: &mut Manifest, settings: &Settings) {
 }
 
 /// Runs that are not at their end, newest first: those that were interrupted or killed; with `failed`, those as well that ended
-/// with experiments that have no valid result.
-fn unfinished(results_dir: &Path) -> Result<(Vec<RunDir>, Vec<RunDir>), Error> {
+/// with experiments that have no valid result. One whose manifest cannot be read is left out with a warning.
+fn unfinished(results_dir: &Path, ui: &Ui) -> Result<(Vec<RunDir>, Vec<RunDir>), Error> {
     let (mut interrupted, mut failed) = (Vec::new(), Vec::new());
     for run in list_runs(results_dir)?.into_iter().rev() {
-        let Ok(manifest) = run.manifest() else { continue };
+        let manifest = match run.manifest() {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                ui.warn(&format!("{} cannot be resumed and is left out: {error}", run.name()));
+                continue;
+            }
+        };
         // One that was killed after its last result still lacks its end in the journal and its reports.
         if !run.state().is_ok_and(|state| state.is_finished()) {
             interrupted.push(run);
@@ -353,7 +367,7 @@ fn unfinished(results_dir: &Path) -> Result<(Vec<RunDir>, Vec<RunDir>), Error> {
 /// The run that `--resume` without a name means.
 fn unnamed(asked: Asked<'_>) -> Result<Resumed, Error> {
     let plain = Settings::resolve(asked.args, asked.environment, asked.preset)?;
-    let (interrupted, failed) = unfinished(&plain.results_dir)?;
+    let (interrupted, failed) = unfinished(&plain.results_dir, asked.ui)?;
     let nothing = |more: Option<&Error>| {
         Error::Nothing {
         message: format!(
@@ -396,7 +410,7 @@ fn unnamed(asked: Asked<'_>) -> Result<Resumed, Error> {
 /// The newest unfinished run of exactly these settings: `--detach` goes on with it.
 fn same_settings(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
     let plain = Settings::resolve(asked.args, asked.environment, asked.preset)?;
-    let (interrupted, failed) = unfinished(&plain.results_dir)?;
+    let (interrupted, failed) = unfinished(&plain.results_dir, asked.ui)?;
     let runs = interrupted.iter().chain(&failed);
     Ok(runs.filter_map(|run| go_on(run, asked).ok()).find(|resumed| is_exactly(&plain, resumed)))
 }
@@ -447,7 +461,7 @@ fn list(runs: &[RunDir], plain: &Settings, environment: &Environment) -> Error {
 ///
 /// # Errors
 /// When it cannot be found or read.
-pub fn extended(named: &Path, asked: Asked<'_>) -> Result<(RunDir, Manifest, Settings), Error> {
+pub fn extended(named: &Path, asked: Asked<'_>) -> Result<(Earlier, Settings), Error> {
     let run = locate_named(named, asked.args, asked.environment)?;
     let manifest = checked(&run)?;
     let kept = kept(&run, &manifest)?.how_to_run();
@@ -460,8 +474,10 @@ pub fn extended(named: &Path, asked: Asked<'_>) -> Result<(RunDir, Manifest, Set
         settings.results_dir = parent.to_owned();
     }
     settings.extend = Some(run.path().to_owned());
-    Here::of(&mut settings, &manifest, asked.environment).require_same(&run, &manifest.plan)?;
-    Ok((run, manifest, settings))
+    let here = Here::of(&mut settings, &manifest, asked.environment);
+    here.require_same(&run, &manifest.plan)?;
+    let notices = here.notices(&manifest);
+    Ok((Earlier { run, manifest, notices, changed: true }, settings))
 }
 
 /// The plan of a run with what `new` asks for beyond it.

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PostProcessor as _};
 
-use super::contain::contained;
 use super::conversation::{self, Conversation};
 use super::template::ChatTemplate;
 use super::{Error, Rules, Tokenizer};
+use crate::contained::contained;
 use crate::load::prompt::Message;
 
 /// A fast tokenizer of Hugging Face.
@@ -100,6 +100,18 @@ fn text(path: &Path) -> Result<Option<String>, Error> {
     text.map(Some)
 }
 
+/// Runs a call of the tokenizers library. It rests on its files being whole: a damaged one can pass its reader and panic when a text
+/// is encoded.
+///
+/// # Errors
+/// What it says, or what it panicked with.
+fn library<T>(call: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, String> {
+    match contained(call) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(said) => Err(format!("the file is damaged: the tokenizers library gave up ({said})")),
+    }
+}
+
 impl HfTokenizer {
     /// Reads a `tokenizer.json` and what lies beside it.
     ///
@@ -108,7 +120,7 @@ impl HfTokenizer {
     pub fn load(file: &Path, rules: Rules) -> Result<Self, Error> {
         let damaged = |reason: String| Error::File { path: file.to_owned(), reason };
         let bytes = read(file)?.ok_or_else(|| damaged("it is no regular file".into()))?;
-        let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(damaged)?;
+        let mut inner = library(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(damaged)?;
         drop(bytes);
         let folder = file.parent().unwrap_or(Path::new("."));
         let config = object(&folder.join("tokenizer_config.json"))?;
@@ -117,8 +129,8 @@ impl HfTokenizer {
         let config = config.unwrap_or_default();
         // transformers counts and encodes whole texts, whatever the file says.
         inner.with_padding(None);
-        contained(|| inner.with_truncation(None).map(|_| ())).map_err(damaged)?;
-        let vocab_size = contained(|| Ok(inner.get_vocab_size(false))).map_err(damaged)?;
+        library(|| inner.with_truncation(None).map(|_| ())).map_err(damaged)?;
+        let vocab_size = library(|| Ok(inner.get_vocab_size(false))).map_err(damaged)?;
         let model = object(&folder.join("config.json"))?.unwrap_or_default();
         let model_type = model.get("model_type").and_then(Value::as_str).unwrap_or_default();
         let class = class_of(&config, model_type);
@@ -126,20 +138,20 @@ impl HfTokenizer {
             && model_type == "llama"
             && class.is_some_and(|(names, ..)| names[0] == "Llama")
         {
-            contained(|| as_llama_5(&mut inner, &config)).map_err(damaged)?;
+            library(|| as_llama_5(&mut inner, &config)).map_err(damaged)?;
         }
         let (named, more) = special_tokens(&config, &map, class);
-        contained(|| add_tokens(&mut inner, &config, &named, &more)).map_err(damaged)?;
+        library(|| add_tokens(&mut inner, &config, &named, &more)).map_err(damaged)?;
         let named: Map<String, Value> =
             named.into_iter().filter_map(|(key, token)| Some((key, content(&token)?.into()))).collect();
-        contained(|| put_ends(&mut inner, &config, class, &named, rules)).map_err(damaged)?;
+        library(|| put_ends(&mut inner, &config, class, &named, rules)).map_err(damaged)?;
         let texts = named.values().filter_map(Value::as_str).chain(more.iter().filter_map(content));
         let mut special: BTreeSet<u32> = texts.filter_map(|token| inner.token_to_id(token)).collect();
         if is_alone && special.is_empty() {
             let added = inner.get_added_tokens_decoder();
             special.extend(added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id));
         }
-        let added = contained(|| Ok(inner.get_post_processor().map_or(0, |post| post.added_tokens(false))));
+        let added = library(|| Ok(inner.get_post_processor().map_or(0, |post| post.added_tokens(false))));
         let is_bpe = matches!(inner.get_model(), tokenizers::ModelWrapper::BPE(_));
         let cleans = config.get("clean_up_tokenization_spaces").and_then(Value::as_bool).unwrap_or(false);
         let tokenizer = Self {
@@ -401,15 +413,15 @@ fn cleaned(text: &str) -> String {
 
 impl Tokenizer for HfTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        contained(|| Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec())).map_err(refused)
+        library(|| Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec())).map_err(refused)
     }
 
     fn count_with_special(&self, text: &str) -> Result<u64, Error> {
-        contained(|| Ok(self.inner.encode_fast(text, true)?.get_ids().len() as u64)).map_err(refused)
+        library(|| Ok(self.inner.encode_fast(text, true)?.get_ids().len() as u64)).map_err(refused)
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        let text = contained(|| self.inner.decode(ids, false)).map_err(refused)?;
+        let text = library(|| self.inner.decode(ids, false)).map_err(refused)?;
         Ok(if self.clean_up { cleaned(&text) } else { text })
     }
 

@@ -36,7 +36,7 @@ const SCENE: &str = "IT_SCENE";
 /// In the environment of everything that one call starts.
 const CALL: &str = "IT_CALL";
 /// After this a condition is taken for one that never comes. Generous: the machine may be busy.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
