@@ -8,6 +8,10 @@ import random
 from pathlib import Path
 
 
+#: Tokens of a prompt and of an answer.
+INPUT, OUTPUT = 512, 128
+
+
 def grown(template: Path, target: Path, count: int, simulated: bool = True) -> Path:
     """Writes a run of `count` experiments like the first one of `template`; about one in fifteen of them failed."""
     manifest = json.loads((template / "manifest.json").read_text())
@@ -29,7 +33,8 @@ def grown(template: Path, target: Path, count: int, simulated: bool = True) -> P
                        "server": {"max-num-seqs": str(seqs)}, "workload": {"max-concurrency": str(load)}}
         one["server"]["model"] = "org/model"
         one["server"]["flags"].update({"tensor-parallel-size": str(tp), "max-num-seqs": str(seqs)})
-        one["workload"]["flags"]["max-concurrency"] = str(load)
+        one["workload"]["flags"].update({"max-concurrency": str(load), "num-prompts": str(10 * load),
+                                         "random-input-len": str(INPUT), "random-output-len": str(OUTPUT)})
         experiments.append(one)
         if index % 15 == 7:
             continue  # never begun
@@ -59,10 +64,14 @@ def write_result(target: Path, experiment: dict, result: dict, draw: random.Rand
     batch = min(load, seqs)
     tpot = (14 + 0.11 * batch) / tp**0.7 * (1.35 if eager else 1) * draw.uniform(0.97, 1.03)
     ttft = (60 + 3.2 * load + max(0, load - seqs) * 9) / tp**0.5 * draw.uniform(0.95, 1.05)
-    rate = batch / (tpot / 1000)
-    prompts = int(experiment["workload"]["flags"].get("num-prompts", 16))
-    result.update({"output_throughput": rate, "request_throughput": rate / 128, "total_token_throughput": rate * 5,
-                   "max_concurrency": load, "completed": prompts, "failed": 0})
+    latency = ttft + (OUTPUT - 1) * tpot
+    prompts, seconds = 10 * load, 10 * latency / 1000
+    # Metrics that fit each other: what contradicts itself is shown as barred.
+    rate = prompts / seconds
+    result.update({"request_throughput": rate, "output_throughput": rate * OUTPUT, "total_token_throughput": rate * (INPUT + OUTPUT),
+                   "max_concurrency": load, "num_prompts": prompts, "completed": prompts, "failed": 0, "duration": seconds,
+                   "total_input_tokens": INPUT * prompts, "total_output_tokens": OUTPUT * prompts,
+                   "max_concurrent_requests": load, "max_output_tokens_per_s": rate * OUTPUT * 1.1})
     for name, mean in (("ttft", ttft), ("tpot", tpot), ("itl", tpot)):
         spread = {"mean": 1, "median": 0.96, "std": 0.2, "p99": 1.6 + math.log1p(load) / 10}
         for statistic, factor in spread.items():

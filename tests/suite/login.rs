@@ -12,7 +12,7 @@ use crate::support::{Call, Scene, wait_for};
 fn profile(scene: &Scene) {
     let lock = scene.path("home/lock");
     let script = format!(
-        "#!/usr/bin/env bash\nset -o noclobber\n: 2>/dev/null > '{0}' || exit 1\ntrap 'rm -f \"{0}\"' EXIT\nsleep 1000\n",
+        "#!/usr/bin/env bash\nset -o noclobber\n: 2>/dev/null > '{0}' || exit 1\ntrap 'rm -f \"{0}\"' EXIT\n: >| '{0}.held'\nsleep 1000\n",
         lock.display()
     );
     let rehash = scene.program("home/rehash", &script);
@@ -23,8 +23,9 @@ fn locked(scene: &Scene) -> bool {
     scene.path("home/lock").exists()
 }
 
+/// Until the script would give its lock back; between taking it and the trap nobody can help it.
 fn wait_until_locked(scene: &Scene) {
-    wait_for("the profile has its lock", || locked(scene).then_some(()));
+    wait_for("the profile has its lock", || scene.path("home/lock.held").exists().then_some(()));
 }
 
 fn sweep(scene: &Scene) -> Call<'_> {

@@ -374,9 +374,10 @@ impl<'s> Call<'s> {
     /// Starts it.
     pub fn start(self) -> Live<'s> {
         let mut words: Vec<OsString> = Vec::new();
-        if sigint_is_ignored() {
-            // These tests run in the background of a script. The program leaves such a signal ignored; here it must not be.
-            words.extend(["env", "--default-signal=INT,QUIT"].map(OsString::from));
+        if signals_are_ignored() {
+            // These tests run in the background of a script, or under `nohup`. The program leaves such a signal ignored; here it
+            // must not be.
+            words.extend(["/usr/bin/env", "--default-signal=HUP,INT,QUIT"].map(OsString::from));
         }
         words.extend(self.wrapper);
         words.push(BIN.into());
@@ -414,10 +415,11 @@ impl<'s> Call<'s> {
     }
 }
 
-fn sigint_is_ignored() -> bool {
+fn signals_are_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (Signal::SIGINT as i32 - 1)) != 0)
+    let bits = [Signal::SIGHUP, Signal::SIGINT].map(|signal| 1 << (signal as i32 - 1));
+    mask.is_some_and(|mask| bits.iter().any(|bit| mask & bit != 0))
 }
 
 /// A call under way.
