@@ -159,6 +159,23 @@ fn flag(message: &str) -> Vec<String> {
             divisors.join(", ")
         ));
     }
+    if advice.is_empty()
+        && message.contains("[type=value_error")
+        && let Some([flag]) = groups!(
+            message,
+            r"(?:[Pp]lease|[Tt]ry|[Cc]onsider) (?:\w+ )?(?:increas|decreas|reduc|set|us|specify|lower|rais|enabl|disabl|pass|provid|remov|chang)\w* (?:the )?`?(?:--)?([a-z]+(?:[_-][a-z]+)+)"
+        )
+        .or_else(|| groups!(message, r"--([a-z]+(?:-[a-z]+)*)"))
+        .or_else(|| groups!(message, r"\b([a-z]+(?:_[a-z]+)+)\b"))
+    {
+        let flag = flag.replace('_', "-");
+        advice.push(format!("change `--{flag}` as the message says, or leave it out"));
+    }
+    if let Some([rank]) = groups!(message, r"LoRA rank (\d+) is greater than max_lora_rank") {
+        let rank: u32 = rank.parse().unwrap_or(16);
+        let fits = [16, 32, 64, 128, 256, 320, 512].into_iter().find(|size| *size >= rank).unwrap_or(rank);
+        advice.push(format!("use `--serve-arg=max-lora-rank={fits}`: the adapter has rank {rank}"));
+    }
     if let Some([batched, length]) =
         groups!(message, r"max_num_batched_tokens \((\d+)\) is smaller than max_model_len \((\d+)\)")
     {

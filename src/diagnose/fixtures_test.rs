@@ -39,7 +39,7 @@ const LOGS: &[Expected] = &[
     case(log!("ready-cpu-0.14.1"), None, None, 0, ""),
     case(log!("ready-cuda-0.11-tp2"), Some(Ending::Exited(0)), None, 0, ""),
     case(log!("oom-xpu-profile"), EXITED, Some(Cause::OutOfDeviceMemory), 13, "not simply a full device"),
-    case(log!("oom-xpu-level-zero-resources"), EXITED, Some(Cause::OutOfDeviceMemory), 5, "--tensor-parallel-size"),
+    case(log!("level-zero-resources-xpu"), EXITED, Some(Cause::LevelZero), 5, "--gpu-memory-utilization"),
     case(log!("device-lost-xpu"), EXITED, Some(Cause::LevelZero), 7, "setvars.sh"),
     case(log!("oneccl-xpu-0.8"), EXITED, Some(Cause::LevelZero), 6, "/dev/dri"),
     case(log!("oom-cuda-0.6"), EXITED, Some(Cause::OutOfDeviceMemory), 7, "312.31 MiB free"),

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::carrier::uncarry;
+
 /// The most bytes of one line that are looked at. The rest of a longer line is dropped.
 pub(crate) const LINE_CAP: usize = 64 * 1024;
 
@@ -76,6 +78,12 @@ pub(crate) enum Level {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parsed<'a> {
     pub(crate) level: Level,
+    /// The line as the server wrote it: without what carried it here, with the prefixes of process and logger.
+    pub(crate) body: &'a [u8],
+    /// Which process says it (`(EngineCore pid=7) `), as far as the line tells.
+    pub(crate) process: &'a [u8],
+    /// When it was logged (`11-22 06:13:38`), as far as the line tells.
+    pub(crate) time: Option<&'a [u8]>,
     pub(crate) content: &'a [u8],
 }
 
@@ -90,22 +98,19 @@ impl Parsed<'_> {
     }
 }
 
-/// Docker compose, timestamps of `docker logs -t`, `[rank0]:`, `(EngineCore_DP0 pid=1)`, then vLLM's logger in the forms of
-/// 0.6 (`ERROR 11-22 06:13:38 engine.py:366]`) and later (`[core.py:97]`).
+/// `[rank0]:`, `(EngineCore_DP0 pid=1)` and Ray's names, then vLLM's logger in the forms of 0.6
+/// (`ERROR 11-22 06:13:38 engine.py:366]`) and later (`[core.py:97]`).
 static PREFIX: LazyLock<Regex> = LazyLock::new(|| {
     compile(concat!(
-        r"^(?:[\w.-]+ *\| ?)?",
-        r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S* (?:\[\w+\] \(\w+\) )?)?",
-        r"(?:\[rank\d+\]: ?)?",
-        r"(?:\([A-Za-z][^()]*\bpid=[^()]*\) ?)*",
-        r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) +\d\d-\d\d \d\d:\d\d(?::\d\d)?(?:\.\d+)? (?:\[[^\]\s]*\]|\S+:\d+\]) ?)?",
+        r"^(?P<process>(?:\[(?:rank|default)\d+\]: ?|\((?:[A-Za-z][^()]*\b)?pid=[^()]*\)(?:0m)? ?|\((?:raylet|gcs_server|autoscaler)\b[^()]*\) ?)*)",
+        r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) +(?P<time>\d\d-\d\d \d\d:\d\d(?::\d\d)?(?:\.\d+)?) (?:\[[^\]\s]*\]|\S+:\d+\]) ?)?",
     ))
 });
 
 /// Lines of other loggers that say themselves that they are no errors.
 static BENIGN: LazyLock<Regex> = LazyLock::new(|| {
     compile(concat!(
-        r"^(?:(?:DEBUG|INFO|WARNING):|\[(?:DEBUG|INFO|WARNING)\]|\[[WI]\d+ )",
+        r"^(?:(?:DEBUG|INFO|WARNING):|\[(?:DEBUG|INFO|WARNING)\]|\[[WI]\d+ |[WI]\d{4} \d\d:\d\d:\d\d)",
         r"|\|CCL_(?:WARN|INFO|DEBUG)\|",
         r"|^\S+:\d+: \w*Warning: ",
         r"|^(?:[\w-]+:\d+:\d+ \[\d+\] )?NCCL INFO ",
@@ -114,11 +119,15 @@ static BENIGN: LazyLock<Regex> = LazyLock::new(|| {
 
 /// Takes the prefixes off a line that [`strip_ansi`] has cleaned.
 pub(crate) fn parse(line: &[u8]) -> Parsed<'_> {
-    let (skip, level) = match PREFIX.captures(line) {
-        Some(found) => (found.get(0).map_or(0, |all| all.end()), found.name("level").map(|level| level.as_bytes())),
-        None => (0, None),
+    let body = uncarry(line);
+    let (skip, process, level, time) = match PREFIX.captures(body) {
+        Some(found) => {
+            let named = |name| found.name(name).map(|part| part.as_bytes());
+            (found.get(0).map_or(0, |all| all.end()), named("process"), named("level"), named("time"))
+        }
+        None => (0, None, None, None),
     };
-    let content = &line[skip..];
+    let content = &body[skip..];
     let level = match level {
         Some(b"ERROR" | b"CRITICAL") => Level::Error,
         Some(_) => Level::Benign,
@@ -126,15 +135,19 @@ pub(crate) fn parse(line: &[u8]) -> Parsed<'_> {
         None if content.starts_with(b"ERROR:") || content.starts_with(b"CRITICAL:") => Level::Error,
         None => Level::Plain,
     };
-    Parsed { level, content }
+    Parsed { level, body, process: process.unwrap_or_default(), time, content }
 }
 
-/// Removes terminal sequences (colours, titles), and colours whose escape byte got lost on the way (`[0;36m`).
+/// Removes terminal sequences (colours, titles), also those whose escape byte got lost (`[0;36m`) or was written out
+/// (`\u001b[0;36m` in JSON, `#033[36m` in syslog, `^[[36m`) on the way.
 pub(crate) fn strip_ansi(line: &[u8]) -> Cow<'_, [u8]> {
     static SEQUENCE: LazyLock<Regex> = LazyLock::new(|| {
-        compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[^\[\]]?|\[\d+;\d+m")
+        compile(concat!(
+            r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[^\[\]]?",
+            r"|(?:\\u001[bB]|\\x1[bB]|\\033|\\e|#033|\^\[)\[[\d;]*m|\[\d+;\d+m",
+        ))
     });
-    if !line.contains(&0x1b) && !line.windows(4).any(|four| four[0] == b'[' && four[2] == b';') {
+    if !line.contains(&0x1b) && !line.windows(2).any(|two| two[1] == b'[' && two[0] != b' ' || two == b"[0") {
         return Cow::Borrowed(line);
     }
     SEQUENCE.replace_all(line, &b""[..])

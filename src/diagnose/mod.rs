@@ -8,12 +8,14 @@
 //!
 //! The knowledge is one table ([`rows`]) of patterns with the real lines that they were made from: XPU, CUDA, ROCm and CPU
 //! builds, vLLM 0.6 to current. What a line means, its rank between root cause and consequence, and its advice stand in the
-//! row; numbers in the line make the advice exact.
+//! row; numbers in the line make the advice exact. What no row knows is judged by the shape of its exception ([`shape`]), and what
+//! carried a log from the server to a file is taken off first ([`carrier`]).
 //!
 //! This module opens no file and starts nothing: its only input is the bytes or the reader that it is given, which may be
 //! gigabytes, not UTF-8, or one endless line. It has no clock and knows nothing of sweeps.
 
 mod advice;
+mod carrier;
 mod cause;
 mod ending;
 mod finding;
@@ -21,6 +23,7 @@ mod line;
 mod pattern;
 mod phase;
 mod scan;
+mod shape;
 mod verdict;
 
 pub use cause::{Cause, UnknownCause};
@@ -33,3 +36,5 @@ pub use scan::{Scanner, diagnose, diagnose_reader};
 
 #[cfg(test)]
 mod fixtures_test;
+#[cfg(test)]
+mod issues_test;

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::carrier::unwrap;
 use super::ending::Ending;
 use super::finding::Finding;
 use super::line::{Level, Lines, Parsed, clean_line, compile, cut, parse, strip_ansi};
@@ -59,6 +60,9 @@ pub(super) struct Hit {
     pub(super) text: String,
     /// The line without prefixes, trimmed.
     pub(super) message: String,
+    /// How often it came, and where last.
+    pub(super) times: u32,
+    pub(super) last_line: u64,
 }
 
 impl Hit {
@@ -75,6 +79,8 @@ pub(super) struct Exception {
     pub(super) message: String,
     /// How often it was printed: the engine logs the exception that ends it more than once.
     pub(super) times: u32,
+    /// Where it was raised, as file, line and function, as far as a traceback told.
+    pub(super) raised: Option<String>,
 }
 
 /// What the newest attempt in a log has shown so far.
@@ -89,6 +95,42 @@ pub(super) struct Attempt {
     pub(super) hits: Vec<Hit>,
     pub(super) exceptions: Vec<Exception>,
     last: Vec<(u64, Vec<u8>)>,
+    order: Order,
+    /// The process whose traceback is being read: its next line that is not indented is the exception, whatever its name.
+    trace: Option<Vec<u8>>,
+    /// The newest frame of that traceback.
+    frame: Option<String>,
+    /// The rest of the file is older than this attempt: consoles show the newest line first.
+    closed: bool,
+}
+
+/// Which way the lines run, as far as they show it.
+#[derive(Clone, Debug, Default)]
+struct Order {
+    forward: u32,
+    backward: u32,
+    time: Vec<u8>,
+    after_header: bool,
+}
+
+impl Order {
+    /// Tracebacks say it surely, times only together: lines of several processes overtake each other.
+    fn is_reversed(&self) -> bool {
+        self.backward >= self.forward.saturating_add(2)
+    }
+
+    fn vote(&mut self, forward: bool, weight: u32) {
+        let side = if forward { &mut self.forward } else { &mut self.backward };
+        *side = side.saturating_add(weight);
+    }
+
+    fn time(&mut self, time: &[u8]) {
+        if !self.time.is_empty() && self.time != time {
+            self.vote(self.time.as_slice() < time, 1);
+        }
+        self.time.clear();
+        self.time.extend_from_slice(time);
+    }
 }
 
 /// Reads a log piece by piece. [`diagnose`] and [`diagnose_reader`] are made of it.
@@ -105,7 +147,7 @@ impl Default for Scanner {
 }
 
 /// Literals that say where an attempt stands.
-const MARKERS: [&str; 11] = [
+const MARKERS: [&str; 12] = [
     "API server version",
     " version ",
     "usage: ",
@@ -117,7 +159,11 @@ const MARKERS: [&str; 11] = [
     "detected platform cpu",
     "[cpu_worker.py",
     "Error",
+    TRACEBACK,
 ];
+
+/// The first line of a traceback.
+const TRACEBACK: &str = "Traceback (most recent call last)";
 
 /// What a line must hold to be looked at.
 static WORTH_A_LOOK: LazyLock<Regex> = LazyLock::new(|| {
@@ -168,36 +214,113 @@ impl Scanner {
     }
 }
 
+/// A frame of a traceback.
+static FRAME: LazyLock<Regex> = LazyLock::new(|| compile(r#"File \\?"([^"]*)", line (\d+), in (\S+)"#));
+
+/// What ends a traceback without a logger's level: a name, then a message or nothing.
+static NAMED: LazyLock<Regex> = LazyLock::new(|| compile(r"^[A-Za-z_][\w.]*(?:: |:?\s*$)"));
+
 impl Attempt {
     fn take(&mut self, number: u64, line: &[u8]) {
-        self.remember(number, line);
-        if !WORTH_A_LOOK.is_match(line) {
+        if self.closed {
             return;
         }
+        self.remember(number, line);
+        let watching = self.trace.is_some() || self.order.after_header;
+        if !watching && !WORTH_A_LOOK.is_match(line) && !line.contains(&0) {
+            return;
+        }
+        for piece in unwrap(line) {
+            if !self.closed {
+                self.look(number, &piece);
+            }
+        }
+    }
+
+    fn look(&mut self, number: u64, line: &[u8]) {
         let stripped = strip_ansi(line);
         self.on_cpu |= ON_CPU.is_match(&stripped);
         let parsed = parse(&stripped);
-        if parsed.level != Level::Error && self.mark(number, line, &stripped, parsed) {
+        if parsed.level != Level::Error && self.mark(number, line, parsed) {
             return;
         }
+        let ends_traceback = self.follow(parsed);
         if self.stopping {
             return;
         }
         if let Some(row) = TABLE.find(parsed) {
             self.hit(row, number, line, parsed);
-        } else if parsed.level != Level::Benign && EXCEPTION.is_match(parsed.content) {
+        } else if ends_traceback || (parsed.level != Level::Benign && EXCEPTION.is_match(parsed.content)) {
             self.exception(number, line, parsed);
         }
     }
 
+    /// Whether this line ends a traceback. Keeps the direction of the file on the way.
+    fn follow(&mut self, line: Parsed<'_>) -> bool {
+        if let Some(time) = line.time {
+            self.order.time(time);
+        }
+        let framed = |line: &[u8]| FRAME.is_match(line);
+        if std::mem::take(&mut self.order.after_header) && framed(line.content) {
+            self.order.vote(true, 2);
+        }
+        let content = line.content.trim_ascii_end();
+        if content.windows(TRACEBACK.len()).any(|part| part == TRACEBACK.as_bytes()) {
+            let before = self.last.len().checked_sub(2).and_then(|at| self.last.get(at));
+            let same_process = |before: &[u8]| parse(&strip_ansi(before)).process == line.process;
+            if before.is_some_and(|(_, before)| framed(before) && same_process(before)) {
+                self.order.vote(false, 2);
+            }
+            self.order.after_header = true;
+            self.frame = None;
+            self.trace = (line.level != Level::Benign && !self.order.is_reversed()).then(|| line.process.to_vec());
+            return false;
+        }
+        if self.trace.as_deref() == Some(line.process)
+            && let Some(found) = FRAME.captures(content)
+        {
+            let [path, number, function] = found.extract().1.map(String::from_utf8_lossy);
+            let path = path.rsplit_once("-packages/").map_or(path.as_ref(), |(_, inner)| inner);
+            self.frame = Some(cut(&clean_line(format!("{path}:{number} ({function})").as_bytes()), 160));
+        }
+        let ends = self.trace.as_deref() == Some(line.process) && !content.is_empty() && !content.starts_with(b" ");
+        if ends {
+            self.trace = None;
+        }
+        ends && match line.level {
+            Level::Error => true,
+            Level::Plain => NAMED.is_match(content),
+            Level::Benign => false,
+        }
+    }
+
+    /// Whether the file shows its newest line first.
+    pub(super) fn is_reversed(&self) -> bool {
+        self.order.is_reversed()
+    }
+
+    /// The line that the attempt ends with, as far as it was read.
+    pub(super) fn last_number(&self) -> u64 {
+        self.last.last().map_or(0, |(number, _)| *number)
+    }
+
     /// Takes a line that says where the attempt stands; false when it is no such line.
-    fn mark(&mut self, number: u64, line: &[u8], stripped: &[u8], parsed: Parsed<'_>) -> bool {
-        if BEGINS.is_match(stripped) {
-            *self = Attempt::default();
+    fn mark(&mut self, number: u64, line: &[u8], parsed: Parsed<'_>) -> bool {
+        if BEGINS.is_match(parsed.body) {
+            if self.is_reversed() {
+                self.closed = true;
+                return true;
+            }
+            *self = Attempt { order: std::mem::take(&mut self.order), ..Attempt::default() };
             self.remember(number, line);
         } else if READY.is_match(parsed.content) {
             // Whatever it was, it did not keep the server from becoming ready.
             self.ready = true;
+            if self.is_reversed() {
+                self.hits.retain(|hit| TABLE.rows()[hit.row].cause.strikes_running_server());
+                self.closed = true;
+                return true;
+            }
             self.hits.clear();
             self.exceptions.clear();
         } else if self.ready && STOPS.is_match(parsed.content) {
@@ -223,12 +346,19 @@ impl Attempt {
         if self.ready && !TABLE.rows()[row].cause.strikes_running_server() {
             return;
         }
-        let hit = Hit { row, line: number, text: text_of(line), message: message_of(parsed) };
-        let same_row = self.hits.iter().filter(|known| known.row == row);
-        if same_row.clone().count() < HITS_PER_ROW
-            && !same_row.into_iter().any(|known| same(&known.message, &hit.message))
-        {
-            self.hits.push(hit);
+        let message = message_of(parsed);
+        let same_row = self.hits.iter_mut().filter(|known| known.row == row);
+        let mut kept = 0;
+        for known in same_row {
+            if same(&known.message, &message) {
+                known.times = known.times.saturating_add(1);
+                known.last_line = number;
+                return;
+            }
+            kept += 1;
+        }
+        if kept < HITS_PER_ROW {
+            self.hits.push(Hit { row, line: number, text: text_of(line), message, times: 1, last_line: number });
         }
     }
 
@@ -244,10 +374,11 @@ impl Attempt {
             known.times = known.times.saturating_add(1);
             return;
         }
+        let raised = self.frame.take();
         if self.exceptions.len() >= 2 * EXCEPTIONS {
             self.exceptions.remove(EXCEPTIONS);
         }
-        self.exceptions.push(Exception { line: number, text: text_of(line), message, times: 1 });
+        self.exceptions.push(Exception { line: number, text: text_of(line), message, times: 1, raised });
     }
 
     /// The last lines that say anything, oldest first.

@@ -11,6 +11,7 @@ use super::finding::{Evidence, Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS};
 use super::line::cut;
 use super::pattern::{Rank, TABLE};
 use super::scan::{Attempt, Exception, Hit};
+use super::shape::{self, Shape};
 
 /// The most sentences of advice in a finding.
 const MAX_ADVICE: usize = 5;
@@ -25,7 +26,11 @@ const KV_CACHE_ON_CPU: &[&str] =
 /// What the newest attempt and the ending show together.
 pub(super) fn judge(attempt: &Attempt, ending: Option<Ending>) -> Finding {
     let mut hits: Vec<&Hit> = attempt.hits.iter().filter(|hit| counts(hit, ending)).collect();
-    hits.sort_by_key(|hit| (hit.rank(), hit.line));
+    let reversed = attempt.is_reversed();
+    hits.sort_by_key(|hit| {
+        let row = &TABLE.rows()[hit.row];
+        (row.rank, !row.wraps, if reversed { u64::MAX - hit.line } else { hit.line })
+    });
     match hits.first() {
         Some(root) => by_line(attempt, &hits, root, ending),
         None => by_ending(attempt, ending),
@@ -44,8 +49,9 @@ fn counts(hit: &Hit, ending: Option<Ending>) -> bool {
 
 fn by_line(attempt: &Attempt, hits: &[&Hit], root: &Hit, ending: Option<Ending>) -> Finding {
     let row = &TABLE.rows()[root.row];
-    let cause = row.cause;
-    let unknown = (root.rank() == Rank::Consequence).then(|| likely_root(&attempt.exceptions)).flatten();
+    let unknown = (root.rank() == Rank::Consequence).then(|| likely_root(attempt)).flatten();
+    let shape = unknown.map(|exception| shape::of(&exception.message, exception.raised.as_deref())).unwrap_or_default();
+    let cause = shape.cause.unwrap_or(row.cause);
 
     let mut evidence: Vec<Evidence> = Vec::new();
     if let Some(exception) = unknown {
@@ -57,12 +63,16 @@ fn by_line(attempt: &Attempt, hits: &[&Hit], root: &Hit, ending: Option<Ending>)
     }
 
     let mut advice: Vec<String> = Vec::new();
+    let own = !shape.advice.is_empty();
+    push_advice(&mut advice, shape.advice);
+    push_advice(&mut advice, unknown.filter(|_| !own).and_then(where_raised));
     for hit in hits.iter().filter(|hit| TABLE.rows()[hit.row].cause == cause) {
         push_advice(&mut advice, advice::concrete(cause, &hit.message, attempt.on_cpu));
     }
     let general = match cause {
         // Rows and causes speak of devices; on a CPU their flags do not help.
         Cause::KvCacheTooSmall if attempt.on_cpu => KV_CACHE_ON_CPU,
+        _ if own => &[],
         _ if row.advice.is_empty() => cause.advice(),
         _ => row.advice,
     };
@@ -85,7 +95,12 @@ fn by_line(attempt: &Attempt, hits: &[&Hit], root: &Hit, ending: Option<Ending>)
 /// Nothing in the log names a cause: what does the ending say?
 fn by_ending(attempt: &Attempt, ending: Option<Ending>) -> Finding {
     let Some(ending) = ending else {
-        return match likely_root(&attempt.exceptions).filter(|_| !attempt.ready) {
+        if let Some(hint) = waits_at_its_end(attempt) {
+            let said =
+                format!("the log ends while it waits, after {} lines like `{}`", hint.times, cut(&hint.message, 80));
+            return waiting(attempt, Cause::Hung, said);
+        }
+        return match likely_root(attempt).filter(|_| !attempt.ready) {
             Some(exception) => by_exception(attempt, exception, None),
             None if attempt.ready => nothing("the server became ready and the log shows no failure after that"),
             None => nothing("the log shows no failure, and no server that became ready"),
@@ -106,6 +121,27 @@ fn by_ending(attempt: &Attempt, ending: Option<Ending>) -> Finding {
     }
 }
 
+/// What to do about an exception that nothing knows: the place where it was raised is what others search for.
+fn where_raised(exception: &Exception) -> Option<String> {
+    let place = exception.raised.as_ref()?;
+    Some(format!(
+        "raised in `{place}`: look for the message in vLLM's issues, try a newer vLLM, and leave out one flag after the other (`--enforce-eager` first)"
+    ))
+}
+
+/// How often a line that waits must come before the end of a log says that it hung.
+const WAITED: u32 = 3;
+
+/// The line that a log ends with again and again, while it waits.
+fn waits_at_its_end(attempt: &Attempt) -> Option<&Hit> {
+    attempt.hits.iter().find(|hit| {
+        hit.rank() == Rank::Hint
+            && TABLE.rows()[hit.row].cause == Cause::Hung
+            && hit.times >= WAITED
+            && hit.last_line == attempt.last_number()
+    })
+}
+
 /// It ended by itself or by someone else's signal, and no line says why.
 fn died(attempt: &Attempt, ending: Ending) -> Finding {
     let how = match (ending, ending.signal()) {
@@ -119,7 +155,7 @@ fn died(attempt: &Attempt, ending: Ending) -> Finding {
         (_, Some(9)) => from_outside(attempt, Cause::KilledBySystem, &how),
         (Ending::Exited(127), _) if !attempt.ready => from_outside(attempt, Cause::VllmMissing, &how),
         (Ending::Exited(126), _) if !attempt.ready => from_outside(attempt, Cause::LaunchFailed, &how),
-        _ => match likely_root(&attempt.exceptions) {
+        _ => match likely_root(attempt) {
             Some(exception) => by_exception(attempt, exception, Some(&how)),
             None => from_outside(attempt, Cause::Crashed, &how),
         },
@@ -136,8 +172,15 @@ fn by_exception(attempt: &Attempt, root: &Exception, how: Option<&str>) -> Findi
         Some(how) => format!("{} ({how})", root.message),
         None => root.message.clone(),
     };
-    let advice = Cause::Crashed.advice().iter().map(|&sentence| sentence.to_owned()).collect();
-    Finding { cause: Some(Cause::Crashed), summary: summary(Cause::Crashed, &said), evidence, advice, also: Vec::new() }
+    let Shape { cause, advice } = shape::of(&root.message, root.raised.as_deref());
+    let cause = cause.unwrap_or(Cause::Crashed);
+    let mut said_to_do = Vec::new();
+    push_advice(&mut said_to_do, advice);
+    if said_to_do.is_empty() {
+        push_advice(&mut said_to_do, where_raised(root));
+        push_advice(&mut said_to_do, cause.advice().iter().map(|&sentence| sentence.to_owned()));
+    }
+    Finding { cause: Some(cause), summary: summary(cause, &said), evidence, advice: said_to_do, also: Vec::new() }
 }
 
 fn from_outside(attempt: &Attempt, cause: Cause, how: &str) -> Finding {
@@ -163,7 +206,7 @@ fn waiting(attempt: &Attempt, cause: Cause, said: String) -> Finding {
             also.push(row.cause);
         }
     }
-    if let Some(exception) = likely_root(&attempt.exceptions) {
+    if let Some(exception) = likely_root(attempt) {
         push_evidence(&mut evidence, exception.line, &exception.text);
     }
     for (line, text) in attempt.last_lines() {
@@ -179,8 +222,16 @@ fn nothing(summary: &str) -> Finding {
 
 /// The exception that most likely ended the server: the engine logs the one that ends it and Python prints it again, so the
 /// first that came more than once; else the last.
-fn likely_root(exceptions: &[Exception]) -> Option<&Exception> {
-    exceptions.iter().find(|exception| exception.times > 1).or(exceptions.last())
+fn likely_root(attempt: &Attempt) -> Option<&Exception> {
+    let own = |exception: &&Exception| !shape::is_wrapper(&exception.message);
+    let mut exceptions: Vec<&Exception> = attempt.exceptions.iter().filter(own).collect();
+    if exceptions.is_empty() {
+        exceptions = attempt.exceptions.iter().collect();
+    }
+    if attempt.is_reversed() {
+        exceptions.reverse();
+    }
+    exceptions.iter().find(|exception| exception.times > 1).or(exceptions.last()).copied()
 }
 
 fn summary(cause: Cause, message: &str) -> String {

@@ -10,6 +10,16 @@ const FREE_IT: &[&str] = &[
     "or lower `--gpu-memory-utilization`",
 ];
 
+const RESOURCES: &[&str] = &[
+    "Level Zero says this both when memory is short and when a kernel or the device failed: lower `--gpu-memory-utilization`, `--max-model-len` or `--max-num-seqs` once, and try `--enforce-eager`",
+    "where that changes nothing, look for a lost device in the kernel's log (`dmesg | grep -i xe`), update driver and firmware, and reset the device",
+];
+
+const KERNEL: &[&str] = &[
+    "a kernel failed on the device: run once with `--env CUDA_LAUNCH_BLOCKING=1` (ROCm: `--env AMD_SERIALIZE_KERNEL=3`), then the traceback names it",
+    "try `--enforce-eager`, another attention backend (`--serve-arg=attention-backend=…`), `--kv-cache-dtype auto`, or a newer vLLM and driver",
+];
+
 pub(super) const ROWS: &[Row] = &[
     // --- device memory ---------------------------------------------------------------------------------------------------
     Row::new(OutOfDeviceMemory, "out of memory. Tried to allocate", r"(?:CUDA|HIP|XPU|NPU) out of memory\. Tried to allocate")
@@ -22,13 +32,21 @@ pub(super) const ROWS: &[Row] = &[
                 "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 12.95 GiB. GPU 0 has a total capacity of 127.00 GiB of which 18.55 GiB is free.",
             ],
         ),
-    Row::new(OutOfDeviceMemory, "_ERROR_OUT_OF_", r"(?:UR_RESULT|ZE_RESULT|PI)_ERROR_OUT_OF_(?:DEVICE_MEMORY|RESOURCES)")
+    Row::new(OutOfDeviceMemory, "_ERROR_OUT_OF_", r"(?:UR_RESULT|ZE_RESULT|PI|CUDA|HIP|ACL)_ERROR_OUT_OF_(?:DEVICE_)?MEMORY")
         .seen(
-            "vLLM on XPU, Level Zero through Unified Runtime (intel/llm-scaler#348; the predecessor's notes on gpt-oss-20b without eager) and through PI before 2025",
+            "vLLM on XPU, Level Zero through Unified Runtime (intel/llm-scaler#348) and through PI before 2025",
             &[
                 "RuntimeError: level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
-                "RuntimeError: level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)",
                 "RuntimeError: Native API failed. Native API returns: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+            ],
+        ),
+    Row::new(LevelZero, "_ERROR_OUT_OF_RESOURCES", r"(?:UR_RESULT|ZE_RESULT|PI)_ERROR_OUT_OF_RESOURCES")
+        .rank(Rank::Device)
+        .advice(RESOURCES)
+        .seen(
+            "vLLM on XPU (vllm#41663; the predecessor's notes on gpt-oss-20b without eager), and through PI before 2025",
+            &[
+                "RuntimeError: level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)",
                 "RuntimeError: Native API failed. Native API returns: -5 (PI_ERROR_OUT_OF_RESOURCES)",
             ],
         ),
@@ -51,6 +69,15 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(OutOfDeviceMemory, "error: out of memory", r"(?:CUDA|HIP)(?: driver)? error: out of memory").seen(
         "CUDA, vLLM 0.19 (noonghunna/club-3090#60) and earlier",
         &["RuntimeError: CUDA driver error: out of memory", "RuntimeError: CUDA error: out of memory", "RuntimeError: HIP error: out of memory"],
+    ),
+    Row::new(OutOfDeviceMemory, "ut of memory", r"(?i:CUDA|HIP|XPU|NPU|HPU|MUSA|Triton Error|cublas|cudnn|device|GPU|HBM)\b.{0,60}[Oo]ut of memory").rank(Rank::Likely).seen(
+        "Triton, CUDA, Ascend",
+        &["RuntimeError: Triton Error [CUDA]: out of memory", "RuntimeError: NPU out of memory. NPUWorkspaceAllocator tried to allocate 1.2 GiB"],
+    ),
+    Row::new(OutOfDeviceMemory, "ErrorOutOfMemory", r"(?:hip|cuda)ErrorOutOfMemory").rank(Rank::Likely).seen("HIP", &["RuntimeError: hipErrorOutOfMemory"]),
+    Row::new(OutOfDeviceMemory, "_STATUS_ALLOC_FAILED", r"CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED").rank(Rank::Likely).seen(
+        "cuBLAS with nothing left for its workspace",
+        &["RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"],
     ),
     Row::new(OutOfDeviceMemory, "out of memory occurred when warming up", r"out of memory occurred when warming up \w+ with \d+ dummy requests")
         .seen(
@@ -123,6 +150,17 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(NotEnoughDevices, "are available", r"No (?:CUDA GPUs|HIP GPUs|XPU(?: devices)?) are available")
         .advice(&["no device is visible: check the driver, the container's `--device` or `--gpus`, and `ZE_AFFINITY_MASK`, `CUDA_VISIBLE_DEVICES`, `HIP_VISIBLE_DEVICES`"])
         .seen("torch on CUDA, ROCm and XPU, all releases", &["RuntimeError: No CUDA GPUs are available", "RuntimeError: No HIP GPUs are available", "RuntimeError: No XPU are available"]),
+    Row::new(NotEnoughDevices, "capable device is detected", r"no (?:CUDA|ROCm|HIP)-capable device is detected").seen(
+        "CUDA and ROCm without a visible device",
+        &["RuntimeError: CUDA error: no CUDA-capable device is detected", "RuntimeError: HIP error: no ROCm-capable device is detected"],
+    ),
+    Row::new(NotEnoughDevices, "could not select device driver", r"could not select device driver")
+        .advice(&["the container runtime knows no such device: install the vendor's container toolkit and restart the container service"])
+        .seen("docker", &["docker: Error response from daemon: could not select device driver \"\" with capabilities: [[gpu]]."]),
+    Row::new(NotEnoughDevices, "NVMLError", r"NVMLError_\w+: ")
+        .rank(Rank::Device)
+        .advice(&["the driver refused a question about its devices: check `nvidia-smi` in the container, and `CUDA_VISIBLE_DEVICES`"])
+        .seen("CUDA, vLLM 0.6 to current", &["pynvml.NVMLError_InvalidArgument: Invalid Argument"]),
     Row::new(NotEnoughDevices, "Failed to infer device type", r"Failed to infer device type")
         .advice(&["no device of vLLM's build is visible: check the driver, the container's `--device` or `--gpus`, and that this vLLM is built for this hardware"])
         .seen("vLLM 0.6 to current on every backend (vllm#8863, #12847)", &["RuntimeError: Failed to infer device type", "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG` to turn on verbose logging to help debug the issue."]),
@@ -199,15 +237,15 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(Crashed, "no kernel image is available", r"no kernel image is available for execution on the device")
         .advice(&["this build of vLLM or torch has no kernels for this device: install one that is built for it"])
         .seen("CUDA on cards newer or older than the build (vllm#11485, #19906)", &["RuntimeError: CUDA error: no kernel image is available for execution on the device"]),
-    Row::new(Crashed, " error: ", r"(?:CUDA|HIP) error: ").rank(Rank::Device).seen(
+    Row::new(Crashed, " error: ", r"(?:CUDA|HIP) error: ").rank(Rank::Device).advice(KERNEL).seen(
         "CUDA and ROCm, all releases (vllm#7593, #10855)",
         &["RuntimeError: CUDA error: an illegal memory access was encountered", "RuntimeError: HIP error: unspecified launch failure"],
     ),
-    Row::new(Crashed, "Memory access fault by GPU", r"Memory access fault by GPU node").rank(Rank::Device).seen(
+    Row::new(Crashed, "Memory access fault by GPU", r"Memory access fault by GPU node").rank(Rank::Device).advice(KERNEL).seen(
         "ROCm, all releases (ROCm/legacy-rocm-build#5724)",
         &["Memory access fault by GPU node-1 (Agent handle: 0x560f905a1640) on address 0x10044f0000. Reason: Page not present or supervisor privilege."],
     ),
-    Row::new(Crashed, "HSA_STATUS_ERROR", r"HSA_STATUS_ERROR").rank(Rank::Device).seen(
+    Row::new(Crashed, "HSA_STATUS_ERROR", r"HSA_STATUS_ERROR").rank(Rank::Device).advice(KERNEL).seen(
         "ROCm (vllm#20007)",
         &[":0:rocdevice.cpp :3020: 5875275709338d us: Callback: Queue 0x7f4580c00000 aborting with error : HSA_STATUS_ERROR_EXCEPTION: An HSAIL operation resulted in a hardware exception. code: 0x1016"],
     ),

@@ -6,6 +6,7 @@
 
 mod build;
 mod device;
+mod platform;
 mod process;
 mod setup;
 
@@ -50,6 +51,8 @@ pub struct Row {
     pub fatal: bool,
     /// Whether the line counts even at the levels debug, info and warning.
     pub any_level: bool,
+    /// Whether the line passes on what failed elsewhere, in whatever form: no other row may claim it.
+    pub wraps: bool,
     /// Real lines, without prefixes.
     pub examples: &'static [&'static str],
     /// Backend, release and public issue that the line comes from.
@@ -66,6 +69,7 @@ impl Row {
             advice: &[],
             fatal: false,
             any_level: false,
+            wraps: false,
             examples: &[],
             source: "",
         }
@@ -88,6 +92,12 @@ impl Row {
 
     const fn any_level(mut self) -> Self {
         self.any_level = true;
+        self
+    }
+
+    const fn wraps(mut self) -> Self {
+        self.rank = Rank::Consequence;
+        self.wraps = true;
         self
     }
 
@@ -116,14 +126,14 @@ impl Table {
             .matches(line.content)
             .iter()
             .filter(|&index| self.rows[index].any_level || line.level != Level::Benign)
-            .min_by_key(|&index| (self.rows[index].rank, index))
+            .min_by_key(|&index| (!self.rows[index].wraps, self.rows[index].rank, index))
             .filter(|_| !line.is_quoted_source())
     }
 }
 
 /// The table, compiled once.
 pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let rows: Vec<Row> = [device::ROWS, setup::ROWS, build::ROWS, process::ROWS].concat();
+    let rows: Vec<Row> = [device::ROWS, setup::ROWS, build::ROWS, platform::ROWS, process::ROWS].concat();
     let set = RegexSetBuilder::new(rows.iter().map(|row| row.pattern))
         .unicode(false)
         .size_limit(64 << 20)

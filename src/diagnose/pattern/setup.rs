@@ -95,13 +95,17 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(ModelNotFound, "Cannot find any model weights with", r"Cannot find any model weights with")
         .advice(&["the directory has a configuration but no weights: fetch the model again, completely"])
         .seen("vLLM, all releases (`weight_utils.py`, `default_loader.py`)", &["RuntimeError: Cannot find any model weights with `/models/broken`"]),
-    Row::new(UnsupportedModel, "Model architectures", r"Model architectures \[.*\] (?:are not supported for now|failed to be inspected)").seen(
-        "vLLM 0.4 to current (vllm#9515, #9713, #22231)",
-        &[
-            "ValueError: Model architectures ['Qwen3ForCausalLM'] are not supported for now. Supported architectures: ['AquilaModel', 'AquilaForCausalLM']",
-            "  Value error, Model architectures ['LlamaForCausalLM'] failed to be inspected. Please check the logs for more details. [type=value_error, input_value=ArgsKwargs((), {})]",
-        ],
+    Row::new(UnsupportedModel, "Model architectures", r"Model architectures \[.*\] are not supported for now").seen(
+        "vLLM 0.4 to current (vllm#9515, #9713)",
+        &["ValueError: Model architectures ['Qwen3ForCausalLM'] are not supported for now. Supported architectures: ['AquilaModel', 'AquilaForCausalLM']"],
     ),
+    Row::new(VllmMissing, "failed to be inspected", r"Model architectures \[.*\] failed to be inspected")
+        .wraps()
+        .advice(&["importing the model's class failed: the exception above it says why; mostly a package is missing or of another release (`pip check`), or the device cannot be used"])
+        .seen(
+            "vLLM 0.6 to current (vllm#22231)",
+            &["  Value error, Model architectures ['LlamaForCausalLM'] failed to be inspected. Please check the logs for more details. [type=value_error, input_value=ArgsKwargs((), {})]"],
+        ),
     Row::new(UnsupportedModel, "has no vLLM implementation", r"has no vLLM implementation and the Transformers implementation ?is not compatible").seen(
         "vLLM 0.7 to current (vllm#16146, #17463)",
         &["ValueError: BertForMaskedLM has no vLLM implementation and the Transformers implementation is not compatible with vLLM."],
@@ -276,7 +280,7 @@ pub(super) const ROWS: &[Row] = &[
         "pydantic in vLLM 0.9 and later: a value of the wrong type",
         &["  Input should be greater than 0 [type=greater_than, input_value=0, input_type=int]"],
     ),
-    Row::new(InvalidFlag, "validation error", r"\d+ validation errors? for \w+").rank(Rank::Process).seen(
+    Row::new(InvalidFlag, "validation error", r"\d+ validation errors? for \w+").rank(Rank::Consequence).seen(
         "pydantic in vLLM 0.9 and later (vllm#19660)",
         &["pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig"],
     ),
