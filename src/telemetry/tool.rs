@@ -88,6 +88,8 @@ pub struct Patience {
     pub most: Duration,
 }
 
+/// How often it is looked whether a program works.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often one is told that a program is waited for.
 const TELL_EVERY: Duration = Duration::from_secs(15);
 
@@ -96,12 +98,16 @@ const TELL_EVERY: Duration = Duration::from_secs(15);
 pub fn run_patiently(command: Command, patience: Patience, tell: impl Fn(Duration)) -> Result<ToolOutput, ToolError> {
     let began = Instant::now();
     let (mut spent, mut worked) = (0, began);
-    let mut told = began;
+    let (mut told, mut looked) = (began, began);
     run_while(command, |group| {
         let now = Instant::now();
-        let spent_now = processor_ticks(group);
-        if spent_now != spent {
-            (spent, worked) = (spent_now, now);
+        // All of `/proc` is read for it: seldom, and before it is called idle.
+        if now - looked >= LOOK_EVERY.min(patience.idle / 2) {
+            looked = now;
+            let spent_now = processor_ticks(group);
+            if spent_now != spent {
+                (spent, worked) = (spent_now, now);
+            }
         }
         if now - told >= TELL_EVERY {
             told = now;
