@@ -40,6 +40,20 @@ fn the_examples_of_the_documentation_load() {
     assert_eq!(limits, ["p99_ttft_ms < 500", "mean_tpot_ms < 50", "output_throughput > 100"]);
 }
 
+/// The files of vLLM's own CI and tuning script, counted by hand: 2 tests at 7 numbers in flight; 2 jobs of 2 by 2.
+#[test]
+fn files_of_vllms_ci_and_auto_tune_are_sweeps() {
+    let ci = settings(&["vllm-ci-serving-tests.json"], |_| ());
+    assert_eq!(count(&ci).kept, 14);
+    let plan = expand(&ci.sweep);
+    let server = &plan.experiments[0].server;
+    let words = server.flags.to_args().join(" ");
+    assert!(words.contains("--tensor-parallel-size 1") && words.contains("--trust-remote-code"), "{words}");
+    assert_eq!(server.env["VLLM_CPU_KVCACHE_SPACE"], "40");
+    let tuned = settings(&["vllm-auto-tune-batch.json"], |_| ());
+    assert_eq!(count(&tuned).kept, 8);
+}
+
 fn count(settings: &Settings) -> Counts {
     Selection::new(&settings.sweep).count()
 }

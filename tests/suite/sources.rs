@@ -120,3 +120,26 @@ fn requests_one_by_one_make_a_row() {
     );
     scene.call(&["analyze", path(&results)]).exits(0).prints("2.000").prints("22.0").prints("15.00");
 }
+
+#[test]
+fn what_sglang_measured_is_no_setting_and_what_vllm_counted_of_drafts_is_shown() {
+    let scene = Scene::new();
+    let of_sglang = |rate: u32, tokens: u32| {
+        json!({"backend": "sglang", "dataset_name": "random", "request_rate": rate, "completed": 300, "duration": 100.0,
+            "total_input_tokens": 30000, "total_output_tokens": 30000, "total_output_tokens_retokenized": tokens,
+            "concurrency": f64::from(tokens) / 1e4, "accept_length": null, "mean_e2e_latency_ms": 800.0,
+            "median_e2e_latency_ms": 790.0, "median_ttft_ms": 80.0, "median_itl_ms": 9.0, "output_throughput": 300.0})
+        .to_string()
+    };
+    let lines = [of_sglang(1, 29990), of_sglang(2, 29980)].join("\n");
+    std::fs::write(scene.path("sglang.jsonl"), lines).unwrap();
+    let ended = scene.call(&["analyze", scene.path("sglang.jsonl").to_str().unwrap()]).exits(0);
+    ended.prints("2 of 2 passed").prints("3.000");
+    for measured in ["retokenized", "concurrency"] {
+        assert!(!ended.stdout.contains(measured), "{measured} is shown as a setting:\n{}", ended.stdout);
+    }
+    let drafts = Results::new(scene.path("drafts"));
+    drafts.result("one.json", json!({"spec_decode_acceptance_rate": 61.5, "spec_decode_acceptance_length": 2.23}));
+    let ended = scene.call(&["analyze", path(&drafts), "--format", "csv"]).exits(0);
+    ended.prints("spec_decode_acceptance_rate").prints("61.5").prints("2.23");
+}

@@ -3,9 +3,12 @@
 //!
 //! `docs/foreign-formats.md` has the tables.
 
+mod auto_tune;
 mod cluster;
 mod completions;
+mod others;
 mod scenarios;
+mod vllm_ci;
 mod vllm_params;
 
 use indexmap::IndexMap;
@@ -34,6 +37,12 @@ pub fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
         Some(scenarios::translate(tree))
     } else if has("test-scenarios") {
         Some(completions::translate(tree))
+    } else if vllm_ci::is_one(tree) {
+        Some(vllm_ci::translate(tree))
+    } else if auto_tune::is_one(tree) {
+        Some(auto_tune::translate(tree))
+    } else if let Some(trouble) = others::named(tree) {
+        Some(Err(trouble))
     } else {
         vllm_params::translate(tree)
     }

@@ -115,7 +115,10 @@ impl ResultFile {
     /// Figures of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
     pub fn percentiles(&self) -> Figures {
         let known = |key: &str| crate::analyse::Metric::of(key).is_some();
-        let named = |key: &str| ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end));
+        let named = |key: &str| {
+            key.starts_with("spec_decode_")
+                || ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end))
+        };
         let figures = self.figures.iter().filter(|(key, _)| named(key) && !known(key));
         figures.filter_map(|(key, value)| Some((key.to_owned(), value.as_f64()?))).collect()
     }

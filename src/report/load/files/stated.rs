@@ -13,7 +13,7 @@ use crate::analyse::{Load, LoadValue, Row, ShownAxes};
 use crate::plan::Identity;
 
 /// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those that [`is_figure`] tells by their ends.
-const FIGURES: [&str; 36] = [
+const FIGURES: [&str; 47] = [
     "date",
     "endpoint_type",
     "label",
@@ -49,6 +49,18 @@ const FIGURES: [&str; 36] = [
     "total_output",
     "total_duration",
     "vllm_bench",
+    // SGLang's client: what it counted and measured.
+    "concurrency",
+    "total_output_tokens_retokenized",
+    "total_input_text_tokens",
+    "total_input_vision_tokens",
+    "accept_length",
+    "max_concurrency_reached",
+    "input_throughput_retokenized",
+    "output_throughput_retokenized",
+    "total_throughput_retokenized",
+    "tag",
+    "server_info",
     "vllm_bench_load",
 ];
 
