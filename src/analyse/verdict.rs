@@ -261,7 +261,7 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
     }
     if let (None, Some(tokens), Some(asked), Some(completed)) =
         (above(signs.short, 0.0), signs.output_tokens, signs.asked_tokens, above(signs.completed, 0.0))
-        && tokens < completed * asked * SHORT
+        && !(completed * asked * SHORT..=completed * asked / SHORT).contains(&tokens)
     {
         let mean = tokens / completed;
         doubt(

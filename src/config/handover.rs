@@ -8,7 +8,7 @@ use super::tree::{Kind, Node, Trouble, join};
 use super::{Environment, Error, Origin};
 use crate::safe::{
     holds_secret, is_searched, is_secret_header, is_secret_key, is_secret_name, is_secret_variable, json_secrets,
-    userinfo,
+    within,
 };
 
 /// What the client takes its key from, vLLM's as ours.
@@ -282,7 +282,7 @@ impl Moved<'_> {
 
     /// Secrets that no rule for a flag knows: a user in a URL, a value that is known as a secret.
     fn refuse_rest(&self, key: &str, text: &str, origin: &Origin, path: &str) -> Result<(), Error> {
-        match !userinfo(text).is_empty() || holds_secret(text) {
+        match !within(text).is_empty() || holds_secret(text) {
             true => Err(self.refused(key, origin, path)),
             false => Ok(()),
         }

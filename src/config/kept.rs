@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 15] = [
+const HOW_TO_RUN: [&str; 17] = [
     "warmup",
     "cooldown",
     "timeouts",
@@ -23,11 +23,14 @@ const HOW_TO_RUN: [&str; 15] = [
     "port",
     "timezone",
     "setvars",
+    "login",
     "vllm-bin",
     "keep-foreign",
     "show-logs",
     "slo",
     "reuse",
+    // The same machine is played on: another seed would be another experiment, which no table tells from the first.
+    "sim",
 ];
 
 /// The settings of a run that exists.

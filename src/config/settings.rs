@@ -146,6 +146,7 @@ impl Settings {
         default: Preset,
         kept: Option<&Kept>,
     ) -> Result<Self, Error> {
+        no_swallowed_file(args, environment)?;
         let layers = Layers::new(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
         let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below, kept)?;
@@ -414,6 +415,35 @@ fn read_port(text: &str) -> Option<PortChoice> {
         "auto" => Some(PortChoice::Auto),
         number => number.parse().ok().filter(|port| *port > 0).map(PortChoice::Fixed),
     }
+}
+
+/// Refuses a sweep file that stands behind a flag which takes several values, and was read as one of them: another sweep
+/// would be run.
+fn no_swallowed_file(args: &RunArgs, environment: &Environment) -> Result<(), Error> {
+    let dry_run: Vec<String> = args.dry_run.iter().flatten().cloned().collect();
+    let lists: [(&str, &[String]); 6] = [
+        ("models", &args.models),
+        ("tp", &args.tp),
+        ("quantization", &args.quantization),
+        ("enforce-eager", &args.enforce_eager),
+        ("skip-failure-reasons", &args.skip_failure_reasons),
+        ("dry-run", &dry_run),
+    ];
+    let is_file = |value: &&String| {
+        let path = std::path::Path::new(value.as_str());
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        ["yaml", "yml", "json", "toml"].contains(&extension) && environment.absolute(path).is_file()
+    };
+    for (flag, values) in lists {
+        if let Some(value) = values.iter().find(is_file) {
+            return Err(Error::Argument {
+                origin: Origin::flag(flag),
+                problem: format!("`{value}` is a file, and was read as a value of this flag"),
+                hints: vec!["write sweep files before the flags: `vllm-bench run FILES --models …`".to_owned()],
+            });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

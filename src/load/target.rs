@@ -86,7 +86,7 @@ impl Target {
     pub fn new(base: &str, endpoint: &str, insecure: bool) -> Result<Self, Error> {
         let address = |text: &str, reason: String| Error::Address { text: text.to_owned(), reason };
         let base = base.trim_end_matches('/');
-        if !crate::safe::userinfo(base).is_empty() {
+        if !crate::safe::within(base).is_empty() {
             return Err(address("(with a user)", WITH_USER.into()));
         }
         let whole = if endpoint.starts_with('/') { format!("{base}{endpoint}") } else { format!("{base}/{endpoint}") };

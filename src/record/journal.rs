@@ -51,8 +51,8 @@ impl Journal {
     /// When it cannot be opened or its torn last line cannot be closed.
     pub fn open(path: &Path, zone: Tz) -> Result<Self, Error> {
         let open = || {
-            // A named pipe under this name would never take a line.
-            let waits = nix::fcntl::OFlag::O_NONBLOCK.bits();
+            // A named pipe under this name would never take a line, and a link leads into another run.
+            let waits = (nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW).bits();
             let mut file = OpenOptions::new().read(true).append(true).create(true).custom_flags(waits).open(path)?;
             bounded::require_regular(&file.metadata()?)?;
             if file.seek(SeekFrom::End(0))? > 0 {

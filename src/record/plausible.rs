@@ -60,10 +60,18 @@ fn outside(values: &impl ResultValues, completed: f64) -> Option<String> {
             return Some(format!("`{key}` is {value}: a count was expected"));
         }
     }
+    if values.value("duration").is_some_and(|value| !value.is_number()) {
+        return Some("`duration` is no number: seconds above 0 were expected".to_owned());
+    }
     if let Some(duration) = values.number("duration")
         && !(duration > 0.0 && duration <= MOST_SECONDS)
     {
         return Some(format!("`duration` is {duration}: seconds above 0 were expected"));
+    }
+    for key in ["request_goodput", "max_output_tokens_per_s", "max_concurrent_requests"] {
+        if let Some(value) = values.number(key).filter(|value| !(0.0..=MOST_PER_SECOND).contains(value)) {
+            return Some(format!("`{key}` is {value}: no server has such a rate"));
+        }
     }
     for (key, made) in [
         ("request_throughput", Some(completed)),
@@ -100,10 +108,28 @@ fn impossible_times(values: &impl ResultValues) -> Option<String> {
         return wrong;
     }
     quantiles.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    quantiles.windows(2).find_map(|pair| {
+    let in_order = quantiles.windows(2).find_map(|pair| {
         let [(latency, low, below, lower), (other, high, above, higher)] = pair else { return None };
         (latency == other && low < high && *below > above * (1.0 + ROUNDING) + ROUNDING)
             .then(|| format!("`{lower}` is {below}, above `{higher}`, which is {above}"))
+    });
+    in_order.or_else(|| impossible_means(values))
+}
+
+/// Means that no such values have: below the smallest, above the largest, or below half of the median (half of all values, of
+/// which none is below 0, are at least the median).
+fn impossible_means(values: &impl ResultValues) -> Option<String> {
+    LATENCIES.into_iter().find_map(|latency| {
+        let number = |statistic: &str| values.number(&format!("{statistic}_{latency}_ms"));
+        let mean = number("mean")?;
+        let slack = |bound: f64| bound * CONTRADICTION + ROUNDING;
+        let low = number("min").into_iter().chain(number("median").map(|median| median / 2.0)).fold(0.0, f64::max);
+        let high = number("max").unwrap_or(f64::INFINITY);
+        (mean < low - slack(low) || mean > high + slack(high)).then(|| {
+            format!(
+                "`mean_{latency}_ms` is {mean}, which contradicts the median, the smallest or the largest beside it"
+            )
+        })
     })
 }
 
@@ -157,6 +183,40 @@ pub fn suspicious(values: &impl ResultValues) -> Vec<String> {
         found.push(format!("the mean TTFT of {ttft:.2} ms is above the mean E2E latency of {e2el:.2} ms"));
     }
     found.extend(times_against_duration(values, per_answer));
+    found.extend(beyond_the_rest(values));
+    found
+}
+
+/// Times that are longer than the whole measurement, means above the 99th percentile, rates beyond those that hold them, prompts
+/// without a token.
+fn beyond_the_rest(values: &impl ResultValues) -> Vec<String> {
+    let number = |key: &str| values.number(key);
+    let mut found = Vec::new();
+    if let Some(duration) = number("duration").filter(|duration| *duration > 0.0) {
+        let most = duration * 1e3 * (1.0 + CONTRADICTION);
+        values.each_time(&mut |key, value| {
+            let times = LATENCIES.iter().any(|latency| key.ends_with(&format!("_{latency}_ms")));
+            if times && value > most {
+                found.push(format!("`{key}` is {value:.2} ms, longer than the whole measurement of {duration:.2} s"));
+            }
+        });
+    }
+    for latency in LATENCIES {
+        let keys = [format!("mean_{latency}_ms"), format!("p99_{latency}_ms")];
+        if let [Some(mean), Some(p99)] = keys.each_ref().map(|key| number(key))
+            && mean > p99 * (1.0 + CONTRADICTION) + ROUNDING
+        {
+            found.push(format!("`{}` is {mean:.2}, above `{}`, which is {p99:.2}", keys[0], keys[1]));
+        }
+    }
+    if let (Some(good), Some(all)) = (number("request_goodput"), number("request_throughput"))
+        && good > all * (1.0 + CONTRADICTION)
+    {
+        found.push(format!("`request_goodput` is {good:.2}, above `request_throughput`, which is {all:.2}"));
+    }
+    if number("total_input_tokens") == Some(0.0) && number("completed").is_some_and(|completed| completed > 0.0) {
+        found.push("`total_input_tokens` is 0, and requests were completed".to_owned());
+    }
     found
 }
 
@@ -247,7 +307,14 @@ mod tests {
             (json!({"output_throughput": 0.0}), "output_throughput", "is 0 though"),
             (json!({"total_output_tokens": -640}), "total_output_tokens", "a count"),
             (json!({"total_input_tokens": 3.5}), "total_input_tokens", "a count"),
-            (json!({"mean_ttft_ms": 0.0}), "mean_ttft_ms", "no answer takes no time"),
+            (json!({"mean_ttft_ms": 0.0}), "mean_ttft_ms", "contradicts the median"),
+            (json!({"mean_ttft_ms": 0.0, "median_ttft_ms": 0.0}), "mean_ttft_ms", "no answer takes no time"),
+            (json!({"mean_ttft_ms": 20.0}), "mean_ttft_ms", "contradicts the median"),
+            (json!({"max_tpot_ms": 30.0, "mean_tpot_ms": 40.0}), "mean_tpot_ms", "the largest"),
+            (json!({"duration": null}), "duration", "no number"),
+            (json!({"duration": "4"}), "duration", "no number"),
+            (json!({"request_goodput": -5.0}), "request_goodput", "is -5"),
+            (json!({"max_output_tokens_per_s": -3.0}), "max_output_tokens_per_s", "is -3"),
             (
                 json!({"total_output_tokens": 0, "output_throughput": 0.0, "total_token_throughput": 80.0}),
                 "no answer",
@@ -265,13 +332,30 @@ mod tests {
             (json!({"output_throughput": 900.0}), "640 output tokens in 4.00 s are 160.00 per second"),
             (json!({"request_throughput": 5.0}), "10 requests in 4.00 s"),
             (json!({"total_token_throughput": 24.0}), "960 tokens in 4.00 s"),
-            (json!({"mean_tpot_ms": 0.02}), "seconds in place of milliseconds?"),
-            (json!({"mean_ttft_ms": 0.085}), "seconds in place of milliseconds?"),
-            (json!({"mean_tpot_ms": 0.0}), "faster than any device"),
+            (
+                json!({"mean_tpot_ms": 0.02, "median_tpot_ms": 0.02, "p99_tpot_ms": 0.03}),
+                "seconds in place of milliseconds?",
+            ),
+            (
+                json!({"mean_ttft_ms": 0.085, "median_ttft_ms": 0.08, "p99_ttft_ms": 0.12}),
+                "seconds in place of milliseconds?",
+            ),
+            (json!({"mean_tpot_ms": 0.0, "median_tpot_ms": 0.0, "p99_tpot_ms": 0.0}), "faster than any device"),
             (json!({"mean_e2el_ms": 60.0}), "above the mean E2E latency"),
-            (json!({"mean_e2el_ms": 1.345, "mean_ttft_ms": 0.5}), "too short for 10 requests"),
+            (
+                json!({"mean_e2el_ms": 1.345, "mean_ttft_ms": 0.5, "median_ttft_ms": 0.5, "p99_ttft_ms": 0.6}),
+                "too short for 10 requests",
+            ),
             (json!({"mean_e2el_ms": 134_500.0}), "too long for 10 requests"),
-            (json!({"mean_e2el_ms": null, "mean_tpot_ms": 20_000.0}), "too long for 10 requests"),
+            (
+                json!({"mean_e2el_ms": null, "mean_tpot_ms": 20_000.0, "median_tpot_ms": 20_000.0, "p99_tpot_ms": 20_000.0}),
+                "too long for 10 requests",
+            ),
+            (json!({"p99_itl_ms": 1e6}), "`p99_itl_ms` is 1000000.00 ms, longer than the whole measurement"),
+            (json!({"std_ttft_ms": 1e8}), "longer than the whole measurement"),
+            (json!({"mean_tpot_ms": 26.5}), "`mean_tpot_ms` is 26.50, above `p99_tpot_ms`, which is 25.00"),
+            (json!({"request_goodput": 99.0}), "above `request_throughput`"),
+            (json!({"total_input_tokens": 0, "total_token_throughput": 160.0}), "`total_input_tokens` is 0"),
         ] {
             let result = result(change.clone());
             assert_eq!(impossible(&result), None, "{change}");

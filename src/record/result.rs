@@ -11,7 +11,7 @@ use super::plausible::{self, ResultValues};
 use super::{Error, atomic};
 use crate::bounded::{self, NoObject};
 use crate::execute::{Failure, PrefixCache, TeardownProof, Timings};
-use crate::plan::{Axes, Client, Engine, Flags, Identity, Isolation, Repeat};
+use crate::plan::{Axes, Client, Engine, Experiment, Flags, Identity, Isolation, Repeat};
 
 /// Why the client's result does not count (rule 11 and beyond it).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +156,27 @@ pub struct ResultMeta {
     /// The server's log, relative to the run directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_log: Option<PathBuf>,
+}
+
+impl ResultMeta {
+    /// What it says of itself that is not so of the experiment whose identity it names: it was edited, or is a copy of another's.
+    /// `None` where all fits.
+    pub fn contradiction(&self, experiment: &Experiment) -> Option<String> {
+        let key = if self.name != experiment.name {
+            "name"
+        } else if self.axes != experiment.axes {
+            "axes"
+        } else if self.serve != experiment.server.flags {
+            "serve"
+        } else if self.bench != experiment.workload.flags {
+            "bench"
+        } else {
+            return None;
+        };
+        Some(format!(
+            "its `vllm_bench.{key}` is not that of the experiment whose identity it has: it was edited, or copied"
+        ))
+    }
 }
 
 /// In files of version 0.1 every measurement is the first on its server.

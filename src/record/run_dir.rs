@@ -177,7 +177,9 @@ impl RunDir {
     /// The valid result of exactly this experiment, if there is one. A missing, torn, foreign or invalid file is none.
     pub fn valid_result(&self, experiment: &Experiment) -> Option<ResultRecord> {
         let record = ResultRecord::read(&self.layout.result(&experiment.name)).ok()?;
-        record.counts_for(&experiment.identity, experiment.repeat, experiment.workload.num_prompts()).then_some(record)
+        let own = record.vllm_bench.as_ref().is_some_and(|meta| meta.contradiction(experiment).is_none());
+        (own && record.counts_for(&experiment.identity, experiment.repeat, experiment.workload.num_prompts()))
+            .then_some(record)
     }
 
     /// Refuses to let an experiment take a place where the valid result of another one lies: what was measured is never set aside
@@ -272,6 +274,8 @@ pub fn list_runs(results_dir: &Path) -> Result<Vec<RunDir>, Error> {
     let mut runs: Vec<(Option<DateTime<Utc>>, PathBuf, RunDir)> = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        // What was being removed, or copied, when its program was killed.
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with(layout::TEMPORARY_PREFIX))
         .filter_map(|entry| {
             let run = RunDir::at(&entry.path())?;
             Some((run.created(), entry.path(), run))

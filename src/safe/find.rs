@@ -111,7 +111,7 @@ pub fn in_secret(value: &str) -> Vec<String> {
         return found;
     }
     let mut found = vec![value.to_owned()];
-    found.extend(userinfo(value));
+    found.extend(within(value));
     found.extend(json_secrets(value));
     if value.contains('\n') {
         found.extend(in_text(value));
@@ -136,9 +136,64 @@ fn decoded(text: &str) -> Vec<String> {
     }
 }
 
+/// The secrets that stand within a text, whatever the text is for: before the host of a URL, after `Bearer` and `Basic`, and the
+/// value behind the name of a secret, be it a part of a query, a pair of a connection string, or a flag.
+pub fn within(text: &str) -> Vec<String> {
+    static PAIR: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r#"([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:[=:]|%3[Dd])\s*(?:(?i:bearer|basic|token|apikey)\s+)?("[^"]+"|'[^']+'|[^\s,;&|"'{}\[\]]+)"#,
+        )
+    });
+    // A pair of a query stands within what looks like the value of `https:`.
+    static QUERY: LazyLock<Regex> = LazyLock::new(|| pattern(r#"[?&#]([A-Za-z_][A-Za-z0-9_.-]*)=([^&#\s"']+)"#));
+    static FLAG: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r#"(?:^|\s)--?([A-Za-z][A-Za-z0-9-]*)\s+("[^"]+"|'[^']+'|[^\s"'-]\S*)"#));
+    static USER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|\s)(?:-u|--user)(?:\s+|=)?[^\s:]+:(\S+)"));
+    static SCHEME: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(bearer|basic)\s+([a-z0-9._~+/=-]{8,})"));
+    static KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)[?&](?:key|code)=([^&\s]{16,})"));
+    let mut found = Vec::new();
+    for pair in [&PAIR, &QUERY, &FLAG].into_iter().flat_map(|pattern| pattern.captures_iter(text)) {
+        let value = pair[2].trim_matches(['"', '\'']);
+        if is_secret_name(&pair[1]) && !is_special_token(value) {
+            found.extend(in_secret_itself(value));
+        }
+    }
+    for scheme in SCHEME.captures_iter(text) {
+        let token = &scheme[2];
+        // Prose has these words too.
+        if token.len() >= 20 || token.contains(|c: char| c.is_ascii_digit()) {
+            found.push(token.to_owned());
+            found.extend(decoded(token));
+        }
+    }
+    found.extend(USER.captures_iter(text).chain(KEY.captures_iter(text)).map(|part| part[1].to_owned()));
+    found.retain(|secret| is_searched(secret));
+    found.extend(userinfo(text));
+    found
+}
+
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("a constant pattern compiles")
+}
+
+/// A value, and what it says where it is `user:password` in base64.
+fn in_secret_itself(value: &str) -> Vec<String> {
+    let mut found = vec![value.to_owned()];
+    let plain = unpercent(value);
+    if plain != value {
+        found.push(plain);
+    }
+    found.extend(decoded(value));
+    found
+}
+
+/// Users of URLs that are nobody's secret.
+const USERS: [&str; 10] =
+    ["git", "user", "username", "root", "admin", "anonymous", "guest", "ubuntu", "postgres", "oauth2"];
+
 /// The secrets before the host of each URL in a text: `user:password`, the password, both also without percent signs; a user
-/// alone where it is long enough to be a token.
-pub fn userinfo(text: &str) -> Vec<String> {
+/// alone where it is long enough to be a token, and a shorter one together with its host.
+fn userinfo(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("://") {
         let rest = &text[at + 3..];
@@ -146,6 +201,12 @@ pub fn userinfo(text: &str) -> Vec<String> {
         let secret = match info.split_once(':') {
             Some((_, password)) => password,
             None if info.len() >= 16 => info,
+            // A name may be a name elsewhere: it is hidden where it stands in a URL.
+            None if !USERS.contains(&info) && !info.is_empty() && !is_reference(info) => {
+                let host = rest[info.len() + 1..].split(['/', '?', '#', ' ', '"', '\'']).next().unwrap_or_default();
+                found.push(format!("{info}@{host}"));
+                continue;
+            }
             None => continue,
         };
         for text in [secret, info] {
@@ -226,7 +287,7 @@ fn walk(value: &Value, secret: bool, found: &mut Vec<String>) {
         }
         Value::Array(items) => items.iter().for_each(|item| walk(item, secret, found)),
         Value::String(text) if secret && !is_special_token(text) => found.extend(in_secret(text)),
-        Value::String(text) => found.extend(userinfo(text)),
+        Value::String(text) => found.extend(within(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -239,7 +300,7 @@ fn is_special_token(text: &str) -> bool {
 /// What is secret in a variable. Its name may say so, or its value.
 pub fn in_variable(name: &str, value: &str) -> Vec<String> {
     let mut found = if is_secret_name(name) { in_secret(value) } else { Vec::new() };
-    found.extend(userinfo(value));
+    found.extend(within(value));
     found.extend(json_secrets(value));
     found.extend(by_shape(value));
     // Settings of this program in variables: `VLLM_BENCH_ENV` has a variable on each line.
@@ -254,7 +315,7 @@ pub fn in_variable(name: &str, value: &str) -> Vec<String> {
 /// Whether a variable must be kept out of everything that is written: by its name, or by what is in its value.
 pub fn is_secret_variable(name: &str, value: &str) -> bool {
     is_secret_name(name)
-        || !userinfo(value).is_empty()
+        || !within(value).is_empty()
         || json_secrets(value).iter().any(|secret| is_searched(secret))
         || !by_shape(value).is_empty()
 }
@@ -276,7 +337,7 @@ fn by_shape(text: &str) -> Vec<String> {
 pub fn in_header(header: &str) -> Vec<String> {
     match split_header(header) {
         Some((name, value)) if !is_harmless_header(name) => in_secret(value),
-        Some((_, value)) => userinfo(value),
+        Some((_, value)) => within(value),
         None => Vec::new(),
     }
 }
@@ -339,7 +400,7 @@ fn in_flag(flag: &str, value: &str) -> Vec<String> {
 
 /// What is secret in a word that may be `NAME=VALUE`, `header=NAME=VALUE`, a URL, or JSON.
 fn in_argument(word: &str) -> Vec<String> {
-    let mut found = userinfo(word);
+    let mut found = within(word);
     found.extend(json_secrets(word));
     found.extend(by_shape(word));
     let bare = word.trim_start_matches('-');
@@ -352,6 +413,7 @@ fn in_argument(word: &str) -> Vec<String> {
             found.extend(in_secret(value));
         } else if !value.is_empty() {
             found.extend(json_secrets(value));
+            found.extend(within(value));
         }
     }
     found
@@ -424,8 +486,7 @@ fn hidden<'v>(flag: &str, value: &'v str) -> Cow<'v, str> {
         },
         (_, Some((name, text))) if !bare.starts_with(['{', '[']) => {
             let inner = name.trim_start_matches('-');
-            let kept = if is_secret_variable(inner, text) && userinfo(text).is_empty() && !text.starts_with(['{', '['])
-            {
+            let kept = if is_secret_variable(inner, text) && within(text).is_empty() && !text.starts_with(['{', '[']) {
                 Cow::Borrowed(if is_reference(text) { text } else { REDACTED })
             } else {
                 hidden(inner, text)
@@ -433,7 +494,7 @@ fn hidden<'v>(flag: &str, value: &'v str) -> Cow<'v, str> {
             Cow::Owned(format!("{name}={kept}"))
         }
         _ => {
-            let secrets: Vec<String> = [userinfo(value), json_secrets(value), by_shape(value)].concat();
+            let secrets: Vec<String> = [within(value), json_secrets(value), by_shape(value)].concat();
             let mut text = value.to_owned();
             for secret in secrets.iter().filter(|secret| secret.len() > 1) {
                 text = text.replace(secret.as_str(), REDACTED);
@@ -527,6 +588,39 @@ mod tests {
         assert_eq!(without_secrets(&harmless), harmless);
         let reference = words("run|--bench-arg|header=X-Key=${MY_KEY}");
         assert_eq!(without_secrets(&reference), reference);
+    }
+
+    #[test]
+    fn secrets_are_found_within_values_whatever_their_names_are() {
+        for value in [
+            "authorization=Bearer Zq9-planted",
+            "Authorization: Basic Zq9-planted",
+            "host=h password=Zq9-planted user=u",
+            "https://h/x?token=Zq9-planted",
+            "https://h/x?a=b&sig=Zq9-planted&c=d",
+            "https://h/k?X-Amz-Credential=Zq9-planted",
+            "--api-key Zq9-planted --x",
+            "-u user:Zq9-planted",
+            "Bearer Zq9-planted",
+            "machine h login u password 'Zq9-planted' password=Zq9-planted",
+        ] {
+            holds(&in_variable("ANY", value), "Zq9-planted");
+            assert!(is_secret_variable("ANY", value), "{value}");
+            let words = ["run".to_owned(), "--env".to_owned(), format!("ANY={value}")];
+            assert!(!without_secrets(&words).concat().contains("planted"), "{value}");
+            holds(&in_words(&["run", "--bench-arg", &format!("dataset-path={value}")]), "Zq9-planted");
+        }
+        for harmless in [
+            "a basic understanding of bearer bonds",
+            "https://h/x?max_tokens=100&n=5",
+            "max-num-batched-tokens=8192,x=y",
+            "--max-model-len 8192 --dtype bfloat16",
+            "ssh://git@host/x http://user@proxy:1",
+            "TORCH_LOGS=+dynamo",
+        ] {
+            assert_eq!(within(harmless), <[String; 0]>::default(), "{harmless}");
+        }
+        holds(&within("http://Zq9plant@proxy:1/x"), "Zq9plant@proxy:1");
     }
 
     #[test]

@@ -36,7 +36,7 @@ const HOLDS: [&str; 12] = [
     "connectionstring",
 ];
 /// Words of which each alone makes a name that of a secret.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 21] = [
     "auth",
     "authorization",
     "authentication",
@@ -51,6 +51,13 @@ const WORDS: [&str; 14] = [
     "creds",
     "cred",
     "webhook",
+    "sig",
+    "signature",
+    "dsn",
+    "sas",
+    "netrc",
+    "pgpass",
+    "sshpass",
 ];
 /// What a name ends in that tells where a secret is, or something of it, but not the secret.
 const ABOUT: [&str; 33] = [

@@ -634,12 +634,13 @@ def died(s: Scenario) -> None:
         s.wait_phase(child, "draining", after=1 + s.journal().index(
             next(e for e in s.journal() if e["event"] == "benchmark-launched" and e["name"] == name)))
         [entry] = [e for e in s.events("phase-changed") if e["name"] == name and e["now"]["phase"] == "draining"]
-        return told_within(entry, at, 1.0, "noticed")
+        # 0.1 to 0.3 s on a quiet machine; the limit tells what was noticed from what was not.
+        return told_within(entry, at, 20.0, "noticed")
 
     kills = [(engine_dies, "VLLM::EngineCore", "engine-core-failed"), (other_dies, "API", None)]
     for name, title, own in kills[:1] if s.bench.ci else kills:
         what = "the engine" if own else "the API server"
-        with s.check(f"SIGKILL of {what} while measuring: server-died, noticed within 1 s") as note:
+        with s.check(f"SIGKILL of {what} while measuring: server-died, noticed at once") as note:
             seconds = noticed(name, kill_when_measuring(name, title))
             failure = wait_for("the failure file", lambda: (s.run() / f"{name}_failure.json").exists() and s.failure(name))
             equal(failure["cause"], "server-died", "cause")

@@ -159,6 +159,17 @@ fn refusals_of_environment_variables_name_the_variable() {
 }
 
 #[test]
+fn a_sweep_file_is_never_taken_for_a_value_of_a_flag() {
+    let scene = Scene::new();
+    fs::write(scene.path("s.yaml"), "serve: {model: m}\n").unwrap();
+    for [flag, value] in [["--models", "my/8B"], ["--quantization", "none"]] {
+        let refused = scene.call(&["run", flag, value, "s.yaml"]).exits(2);
+        refused.says(flag).says("`s.yaml` is a file").says("write sweep files before the flags");
+    }
+    scene.call(&["run", "--dry-run", "s.yaml"]).exits(2).says("`s.yaml` is a file");
+}
+
+#[test]
 fn a_vllm_that_is_not_there_is_exit_code_4() {
     let scene = Scene::new();
     let missing = scene.sweep_with(&scene.path("nowhere/vllm")).exits(4);

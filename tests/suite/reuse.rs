@@ -149,13 +149,13 @@ fn kill_9_amid_the_measurements_of_a_server_and_resume_measures_only_what_is_mis
 #[test]
 fn a_run_grows_with_its_file() {
     let scene = scene("");
-    call(&scene).exits(0);
+    call(&scene).set("--sim-seed", ["7"]).exits(0);
     let larger = SWEEP.replace("max-num-seqs: [8, 16]", "max-num-seqs: [8, 16, 32]");
     fs::write(scene.path("sweep.yaml"), larger).unwrap();
     let name_of_run = scene.run().name();
     call(&scene).set("--extend", [name_of_run.as_str()]).exits(0);
     let run = scene.run();
-    assert_eq!(starts(&run), 3, "only the new configuration is started");
+    assert_eq!(starts(&run), 3, "only the new configuration is started, with the seed of the run");
     (1..=2).for_each(|run_number| run.assert_passed(&name(32, 2, run_number)));
     all().iter().for_each(|name| run.assert_passed(name));
     call(&scene).set("--extend", [name_of_run.as_str()]).exits(3);

@@ -404,6 +404,9 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
             which(meta.repeat),
             which(experiment.repeat)
         )),
+        Some(Ok(meta)) if meta.contradiction(experiment).is_some() => {
+            unusable(format!("of no use: {}", meta.contradiction(experiment).unwrap_or_default()))
+        }
         Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
             Ok(()) => {
                 let signs = Box::new(signs(&result, Some(&meta)));

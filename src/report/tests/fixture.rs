@@ -28,8 +28,14 @@ pub fn result(model: &str, request_throughput: f64, ttft: f64) -> Map<String, Va
     let tokens = result["total_input_tokens"].as_f64().unwrap() + result["total_output_tokens"].as_f64().unwrap();
     result.insert("duration".into(), json!(duration));
     result.insert("total_token_throughput".into(), json!(tokens / duration));
-    result.insert("mean_ttft_ms".into(), json!(ttft));
-    result.insert("mean_tpot_ms".into(), json!(ttft / 10.0));
+    // Medians, deviations and percentiles go with their mean.
+    for (latency, mean) in [("ttft", ttft), ("tpot", ttft / 10.0)] {
+        let scale = mean / result[&format!("mean_{latency}_ms")].as_f64().unwrap();
+        for statistic in ["mean", "median", "std", "p99"] {
+            let value = result.get_mut(&format!("{statistic}_{latency}_ms")).unwrap();
+            *value = json!((value.as_f64().unwrap() * scale * 1e4).round() / 1e4);
+        }
+    }
     result
 }
 
@@ -100,8 +106,7 @@ impl Fixture {
     }
 
     pub fn meta(&self, i: usize) -> ResultMeta {
-        let mut experiment = self.experiment(i);
-        experiment.workload.flags.text("random-output-len", 32);
+        let experiment = self.experiment(i);
         ResultMeta {
             schema: SCHEMA,
             simulated: self.engine == Engine::Sim,
@@ -199,7 +204,7 @@ fn sweep(models: &[&str], tensor_parallel_sizes: &[u32], engine: Engine) -> Swee
     let bench = [
         ("dataset-name", "random"),
         ("random-input-len", "1024"),
-        ("random-output-len", "1024"),
+        ("random-output-len", "32"),
         ("ignore-eos", "true"),
         ("max-concurrency", "4"),
         ("num-prompts", "16"),
