@@ -7,8 +7,8 @@ VLLM_BENCH_PORT=auto in the environment:
     tmux new-session -d -s picture -x 100 -y 60
     tmux send-keys -t picture "vllm-bench run --engine sim --models openai/gpt-oss-20b --tp 4 8 --sim-speed 300" Enter
     tmux capture-pane -e -p -S - -t picture > screen.txt        # when the run has ended
-    docs/make_terminal_picture.py --title 'vllm-bench run --engine sim' --omit ' Created ' '── Results by model' \\
-        --omit '── Best per model' '── Best overall' --omit '── Skipped' 'no such line' < screen.txt > docs/terminal.svg
+    docs/make_terminal_picture.py --title 'vllm-bench run --engine sim' --omit ' Created ' '── Recommendation' \\
+        --omit '── Overall statistics' 'no such line' < screen.txt > docs/terminal.svg
 
 Lines that were left out show as one `⋮`; nothing else is changed.
 

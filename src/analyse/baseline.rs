@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
+use super::inference::over_starts;
 use super::optimize::by_model_and_load;
-use super::rank::settings;
+use super::rank::{settings, starts_of};
 use super::{Metric, Row, RunTable, group_keys, load_labels};
 
 /// The key that names an experiment rather than a setting.
@@ -172,11 +173,9 @@ pub fn against_baseline<'a>(rows: &[&'a Row]) -> Vec<Against<'a>> {
     compared
 }
 
+/// The mean over starts, as in every answer.
 fn mean(rows: &[&Row], metric: Metric) -> Option<f64> {
-    let values: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(metric)).collect();
-    #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-    let count = values.len() as f64;
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
+    starts_of(rows, metric).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
 }
 
 #[cfg(test)]

@@ -1,71 +1,12 @@
-//! The configuration to use: limits on latency first, then the figure that matters, then what it costs. Pure.
+//! The answer for one model and workload: what is out and why, what is left by the objective, and which of these to use. Pure.
+//!
+//! Every screen and every format prints this answer; none decides anything by itself.
 
-use std::fmt;
-
+use super::decide::{Standing, Why};
 use super::inference::over_starts;
-use super::rank::{settings, starts_by};
-use super::{Basis, Better, Candidate, Decision, Estimate, Figure, Row, decide};
-
-/// A limit on a figure: `ttft.p99<500`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limit {
-    /// vLLM's key: `p99_ttft_ms`.
-    pub key: String,
-    /// The figure must be below it (milliseconds), or above it for a throughput.
-    pub value: f64,
-    /// Above rather than below.
-    pub above: bool,
-}
-
-impl Limit {
-    /// Reads `METRIC.STATISTIC<MILLISECONDS` (`ttft.p99<500`, `tpot.mean<50`) or `KEY<VALUE`, `KEY>VALUE` with the key of any
-    /// figure.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (name, value, above) = match (text.split_once('<'), text.split_once('>')) {
-            (Some((name, value)), None) => (name, value, false),
-            (None, Some((name, value))) => (name, value, true),
-            _ => return None,
-        };
-        let value = value.trim_start_matches('=').trim().parse::<f64>().ok().filter(|value| value.is_finite())?;
-        let name = name.trim();
-        let key = match name.split_once('.') {
-            Some((metric, statistic)) if ["ttft", "tpot", "itl", "e2el"].contains(&metric) => {
-                let percentile = statistic.strip_prefix('p').is_some_and(|which| which.parse::<f64>().is_ok());
-                let known = ["mean", "median", "std"].contains(&statistic) || percentile;
-                known.then(|| format!("{statistic}_{metric}_ms"))?
-            }
-            Some(_) => return None,
-            None => name.to_owned(),
-        };
-        Figure::of(&key)?;
-        Some(Self { key, value, above })
-    }
-
-    /// Reads a limit of a sweep file. Below the name of a figure stands a sign and a number (`"> 100"`), or a number alone: the figure
-    /// must be better than it. Without a name it is as [`Limit::parse`] reads it.
-    pub fn stated(name: &str, value: &str) -> Option<Self> {
-        if name.is_empty() {
-            return Self::parse(value);
-        }
-        let name = name.replace('-', "_");
-        if value.contains(['<', '>']) {
-            return Self::parse(&format!("{name}{}", value.trim()));
-        }
-        let limit = Self::parse(&format!("{name}<{value}"))?;
-        Some(Self { above: Figure::of(&limit.key)?.better == Some(Better::Higher), ..limit })
-    }
-
-    /// Whether a value keeps it.
-    pub fn holds(&self, value: f64) -> bool {
-        if self.above { value > self.value } else { value < self.value }
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.key, if self.above { ">" } else { "<" }, self.value)
-    }
-}
+use super::limit::{Kept, Limit, kept};
+use super::rank::{settings, starts_by, starts_of_rows};
+use super::{Basis, Better, Candidate, Decision, Doubt, Estimate, Figure, MARGIN, Row, RunTable, Status, decide};
 
 /// Who asks for the limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -80,24 +21,41 @@ pub enum LimitsFrom {
     Different,
 }
 
-/// One configuration with its figures.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice<'a> {
-    /// Its first measurement.
-    pub row: &'a Row,
-    /// Mean of the ranked figure.
-    pub value: f64,
-    /// Mean of the latency on the other axis; `None` where it is not known.
-    pub latency: Option<f64>,
-    /// Measurements.
-    pub n: usize,
-    /// What the measurements say of the mean; of several server starts each counts once.
-    pub estimate: Option<Estimate>,
-    /// No other has both more throughput and less latency.
-    pub on_front: bool,
+/// Server starts that failed by a cause of their own, of those that ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Failures {
+    /// Failed, or measured nothing.
+    pub failed: usize,
+    /// Of so many.
+    pub of: usize,
 }
 
-/// Why a configuration is not asked.
+/// One configuration that may be chosen, with its metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice<'a> {
+    /// Its first valid measurement.
+    pub row: &'a Row,
+    /// Mean of the objective over its starts.
+    pub value: f64,
+    /// Mean of the latency on the other axis over its starts; `None` where it is not known.
+    pub latency: Option<f64>,
+    /// Server starts.
+    pub n: usize,
+    /// Measurements on them.
+    pub measurements: usize,
+    /// What the starts say of the mean.
+    pub estimate: Option<Estimate>,
+    /// No other has both a better mean and less latency.
+    pub on_front: bool,
+    /// Whether it may be the best.
+    pub standing: Standing,
+    /// Of its starts.
+    pub failures: Failures,
+    /// Its warnings that do not exclude it, each once.
+    pub warnings: Vec<&'a Doubt>,
+}
+
+/// Why a configuration is excluded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeftOut<'a> {
     /// Its first measurement.
@@ -109,26 +67,51 @@ pub struct LeftOut<'a> {
 /// What is recommended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recommendation<'a> {
-    /// All that keep the limits, best value first.
+    /// All that may be chosen, the best mean first.
     pub options: Vec<Choice<'a>>,
     /// Index of the choice among them.
     pub choice: usize,
-    /// The others that cannot be told from it.
-    pub equals: Vec<usize>,
+    /// Why it is the choice.
+    pub why: Why,
+    /// Whether the best mean is significantly better than every other, by more than the margin.
+    pub significantly_best: bool,
     /// What it rests on.
     pub basis: Basis,
-    /// Relative noise of repeats.
+    /// Relative standard deviation between starts.
     pub noise: Option<f64>,
-    /// Repeats that would tell the first two apart.
-    pub repeats_needed: Option<usize>,
-    /// Those that are not asked.
+    /// Starts of each that would separate the best mean from the next one in the set.
+    pub starts_needed: Option<usize>,
+    /// Whether values are divided by the devices: asked for, and known of every option.
+    pub per_device: bool,
+    /// Limits are asked for, and no configuration is shown to keep them with confidence: it keeps them in its one or two starts.
+    pub limits_unconfirmed: bool,
+    /// Those that are excluded.
     pub left_out: Vec<LeftOut<'a>>,
 }
 
-/// What is asked of a recommendation.
+impl<'a> Recommendation<'a> {
+    /// The configuration to use; `None` never happens, as there is one option at least.
+    pub fn chosen(&self) -> Option<&Choice<'a>> {
+        self.options.get(self.choice)
+    }
+
+    /// The other options in the set of the best.
+    pub fn others_in_set(&self) -> usize {
+        let in_set = |option: &&Choice<'_>| option.standing == Standing::MayBeBest;
+        let all = self.options.iter().filter(in_set).count();
+        all.saturating_sub(usize::from(self.chosen().is_some_and(|chosen| chosen.standing == Standing::MayBeBest)))
+    }
+
+    /// The next one by its mean that is not the choice.
+    pub fn runner_up(&self) -> Option<&Choice<'a>> {
+        (0..self.options.len()).find(|index| *index != self.choice).and_then(|index| self.options.get(index))
+    }
+}
+
+/// What is asked of an answer: the objective, the limits, the margin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
-    /// vLLM's key of the ranked figure.
+    /// Key of the metric of the objective.
     pub rank_by: String,
     /// Which direction of it is better.
     pub better: Better,
@@ -140,9 +123,26 @@ pub struct Wanted {
     pub limits: Vec<Limit>,
     /// Who asks for them.
     pub limits_from: LimitsFrom,
+    /// Relative difference that matters.
+    pub margin: f64,
+    /// Share of starts that may fail (0 to 1).
+    pub failures: f64,
 }
 
 impl Wanted {
+    /// By this metric, within no limits: per device where it is a throughput of the whole server.
+    pub fn by(rank_by: &str, better: Better) -> Self {
+        let per_device = Figure::is_of_all_devices(rank_by);
+        Self { rank_by: rank_by.to_owned(), better, per_device, ..Self::default() }
+    }
+
+    /// The objective in words: `Output throughput per device (tok/s)`.
+    pub fn objective(&self, per_device: bool) -> String {
+        let per = if per_device { " per device" } else { "" };
+        let known = Figure::of(&self.rank_by);
+        known.map_or_else(|| self.rank_by.clone(), |of| format!("{}{per} ({})", of.label, of.unit.symbol()))
+    }
+
     /// The limits and where they come from, in a sentence; `None` where there are none to speak of.
     pub fn about_limits(&self) -> Option<String> {
         let all: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
@@ -158,6 +158,33 @@ impl Wanted {
             }
         }
     }
+
+    /// The limits of the sweep files of a table's runs: those of several count only where they are the same. The second value names what
+    /// is no limit, with its run: then none of that run is used.
+    #[must_use]
+    pub fn with_limits_of(mut self, table: &RunTable) -> (Self, Vec<(String, String)>) {
+        let mut wrong = Vec::new();
+        let mut of_run = |facts: &super::Facts| {
+            let read = |(name, value): &(String, String)| {
+                let text = || if name.is_empty() { value.clone() } else { format!("{name}: {value}") };
+                Limit::stated(name, value).ok_or_else(text)
+            };
+            facts.slo.iter().map(read).collect::<Result<Vec<Limit>, String>>().unwrap_or_else(|text| {
+                wrong.push((text, facts.run.clone()));
+                Vec::new()
+            })
+        };
+        let all: Vec<Vec<Limit>> = std::iter::once(&table.facts).chain(&table.more).map(&mut of_run).collect();
+        let same =
+            |a: &[Limit], b: &[Limit]| a.iter().all(|one| b.contains(one)) && b.iter().all(|one| a.contains(one));
+        let first = all.first().cloned().unwrap_or_default();
+        if all.iter().all(|other| same(&first, other)) {
+            (self.limits, self.limits_from) = (first, LimitsFrom::SweepFile);
+        } else {
+            (self.limits, self.limits_from) = (Vec::new(), LimitsFrom::Different);
+        }
+        (self, wrong)
+    }
 }
 
 impl Default for Wanted {
@@ -170,91 +197,200 @@ impl Default for Wanted {
             latency: "mean_ttft_ms".into(),
             limits: Vec::new(),
             limits_from: LimitsFrom::Flag,
+            margin: MARGIN,
+            failures: 0.0,
         }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+/// A configuration that may be chosen, while limits are asked.
+struct Asked<'a> {
+    /// Its valid measurements.
+    rows: Vec<&'a Row>,
+    failures: Failures,
 }
 
-/// Chooses among rows of one model and load; `Err` holds those left out where none is left.
+/// Chooses among rows of one model and workload, in the order in which they were measured; `Err` holds those left out where none is left.
 ///
 /// # Errors
-/// When no configuration keeps the limits.
+/// When no configuration may be chosen.
 pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a>, Vec<LeftOut<'a>>> {
     let (mut left_out, mut asked) = (Vec::new(), Vec::new());
     for rows in settings(rows) {
         let Some(row) = rows.first().copied() else { continue };
         match refused(&rows, wanted) {
-            Some(why) => left_out.push(LeftOut { row, why }),
-            None => asked.push(rows),
+            Err(why) => left_out.push(LeftOut { row, why }),
+            Ok(one) => asked.push(one),
         }
     }
-    let scale = |row: &Row| match row.about.devices {
-        Some(devices) if wanted.per_device => 1.0 / f64::from(devices),
-        _ => 1.0,
-    };
+    let limits_unconfirmed = keep_limits(&mut asked, &mut left_out, wanted);
+    let devices = |row: &Row| row.about.devices.filter(|devices| *devices > 0);
+    let per_device = wanted.per_device && asked.iter().all(|one| one.rows.iter().all(|row| devices(row).is_some()));
     let mut starts_of_all = Vec::new();
     let mut options = Vec::new();
-    for rows in &asked {
-        let Some(row) = rows.first().copied() else { continue };
-        let Some(mut starts) = starts_by(rows, &wanted.rank_by) else { continue };
-        starts.iter_mut().flatten().for_each(|value| *value *= scale(row));
-        let Some(value) = mean(&starts.concat()) else { continue };
-        let latencies: Vec<f64> = rows.iter().filter_map(|row| row.figure(&wanted.latency)).collect();
-        let (n, estimate) = (starts.concat().len(), over_starts(&starts));
-        options.push(Choice { row, value, latency: mean(&latencies), n, estimate, on_front: false });
+    for one in &asked {
+        let Some(row) = one.rows.first().copied() else { continue };
+        let Some(mut starts) = starts_by(&one.rows, &wanted.rank_by) else { continue };
+        let scale = devices(row).filter(|_| per_device).map_or(1.0, |devices| 1.0 / f64::from(devices));
+        starts.iter_mut().flatten().for_each(|value| *value *= scale);
+        let Some(estimate) = over_starts(&starts) else { continue };
+        let latency = starts_by(&one.rows, &wanted.latency).and_then(|starts| over_starts(&starts));
+        let mut warnings: Vec<&Doubt> = Vec::new();
+        for warning in one.rows.iter().flat_map(|row| row.warnings()) {
+            if !warnings.iter().any(|known| known.kind == warning.kind) {
+                warnings.push(warning);
+            }
+        }
+        options.push(Choice {
+            row,
+            value: estimate.mean,
+            latency: latency.map(|of| of.mean),
+            n: starts.len(),
+            measurements: starts.iter().map(Vec::len).sum(),
+            estimate: Some(estimate),
+            on_front: false,
+            standing: Standing::Undecided,
+            failures: one.failures,
+            warnings,
+        });
         starts_of_all.push(starts);
     }
     let candidates: Vec<Candidate> = options
         .iter()
-        .zip(&starts_of_all)
+        .zip(starts_of_all)
         .map(|(option, starts)| Candidate {
-            starts: starts.clone(),
+            starts,
             devices: option.row.about.devices.unwrap_or(u32::MAX),
             overrides: option.row.about.overrides,
         })
         .collect();
-    let Some(decision) = decide(&candidates, wanted.better, None) else { return Err(left_out) };
-    let Decision { set, leader, basis, noise, repeats_needed, .. } = decision;
-    // One measurement of each: nothing tells equals, so that the best figure is all there is.
-    let (choice, equals) = match basis {
-        Basis::Single => (leader, Vec::new()),
-        Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor => {
-            let first = set.first().copied().unwrap_or(leader);
-            (first, set.into_iter().filter(|index| *index != first).collect())
-        }
-    };
+    let grouped = is_grouped(rows);
+    let Some(decision) = decide(&candidates, wanted.better, wanted.margin, grouped) else { return Err(left_out) };
+    let Decision { standings, leader, choice, why, significantly_best, basis, noise, starts_needed } = decision;
+    for (option, standing) in options.iter_mut().zip(standings) {
+        option.standing = standing;
+    }
     mark_front(&mut options, wanted.better);
-    Ok(Recommendation { options, choice, equals, basis, noise, repeats_needed, left_out })
+    let chosen = options.get(choice).map(|option| std::ptr::from_ref(option.row));
+    let first = options.get(leader).map(|option| std::ptr::from_ref(option.row));
+    let leads = |option: &Choice<'_>| first == Some(std::ptr::from_ref(option.row));
+    options.sort_by(|a, b| {
+        let order = match wanted.better {
+            Better::Higher => b.value.total_cmp(&a.value),
+            Better::Lower => a.value.total_cmp(&b.value),
+        };
+        leads(b).cmp(&leads(a)).then(order)
+    });
+    let choice = options.iter().position(|option| chosen == Some(std::ptr::from_ref(option.row))).unwrap_or(0);
+    Ok(Recommendation {
+        options,
+        choice,
+        why,
+        significantly_best,
+        basis,
+        noise,
+        starts_needed,
+        per_device,
+        limits_unconfirmed,
+        left_out,
+    })
 }
 
-/// Why a configuration is not asked, if it is not.
-fn refused(rows: &[&Row], wanted: &Wanted) -> Option<String> {
-    let measured: Vec<&&Row> = rows.iter().filter(|row| row.is_valid()).collect();
+/// Takes out what does not keep the limits. Returns whether those that are left are only not shown to break them.
+fn keep_limits<'a>(asked: &mut Vec<Asked<'a>>, left_out: &mut Vec<LeftOut<'a>>, wanted: &Wanted) -> bool {
+    let mut verdicts: Vec<Kept> = asked.iter().map(|_| Kept::Yes).collect();
+    for limit in &wanted.limits {
+        let starts: Vec<Option<Vec<Vec<f64>>>> =
+            asked.iter().map(|one| starts_of_rows(&one.rows, &limit.key)).collect();
+        for (verdict, new) in verdicts.iter_mut().zip(kept(&starts, limit)) {
+            let known = std::mem::replace(verdict, Kept::Yes);
+            *verdict = known.and(new);
+        }
+    }
+    let confirmed = verdicts.iter().any(|verdict| matches!(verdict, Kept::Yes));
+    let mut verdicts = verdicts.into_iter();
+    asked.retain(|one| {
+        let why = match verdicts.next() {
+            Some(Kept::No(why)) => why,
+            Some(Kept::Unconfirmed(why)) if confirmed => why,
+            Some(Kept::Unconfirmed(_) | Kept::Yes) | None => return true,
+        };
+        left_out.extend(one.rows.first().map(|row| LeftOut { row, why }));
+        false
+    });
+    !wanted.limits.is_empty() && !confirmed
+}
+
+/// Whether configurations that were started several times in one run were measured one after the other: a drift of the machine is not
+/// seen in their repeats then, and looks like a difference.
+fn is_grouped(rows: &[&Row]) -> bool {
+    /// Where the measurements of a configuration in one run lie, and on which starts.
+    struct Span {
+        first: usize,
+        last: usize,
+        starts: std::collections::BTreeSet<u32>,
+    }
+    let mut spans: indexmap::IndexMap<(&str, &crate::plan::Identity), Span> = indexmap::IndexMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        let (Some(repeat), Some(identity)) = (row.repeat, &row.identity) else { continue };
+        let new = || Span { first: place, last: place, starts: std::collections::BTreeSet::new() };
+        let span = spans.entry((&*row.about.run, identity)).or_insert_with(new);
+        span.last = place;
+        span.starts.insert(repeat.start);
+    }
+    let several = spans.iter().filter(|(_, span)| span.starts.len() > 1);
+    let mut all: Vec<(&str, usize, usize)> = several.map(|((run, _), span)| (*run, span.first, span.last)).collect();
+    all.sort_unstable();
+    let pairs = || all.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    pairs().count() > 0 && pairs().all(|pair| pair[0].2 < pair[1].1)
+}
+
+/// The valid measurements of a configuration, or why it is not asked.
+fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
+    let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher);
+    // A rate of nothing is no measurement.
+    let measured_nothing = |row: &Row| rate && row.figure(&wanted.rank_by).is_some_and(|value| value <= 0.0);
+    let (mut starts, mut failed, mut cause) =
+        (std::collections::BTreeSet::new(), std::collections::BTreeSet::new(), None);
+    for row in rows {
+        let start = (&*row.about.run, row.repeat.map_or(1, |repeat| repeat.start));
+        let why = match &row.status {
+            Status::Valid if measured_nothing(row) => format!("{} is 0", wanted.rank_by),
+            Status::Valid => {
+                starts.insert(start);
+                continue;
+            }
+            Status::Invalid(why) => why.clone(),
+            Status::Failed(attempt) if attempt.cause.is_none_or(crate::diagnose::Cause::is_of_configuration) => {
+                attempt.cause.map_or_else(|| attempt.summary.clone(), |cause| cause.to_string())
+            }
+            Status::Failed(_) | Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => {
+                continue;
+            }
+        };
+        starts.insert(start);
+        failed.insert(start);
+        cause.get_or_insert(why);
+    }
+    let failures = Failures { failed: failed.len(), of: starts.len() };
+    let measured: Vec<&Row> = rows.iter().filter(|row| row.is_valid() && !measured_nothing(row)).copied().collect();
+    #[expect(clippy::cast_precision_loss, reason = "starts are few")]
+    let share = failures.failed as f64 / failures.of.max(1) as f64;
+    if failures.failed > 0 && (share > wanted.failures || measured.is_empty()) {
+        let why = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let starts = if failures.of == 1 { "start" } else { "starts" };
+        return Err(format!("{} of {} {starts} failed{why}", failures.failed, failures.of));
+    }
     if measured.is_empty() {
-        return Some("it has no valid result".into());
+        return Err("it has no valid result".into());
     }
     if let Some(doubt) = measured.iter().flat_map(|row| &row.about.doubts).find(|doubt| doubt.kind.bars()) {
-        return Some(doubt.text.clone());
+        return Err(doubt.text.clone());
     }
-    let value_of = |key: &str| mean(&measured.iter().filter_map(|row| row.figure(key)).collect::<Vec<f64>>());
-    if value_of(&wanted.rank_by).is_none() {
-        return Some(format!("its result has no `{}`", wanted.rank_by));
+    if measured.iter().all(|row| row.figure(&wanted.rank_by).is_none()) {
+        return Err(format!("its result has no `{}`", wanted.rank_by));
     }
-    wanted.limits.iter().find_map(|limit| match value_of(&limit.key) {
-        None if Figure::quantile(&limit.key).is_some() => {
-            Some(format!("its result has no `{}` (vLLM's flag --metric-percentiles)", limit.key))
-        }
-        None => Some(format!("its result has no `{}`", limit.key)),
-        Some(value) if limit.holds(value) => None,
-        Some(value) => {
-            let sign = if limit.above { "not above" } else { "not below" };
-            Some(format!("{} is {value:.2}, {sign} {}", limit.key, limit.value))
-        }
-    })
+    Ok(Asked { rows: measured, failures })
 }
 
 /// Marks what no other beats in both: a better figure and less latency.
@@ -279,59 +415,40 @@ fn mark_front(options: &mut [Choice<'_>], better: Better) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FailedAttempt;
     use super::super::Metric;
     use super::super::table::tests::row;
     use super::*;
+    use crate::diagnose::Cause;
     use crate::plan::Repeat;
 
     fn wanted(limits: &[&str]) -> Wanted {
         Wanted {
-            rank_by: "request_throughput".into(),
-            better: Better::Higher,
-            per_device: true,
-            latency: "mean_ttft_ms".into(),
             limits: limits.iter().map(|text| Limit::parse(text).unwrap()).collect(),
-            limits_from: LimitsFrom::Flag,
+            ..Wanted::by("request_throughput", Better::Higher)
         }
     }
 
-    #[test]
-    fn limits_are_read_as_people_write_them() {
-        let limit = |text| Limit::parse(text).map(|limit| (limit.key, limit.value, limit.above));
-        assert_eq!(limit("ttft.p99<500"), Some(("p99_ttft_ms".into(), 500.0, false)));
-        assert_eq!(limit(" tpot.mean <= 50 "), Some(("mean_tpot_ms".into(), 50.0, false)));
-        assert_eq!(limit("output_throughput>1000"), Some(("output_throughput".into(), 1000.0, true)));
-        assert_eq!(limit("startup_s<60"), Some(("startup_s".into(), 60.0, false)));
-        for wrong in [
-            "speed_ms<5",
-            "ttft.p101<5",
-            "ttft<5",
-            "ttft.p<5",
-            "ttft.best<5",
-            "x.mean<5",
-            "ttft.p99",
-            "ttft.p99<x",
-            "a<b>c",
-            "",
-        ] {
-            assert_eq!(limit(wrong), None, "{wrong}");
-        }
+    /// Starts of a configuration with these rates and a TTFT of 100 ms.
+    fn starts(tp: u32, rates: &[f64]) -> Vec<Row> {
+        let one = |(start, rate): (u32, &f64)| {
+            let mut row = row("m", tp, *rate, 100.0);
+            row.repeat = Some(Repeat { start, run: 1 });
+            row.identity = serde_json::from_value(format!("{tp:064}").into()).ok();
+            row.about.devices = Some(1);
+            row
+        };
+        (1..).zip(rates).map(one).collect()
     }
 
-    #[test]
-    fn limits_of_a_sweep_file_stand_below_their_figure() {
-        let limit = |name, value| Limit::stated(name, value).map(|limit| limit.to_string());
-        assert_eq!(limit("ttft.p99", "500").as_deref(), Some("p99_ttft_ms < 500"));
-        assert_eq!(limit("ttft.p99.9", " < 500").as_deref(), Some("p99.9_ttft_ms < 500"));
-        assert_eq!(limit("mean-tpot-ms", "<= 50").as_deref(), Some("mean_tpot_ms < 50"));
-        assert_eq!(limit("", "tpot.mean<50").as_deref(), Some("mean_tpot_ms < 50"));
-        // A number alone is what the figure must be better than.
-        assert_eq!(limit("output_throughput", "100").as_deref(), Some("output_throughput > 100"));
-        assert_eq!(limit("output_throughput", "< 100").as_deref(), Some("output_throughput < 100"));
-        for (name, wrong) in [("ttft-ms", "200"), ("ttft", "200"), ("ttft.p99", "fast"), ("ttft.p99", ""), ("", "500")]
-        {
-            assert_eq!(limit(name, wrong), None, "{name}: {wrong}");
-        }
+    /// First starts of all, then second ones.
+    fn interleaved(all: &[Vec<Row>]) -> Vec<&Row> {
+        let most = all.iter().map(Vec::len).max().unwrap_or(0);
+        (0..most).flat_map(|start| all.iter().filter_map(move |rows| rows.get(start))).collect()
+    }
+
+    fn chosen(found: &Recommendation<'_>) -> Option<u32> {
+        found.chosen().and_then(|choice| choice.row.axes.tensor_parallel_size)
     }
 
     #[test]
@@ -352,33 +469,71 @@ mod tests {
         }
         let all: Vec<&Row> = rows.iter().collect();
         let found = choose(&all, &wanted(&[])).unwrap();
-        assert_eq!(found.options[found.choice].row.name, "m_tp1");
+        assert_eq!((chosen(&found), found.basis, found.per_device), (Some(1), Basis::OneStart, true));
         let front: Vec<bool> = found.options.iter().map(|option| option.on_front).collect();
         assert_eq!(front, [true, true, false]);
         let found = choose(&all, &wanted(&["ttft.mean<300"])).unwrap();
-        assert_eq!(found.options[found.choice].row.name, "m_tp2");
+        assert_eq!((chosen(&found), found.limits_unconfirmed), (Some(2), true));
         assert!(found.left_out[0].why.contains("mean_ttft_ms is 400.00, not below 300"), "{}", found.left_out[0].why);
         assert_eq!(choose(&all, &wanted(&["ttft.p99<1"])).unwrap_err().len(), 3);
+        // Where devices are not known of all, nothing is said per device.
+        rows[0].about.devices = None;
+        let all: Vec<&Row> = rows.iter().collect();
+        let found = choose(&all, &wanted(&[])).unwrap();
+        assert_eq!((chosen(&found), found.per_device), (Some(4), false));
     }
 
     #[test]
-    fn among_equals_the_one_with_fewer_devices_is_chosen() {
-        let mut rows = Vec::new();
-        for (tp, base) in [(2u32, 10.0), (4, 10.1)] {
-            for start in 1..=4u32 {
-                let mut row = row("m", tp, base + f64::from(start) * 0.2, 100.0);
-                row.repeat = Some(Repeat { start, run: 1 });
-                row.identity = serde_json::from_value(format!("{tp:064}").into()).ok();
-                row.about.devices = Some(tp);
-                rows.push(row);
-            }
+    fn a_simpler_one_is_chosen_only_where_it_is_shown_to_be_equivalent() {
+        let mut all = [starts(2, &[9.99, 10.01, 10.0, 9.98]), starts(4, &[10.0, 10.02, 10.01, 9.99])];
+        for row in &mut all[1] {
+            row.about.overrides = 2;
         }
-        let all: Vec<&Row> = rows.iter().collect();
-        let wanted = Wanted { per_device: false, ..wanted(&[]) };
-        let found = choose(&all, &wanted).unwrap();
-        assert_eq!(found.options[found.choice].row.axes.tensor_parallel_size, Some(2));
-        assert_eq!((found.equals.len(), found.basis), (1, Basis::Starts));
-        assert!(found.repeats_needed.is_some_and(|needed| needed > 4));
-        assert_eq!(all[0].metrics.get(Metric::RequestThroughput), Some(10.2));
+        let found = choose(&interleaved(&all), &wanted(&[])).unwrap();
+        assert_eq!((chosen(&found), found.why, found.basis), (Some(2), Why::Equivalent, Basis::Starts));
+        assert_eq!((found.options[0].row.axes.tensor_parallel_size, found.others_in_set()), (Some(4), 1));
+        let strict = Wanted { margin: 0.0005, ..wanted(&[]) };
+        assert_eq!(chosen(&choose(&interleaved(&all), &strict).unwrap()), Some(4));
+        assert_eq!(all[0][0].metrics.get(Metric::RequestThroughput), Some(9.99));
+    }
+
+    #[test]
+    fn configurations_measured_one_after_the_other_are_no_basis_for_a_claim() {
+        let all = [starts(1, &[50.0, 51.0, 49.0]), starts(2, &[90.0, 91.0, 89.0])];
+        let grouped: Vec<&Row> = all.iter().flatten().collect();
+        let found = choose(&grouped, &wanted(&[])).unwrap();
+        assert_eq!((chosen(&found), found.basis, found.significantly_best), (Some(2), Basis::GroupedOrder, false));
+        let found = choose(&interleaved(&all), &wanted(&[])).unwrap();
+        assert_eq!((chosen(&found), found.basis, found.significantly_best), (Some(2), Basis::Starts, true));
+    }
+
+    #[test]
+    fn failed_starts_count() {
+        let mut all = [starts(1, &[50.0, 51.0, 52.0]), starts(2, &[90.0, 91.0, 92.0])];
+        let fail = |row: &mut Row, cause: Cause| {
+            row.status = Status::Failed(Box::new(FailedAttempt {
+                cause: Some(cause),
+                summary: "it failed".into(),
+                phase: None,
+                evidence: Vec::new(),
+                advice: Vec::new(),
+                log: None,
+            }));
+        };
+        fail(&mut all[1][0], Cause::OutOfDeviceMemory);
+        let found = choose(&interleaved(&all), &wanted(&[])).unwrap();
+        assert_eq!(chosen(&found), Some(1));
+        assert_eq!(found.left_out[0].why, "1 of 3 starts failed (out-of-device-memory)");
+        let lenient = Wanted { failures: 0.4, ..wanted(&[]) };
+        let found = choose(&interleaved(&all), &lenient).unwrap();
+        assert_eq!((chosen(&found), found.options[0].failures), (Some(2), Failures { failed: 1, of: 3 }));
+        // A port that somebody else took says nothing of the configuration.
+        fail(&mut all[1][0], Cause::PortInUse);
+        assert_eq!(chosen(&choose(&interleaved(&all), &wanted(&[])).unwrap()), Some(2));
+        // A rate of zero is a start that measured nothing, and no other configuration suffers for it.
+        let all = [starts(1, &[50.0, 51.0, 52.0]), starts(2, &[90.0, 91.0, 0.0])];
+        let found = choose(&interleaved(&all), &wanted(&[])).unwrap();
+        assert_eq!(chosen(&found), Some(1));
+        assert_eq!(found.left_out[0].why, "1 of 3 starts failed (request_throughput is 0)");
     }
 }

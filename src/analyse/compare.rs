@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 
 use super::decide::{Change, change};
 use super::inference::{CONFIDENCE, holm};
+use super::moderate::Moderated;
 use super::{Better, Figure, Metric, Row, RunTable, comparable, starts_by};
 
 /// What became of a figure.
@@ -71,13 +72,14 @@ fn groups(table: &RunTable) -> Groups<'_> {
     groups
 }
 
-/// Compares two runs by these figures. `threshold`: relative change that matters (0.03 = 3 %). `noise_floor`: as in [`super::decide`].
+/// Compares two runs by these figures. `threshold`: relative change that matters (0.03 = 3 %). `noise`: of a start's
+/// logarithm, where the runs themselves say nothing of it.
 pub fn compare<'a>(
     before: &'a RunTable,
     after: &'a RunTable,
     figures: &[Figure],
     threshold: f64,
-    noise_floor: Option<f64>,
+    noise: Option<Moderated>,
 ) -> Comparison<'a> {
     let (a, b) = (groups(before), groups(after));
     let mut matched: Vec<Matched<'a>> = Vec::new();
@@ -85,7 +87,7 @@ pub fn compare<'a>(
     for (key, rows) in &b {
         let (Some(then), Some(row)) = (a.get(key), rows.first()) else { continue };
         let effects = figures.iter().filter_map(|figure| {
-            let change = change(&starts_by(then, &figure.key)?, &starts_by(rows, &figure.key)?, noise_floor)?;
+            let change = change(&starts_by(then, &figure.key)?, &starts_by(rows, &figure.key)?, noise)?;
             Some(Effect { metric: figure.key.clone(), change, corrected_p: None, outcome: Outcome::NotTold })
         });
         for text in then.first().map(|then| comparable::differences(then, row)).unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Rows by what the user groups them by, each group ranked by itself. Pure.
+//! Rows by what the user groups them by, each group with its answer. Pure.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,18 @@ pub const BY_MODEL: &str = "model";
 /// What the rows of a group share: key and value.
 type Group = Vec<(String, String)>;
 
-/// One group with its ranking.
+/// One group with its answer.
 #[derive(Debug)]
-pub struct Ranked<'a> {
+pub struct Answer<'a> {
     /// What its rows share: key and value, in the order asked for.
     pub group: Vec<(String, String)>,
     /// Which load; empty where there is one.
     pub workload: String,
-    /// The ranking; `Err` holds why each configuration is left out.
+    /// The answer; `Err` holds why each configuration is left out.
     pub choice: Result<Recommendation<'a>, Vec<LeftOut<'a>>>,
 }
 
-impl Ranked<'_> {
+impl Answer<'_> {
     /// The group in words: the model by its name, others with their key, then the load.
     pub fn title(&self) -> String {
         let word = |(key, value): &(String, String)| match key.as_str() {
@@ -69,9 +69,9 @@ fn values(row: &Row, key: &str) -> Vec<String> {
     }
 }
 
-/// Groups the planned rows by these keys and by load, and ranks each group that has a valid result. Where some were measured,
+/// Groups the planned rows by these keys and by load, and answers for each group that has a valid result. Where some were measured,
 /// simulated rows are left out.
-pub fn ranked<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec<Ranked<'a>> {
+pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec<Answer<'a>> {
     let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
     let asked = |row: &&Row| !(row.is_skipped() || measured && row.simulated);
     let rows: Vec<&Row> = table.rows.iter().filter(asked).collect();
@@ -92,7 +92,7 @@ pub fn ranked<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec<
     groups
         .into_iter()
         .filter(|(_, rows)| rows.iter().any(|row| row.is_valid()))
-        .map(|((group, workload), rows)| Ranked { group, workload, choice: choose(&rows, wanted) })
+        .map(|((group, workload), rows)| Answer { group, workload, choice: choose(&rows, wanted) })
         .collect()
 }
 
@@ -117,8 +117,8 @@ mod tests {
             ..Wanted::default()
         };
         let table = table_of(rows);
-        let found = ranked(&table, &["group".to_owned()], &wanted);
-        let best = |ranked: &Ranked<'_>| {
+        let found = answers(&table, &["group".to_owned()], &wanted);
+        let best = |ranked: &Answer<'_>| {
             let choice = ranked.choice.as_ref().unwrap();
             (ranked.title(), choice.options[choice.choice].row.name.clone())
         };

@@ -1,40 +1,20 @@
 //! What a few repeats allow to say: intervals, tests, corrections for many of them. Pure.
 //!
-//! Sources: Student's t and Welch's test with the Welch-Satterthwaite degrees of freedom (Welch 1947); the percentile
-//! bootstrap (Efron and Tibshirani 1993); Holm's step-down correction (Holm 1979); Bartlett's test of equal variances
-//! (Bartlett 1937); one-way random effects by the method of moments (Searle, Casella and McCulloch 1992); intervals of a quantile
+//! Sources: Student's t and Welch's test with the Welch-Satterthwaite degrees of freedom (Welch 1947); Holm's step-down
+//! correction (Holm 1979); one-way random effects by the method of moments (Searle, Casella and McCulloch 1992); intervals of a quantile
 //! by order statistics (Conover 1999, 3.2; `scipy.stats.quantile_test`).
 
-use statrs::distribution::{Binomial, ChiSquared, ContinuousCDF, DiscreteCDF, StudentsT};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
 
 /// Share of intervals that hold the truth.
 pub const CONFIDENCE: f64 = 0.95;
-/// Resamples of a bootstrap.
-const RESAMPLES: usize = 4000;
-/// From so many values on, skewness can be seen.
-const ENOUGH_FOR_SKEWNESS: usize = 8;
-/// A sample with a larger skewness (absolute value) gets a bootstrap interval.
-const SKEWED: f64 = 1.0;
-
 /// The estimate of the measurements of one configuration: a server start counts once, with the mean of its measurements, as
-/// they share whatever that start had of its own; those of a single start count each.
+/// they share whatever that start had of its own. One start is one sample, without an interval.
 pub fn over_starts(starts: &[Vec<f64>]) -> Option<Estimate> {
-    match starts {
-        [] => None,
-        [only] => estimate(only),
-        several if several.iter().any(Vec::is_empty) => None,
-        several => estimate(&several.iter().map(|start| mean(start)).collect::<Vec<f64>>()),
+    if starts.iter().any(Vec::is_empty) {
+        return None;
     }
-}
-
-/// How an interval was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Student's t.
-    T,
-    /// Percentiles of resamples.
-    Bootstrap,
+    estimate(&starts.iter().map(|start| mean(start)).collect::<Vec<f64>>())
 }
 
 /// An interval that holds the true mean with a probability of [`CONFIDENCE`].
@@ -44,8 +24,6 @@ pub struct Interval {
     pub low: f64,
     /// Its upper end.
     pub high: f64,
-    /// How it was made.
-    pub method: Method,
 }
 
 /// What a sample says of the mean.
@@ -83,19 +61,6 @@ fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[half] } else { f64::midpoint(sorted[half - 1], sorted[half]) }
 }
 
-/// The adjusted Fisher-Pearson skewness G1; `None` where it is not defined.
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-fn skewness(values: &[f64]) -> Option<f64> {
-    let n = values.len() as f64;
-    if values.len() < 3 {
-        return None;
-    }
-    let mean = mean(values);
-    let moment = |k: i32| values.iter().map(|v| (v - mean).powi(k)).sum::<f64>() / n;
-    let second = moment(2);
-    (second > 0.0).then(|| moment(3) / second.powf(1.5) * (n * (n - 1.0)).sqrt() / (n - 2.0))
-}
-
 /// The quantile of Student's t with these degrees of freedom.
 pub fn t_quantile(p: f64, freedom: f64) -> Option<f64> {
     StudentsT::new(0.0, 1.0, freedom).ok().map(|t| t.inverse_cdf(p))
@@ -117,55 +82,11 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
     }
     let (n, mean) = (values.len(), mean(values));
     let sd = variance(values).map(f64::sqrt);
-    let skewed = n >= ENOUGH_FOR_SKEWNESS && skewness(values).is_some_and(|skewness| skewness.abs() > SKEWED);
-    let interval = match sd {
-        Some(_) if skewed => Some(bootstrap(values)),
-        Some(sd) => t_quantile(f64::midpoint(1.0, CONFIDENCE), (n - 1) as f64).map(|t| {
-            let half = t * sd / (n as f64).sqrt();
-            Interval { low: mean - half, high: mean + half, method: Method::T }
-        }),
-        None => None,
-    };
+    let interval = sd.and_then(|sd| {
+        let half = t_quantile(f64::midpoint(1.0, CONFIDENCE), (n - 1) as f64)? * sd / (n as f64).sqrt();
+        Some(Interval { low: mean - half, high: mean + half })
+    });
     Some(Estimate { n, mean, median: median(values), sd, interval })
-}
-
-/// The percentile bootstrap of the mean. The same values give the same interval.
-pub fn bootstrap(values: &[f64]) -> Interval {
-    let mut state = 0x00b0_075e_ed00;
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let drawn: f64 = (0..values.len()).map(|_| values[draw(&mut state, values.len())]).sum();
-            #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-            let mean = drawn / values.len() as f64;
-            mean
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let tail = (1.0 - CONFIDENCE) / 2.0;
-    Interval { low: quantile(&means, tail), high: quantile(&means, 1.0 - tail), method: Method::Bootstrap }
-}
-
-/// An index below `n` (SplitMix64: Steele, Lea and Flood 2014): the same draws everywhere, with nothing from outside.
-fn draw(state: &mut u64, n: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    usize::try_from((u128::from(mixed) * n as u128) >> 64).unwrap_or(0)
-}
-
-/// Linear interpolation between closest ranks, of sorted values.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "`q` is between 0 and 1"
-)]
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let at = q * (sorted.len() - 1) as f64;
-    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-    low + (high - low) * at.fract()
 }
 
 /// The spread of a mean that a test works with.
@@ -200,7 +121,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn new(mean: f64, error: f64, freedom: f64) -> Self {
+    /// With its two-sided P.
+    pub fn new(mean: f64, error: f64, freedom: f64) -> Self {
         let p = if error > 0.0 { t_two_sided(mean / error, freedom) } else { f64::from(u8::from(mean == 0.0)) };
         Self { mean, error, freedom, p }
     }
@@ -235,21 +157,6 @@ pub fn pooled(groups: &[Group]) -> Option<(f64, f64)> {
 pub fn with_pooled(a: Group, b: Group, variance: f64, freedom: f64) -> Difference {
     let error = (variance * (1.0 / a.n as f64 + 1.0 / b.n as f64)).sqrt();
     Difference::new(a.mean - b.mean, error, freedom)
-}
-
-/// Bartlett's test: P of variances as different as these among equals.
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-pub fn bartlett(groups: &[Group]) -> Option<f64> {
-    let (shared, freedom) = pooled(groups)?;
-    if groups.len() < 2 || shared <= 0.0 || groups.iter().any(|group| group.variance <= 0.0) {
-        return None;
-    }
-    let k = groups.len() as f64;
-    let own: f64 = groups.iter().map(|group| (group.n - 1) as f64 * group.variance.ln()).sum();
-    let inverse: f64 = groups.iter().map(|group| 1.0 / (group.n - 1) as f64).sum();
-    let correction = 1.0 + (inverse - 1.0 / freedom) / (3.0 * (k - 1.0));
-    let statistic = (freedom * shared.ln() - own) / correction;
-    ChiSquared::new(k - 1.0).ok().map(|dist| dist.sf(statistic.max(0.0)))
 }
 
 /// Holm's step-down correction: each p so that all of them together err with the probability of one.
@@ -346,30 +253,23 @@ pub fn rests_on(n: u64, q: f64) -> u64 {
     (n as f64 * tail - 1e-9).ceil().max(0.0) as u64
 }
 
-/// Repeats of each of two configurations with which a relative difference would be told from noise of relative standard
-/// deviation `sd` with a power of 80 %, at `alpha` (two-sided); `None` where that is more than a thousand.
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-pub fn repeats_to_tell(difference: f64, sd: f64, alpha: f64) -> Option<usize> {
-    const POWER: f64 = 0.8;
+/// Starts of each of two configurations with which a relative difference would be seen in noise of relative standard
+/// deviation `sd` with a power of 80 %, at a one-sided `level`; `None` where that is more than a thousand.
+pub fn starts_to_separate(difference: f64, sd: f64, level: f64) -> Option<usize> {
     const MOST: usize = 1000;
     if difference.abs() <= 0.0 || !difference.is_finite() || !sd.is_finite() {
         return None;
     }
-    (2..=MOST).find(|n| {
-        let freedom = (2 * n - 2) as f64;
-        let critical = t_quantile(1.0 - alpha / 2.0, freedom).unwrap_or(f64::INFINITY);
-        let reach = t_quantile(POWER, freedom).unwrap_or(f64::INFINITY);
-        (critical + reach) * sd * (2.0 / *n as f64).sqrt() <= difference.abs()
-    })
+    (2..=MOST).find(|n| detectable(sd, *n, level).is_some_and(|least| least <= difference.abs()))
 }
 
-/// The relative difference that `n` repeats of each of two configurations tell with a power of 80 %, for noise of relative
-/// standard deviation `sd`, at 5 % (two-sided); `None` below two repeats.
+/// The minimum detectable effect: the relative difference that `n` starts of each of two configurations show with a power of 80 %, in noise
+/// of relative standard deviation `sd`, at a one-sided `level`; `None` below two starts.
 #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-pub fn resolvable(sd: f64, n: usize) -> Option<f64> {
+pub fn detectable(sd: f64, n: usize, level: f64) -> Option<f64> {
+    const POWER: f64 = 0.8;
     let freedom = (2 * n).checked_sub(2).filter(|freedom| *freedom > 0)? as f64;
-    let critical = t_quantile(f64::midpoint(1.0, CONFIDENCE), freedom)?;
-    Some((critical + t_quantile(0.8, freedom)?) * sd * (2.0 / n as f64).sqrt())
+    Some((t_quantile(1.0 - level, freedom)? + t_quantile(POWER, freedom)?) * sd * (2.0 / n as f64).sqrt())
 }
 
 #[cfg(test)]
@@ -392,23 +292,11 @@ mod tests {
         let interval = of.interval.unwrap();
         near(interval.low, 9.754147480901297);
         near(interval.high, 10.325852519098701);
-        assert_eq!((of.n, of.median, interval.method), (5, 10.0, Method::T));
+        assert_eq!((of.n, of.median), (5, 10.0));
         let one = estimate(&[3.0]).unwrap();
         assert_eq!((one.sd, one.interval), (None, None), "one sample has no made-up interval");
         assert_eq!(estimate(&[]), None);
         assert_eq!(estimate(&[1.0, f64::NAN]), None);
-    }
-
-    #[test]
-    fn a_skewed_sample_gets_a_bootstrap() {
-        let skewed = [1.0, 1.2, 0.9, 1.1, 1.0, 1.3, 0.8, 9.0, 1.1, 1.2];
-        // scipy.stats.skew(x, bias=False)
-        near(skewness(&skewed).unwrap(), 3.141379809150333);
-        let interval = estimate(&skewed).unwrap().interval.unwrap();
-        // scipy.stats.bootstrap((x,), mean, n_resamples=200000, method="percentile"): 1.0 to 3.48; resampling has its own noise.
-        assert_eq!(interval.method, Method::Bootstrap);
-        assert!((interval.low - 1.0).abs() < 0.05 && (interval.high - 3.48).abs() < 0.15, "{interval:?}");
-        assert_eq!(bootstrap(&skewed), bootstrap(&skewed), "the same values, the same interval");
     }
 
     #[test]
@@ -428,10 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn variances_and_many_tests_are_judged_as_scipy_and_holm_do() {
-        let groups: Vec<Group> = [&A[..], &B[..], &[10.0, 12.0, 9.5, 10.4]].map(|v| Group::of(v).unwrap()).into();
-        // scipy.stats.bartlett
-        near(bartlett(&groups).unwrap(), 0.04187987683712205);
+    fn many_tests_are_corrected_as_holm_does() {
         // Holm (1979), by hand.
         for (found, expected) in holm(&[0.01, 0.04, 0.03, 0.005]).into_iter().zip([0.03, 0.06, 0.06, 0.02]) {
             near(found, expected);
@@ -479,6 +364,9 @@ mod tests {
         let of = over_starts(&[vec![1.0, 3.0], vec![4.0]]).unwrap();
         assert_eq!((of.n, of.mean), (2, 3.0));
         assert_eq!(over_starts(&[]), None);
+        // However often one start is measured, it is one sample.
+        let one = over_starts(&[vec![1.0, 2.0, 3.0]]).unwrap();
+        assert_eq!((one.n, one.mean, one.interval), (1, 2.0, None));
     }
 
     #[test]
@@ -493,11 +381,12 @@ mod tests {
     fn more_repeats_tell_smaller_differences() {
         near(t_quantile(0.975, 4.0).unwrap(), 2.7764451051977987);
         // (t(0.975, 18) + t(0.8, 18)) x 2 % x sqrt(2 / 10)
-        near(resolvable(0.02, 10).unwrap(), (2.10092204024096 + 0.8620486679895988) * 0.02 * 0.2f64.sqrt());
-        assert_eq!(resolvable(0.02, 1), None);
-        let needed = repeats_to_tell(0.03, 0.02, 0.05).unwrap();
-        assert!(resolvable(0.02, needed).unwrap() <= 0.03 && resolvable(0.02, needed - 1).unwrap() > 0.03, "{needed}");
-        assert_eq!(repeats_to_tell(0.0, 0.02, 0.05), None);
-        assert_eq!(repeats_to_tell(1e-9, 0.5, 0.05), None);
+        near(detectable(0.02, 10, 0.025).unwrap(), (2.10092204024096 + 0.8620486679895988) * 0.02 * 0.2f64.sqrt());
+        assert_eq!(detectable(0.02, 1, 0.025), None);
+        let needed = starts_to_separate(0.03, 0.02, 0.025).unwrap();
+        let least = |n: usize| detectable(0.02, n, 0.025).unwrap();
+        assert!(least(needed) <= 0.03 && least(needed - 1) > 0.03, "{needed}");
+        assert_eq!(starts_to_separate(0.0, 0.02, 0.025), None);
+        assert_eq!(starts_to_separate(1e-9, 0.5, 0.025), None);
     }
 }

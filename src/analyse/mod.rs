@@ -12,8 +12,10 @@ mod figure;
 mod figures;
 mod grouping;
 mod inference;
+mod limit;
 mod load;
 mod metric;
+mod moderate;
 mod optimize;
 mod rank;
 mod requests;
@@ -24,24 +26,27 @@ mod table;
 mod verdict;
 
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
-pub use choose::{Choice, LeftOut, Limit, LimitsFrom, Recommendation, Wanted, choose};
+pub use choose::{Choice, Failures, LeftOut, LimitsFrom, Recommendation, Wanted, choose};
 pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
-pub use decide::{Basis, Candidate, Change, Decision, change, decide};
+pub use decide::{Basis, Candidate, Change, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use figure::Figure;
 pub use figures::Figures;
-pub use grouping::{BY_MODEL, Ranked, group_keys, ranked};
+pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{
-    CONFIDENCE, Components, Estimate, Interval, Method, QuantileInterval, components, estimate, over_starts,
-    quantile_interval, resolvable, rests_on,
+    CONFIDENCE, Components, Estimate, Interval, QuantileInterval, components, detectable, estimate, over_starts,
+    quantile_interval, rests_on,
 };
+pub use limit::Limit;
 pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
 pub use metric::{Better, Metric, Metrics, Unit};
+pub use moderate::Moderated;
 pub use optimize::{
-    Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, is_in_tier, optimize, tiers,
+    Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, by_model_and_load, is_in_tier,
+    optimize, tiers,
 };
-pub use rank::{Best, RANKED, Ranking, best, best_by_model, best_overall, settings, starts_by, starts_of};
+pub use rank::{RANKED, settings, starts_by, starts_of};
 pub use requests::Requests;
 pub use setting::{all_settings, different, short_settings};
 pub use stats::{Sample, Stats};

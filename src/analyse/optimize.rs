@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::inference::over_starts;
 use super::rank::{settings, starts_by};
 use super::setting::different;
 use super::{Basis, Better, Recommendation, Row, Wanted, change, choose, load_labels};
@@ -58,8 +59,8 @@ pub struct Tier<'a> {
     pub interval: Option<(f64, f64)>,
     /// What it sets in another way than the baseline; empty where it is the baseline.
     pub parameters: Vec<(String, String)>,
-    /// Others that cannot be told from it.
-    pub equals: usize,
+    /// Others that may be the best as well.
+    pub in_set: usize,
     /// What the choice rests on.
     pub basis: Basis,
 }
@@ -94,13 +95,7 @@ pub fn is_in_tier(row: &Row, tier: &str) -> bool {
 /// Finds the gain for each model and load, over the parts `names`; `part` says whether a row belongs to one.
 pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str) -> bool) -> Vec<Optimized<'a>> {
     let groups = by_model_and_load(rows);
-    let wanted = Wanted {
-        rank_by: FIGURE.into(),
-        better: Better::Higher,
-        per_device: false,
-        latency: "mean_ttft_ms".into(),
-        ..Wanted::default()
-    };
+    let wanted = Wanted::by(FIGURE, Better::Higher);
     groups
         .into_iter()
         .map(|((model, workload), indices)| {
@@ -135,18 +130,20 @@ fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: O
         name: name.to_owned(),
         row: choice.row,
         tps: choice.value,
-        n: choice.n,
+        n: choice.measurements,
         speedup: baseline.filter(|base| base.tps > 0.0).map(|base| choice.value / base.tps),
         interval,
         parameters: baseline.filter(|_| !itself).map(|base| different(choice.row, base.row)).unwrap_or_default(),
-        equals: found.equals.len(),
+        in_set: found.others_in_set(),
         basis: found.basis,
     }
 }
 
-pub(super) type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
+/// Indices of rows by model and workload.
+pub type Groups<'a> = IndexMap<(&'a str, String), Vec<usize>>;
 
-pub(super) fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
+/// Indices of the planned rows by model and workload, in order of appearance.
+pub fn by_model_and_load<'a>(rows: &[&'a Row]) -> Groups<'a> {
     let mut groups: Groups<'a> = IndexMap::new();
     for ((index, row), load) in rows.iter().enumerate().zip(load_labels(rows)) {
         if !row.is_skipped() {
@@ -213,10 +210,9 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
+/// The mean over starts, as in every answer.
 fn mean_tps(rows: &[&Row]) -> Option<f64> {
-    let values: Vec<f64> = rows.iter().filter_map(|row| row.figure(FIGURE)).collect();
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    starts_by(rows, FIGURE).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
 }
 
 /// The settings that make a configuration plain, beside its size.
@@ -300,14 +296,16 @@ mod tests {
                 rows.push(row);
             }
         }
+        // Measured in turn.
+        rows.sort_by_key(|row| row.repeat);
         let found = overall(&rows);
         let best = &found[0].tiers[0];
         let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
         // scripts/check_statistics.py
         near(best.speedup.unwrap(), 1.1017369727047146);
         let (low, high) = best.interval.unwrap();
-        near(low, 1.0475521235579264);
-        near(high, 1.1586929230796394);
+        near(low, 1.0435112951540588);
+        near(high, 1.1631797736740546);
         assert_eq!((best.n, best.basis), (3, Basis::Starts));
     }
 

@@ -69,6 +69,8 @@ pub struct About {
     pub settings: Option<Identity>,
     /// The server's command line as run.
     pub serve_command: Vec<String>,
+    /// The variables that the plan sets for it, without secrets.
+    pub serve_environment: std::collections::BTreeMap<String, String>,
     /// The members of its result as they stand in the file, for a report that copies them; `None` = the file is read again.
     pub members: Option<Box<[u8]>>,
     /// Which of several results in its file, from 0; `None` where the file is one result.
@@ -106,6 +108,7 @@ impl Default for About {
             overrides: 0,
             settings: None,
             serve_command: Vec::new(),
+            serve_environment: std::collections::BTreeMap::new(),
             members: None,
             part: None,
             bench_command: Vec::new(),
@@ -394,6 +397,17 @@ impl Row {
     /// What speaks against believing its metrics, but for that they are simulated, which stands in every heading.
     pub fn warnings(&self) -> impl Iterator<Item = &Doubt> {
         self.about.doubts.iter().filter(|doubt| doubt.kind != super::verdict::DoubtKind::Simulated)
+    }
+
+    /// The words of a command that starts its server as it was measured: the variables of the plan, then the command line. Empty where the
+    /// command is not known.
+    pub fn start_command(&self) -> Vec<String> {
+        let (variables, words) = (&self.about.serve_environment, &self.about.serve_command);
+        if variables.is_empty() || words.is_empty() {
+            return words.clone();
+        }
+        let set = variables.iter().map(|(name, value)| format!("{name}={value}"));
+        std::iter::once("env".to_owned()).chain(set).chain(words.iter().cloned()).collect()
     }
 
     /// Whether it has a result that counts.

@@ -16,6 +16,12 @@ pub struct ChoiceArgs {
     /// Rank by the whole throughput, not per device
     #[arg(long)]
     pub total: bool,
+    /// Differences below this do not matter: a simpler configuration within it may be chosen (default 2%)
+    #[arg(long, value_name = "PERCENT")]
+    pub margin: Option<String>,
+    /// Share of server starts that may fail without excluding a configuration (default 0%)
+    #[arg(long, value_name = "PERCENT")]
+    pub max_failure_rate: Option<String>,
     /// The latency beside it (default mean_ttft_ms)
     #[arg(long, value_name = "KEY")]
     pub latency: Option<String>,

@@ -55,7 +55,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Measuring")]
     pub starts: Option<String>,
 
-    /// Order of server starts: grouped, interleaved or random
+    /// Order of server starts: auto, grouped, interleaved or random
     #[arg(long, value_name = "ORDER", help_heading = "Measuring")]
     pub order: Option<String>,
 

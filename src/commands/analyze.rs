@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::analyse::{Assumptions, Counts, Figure, OPTIMIZED, Origin, RunTable, Wanted, derive, ranked};
+use crate::analyse::{Assumptions, Counts, OPTIMIZED, Origin, RunTable, Wanted, derive};
 use crate::cli::AnalyzeArgs;
 use crate::config::Environment;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
 use crate::report::{
-    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, on_screen, render_ranked,
+    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, on_screen, render_analysis,
     render_text, write_all,
 };
 use crate::ui::Ui;
@@ -116,19 +116,11 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let keys = asked::group_keys(&args.group_by, &table)?;
     let renamed = asked::baseline(&args.against.baseline, &mut table, ui)?;
     prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, args.detail, ui);
-    let usual =
-        if table.rows.iter().any(|row| row.figure(OPTIMIZED).is_some()) { OPTIMIZED } else { "output_throughput" };
-    let (figure, better) = match named {
-        Some(named) => named,
-        None => asked::figure("--rank-by", usual)?,
+    let wanted = match named {
+        Some((figure, better)) => Wanted { per_device: false, ..Wanted::by(&figure.key, better) },
+        None => Wanted::default(),
     };
-    let per_device = args.rank_by.is_none() && Figure::is_of_all_devices(&figure.key);
-    let mut wanted =
-        Wanted { rank_by: figure.key, better, per_device, latency: "mean_ttft_ms".into(), limits, ..Wanted::default() };
-    let asks = args.rank_by.is_some() || !args.group_by.is_empty() || !args.slo.is_empty();
-    if asks || format != Format::Text {
-        asked::usual_limits(&mut wanted, &args.slo, &table, ui);
-    }
+    let wanted = asked::usual_limits(Wanted { limits, ..wanted }, &args.slo, &table, ui)?;
     let output = args.output.as_deref().map(|path| environment.absolute(path));
     if format == Format::Datatrove {
         if let [_, second, ..] = keys.as_slice() {
@@ -152,14 +144,11 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
         return Ok(code(&table, ui));
     }
-    // A text that nobody asked a ranking of has none.
-    let groups = if asks || format != Format::Text { ranked(&table, &keys, &wanted) } else { Vec::new() };
-    let analysis = Analysis { table: &table, wanted: &wanted, ranked: &groups };
-    let text = |style: Style| match asks {
-        true => render_ranked(&table, &groups, &wanted, style),
-        false => render_text(&table, style),
-    };
-    let page = || html::render(&table, &html::Options { wanted: wanted.clone(), ..html::Options::of(&table) });
+    let asks = args.rank_by.is_some() || !args.group_by.is_empty() || !args.slo.is_empty();
+    let analysis = Analysis::by(&table, &keys, wanted);
+    let text = |style: Style| render_analysis(&analysis, style);
+    let options = || html::Options { wanted: analysis.wanted.clone(), ..html::Options::of(&table) };
+    let page = || html::render(&table, &options());
     match &output {
         Some(output) => {
             let path = file_in(output, format);
@@ -193,7 +182,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     }
     let code = code(&table, ui);
     // The process ends: to free a hundred thousand rows one by one first would only take time.
-    std::mem::forget(groups);
+    std::mem::forget(analysis);
     std::mem::forget(table);
     Ok(code)
 }

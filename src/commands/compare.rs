@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::run::resume::drivers;
 use super::{analyze, asked, locate};
-use crate::analyse::{RunTable, compare};
+use crate::analyse::{Moderated, RunTable, compare};
 use crate::cli::CompareArgs;
 use crate::config::Environment;
 use crate::error::Error;
@@ -20,6 +20,7 @@ use crate::ui::Ui;
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
     let noise = args.noise.as_deref().map(|text| percent("--noise", text)).transpose()?;
+    let noise = noise.map(|sd| Moderated { variance: sd * sd, freedom: 1e6 });
     let figures = asked::figures(&args.figures)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
     let comparison = compare(&before, &after, &figures, threshold, noise);

@@ -1,7 +1,8 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
+use super::compare::percent;
 use super::{analyze, asked};
-use crate::analyse::{Figure, LimitsFrom, Wanted, derive, ranked};
+use crate::analyse::{Figure, LimitsFrom, Wanted, answers, derive};
 use crate::cli::{ChoiceArgs, RecommendArgs};
 use crate::config::Environment;
 use crate::error::Error;
@@ -15,14 +16,14 @@ use crate::ui::Ui;
 /// # Errors
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let mut wanted = wanted(&args.choice)?;
+    let wanted = wanted(&args.choice)?;
     let assumed = asked::assumptions(&args.cost, environment)?;
     let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
     asked::baseline(&args.against.baseline, &mut table, ui)?;
     derive(&mut table, &assumed);
-    asked::usual_limits(&mut wanted, &args.choice.slo, &table, ui);
+    let wanted = asked::usual_limits(wanted, &args.choice.slo, &table, ui)?;
     let keys = asked::group_keys(&args.group_by, &table)?;
-    let answers = ranked(&table, &keys, &wanted);
+    let answers = answers(&table, &keys, &wanted);
     if answers.is_empty() {
         return Err(Error::Nothing {
             message: format!("`{}` has no valid result to choose from", table.facts.run),
@@ -46,7 +47,7 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
     Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })
 }
 
-/// What the flags `--rank-by`, `--latency`, `--total` and `--slo` ask for.
+/// What the flags `--rank-by`, `--latency`, `--total`, `--slo`, `--margin` and `--max-failure-rate` ask for.
 ///
 /// # Errors
 /// When one of them names no figure, or is no limit.
@@ -56,6 +57,8 @@ pub(super) fn wanted(args: &ChoiceArgs) -> Result<Wanted, Error> {
     let latency = asked::figure("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
     let per_device = Figure::is_of_all_devices(&rank_by.0.key) && !args.total;
     let limits = asked::limits(&args.slo)?;
+    let margin = args.margin.as_deref().map(|text| percent("--margin", text)).transpose()?;
+    let failures = args.max_failure_rate.as_deref().map(|text| percent("--max-failure-rate", text)).transpose()?;
     Ok(Wanted {
         rank_by: rank_by.0.key,
         better: rank_by.1,
@@ -63,5 +66,7 @@ pub(super) fn wanted(args: &ChoiceArgs) -> Result<Wanted, Error> {
         latency: latency.0.key,
         limits,
         limits_from: LimitsFrom::Flag,
+        margin: margin.unwrap_or(plain.margin),
+        failures: failures.unwrap_or(plain.failures),
     })
 }

@@ -715,7 +715,7 @@ mod tests {
         check(|a| a.retry = owned(&["crash"]), "invalid value `crash` for `--retry`: expected `REASON=N`, or `none`");
         check(
             |a| a.order = Some("x".into()),
-            "invalid value `x` for `--order`: expected `grouped`, `interleaved` or `random`",
+            "invalid value `x` for `--order`: expected `auto`, `grouped`, `interleaved` or `random`",
         );
         check(|a| a.runs = Some("0".into()), "invalid value `0` for `--runs`: expected a whole number from 1 to 10000");
         check(

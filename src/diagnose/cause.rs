@@ -239,6 +239,21 @@ impl Cause {
         )
     }
 
+    /// Whether the configuration itself may have caused it, so that it counts against the configuration: not what anybody else on the
+    /// machine, the network or the user did.
+    pub const fn is_of_configuration(self) -> bool {
+        !matches!(
+            self,
+            Cause::PortInUse
+                | Cause::Network
+                | Cause::DiskFull
+                | Cause::ForeignServer
+                | Cause::ForeignListener
+                | Cause::LaunchFailed
+                | Cause::Interrupted
+        )
+    }
+
     /// What to do next, when the evidence tells nothing more exact.
     pub const fn advice(self) -> &'static [&'static str] {
         match self {

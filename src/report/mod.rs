@@ -2,6 +2,7 @@
 //!
 //! The same run directory gives the same bytes: no clock, no absolute path, nothing read back that was written here.
 
+mod answer;
 mod batch_sizes;
 mod columns;
 pub mod compare;
@@ -28,7 +29,7 @@ pub use display::clean;
 pub use load::{add_quantiles, add_server_logs, load_requests, load_run, load_runs};
 pub use page::Style;
 pub use summary::render as render_summary;
-pub use text::{on_screen, render as render_text, render_ranked};
+pub use text::{on_screen, render as render_text, render_analysis};
 
 use crate::analyse::{Origin, RunTable};
 use crate::record::{Error, atomic, layout};

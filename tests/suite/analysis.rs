@@ -44,7 +44,7 @@ fn every_format_says_the_same_and_several_runs_are_left_as_they_are() {
     assert_eq!(csv.lines().count(), 9);
     assert!(csv.lines().next().unwrap().contains("p99_ttft_ms_rests_on"), "{csv}");
     let markdown = scene.call(&["analyze", &first, &second, "--format", "markdown"]).exits(0);
-    markdown.prints("SIMULATED").prints("| rests on |").prints("1 request |");
+    markdown.prints("SIMULATED").prints("| requests beyond |");
     // Named twice, its measurements would be repeats of themselves.
     scene.call(&["analyze", &first, &first]).exits(2).says("is named twice");
     // Percentiles with their own interval, where each request is known.
@@ -81,7 +81,7 @@ fn prices_files_and_rankings_come_from_flags() {
     call(&["analyze", "--prices", &prices]).exits(0).prints("cost/1e6").prints("Per device and user (SIMULATED)");
     call(&["recommend", "--rank-by", "cost_per_1m_output_tokens", "--prices", &prices]).exits(0);
     let ranked = call(&["analyze", "--rank-by", "mean_ttft_ms", "--group-by", "enforce-eager"]).exits(0);
-    ranked.prints("Ranking by Mean TTFT (ms)").prints("enforce-eager true").prints("one sample");
+    ranked.prints("Recommendation by Mean TTFT (ms)").prints("enforce-eager true").prints("one start");
     call(&["analyze", "--slo", "ttft.p99<0.0001"]).exits(0).prints("No configuration keeps the limits");
     // The cluster sweep's files.
     let out = scene.path("files");

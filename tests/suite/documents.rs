@@ -461,7 +461,7 @@ fn the_quick_reference_is_one_page() {
 #[test]
 fn the_picture_says_that_it_is_simulated() {
     let picture = document("docs/terminal.svg");
-    assert!(picture.contains("SIMULATED") && picture.contains("Best overall"));
+    assert!(picture.contains("SIMULATED") && picture.contains("Recommendation"));
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn the_analysis_ranks_each_load_by_itself_and_repeats_by_their_mean() {
     for words in [
         "at max-concurrency 1",
         "at max-concurrency 2",
-        "(mean of 2)",
+        "1 start, 2 runs",
         "Against the baseline",
         "baseline: tp 1, quant none, eager true, max-num-seqs 8",
         "mns = max-num-seqs, cc = max-concurrency",

@@ -140,7 +140,7 @@ schema!(
 schema!(
     /// An order.
     OrderName,
-    |_g| json_schema!({"type": "string", "enum": ["grouped", "interleaved", "random"]})
+    |_g| json_schema!({"type": "string", "enum": ["auto", "grouped", "interleaved", "random"]})
 );
 schema!(
     /// What a failure means for the others.

@@ -53,7 +53,13 @@ pub fn resolve(document: &Document, engine: Engine, simulation: &[(String, Strin
     sweep.order = words::choice(
         document.order.as_ref(),
         "order",
-        &[("grouped", Order::Grouped), ("interleaved", Order::Interleaved), ("random", Order::Random(seed))],
+        &[
+            // Several starts of each are compared with each other: then a drift of the machine must hit all alike.
+            ("auto", if sweep.repeats.starts > 1 { Order::Interleaved } else { Order::Grouped }),
+            ("grouped", Order::Grouped),
+            ("interleaved", Order::Interleaved),
+            ("random", Order::Random(seed)),
+        ],
     )?;
     sweep.reuse = words::one(document.reuse.as_ref(), "reuse", "`true` or `false`", words::switch)?;
     sweep.devices = words::optional(document.devices.as_ref(), "a whole number of at least 1", words::positive::<u32>)?;

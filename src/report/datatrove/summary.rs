@@ -100,11 +100,11 @@ fn note(page: &mut Page, found: &Optimized<'_>) {
     if let Some(best) = found.tiers.iter().find(|tier| tier.name == OVERALL) {
         text.push_str(&match (best.interval, best.basis) {
             (Some((low, high)), _) => format!("; speed-up {low:.2}x to {high:.2}x (95 %)"),
-            (None, Basis::Single) => "; each figure is one sample".to_owned(),
-            (None, Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor) => String::new(),
+            (None, Basis::OneStart) => "; one start of each".to_owned(),
+            (None, Basis::Starts | Basis::TooFewStarts | Basis::GroupedOrder | Basis::NoVariance) => String::new(),
         });
-        if best.equals > 0 {
-            text.push_str(&format!("; the best cannot be told from {}", counted(best.equals, "other")));
+        if best.in_set > 0 {
+            text.push_str(&format!("; {} may be the best as well", counted(best.in_set, "other")));
         }
     }
     page.paragraph(2, "- ", Tone::Faint, &text);

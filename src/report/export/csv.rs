@@ -5,7 +5,9 @@ use std::io::{self, Write};
 
 use super::super::csv::{cause, number, reason, status};
 use super::{Analysis, requests_under};
-use crate::analyse::{Estimate, Figure, Row, Unit, all_settings, load_labels, over_starts, settings, starts_by};
+use crate::analyse::{
+    Estimate, Figure, Row, Standing, Unit, all_settings, load_labels, over_starts, settings, starts_by,
+};
 
 /// What stands before the settings.
 const FIRST: [&str; 17] = [
@@ -36,6 +38,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
     let rows = &analysis.table.rows;
     let columns = Columns::of(analysis);
     let estimates = estimates(rows, &analysis.wanted.rank_by);
+    let standings = standings(analysis);
     let mut csv = ::csv::Writer::from_writer(out);
     csv.write_record(columns.names(&analysis.wanted.rank_by))?;
     let all: Vec<&Row> = rows.iter().collect();
@@ -53,6 +56,8 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         ] {
             fields.push(number(value, Unit::TokensPerSecond));
         }
+        let (standing, choice) = standings.get(&std::ptr::from_ref(row)).copied().unwrap_or_default();
+        fields.extend([standing.to_owned(), choice.to_string()]);
         csv.write_record(fields)?;
     }
     csv.flush()
@@ -123,6 +128,7 @@ impl Columns {
         names.extend(self.intervals.iter().flat_map(|key| ["low", "high"].map(|end| format!("{key}_{end}"))));
         names.push("samples".into());
         names.extend(["mean", "sd", "low", "high"].map(|what| format!("repeats.{rank_by}.{what}")));
+        names.extend(["standing", "choice"].map(str::to_owned));
         names
     }
 
@@ -143,6 +149,29 @@ impl Columns {
             fields.push(number(interval.and_then(|interval| interval.high), Unit::Milliseconds));
         }
     }
+}
+
+/// Where the configuration of each row stands, and whether it is the choice; every measurement of it says so.
+fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, (&'static str, bool)> {
+    let valid: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid()).collect();
+    let all: HashMap<*const Row, Vec<&Row>> = settings(&valid)
+        .into_iter()
+        .flat_map(|rows| rows.iter().map(|row| (std::ptr::from_ref(*row), rows.clone())).collect::<Vec<_>>())
+        .collect();
+    let mut found = HashMap::new();
+    for answer in &analysis.answers {
+        let Ok(recommendation) = &answer.choice else { continue };
+        for (index, option) in recommendation.options.iter().enumerate() {
+            let standing = match option.standing {
+                Standing::MayBeBest => "may-be-best",
+                Standing::NotBest => "not-best",
+                Standing::Undecided => "undecided",
+            };
+            let rows = all.get(&std::ptr::from_ref(option.row)).into_iter().flatten();
+            found.extend(rows.map(|row| (std::ptr::from_ref(*row), (standing, index == recommendation.choice))));
+        }
+    }
+    found
 }
 
 /// What the repeats of each row's configuration say of a figure, by the row's index.

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::super::answer;
 use super::super::compare::cell;
 use super::super::display::{configuration, counted, figure};
-use super::super::text::{SIMULATED, ranking, status};
+use super::super::text::{SIMULATED, nothing, status};
 use super::{Analysis, requests_under};
-use crate::analyse::{Choice, Counts, DoubtKind, Facts, Figure, Metric, Row};
+use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, over_starts, starts_by};
 
 /// Renders it.
 pub fn render(analysis: &Analysis<'_>) -> String {
@@ -28,23 +29,26 @@ pub fn render(analysis: &Analysis<'_>) -> String {
     if let Some(said) = analysis.wanted.about_limits() {
         let _ = writeln!(text, "\n{}", cell(&said));
     }
-    for ranked in analysis.ranked {
-        let _ = writeln!(text, "\n## {}\n", cell(&ranked.title()));
-        match &ranked.choice {
+    for group in &analysis.answers {
+        let _ = writeln!(text, "\n## {}\n", cell(&group.title()));
+        match &group.choice {
             Ok(found) => {
-                for line in ranking::said(found, analysis.wanted) {
+                if let Some(choice) = found.chosen() {
+                    let _ = writeln!(text, "**Use {}**\n", cell(&configuration(&choice.row.axes)));
+                }
+                for line in answer::sentences(found, &analysis.wanted).into_iter().chain(answer::warnings(found)) {
                     let _ = writeln!(text, "{}\n", cell(&line));
                 }
-                head(&mut text, analysis);
-                for (mark, option) in ranking::ordered(found, analysis.wanted) {
-                    line(&mut text, analysis, mark, option);
+                head(&mut text, analysis, found.per_device);
+                for (index, option) in found.options.iter().enumerate() {
+                    line(&mut text, analysis, answer::mark(found, index), option);
                 }
                 for left in &found.left_out {
-                    let _ = writeln!(text, "\n- left out: {}: {}", cell(&left.row.name), cell(&left.why));
+                    let _ = writeln!(text, "\n- excluded: {}: {}", cell(&left.row.name), cell(&left.why));
                 }
             }
             Err(left_out) => {
-                text.push_str("No configuration keeps the limits.\n\n");
+                let _ = writeln!(text, "{}.\n", nothing(&analysis.wanted));
                 for left in left_out {
                     let _ = writeln!(text, "- {}: {}", cell(&left.row.name), cell(&left.why));
                 }
@@ -61,21 +65,21 @@ pub fn render(analysis: &Analysis<'_>) -> String {
 /// The figures beside the ranked one.
 const BESIDE: [&str; 5] = ["output_tps_per_gpu", "output_tps_per_user", "mean_ttft_ms", "mean_tpot_ms", "speedup"];
 
-fn head(text: &mut String, analysis: &Analysis<'_>) {
-    let wanted = analysis.wanted;
-    let mut columns = vec!["".to_owned(), "configuration".into(), "devices".into(), "samples".into()];
-    columns.push(ranking::unit(wanted));
+fn head(text: &mut String, analysis: &Analysis<'_>, per_device: bool) {
+    let wanted = &analysis.wanted;
+    let mut columns = vec!["".to_owned(), "configuration".into(), "devices".into(), "starts".into()];
+    columns.push(wanted.objective(per_device));
     columns.push("95 % interval".into());
     let beside = BESIDE.iter().filter(|key| **key != wanted.rank_by);
     columns.extend(beside.filter_map(|key| Figure::of(key)).map(|of| format!("{} ({})", of.label, of.unit.symbol())));
-    columns.extend(["P99 TTFT (ms)".into(), "rests on".into(), "doubts".into()]);
+    columns.extend(["P99 TTFT (ms)".into(), "requests beyond".into(), "warnings".into()]);
     let rule =
         columns.iter().enumerate().map(|(i, _)| if (2..columns.len() - 1).contains(&i) { "---:" } else { "---" });
     let _ = writeln!(text, "| {} |\n| {} |", columns.join(" | "), rule.collect::<Vec<_>>().join(" | "));
 }
 
 fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<'_>) {
-    let (row, wanted) = (option.row, analysis.wanted);
+    let (row, wanted) = (option.row, &analysis.wanted);
     let shown = |value: Option<f64>, key: &str| {
         let unit = Figure::of(key).map(|of| of.unit);
         value.zip(unit).map_or_else(String::new, |(value, unit)| figure(value, unit))
@@ -86,13 +90,13 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
         row.about.devices.map(|devices| devices.to_string()).unwrap_or_default(),
         option.n.to_string(),
         shown(Some(option.value), &wanted.rank_by),
-        ranking::interval(option, &wanted.rank_by),
+        answer::interval(option, &wanted.rank_by),
     ];
     let beside = BESIDE.iter().filter(|key| **key != wanted.rank_by && Figure::of(key).is_some());
-    cells.extend(beside.map(|key| shown(row.figure(key), key)));
+    cells.extend(beside.map(|key| shown(mean_of(analysis, option, key), key)));
     let p99 = Metric::P99Ttft.key();
-    let tail = row.figure(p99);
-    cells.push(match row.about.quantiles.get(p99) {
+    let tail = mean_of(analysis, option, p99);
+    cells.push(match row.about.quantiles.get(p99).filter(|_| option.measurements == 1) {
         Some(of) => format!(
             "{} ({} to {})",
             shown(tail, p99),
@@ -101,11 +105,25 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
         ),
         None => shown(tail, p99),
     });
-    let under = tail.and_then(|_| requests_under(row, p99)).and_then(|n| usize::try_from(n).ok());
+    let under = tail
+        .filter(|_| option.measurements == 1)
+        .and_then(|_| requests_under(row, p99))
+        .and_then(|n| usize::try_from(n).ok());
     cells.push(under.map(|n| counted(n, "request")).unwrap_or_default());
-    let doubts = row.about.doubts.iter().filter(|doubt| doubt.kind != DoubtKind::Simulated);
-    cells.push(cell(&doubts.map(|doubt| doubt.text.clone()).collect::<Vec<_>>().join("; ")));
+    cells.push(cell(&option.warnings.iter().map(|doubt| doubt.text.clone()).collect::<Vec<_>>().join("; ")));
     let _ = writeln!(text, "| {} |", cells.join(" | "));
+}
+
+/// The mean over the starts of an option, as everywhere.
+fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f64> {
+    let rows: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid() && is_of(row, option.row)).collect();
+    starts_by(&rows, key).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
+}
+
+/// Whether two rows are measurements of the same settings.
+fn is_of(row: &Row, first: &Row) -> bool {
+    let repeated = row.repeat.is_some() && row.identity.is_some() && row.identity == first.identity;
+    repeated || std::ptr::eq(row, first)
 }
 
 fn problems(text: &mut String, rows: &[Row]) {

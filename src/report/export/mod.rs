@@ -10,17 +10,29 @@ pub use markdown::render as render_markdown;
 
 use std::collections::BTreeSet;
 
-use crate::analyse::{Figure, Metric, Ranked, Row, RunTable, Wanted, rests_on};
+use crate::analyse::{Answer, BY_MODEL, Figure, Metric, Row, RunTable, Wanted, answers, rests_on};
 
-/// A table, ranked as asked.
+/// A table with its answers: computed once, and printed by every format.
 #[derive(Debug)]
 pub struct Analysis<'a> {
     /// All rows.
     pub table: &'a RunTable,
-    /// By what is ranked, and within which limits.
-    pub wanted: &'a Wanted,
-    /// Each group by itself.
-    pub ranked: &'a [Ranked<'a>],
+    /// The objective, and within which limits.
+    pub wanted: Wanted,
+    /// Of each group by itself.
+    pub answers: Vec<Answer<'a>>,
+}
+
+impl<'a> Analysis<'a> {
+    /// By what the sweep files of its runs ask for, for each model and workload.
+    pub fn of(table: &'a RunTable) -> Self {
+        Self::by(table, &[BY_MODEL.to_owned()], Wanted::default().with_limits_of(table).0)
+    }
+
+    /// By these keys and this objective.
+    pub fn by(table: &'a RunTable, keys: &[String], wanted: Wanted) -> Self {
+        Self { table, answers: answers(table, keys, &wanted), wanted }
+    }
 }
 
 /// Every figure of a row: key and value, vLLM's first.

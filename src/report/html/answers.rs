@@ -1,26 +1,26 @@
-//! The recommendation as shown: what to use, why, how sure, the command, and the table of options.
+//! The answers as shown: what to use, why, how sure, the command, and the table of options.
 
 use serde::Serialize;
 
-use super::super::display::{ABSENT, clean, configuration, counted, cut, figure, quantity};
-use super::super::recommend::{ranked, sentences};
+use super::super::answer;
+use super::super::display::{ABSENT, clean, configuration, cut, figure, quantity};
+use super::super::text::nothing;
 use super::shell;
-use crate::analyse::{
-    Basis, Best, Choice, Figure, Ranked, Ranking, Recommendation, RunTable, Unit, Wanted, best_by_model,
-};
+use crate::analyse::{Answer, Choice, Figure, Recommendation, Unit, Wanted};
 
 /// So many options stand in the table of an answer.
 const OPTIONS: usize = 10;
-/// So many left-out configurations are named.
+/// So many excluded configurations are named.
 const LEFT_OUT: usize = 12;
 /// Names of models in headings.
 const MODEL: usize = 120;
 
-/// One answer, for a model under a load.
+/// One answer, for a model under a workload.
 #[derive(Serialize)]
 pub(super) struct Shown {
     heading: String,
     found: Option<Found>,
+    nothing: &'static str,
     left_out: Vec<(String, String)>,
     left_out_more: usize,
 }
@@ -31,6 +31,7 @@ struct Found {
     configuration: String,
     figures: Vec<(String, String)>,
     sentences: Vec<String>,
+    warnings: Vec<String>,
     single: bool,
     sure: String,
     command: String,
@@ -45,15 +46,10 @@ struct Line {
     configuration: String,
     devices: String,
     value: String,
+    interval: String,
     latency: String,
     n: usize,
     front: bool,
-}
-
-/// The ranked figure in words.
-pub(super) fn ranked_by(wanted: &Wanted) -> String {
-    let per = if wanted.per_device { " per device" } else { "" };
-    format!("{}{per}", label(&wanted.rank_by))
 }
 
 fn label(key: &str) -> String {
@@ -71,73 +67,61 @@ fn amount(key: &str, value: Option<f64>) -> String {
 }
 
 /// All answers as shown.
-pub(super) fn of(answers: &[Ranked<'_>], wanted: &Wanted) -> Vec<Shown> {
+pub(super) fn of(answers: &[Answer<'_>], wanted: &Wanted) -> Vec<Shown> {
     answers.iter().map(|answer| one(answer, wanted)).collect()
 }
 
-fn one(answer: &Ranked<'_>, wanted: &Wanted) -> Shown {
-    let heading = cut(&answer.title(), MODEL);
-    let (found, mut left_out) = match &answer.choice {
-        Ok(recommendation) => {
-            let left = recommendation.left_out.iter().map(|left| (cut(&left.row.name, 120), cut(&left.why, 200)));
-            (Some(found(recommendation, wanted)), left.collect::<Vec<_>>())
-        }
-        Err(left) => (None, left.iter().map(|left| (cut(&left.row.name, 120), cut(&left.why, 200))).collect()),
+fn one(answer: &Answer<'_>, wanted: &Wanted) -> Shown {
+    let (found, all) = match &answer.choice {
+        Ok(recommendation) => (found(recommendation, wanted), &recommendation.left_out),
+        Err(left) => (None, left),
     };
-    let left_out_more = left_out.len().saturating_sub(LEFT_OUT);
+    let mut left_out: Vec<(String, String)> =
+        all.iter().take(LEFT_OUT).map(|left| (cut(&left.row.name, 120), cut(&left.why, 300))).collect();
     left_out.truncate(LEFT_OUT);
-    Shown { heading, found, left_out, left_out_more }
+    Shown {
+        heading: cut(&answer.title(), MODEL),
+        found,
+        nothing: nothing(wanted),
+        left_out_more: all.len() - left_out.len(),
+        left_out,
+    }
 }
 
-fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Found {
-    let choice = &found.options[found.choice];
+fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Option<Found> {
+    let choice = found.chosen()?;
     let row = choice.row;
-    let mut figures = vec![(ranked_by(wanted), amount(&wanted.rank_by, Some(choice.value)))];
+    let per = if found.per_device { " per device" } else { "" };
+    let mut figures = vec![(format!("{}{per}", label(&wanted.rank_by)), amount(&wanted.rank_by, Some(choice.value)))];
     figures.push((label(&wanted.latency), amount(&wanted.latency, choice.latency)));
     if let Some(devices) = row.about.devices {
         figures.push(("Devices".into(), devices.to_string()));
     }
-    figures.push(("Measurements".into(), choice.n.to_string()));
+    figures.push(("Starts".into(), choice.n.to_string()));
     if let Some(noise) = found.noise {
         figures.push(("Noise".into(), format!("{:.1} %", 100.0 * noise)));
     }
-    let order = ranked(found, wanted);
-    let lines = order.iter().take(OPTIONS).map(|&index| line(found, index, wanted));
-    Found {
+    let lines = found.options.iter().enumerate().take(OPTIONS);
+    Some(Found {
         name: clean(&row.name),
         configuration: configuration(&row.axes),
         figures,
-        sentences: sentences(found, wanted).iter().map(|sentence| clean(sentence)).collect(),
-        single: found.basis == Basis::Single,
-        sure: sure(found),
-        command: shell::line(&row.about.serve_command),
-        options: lines.collect(),
-        more: order.len().saturating_sub(OPTIONS),
-    }
+        sentences: answer::sentences(found, wanted).iter().map(|sentence| clean(sentence)).collect(),
+        warnings: answer::warnings(found).iter().map(|warning| clean(warning)).collect(),
+        single: !found.basis.is_established(),
+        sure: answer::how_sure(found),
+        command: shell::line(&row.start_command()),
+        options: lines.map(|(index, option)| line(found, index, option, wanted)).collect(),
+        more: found.options.len().saturating_sub(OPTIONS),
+    })
 }
 
-/// How sure a choice is, in a few words.
-fn sure(found: &Recommendation<'_>) -> String {
-    match (found.basis, found.equals.len()) {
-        (Basis::Single, _) => "one measurement of each".to_owned(),
-        (Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor, 0) if found.options.len() == 1 => {
-            "the only one".to_owned()
-        }
-        (Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor, 0) => "told apart from all others".to_owned(),
-        (Basis::Starts | Basis::RunsOfOneStart | Basis::NoiseFloor, n) => {
-            format!("{} not told apart", counted(n, "other"))
-        }
-    }
-}
-
-fn line(found: &Recommendation<'_>, index: usize, wanted: &Wanted) -> Line {
-    let option: &Choice<'_> = &found.options[index];
-    let (mark, label) = if index == found.choice {
-        ("choice", "choice")
-    } else if found.equals.contains(&index) {
-        ("equal", "not told apart")
-    } else {
-        ("", "")
+fn line(found: &Recommendation<'_>, index: usize, option: &Choice<'_>, wanted: &Wanted) -> Line {
+    let (mark, label) = match answer::mark(found, index) {
+        ">" => ("choice", "choice"),
+        "=" => ("equal", "may be the best"),
+        "?" => ("", "undecided"),
+        _ => ("", ""),
     };
     let number = |key: &str, value: f64| unit(key).map_or_else(|| format!("{value:.2}"), |unit| figure(value, unit));
     Line {
@@ -146,52 +130,9 @@ fn line(found: &Recommendation<'_>, index: usize, wanted: &Wanted) -> Line {
         configuration: configuration(&option.row.axes),
         devices: option.row.about.devices.map_or(ABSENT.to_owned(), |devices| devices.to_string()),
         value: number(&wanted.rank_by, option.value),
+        interval: answer::interval(option, &wanted.rank_by),
         latency: option.latency.map_or(ABSENT.to_owned(), |value| number(&wanted.latency, value)),
         n: option.n,
         front: option.on_front,
     }
-}
-
-/// The best by each ranked figure.
-#[derive(Serialize)]
-pub(super) struct Bests {
-    heading: String,
-    lines: Vec<(String, String, String, String)>,
-}
-
-/// The best by each figure, for each model and load.
-pub(super) fn bests(table: &RunTable) -> Vec<Bests> {
-    let rows = table.comparable();
-    best_by_model(&rows).iter().map(by_figure).collect()
-}
-
-fn by_figure(ranking: &Ranking<'_>) -> Bests {
-    let load = if ranking.workload.is_empty() { String::new() } else { format!(", at {}", clean(&ranking.workload)) };
-    let line = |best: &Best<'_>| {
-        let named = best.rows.first().map_or(String::new(), |(row, _)| configuration(&row.axes));
-        let value = best.rows.first().map_or(best.value, |(_, value)| *value);
-        (best.metric.label().to_owned(), quantity(value, best.metric.unit()), named, note(best))
-    };
-    Bests {
-        heading: format!("{}{load}", cut(ranking.model.unwrap_or_default(), MODEL)),
-        lines: ranking.bests.iter().map(line).collect(),
-    }
-}
-
-/// How far the best by a figure can be trusted.
-fn note(best: &Best<'_>) -> String {
-    let mut said = Vec::new();
-    match (best.basis, best.rows.len()) {
-        (Basis::Single, 0 | 1) => said.push("one measurement of each".to_owned()),
-        (Basis::Single, n) => said.push(format!("{} with the very same figure", counted(n - 1, "other"))),
-        (_, 0 | 1) => said.push(format!("mean of {}, told apart from all others", best.measurements)),
-        (_, n) => said.push(format!("mean of {}; {} not told apart", best.measurements, counted(n - 1, "other"))),
-    }
-    if let Some(repeats) = best.repeats_needed.filter(|_| best.rows.len() > 1) {
-        said.push(format!("{} of each would tell", counted(repeats, "repeat")));
-    }
-    if best.barred > 0 {
-        said.push(format!("{} with a better figure left out for doubts", counted(best.barred, "row")));
-    }
-    said.join("; ")
 }

@@ -8,10 +8,10 @@ use super::super::display::{clean, cut};
 use super::super::text::status;
 use super::shell;
 use super::table::{Columns, Setting, told};
-use crate::analyse::{Better, Figure, Ranked, Row, RunTable, Status, Wanted, estimate};
+use crate::analyse::{Answer, Better, Figure, Row, RunTable, Standing, Status, Wanted, over_starts, starts_by};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
-pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Ranked<'_>], wanted: &Wanted) -> String {
+pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>], wanted: &Wanted) -> String {
     let Columns { settings, figures, shown } = columns;
     let mut words = IndexSet::new();
     let groups = groups(table);
@@ -114,7 +114,7 @@ fn one(index: usize, row: &Row, settings: &[Setting], figures: &[Figure], words:
             out.insert("p".into(), json!(steps));
         }
     }
-    for (key, command) in [("c", &row.about.serve_command), ("k", &row.about.bench_command)] {
+    for (key, command) in [("c", &row.start_command()), ("k", &row.about.bench_command)] {
         if !command.is_empty() {
             let numbers: Vec<usize> = command.iter().map(|word| words.insert_full(shell::word(word)).0).collect();
             out.insert(key.into(), json!(numbers));
@@ -145,16 +145,8 @@ fn groups(table: &RunTable) -> Vec<Vec<usize>> {
 /// Means and intervals over repeats; a start counts once, because its measurements share what it has of its own.
 fn group(table: &RunTable, indices: &[usize], figures: &[Figure]) -> Value {
     let of_figure = |figure: &Figure| {
-        let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
-        for row in indices.iter().map(|&index| &table.rows[index]) {
-            if let Some(value) = row.figure(&figure.key) {
-                starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value);
-            }
-        }
-        let starts: Vec<Vec<f64>> = starts.into_values().collect();
-        let means = starts.iter().filter_map(|start| estimate(start)).map(|of| of.mean);
-        let values = if starts.len() > 1 { means.collect() } else { starts.concat() };
-        let of = estimate(&values)?;
+        let rows: Vec<&Row> = indices.iter().filter_map(|&index| table.rows.get(index)).collect();
+        let of = over_starts(&starts_by(&rows, &figure.key)?)?;
         let interval = of.interval.filter(|_| figure.better.is_some());
         let [low, high] = [interval.map(|i| i.low), interval.map(|i| i.high)].map(rounded);
         Some(json!([rounded(Some(of.mean)), low, high, of.n]))
@@ -162,14 +154,16 @@ fn group(table: &RunTable, indices: &[usize], figures: &[Figure]) -> Value {
     json!({"rows": indices, "f": figures.iter().map(of_figure).collect::<Vec<Option<Value>>>()})
 }
 
-/// The rows that are recommended, and those that cannot be told from them.
-fn choices(table: &RunTable, answers: &[Ranked<'_>]) -> Value {
+/// The rows that are recommended, and those that may be the best as well.
+fn choices(table: &RunTable, answers: &[Answer<'_>]) -> Value {
     let index_of = |row: &Row| table.rows.iter().position(|other| std::ptr::eq(other, row));
     let (mut best, mut equal) = (Vec::new(), Vec::new());
     for answer in answers {
         let Ok(found) = &answer.choice else { continue };
-        best.extend(index_of(found.options[found.choice].row));
-        equal.extend(found.equals.iter().filter_map(|&other| index_of(found.options[other].row)));
+        best.extend(found.chosen().and_then(|choice| index_of(choice.row)));
+        let others = found.options.iter().enumerate().filter(|(index, _)| *index != found.choice);
+        let others = others.filter(|(_, option)| option.standing == Standing::MayBeBest);
+        equal.extend(others.filter_map(|(_, option)| index_of(option.row)));
     }
     json!({"best": best, "equal": equal})
 }

@@ -20,7 +20,9 @@ use sha2::{Digest, Sha256};
 
 pub use machine::Machine;
 
-use crate::analyse::{BY_MODEL, Ranked, RunTable, Wanted, ranked};
+use crate::analyse::{Answer, BY_MODEL, RunTable, Wanted, answers};
+
+pub(super) use shell::line as shell_line;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
@@ -48,12 +50,13 @@ pub struct Options {
 impl Options {
     /// The plain options for a table, with the machines of its runs as their manifests say. A run without a manifest has none.
     pub fn of(table: &RunTable) -> Self {
-        Self { machines: machine::of(table), ..Self::default() }
+        let wanted = Wanted::default().with_limits_of(table).0;
+        Self { machines: machine::of(table), wanted, ..Self::default() }
     }
 
-    /// Each model and load with its ranking.
-    fn ranked<'a>(&self, table: &'a RunTable) -> Vec<Ranked<'a>> {
-        ranked(table, &[BY_MODEL.to_owned()], &self.wanted)
+    /// The answer for each model and workload.
+    fn answers<'a>(&self, table: &'a RunTable) -> Vec<Answer<'a>> {
+        answers(table, &[BY_MODEL.to_owned()], &self.wanted)
     }
 }
 

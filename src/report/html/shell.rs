@@ -24,7 +24,7 @@ pub(super) fn word(text: &str) -> String {
 }
 
 /// A whole command line.
-pub(super) fn line<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
+pub(in crate::report) fn line<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
     words.into_iter().map(|text| word(text)).collect::<Vec<String>>().join(" ")
 }
 

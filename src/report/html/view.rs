@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::display::{clean, counted, cut, duration};
-use super::answers::{self, Bests, Shown};
+use super::answers::{self, Shown};
 use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
 use super::{Machine, Options, data, shell};
@@ -34,7 +34,6 @@ pub(super) struct View<'a> {
     latency: String,
     limits: Option<String>,
     answers: Vec<Shown>,
-    bests: Vec<Bests>,
     axes: Vec<Asked>,
     fixed: Vec<Asked>,
     rules: Vec<(String, usize)>,
@@ -66,7 +65,7 @@ impl<'a> View<'a> {
     pub fn of(table: &RunTable, options: &'a Options, parts: Parts<'a>) -> Self {
         let counts = Counts::of(&table.rows);
         let columns = Columns::of(table, options);
-        let answers = options.ranked(table);
+        let answers = options.answers(table);
         let (head, rows) = table::lines(table, &columns);
         let title =
             options.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.run), str::to_owned);
@@ -82,12 +81,11 @@ impl<'a> View<'a> {
             facts: facts(table, options),
             notes: notes(table),
             counts: counted_out(&counts),
-            ranked_by: answers::ranked_by(&options.wanted),
+            ranked_by: options.wanted.objective(options.wanted.per_device),
             latency: crate::analyse::Figure::of(&options.wanted.latency)
                 .map_or_else(|| options.wanted.latency.clone(), |figure| figure.label),
             limits: options.wanted.about_limits().map(|said| clean(&said)),
             answers: answers::of(&answers, &options.wanted),
-            bests: answers::bests(table),
             axes: axes.into_iter().map(asked).collect(),
             fixed: fixed.into_iter().map(asked).collect(),
             rules: rules(table),

@@ -284,6 +284,7 @@ impl Loader<'_> {
                 row.about.figures = figures;
                 row.about.server_log = meta.server_log;
                 row.about.serve_command = meta.serve_command;
+                row.about.serve_environment = meta.env;
                 row.about.bench_command = meta.bench_command;
                 row.about.vllm_version = meta.vllm_version.as_deref().map(|version| self.version(version));
                 row.simulated |= meta.simulated;

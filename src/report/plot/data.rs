@@ -7,7 +7,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::kind::{Query, Refusal};
 use super::scale::short;
-use crate::analyse::{Better, Estimate, Figure, Requests, Row, RunTable, Status, estimate, spread};
+use crate::analyse::{Better, Estimate, Figure, Requests, Row, RunTable, Status, over_starts, spread};
 use crate::report::display::{clean, counted};
 
 /// Keys of the load that follow the one on the axis: with more requests in flight, more are sent.
@@ -358,7 +358,7 @@ fn short_model(model: &str, models: &IndexSet<&str>) -> String {
     if shared || mine.is_empty() { model.to_owned() } else { mine }
 }
 
-/// What the measurements of a group say of a figure: over server starts where there are several, else over runs of one.
+/// What the measurements of a group say of a figure, over server starts.
 pub fn mean_of(shots: &[&Shot<'_>], value: &dyn Fn(&Shot<'_>) -> Option<f64>) -> Option<Estimate> {
     let mut starts: IndexMap<(&str, u32), Vec<f64>> = IndexMap::new();
     for shot in shots {
@@ -367,12 +367,7 @@ pub fn mean_of(shots: &[&Shot<'_>], value: &dyn Fn(&Shot<'_>) -> Option<f64>) ->
             starts.entry((&*shot.row.about.run, start)).or_default().push(value);
         }
     }
-    let values: Vec<f64> = match starts.len() {
-        0 => return None,
-        1 => starts.into_values().next().unwrap_or_default(),
-        _ => starts.into_values().filter_map(|values| estimate(&values).map(|e| e.mean)).collect(),
-    };
-    estimate(&values)
+    over_starts(&starts.into_values().collect::<Vec<_>>())
 }
 
 /// The interval of an estimate, as ends.
@@ -385,10 +380,9 @@ pub fn intervals(estimates: &[Estimate]) -> String {
     let (least, most) = estimates.iter().fold((usize::MAX, 0), |(l, m), e| (l.min(e.n), m.max(e.n)));
     let n = if least >= most { most.to_string() } else { format!("{least} to {most}") };
     match most {
-        0 | 1 => "One measurement of each (n = 1): there is no interval.".into(),
+        0 | 1 => "One server start of each (n = 1): there is no interval.".into(),
         _ => format!(
-            "Means over n = {n} repeats; bars are 95 % intervals of the mean (over server starts where there are several, else over \
-             runs of one start){}.",
+            "Means over n = {n} server starts; bars are 95 % intervals of the mean{}.",
             if least < 2 { "; where n = 1 there is none" } else { "" }
         ),
     }

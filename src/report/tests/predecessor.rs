@@ -145,10 +145,14 @@ fn trap_5_the_median_of_an_even_count() {
 #[test]
 fn trap_5_output_throughput_has_its_own_unit() {
     let text = text(&trapped().path);
-    let best = text.split("Best overall").nth(1).unwrap();
-    let line = |label: &str| best.lines().find(|line| line.contains(label)).unwrap().to_owned();
-    assert!(line("Output throughput").contains("256.0 tok/s"), "{}", line("Output throughput"));
-    assert!(line("Request throughput").contains("8.000 req/s"), "{}", line("Request throughput"));
+    let statistics = text.split("Overall statistics").nth(1).unwrap();
+    let line = |label: &str| statistics.lines().find(|line| line.contains(label)).unwrap().to_owned();
+    let has = |label: &str, value: &str, unit: &str| {
+        let line = line(label);
+        assert!(line.contains(value) && line.ends_with(unit), "{line}");
+    };
+    has("Output throughput", "256.0", "tok/s");
+    has("Request throughput", "8.000", "req/s");
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! The figures: statistics, tables by model, and what is best.
 
 use super::super::columns::{self, Column, Table};
-use super::super::display::{
-    ABSENT, configuration, counted, cut, eager, figure, put_figure, quantity, quantization, tp,
-};
+use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, put_figure, quantization, tp};
 use super::super::page::{Page, Tone};
 use crate::analyse::{
-    Against, Basis, Best, Doubt, DoubtKind, Metric, RANKED, Ranking, Row, RunTable, Status, against_baseline,
-    best_by_model, best_overall as rank, components, over_starts, overall, resolvable, rests_on, starts_of,
+    Against, Doubt, DoubtKind, Metric, RANKED, Row, RunTable, Status, against_baseline, by_model_and_load, components,
+    detectable, estimate, level, over_starts, overall, rests_on, settings, starts_of,
 };
 use crate::plan::abbreviation;
 
@@ -19,8 +17,8 @@ const STATUS: usize = 36;
 const MOST_NOISE: usize = 8;
 /// A p99 that rests on fewer requests is marked.
 const FIRM: u64 = 5;
-/// As many rows as tie are named.
-const TIES: usize = 8;
+/// Models and workloads with statistics of their own.
+const MOST_STATISTICS: usize = 4;
 
 pub(super) fn caption(text: &str, table: &RunTable) -> String {
     if table.simulated { format!("{text} (SIMULATED)") } else { text.to_owned() }
@@ -34,6 +32,30 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         page.paragraph(2, "", Tone::Plain, "There is no valid result yet.");
         return;
     }
+    // Nothing is averaged over models or workloads.
+    let groups = by_model_and_load(rows);
+    for ((model, load), indices) in groups.iter().take(MOST_STATISTICS) {
+        let own: Vec<&Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
+        if groups.len() > 1 {
+            let load = if load.is_empty() { String::new() } else { format!(", at {load}") };
+            page.gap();
+            page.line(Tone::Heading, &format!("  {}{}", cut(model, MODEL), cut(&load, MODEL)));
+            page.gap();
+        }
+        statistics_of(page, &own);
+    }
+    if let Some(more @ 1..) = groups.len().checked_sub(MOST_STATISTICS) {
+        page.paragraph(2, "", Tone::Faint, &format!("and {more} more models and workloads"));
+    }
+    let left_out = table.rows.iter().filter(|row| row.is_valid()).count() - rows.len();
+    if left_out > 0 {
+        page.gap();
+        let text = format!("{} left out of the statistics and rankings.", counted(left_out, "simulated row"));
+        page.paragraph(2, "! ", Tone::Warning, &text);
+    }
+}
+
+fn statistics_of(page: &mut Page, rows: &[&Row]) {
     let columns = [
         Column::text("Metric"),
         Column::figures("Min"),
@@ -62,12 +84,6 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         let on = counted(usize::try_from(rests_on(requests, 0.99)).unwrap_or(usize::MAX), "request");
         let text = format!("A p99 of {requests} requests rests on {on}: it differs much from run to run.");
         page.paragraph(2, "", Tone::Faint, &text);
-    }
-    let left_out = table.rows.iter().filter(|row| row.is_valid()).count() - rows.len();
-    if left_out > 0 {
-        page.gap();
-        let text = format!("{} left out of the statistics and rankings.", counted(left_out, "simulated row"));
-        page.paragraph(2, "! ", Tone::Warning, &text);
     }
 }
 
@@ -160,39 +176,6 @@ pub(in crate::report) fn status(row: &Row) -> String {
     }
 }
 
-/// The best of each model, for each load by itself.
-pub(super) fn best_per_model(page: &mut Page, table: &RunTable, rows: &[&Row]) {
-    let rankings = best_by_model(rows);
-    if rankings.is_empty() {
-        return;
-    }
-    page.heading(&caption("Best per model", table));
-    for Ranking { model, workload, bests } in &rankings {
-        page.gap();
-        let load = if workload.is_empty() { String::new() } else { format!(", at {workload}") };
-        page.line(Tone::Heading, &format!("  {}{}", cut(model.unwrap_or_default(), MODEL), cut(&load, MODEL)));
-        page.gap();
-        put_bests(page, bests, |row| configuration(&row.axes));
-    }
-}
-
-/// The best of all, for each load by itself.
-pub(super) fn best_overall(page: &mut Page, table: &RunTable, rows: &[&Row]) {
-    let rankings = rank(rows);
-    if rankings.is_empty() {
-        return;
-    }
-    page.heading(&caption("Best overall", table));
-    for Ranking { workload, bests, .. } in &rankings {
-        if !workload.is_empty() {
-            page.gap();
-            page.line(Tone::Heading, &format!("  at {}", cut(workload, MODEL)));
-            page.gap();
-        }
-        put_bests(page, bests, |row| format!("{}  {}", cut(&row.axes.model, 44), configuration(&row.axes)));
-    }
-}
-
 /// Every configuration against the baseline of its model and load.
 pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     if !table.rows.iter().any(|row| row.baseline) {
@@ -225,66 +208,6 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         lines.push((Tone::Plain, vec![configuration(&row.axes), ratio(output_throughput), ratio(ttft), ratio(tpot)]));
     }
     columns::put(page, &columns, lines);
-}
-
-fn put_bests(page: &mut Page, bests: &[Best<'_>], name: impl Fn(&Row) -> String) {
-    let columns = [Column::text("Best by"), Column::figures("Value"), Column::text("Configuration")];
-    let mut lines = Vec::new();
-    for best in bests {
-        let repeated = best.basis != Basis::Single;
-        for (i, (row, own)) in best.rows.iter().take(TIES).enumerate() {
-            let unit = best.metric.unit();
-            let label = match (i, repeated) {
-                (0, true) => format!("{} (mean of {})", best.metric.label(), best.measurements),
-                (0, false) => best.metric.label().to_owned(),
-                _ => String::new(),
-            };
-            let value = if i > 0 && !repeated { "same".to_owned() } else { quantity(*own, unit) };
-            let apart = if i > 0 && repeated { "  (not told apart)" } else { "" };
-            lines.push((Tone::Good, vec![label, value, format!("{}{apart}", name(row))]));
-        }
-        if let Some(more @ 1..) = best.rows.len().checked_sub(TIES) {
-            let how = if repeated { "not told apart either" } else { "more" };
-            lines.push((Tone::Good, vec![String::new(), String::new(), format!("and {more} {how}")]));
-        }
-    }
-    columns::put(page, &columns, lines);
-    let notes: Vec<String> = bests.iter().filter_map(doubt_of).collect();
-    if !notes.is_empty() {
-        page.gap();
-    }
-    for note in notes {
-        page.paragraph(2, "", Tone::Faint, &note);
-    }
-}
-
-/// How far the best by a figure can be trusted.
-fn doubt_of(best: &Best<'_>) -> Option<String> {
-    let mut said = Vec::new();
-    let what = best.metric.label();
-    if let (Some(noise), 2..) = (best.noise, best.rows.len()) {
-        let more = match best.repeats_needed {
-            Some(repeats) => format!("{} of each would tell the first two apart", counted(repeats, "repeat")),
-            None => "more repeats would hardly tell the first two apart".to_owned(),
-        };
-        said.push(format!(
-            "{what}: {} cannot be told apart (95 %, noise {:.1} %); {more}",
-            counted(best.rows.len(), "configuration"),
-            noise * 100.0
-        ));
-    }
-    if best.basis == Basis::RunsOfOneStart {
-        said.push(format!(
-            "{what}: repeats of one server start each, so what a start has of its own is not in the noise"
-        ));
-    }
-    if best.barred > 0 {
-        said.push(format!(
-            "{what}: {} with a better figure, left out for doubts about it",
-            counted(best.barred, "row")
-        ));
-    }
-    (!said.is_empty()).then(|| said.join(". ") + ".")
 }
 
 /// Rows whose figures are doubtful, each with what was seen.
@@ -323,13 +246,17 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         Column::figures("95 % interval"),
         Column::figures("Starts"),
         Column::figures("Runs"),
-        Column::figures("3 tell"),
-        Column::figures("10 tell"),
+        Column::figures("MDE 3"),
+        Column::figures("MDE 10"),
     ];
+    let rows_of_all = rows;
     let mut begun = false;
     let repeated: Vec<&Vec<&Row>> = groups.values().filter(|rows| rows.len() > 1).collect();
     for rows in repeated.iter().take(MOST_NOISE) {
         let Some(first) = rows.first() else { continue };
+        let own = |row: &&&Row| row.axes.model == first.axes.model && row.workload_label() == first.workload_label();
+        let beside: Vec<&Row> = rows_of_all.iter().filter(own).copied().collect();
+        let level = level(settings(&beside).len());
         if !begun {
             page.heading(&caption("Repeats of the same configuration", table));
             begun = true;
@@ -348,14 +275,15 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
             };
             let spread = of.sd.map(|sd| sd / of.mean.abs());
             let tells = |n: usize| {
-                let least = spread.and_then(|spread| resolvable(spread, n));
+                let least = spread.and_then(|spread| detectable(spread, n, level));
                 least.map_or(ABSENT.to_owned(), |least| format!("{:.1} %", 100.0 * least))
             };
             let interval = of.interval.map_or(ABSENT.to_owned(), |interval| {
                 format!("{} to {}", figure(interval.low, metric.unit()), figure(interval.high, metric.unit()))
             });
             let between = parts.map(|parts| parts.between_starts).or(of.sd.filter(|_| starts.len() > 1));
-            let within = parts.map(|parts| parts.within_start).or(of.sd.filter(|_| starts.len() == 1));
+            let only = starts.first().filter(|_| starts.len() == 1);
+            let within = parts.map(|parts| parts.within_start).or_else(|| estimate(only?)?.sd);
             Some((
                 Tone::Plain,
                 vec![
@@ -382,9 +310,9 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
                 &format!("and {more} more: `results_summary.csv` has every measurement"),
             );
         }
-        let text = "Starts, Runs: standard deviation between server starts, and between measurements on one start. 3 tell, 10 \
-                    tell: the smallest difference that so many repeats of each of two configurations show with a probability of \
-                    80 %, at an error of 5 %.";
+        let text = "Starts, Runs: standard deviation between server starts, and between measurements on one start. MDE: minimum \
+                    detectable effect, the smallest difference that 3 or 10 starts of each show with a probability of 80 %, at the \
+                    level of the comparisons with the best.";
         page.paragraph(2, "", Tone::Faint, text);
     }
 }

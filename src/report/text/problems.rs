@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
+use super::super::answer;
 use super::super::display::{configuration, counted, cut, quantity};
+use super::super::export::Analysis;
 use super::super::page::{Page, Tone};
 use super::figures::status;
-use crate::analyse::{Counts, FailedAttempt, Metric, Origin, Row, RunTable, Status, Unit, best};
+use crate::analyse::{Counts, FailedAttempt, Origin, Row, RunTable, Status, Unit};
 use crate::diagnose::Cause;
 use crate::record::layout::{self, Layout};
 
@@ -139,11 +141,14 @@ pub(super) fn unreadable(page: &mut Page, table: &RunTable) {
     }
 }
 
+/// So many answers have a step of their own.
+const SERVED: usize = 4;
 /// File names: about two lines.
 const WIDEST_FILE: usize = 190;
 
 /// What to do next.
-pub(super) fn next(page: &mut Page, table: &RunTable, counts: &Counts, rows: &[&Row]) {
+pub(super) fn next(page: &mut Page, analysis: &Analysis<'_>, counts: &Counts, rows: &[&Row]) {
+    let table = analysis.table;
     page.heading("What to do next");
     let own = matches!(table.facts.origin, Origin::VllmBench { .. });
     let mut step = |text: String| page.paragraph(2, "- ", Tone::Plain, &text);
@@ -156,17 +161,18 @@ pub(super) fn next(page: &mut Page, table: &RunTable, counts: &Counts, rows: &[&
         let missing = counted(open, "experiment");
         step(format!("Measure what has no valid result ({missing}) with `vllm-bench run`; old logs are in `logs/`."));
     }
-    if let Some(fastest) =
-        best(rows, Metric::OutputThroughput).and_then(|best| best.rows.first().map(|(row, _)| *row)).filter(|_| own)
-    {
-        let script = Layout::new(PathBuf::new()).server_script(&fastest.server_name);
-        let load = fastest.axes.workload_label();
-        let load = if load.is_empty() { String::new() } else { format!(" (at {})", cut(&load, 80)) };
-        step(format!("Serve with the highest output throughput{load}: `{}`.", cut(&script.display().to_string(), 230)));
+    for group in analysis.answers.iter().take(SERVED) {
+        let Ok(found) = &group.choice else { continue };
+        let scripts = || Layout::new(PathBuf::new());
+        if let Some(choice) = found.chosen().filter(|_| own && analysis.table.more.is_empty()) {
+            let script = scripts().server_script(&choice.row.server_name);
+            let script = cut(&script.display().to_string(), 230);
+            step(format!("Serve {} with the recommended configuration: `{script}`.", cut(&group.title(), 80)));
+        }
     }
-    if rows.len() > 1 && rows.iter().all(|row| row.repeat.is_none()) {
-        step("Each row is one measurement: repeat rows that are close before choosing between them.".into());
-    }
+    let next: indexmap::IndexSet<String> =
+        analysis.answers.iter().filter_map(|group| answer::next(group.choice.as_ref().ok()?)).collect();
+    next.into_iter().take(SERVED).for_each(&mut step);
     if table.simulated {
         step("Measure for real: the same command without `--engine sim`.".into());
     }

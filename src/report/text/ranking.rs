@@ -1,78 +1,20 @@
-//! A ranking in words, as every report says it: the set of the best, what it rests on, what would decide.
+//! The answers in an analysis: for each model and workload what to use, how sure that is, and the options.
 
+use super::super::answer;
 use super::super::columns::{self, Column};
-use super::super::display::{ABSENT, configuration, counted, cut, figure};
+use super::super::display::{ABSENT, configuration, cut, figure};
 use super::super::page::{Page, Tone};
-use crate::analyse::{Basis, Better, Choice, Figure, Ranked, Recommendation, RunTable, Wanted};
+use crate::analyse::{Answer, Figure, LeftOut, Recommendation, RunTable, Wanted};
 
-/// What is ranked by, with its unit.
-pub(in crate::report) fn unit(wanted: &Wanted) -> String {
-    let per = if wanted.per_device { " per device" } else { "" };
-    let known = Figure::of(&wanted.rank_by);
-    known.map_or_else(|| wanted.rank_by.clone(), |of| format!("{}{per} ({})", of.label, of.unit.symbol()))
-}
+/// So many options stand on a screen.
+const OPTIONS: usize = 40;
+/// So many excluded configurations are named.
+const LEFT_OUT: usize = 12;
 
-/// The interval of an option; a word where there is none.
-pub(in crate::report) fn interval(option: &Choice<'_>, key: &str) -> String {
-    let unit = Figure::of(key).map(|of| of.unit);
-    let interval = option.estimate.and_then(|estimate| estimate.interval);
-    match interval.zip(unit) {
-        Some((interval, unit)) => format!("{} to {}", figure(interval.low, unit), figure(interval.high, unit)),
-        None if option.n == 1 => "one sample".into(),
-        None => ABSENT.into(),
-    }
-}
-
-/// The options, the best value first, each with its mark: `>` chosen, `=` not told apart from it.
-pub(in crate::report) fn ordered<'f, 'a>(
-    found: &'f Recommendation<'a>,
-    wanted: &Wanted,
-) -> Vec<(&'static str, &'f Choice<'a>)> {
-    let mark = |index: usize| match index {
-        chosen if chosen == found.choice => ">",
-        equal if found.equals.contains(&equal) => "=",
-        _ => "",
-    };
-    let mut all: Vec<(&str, &Choice<'a>)> = found.options.iter().enumerate().map(|(i, o)| (mark(i), o)).collect();
-    all.sort_by(|(_, a), (_, b)| match wanted.better {
-        Better::Higher => b.value.total_cmp(&a.value),
-        Better::Lower => a.value.total_cmp(&b.value),
-    });
-    all
-}
-
-/// What can be said of a ranking, sentence by sentence.
-pub(in crate::report) fn said(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<String> {
-    let Some(choice) = found.options.get(found.choice) else { return Vec::new() };
-    let noise = found.noise.map(|noise| format!(", noise {:.1} %", noise * 100.0)).unwrap_or_default();
-    let mut said = vec![format!("By {}: {}.", unit(wanted), configuration(&choice.row.axes))];
-    if !found.equals.is_empty() {
-        said.push(format!(
-            "It cannot be told from {} (95 %{noise}), and takes the fewest devices and flags of them.",
-            counted(found.equals.len(), "other")
-        ));
-        said.push(match found.repeats_needed {
-            Some(repeats) => format!("{} of each would tell the first two apart.", counted(repeats, "repeat")),
-            None => "More repeats would hardly tell the first two apart.".into(),
-        });
-    }
-    match found.basis {
-        Basis::Single => said.push(
-            "Each figure is one sample: nothing says how far it differs from run to run, so the order of close ones means \
-             nothing."
-                .into(),
-        ),
-        Basis::RunsOfOneStart => {
-            said.push("Repeats are of one server start each: what a start has of its own is not in the interval.".into());
-        }
-        Basis::Starts | Basis::NoiseFloor => {}
-    }
-    said
-}
-
-/// Every group, as asked for.
-pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Ranked<'_>], wanted: &Wanted) {
-    page.heading(&super::figures::caption(&format!("Ranking by {}", unit(wanted)), table));
+/// Every group.
+pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Answer<'_>], wanted: &Wanted) {
+    let by = format!("Recommendation by {}", wanted.objective(wanted.per_device));
+    page.heading(&super::figures::caption(&by, table));
     if let Some(said) = wanted.about_limits() {
         page.paragraph(2, "", Tone::Plain, &cut(&said, 1000));
     }
@@ -84,46 +26,83 @@ pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Ranked<'_>], want
         page.line(Tone::Heading, &format!("  {}", cut(&group.title(), 110)));
         page.gap();
         match &group.choice {
-            Err(left_out) => {
-                page.paragraph(2, "", Tone::Bad, "No configuration keeps the limits:");
-                for left in left_out {
-                    page.paragraph(4, "- ", Tone::Plain, &format!("{}: {}", cut(&left.row.name, 80), left.why));
+            Err(left_out) => none(page, left_out, wanted),
+            Ok(found) => {
+                if let Some(choice) = found.chosen() {
+                    page.line(Tone::Good, &format!("  Use  {}", cut(&configuration(&choice.row.axes), 110)));
                 }
+                one(page, group, found, wanted);
             }
-            Ok(found) => one(page, group, found, wanted),
         }
     }
 }
 
-fn one(page: &mut Page, group: &Ranked<'_>, found: &Recommendation<'_>, wanted: &Wanted) {
+/// That nothing is left, and why.
+pub(in crate::report) fn none(page: &mut Page, left_out: &[LeftOut<'_>], wanted: &Wanted) {
+    page.paragraph(2, "", Tone::Bad, &format!("{}:", nothing(wanted)));
+    exclusions(page, left_out, "- ", "");
+}
+
+/// That nothing is left, in words.
+pub(in crate::report) fn nothing(wanted: &Wanted) -> &'static str {
+    match wanted.limits.is_empty() {
+        true => "No configuration can be recommended",
+        false => "No configuration keeps the limits",
+    }
+}
+
+fn exclusions(page: &mut Page, left_out: &[LeftOut<'_>], mark: &str, word: &str) {
+    for left in left_out.iter().take(LEFT_OUT) {
+        page.paragraph(2, mark, Tone::Warning, &format!("{word}{}: {}", cut(&left.row.name, 80), cut(&left.why, 300)));
+    }
+    if let Some(more @ 1..) = left_out.len().checked_sub(LEFT_OUT) {
+        page.paragraph(2, mark, Tone::Warning, &format!("and {more} more"));
+    }
+}
+
+/// What is said of an answer, its options, its warnings and what is excluded.
+pub(in crate::report) fn one(page: &mut Page, group: &Answer<'_>, found: &Recommendation<'_>, wanted: &Wanted) {
+    for sentence in answer::sentences(found, wanted) {
+        page.paragraph(2, "", Tone::Plain, &cut(&sentence, 600));
+    }
+    for warning in answer::warnings(found) {
+        page.paragraph(2, "! ", Tone::Warning, &cut(&warning, 400));
+    }
+    page.gap();
     let names = [
         Column::text(""),
         Column::text("Configuration"),
-        Column::figures("Devices"),
-        Column::figures("Value"),
+        Column::figures("Devs"),
+        Column::figures("Mean"),
         Column::figures("95 % interval"),
-        Column::figures("n"),
+        Column::figures(wanted.latency.clone()),
+        Column::figures("Starts"),
+        Column::text("Front"),
     ];
-    let unit = Figure::of(&wanted.rank_by).map(|of| of.unit);
+    let number = |key: &str, value: f64| Figure::of(key).map_or_else(|| value.to_string(), |of| figure(value, of.unit));
     let models = group.value("model").is_none();
-    let lines = ordered(found, wanted).into_iter().map(|(mark, option)| {
+    let lines = found.options.iter().enumerate().take(OPTIONS).map(|(index, option)| {
         let model = if models { format!("{}  ", cut(&option.row.axes.model, 30)) } else { String::new() };
+        let mark = answer::mark(found, index);
+        let failed = match option.failures.failed {
+            0 => String::new(),
+            failed => format!(" ({failed} failed)"),
+        };
         let cells = vec![
             mark.to_owned(),
-            cut(&format!("{model}{}", configuration(&option.row.axes)), 62),
+            cut(&format!("{model}{}", configuration(&option.row.axes)), 52),
             option.row.about.devices.map_or(ABSENT.into(), |devices| devices.to_string()),
-            unit.map_or_else(|| option.value.to_string(), |unit| figure(option.value, unit)),
-            interval(option, &wanted.rank_by),
-            option.n.to_string(),
+            number(&wanted.rank_by, option.value),
+            answer::interval(option, &wanted.rank_by),
+            option.latency.map_or(ABSENT.into(), |value| number(&wanted.latency, value)),
+            format!("{}{failed}", option.n),
+            if option.on_front { "yes".into() } else { String::new() },
         ];
         (if mark == ">" { Tone::Good } else { Tone::Plain }, cells)
     });
     columns::put(page, &names, lines.collect());
-    page.gap();
-    for sentence in said(found, wanted).into_iter().skip(1) {
-        page.paragraph(2, "", Tone::Faint, &sentence);
+    if let Some(more @ 1..) = found.options.len().checked_sub(OPTIONS) {
+        page.paragraph(2, "", Tone::Faint, &format!("and {more} more (`analyze --format csv` has all)"));
     }
-    for left in &found.left_out {
-        page.paragraph(2, "! ", Tone::Warning, &format!("left out: {}: {}", cut(&left.row.name, 80), left.why));
-    }
+    exclusions(page, &found.left_out, "! ", "excluded: ");
 }

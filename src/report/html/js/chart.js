@@ -120,7 +120,7 @@ function facts(row, shown) {
   for (const setting of varying) if (!seen.has(setting.id) && setting.text(row) !== '') pairs.push([setting.label, setting.text(row)]);
   if (row.repeat) pairs.push(['repeat', row.repeat]);
   if (row.best) pairs.push(['recommendation', 'the choice']);
-  else if (row.equal) pairs.push(['recommendation', 'not told apart from the choice']);
+  else if (row.equal) pairs.push(['recommendation', 'may be the best as well']);
   for (const doubt of row.doubts) pairs.push(['doubt', doubt]);
   return pairs;
 }

@@ -34,7 +34,7 @@ function cell(row, column) {
   if (column.id === 'status') {
     const node = el('td', {}, row.statusText);
     if (row.best) node.append(' ', el('span', { class: 'tag good' }, 'choice'));
-    else if (row.equal) node.append(' ', el('span', { class: 'tag' }, 'not told apart'));
+    else if (row.equal) node.append(' ', el('span', { class: 'tag' }, 'may be the best'));
     if (row.baseline) node.append(' ', el('span', { class: 'tag' }, 'baseline'));
     return node;
   }

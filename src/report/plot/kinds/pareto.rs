@@ -8,8 +8,9 @@ use super::super::kind::{Picture, Refusal};
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
 use super::lines::{legend, named};
-use crate::analyse::{Better, Estimate, Row, Unit, Wanted, choose};
+use crate::analyse::{Better, Estimate, Row, Unit, Wanted};
 use crate::record::layout;
+use crate::report::export::Analysis;
 
 /// A configuration on the picture.
 struct Spot {
@@ -107,11 +108,11 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
 fn clouds(data: &Data<'_>, wanted: &Wanted) -> Vec<Cloud> {
     let keys: Vec<String> = data.rest(&[]);
     let (load, server): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| data.is_load(key));
+    let analysis = Analysis::of(data.table);
+    let answers = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());
+    let chosen: Vec<&Row> = answers.filter_map(|found| Some(found.chosen()?.row)).collect();
     let mut clouds = Vec::new();
     for group in data.groups(&load) {
-        let rows: Vec<&Row> = group.shots.iter().map(|shot| shot.row).collect();
-        let chosen =
-            choose(&rows, wanted).ok().and_then(|r| r.options.get(r.choice).map(|choice| choice.row.name.clone()));
         let scale = |row: &Row| match row.about.devices {
             Some(devices) if wanted.per_device => 1.0 / f64::from(devices.max(1)),
             _ => 1.0,
@@ -125,7 +126,7 @@ fn clouds(data: &Data<'_>, wanted: &Wanted) -> Vec<Cloud> {
                 point: Point { x: x.mean, y: y.mean, x_range: ends(&x), y_range: ends(&y) },
                 estimates: [x, y],
                 believed: one.shots.iter().all(|shot| shot.row.may_be_best()),
-                recommended: chosen.as_ref().is_some_and(|name| one.shots.iter().any(|shot| shot.row.name == *name)),
+                recommended: one.shots.iter().any(|shot| chosen.iter().any(|row| std::ptr::eq(*row, shot.row))),
                 label: one.label,
             });
         }
@@ -200,7 +201,12 @@ fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better) -> V
             clouds.len()
         ));
     }
-    caption.push("Recommended: by `vllm-bench recommend`, without limits.".into());
+    let asked = Wanted::default().with_limits_of(data.table).0;
+    let limits = asked.about_limits().map(|said| format!(" {said}")).unwrap_or_default();
+    caption.push(format!(
+        "Recommended: by {}, as `vllm-bench recommend` says.{limits}",
+        asked.objective(asked.per_device)
+    ));
     // The same sentence for every model and load is said once.
     let mut known = IndexMap::new();
     caption.retain(|line| known.insert(line.clone(), ()).is_none());

@@ -1,10 +1,10 @@
-//! Configurations by a figure, best first, with what cannot be told from the best.
+//! Configurations by a metric, best mean first, with those that may be the best.
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, Shot, axis_label, ends, figure, in_sentence, intervals, is_better, mean_of, with_unit};
+use super::super::data::{Data, Shot, ends, figure, in_sentence, intervals, is_better, mean_of, with_unit};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Look, OTHERS};
-use crate::analyse::{Basis, Candidate, Estimate, Figure, decide};
+use crate::analyse::{Better, Estimate, Figure, Recommendation, Row, Standing, Wanted, choose};
 use crate::record::layout;
 
 /// Bars on one sheet.
@@ -12,12 +12,10 @@ const BARS: usize = 40;
 /// Panels on one sheet, one for each model and load.
 const PANELS: usize = 6;
 
-struct Ranked {
+struct Ranked<'a> {
     label: String,
     estimate: Estimate,
-    starts: Vec<Vec<f64>>,
-    devices: u32,
-    overrides: usize,
+    row: &'a Row,
     believed: bool,
 }
 
@@ -26,15 +24,25 @@ struct Ranked {
 /// # Errors
 /// When no result has the figure, or more models and loads differ than fit on a sheet.
 pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let key = data.query.figure.as_deref().or(data.query.y.as_deref()).unwrap_or("output_throughput");
+    let named = data.query.figure.as_deref().or(data.query.y.as_deref());
+    let asked = Wanted::default();
+    let usual = asked.rank_by.clone();
+    let key = named.unwrap_or(&usual);
     let shown = figure("--figure", key)?;
+    // Without a metric it is the answer of `recommend`; a metric that is named is shown as it stands in the results.
+    let wanted = match named {
+        None => asked.with_limits_of(data.table).0,
+        Some(key) => Wanted { per_device: false, ..Wanted::by(key, shown.better.unwrap_or(Better::Higher)) },
+    };
     let (load, server): (Vec<String>, Vec<String>) = data.rest(&[]).into_iter().partition(|key| data.is_load(key));
     let groups = data.groups(&load);
     let sheets: Vec<_> = groups
         .iter()
         .filter_map(|group| {
-            let ranked = ranked(data, group.shots.clone(), &server, &shown);
-            (!ranked.is_empty()).then_some((group.label.clone(), ranked))
+            let rows: Vec<&Row> = group.shots.iter().map(|shot| shot.row).collect();
+            let ranked = ranked(data, group.shots.clone(), &server, &shown, scale(&rows, &wanted));
+            let found = choose(&in_order(data, &rows), &wanted).ok();
+            (!ranked.is_empty()).then_some((group.label.clone(), ranked, found))
         })
         .collect();
     if sheets.is_empty() {
@@ -47,27 +55,32 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let bars = (BARS / panels_shown).max(5);
     let mut estimates = Vec::new();
     let (mut hidden, mut single) = (0, false);
+    let per_device = sheets.iter().any(|(_, _, found)| found.as_ref().is_some_and(|found| found.per_device));
     let panels: Vec<Panel> = sheets
         .iter()
         .take(panels_shown)
-        .map(|(title, ranked)| {
-            let (set, basis) = best(ranked, &shown);
-            single |= basis == Basis::Single;
+        .map(|(title, ranked, found)| {
+            single |= found.as_ref().is_none_or(|found| !found.basis.is_established());
             hidden += ranked.len().saturating_sub(bars);
             estimates.extend(ranked.iter().take(bars).map(|one| one.estimate));
-            let rows = ranked.iter().take(bars).enumerate().map(|(i, one)| bar(one, set.contains(&i), &shown));
+            let best = |one: &Ranked<'_>| {
+                shown.better.is_some() && found.as_ref().is_some_and(|found| may_be_best(found, one.row))
+            };
+            let rows = ranked.iter().take(bars).map(|one| bar(one, best(one), &shown));
             Panel {
                 title: title.clone(),
                 facts: String::new(),
-                body: Body::Bars(Bars { label: axis_label(key), rows: rows.collect() }),
+                body: Body::Bars(Bars { label: wanted.objective(per_device), rows: rows.collect() }),
             }
         })
         .collect();
     let mut caption = data.caption();
     caption.push(intervals(&estimates));
     caption.push(match single {
-        true => "Nothing was repeated, so that nothing says how far the first can be trusted.".into(),
-        false => "Cannot be told from the best: all pairs tested, corrected together (Holm), at 95 %.".into(),
+        true => "Which one is best is not established: `vllm-bench recommend` says why.".into(),
+        false => {
+            "May be the best: the best is among these with a probability of 95 % (comparisons with the best).".into()
+        }
     });
     if hidden > 0 {
         caption.push(format!("The best {bars} of each model and load; … and {hidden} more."));
@@ -77,18 +90,22 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption.push(format!("The first {shown} of {all} models and loads; `--where KEY=VALUE` draws the others."));
     }
     let mut legend = vec![Entry {
-        label: if single { "best figure".into() } else { "cannot be told from the best".into() },
+        label: if single { "best mean".into() } else { "may be the best".into() },
         look: Look::of(0),
         sample: Sampled::Field,
     }];
-    if sheets.iter().any(|(_, ranked)| ranked.len() > 1) {
+    if sheets.iter().any(|(_, ranked, _)| ranked.len() > 1) {
         legend.push(Entry { label: "others".into(), look: Look { colour: LIGHT, ..OTHERS }, sample: Sampled::Field });
     }
-    if sheets.iter().flat_map(|(_, ranked)| ranked).any(|one| !one.believed) {
+    if sheets.iter().flat_map(|(_, ranked, _)| ranked).any(|one| !one.believed) {
         legend.push(Entry { label: "doubtful, not asked".into(), look: OTHERS, sample: Sampled::Field });
     }
     let chart = Chart {
-        title: format!("Configurations by {}", in_sentence(&shown.label)),
+        title: format!(
+            "Configurations by {}{}",
+            in_sentence(&shown.label),
+            if per_device { " per device" } else { "" }
+        ),
         subtitle: data.common(&[]),
         panels,
         columns: 1,
@@ -102,21 +119,53 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
 /// Bars that are not the best.
 const LIGHT: &str = "#9cc7e3";
 
+/// What every value of these rows is divided by.
+fn scale<'r>(rows: &[&Row], wanted: &Wanted) -> impl Fn(&'r Row) -> f64 + use<'r> {
+    let known = wanted.per_device && rows.iter().all(|row| row.about.devices.is_some_and(|devices| devices > 0));
+    move |row: &Row| row.about.devices.filter(|_| known).map_or(1.0, |devices| 1.0 / f64::from(devices))
+}
+
+/// The rows of the table that share model and workload with these, failed ones too, as every answer asks them.
+fn in_order<'a>(data: &Data<'a>, rows: &[&'a Row]) -> Vec<&'a Row> {
+    let shares = |row: &&Row| {
+        let same = |known: &&Row| known.axes.model == row.axes.model && known.axes.workload == row.axes.workload;
+        !row.is_valid() && !row.is_skipped() && rows.iter().any(same)
+    };
+    let here = |row: &&Row| rows.iter().any(|known| std::ptr::eq(*known, *row));
+    data.table.rows.iter().filter(|row| here(row) || shares(row)).collect()
+}
+
+/// Whether a configuration is in the set of the best; where there is no set, whether it is the choice.
+fn may_be_best(found: &Recommendation<'_>, row: &Row) -> bool {
+    let chosen = found.chosen().is_some_and(|choice| is_of(choice.row, row));
+    chosen || found.options.iter().any(|option| option.standing == Standing::MayBeBest && is_of(option.row, row))
+}
+
+/// Whether two rows are measurements of the same settings.
+fn is_of(a: &Row, b: &Row) -> bool {
+    std::ptr::eq(a, b) || a.repeat.is_some() && a.identity.is_some() && a.identity == b.identity
+}
+
 /// Configurations in the order of their means.
-fn ranked<'a>(data: &Data<'a>, shots: Vec<&Shot<'a>>, server: &[String], shown: &Figure) -> Vec<Ranked> {
-    let mut ranked: Vec<Ranked> = data
+fn ranked<'a>(
+    data: &Data<'a>,
+    shots: Vec<&Shot<'a>>,
+    server: &[String],
+    shown: &Figure,
+    scale: impl Fn(&'a Row) -> f64,
+) -> Vec<Ranked<'a>> {
+    let mut ranked: Vec<Ranked<'a>> = data
         .groups_of(shots, server)
         .into_iter()
         .filter_map(|one| {
-            let value = |shot: &Shot<'_>| shot.row.figure(&shown.key);
             let first = one.shots.first()?.row;
+            let by = scale(first);
+            let value = |shot: &Shot<'_>| shot.row.figure(&shown.key).map(|value| value * by);
             let label = if one.label.is_empty() { "the only one".to_owned() } else { one.label };
             Some(Ranked {
                 label,
                 estimate: mean_of(&one.shots, &value)?,
-                starts: starts(&one.shots, &shown.key),
-                devices: first.about.devices.unwrap_or(u32::MAX),
-                overrides: first.about.overrides,
+                row: first,
                 believed: one.shots.iter().all(|shot| shot.row.may_be_best()),
             })
         })
@@ -129,34 +178,7 @@ fn ranked<'a>(data: &Data<'a>, shots: Vec<&Shot<'a>>, server: &[String], shown: 
     ranked
 }
 
-fn starts(shots: &[&Shot<'_>], key: &str) -> Vec<Vec<f64>> {
-    let mut starts: indexmap::IndexMap<(&str, u32), Vec<f64>> = indexmap::IndexMap::new();
-    for shot in shots {
-        let number = shot.row.repeat.map_or(1, |repeat| repeat.start);
-        starts.entry((&*shot.row.about.run, number)).or_default().extend(shot.row.figure(key));
-    }
-    starts.into_values().filter(|values| !values.is_empty()).collect()
-}
-
-/// Those that cannot be told from the best, by place.
-fn best(ranked: &[Ranked], shown: &Figure) -> (Vec<usize>, Basis) {
-    let believed: Vec<usize> = (0..ranked.len()).filter(|i| ranked[*i].believed).collect();
-    let Some(better) = shown.better else { return (Vec::new(), Basis::Single) };
-    let candidate = |i: &usize| Candidate {
-        starts: ranked[*i].starts.clone(),
-        devices: ranked[*i].devices,
-        overrides: ranked[*i].overrides,
-    };
-    match decide(&believed.iter().map(candidate).collect::<Vec<_>>(), better, None) {
-        Some(decision) if decision.basis != Basis::Single => {
-            (decision.set.iter().filter_map(|i| believed.get(*i).copied()).collect(), decision.basis)
-        }
-        Some(decision) => (believed.get(decision.leader).copied().into_iter().collect(), Basis::Single),
-        None => (believed.first().copied().into_iter().collect(), Basis::Single),
-    }
-}
-
-fn bar(one: &Ranked, best: bool, shown: &Figure) -> Bar {
+fn bar(one: &Ranked<'_>, best: bool, shown: &Figure) -> Bar {
     let look = match (one.believed, best) {
         (false, _) => OTHERS,
         (true, true) => Look::of(0),

@@ -1,0 +1,198 @@
+//! The answer in words, the same on every screen and in every format: what to use, by what objective, how sure that is, and what to
+//! run next. The numbers are those of [`crate::analyse`]; nothing is decided here.
+
+use super::display::{configuration, counted, cut, figure};
+use crate::analyse::{Basis, Choice, FEWEST_STARTS, Figure, Recommendation, Standing, Wanted, Why};
+
+/// A number with as many digits as its unit has in tables.
+fn number(key: &str, value: f64) -> String {
+    Figure::of(key).map_or_else(|| format!("{value:.2}"), |of| figure(value, of.unit))
+}
+
+/// The interval of an option; a word where there is none.
+pub(super) fn interval(option: &Choice<'_>, key: &str) -> String {
+    match option.estimate.and_then(|estimate| estimate.interval) {
+        Some(interval) => format!("{} to {}", number(key, interval.low), number(key, interval.high)),
+        None => "one start".into(),
+    }
+}
+
+/// The mark of an option in a table: `>` the choice, `=` may be the best as well, `?` undecided.
+pub(super) fn mark(found: &Recommendation<'_>, index: usize) -> &'static str {
+    match found.options.get(index).map(|option| option.standing) {
+        _ if index == found.choice => ">",
+        Some(Standing::MayBeBest) => "=",
+        Some(Standing::Undecided) if found.basis.is_established() => "?",
+        Some(Standing::Undecided | Standing::NotBest) | None => "",
+    }
+}
+
+/// How sure the choice is, in a few words.
+pub(super) fn how_sure(found: &Recommendation<'_>) -> String {
+    match (found.basis, found.others_in_set()) {
+        _ if found.options.len() == 1 => "the only one".into(),
+        _ if found.significantly_best && found.why == Why::BestMean => "significantly better than every other".into(),
+        (Basis::Starts, 0) => "no other may be better".into(),
+        (Basis::Starts, n) => format!("{} may be the best as well", counted(n, "other")),
+        (Basis::OneStart, _) => "not established: one start each".into(),
+        (Basis::TooFewStarts, _) => format!("not established: fewer than {FEWEST_STARTS} starts"),
+        (Basis::GroupedOrder, _) => "not established: grouped order".into(),
+        (Basis::NoVariance, _) => "not established: repeats do not differ".into(),
+    }
+}
+
+/// The numbers of the choice, in a sentence.
+fn numbers(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> String {
+    let interval = match choice.estimate.and_then(|of| of.interval) {
+        Some(_) => format!(" (95 % interval {})", interval(choice, &wanted.rank_by)),
+        None => String::new(),
+    };
+    let runs = if choice.measurements > choice.n {
+        format!(", {}", counted(choice.measurements, "run"))
+    } else {
+        String::new()
+    };
+    let mean = if choice.n > 1 { "mean of " } else { "" };
+    let latency = choice.latency.map(|value| {
+        let unit = Figure::of(&wanted.latency).map(|of| of.unit.symbol()).unwrap_or_default();
+        format!("; {} {} {unit}", wanted.latency, number(&wanted.latency, value))
+    });
+    let devices = choice.row.about.devices.map(|n| format!("; {}", counted(n as usize, "device")));
+    format!(
+        "{}: {}{interval}, {mean}{}{runs}{}{}.",
+        wanted.objective(found.per_device),
+        number(&wanted.rank_by, choice.value),
+        counted(choice.n, "start"),
+        latency.unwrap_or_default(),
+        devices.unwrap_or_default()
+    )
+}
+
+/// Why it is the choice, and how sure that is.
+fn reason(found: &Recommendation<'_>, wanted: &Wanted) -> String {
+    let margin = format!("{} %", number_of(wanted.margin * 100.0));
+    if found.options.len() == 1 {
+        return match (found.left_out.is_empty(), wanted.limits.is_empty()) {
+            (true, true) => "It is the only configuration with a valid result.".into(),
+            (false, true) => "It is the only one that is not excluded.".into(),
+            (_, false) => "It is the only one that keeps the limits.".into(),
+        };
+    }
+    if found.why == Why::Equivalent {
+        let best = found.options.first().map(|best| configuration(&best.row.axes)).unwrap_or_default();
+        return format!(
+            "The best mean is that of {best}. This one is shown to be equivalent within {margin} (two one-sided tests, 95 %), and \
+             takes fewer devices or flags."
+        );
+    }
+    if found.significantly_best {
+        return "It is significantly better than every other configuration (95 %, all comparisons together).".into();
+    }
+    match (found.basis, found.others_in_set()) {
+        (Basis::Starts, 0) if found.options.iter().any(|option| option.standing == Standing::Undecided) => {
+            "It has the best mean of those with enough starts.".into()
+        }
+        (Basis::Starts, 0) => format!("It has the best mean; the next one is within the margin of {margin}."),
+        (Basis::Starts, n) => format!(
+            "It has the best mean. {} may be the best as well (95 %, marked =); the best is among these with a probability of \
+             95 %.",
+            counted(n, "other")
+        ),
+        (Basis::OneStart, _) => {
+            "It has the best mean. That it is the best is not established: one start each, and nothing \
+             says how far starts differ."
+                .into()
+        }
+        (Basis::TooFewStarts, _) => {
+            format!(
+                "It has the best mean. That it is the best is not established: it has fewer than {FEWEST_STARTS} starts."
+            )
+        }
+        (Basis::GroupedOrder, _) => {
+            "It has the best mean. That it is the best is not established: configurations were measured \
+             one after the other, so that a drift of the machine would look like a difference."
+                .into()
+        }
+        (Basis::NoVariance, _) => {
+            "It has the best mean. That it is the best is not established: the repeats do not differ at \
+             all, so that nothing says how far starts differ."
+                .into()
+        }
+    }
+}
+
+/// A percentage without needless digits.
+fn number_of(percent: f64) -> String {
+    format!("{}", (percent * 100.0).round() / 100.0)
+}
+
+/// What to run to know more; `None` where nothing is left to know.
+pub(super) fn next(found: &Recommendation<'_>) -> Option<String> {
+    let undecided = found.options.iter().filter(|option| option.standing == Standing::Undecided).count();
+    match found.basis {
+        _ if found.options.len() < 2 => None,
+        Basis::OneStart | Basis::TooFewStarts => Some(format!(
+            "To decide: {FEWEST_STARTS} starts of each at least (`repeats: {{starts: {FEWEST_STARTS}}}` in a sweep file, or \
+             `run --starts {FEWEST_STARTS}`)."
+        )),
+        Basis::GroupedOrder => Some("To decide: several starts in turn (`order: interleaved`).".into()),
+        Basis::NoVariance => None,
+        Basis::Starts if undecided > 0 => Some(format!(
+            "{} undecided (marked ?): fewer than {FEWEST_STARTS} starts. To decide: {FEWEST_STARTS} starts of each at least.",
+            if undecided == 1 { "1 configuration is".to_owned() } else { format!("{undecided} configurations are") }
+        )),
+        Basis::Starts if found.others_in_set() == 0 => None,
+        Basis::Starts => Some(match found.starts_needed {
+            Some(starts) => format!(
+                "To decide: about {} of each would separate the first two (power 80 %, noise {:.1} %).",
+                counted(starts, "start"),
+                100.0 * found.noise.unwrap_or(0.0)
+            ),
+            None => "More starts would hardly separate the first two.".into(),
+        }),
+    }
+}
+
+/// What the choice gives and takes against the next one.
+fn against_runner_up(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> Option<String> {
+    let theirs = found.runner_up()?;
+    let change = |ours: f64, theirs: f64| (theirs > 0.0).then(|| format!("{:+.1} %", (ours / theirs - 1.0) * 100.0));
+    let value = change(choice.value, theirs.value)?;
+    let latency = choice.latency.zip(theirs.latency).and_then(|(ours, theirs)| change(ours, theirs));
+    let latency = latency.map(|change| format!(", {change} {}", wanted.latency)).unwrap_or_default();
+    let devices = match (choice.row.about.devices, theirs.row.about.devices) {
+        (Some(ours), Some(theirs)) if ours != theirs => format!(", on {ours} instead of {theirs} devices"),
+        _ => String::new(),
+    };
+    let per = if found.per_device { " per device" } else { "" };
+    Some(format!(
+        "Against the runner-up, {}: {value} {}{per}{latency}{devices}.",
+        configuration(&theirs.row.axes),
+        wanted.rank_by
+    ))
+}
+
+/// All that is said of an answer, sentence by sentence.
+pub(super) fn sentences(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<String> {
+    let Some(choice) = found.chosen() else { return Vec::new() };
+    let mut said = vec![numbers(found, choice, wanted), reason(found, wanted)];
+    if choice.failures.failed > 0 {
+        let failures = choice.failures;
+        said.push(format!("{} of {} of its starts failed.", failures.failed, counted(failures.of, "start")));
+    }
+    if found.limits_unconfirmed {
+        said.push(format!(
+            "That it keeps the limits is not confirmed: {} keeps them, and {FEWEST_STARTS} starts confirm it.",
+            counted(choice.n, "start")
+        ));
+    }
+    said.extend(next(found));
+    said.extend(against_runner_up(found, choice, wanted));
+    said
+}
+
+/// The warnings of the choice that do not exclude it.
+pub(super) fn warnings(found: &Recommendation<'_>) -> Vec<String> {
+    let Some(choice) = found.chosen() else { return Vec::new() };
+    choice.warnings.iter().map(|warning| format!("{}: {}", cut(&choice.row.name, 80), warning.text)).collect()
+}
