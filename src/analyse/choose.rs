@@ -345,17 +345,15 @@ fn is_grouped(rows: &[&Row]) -> bool {
     pairs().count() > 0 && pairs().all(|pair| pair[0].2 < pair[1].1)
 }
 
-/// The valid measurements of a configuration, or why it is not asked.
-fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
-    let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher);
-    // A rate of nothing is no measurement.
-    let measured_nothing = |row: &Row| rate && row.figure(&wanted.rank_by).is_some_and(|value| value <= 0.0);
-    let (mut starts, mut failed, mut cause) =
-        (std::collections::BTreeSet::new(), std::collections::BTreeSet::new(), None);
+/// How many starts of a configuration failed by a cause of their own, of those that ended, and why the first did (empty: it measured
+/// nothing, as `measured_nothing` says of a valid row).
+pub(super) fn failures(rows: &[&Row], measured_nothing: impl Fn(&Row) -> bool) -> (Failures, Option<String>) {
+    let (mut starts, mut failed) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    let mut cause = None;
     for row in rows {
         let start = (&*row.about.run, row.repeat.map_or(1, |repeat| repeat.start));
         let why = match &row.status {
-            Status::Valid if measured_nothing(row) => format!("{} is 0", wanted.rank_by),
+            Status::Valid if measured_nothing(row) => String::new(),
             Status::Valid => {
                 starts.insert(start);
                 continue;
@@ -372,7 +370,16 @@ fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
         failed.insert(start);
         cause.get_or_insert(why);
     }
-    let failures = Failures { failed: failed.len(), of: starts.len() };
+    (Failures { failed: failed.len(), of: starts.len() }, cause)
+}
+
+/// The valid measurements of a configuration, or why it is not asked.
+fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
+    let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher);
+    // A rate of nothing is no measurement.
+    let measured_nothing = |row: &Row| rate && row.figure(&wanted.rank_by).is_some_and(|value| value <= 0.0);
+    let (failures, cause) = failures(rows, measured_nothing);
+    let cause = cause.map(|cause| if cause.is_empty() { format!("{} is 0", wanted.rank_by) } else { cause });
     let measured: Vec<&Row> = rows.iter().filter(|row| row.is_valid() && !measured_nothing(row)).copied().collect();
     #[expect(clippy::cast_precision_loss, reason = "starts are few")]
     let share = failures.failed as f64 / failures.of.max(1) as f64;

@@ -28,8 +28,10 @@ mod verdict;
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use choose::{Choice, Failures, LeftOut, LimitsFrom, Recommendation, Wanted, choose};
 pub use comparable::across as incomparable;
-pub use compare::{COMPARED, Comparison, Effect, Matched, Outcome, compare};
-pub use decide::{Basis, Candidate, Change, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
+pub use compare::{
+    COMPARED, Comparison, Effect, Failing, Matched, Noise, Outcome, compare, described, nearest_difference, noise_of,
+};
+pub use decide::{Basis, Candidate, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use figure::Figure;
 pub use figures::Figures;

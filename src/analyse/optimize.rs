@@ -123,7 +123,7 @@ fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: O
         .collect();
     let itself = baseline.is_some_and(|base| base.rows.iter().any(|row| std::ptr::eq(*row, choice.row)));
     let interval = baseline.filter(|_| !itself).and_then(|base| {
-        let (low, high) = change(&starts_by(&base.rows, FIGURE)?, &starts_by(&measured, FIGURE)?, None)?.interval?;
+        let (low, high) = change(&starts_by(&base.rows, FIGURE)?, &starts_by(&measured, FIGURE)?)?;
         Some((1.0 + low, 1.0 + high))
     });
     Tier {

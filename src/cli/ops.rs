@@ -139,9 +139,12 @@ pub struct CompareArgs {
     /// Change that matters: 3% or 0.03 (default 3%)
     #[arg(long, value_name = "PART")]
     pub threshold: Option<String>,
-    /// Relative standard deviation between runs, where nothing was repeated: 2%
-    #[arg(long, value_name = "PART", allow_hyphen_values = true)]
-    pub noise: Option<String>,
+    /// A run whose repeats say how far starts differ (`run --noise-check`), where these runs have one start each
+    #[arg(long, value_name = "RUN")]
+    pub noise: Option<PathBuf>,
+    /// Settings in which configurations may differ and be compared: flags, env.NAME, client
+    #[arg(long, value_name = "KEYS")]
+    pub ignore: Vec<String>,
     /// Figures to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
     #[arg(long, value_name = "KEYS")]
     pub figures: Vec<String>,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Prices, Row, RunTable, Unmarked, Wanted,
+    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Prices, Row, RunTable, Unmarked, Wanted, described,
     mark_baseline,
 };
 use crate::cli::CostArgs;
@@ -152,6 +152,27 @@ fn known_limits(wanted: &Wanted, table: &RunTable) -> Result<(), Error> {
             ),
         },
     })
+}
+
+/// The settings of `--ignore`, by vLLM's flag names.
+pub(super) fn ignored(values: &[String], tables: [&RunTable; 2]) -> Result<Vec<String>, Error> {
+    let keys: Vec<String> = words(values)
+        .map(|word| if word.starts_with("env.") { word.to_owned() } else { crate::report::plot::full_key(word) })
+        .collect();
+    let rows = tables.into_iter().flat_map(|table| &table.rows);
+    let known: std::collections::BTreeSet<String> =
+        if keys.is_empty() { Default::default() } else { rows.flat_map(|row| described(row).into_keys()).collect() };
+    // What is no flag is left out of the comparison with the first key that is ignored.
+    match keys.iter().find(|key| *key != "client" && !known.contains(*key)) {
+        None => Ok(keys),
+        Some(wrong) => Err(Error::Usage {
+            message: format!("invalid value `{}` for `--ignore`: it is no setting of these runs", wrong.escape_debug()),
+            hint: match nearest(wrong, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there is: {}, client", some_of(&known.into_iter().collect::<Vec<_>>())),
+            },
+        }),
+    }
 }
 
 /// The keys of `--group-by`; the model where there are none.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::run::resume::drivers;
 use super::{analyze, asked, locate};
-use crate::analyse::{Moderated, RunTable, compare};
+use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::CompareArgs;
 use crate::config::Environment;
 use crate::error::Error;
@@ -19,16 +19,16 @@ use crate::ui::Ui;
 /// When a run cannot be found or read, or a flag is wrong.
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
-    let noise = args.noise.as_deref().map(|text| percent("--noise", text)).transpose()?;
-    let noise = noise.map(|sd| Moderated { variance: sd * sd, freedom: 1e6 });
     let figures = asked::figures(&args.figures)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
-    let comparison = compare(&before, &after, &figures, threshold, noise);
-    if comparison.matched.is_empty() {
-        return Err(Error::Nothing {
-            message: format!("`{}` and `{}` have no configuration in common", before.facts.run, after.facts.run),
-            hint: "configurations are matched by their settings: model, flags of server and load, variables".into(),
-        });
+    let noise = match &args.noise {
+        Some(run) => noise_of(&table(run, args, environment)?, &figures),
+        None => Noise::new(),
+    };
+    let ignore = asked::ignored(&args.ignore, [&before, &after])?;
+    let comparison = compare(&before, &after, &figures, threshold, &noise, &ignore);
+    if comparison.matched.is_empty() && comparison.failing.is_empty() {
+        return Err(nothing_in_common(&before, &after));
     }
     let environment = report::compare::differences(&before.facts, &after.facts, machines(&before, &after));
     let tables = (&before, &after);
@@ -48,6 +48,31 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     }
     let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));
     Ok(if comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
+}
+
+/// Says in which settings the most alike configurations of two runs differ.
+fn nothing_in_common(before: &RunTable, after: &RunTable) -> Error {
+    const SHOWN: usize = 4;
+    let differ = nearest_difference(before, after);
+    let word = |(key, [a, b]): &(String, [String; 2])| format!("{key} ({} and {})", report::clean(a), report::clean(b));
+    let mut words: Vec<String> = differ.iter().take(SHOWN).map(word).collect();
+    if let Some(more @ 1..) = differ.len().checked_sub(SHOWN) {
+        words.push(format!("and {more} more"));
+    }
+    let keys: Vec<&str> = differ.iter().take(SHOWN).map(|(key, _)| key.as_str()).collect();
+    Error::Nothing {
+        message: format!("`{}` and `{}` have no configuration in common", before.facts.run, after.facts.run),
+        hint: match differ.is_empty() {
+            true => "their flags, variables and workloads are the same: the client (`--client`), the engine or the seed of the \
+                simulation differs; `--ignore client` compares them all the same"
+                .into(),
+            false => format!(
+                "the most alike differ in {}; `--ignore {}` compares them all the same",
+                words.join(", "),
+                keys.join(",")
+            ),
+        },
+    }
 }
 
 /// `3%`, `0.03`.

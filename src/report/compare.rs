@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::display::{configuration, counted, cut, figure};
 use super::page::{Page, Style, Tone};
 use super::{columns, columns::Column};
-use crate::analyse::{Comparison, Effect, Facts, Figure, Outcome, Row, RunTable};
+use crate::analyse::{Comparison, Effect, Facts, Failing, Figure, Outcome, Row, RunTable};
 
 /// What differs between the environments of two runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -61,27 +61,72 @@ fn percent(relative: f64) -> String {
 fn cells(effect: &Effect) -> [String; 6] {
     let known = Figure::of(&effect.metric);
     let shown = |value: f64| known.as_ref().map_or(value.to_string(), |known| figure(value, known.unit));
-    let change = &effect.change;
     let interval =
-        change.interval.map_or("-".to_owned(), |(low, high)| format!("{} to {}", percent(low), percent(high)));
+        effect.interval.map_or("-".to_owned(), |(low, high)| format!("{} to {}", percent(low), percent(high)));
     [
         known.as_ref().map_or_else(|| effect.metric.clone(), |known| known.label.clone()),
-        shown(change.before),
-        shown(change.after),
-        percent(change.relative),
+        shown(effect.before),
+        shown(effect.after),
+        percent(effect.relative),
         interval,
         said(effect),
     ]
 }
 
 fn said(effect: &Effect) -> String {
-    match effect.outcome {
-        Outcome::Better => "better".into(),
-        Outcome::Worse => "WORSE".into(),
-        Outcome::Same => "same".into(),
-        Outcome::NotTold if effect.change.interval.is_none() => "not told: one run each".into(),
-        Outcome::NotTold => "not told".into(),
+    match (effect.outcome, effect.starts_needed) {
+        (Outcome::Better, _) => "better".into(),
+        (Outcome::Worse, _) => "WORSE".into(),
+        (Outcome::Same, _) => "same".into(),
+        (Outcome::NotDecided, _) if effect.interval.is_none() => "not decided: one start each".into(),
+        (Outcome::NotDecided, Some(starts)) => format!("not decided: about {starts} starts of each would"),
+        (Outcome::NotDecided, None) => "not decided".into(),
     }
+}
+
+/// Whether a row of the table says nothing: the same, and not to be seen to have changed.
+fn is_quiet(effect: &Effect) -> bool {
+    effect.outcome == Outcome::Same && effect.relative.abs() < 0.0005
+}
+
+/// The verdict in a line, for people and for CI.
+fn verdict(comparison: &Comparison<'_>, threshold: f64) -> String {
+    let [worse, better, same, open] =
+        [Outcome::Worse, Outcome::Better, Outcome::Same, Outcome::NotDecided].map(|outcome| comparison.count(outcome));
+    let failing = comparison.failing.iter().filter(|failing| failing.is_worse).count();
+    let word = match (comparison.has_worse(), better, open) {
+        (true, ..) => "WORSE",
+        (false, 1.., _) => "BETTER",
+        (false, 0, 0) => "SAME",
+        (false, 0, _) => "NOT DECIDED",
+    };
+    let failing =
+        if failing > 0 { format!(", {} now", counted(failing, "failing configuration")) } else { String::new() };
+    format!(
+        "{word}: {worse} worse, {better} better, {same} same, {open} not decided by {:.1} %{failing}",
+        threshold * 100.0
+    )
+}
+
+/// What a comparison of two runs cannot tell.
+const SESSIONS: &str = "Each run is one session: what differs between sessions (other load on the machine, its temperature, a restart) \
+    counts as a change. Measure both in turn where it matters.";
+
+/// Configurations of which more starts fail now, as sentences.
+fn failing(comparison: &Comparison<'_>) -> Vec<String> {
+    let one = |failing: &Failing<'_>| {
+        let (before, after) = (failing.before, failing.after);
+        format!(
+            "{}: {} of {} failed, {} of {} before ({})",
+            cut(&failing.row.name, 80),
+            after.failed,
+            counted(after.of, "start"),
+            before.failed,
+            before.of,
+            cut(&failing.why, 160)
+        )
+    };
+    comparison.failing.iter().map(one).collect()
 }
 
 const COLUMNS: [&str; 6] = ["Figure", "Before", "After", "Change", "95 % interval", ""];
@@ -96,6 +141,8 @@ pub fn text(
 ) -> String {
     let mut page = Page::new(style);
     let (before, after) = tables;
+    let tone = if comparison.has_worse() { Tone::Bad } else { Tone::Plain };
+    page.line(tone, &verdict(comparison, threshold));
     page.title("vllm-bench · comparison", &cut(&format!("{} -> {}", before.facts.run, after.facts.run), 70));
     if before.simulated || after.simulated {
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
@@ -109,7 +156,7 @@ pub fn text(
         page.paragraph(1, "!! ", Tone::Warning, warning);
     }
     page.heading(&format!(
-        "{} in both, a change above {:.1} % counts",
+        "{} in both; a change counts where its whole interval lies beyond {:.1} %",
         counted(comparison.matched.len(), "configuration"),
         threshold * 100.0
     ));
@@ -117,18 +164,35 @@ pub fn text(
         page.gap();
         page.line(Tone::Heading, &format!("  {}", name(matched.row)));
         page.gap();
-        let lines = matched.effects.iter().map(|effect| {
+        if let Some(why) = &matched.not_comparable {
+            page.paragraph(2, "! ", Tone::Warning, &format!("nothing is decided, {}", cut(why, 300)));
+        }
+        let quiet = matched.effects.iter().filter(|effect| is_quiet(effect)).count();
+        let lines = matched.effects.iter().filter(|effect| !is_quiet(effect)).map(|effect| {
             let tone = match effect.outcome {
                 Outcome::Better => Tone::Good,
                 Outcome::Worse => Tone::Bad,
-                Outcome::Same | Outcome::NotTold => Tone::Plain,
+                Outcome::Same | Outcome::NotDecided => Tone::Plain,
             };
             (tone, cells(effect).to_vec())
         });
         let mut shape = vec![Column::text(COLUMNS[0])];
         shape.extend(COLUMNS[1..5].iter().map(|title| Column::figures(*title)));
         shape.push(Column::text(""));
-        columns::put(&mut page, &shape, lines.collect());
+        let lines: Vec<_> = lines.collect();
+        if !lines.is_empty() {
+            columns::put(&mut page, &shape, lines);
+        }
+        if quiet > 0 {
+            page.paragraph(2, "", Tone::Faint, &format!("{} the same", counted(quiet, "metric")));
+        }
+    }
+    page.gap();
+    page.paragraph(1, "", Tone::Faint, SESSIONS);
+    let failing = failing(comparison);
+    if !failing.is_empty() {
+        page.heading("Failing now");
+        failing.iter().for_each(|text| page.paragraph(2, "! ", Tone::Bad, text));
     }
     for (title, rows) in [("Only before", &comparison.missing), ("Only now", &comparison.added)] {
         if !rows.is_empty() {
@@ -177,13 +241,10 @@ pub fn markdown(
     for warning in &comparison.warnings {
         let _ = writeln!(text, "> **{}**", cell(warning));
     }
-    let worse = comparison.matched.iter().flat_map(|m| &m.effects).filter(|e| e.outcome == Outcome::Worse).count();
-    let better = comparison.matched.iter().flat_map(|m| &m.effects).filter(|e| e.outcome == Outcome::Better).count();
     let _ = writeln!(
         text,
-        "\n{worse} worse, {better} better, by more than {:.1} % and beyond noise (95 %, all figures together).\n\n\
-         | configuration | figure | before | after | change | 95 % interval | |\n| --- | --- | ---: | ---: | ---: | ---: | --- |",
-        threshold * 100.0
+        "\n**{}**\n\n| configuration | figure | before | after | change | 95 % interval | |\n| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        verdict(comparison, threshold)
     );
     for matched in &comparison.matched {
         for effect in &matched.effects {
@@ -197,6 +258,15 @@ pub fn markdown(
             let _ = writeln!(text, "\n{title}: {}", names.join("; "));
         }
     }
+    for failing in failing(comparison) {
+        let _ = writeln!(text, "\n> **failing now**: {}", cell(&failing));
+    }
+    for matched in &comparison.matched {
+        if let Some(why) = &matched.not_comparable {
+            let _ = writeln!(text, "\n> **nothing is decided** of {}: {}", cell(&matched.row.name), cell(why));
+        }
+    }
+    let _ = writeln!(text, "\n{SESSIONS}");
     for (which, row, warning) in warnings(tables) {
         let _ = writeln!(text, "\n> **warning** ({which}) {}: {}", cell(&row.name), cell(warning));
     }
@@ -213,6 +283,7 @@ pub fn json(
     let (before, after) = tables;
     let names = |rows: &[&Row]| -> Vec<String> { rows.iter().map(|row| row.name.clone()).collect() };
     json!({
+        "verdict": verdict(comparison, threshold),
         "before": before.facts.run,
         "after": after.facts.run,
         "simulated": before.simulated || after.simulated,
@@ -220,7 +291,10 @@ pub fn json(
         "environment": environment,
         "not_comparable": comparison.warnings,
         "configurations": comparison.matched.iter().map(|matched| json!({
-            "name": matched.row.name, "model": matched.row.axes.model, "effects": matched.effects,
+            "name": matched.row.name, "model": matched.row.axes.model, "effects": matched.effects, "not_comparable": matched.not_comparable,
+        })).collect::<Vec<Value>>(),
+        "failing": comparison.failing.iter().map(|failing| json!({
+            "name": failing.row.name, "before": failing.before, "after": failing.after, "why": failing.why, "worse": failing.is_worse,
         })).collect::<Vec<Value>>(),
         "only_before": names(&comparison.missing),
         "only_after": names(&comparison.added),

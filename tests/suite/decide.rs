@@ -75,13 +75,19 @@ fn a_run_compared_with_itself_has_changed_in_nothing_and_a_slower_one_is_told() 
         .map(|effect| effect["outcome"].as_str().unwrap())
         .collect();
     assert_eq!(outcomes.len(), 6, "two configurations, three figures");
-    assert!(outcomes.iter().all(|outcome| ["same", "not-told"].contains(outcome)), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| ["same", "not-decided"].contains(outcome)), "{outcomes:?}");
     assert_eq!(found["environment"], serde_json::json!([]));
     // The seed of the simulation varies its steps; settings differ by it, so that nothing matches.
     let ended = scene.call(&["compare", &first, &second]).exits(3);
-    ended.says("no configuration in common");
+    ended.says("no configuration in common").says("`--ignore env.VLLM_BENCH_SIM_SEED`");
+    scene.call(&["compare", &first, &second, "--ignore", "env.VLLM_BENCH_SIM_SEED"]).ends().prints("by 3.0 %");
+    scene.call(&["compare", &first, &second, "--ignore", "max-num-seq"]).exits(2).says("--ignore");
     let markdown = scene.call(&["compare", &first, &first, "--format", "markdown"]).exits(0);
-    markdown.prints("| configuration | figure |").prints("**SIMULATED**").prints("0 worse, 0 better");
+    markdown
+        .prints("| configuration | figure |")
+        .prints("**SIMULATED**")
+        .prints("0 worse, 0 better")
+        .prints("Each run is one session");
     // Another run of the same settings whose figures are made worse by hand.
     let copy = scene.path("slower");
     copy_all(std::path::Path::new(&first), &copy);
@@ -133,7 +139,8 @@ fn wrong_words_are_refused_with_the_flag_s_name() {
         (&["recommend", "--slo", "ttft<5"][..], "--slo"),
         (&["recommend", "--rank-by", "completed"], "--rank-by"),
         (&["recommend", "--latency", "speed"], "--latency"),
-        (&["compare", "a", "b", "--noise", "-1"], "--noise"),
+        (&["recommend", "--margin", "many"], "--margin"),
+        (&["recommend", "--max-failure-rate", "2"], "--max-failure-rate"),
     ] {
         scene.call(words).exits(2).says(told);
     }
@@ -204,4 +211,80 @@ fn limits_of_the_sweep_file_are_kept_unless_the_user_names_others() {
     assert!(text.contains("\"slo.ttft.p99\""), "{text}");
     std::fs::write(&manifest, text.replace("slo.ttft.p99", "slo.ttft-ms")).unwrap();
     scene.call(&["recommend", &run]).exits(0).says("`ttft-ms: 0.001` of the sweep file's `slo` is no limit");
+}
+
+/// The fields of a CSV by column, line by line.
+fn lines_of(text: &str) -> Vec<std::collections::BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let names: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    let line = |record: csv::StringRecord| names.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
+    reader.records().map(|record| line(record.unwrap())).collect()
+}
+
+#[test]
+fn every_format_says_the_same_answer_and_its_command_carries_the_variables() {
+    let scene = Scene::new();
+    let file = scene.path("answer.yaml");
+    let text = "serve: {model: org/tiny, enforce-eager: [true, false], max-model-len: 2048}\n\
+                env: {VLLM_ATTENTION_BACKEND: [FLASH_ATTN, TRITON_ATTN]}\n\
+                bench: {dataset-name: random, random-input-len: 8, random-output-len: 8, num-prompts: 8, max-concurrency: [1, 2], ignore-eos: true}\n\
+                repeats: {starts: 3}\nslo: {ttft: {p99: 1000000}}\n";
+    std::fs::write(&file, text).unwrap();
+    let ended = scene
+        .call(&["run", file.to_str().unwrap()])
+        .set("--engine", ["sim"])
+        .set("--sim-speed", ["inf"])
+        .set("--port", ["auto"])
+        .set("--results-dir", [scene.path("runs").to_str().unwrap()])
+        .set("--env", [scene.mark().as_str()])
+        .flag("--keep-foreign")
+        .exits(0);
+    let run = scene.runs_in(&scene.path("runs"))[0].0.to_str().unwrap().to_owned();
+    let found = json(&scene.call(&["recommend", &run, "--format", "json"]).exits(0));
+    let exported = json(&scene.call(&["analyze", &run, "--format", "json"]).exits(0));
+    assert_eq!(found, exported["ranking"], "recommend and analyze");
+    let answers = found["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 2, "one for each workload");
+    let analysis = std::fs::read_to_string(std::path::Path::new(&run).join("detailed_analysis.txt")).unwrap();
+    let [recommended, markdown, page, csv] = [
+        &["recommend", &run][..],
+        &["analyze", &run, "--format", "markdown"],
+        &["report", &run, "--output", "-"],
+        &["analyze", &run, "--format", "csv"],
+    ]
+    .map(|words| scene.call(words).exits(0).stdout.clone());
+    // Screens break lines.
+    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines = lines_of(&csv);
+    for answer in answers {
+        let choice = &answer["choice"];
+        for sentence in answer["sentences"].as_array().unwrap().iter().map(|sentence| sentence.as_str().unwrap()) {
+            for (name, text) in [
+                ("the end of run", &ended.stdout),
+                ("the file", &analysis),
+                ("recommend", &recommended),
+                ("markdown", &markdown),
+            ] {
+                assert!(flat(text).contains(&flat(sentence)), "{name}: {sentence}\n{text}");
+            }
+            assert!(flat(&page).contains(&flat(sentence).replace('/', "&#x2f;")), "report: {sentence}");
+        }
+        // The table of all measurements has the same choice and the same mean.
+        let own: Vec<_> = lines.iter().filter(|line| line["name"] == choice["name"].as_str().unwrap()).collect();
+        assert_eq!((own.len(), own[0]["choice"].as_str()), (1, "true"));
+        let total: f64 = own[0]["repeats.output_throughput.mean"].parse().unwrap();
+        let mean = choice["value"].as_f64().unwrap() * choice["devices"].as_f64().unwrap();
+        assert!((total / mean - 1.0).abs() < 1e-4, "{total} and {mean}");
+        assert_eq!((&choice["n"], own[0]["samples"].as_str()), (&3.into(), "3"));
+        // The command starts what was measured: the same words and variables as its script.
+        let command = answer["command"].as_str().unwrap();
+        let backend = choice["serve_environment"]["VLLM_ATTENTION_BACKEND"].as_str().unwrap();
+        assert!(
+            command.starts_with("env ") && command.contains(&format!("VLLM_ATTENTION_BACKEND={backend} ")),
+            "{command}"
+        );
+        assert!(recommended.contains(command), "{command}\n{recommended}");
+    }
+    let in_turn = lines.iter().map(|line| line["start"].as_str()).collect::<Vec<_>>();
+    assert_eq!(in_turn[..8], ["1"; 8], "several starts are measured in turn: {in_turn:?}");
 }

@@ -3,6 +3,11 @@
 /// One word as a shell takes it. A word with characters that would not be seen, or that would reorder what is seen, is written with
 /// their numbers (`$'…'`): what is shown is what is run.
 pub(super) fn word(text: &str) -> String {
+    // The value of a variable is quoted, not its name.
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if let Some((name, value)) = text.split_once('=').filter(|(name, value)| is_name(name) && !value.is_empty()) {
+        return format!("{name}={}", word(value));
+    }
     if !text.chars().any(hidden)
         && let Ok(quoted) = shlex::try_quote(text)
     {
