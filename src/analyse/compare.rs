@@ -262,8 +262,11 @@ struct Sample {
     error: Option<(f64, f64, f64)>,
 }
 
+/// Values of starts of both runs as they are compared, their means as measured, and whether the values are logarithms.
+type Values = ([Vec<f64>; 2], [f64; 2], bool);
+
 fn samples(pairs: &[(Vec<&Row>, Vec<&Row>)], key: &str, noise: &Noise) -> Vec<Option<Sample>> {
-    let values: Vec<Option<([Vec<f64>; 2], [f64; 2], bool)>> = pairs
+    let values: Vec<Option<Values>> = pairs
         .iter()
         .map(|(then, now)| {
             let starts = [starts_by(then, key)?, starts_by(now, key)?];
@@ -289,7 +292,7 @@ fn samples(pairs: &[(Vec<&Row>, Vec<&Row>)], key: &str, noise: &Noise) -> Vec<Op
         })
         .collect();
     let shared = moderated(&groups);
-    let one = |(index, values): (usize, Option<([Vec<f64>; 2], [f64; 2], bool)>)| {
+    let one = |(index, values): (usize, Option<Values>)| {
         let ([a, b], [before, after], logarithms) = values?;
         let of = |side: usize, values: &Vec<f64>| {
             let own = shared.get(2 * index + side).copied().flatten();
