@@ -316,13 +316,8 @@ impl Collector {
             return self.count_failure(failure.class, &failure.detail);
         }
         let (tokens, estimate) = sample.output_tokens();
-        if sample.is_short(self.ignore_eos) {
-            let asked = sample.output_len.unwrap_or(0).saturating_mul(u64::from(sample.n));
-            self.count_failure(FailureClass::Short, &format!("{tokens} tokens of {asked} under --ignore-eos"));
-        }
-        if sample.lacks_samples() {
-            let came = sample.reply.samples.max(sample.reply.finished);
-            self.count_failure(FailureClass::FewerSamples, &format!("{came} of {} samples came back", sample.n));
+        for remark in sample.remarks(self.ignore_eos) {
+            self.count_failure(remark.class, &remark.detail);
         }
         self.estimated += u64::from(estimate);
         if !estimate && sample.reply.first.is_some() {
@@ -700,6 +695,23 @@ mod tests {
         collector.add(&short);
         let m = collector.finish(&ended(1.0), &[]);
         assert_eq!((m.completed, m.failed, m.failures[&FailureClass::Short].count), (1, 0, 1));
+    }
+
+    #[test]
+    fn long_and_miscounted_answers_are_listed_and_count_as_completed() {
+        let mut collector = Collector::new(false, vec![]);
+        let mut long = sample(0, &[1, 2, 3, 4]);
+        (long.reply.texts, long.reply.text_bytes) = (4, 8);
+        // Without a count, events with a text are tokens.
+        collector.add(&long);
+        long.reply.usage = serde_json::from_str("{\"completion_tokens\":4}").ok();
+        collector.add(&long);
+        long.reply.usage = serde_json::from_str("{\"completion_tokens\":2}").ok();
+        collector.add(&long);
+        let m = collector.finish(&ended(1.0), &[]);
+        let count = |class| m.failures.get(&class).map(|failures| failures.count);
+        assert_eq!((m.completed, count(FailureClass::Long), count(FailureClass::Miscounted)), (3, Some(2), Some(1)));
+        assert_eq!(m.failures[&FailureClass::Long].examples, [("4 tokens, where 3 were asked for".to_owned(), 2)]);
     }
 
     #[test]

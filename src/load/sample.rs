@@ -28,6 +28,10 @@ pub enum FailureClass {
     FewerSamples,
     /// Fewer tokens than `--ignore-eos` asked for. Such a request counts as completed; it is listed.
     Short,
+    /// More tokens than were asked for. Such a request counts as completed; it is listed.
+    Long,
+    /// The server counts other tokens than it streamed, or gave several counts. Such a request counts as completed; it is listed.
+    Miscounted,
     /// Given up by us: the load was ended while it was under way.
     Cancelled,
     /// Never sent: the server was gone, or the load was ended before.
@@ -36,7 +40,7 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Connect,
         Self::Timeout,
         Self::HttpStatus,
@@ -46,6 +50,8 @@ impl FailureClass {
         Self::NoToken,
         Self::FewerSamples,
         Self::Short,
+        Self::Long,
+        Self::Miscounted,
         Self::Cancelled,
         Self::NotSent,
     ];
@@ -62,6 +68,8 @@ impl FailureClass {
             Self::NoToken => "no-token",
             Self::FewerSamples => "fewer-samples",
             Self::Short => "short",
+            Self::Long => "long",
+            Self::Miscounted => "miscounted",
             Self::Cancelled => "cancelled",
             Self::NotSent => "not-sent",
         }
@@ -155,11 +163,6 @@ impl Sample {
         self.prompt_len.or(self.reply.usage.and_then(|usage| usage.prompt_tokens))
     }
 
-    /// Whether fewer samples came back than were asked for.
-    pub fn lacks_samples(&self) -> bool {
-        self.failure.is_none() && self.reply.samples.max(self.reply.finished) < self.n
-    }
-
     /// How many of its tokens came with the first `events` of its events. Where a server sends several tokens in one event,
     /// nothing tells how many: they are spread evenly.
     pub fn tokens_after(&self, events: u64) -> u64 {
@@ -168,11 +171,33 @@ impl Sample {
         u64::try_from(share).unwrap_or(u64::MAX)
     }
 
-    /// Whether it has fewer tokens than it was made to have.
-    pub fn is_short(&self, ignore_eos: bool) -> bool {
-        let asked = self.output_len.map(|length| length.saturating_mul(u64::from(self.n)));
+    /// What is listed of a request that counts as completed: how its answer is another one than what was asked for, or than
+    /// what the server counts.
+    pub fn remarks(&self, ignore_eos: bool) -> Vec<Failure> {
+        let mut found = Vec::new();
+        if self.failure.is_some() {
+            return found;
+        }
+        let mut remark = |class, detail: String| found.push(Failure { class, detail });
         let (tokens, estimate) = self.output_tokens();
-        ignore_eos && self.failure.is_none() && !estimate && asked.is_some_and(|asked| tokens < asked)
+        if let Some(asked) = self.output_len.map(|length| length.saturating_mul(u64::from(self.n))) {
+            if ignore_eos && !estimate && tokens < asked {
+                remark(FailureClass::Short, format!("{tokens} tokens of {asked} under --ignore-eos"));
+            }
+            // Where nobody counts, an event with a text has a token at least.
+            let least = if estimate { self.reply.texts } else { tokens };
+            if least > asked {
+                remark(FailureClass::Long, format!("{least} tokens, where {asked} were asked for"));
+            }
+        }
+        if let Some(why) = self.reply.miscounted() {
+            remark(FailureClass::Miscounted, why);
+        }
+        let came = self.reply.samples.max(self.reply.finished);
+        if came < self.n {
+            remark(FailureClass::FewerSamples, format!("{came} of {} samples came back", self.n));
+        }
+        found
     }
 }
 

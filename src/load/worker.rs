@@ -569,7 +569,13 @@ impl<'a> Worker<'a> {
         self.close(slot);
         if let Some(flight) = flight {
             let now = self.clock.now();
-            self.finish(flight, Some(Failure::new(class, detail)), now);
+            // What the server said of its trouble before says more.
+            let told = flight.exchange.reply().error.clone().filter(|_| class != FailureClass::Cancelled);
+            let failure = match told {
+                Some(words) => Failure::new(FailureClass::InStreamError, words),
+                None => Failure::new(class, detail),
+            };
+            self.finish(flight, Some(failure), now);
         }
     }
 

@@ -4,7 +4,9 @@
 //! compared with it, byte by byte, around the text, and read as JSON only where they differ. That is exact: equal bytes
 //! mean equal JSON, and the text in between is checked to be a plain JSON string.
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 use super::{Broken, excerpt};
@@ -13,10 +15,10 @@ use super::{Broken, excerpt};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answers, all samples together.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     pub completion_tokens: Option<u64>,
     /// More on the prompt.
     #[serde(default)]
@@ -32,8 +34,18 @@ impl Usage {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 struct PromptDetails {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     cached_tokens: Option<u64>,
+}
+
+/// A count: a whole number, also where it is written as `8.0`.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    /// Up to here every whole number is itself in binary64.
+    const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = |value: &f64| value.fract() == 0.0 && (0.0..=MOST_EXACT).contains(value);
+    let exact = number.as_u64().or_else(|| number.as_f64().filter(whole).map(|value| value as u64));
+    exact.map(Some).ok_or_else(|| D::Error::custom(format!("`{number}` is no count")))
 }
 
 /// What one event says.
@@ -73,6 +85,8 @@ pub struct Piece {
     pub text: String,
     /// It has a text, a thought or a tool call.
     pub prints: bool,
+    /// Bytes of these in UTF-8.
+    pub bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -85,14 +99,28 @@ struct Event<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     object: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    detail: Option<&'a RawValue>,
     #[serde(default)]
     sim_times_ns: Option<Vec<u64>>,
 }
 
+impl Event<'_> {
+    /// The server's error: an `error`, an object that calls itself one, or a message in place of an answer.
+    fn error<'t>(&'t self, text: &'t str) -> Option<&'t str> {
+        let is_error = self.object.is_some_and(|object| object.get() == "\"error\"");
+        let says = self.message.is_some() || self.detail.is_some();
+        let instead = self.choices.is_none() && self.usage.is_none() && says;
+        self.error.map(RawValue::get).or((is_error || instead).then_some(text))
+    }
+}
+
 #[derive(Deserialize)]
 struct Choice<'a> {
-    #[serde(default)]
-    index: u32,
+    #[serde(default, deserialize_with = "count")]
+    index: Option<u64>,
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -101,7 +129,29 @@ struct Choice<'a> {
     message: Option<Said<'a>>,
     #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
 }
+
+/// Reasons to finish that are none: the answer was given up (vLLM: `error`, `abort`).
+const GIVEN_UP: [&str; 6] = ["error", "abort", "aborted", "cancelled", "canceled", "failed"];
+
+impl Choice<'_> {
+    /// Why the server gave this answer up, in its words.
+    fn error(&self) -> Option<String> {
+        if let Some(error) = self.error {
+            return Some(excerpt(error.get().as_bytes(), MOST_WORDS));
+        }
+        let raw = self.finish_reason?.get();
+        let reason: serde_json::Value = serde_json::from_str(raw).ok()?;
+        let name = reason.as_str().or_else(|| reason.get("type")?.as_str())?;
+        let given_up = GIVEN_UP.iter().any(|word| name.eq_ignore_ascii_case(word));
+        given_up.then(|| format!("finish_reason {}", excerpt(raw.as_bytes(), MOST_WORDS)))
+    }
+}
+
+/// How much of a server's error is kept, in bytes.
+pub(super) const MOST_WORDS: usize = 400;
 
 #[derive(Deserialize)]
 struct Said<'a> {
@@ -117,6 +167,16 @@ struct Said<'a> {
     tool_calls: Option<&'a RawValue>,
 }
 
+/// Bytes of a JSON string's text; of anything else, as it is written.
+fn length(raw: Option<&RawValue>) -> u64 {
+    let Some(raw) = raw.map(RawValue::get) else { return 0 };
+    let bytes = match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => text.len(),
+        _ => serde_json::from_str::<String>(raw).map_or(raw.len(), |text| text.len()),
+    };
+    bytes as u64
+}
+
 /// An empty string, list or object says nothing.
 fn says_something(raw: Option<&RawValue>) -> bool {
     raw.is_some_and(|raw| !matches!(raw.get(), "\"\"" | "[]" | "{}"))
@@ -126,6 +186,12 @@ impl<'a> Said<'a> {
     /// What the model said or thought here.
     fn text(&self) -> Option<&'a RawValue> {
         [self.content, self.reasoning, self.reasoning_content].into_iter().find(|raw| says_something(*raw)).flatten()
+    }
+
+    /// Bytes of what is said. vLLM sends a thought under both names.
+    fn bytes(&self) -> u64 {
+        let thought = length(self.reasoning).max(length(self.reasoning_content));
+        length(self.content).saturating_add(thought).saturating_add(length(self.tool_calls))
     }
 
     /// Text, a thought or a tool call.
@@ -184,25 +250,29 @@ impl Classifier {
         if !text.starts_with('{') {
             return Err(broken(&"no object"));
         }
-        let event: Event<'_> = serde_json::from_str(text).map_err(|cause| broken(&cause))?;
-        let is_error = event.object.is_some_and(|object| object.get() == "\"error\"");
-        if let Some(error) = event.error.map(RawValue::get).or(is_error.then_some(text)) {
-            return Ok(Chunk { error: Some(excerpt(error.as_bytes(), 400)), ..Chunk::default() });
+        let event: Event<'_> = serde_json::from_str(text).map_err(|cause| match cause.is_eof() {
+            true => Broken::Unfinished { reason: cause.to_string(), excerpt: excerpt(payload, 160) },
+            false => broken(&cause),
+        })?;
+        if let Some(error) = event.error(text) {
+            return Ok(Chunk { error: Some(excerpt(error.as_bytes(), MOST_WORDS)), ..Chunk::default() });
         }
         let mut chunk = Chunk { usage: event.usage, simulated: event.sim_times_ns, ..Chunk::default() };
         let choices = event.choices.unwrap_or_default();
         chunk.choices = u32::try_from(choices.len()).unwrap_or(u32::MAX);
         for choice in &choices {
+            let sample = u32::try_from(choice.index.unwrap_or(0)).unwrap_or(u32::MAX);
+            chunk.error = chunk.error.take().or_else(|| choice.error());
             let ended = says_something(choice.finish_reason);
             chunk.finished += u32::from(ended);
             let said = choice.delta.as_ref().or(choice.message.as_ref());
-            let (token, prints) = match said {
-                Some(said) => (said.is_token(), said.says_something()),
-                None => (true, says_something(choice.text)),
+            let (token, prints, bytes) = match said {
+                Some(said) => (said.is_token(), said.says_something(), said.bytes()),
+                None => (true, says_something(choice.text), length(choice.text)),
             };
             if ended && !prints {
                 let by_length = choice.finish_reason.is_some_and(|reason| reason.get() == "\"length\"");
-                chunk.ends.push(End { sample: choice.index, by_length });
+                chunk.ends.push(End { sample, by_length });
                 continue;
             }
             if !token {
@@ -213,9 +283,9 @@ impl Classifier {
                 None => choice.text,
             };
             let kept = raw.filter(|_| self.keep_text).and_then(|raw| serde_json::from_str(raw.get()).ok());
-            chunk.tokens.push(Piece { sample: choice.index, text: kept.unwrap_or_default(), prints });
+            chunk.tokens.push(Piece { sample, text: kept.unwrap_or_default(), prints, bytes });
             if !ended && choices.len() == 1 && chunk.simulated.is_none() && chunk.usage.is_none() {
-                self.learn(payload, choice.index, raw);
+                self.learn(payload, sample, raw);
             }
         }
         Ok(chunk)
@@ -283,6 +353,70 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_was_given_up_is_an_error_in_the_server_s_words() {
+        let error = |payload: &str| read(payload).error;
+        for reason in ["\"error\"", "\"abort\"", "\"Aborted\"", r#"{"type":"abort","message":"boom"}"#] {
+            let said = error(&format!(r#"{{"choices":[{{"index":0,"text":"x","finish_reason":{reason}}}]}}"#));
+            assert_eq!(said, Some(format!("finish_reason {reason}")));
+        }
+        let chat = r#"{"choices":[{"index":0,"delta":{},"error":{"message":"boom"},"finish_reason":"error"}]}"#;
+        assert_eq!(error(chat).as_deref(), Some(r#"{"message":"boom"}"#));
+        for instead in [r#"{"message":"boom"}"#, r#"{"detail":"boom"}"#] {
+            assert_eq!(error(instead).as_deref(), Some(instead));
+        }
+        for reason in ["null", "\"stop\"", "\"length\"", "\"tool_calls\"", "7", "{\"type\":\"stop\"}"] {
+            let payload =
+                format!(r#"{{"error":null,"choices":[{{"text":"x","error":null,"finish_reason":{reason}}}]}}"#);
+            assert_eq!(error(&payload), None);
+        }
+        assert_eq!(error(r#"{"message":"m","choices":[{"text":"x"}]}"#), None);
+        assert_eq!(error(r#"{"type":"ping"}"#), None);
+    }
+
+    #[test]
+    fn counts_are_whole_numbers_however_they_are_written() {
+        let count = |number: &str| {
+            let usage =
+                format!(r#"{{"choices":[],"usage":{{"prompt_tokens":{number},"completion_tokens":{number}}}}}"#);
+            let usage = Classifier::new(false).read(usage.as_bytes()).ok()?.usage?;
+            assert_eq!(usage.prompt_tokens, usage.completion_tokens);
+            Some(usage.completion_tokens)
+        };
+        for (number, expected) in [
+            ("8", Some(Some(8))),
+            ("8.0", Some(Some(8))),
+            ("8e0", Some(Some(8))),
+            ("18446744073709551615", Some(Some(u64::MAX))),
+            ("null", Some(None)),
+            ("8.5", None),
+            ("-8", None),
+            ("-8.0", None),
+            ("1e30", None),
+            ("\"8\"", None),
+        ] {
+            assert_eq!(count(number), expected, "{number}");
+        }
+        assert_eq!(tokens(r#"{"choices":[{"index":2.0,"text":"b"}]}"#), [(2, "b".to_owned())]);
+    }
+
+    #[test]
+    fn the_bytes_of_a_text_are_those_that_it_says() {
+        let bytes = |payload: &str| read(payload).tokens[0].bytes;
+        assert_eq!(bytes(r#"{"choices":[{"text":"ab\u00e9\n"}]}"#), 5);
+        assert_eq!(bytes(r#"{"choices":[{"delta":{"content":"ab","reasoning":"cde","reasoning_content":"cde"}}]}"#), 5);
+        assert!(bytes(r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}"#) > 10);
+        assert_eq!(bytes(r#"{"choices":[{"text":""}]}"#), 0);
+    }
+
+    #[test]
+    fn the_beginning_of_json_is_told_from_what_is_none() {
+        let error = |payload: &str| Classifier::new(false).read(payload.as_bytes()).unwrap_err();
+        assert!(matches!(error(r#"{"choices":"#), Broken::Unfinished { .. }));
+        assert!(matches!(error(r#"{"choices":}"#), Broken::Event { .. }));
+        assert!(matches!(error("garbage"), Broken::Event { .. }));
+    }
+
+    #[test]
     fn a_token_like_the_one_before_is_known_without_reading_json() {
         let event =
             |text: &str| format!(r#"{{"id":"c-1","choices":[{{"index":0,"text":"{text}","finish_reason":null}}]}}"#);
@@ -316,7 +450,8 @@ mod tests {
             let payload = event(&second);
             if let Some((sample, text)) = classifier.plain_token(payload.as_bytes()) {
                 let read = Classifier::new(true).read(payload.as_bytes()).unwrap();
-                proptest::prop_assert_eq!(read.tokens, vec![Piece { sample, text: text.to_owned(), prints: !text.is_empty() }]);
+                let (prints, bytes) = (!text.is_empty(), text.len() as u64);
+                proptest::prop_assert_eq!(read.tokens, vec![Piece { sample, text: text.to_owned(), prints, bytes }]);
             }
         }
     }

@@ -1,11 +1,14 @@
 //! One answer as it arrives: head, framing, events, and what they add up to.
 
+use super::chunk::MOST_WORDS;
 use super::{Body, Broken, Classifier, End, Framing, Splitter, Usage, excerpt};
 
 /// The longest head of an answer.
 const MOST_HEAD: usize = 64 << 10;
 /// Interim answers (1xx) in one piece, at most.
 const MOST_INTERIM: usize = 64;
+/// The only status of its hundred that is final: another protocol follows.
+const SWITCHING: u16 = 101;
 /// How much of the body of a refused request is kept.
 const MOST_EXCERPT: usize = 2048;
 /// The longest answer that is not streamed.
@@ -14,8 +17,12 @@ const MOST_WHOLE: usize = 256 << 20;
 const MOST_TEXT: usize = 4 << 20;
 /// Samples of one request that are told apart.
 const MOST_SAMPLES: usize = 4096;
-/// Tokens after which a stream of unknown length is endless.
+/// Events after which a stream of unknown length is endless.
 const MOST_EVENTS: u64 = 8 << 20;
+/// Events beyond twice the tokens asked for after which a stream is endless.
+const SLACK: u64 = 1024;
+/// Counts of tokens that are kept of one answer.
+const MOST_COUNTS: usize = 8;
 /// The latest time that a simulation tells: a year, in nanoseconds.
 const MOST_SIMULATED: u64 = 366 * 24 * 3600 * 1_000_000_000;
 
@@ -51,6 +58,12 @@ pub struct Reply {
     pub events: u64,
     /// One of them printed something.
     pub printed: bool,
+    /// Events with a text, a thought or a tool call.
+    pub texts: u64,
+    /// Bytes of these, in UTF-8.
+    pub text_bytes: u64,
+    /// Events and ends without: special tokens, parts of a character.
+    pub quiet: u64,
     /// Bytes of the body.
     pub bytes: u64,
     /// Samples that were seen.
@@ -61,6 +74,8 @@ pub struct Reply {
     pub done: bool,
     /// The server's own count.
     pub usage: Option<Usage>,
+    /// It gave several that differ, in words.
+    pub recounted: Option<String>,
     /// The server's error, in the stream.
     pub error: Option<String>,
     /// The text of the first sample, if kept.
@@ -73,49 +88,22 @@ pub struct Reply {
     pub simulated: bool,
 }
 
-impl Reply {
-    /// Why the server's own counts cannot be true; `None` where they can. `asked`: tokens asked for, all samples together.
-    /// `request`: bytes of the request.
-    pub fn implausible_usage(&self, asked: Option<u64>, request: u64) -> Option<String> {
-        let usage = self.usage?;
-        if let Some(prompt) = usage.prompt_tokens.filter(|tokens| *tokens > request.saturating_add(MOST_ADDED)) {
-            return Some(format!("the server counts {prompt} prompt tokens in a request of {request} bytes"));
-        }
-        let tokens = usage.completion_tokens?;
-        let most = most_tokens(asked);
-        if tokens > most {
-            let asked = asked.map_or("without a limit".to_owned(), |asked| format!("{asked} were asked for"));
-            return Some(format!("the server counts {tokens} tokens, {asked}"));
-        }
-        // Several tokens may come in one event, but each of them is text, or an event of its own.
-        if self.events > 0 && tokens > self.bytes.max(SLACK) {
-            return Some(format!(
-                "the server counts {tokens} tokens, but sent {} bytes in {} events",
-                self.bytes, self.events
-            ));
-        }
-        None
-    }
-
-    /// Tokens of the answers: the server's count, else the events. The second value tells an estimate. vLLM's client takes a
-    /// count of 0 beside a text for none, too.
-    pub fn output_tokens(&self) -> (u64, bool) {
-        match self.usage.and_then(|usage| usage.completion_tokens) {
-            Some(0) if self.printed => (self.events, true),
-            Some(tokens) => (tokens, false),
-            None => (self.events, true),
-        }
-    }
+/// The most events that an answer may have, where so many tokens were asked for: one that goes on is endless.
+fn most_events(asked: Option<u64>) -> u64 {
+    asked.map_or(MOST_EVENTS, |tokens| tokens.saturating_mul(2).saturating_add(SLACK))
 }
 
-/// Tokens that a server may add to a prompt: a template, a system message of its own.
-const MOST_ADDED: u64 = 1 << 20;
-/// Tokens beyond those asked for that raise no question.
-const SLACK: u64 = 1024;
-
-/// The most tokens that an answer may have, where so many were asked for.
-fn most_tokens(asked: Option<u64>) -> u64 {
-    asked.map_or(MOST_EVENTS, |tokens| tokens.saturating_mul(2).saturating_add(SLACK))
+impl Reply {
+    /// Notes an event: whether it says anything, and how many bytes that is.
+    fn note(&mut self, prints: bool, bytes: u64) {
+        self.printed |= prints;
+        if prints {
+            self.texts += 1;
+            self.text_bytes = self.text_bytes.saturating_add(bytes);
+        } else {
+            self.quiet += 1;
+        }
+    }
 }
 
 /// How far an answer is.
@@ -153,6 +141,8 @@ struct Reader {
     lasts: Vec<Option<u64>>,
     /// Ends that said nothing, with their times, until it is known whether they were tokens.
     ends: Vec<(End, u64)>,
+    /// Counts of the whole answer, where they differ.
+    counts: Vec<Usage>,
 }
 
 impl Exchange {
@@ -171,7 +161,7 @@ impl Exchange {
             keep_alive: false,
             events: false,
             splitter: Splitter::default(),
-            reader: Reader { expect, classifier, reply, lasts: Vec::new(), ends: Vec::new() },
+            reader: Reader { expect, classifier, reply, lasts: Vec::new(), ends: Vec::new(), counts: Vec::new() },
             whole: Vec::new(),
         }
     }
@@ -195,7 +185,7 @@ impl Exchange {
         body.push(rest, &mut |piece| {
             reader.reply.bytes += piece.len() as u64;
             if events {
-                return splitter.push(piece, &mut |payload| reader.event(payload, at));
+                return splitter.push(piece, &mut |payload, is_error| reader.event(payload, is_error, at));
             }
             let most = if ok { MOST_WHOLE } else { MOST_EXCERPT };
             if ok && whole.len() + piece.len() > most {
@@ -254,7 +244,7 @@ impl Exchange {
                 return Ok(None);
             };
             let status = response.code.unwrap_or(0);
-            if (100..200).contains(&status) {
+            if (100..200).contains(&status) && status != SWITCHING {
                 // An interim answer: the real one follows, in this very piece or in the next.
                 used = bytes.len() - (self.head.len() - length);
                 self.head.clear();
@@ -286,6 +276,11 @@ impl Exchange {
                     _ => {}
                 }
             }
+            // RFC 9112, section 6.3, and RFC 9110, section 15.3.6, for 205.
+            if matches!(status, SWITCHING | 204 | 304) || (status == 205 && framing == Framing::Close) {
+                framing = Framing::Length(0);
+                self.keep_alive = false;
+            }
             // A stream is a stream whatever its content type says, unless it says JSON.
             self.events = status == 200 && self.expect.stream;
             self.keep_alive &= framing != Framing::Close;
@@ -299,7 +294,7 @@ impl Exchange {
     fn complete(&mut self, at: u64) -> Result<(), Broken> {
         let reader = &mut self.reader;
         if self.events {
-            self.splitter.end(&mut |payload| reader.event(payload, at))?;
+            self.splitter.end(&mut |payload, is_error| reader.event(payload, is_error, at))?;
             return reader.settle();
         }
         let whole = std::mem::take(&mut self.whole);
@@ -321,10 +316,18 @@ pub fn gap(nanos: u64) -> u32 {
 }
 
 impl Reader {
-    fn event(&mut self, payload: &[u8], at: u64) -> Result<(), Broken> {
+    fn event(&mut self, payload: &[u8], is_error: bool, at: u64) -> Result<(), Broken> {
+        if self.reply.done {
+            // Nothing counts after `[DONE]`, nor is it read.
+            return Ok(());
+        }
+        if is_error {
+            self.failed(&excerpt(payload, MOST_WORDS));
+            return Ok(());
+        }
         if let Some((sample, text)) = self.classifier.plain_token(payload) {
             keep(&mut self.reply.text, self.expect.keep_text && sample == 0, text);
-            self.reply.printed |= !text.is_empty();
+            self.reply.note(!text.is_empty(), text.len() as u64);
             return self.token(sample, at);
         }
         if payload == b"[DONE]" {
@@ -333,13 +336,14 @@ impl Reader {
         }
         let chunk = self.classifier.read(payload)?;
         if let Some(usage) = chunk.usage {
-            self.reply.usage = Some(usage);
+            self.count(usage, chunk.choices > 0);
         }
-        if chunk.error.is_some() {
-            self.reply.error = chunk.error;
+        if let Some(error) = &chunk.error {
+            self.failed(error);
         }
         self.reply.finished += chunk.finished;
-        self.reply.printed |= chunk.tokens.iter().any(|piece| piece.prints);
+        chunk.tokens.iter().for_each(|piece| self.reply.note(piece.prints, piece.bytes));
+        self.reply.quiet += chunk.ends.len() as u64;
         if let Some(times) = chunk.simulated.filter(|_| self.expect.simulated) {
             self.reply.simulated = true;
             let sample = chunk.tokens.first().map_or(0, |piece| piece.sample);
@@ -364,10 +368,48 @@ impl Reader {
         Ok(())
     }
 
-    /// Finds out whether ends that said nothing were tokens, once all is known. They were where the server counts one token
+    /// The server's error, of which further lines may come.
+    fn failed(&mut self, words: &str) {
+        match &mut self.reply.error {
+            None if words.is_empty() => self.reply.error = Some("an event named `error`".into()),
+            None => self.reply.error = Some(words.to_owned()),
+            Some(known) if known.len() < MOST_WORDS && !words.is_empty() => {
+                known.push(' ');
+                known.push_str(words);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A count of tokens. One that comes with a part of the answer grows with it; others are of the whole.
+    fn count(&mut self, usage: Usage, grows: bool) {
+        let before = self.reply.usage;
+        let known = before.filter(|before| before.completion_tokens.is_some());
+        if (grows && !self.counts.is_empty()) || (known.is_some() && usage.completion_tokens.is_none()) {
+            return;
+        }
+        self.reply.usage = Some(usage);
+        if grows {
+            return;
+        }
+        // Where there is one sample, the whole has no fewer than a part.
+        let fell = known.filter(|known| {
+            self.counts.is_empty() && self.reply.samples <= 1 && known.completion_tokens > usage.completion_tokens
+        });
+        for usage in fell.into_iter().chain([usage]) {
+            if self.counts.last() == Some(&usage) {
+                continue;
+            }
+            self.counts.truncate(MOST_COUNTS - 1);
+            self.counts.push(usage);
+        }
+    }
+
+    /// Finds out which count is taken, and whether ends that said nothing were tokens, once all is known. They were where the server counts one token
     /// for each event and for each end (the token at which a text ends prints nothing); and where nothing else tells of the
     /// tokens that there were.
     fn settle(&mut self) -> Result<(), Broken> {
+        self.reply.choose(&self.counts, self.expect.tokens);
         let ends = std::mem::take(&mut self.ends);
         let counted = self.reply.usage.and_then(|usage| usage.completion_tokens);
         let nothing_else = self.reply.events == 0
@@ -396,7 +438,7 @@ impl Reader {
         reply.first.get_or_insert(at);
         reply.last = reply.last.max(at);
         reply.events += 1;
-        if reply.events > most_tokens(self.expect.tokens) {
+        if reply.events > most_events(self.expect.tokens) {
             return Err(Broken::Endless { events: reply.events, asked: self.expect.tokens.unwrap_or(0) });
         }
         Ok(())
@@ -408,7 +450,8 @@ impl Reader {
         let reply = &mut self.reply;
         (reply.usage, reply.error, reply.finished) = (chunk.usage, chunk.error, chunk.finished);
         reply.samples = chunk.choices;
-        reply.printed = chunk.tokens.iter().any(|piece| piece.prints);
+        chunk.tokens.iter().for_each(|piece| reply.note(piece.prints, piece.bytes));
+        reply.quiet += chunk.ends.len() as u64;
         // At least one each, where nobody counts.
         let by_length = chunk.ends.iter().filter(|end| end.by_length).count();
         reply.events = (chunk.tokens.len() + by_length) as u64;
@@ -581,22 +624,69 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_counts_is_held_against_what_it_sent() {
-        let stream = |tokens: u64| timed(STREAM, &[(TEXT, 1), (TEXT, 2), (&usage(tokens), 3), ("[DONE]", 3)]);
-        for (tokens, asked, plausible) in [
-            (8, Some(8), true),
-            (u64::MAX, Some(8), false),
-            (u64::MAX, None, false),
-            (4_000_000, Some(4), false),
-            (4_000_000, Some(4_000_000), false),
-            (1000, None, true),
+    fn nothing_counts_after_done_and_several_counts_are_told() {
+        let (two, many) = (usage(2), usage(500));
+        let with = |more: &[(&str, u64)]| timed(STREAM, &[&[(TEXT, 1), (TEXT, 2)], more].concat());
+        let reply = with(&[(&two, 3), ("[DONE]", 3), (TEXT, 9), (&many, 9), ("{{{", 9)]);
+        assert_eq!((reply.output_tokens(), reply.events, reply.last), ((2, false), 2, 2_000_000));
+        assert_eq!((reply.miscounted(), reply.error), (None, None));
+        let reply = with(&[(&two, 3), (&many, 3), ("[DONE]", 3)]);
+        assert_eq!(reply.output_tokens(), (2, false));
+        let told = reply.miscounted().unwrap();
+        assert!(told.contains("2 tokens for a prompt of 4, then 500"), "{told}");
+        // The same count again is no other one, and one that grows with the answer is none either.
+        let reply = with(&[(&two, 3), (&two, 3), ("[DONE]", 3)]);
+        assert_eq!((reply.output_tokens(), reply.miscounted()), ((2, false), None));
+        let grows = |tokens: u64| TEXT.replace(']', &format!("],\"usage\":{{\"completion_tokens\":{tokens}}}"));
+        let reply = timed(STREAM, &[(&grows(1), 1), (&grows(2), 2), ("[DONE]", 3)]);
+        assert_eq!((reply.output_tokens(), reply.miscounted()), ((2, false), None));
+        let reply = timed(STREAM, &[(&grows(1), 1), (&grows(2), 2), (&usage(1), 3), ("[DONE]", 3)]);
+        assert!(reply.miscounted().is_some());
+    }
+
+    #[test]
+    fn an_event_named_error_and_a_reason_that_is_none_are_errors() {
+        let named = chunked(&[
+            &format!("data: {TEXT}\n\n"),
+            "event: error\ndata: {\"message\": \"boom\"}\n\n",
+            "data: [DONE]\n\n",
+        ]);
+        let mut exchange = Exchange::new(STREAM);
+        exchange.push(named.as_bytes(), 1).unwrap();
+        assert_eq!(exchange.reply().error.as_deref(), Some("{\"message\": \"boom\"}"));
+        let abort = STOP.replace("stop", "abort");
+        let reply = timed(STREAM, &[(TEXT, 1), (&abort, 2), (&usage(1), 2), ("[DONE]", 2)]);
+        assert_eq!(reply.error.as_deref(), Some("finish_reason \"abort\""));
+    }
+
+    #[test]
+    fn an_event_of_several_data_lines_is_one() {
+        let lines = TEXT.replace("\"text\"", "\ndata: \"text\"").replace('}', "}\ndata: ");
+        let text = chunked(&[&format!("data: {lines}\n\n"), &format!("data: {}\n\ndata: [DONE]\n\n", usage(1))]);
+        let mut exchange = Exchange::new(STREAM);
+        exchange.push(text.as_bytes(), 1).unwrap();
+        let reply = exchange.into_reply();
+        assert_eq!((reply.text.as_str(), reply.output_tokens(), reply.done), ("a", (1, false), true));
+        let cut = chunked(&["data: {\"choices\": [\n\ndata: [DONE]\n\n"]);
+        assert!(Exchange::new(STREAM).push(cut.as_bytes(), 1).is_err());
+    }
+
+    #[test]
+    fn a_status_without_a_body_is_an_answer_at_once() {
+        for (head, keeps) in [
+            ("204 No Content\r\n", false),
+            ("204 No Content\r\ntransfer-encoding: chunked\r\n", false),
+            ("205 Reset Content\r\n", false),
+            ("205 Reset Content\r\ncontent-length: 0\r\n", true),
+            ("304 Not Modified\r\ncontent-length: 90\r\n", false),
+            ("101 Switching Protocols\r\nupgrade: x\r\n", false),
         ] {
-            let why = stream(tokens).implausible_usage(asked, 100);
-            assert_eq!(why.is_none(), plausible, "{tokens} of {asked:?}: {why:?}");
+            let text = format!("HTTP/1.1 {head}\r\n");
+            let mut exchange = Exchange::new(STREAM);
+            let progress = exchange.push(text.as_bytes(), 1).unwrap();
+            assert_eq!(progress, Progress::Complete { keep_alive: keeps }, "{head}");
+            assert_eq!(exchange.reply().status, head[..3].parse().ok(), "{head}");
         }
-        let mut reply = stream(2);
-        reply.usage = serde_json::from_str(r#"{"prompt_tokens":18446744073709551615}"#).ok();
-        assert!(reply.implausible_usage(Some(2), 100).is_some());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod body;
 mod chunk;
+mod count;
 mod exchange;
 mod sse;
 
@@ -41,6 +42,14 @@ pub enum Broken {
     /// An event is not JSON as an OpenAI-compatible server sends it.
     #[error("an event is not what an OpenAI-compatible server sends ({reason}): {excerpt}")]
     Event {
+        /// What the JSON reader says.
+        reason: String,
+        /// Its beginning.
+        excerpt: String,
+    },
+    /// An event is the beginning of JSON: the rest may come in a further line.
+    #[error("an event is not what an OpenAI-compatible server sends ({reason}): {excerpt}")]
+    Unfinished {
         /// What the JSON reader says.
         reason: String,
         /// Its beginning.
