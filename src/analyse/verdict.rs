@@ -26,6 +26,10 @@ pub enum DoubtKind {
     Drift,
     /// Answers were shorter than asked for.
     ShortOutputs,
+    /// Answers were longer than asked for.
+    LongOutputs,
+    /// The server counted other tokens than it streamed.
+    MiscountedTokens,
     /// Fewer samples came back than were asked for.
     FewerSamples,
     /// The server counted other prompts than were asked for.
@@ -54,6 +58,8 @@ impl DoubtKind {
             Self::ClientQueueing => "client-queueing",
             Self::Drift => "drift",
             Self::ShortOutputs => "short-outputs",
+            Self::LongOutputs => "long-outputs",
+            Self::MiscountedTokens => "miscounted-tokens",
             Self::FewerSamples => "fewer-samples",
             Self::PromptTokens => "prompt-tokens",
             Self::SlowFirstRequest => "slow-first-request",
@@ -73,6 +79,8 @@ impl DoubtKind {
             | Self::RateNotAchieved
             | Self::ClientQueueing
             | Self::ShortOutputs
+            | Self::LongOutputs
+            | Self::MiscountedTokens
             | Self::FewerSamples
             | Self::EmptyAnswers
             | Self::ImplausibleMetrics => true,
@@ -124,6 +132,10 @@ pub struct Signs {
     pub drift: Option<f64>,
     /// Answers shorter than asked for.
     pub short: Option<f64>,
+    /// Answers longer than asked for.
+    pub long: Option<f64>,
+    /// Answers whose tokens the server counts otherwise than it streamed them.
+    pub miscounted: Option<f64>,
     /// Samples that came back, and those that were asked for.
     pub samples: Option<(f64, f64)>,
     /// Tokens of the prompts as asked for, and as the server counted them.
@@ -169,6 +181,8 @@ impl Signs {
             mean_ttft_ms: number("mean_ttft_ms"),
             drift: figure("/drift"),
             short: figure("/failures/short/count"),
+            long: figure("/failures/long/count"),
+            miscounted: figure("/failures/miscounted/count"),
             samples: figure("/sequences").zip(figure("/sequences_asked")),
             prompt_tokens: figure("/prompt_tokens/counted").zip(figure("/prompt_tokens/server")),
             first_request: figure("/first_request/ms").zip(figure("/first_request/times_the_median")),
@@ -242,6 +256,13 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
     if let Some(short) = above(signs.short, 0.0) {
         doubt(DoubtKind::ShortOutputs, format!("{short:.0} answers were shorter than asked for"));
     }
+    if let Some(long) = above(signs.long, 0.0) {
+        doubt(DoubtKind::LongOutputs, format!("{long:.0} answers were longer than asked for"));
+    }
+    if let Some(miscounted) = above(signs.miscounted, 0.0) {
+        let text = format!("the server counted the tokens of {miscounted:.0} answers otherwise than it streamed them");
+        doubt(DoubtKind::MiscountedTokens, text);
+    }
     if let Some((came, asked)) = signs.samples.filter(|(came, asked)| came < asked) {
         doubt(DoubtKind::FewerSamples, format!("{came:.0} samples came back, {asked:.0} were asked for"));
     }
@@ -259,15 +280,15 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
         );
         doubt(DoubtKind::SlowFirstRequest, text);
     }
+    let told = above(signs.short, 0.0).or_else(|| above(signs.long, 0.0));
     if let (None, Some(tokens), Some(asked), Some(completed)) =
-        (above(signs.short, 0.0), signs.output_tokens, signs.asked_tokens, above(signs.completed, 0.0))
+        (told, signs.output_tokens, signs.asked_tokens, above(signs.completed, 0.0))
         && !(completed * asked * SHORT..=completed * asked / SHORT).contains(&tokens)
     {
         let mean = tokens / completed;
-        doubt(
-            DoubtKind::ShortOutputs,
-            format!("answers have {mean:.1} tokens on average, and {asked:.0} were asked for with ignore-eos"),
-        );
+        let kind = if mean > asked { DoubtKind::LongOutputs } else { DoubtKind::ShortOutputs };
+        let text = format!("answers have {mean:.1} tokens on average, and {asked:.0} were asked for with ignore-eos");
+        doubt(kind, text);
     }
     if let Some(EmptyAnswers { count, of, mean_ttft_ms_of_others }) =
         signs.empty.as_ref().filter(|empty| empty.count > 0)
@@ -315,7 +336,7 @@ mod tests {
         assert_eq!(doubts(&Signs::default()), []);
         let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
         let empty = EmptyAnswers { count: 1, of: 90, mean_ttft_ms_of_others: Some(101.1) };
-        let cases: [(DoubtKind, Signs); 17] = [
+        let cases: [(DoubtKind, Signs); 20] = [
             (DoubtKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
             (DoubtKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
             (DoubtKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
@@ -326,6 +347,9 @@ mod tests {
             (DoubtKind::RateNotAchieved, Signs { offered_rate: Some(4.0), achieved_rate: Some(3.0), ..base.clone() }),
             (DoubtKind::ClientQueueing, Signs { client_queue_ms: Some(11.0), ..base.clone() }),
             (DoubtKind::ShortOutputs, Signs { short: Some(1.0), ..base.clone() }),
+            (DoubtKind::LongOutputs, Signs { output_tokens: Some(46080.0), asked_tokens: Some(256.0), ..base.clone() }),
+            (DoubtKind::LongOutputs, Signs { long: Some(6.0), ..base.clone() }),
+            (DoubtKind::MiscountedTokens, Signs { miscounted: Some(6.0), ..base.clone() }),
             (DoubtKind::FewerSamples, Signs { samples: Some((256.0, 500.0)), ..base.clone() }),
             (DoubtKind::PromptTokens, Signs { prompt_tokens: Some((1558.0, 1966.0)), ..base.clone() }),
             (DoubtKind::SlowFirstRequest, Signs { first_request: Some((2000.0, 37.0)), ..base.clone() }),

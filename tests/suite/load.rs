@@ -806,6 +806,60 @@ fn broken_streams_neither_hang_nor_panic() {
             Then::KeepAlive,
             "ok",
         ),
+        (
+            "a count beyond the text and what was asked for",
+            whole(&[token("a"), token("b"), token("c"), usage(500), b"data: [DONE]\n\n".to_vec()].concat()),
+            Then::KeepAlive,
+            "malformed",
+        ),
+        (
+            "more than was asked for",
+            whole(&[token("word").repeat(9), usage(9), end("length")].concat()),
+            Then::KeepAlive,
+            "long",
+        ),
+        ("a count after the end", whole(&[good(), usage(500), token("d")].concat()), Then::KeepAlive, "ok"),
+        (
+            "two counts",
+            whole(
+                text.replace("data: [DONE]", &format!("{}data: [DONE]", String::from_utf8(usage(4)).unwrap()))
+                    .as_bytes(),
+            ),
+            Then::KeepAlive,
+            "miscounted",
+        ),
+        (
+            "a count like 3.0",
+            whole(text.replace("\"completion_tokens\":3", "\"completion_tokens\":3.0").as_bytes()),
+            Then::KeepAlive,
+            "ok",
+        ),
+        (
+            "events of several lines",
+            whole(text.replace("\"choices\"", "\ndata: \"choices\"").as_bytes()),
+            Then::KeepAlive,
+            "ok",
+        ),
+        (
+            "an event named error",
+            whole(&[token("a"), b"event: error\ndata: {\"message\": \"boom\"}\n\n".to_vec(), good()].concat()),
+            Then::KeepAlive,
+            "in-stream-error",
+        ),
+        (
+            "an error, then the close of the connection",
+            vec![HEAD.to_vec(), chunk(&[token("a"), b"event: error\ndata: boom\n\n".to_vec()].concat())],
+            Then::Close,
+            "in-stream-error",
+        ),
+        (
+            "an answer given up",
+            whole(&[token("a"), end("abort"), usage(1)].concat()),
+            Then::KeepAlive,
+            "in-stream-error",
+        ),
+        ("HTTP 204", vec![b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()], Then::KeepAlive, "http-status"),
+        ("HTTP 101", vec![b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec()], Then::KeepAlive, "http-status"),
         ("not JSON", whole(b"data: {\"choices\": [\n\ndata: [DONE]\n\n"), Then::KeepAlive, "malformed"),
         ("not HTTP", vec![b"220 smtp ready\r\n".to_vec()], Then::Close, "malformed"),
         ("a chunk size that is none", vec![HEAD.to_vec(), b"zz\r\n".to_vec()], Then::Close, "malformed"),
@@ -987,6 +1041,30 @@ fn known_hazards_are_said() {
     for kind in ["prefix-cache-hits", "prompt-tokens", "slow-first-request"] {
         ended.prints(kind);
     }
+}
+
+/// Answers that are longer than asked for, and counts that are not what was streamed, are told wherever short ones are.
+#[test]
+fn long_and_miscounted_answers_are_warnings_everywhere() {
+    let scene = Scene::new();
+    let server = Scripted::start(
+        |number| {
+            let count = if number % 2 == 0 { 9 } else { 3 };
+            let body = [token("word").repeat(9), usage(count), b"data: [DONE]\n\n".to_vec()].concat();
+            vec![HEAD.to_vec(), chunk(&body), b"0\r\n\r\n".to_vec()]
+        },
+        Then::KeepAlive,
+    );
+    let line =
+        "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 4 --max-concurrency 1 --no-server-metrics";
+    let ended = load(&scene, &server.url, line).exits(0);
+    ended.prints("2 x 9 tokens, where 3 were asked for");
+    ended.prints("2 x the server counts 3 tokens, but sent 36 bytes of text in 9 events");
+    let own = result(&scene)["vllm_bench_load"].clone();
+    let warnings = own["warnings"].to_string();
+    assert!(warnings.contains("2 answers were longer than asked for"), "{warnings}");
+    assert!(warnings.contains("counted the tokens of 2 answers otherwise"), "{warnings}");
+    scene.call(&["analyze", "r.json", "--format", "json"]).exits(0).prints("long-outputs").prints("miscounted-tokens");
 }
 
 #[test]

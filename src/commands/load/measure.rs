@@ -198,10 +198,12 @@ pub(super) async fn one(
 }
 
 /// What the console block tells by itself.
-const TOLD: [DoubtKind; 5] = [
+const TOLD: [DoubtKind; 7] = [
     DoubtKind::FailedRequests,
     DoubtKind::EndedEarly,
     DoubtKind::ShortOutputs,
+    DoubtKind::LongOutputs,
+    DoubtKind::MiscountedTokens,
     DoubtKind::EstimatedTokens,
     DoubtKind::Simulated,
 ];
