@@ -484,7 +484,7 @@ fn hidden<'v>(flag: &str, value: &'v str) -> Cow<'v, str> {
             }
             _ => Cow::Borrowed(value),
         },
-        (_, Some((name, text))) if !bare.starts_with(['{', '[']) => {
+        (_, Some((name, text))) if !bare.starts_with(['{', '[']) && !name.contains(char::is_whitespace) => {
             let inner = name.trim_start_matches('-');
             let kept = if is_secret_variable(inner, text) && within(text).is_empty() && !text.starts_with(['{', '[']) {
                 Cow::Borrowed(if is_reference(text) { text } else { REDACTED })

@@ -218,3 +218,54 @@ fn what_a_result_says_is_judged_for_every_source_and_told_in_every_format() {
         ended.check(plain(&ended.stdout).contains(words), words);
     }
 }
+
+#[test]
+fn a_journal_that_is_a_link_is_not_written_through() {
+    let scene = Scene::new();
+    scene.sweep().fault("network@eager=false").exits(1);
+    let run = scene.run();
+    let outside = scene.path("outside.jsonl");
+    fs::rename(run.path("journal.jsonl"), &outside).unwrap();
+    symlink(&outside, run.path("journal.jsonl")).unwrap();
+    let before = fs::read(&outside).unwrap();
+    scene.call(&["run", "--resume", &format!("results/{}", run.name())]).exits(5).says("journal.jsonl");
+    assert_eq!(fs::read(&outside).unwrap(), before);
+}
+
+#[test]
+fn what_a_killed_clean_left_is_no_run() {
+    let scene = Scene::new();
+    scene.sweep().exits(0);
+    let run = scene.run();
+    let left = scene.results().join(".tmp-clean-20990101_0000-0123");
+    fs::create_dir(&left).unwrap();
+    let mut manifest = run.json("manifest.json");
+    manifest["created"] = "2099-01-01T00:00:00+02:00".into();
+    fs::write(left.join("manifest.json"), manifest.to_string()).unwrap();
+    let results = scene.results();
+    let ended = scene.call(&["analyze", "--results-dir", results.to_str().unwrap()]).exits(0);
+    ended.check(!format!("{}{}", ended.stdout, ended.stderr).contains(".tmp-clean"), "the half-removed run is shown");
+}
+
+#[test]
+fn a_result_copied_under_the_identity_of_another_does_not_count() {
+    let scene = Scene::new();
+    scene.sweep().fault("network@eager=false").exits(1);
+    let run = scene.run();
+    let manifest = run.json("manifest.json");
+    let mut copy = run.json(&format!("{FIRST}_results.json"));
+    copy["vllm_bench"]["name"] = SECOND.into();
+    copy["vllm_bench"]["identity"] = manifest["plan"]["experiments"][1]["identity"].clone();
+    fs::write(run.path(&format!("{SECOND}_results.json")), copy.to_string()).unwrap();
+    let ended = scene.call(&["analyze", &format!("results/{}", run.name())]).exits(1);
+    ended.check(
+        format!("{}{}", ended.stdout, ended.stderr).contains("it was edited, or copied"),
+        "the copy is not named",
+    );
+    let edited = run
+        .json(&format!("{FIRST}_results.json"))
+        .to_string()
+        .replace("\"random-input-len\":\"8\"", "\"random-input-len\":\"1\"");
+    fs::write(run.path(&format!("{FIRST}_results.json")), edited).unwrap();
+    scene.call(&["analyze", &format!("results/{}", run.name())]).exits(1).prints("0 of 2 passed");
+}
