@@ -66,9 +66,10 @@ def processes() -> list[Proc]:
 
 
 def read_bytes(path: str) -> bytes:
+    """At most 8 MB of a file: what a process of others says of its arguments and environment may claim to be endless."""
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(8 << 20)
     except OSError:
         return b""
 

@@ -160,7 +160,7 @@ fn registered() -> HashMap<i32, String> {
 }
 
 fn marker_of(pid: i32) -> Option<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let bytes = procfs::memory(pid, "environ")?;
     let prefix = format!("{MARKER}=");
     let value = bytes.split(|&b| b == 0).find_map(|var| var.strip_prefix(prefix.as_bytes()))?;
     Some(String::from_utf8_lossy(value).into_owned())

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 
 use nix::sys::signal::Signal;
@@ -90,9 +91,16 @@ pub fn all() -> Vec<Stat> {
     all
 }
 
+/// A file of `/proc` that shows memory of the process, which decides itself how much it says there is: at most 8 MiB of it.
+pub fn memory(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(format!("/proc/{pid}/{name}")).ok()?.take(8 << 20).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// The argument vector; empty for kernel threads, zombies and processes that are gone.
 pub fn argv(pid: i32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let bytes = memory(pid, "cmdline").unwrap_or_default();
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     if bytes.is_empty() {
         return Vec::new();
@@ -147,7 +155,7 @@ pub fn holds_lock(pid: i32, path: &std::path::Path) -> Option<bool> {
 /// Whether the environment with which a process was started holds this exact `NAME=value`. `None` where it cannot be
 /// read or is gone: a process that renames itself (`setproctitle`, as vLLM's) overwrites it with zeros.
 pub fn environ_has(pid: i32, entry: &str) -> Option<bool> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let bytes = memory(pid, "environ")?;
     if bytes.iter().all(|&b| b == 0) {
         return None;
     }

@@ -38,7 +38,7 @@ GRACE = 30.0
 #: A server without a device gets 3 s before SIGKILL; the rest is for a slow machine.
 GONE = 15.0
 #: Every wait for something vLLM does: two busy cores are slow.
-SLOW = 240.0
+SLOW = 480.0
 #: A load that lasts some seconds on two cores, so that there is time to look and to kill.
 LONG_LOAD = ["--num-prompts", "1000", "--concurrency", "8"]
 

@@ -210,7 +210,10 @@ fn what_a_result_says_is_judged_for_every_source_and_told_in_every_format() {
     }
     for (more, words) in [
         (", \"output_throughput\": 900.0", "`output_throughput` is 900.00"),
-        (", \"mean_tpot_ms\": 0.02", "seconds in place of milliseconds?"),
+        (
+            ", \"mean_tpot_ms\": 0.02, \"median_tpot_ms\": 0.02, \"p99_tpot_ms\": 0.03",
+            "seconds in place of milliseconds?",
+        ),
         (", \"max_concurrency\": 1", "is too long for 10 requests"),
     ] {
         fs::write(scene.path("odd.json"), result(more)).unwrap();
