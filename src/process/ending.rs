@@ -117,9 +117,13 @@ pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop
             result.left = alive.iter().map(|stat| stat.pid).collect();
             break;
         }
+        let told_before = told.len();
         for stat in &alive {
             let process = stat.process();
-            if !told.contains(&process) {
+            // What a shell starts once it was told to end is its trap at work.
+            let of_trap =
+                told[..told_before].iter().any(|told| told.pid == stat.parent) && procfs::is_shell(stat.parent);
+            if !told.contains(&process) && !of_trap {
                 told.push(process);
                 result.strays += usize::from(!members.in_group(stat));
                 signal(process, Signal::SIGTERM);
