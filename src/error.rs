@@ -102,7 +102,10 @@ impl Error {
             Error::Output(_) => {
                 vec!["what was printed is incomplete: send it to a place with room, and call the command again".into()]
             }
-            Error::NotFound { nearest, .. } if nearest.is_empty() => Vec::new(),
+            Error::NotFound { nearest, what, .. } if nearest.is_empty() => match *what {
+                "run" => vec!["there is no run at all there: start one with `vllm-bench run`, name the place with `--results-dir DIR`, or the run by its path".into()],
+                _ => Vec::new(),
+            },
             Error::NotFound { nearest, .. } => vec![format!("there is: {}", nearest.join(", "))],
             Error::Preflight { problems, .. } => {
                 let last = "`--no-preflight` starts the servers all the same".to_owned();

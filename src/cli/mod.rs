@@ -18,10 +18,10 @@ pub use load::{
     PromptsInspectArgs, PromptsRenderArgs,
 };
 pub use ops::{
-    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, LogsArgs, RecommendArgs,
-    StatusArgs, StopArgs,
+    AnalyzeArgs, AnalyzeFormat, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompareFormat, CompletionsArgs,
+    DiagnoseArgs, LogsArgs, RecommendArgs, RecommendFormat, StatusArgs, StopArgs,
 };
-pub use plot::PlotArgs;
+pub use plot::{PlotArgs, PlotFormat, PlotOver};
 pub use report::ReportArgs;
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs, CostArgs};
 
@@ -92,6 +92,48 @@ pub struct CheckArgs {
     pub timezone: Option<String>,
 }
 
+/// What an analysis is written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AnalyzeFormat {
+    /// For the terminal.
+    #[default]
+    Text,
+    /// Markdown.
+    Markdown,
+    /// One table.
+    Csv,
+    /// Everything, for programs.
+    Json,
+    /// One page.
+    Html,
+    /// The files of the cluster sweep.
+    Datatrove,
+    /// The files of the batch-size sweep.
+    BatchSizes,
+}
+
+/// What a comparison is written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum CompareFormat {
+    /// For the terminal.
+    #[default]
+    Text,
+    /// For pull requests.
+    Markdown,
+    /// For programs.
+    Json,
+}
+
+/// What a recommendation is written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum RecommendFormat {
+    /// For the terminal.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
 /// Flags of `analyze`.
 #[derive(Debug, Default, Args)]
 pub struct AnalyzeArgs {
@@ -101,9 +143,9 @@ pub struct AnalyzeArgs {
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
-    /// text, markdown, csv, json, html, datatrove or batch-sizes (default text)
+    /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
+    pub format: Option<AnalyzeFormat>,
     /// Write to this file, or into this directory
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
@@ -148,9 +190,9 @@ pub struct CompareArgs {
     /// Figures to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
     #[arg(long, value_name = "KEYS")]
     pub figures: Vec<String>,
-    /// text, markdown or json (default text)
+    /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
+    pub format: Option<CompareFormat>,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
@@ -174,9 +216,9 @@ pub struct RecommendArgs {
     /// At what cost.
     #[command(flatten)]
     pub cost: CostArgs,
-    /// text or json (default text)
+    /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
+    pub format: Option<RecommendFormat>,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,

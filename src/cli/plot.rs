@@ -2,9 +2,27 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::choice::BaselineArgs;
+
+/// What a plot is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlotFormat {
+    /// Vectors.
+    Svg,
+    /// Pixels.
+    Png,
+}
+
+/// What stands for several configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlotOver {
+    /// The best of them.
+    Best,
+    /// Their mean.
+    Mean,
+}
 
 /// Flags of `plot`.
 #[derive(Debug, Args)]
@@ -18,9 +36,9 @@ pub struct PlotArgs {
     /// Where to write: a file, a folder, or `-` for SVG on standard output (default: `plots/` in the run)
     #[arg(short, long, value_name = "FILE|DIR")]
     pub output: Option<PathBuf>,
-    /// svg or png (default: as the name of the file says, else png)
+    /// Format (default: as the name of the file says, else png)
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<String>,
+    pub format: Option<PlotFormat>,
     /// What goes from left to right: a setting (max-concurrency) or a latency (pareto)
     #[arg(long, value_name = "KEY")]
     pub x: Option<String>,
@@ -42,9 +60,9 @@ pub struct PlotArgs {
     /// One picture per measurement (CDFs, histogram, over-time)
     #[arg(long)]
     pub each: bool,
-    /// What a cell of a heat map shows of several configurations: best or mean (default best)
+    /// What a cell of a heat map shows of several configurations (default best)
     #[arg(long, value_name = "WHICH")]
-    pub over: Option<String>,
+    pub over: Option<PlotOver>,
     /// Width in pixels of 1/96 inch
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<String>,

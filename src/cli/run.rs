@@ -12,7 +12,7 @@ pub struct RunArgs {
     pub files: Vec<PathBuf>,
 
     /// What lies below the files: full, sanity or none (default: the one a file names, else none; without files: full)
-    #[arg(long, value_name = "PRESET", help_heading = "Grid")]
+    #[arg(long, value_name = "PRESET", help_heading = "Grid", value_parser = ["full", "sanity", "none"])]
     pub preset: Option<String>,
 
     /// Models: Hugging Face ids or local paths
@@ -56,7 +56,7 @@ pub struct RunArgs {
     pub starts: Option<String>,
 
     /// Order of server starts: auto, grouped, interleaved or random
-    #[arg(long, value_name = "ORDER", help_heading = "Measuring")]
+    #[arg(long, value_name = "ORDER", help_heading = "Measuring", value_parser = ["auto", "grouped", "interleaved", "random"])]
     pub order: Option<String>,
 
     /// Seed of `--order random`
@@ -100,7 +100,7 @@ pub struct RunArgs {
     pub setvars: Option<String>,
 
     /// Run the launch scripts in a login shell, which reads your profile: on (default) or off
-    #[arg(long, value_name = "on|off", help_heading = "Server")]
+    #[arg(long, value_name = "on|off", help_heading = "Server", value_parser = ["on", "off"])]
     pub login: Option<String>,
 
     /// The `vllm` program (default: the one on PATH)
@@ -128,7 +128,7 @@ pub struct RunArgs {
     pub retry: Vec<String>,
 
     /// What a failed experiment means for the others: continue or stop
-    #[arg(long, value_name = "WHAT", help_heading = "Failures")]
+    #[arg(long, value_name = "WHAT", help_heading = "Failures", value_parser = ["continue", "stop"])]
     pub on_failure: Option<String>,
 
     /// When a run goes on, leave experiments alone that failed for these reasons
@@ -184,11 +184,11 @@ pub struct RunArgs {
     pub noise_check: Option<String>,
 
     /// What drives the load: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`
-    #[arg(long, value_name = "CLIENT", help_heading = "Run")]
+    #[arg(long, value_name = "CLIENT", help_heading = "Run", value_parser = ["vllm", "builtin"])]
     pub client: Option<String>,
 
     /// What plays vLLM: `vllm`, or `sim` for the simulated one
-    #[arg(long, value_name = "ENGINE", help_heading = "Simulated vLLM")]
+    #[arg(long, value_name = "ENGINE", help_heading = "Simulated vLLM", value_parser = ["vllm", "sim"])]
     pub engine: Option<String>,
 
     /// Virtual seconds per real second (100 = a hundred times faster)

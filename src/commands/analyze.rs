@@ -3,8 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
 use crate::analyse::{Assumptions, Counts, OPTIMIZED, Origin, RunTable, Wanted, derive};
-use crate::cli::AnalyzeArgs;
+use crate::cli::{AnalyzeArgs, AnalyzeFormat as Format};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -20,84 +22,42 @@ use crate::ui::Ui;
 
 use super::{asked, locate};
 
-/// What an analysis is written as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Text,
-    Markdown,
-    Csv,
-    Json,
-    Html,
-    Datatrove,
-    BatchSizes,
+/// Refuses flags that have no effect with a format, rather than let the user believe that they did.
+fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
+    let ranking = [("--rank-by", args.rank_by.is_some()), ("--slo", !args.slo.is_empty()), ("--detail", args.detail)];
+    let figures = [
+        ("--group-by", !args.group_by.is_empty()),
+        ("--baseline", !args.against.baseline.is_empty()),
+        ("--prices", args.cost.prices.is_some()),
+        ("--devices-per-node", args.cost.devices_per_node.is_some()),
+    ];
+    let idle: Vec<(&str, bool)> = match format {
+        Format::Text | Format::Markdown | Format::Csv | Format::Json | Format::Html => Vec::new(),
+        Format::Datatrove => ranking.into(),
+        Format::BatchSizes => ranking.into_iter().chain(figures).collect(),
+    };
+    match idle.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => Err(Error::Usage {
+            message: format!("`{flag}` changes nothing of `--format {}`", name_of(format)),
+            hint: "leave it out, or take another format".into(),
+        }),
+    }
 }
 
-impl Format {
-    const ALL: [(&'static str, Format); 7] = [
-        ("text", Format::Text),
-        ("markdown", Format::Markdown),
-        ("csv", Format::Csv),
-        ("json", Format::Json),
-        ("html", Format::Html),
-        ("datatrove", Format::Datatrove),
-        ("batch-sizes", Format::BatchSizes),
-    ];
+/// Its name.
+fn name_of(format: Format) -> String {
+    format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
 
-    fn parse(text: Option<&str>) -> Result<Self, Error> {
-        let Some(text) = text else { return Ok(Format::Text) };
-        let found = Self::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, format)| format);
-        found.ok_or_else(|| {
-            let names = Self::ALL.map(|(name, _)| name);
-            let near = crate::nearest::nearest(text, names.into_iter());
-            Error::Usage {
-                message: format!(
-                    "invalid value `{}` for `--format`: expected {}",
-                    text.escape_debug(),
-                    names.map(|name| format!("`{name}`")).join(", ")
-                ),
-                hint: near.map_or("leave it out for text".into(), |near| format!("did you mean `{near}`?")),
-            }
-        })
-    }
-
-    /// Refuses flags that change nothing of it, rather than let the user believe that they did.
-    fn refuse_idle(self, args: &AnalyzeArgs) -> Result<(), Error> {
-        let ranking =
-            [("--rank-by", args.rank_by.is_some()), ("--slo", !args.slo.is_empty()), ("--detail", args.detail)];
-        let figures = [
-            ("--group-by", !args.group_by.is_empty()),
-            ("--baseline", !args.against.baseline.is_empty()),
-            ("--prices", args.cost.prices.is_some()),
-            ("--devices-per-node", args.cost.devices_per_node.is_some()),
-        ];
-        let idle: Vec<(&str, bool)> = match self {
-            Format::Text | Format::Markdown | Format::Csv | Format::Json | Format::Html => Vec::new(),
-            Format::Datatrove => ranking.into(),
-            Format::BatchSizes => ranking.into_iter().chain(figures).collect(),
-        };
-        match idle.into_iter().find(|(_, given)| *given) {
-            None => Ok(()),
-            Some((flag, _)) => Err(Error::Usage {
-                message: format!("`{flag}` changes nothing of `--format {}`", self.name()),
-                hint: "leave it out, or take another format".into(),
-            }),
-        }
-    }
-
-    /// Its name.
-    fn name(self) -> &'static str {
-        Self::ALL.into_iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
-    }
-
-    /// The ending of a file of it.
-    fn ending(self) -> &'static str {
-        match self {
-            Format::Text => "txt",
-            Format::Markdown => "md",
-            Format::Csv | Format::Datatrove | Format::BatchSizes => "csv",
-            Format::Json => "json",
-            Format::Html => "html",
-        }
+/// The ending of a file of it.
+fn ending_of(format: Format) -> &'static str {
+    match format {
+        Format::Text => "txt",
+        Format::Markdown => "md",
+        Format::Csv | Format::Datatrove | Format::BatchSizes => "csv",
+        Format::Json => "json",
+        Format::Html => "html",
     }
 }
 
@@ -107,8 +67,8 @@ impl Format {
 /// # Errors
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let format = Format::parse(args.format.as_deref())?;
-    format.refuse_idle(args)?;
+    let format = args.format.unwrap_or_default();
+    refuse_idle(format, args)?;
     let assumed = asked::assumptions(&args.cost, environment)?;
     let limits = asked::limits(&args.slo)?;
     let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
@@ -225,7 +185,7 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: boo
 /// The file to write: the one named, or one of ours in a directory that is there.
 fn file_in(output: &Path, format: Format) -> PathBuf {
     if output.is_dir() {
-        output.join(format!("{}.{}", layout::ANALYSIS_STEM, format.ending()))
+        output.join(format!("{}.{}", layout::ANALYSIS_STEM, ending_of(format)))
     } else {
         output.to_owned()
     }
@@ -242,13 +202,9 @@ fn several(
     ui.out_raw(tables.as_bytes());
     match output {
         Some(directory) if directory.exists() && !directory.is_dir() => {
-            let names = Format::ALL.into_iter().find(|(_, of)| *of == format).map(|(name, _)| name);
+            let name = name_of(format);
             return Err(Error::Usage {
-                message: format!(
-                    "`--output {}` is a file: `--format {}` writes several",
-                    directory.display(),
-                    names.unwrap_or_default()
-                ),
+                message: format!("`--output {}` is a file: `--format {}` writes several", directory.display(), name),
                 hint: "name a directory; it is made where there is none".into(),
             });
         }

@@ -29,8 +29,9 @@ pub(super) fn figure(flag: &str, key: &str) -> Result<(Figure, Better), Error> {
 }
 
 fn unknown_figure(flag: &str, key: &str, describes: bool) -> Error {
-    let directed = Figure::keys().filter(|key| Figure::of(key).is_some_and(|figure| figure.better.is_some()));
-    let hint = match nearest(key, directed).filter(|_| !describes) {
+    let directed = || Figure::keys().filter(|key| Figure::of(key).is_some_and(|figure| figure.better.is_some()));
+    let near = nearest(key, directed()).or_else(|| crate::nearest::nearest_part(key, directed()));
+    let hint = match near.filter(|_| !describes) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
             "such as output_throughput, output_tps_per_gpu, mean_ttft_ms, p99_tpot_ms; docs/analysis.md has all".into()
@@ -52,8 +53,9 @@ pub(super) fn figures(values: &[String]) -> Result<Vec<Figure>, Error> {
 /// The limits of `--slo`.
 pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
     let limit = |text: &str| {
-        Limit::parse(text).ok_or_else(|| {
-            let near = nearest_of_limit(text);
+        Limit::parse(text).filter(is_tail).ok_or_else(|| {
+            let name = text.split(['<', '>']).next().unwrap_or_default().trim();
+            let near = nearest_limit(name).or_else(|| nearest_of_limit(text).map(str::to_owned));
             Error::Usage {
                 message: format!(
                     "invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure",
@@ -72,7 +74,26 @@ pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
 /// The figure that is meant by a limit whose name is none.
 fn nearest_of_limit(text: &str) -> Option<&'static str> {
     let key = text.split(['<', '>']).next().unwrap_or_default().trim();
-    nearest(key, Figure::keys()).filter(|near| *near != key && !key.contains('.'))
+    nearest(key, Figure::keys()).filter(|near| *near != key)
+}
+
+/// The limit that is meant where its metric or its statistic is misspelt: `tttft.p99`, `ttft.p9`.
+fn nearest_limit(name: &str) -> Option<String> {
+    const METRICS: [&str; 4] = ["ttft", "tpot", "itl", "e2el"];
+    const STATISTICS: [&str; 7] = ["mean", "median", "std", "p50", "p90", "p95", "p99"];
+    let (metric, statistic) = name.split_once('.')?;
+    let metric = nearest(metric, METRICS.into_iter())?;
+    let percentile = statistic
+        .strip_prefix('p')
+        .is_some_and(|which| which.parse().is_ok_and(|which: f64| (50.0..=100.0).contains(&which)));
+    let known = STATISTICS.contains(&statistic) || percentile;
+    let statistic = if known { statistic } else { nearest(statistic, STATISTICS.into_iter().rev())? };
+    Some(format!("{metric}.{statistic}")).filter(|near| near != name)
+}
+
+/// A limit on a percentile below the median says nothing of the slow requests: it is a slip.
+fn is_tail(limit: &Limit) -> bool {
+    Figure::quantile(&limit.key).is_none_or(|(part, _)| part >= 0.5)
 }
 
 /// Checks the limits of the sweep files (`slo`), so that nothing is measured under limits that no report can keep.
@@ -81,7 +102,7 @@ fn nearest_of_limit(text: &str) -> Option<&'static str> {
 /// The first that is no limit on a figure, with its place.
 pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
     for stated in &settings.slo {
-        if Limit::stated(&stated.name, &stated.value).is_some() {
+        if Limit::stated(&stated.name, &stated.value).is_some_and(|limit| is_tail(&limit)) {
             continue;
         }
         let text = format!("{}{}", stated.name.replace('-', "_"), stated.value);
@@ -98,7 +119,11 @@ pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
             )
         };
         let named = if stated.name.is_empty() { text.as_str() } else { &text[..stated.name.len()] };
-        let hint = nearest_of_limit(named).map_or_else(
+        let name = named.split(['<', '>']).next().unwrap_or_default().trim();
+        let near = nearest_limit(name).or_else(|| nearest_of_limit(named).map(str::to_owned));
+        let misspelt = near.is_some() && !stated.name.is_empty();
+        let problem = if misspelt { format!("there is no metric `{}`", stated.name.escape_debug()) } else { problem };
+        let hint = near.map_or_else(
             || {
                 "write `slo: {ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds); docs/analysis.md has all figures"
                     .into()

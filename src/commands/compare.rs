@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::run::resume::drivers;
 use super::{analyze, asked, locate};
 use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
-use crate::cli::CompareArgs;
+use crate::cli::{CompareArgs, CompareFormat};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -32,18 +32,16 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     }
     let environment = report::compare::differences(&before.facts, &after.facts, machines(&before, &after));
     let tables = (&before, &after);
-    match args.format.as_deref().unwrap_or("text") {
-        "text" => {
+    match args.format.unwrap_or_default() {
+        CompareFormat::Text => {
             let style = if ui.display.color_out { Style::COLOR } else { Style::PLAIN };
             ui.out_raw(report::compare::text(&comparison, tables, &environment, threshold, style).as_bytes());
         }
-        "markdown" => ui.out_raw(report::compare::markdown(&comparison, tables, &environment, threshold).as_bytes()),
-        "json" => ui.out(&format!("{:#}", report::compare::json(&comparison, tables, &environment, threshold))),
-        other => {
-            return Err(Error::Usage {
-                message: format!("invalid value `{other}` for `--format`: expected `text`, `markdown` or `json`"),
-                hint: "leave it out for text".into(),
-            });
+        CompareFormat::Markdown => {
+            ui.out_raw(report::compare::markdown(&comparison, tables, &environment, threshold).as_bytes())
+        }
+        CompareFormat::Json => {
+            ui.out(&format!("{:#}", report::compare::json(&comparison, tables, &environment, threshold)))
         }
     }
     let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));

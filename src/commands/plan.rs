@@ -15,6 +15,8 @@ use crate::ui::Ui;
 const LINES: usize = 200;
 /// Plans up to this size are made whole: then the order, the names and the numbers shown are those of the run.
 pub const WHOLE: u64 = 10_000;
+/// Above so many combinations it is said that they are being counted.
+const LONG: u64 = 500_000;
 
 /// Runs `plan`.
 ///
@@ -56,7 +58,11 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
 /// # Errors
 /// When nothing is left to measure.
 pub fn count(settings: &Settings, ui: &Ui) -> Result<Counts, Error> {
-    let counts = Selection::new(&settings.sweep).count();
+    let selection = Selection::new(&settings.sweep);
+    if selection.size() > LONG {
+        ui.say(&format!("{} are looked at one by one: this takes a while", many(selection.size(), "combination")));
+    }
+    let counts = selection.count();
     for warning in facts::idle_rules(settings, &counts.idle) {
         ui.warn(&warning);
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{analyze, asked};
 use crate::analyse::{Assumptions, RunTable, derive};
-use crate::cli::PlotArgs;
+use crate::cli::{PlotArgs, PlotFormat, PlotOver};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -22,12 +22,8 @@ const DEFAULT_DPI: f64 = 192.0;
 /// CSS pixels per inch.
 const PER_INCH: f64 = 96.0;
 
-/// What is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Svg,
-    Png,
-}
+/// Endings of files that are certainly meant as one, and that are not written.
+const FILES: [&str; 9] = ["pdf", "jpg", "jpeg", "gif", "webp", "eps", "ps", "html", "bmp"];
 
 /// Where it is written.
 enum Target {
@@ -38,7 +34,7 @@ enum Target {
 
 /// How it is written.
 struct Style {
-    format: Format,
+    format: PlotFormat,
     size: Size,
     scale: f64,
 }
@@ -57,7 +53,7 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     }
     let kind = if args.kind == "all" { None } else { Some(Kind::of(&args.kind).map_err(refused)?) };
     let query = query(args)?;
-    let format = format(args)?;
+    let format = format(args, environment)?;
     let style = Style { format, size: size(args)?, scale: scale(args)? };
     let paths = match args.runs.as_slice() {
         [] => vec![analyze::target(None, args.results_dir.as_deref(), environment)?],
@@ -159,10 +155,9 @@ fn query(args: &PlotArgs) -> Result<Query, Error> {
         };
         only.push((plot::full_key(key), value.to_owned()));
     }
-    let over = match args.over.as_deref() {
-        None | Some("best") => Over::Best,
-        Some("mean") => Over::Mean,
-        Some(other) => return Err(invalid("--over", other, "`best` or `mean`", "leave it out for the best")),
+    let over = match args.over {
+        None | Some(PlotOver::Best) => Over::Best,
+        Some(PlotOver::Mean) => Over::Mean,
     };
     Ok(Query {
         x: args.x.clone(),
@@ -175,19 +170,33 @@ fn query(args: &PlotArgs) -> Result<Query, Error> {
     })
 }
 
-fn format(args: &PlotArgs) -> Result<Format, Error> {
+fn format(args: &PlotArgs, environment: &Environment) -> Result<PlotFormat, Error> {
     let of_file = args.output.as_deref().and_then(Path::extension).and_then(std::ffi::OsStr::to_str);
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
-    let written = args.format.as_deref().or(of_file.filter(|ending| ["svg", "png"].contains(ending)));
-    match written {
-        Some("png") if to_stdout => {
+    let of_ending = of_file.and_then(|ending| match ending {
+        "svg" => Some(PlotFormat::Svg),
+        "png" => Some(PlotFormat::Png),
+        _ => None,
+    });
+    if let (Some(ending), None, Some(output)) = (of_file, of_ending, &args.output)
+        && FILES.contains(&ending.to_ascii_lowercase().as_str())
+        && !environment.absolute(output).is_dir()
+    {
+        let text = output.display().to_string();
+        return Err(invalid(
+            "--output",
+            &text,
+            "a file that ends in `.svg` or `.png`, or a folder",
+            "an SVG can be turned into other formats",
+        ));
+    }
+    match args.format.or(of_ending) {
+        Some(PlotFormat::Png) if to_stdout => {
             Err(invalid("--format", "png", "`svg`, as `--output -` writes it", "name a file with `--output FILE.png`"))
         }
-        Some("svg") => Ok(Format::Svg),
-        Some("png") => Ok(Format::Png),
-        None if to_stdout => Ok(Format::Svg),
-        None => Ok(Format::Png),
-        Some(other) => Err(invalid("--format", other, "`svg` or `png`", "leave it out for png")),
+        Some(format) => Ok(format),
+        None if to_stdout => Ok(PlotFormat::Svg),
+        None => Ok(PlotFormat::Png),
     }
 }
 
@@ -253,8 +262,8 @@ fn write(target: &Target, pictures: &[Picture], style: &Style, ui: &Ui) -> Resul
     };
     std::fs::create_dir_all(folder).map_err(record::Error::write(folder))?;
     let ending = match style.format {
-        Format::Svg => "svg",
-        Format::Png => "png",
+        PlotFormat::Svg => "svg",
+        PlotFormat::Png => "png",
     };
     let mut used = std::collections::BTreeSet::new();
     for picture in pictures {
@@ -270,8 +279,8 @@ fn write(target: &Target, pictures: &[Picture], style: &Style, ui: &Ui) -> Resul
 fn put(path: &Path, picture: &Picture, style: &Style, ui: &Ui) -> Result<(), Error> {
     let svg = plot::svg(picture, style.size);
     let bytes = match style.format {
-        Format::Svg => svg.into_bytes(),
-        Format::Png => plot::png(&svg, style.scale).map_err(|reason| Error::Usage {
+        PlotFormat::Svg => svg.into_bytes(),
+        PlotFormat::Png => plot::png(&svg, style.scale).map_err(|reason| Error::Usage {
             message: format!("could not draw `{}`: {reason}", path.display()),
             hint: "choose a smaller `--width`, `--height` or `--dpi`, or `--format svg`".into(),
         })?,

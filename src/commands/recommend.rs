@@ -3,7 +3,7 @@
 use super::compare::percent;
 use super::{analyze, asked};
 use crate::analyse::{Figure, LimitsFrom, Wanted, answers, derive};
-use crate::cli::{ChoiceArgs, RecommendArgs};
+use crate::cli::{ChoiceArgs, RecommendArgs, RecommendFormat};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -30,18 +30,12 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
             hint: "`vllm-bench analyze` says what came of it".into(),
         });
     }
-    match args.format.as_deref().unwrap_or("text") {
-        "text" => {
+    match args.format.unwrap_or_default() {
+        RecommendFormat::Text => {
             let style = if ui.display.color_out { Style::COLOR } else { Style::PLAIN };
             ui.out_raw(text(&answers, &wanted, table.simulated, style).as_bytes());
         }
-        "json" => ui.out(&format!("{:#}", json(&answers, &wanted, table.simulated))),
-        other => {
-            return Err(Error::Usage {
-                message: format!("invalid value `{other}` for `--format`: expected `text` or `json`"),
-                hint: "leave it out for text".into(),
-            });
-        }
+        RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, table.simulated))),
     }
     let damage = analyze::tell_damage(&table, ui);
     Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })

@@ -108,6 +108,9 @@ fn next_step(path: &str, expected: &str) -> String {
 impl Error {
     /// A value that its key cannot have; in the words of the place where it stands.
     pub fn wrong(node: &Node, path: &str, expected: &str, hint: Option<String>) -> Self {
+        let digits = node.scalar().is_some_and(|text| text.len() > 9 && text.bytes().all(|byte| byte.is_ascii_digit()));
+        let expected =
+            if digits && expected.starts_with("a whole number") { "a smaller whole number" } else { expected };
         if node.origin.is_document() {
             let problem = format!("expected {expected}, found {}", node.describe());
             let hints = vec![hint.unwrap_or_else(|| next_step(path, expected))];

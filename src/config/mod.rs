@@ -22,6 +22,7 @@ mod scenarios;
 mod settings;
 mod show;
 pub mod tree;
+mod vllm_flags;
 
 pub use crate::safe::is_secret_name;
 pub use duration::parse_duration;

@@ -170,10 +170,21 @@ fn safely(file: &mut File, content: impl FnOnce(&mut dyn Write) -> io::Result<()
 
 /// The content, in a file beside the one that it is for.
 fn temporary(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(directory(path))?;
+    let made = tempfile::Builder::new().prefix(layout::TEMPORARY_PREFIX).tempfile_in(directory(path));
+    let mut file = made.map_err(without_its_name)?;
     content(file.as_file_mut())?;
     set_readable(file.as_file())?;
     Ok(file)
+}
+
+/// What the system said, without the temporary name that nobody asked for.
+fn without_its_name(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let code = || text.rsplit_once("(os error ")?.1.split(')').next()?.parse().ok();
+    if !text.contains(layout::TEMPORARY_PREFIX) {
+        return error;
+    }
+    code().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// Reads a JSON file.

@@ -155,7 +155,8 @@ impl Error {
             {
                 vec!["choose a writable place with `--results-dir DIR`".into()]
             }
-            Error::Read { .. } | Error::Write { .. } => Vec::new(),
+            Error::Read { .. } => vec!["name one that exists and may be read".into()],
+            Error::Write { .. } => vec!["choose a place that exists and can be written: `--results-dir DIR`, or `--output` where the command has it".into()],
             Error::Contradictory { .. } => {
                 vec![
                     "the file was changed after the run began: restore it, or begin a new run without `--resume`"

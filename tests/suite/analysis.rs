@@ -168,7 +168,7 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
     let results = scene.results().to_str().unwrap().to_owned();
     std::fs::write(scene.path("wrong.yaml"), "currency: EUR\nH100: dear\n").unwrap();
     for (words, told) in [
-        (&["analyze", "--format", "jsn"][..], &["--format", "did you mean `json`?"][..]),
+        (&["analyze", "--format", "jsn"][..], &["--format", "a similar value exists: 'json'"][..]),
         (
             &["analyze", "--format", "datatrove", "--rank-by", "mean_ttft_ms"],
             &["`--rank-by` changes nothing of `--format datatrove`", "take another format"],

@@ -123,6 +123,18 @@ fn refusals() {
         &["backup", "--results-dir", "nothing-here"],
         &["logs", "--no-follow", "--results-dir", "nothing-here"],
         &["clean", "--yes", "--results-dir", "nothing-here"],
+        &["compare", "a", "b", "--results-dir", "nothing-here"],
+        // words that are nearly right, closed sets, places that cannot be written
+        &["run", "--num-prompts", "99999999999999999999999"],
+        &["run", "--order", "groupd"],
+        &["run", "--engine", "sim", "--models", "m", "--results-dir", "/proc/x"],
+        &["analyze", "--format", "xls"],
+        &["analyze", "--slo", "ttft.p9<5"],
+        &["analyze", "--slo", "tttft.p99<5"],
+        &["compare", "a", "b", "--format", "jsn"],
+        &["recommend", "--rank-by", "thruput"],
+        &["plot", "pareto", "-o", "x.pdf"],
+        &["plot", "heatmap", "--over", "bests"],
     ];
     let scene = Scene::new();
     let mut text = String::new();

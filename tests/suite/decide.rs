@@ -45,8 +45,8 @@ fn the_recommendation_names_the_faster_one_with_its_command() {
     assert_eq!(found["answers"][0]["choice"]["name"], crate::support::FIRST);
     assert!(found["answers"][0]["left_out"][0][1].as_str().unwrap().contains("output_throughput is"));
     assert_eq!(found["answers"][0]["limits_unconfirmed"], false);
-    let ended = scene.call(&["recommend", "--results-dir", "1", "--slo", "ttft.p9<5"]).exits(2);
-    ended.says("no result has `p9_ttft_ms`").says("p99_ttft_ms");
+    let ended = scene.call(&["recommend", "--results-dir", "1", "--slo", "ttft.p97<5"]).exits(2);
+    ended.says("no result has `p97_ttft_ms`").says("p99_ttft_ms");
     let ended = scene.call(&["recommend", "--results-dir", "1", "--slo", "ttft.p99<0.001"]).exits(3);
     ended.prints("No configuration keeps the limits").prints("p99_ttft_ms is");
 }

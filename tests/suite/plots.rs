@@ -138,7 +138,7 @@ fn wrong_words_and_missing_data_are_told_with_the_next_step() {
         (&["plot", "ranking", path, "--where", "tp=9"], 3, "there is: 1"),
         (&["plot", "ranking", path, "--where", "tpp=9"], 2, "--where"),
         (&["plot", "ranking", path, "--width", "7"], 2, "--width"),
-        (&["plot", "ranking", path, "--format", "gif"], 2, "`svg` or `png`"),
+        (&["plot", "ranking", path, "--format", "gif"], 2, "[possible values: svg, png]"),
         (&["plot", "ranking", path, "--format", "png", "--output", "-"], 2, "--format"),
         (&["plot", "heatmap", path, "--over", "luck"], 2, "--over"),
         (&["plot", "all", path, "--output", "x.png"], 2, "name a folder"),

@@ -143,3 +143,20 @@ fn what_sglang_measured_is_no_setting_and_what_vllm_counted_of_drafts_is_shown()
     let ended = scene.call(&["analyze", path(&drafts), "--format", "csv"]).exits(0);
     ended.prints("spec_decode_acceptance_rate").prints("61.5").prints("2.23");
 }
+
+/// What stands in the place of a wrong name, ending or folder is told with what there is.
+#[test]
+fn wrong_names_and_places_are_told_with_what_there_is() {
+    let scene = Scene::new();
+    scene.sweep().exits(0);
+    let run = scene.run().0.file_name().unwrap().to_str().unwrap().to_owned();
+    let results = scene.results().to_str().unwrap().to_owned();
+    for words in [&["compare", "a", "b"][..], &["logs", "--no-follow", "--run", "2027"], &["status", "2027"]] {
+        scene.call(&[words, &["--results-dir", &results]].concat()).exits(3).says(&format!("there is: {run}"));
+    }
+    let page = scene.call(&["report", &run, "--results-dir", &results, "-o", "/proc/nowhere/page.html"]).ends();
+    page.says("could not write `/proc/nowhere/page.html`").says("hint: choose a place");
+    assert!(!page.stderr.contains(".tmp-"), "{}", page.stderr);
+    let chosen = scene.call(&["recommend", &run, "--results-dir", &results]).ends();
+    assert!(!chosen.stdout.contains("keeps the limits"), "no limits were asked for:\n{}", chosen.stdout);
+}

@@ -1,11 +1,11 @@
 //! vLLM's own parameter files, `--serve-params` and `--bench-params` of `vllm bench sweep serve`: a list of maps of flags, or
 //! a map of such maps by name. Each map is one combination.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::LazyLock;
+use std::collections::BTreeSet;
 
 use super::{Draft, Translated, dashes};
 use crate::config::tree::{Kind, Node, Trouble};
+use crate::config::vllm_flags;
 
 pub(super) const SERVE_FORMAT: &str = "`--serve-params` of `vllm bench sweep serve`";
 pub(super) const BENCH_FORMAT: &str = "`--bench-params` of `vllm bench sweep serve`";
@@ -35,7 +35,7 @@ pub(super) fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
     let sets = sets(tree)?;
     let keys = || sets.iter().filter_map(|(_, set)| set.entries()).flat_map(|map| map.keys().map(|key| dashes(key)));
     let own: Vec<String> = keys().filter(|key| key != "_benchmark-name").collect();
-    if !own.is_empty() && !own.iter().any(|key| is_flag(key)) {
+    if !own.is_empty() && !own.iter().any(|key| vllm_flags::is_known(key)) {
         // A map with one of our keys misspelt is told by the reader of our own files.
         return tree.items().map(|_| Err(no_flags(tree, &own)));
     }
@@ -63,22 +63,6 @@ pub(super) fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
         draft.groups.push(group);
     }
     Some(Ok(draft.finish(format)))
-}
-
-/// Whether `vllm serve` or `vllm bench serve` of the releases that we know has such a flag. Parts of a JSON flag are written
-/// with a dot.
-fn is_flag(key: &str) -> bool {
-    static FLAGS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
-        let texts = [
-            include_str!("../../preflight/fixtures/serve-0.10.2.txt"),
-            include_str!("../../preflight/fixtures/serve-0.32.0.txt"),
-            include_str!("../../preflight/fixtures/bench-0.32.0.txt"),
-        ];
-        let words = texts.into_iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')));
-        words.filter_map(|word| word.strip_prefix("--")).collect()
-    });
-    let name = key.split('.').next().unwrap_or(key);
-    FLAGS.contains(name) || name.strip_prefix("no-").is_some_and(|name| FLAGS.contains(name))
 }
 
 fn no_flags(tree: &Node, keys: &[String]) -> Trouble {

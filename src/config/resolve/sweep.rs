@@ -8,6 +8,7 @@ use crate::config::language::condition::{condition, keys};
 use crate::config::language::value::is_none;
 use crate::config::language::{Document, Group as WrittenGroup, Rule as WrittenRule};
 use crate::config::tree::{At, Kind, Node, Raw, Trouble, join};
+use crate::config::vllm_flags;
 use crate::config::{Error, Origin, Places, is_secret_entry};
 use crate::nearest::nearest;
 use crate::plan::{
@@ -44,7 +45,7 @@ pub fn resolve(document: &Document, engine: Engine, simulation: &[(String, Strin
     sweep.groups = resolver.groups(document)?;
     sweep.exclude = resolver.rules(document.exclude.as_deref().unwrap_or_default(), "exclude")?;
     sweep.include = resolver.rules(document.include.as_deref().unwrap_or_default(), "include")?;
-    resolver.check_keys(document, &sweep);
+    resolver.check_keys(document, &sweep)?;
     sweep.rules_off = rules_off(document.rules.as_ref(), &sweep)?;
     sweep.links = links(document.link.as_ref(), &sweep)?;
     sweep.baseline = baseline(document.baseline.as_ref(), &sweep)?;
@@ -238,7 +239,7 @@ impl Resolver<'_> {
     }
 
     /// Conditions over keys that no group has: most likely misspelled. Those of presets are not the user's.
-    fn check_keys(&mut self, document: &Document, sweep: &Sweep) {
+    fn check_keys(&mut self, document: &Document, sweep: &Sweep) -> Result<(), Error> {
         let mut known: Vec<(Section, String)> = Vec::new();
         for group in &sweep.groups {
             for (section, axes) in
@@ -258,6 +259,7 @@ impl Resolver<'_> {
             rules.extend(own.iter().zip(group.exclude.iter().map(|rule| &rule.when)));
         }
         let mut warnings = Vec::new();
+        let mut wrong = None;
         for (written, when) in rules.into_iter().filter(|(written, _)| matches!(written.origin, Origin::File { .. })) {
             for (term, key) in keys(when).filter(|(_, key)| !is_known(key, &known)) {
                 let entry = written.value.when.node.entries().and_then(|map| map.get(term));
@@ -266,11 +268,21 @@ impl Resolver<'_> {
                     key.rsplit_once('.').map_or(key, |(_, name)| name),
                     known.iter().map(|(_, key)| key.as_str()),
                 );
+                let name = key.rsplit_once('.').map_or(key, |(_, name)| name);
+                if let Some(near) = near.filter(|_| !vllm_flags::is_known(name)) {
+                    let problem = format!("`{key}` is set nowhere in the sweep, and is no flag of vLLM");
+                    let trouble = Trouble::new(place, &written.value.when.path, problem);
+                    wrong.get_or_insert(trouble.hint(format!("did you mean `{near}`?")));
+                }
                 let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
                 warnings.push(format!("{place}: {}: nothing in the sweep sets `{key}`{near}", written.value.when.path));
             }
         }
+        if let Some(trouble) = wrong {
+            return Err(trouble.into());
+        }
         warnings.into_iter().for_each(|warning| self.warn(warning));
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, SeqAccess, Visitor, val
 use serde::{Deserialize, Deserializer as Serde};
 
 use super::{Entry, Kind, Node, Origin, Trouble};
+use crate::config::vllm_flags;
 use crate::nearest::nearest;
 
 /// A value with its place.
@@ -117,6 +118,17 @@ impl de::Error for Trouble {
         let trouble = Self::custom(format!("the key `{field}` is not known here"));
         match nearest(field, expected.iter().copied()) {
             Some(near) => trouble.hint(format!("did you mean `{near}`?")),
+            None if expected.contains(&"bench")
+                && expected.contains(&"serve")
+                && let Some((section, flag)) = vllm_flags::meant(field) =>
+            {
+                let words = if flag == field.replace('_', "-") {
+                    "it is a flag of vLLM:"
+                } else {
+                    "did you mean a flag of vLLM?"
+                };
+                trouble.hint(format!("{words} write it below `{section}`: `{section}: {{{flag}: …}}`"))
+            }
             None if expected.contains(&"bench") && expected.contains(&"serve") => trouble
                 .hint("flags of `vllm serve` belong under `serve`, those of `vllm bench serve` under `bench`")
                 .hint(format!("the keys here are: {}", expected.join(", "))),

@@ -318,7 +318,10 @@ impl Loader<'_> {
                 row.simulated |= record.simulated;
                 row.timings = Some(record.timings);
                 let log = record.benchmark_log.filter(|_| record.failure.phase == Phase::Measuring);
-                Some(failed(record.failure, log.or(Some(record.server_log))))
+                // A start that never came to a log names one that is not there.
+                let root = self.dir.layout().root();
+                let log = log.or(Some(record.server_log)).filter(|log| root.join(log).exists());
+                Some(failed(record.failure, log))
             }
             (None, Some(Outcome::Failed(failure))) => Some(failed(failure, None)),
             (None, Some(Outcome::Passed { .. }) | Some(Outcome::Interrupted) | None) => None,

@@ -155,6 +155,7 @@ impl Fixture {
             invalid_result: None,
         };
         atomic::write_json(&self.dir.layout().failure(&experiment.name), &record).unwrap();
+        std::fs::write(self.dir.path().join(&record.server_log), "").unwrap();
         self.start(i);
         self.finish(i, Outcome::Failed(failure));
     }
