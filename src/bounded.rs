@@ -268,7 +268,7 @@ pub async fn json_body(response: reqwest::Response, most: u64) -> Result<Value, 
 }
 
 /// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

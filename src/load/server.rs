@@ -87,8 +87,11 @@ impl Server {
     /// When it does not say.
     pub async fn models(&self) -> Result<Vec<Model>, Error> {
         let failed = |reason: String| Error::Models { url: format!("{}/v1/models", self.base), reason };
-        let response =
-            self.request(reqwest::Method::GET, "/v1/models").send().await.map_err(|error| failed(text(&error)))?;
+        let response = self
+            .request(reqwest::Method::GET, "/v1/models")
+            .send()
+            .await
+            .map_err(|error| failed(bounded::chain(&error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err(failed(format!("HTTP {status}")));
@@ -138,20 +141,10 @@ impl Server {
     /// What came instead.
     pub async fn profile(&self, start: bool) -> Result<(), String> {
         let path = if start { "/start_profile" } else { "/stop_profile" };
-        let response = self.request(reqwest::Method::POST, path).send().await.map_err(|error| text(&error))?;
+        let response =
+            self.request(reqwest::Method::POST, path).send().await.map_err(|error| bounded::chain(&error))?;
         if response.status().is_success() { Ok(()) } else { Err(format!("HTTP {} at {path}", response.status())) }
     }
-}
-
-/// An error with its causes in one line.
-pub fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 /// Metrics of vLLM at one moment, summed over engines.

@@ -90,7 +90,7 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
             request = request.bearer_auth(token.expose());
         }
         async move {
-            let response = request.send().await.map_err(|error| crate::load::server::text(&error))?;
+            let response = request.send().await.map_err(|error| crate::bounded::chain(&error))?;
             let status = response.status();
             match status.as_u16() {
                 200 => crate::bounded::body(response, LARGEST).await,
