@@ -1,19 +1,22 @@
 """How often the program's decisions are right: it is asked about sweeps whose truth is known.
 
-    python scripts/check_decisions.py [--binary target/release/vllm-bench] [--sweeps 2000] [--short] [--venv DIR]
+    python scripts/check_decisions.py [--binary target/release/vllm-bench] [--sweeps 2000] [--short] [--only WORDS] [--venv DIR]
 
 Each shape is some configurations with true means, a noise between starts, and a number of starts. Its sweeps are written as result files,
-one directory per server start, each sweep as a workload of its own, and `recommend --format json` answers all of them in one call. Printed
-are, beside their aims, how often
+one directory per server start, each sweep as a workload of its own, and `recommend --format json` answers many of them in one call. Shapes
+are 2, 8 and 30 configurations, equal or in steps of 1, 3 and 10 %, with 3, 5, 8 starts and unequal numbers (3 to 7); the starts are normal,
+have heavy tails, are log-normal, of two humps, or have outliers; the noise of the best is 4.5 times that of the others; the machine drifts by
+10 % while configurations are measured in turn. Counted are, beside their aims, how often
 
-- the true best is in the set of the best (aim: at least 95 %, where it is no exact tie),
-- a configuration is called significantly better than every other one that equals it (aim: at most 5 %; 10 % with three starts of which one
-  configuration is much noisier),
-- a configuration that breaks a limit is recommended (aim: at most 5 % from three starts on),
+- the true best is in the set of the best (aim: at least 95 %, where it is no exact tie; of ties it is printed),
+- of equals one is called significantly better than every other one (aim: at most 5 %; 10 % where a configuration of three starts is several
+  times noisier),
+- a configuration that breaks a limit is recommended (aim: at most 5 % from three starts on; with fewer each choice is marked unconfirmed),
+- a run in grouped order makes a claim (aim: never, and it says so),
 
 with the members of the set beside those of comparisons with the best by one pooled variance (Dunnett's critical value, by simulation; aim: at
-most 1.15 times as many from 8 configurations on), and what the choice loses on average and at worst beside the best mean. A share fails
-only where its whole 95 % interval (Wilson) lies beyond the aim. Seeds are fixed. `--short`: 200 sweeps of a few shapes.
+most 1.15 times as many from 8 configurations of the same normal noise on), and what the choice loses on average and at worst beside the
+best mean. A share fails only where its whole 95 % interval (Wilson) lies beyond the aim. Seeds are fixed. `--short`: a few shapes, 150 sweeps.
 """
 
 import argparse
@@ -56,12 +59,18 @@ def result(sweep, config, throughput, p99):
         "duration": 12800 / throughput, "total_input_tokens": 12800, "total_output_tokens": 12800,
         "request_throughput": throughput / 128, "output_throughput": throughput, "total_token_throughput": 2 * throughput,
         "mean_ttft_ms": 0.5 * p99, "p99_ttft_ms": p99, "mean_tpot_ms": 0.5, "run_number": 0, "max_num_seqs": config + 1,
+        "tensor-parallel-size": "1", "pipeline-parallel-size": "1", "data-parallel-size": "1",
     }
 
 
-def ask(binary, throughput, p99, counts, flags):
-    """The answers of the program, by sweep: values are [sweep, config, start]."""
+def ask(binary, throughput, p99, counts, flags, command=("recommend", "--format", "json"), read=None):
+    """The answers of the program, by sweep: values are [sweep, config, start]. Large questions are asked in parts. `read` makes the
+    answers by sweep of what the command prints."""
     sweeps, configs, starts = throughput.shape
+    part = max(100000 // (configs * starts), 1)
+    if sweeps > part:
+        parts = [slice(first, first + part) for first in range(0, sweeps, part)]
+        return [answer for one in parts for answer in ask(binary, throughput[one], p99[one], counts, flags, command, read)]
     with tempfile.TemporaryDirectory() as folder:
         places = []
         for start in range(starts):
@@ -72,15 +81,18 @@ def ask(binary, throughput, p99, counts, flags):
                 one = lambda sweep, config: result(sweep, config, throughput[sweep, config, start], p99[sweep, config, start])
                 here = [config for config in range(configs) if start < counts[config]]
                 json.dump([one(sweep, config) for sweep in range(sweeps) for config in here], file)
-        done = subprocess.run([binary, "recommend", *places, "--format", "json", *flags], capture_output=True, text=True)
+        done = subprocess.run([binary, command[0], *places, *command[1:], *flags], capture_output=True, text=True)
     if done.returncode not in (0, 3):
         sys.exit(f"{done.returncode}: {done.stderr}")
-    answers = {}
-    for answer in json.loads(done.stdout)["answers"]:
-        answers[round(float(answer["workload"].rsplit(" ", 1)[1])) - 1] = answer
+    answers = (read or by_sweep)(done.stdout)
     if sorted(answers) != list(range(sweeps)):
         sys.exit(f"{len(answers)} answers to {sweeps} sweeps")
     return [answers[sweep] for sweep in range(sweeps)]
+
+
+def by_sweep(text):
+    """The answers of `recommend` by the number of the sweep, which is in its workload."""
+    return {round(float(answer["workload"].rsplit(" ", 1)[1])) - 1: answer for answer in json.loads(text)["answers"]}
 
 
 def pooled_members(np, stats, random, logs):
@@ -99,7 +111,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--binary", default="target/release/vllm-bench")
     parser.add_argument("--sweeps", type=int, default=2000, help="sweeps of each shape")
-    parser.add_argument("--short", action="store_true", help="200 sweeps of a few shapes")
+    parser.add_argument("--short", action="store_true", help="150 sweeps of a few shapes")
     parser.add_argument("--only", help="shapes whose name has this word")
     parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "vllm-bench-statistics"))
     parser.add_argument("--inside", action="store_true")
@@ -111,51 +123,31 @@ def main():
         if args.inside:
             raise
         with_scipy(args.venv, __file__)
-    sweeps = 200 if args.short else args.sweeps
+    sweeps = 150 if args.short else args.sweeps
     failed = []
 
-    def judge(what, count, n, aim, at_least):
+    def judge(what, name, count, n, aim, at_least):
         low, high = wilson(count, n)
         bad = high < aim if at_least else low > aim
-        word = ">=" if at_least else "<="
-        print(f"  {'WRONG' if bad else 'ok   '} {what}: {count / n:.3f} ({low:.3f} to {high:.3f}), aim {word} {aim}")
         if bad:
-            failed.append(what)
+            failed.append(f"{name}: {what}")
+        return f"{count / n:.4f} ({low:.3f} to {high:.3f}) {'>=' if at_least else '<='} {aim:g} {'WRONG' if bad else 'ok'}"
 
-    shapes = []
-    for k in (2, 8, 30):
-        for step in (0.0, 0.01, 0.03, 0.10):
-            for starts in (3, 5, 8):
-                shapes.append((k, step, "normal", [starts] * k, 1.0, 0.0))
-        for kind in ("heavy tails", "log-normal", "two humps", "outliers"):
-            for step in (0.0, 0.03):
-                shapes.append((k, step, kind, [3] * k, 1.0, 0.0))
-        for step in (0.0, 0.01, 0.10):
-            for starts in (3, 5):
-                shapes.append((k, step, "normal", [starts] * k, 4.5, 0.0))
-        for step in (0.0, 0.01):
-            shapes.append((k, step, "normal", [3 + 2 * i % 5 for i in range(k)], 1.0, 0.0))
-            shapes.append((k, step, "normal", [3] * k, 1.0, 0.10))
-        shapes.append((k, 0.01, "normal", [3 + 2 * i % 5 for i in range(k)], 4.5, 0.0))
-    if args.short:
-        shapes = [shape for shape in shapes if shape[0] == 8 and shape[1] in (0.0, 0.01) and shape[3][0] == 3][:14]
-    for index, (k, step, kind, counts, noisy, drift) in enumerate(shapes):
+    print("configurations, step %, starts, kind, noise of the first | the best in the set, or of equals one called better | members, "
+          "pooled, ratio | loss of the choice: mean, worst % | of the best mean")
+    for index, (k, step, kind, counts, noisy, drift) in enumerate(short_shapes() if args.short else all_shapes()):
         random = np.random.default_rng([2026, index])
         starts = max(counts)
-        name = f"{k} configurations, steps of {100 * step:g} %, {kind}, {starts if min(counts) == starts else f'{min(counts)} to {starts}'} starts"
-        name += f", the first {noisy} times as noisy" if noisy > 1 else ""
-        name += f", drift of {100 * drift:g} % in turn" if drift else ""
+        number = starts if min(counts) == starts else f"{min(counts)} to {starts}"
+        name = f"{k:2}, {100 * step:g} %, {number}, {kind}, x {noisy:g}" + (f", drift {100 * drift:g} %" if drift else "")
         if args.only and args.only not in name:
             continue
-        n = max(sweeps // 4, 100) if k == 30 and not args.short and args.sweeps <= 400 else sweeps
         noise = np.full((1, k, 1), NOISE)
         noise[0, 0, 0] *= noisy
-        logs = -step * np.arange(k)[None, :, None] + noise * deviates(np, random, kind, (n, k, starts))
+        logs = -step * np.arange(k)[None, :, None] + noise * deviates(np, random, kind, (sweeps, k, starts))
         # In turn: first starts of all, then second ones.
         logs = logs + drift * ((np.arange(starts)[None, :] * k + np.arange(k)[:, None]) / (starts * k))[None]
-        throughput = 1000 * np.exp(logs)
-        answers = ask(args.binary, throughput, np.full(logs.shape, 10.0), counts, [])
-        print(name)
+        answers = ask(args.binary, 1000 * np.exp(logs), np.full(logs.shape, 10.0), counts, [])
         held = called = members = 0
         losses, losses_of_mean = [], []
         for answer in answers:
@@ -168,44 +160,83 @@ def main():
             losses.append(math.expm1(step * of[answer["choice"]["name"]]))
             losses_of_mean.append(math.expm1(step * of[options[0]["name"]]))
         if step == 0:
-            print(f"        the first of the ties is in the set: {held / n:.3f} (reported, not promised)")
-            few_and_noisy = noisy > 1 and starts == 3
-            judge("one of equals is called significantly better", called, n, 0.10 if few_and_noisy else 0.05, False)
+            few_and_noisy = noisy > 1 and counts[0] == 3
+            said = "called " + judge("one of equals is called better", name, called, sweeps, 0.10 if few_and_noisy else 0.05, False)
+            said += f", the first in the set {held / sweeps:.3f}"
         else:
-            judge("the true best is in the set", held, n, 0.95, True)
+            said = "held " + judge("the true best is in the set", name, held, sweeps, 0.95, True)
         ratio = ""
-        if min(counts) == starts:
+        if min(counts) == starts and not drift:
             pooled = pooled_members(np, stats, random, logs)
-            ratio = f", pooled {pooled:.2f}, ratio {members / n / pooled:.3f}"
-            if k >= 8 and noisy == 1 and kind == "normal" and members / n / pooled > 1.15:
-                failed.append("members")
-        print(f"        members of the set: {members / n:.2f}{ratio}")
-        print(f"        loss of the choice: mean {100 * np.mean(losses):.2f} %, worst {100 * max(losses):.1f} %; of the best mean "
-              f"{100 * np.mean(losses_of_mean):.2f} %, {100 * max(losses_of_mean):.1f} %", flush=True)
-    for starts in (1, 3, 5):
-        for noise in (0.02, 0.05, 0.10):
-            name = f"limit: 8 configurations 5 % over it, a slower one 25 % below it, noise {100 * noise:g} %, {starts} starts"
-            if args.only and args.only not in name:
-                continue
-            random = np.random.default_rng([2027, starts, int(1000 * noise)])
-            means = np.array([[105.0] * 8 + [75.0]])[:, :, None]
-            p99 = means * np.exp(noise * random.standard_normal((sweeps, 9, starts)))
-            speed = np.where(np.arange(9) < 8, 1000.0, 800.0)[None, :, None] * np.exp(NOISE * random.standard_normal((sweeps, 9, starts)))
-            answers = ask(args.binary, speed, p99, [starts] * 9, ["--slo", "ttft.p99<100"])
-            chosen = [answer["choice"] and place(answer["choice"]["name"], [starts] * 9) for answer in answers]
-            print(name)
-            wrong, good = sum(c is not None and c < 8 for c in chosen), sum(c == 8 for c in chosen)
-            if starts >= 3:
-                judge("one that breaks the limit is recommended", wrong, sweeps, 0.05, False)
-            else:
-                unconfirmed = all(answer["choice"] is None or answer["limits_unconfirmed"] for answer in answers)
-                print(f"  {'ok   ' if unconfirmed else 'WRONG'} one that breaks the limit is recommended: {wrong / sweeps:.3f}; each "
-                      f"choice is marked unconfirmed: {unconfirmed}")
-                if not unconfirmed:
-                    failed.append(name)
-            print(f"        the one that keeps it is recommended: {good / sweeps:.3f}", flush=True)
+            ratio = f", {pooled:.2f}, {members / sweeps / pooled:.3f}"
+            if k >= 8 and noisy == 1 and kind == "normal" and members / sweeps / pooled > 1.15:
+                failed.append(f"{name}: members")
+                ratio += " WRONG"
+        print(f"{name} | {said} | {members / sweeps:.2f}{ratio} | {100 * np.mean(losses):.2f}, {100 * max(losses):.1f} | "
+              f"{100 * np.mean(losses_of_mean):.2f}, {100 * max(losses_of_mean):.1f}", flush=True)
+    print("limit: 8 configurations 5 % over it, a slower one 25 % below it; starts, noise | one that breaks it is recommended | the good one is")
+    for starts, noise in [(1, 0.02), (3, 0.05)] if args.short else [(starts, noise) for starts in (1, 3, 5) for noise in (0.02, 0.05, 0.10)]:
+        name = f"limit: {starts}, {100 * noise:g} %"
+        if args.only and args.only not in name:
+            continue
+        random = np.random.default_rng([2027, starts, int(1000 * noise)])
+        means = np.array([[105.0] * 8 + [75.0]])[:, :, None]
+        p99 = means * np.exp(noise * random.standard_normal((sweeps, 9, starts)))
+        speed = np.where(np.arange(9) < 8, 1000.0, 800.0)[None, :, None] * np.exp(NOISE * random.standard_normal((sweeps, 9, starts)))
+        answers = ask(args.binary, speed, p99, [starts] * 9, ["--slo", "ttft.p99<100"])
+        chosen = [answer["choice"] and place(answer["choice"]["name"], [starts] * 9) for answer in answers]
+        wrong, good = sum(c is not None and c < 8 for c in chosen), sum(c == 8 for c in chosen)
+        if starts >= 3:
+            said = judge("one that breaks the limit is recommended", name, wrong, sweeps, 0.05, False)
+        else:
+            unconfirmed = all(answer["choice"] is None or answer["limits_unconfirmed"] for answer in answers)
+            said = f"{wrong / sweeps:.4f}, each choice is marked unconfirmed: {unconfirmed}"
+            if not unconfirmed:
+                failed.append(name)
+        print(f"{name} | {said} | {good / sweeps:.3f}", flush=True)
+    if not args.only or args.only in "grouped order":
+        answer = grouped(np, args.binary)
+        good = answer["basis"] == "grouped-order" and not answer["significantly_best"] and not answer["set"]
+        print(f"grouped order: basis {answer['basis']}, set {answer['set']}: {'ok' if good else 'WRONG'}")
+        if not good or not any("one after the other" in sentence for sentence in answer["sentences"]):
+            failed.append("grouped order")
     if failed:
-        sys.exit(f"{len(failed)} beyond their aims: {', '.join(failed)}")
+        sys.exit(f"{len(failed)} beyond their aims: {'; '.join(failed)}")
+
+
+def all_shapes():
+    """Configurations, step, kind, starts of each, how many times noisier the first is, drift: all of the aims."""
+    for k in (2, 8, 30):
+        counts = [[3] * k, [5] * k, [8] * k, [3 + 2 * i % 5 for i in range(k)]]
+        for step in (0.0, 0.01, 0.03, 0.10):
+            for kind in ("normal", "heavy tails", "log-normal", "two humps", "outliers"):
+                for of in counts:
+                    yield k, step, kind, of, 1.0, 0.0
+            for of in counts:
+                yield k, step, "normal", of, 4.5, 0.0
+            for of in counts[:3]:
+                yield k, step, "normal", of, 1.0, 0.10
+
+
+def short_shapes():
+    """One of each aim: each can fail, and the weakest are among them."""
+    unequal = [3 + 2 * i % 5 for i in range(8)]
+    yield 2, 0.0, "normal", [3] * 2, 1.0, 0.0
+    yield 8, 0.0, "normal", [3] * 8, 4.5, 0.0
+    yield 8, 0.01, "normal", [3] * 8, 1.0, 0.0
+    yield 8, 0.01, "normal", unequal, 4.5, 0.0
+    yield 8, 0.01, "two humps", [3] * 8, 1.0, 0.0
+
+
+def grouped(np, binary):
+    """The answer of a run that measured one configuration after the other."""
+    from check_compare import Copy, measured
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(binary, measured(binary, folder, 3, 3, "grouped"), os.path.join(folder, "copy"))
+        copy.write(np.exp(NOISE * np.random.default_rng(2031).standard_normal((3, 3, 3))))
+        done = subprocess.run([binary, "recommend", copy.folder, "--format", "json"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["answers"][0]
 
 
 def place(name, counts):

@@ -43,7 +43,7 @@ pub struct Choice<'a> {
     pub n: usize,
     /// Measurements on them.
     pub measurements: usize,
-    /// What the starts say of the mean.
+    /// What the starts say of the mean; its interval is one of all options, which hold together.
     pub estimate: Option<Estimate>,
     /// No other has both a better mean and less latency.
     pub on_front: bool,
@@ -266,9 +266,11 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a
         .collect();
     let grouped = is_grouped(rows);
     let Some(decision) = decide(&candidates, wanted.better, wanted.margin, grouped) else { return Err(left_out) };
-    let Decision { standings, leader, choice, why, significantly_best, basis, noise, starts_needed } = decision;
-    for (option, standing) in options.iter_mut().zip(standings) {
+    let Decision { standings, leader, choice, why, significantly_best, basis, noise, starts_needed, intervals } =
+        decision;
+    for ((option, standing), interval) in options.iter_mut().zip(standings).zip(intervals) {
         option.standing = standing;
+        option.estimate = option.estimate.map(|of| Estimate { interval, ..of });
     }
     mark_front(&mut options, wanted.better);
     let chosen = options.get(choice).map(|option| std::ptr::from_ref(option.row));

@@ -68,14 +68,22 @@ pub fn differences(before: &Row, after: &Row) -> Vec<String> {
         let flag = default.flag;
         let values = format!("`--{flag}` is `{was}` with vLLM {} and `{is}` with {}", old.version, new.version);
         found.push(if default.work {
-            format!("not the same work, so not comparable: {values}; write `{flag}` out in both runs")
+            format!("{OTHER_WORK}, so not comparable: {values}; write `{flag}` out in both runs")
         } else {
             format!("the server is not set up alike: {values} (vLLM's default changed)")
         });
     }
     // What makes results incomparable comes first.
-    found.sort_by_key(|text| !text.starts_with("not the same work"));
+    found.sort_by_key(|text| !is_other_work(text));
     found
+}
+
+/// How a difference begins that makes results incomparable.
+const OTHER_WORK: &str = "not the same work";
+
+/// Whether a difference is one that makes results incomparable.
+pub fn is_other_work(difference: &str) -> bool {
+    difference.starts_with(OTHER_WORK)
 }
 
 /// The same over a table of several releases: each reason once.

@@ -1,12 +1,14 @@
 //! What a few repeats allow to say: intervals and tests. Pure.
 //!
-//! Sources: Student's t and Welch's test with the Welch-Satterthwaite degrees of freedom (Welch 1947); one-way random effects by the method of moments (Searle, Casella and McCulloch 1992); intervals of a quantile
-//! by order statistics (Conover 1999, 3.2; `scipy.stats.quantile_test`).
+//! Sources: Student's t; one-way random effects by the method of moments (Searle, Casella and McCulloch 1992).
 
-use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Share of intervals that hold the truth.
 pub const CONFIDENCE: f64 = 0.95;
+/// A relative standard deviation below this is none: repeats that agree to so many digits were not measured apart.
+pub(super) const NO_NOISE: f64 = 1e-7;
+
 /// The estimate of the measurements of one configuration: a server start counts once, with the mean of its measurements, as
 /// they share whatever that start had of its own. One start is one sample, without an interval.
 pub fn over_starts(starts: &[Vec<f64>]) -> Option<Estimate> {
@@ -36,7 +38,7 @@ pub struct Estimate {
     pub median: f64,
     /// Standard deviation of the sample (n - 1); `None` for one value.
     pub sd: Option<f64>,
-    /// `None` for one value: nothing is known of its spread.
+    /// `None` for one value, and for values that do not differ: nothing is known of their spread.
     pub interval: Option<Interval>,
 }
 
@@ -65,12 +67,12 @@ pub fn t_quantile(p: f64, freedom: f64) -> Option<f64> {
     StudentsT::new(0.0, 1.0, freedom).ok().map(|t| t.inverse_cdf(p))
 }
 
-/// P(|T| >= |t|).
-fn t_two_sided(t: f64, freedom: f64) -> f64 {
+/// P(T >= t) of Student's t with these degrees of freedom.
+pub fn t_above(t: f64, freedom: f64) -> f64 {
     if !t.is_finite() {
         return 0.0;
     }
-    StudentsT::new(0.0, 1.0, freedom).map_or(1.0, |dist| (2.0 * dist.sf(t.abs())).min(1.0))
+    StudentsT::new(0.0, 1.0, freedom).map_or(1.0, |dist| dist.sf(t))
 }
 
 /// The estimate of a sample; `None` of nothing or of what is not finite.
@@ -81,7 +83,7 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
     }
     let (n, mean) = (values.len(), mean(values));
     let sd = variance(values).map(f64::sqrt);
-    let interval = sd.and_then(|sd| {
+    let interval = sd.filter(|sd| *sd > NO_NOISE * mean.abs()).and_then(|sd| {
         let half = t_quantile(f64::midpoint(1.0, CONFIDENCE), (n - 1) as f64)? * sd / (n as f64).sqrt();
         Some(Interval { low: mean - half, high: mean + half })
     });
@@ -104,43 +106,6 @@ impl Group {
     pub fn of(values: &[f64]) -> Option<Self> {
         Some(Self { n: values.len(), mean: mean(values), variance: variance(values)? })
     }
-}
-
-/// A difference of two means, with how sure it is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Difference {
-    /// Of the first less the second.
-    pub mean: f64,
-    /// Its standard error.
-    pub error: f64,
-    /// Degrees of freedom.
-    pub freedom: f64,
-    /// P of a difference as large as this between equals (two-sided).
-    pub p: f64,
-}
-
-impl Difference {
-    /// With its two-sided P.
-    pub fn new(mean: f64, error: f64, freedom: f64) -> Self {
-        let p = if error > 0.0 { t_two_sided(mean / error, freedom) } else { f64::from(u8::from(mean == 0.0)) };
-        Self { mean, error, freedom, p }
-    }
-
-    /// The interval that holds the true difference with this probability.
-    pub fn interval(&self, confidence: f64) -> (f64, f64) {
-        let half = t_quantile(f64::midpoint(1.0, confidence), self.freedom).unwrap_or(f64::INFINITY) * self.error;
-        (self.mean - half, self.mean + half)
-    }
-}
-
-/// Welch's test: two groups, each with a variance of its own.
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-pub fn welch(a: Group, b: Group) -> Difference {
-    let (va, vb) = (a.variance / a.n as f64, b.variance / b.n as f64);
-    let error = (va + vb).sqrt();
-    let below = va * va / (a.n - 1) as f64 + vb * vb / (b.n - 1) as f64;
-    let freedom = if below > 0.0 { (va + vb).powi(2) / below } else { (a.n + b.n - 2) as f64 };
-    Difference::new(a.mean - b.mean, error, freedom)
 }
 
 /// The variance that all groups share, with its degrees of freedom; `None` where there is none.
@@ -184,41 +149,6 @@ pub fn components(starts: &[Vec<f64>]) -> Option<Components> {
     Some(Components { between_starts: variance.sqrt(), within_start: within.sqrt() })
 }
 
-/// An interval that holds the true quantile with a probability of at least [`CONFIDENCE`], whatever the distribution. Each
-/// end is a value of the sample; `None` = the sample is too small to say anything on that side.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct QuantileInterval {
-    /// Values of the sample.
-    pub n: u64,
-    /// Its lower end.
-    pub low: Option<f64>,
-    /// Its upper end.
-    pub high: Option<f64>,
-}
-
-/// The interval of the quantile `q` of independent values, by the binomial distribution of how many of them lie below it;
-/// `None` of nothing, and for a `q` that is not between 0 and 1.
-pub fn quantile_interval(sorted: &[f64], q: f64) -> Option<QuantileInterval> {
-    if sorted.is_empty() || !(0.0..1.0).contains(&q) {
-        return None;
-    }
-    let n = sorted.len() as u64;
-    let below = Binomial::new(q, n).ok()?;
-    let tail = (1.0 - CONFIDENCE) / 2.0;
-    // The smallest k with P(K <= k) >= p, by bisection.
-    let inverse = |p: f64| {
-        let (mut low, mut high) = (0, n);
-        while low < high {
-            let middle = low.midpoint(high);
-            if below.cdf(middle) >= p { high = middle } else { low = middle + 1 }
-        }
-        low
-    };
-    let at = |rank: Option<u64>| sorted.get(usize::try_from(rank?).ok()?).copied();
-    // With P(K < low) <= tail the value of this rank (from 1) is below the quantile; likewise above.
-    Some(QuantileInterval { n, low: at(inverse(tail).checked_sub(1)), high: at(Some(inverse(1.0 - tail))) })
-}
-
 /// How many values of a sample of `n` lie at or beyond its quantile `q`: what the figure rests on.
 #[expect(
     clippy::cast_precision_loss,
@@ -239,7 +169,14 @@ pub fn starts_to_separate(difference: f64, sd: f64, level: f64) -> Option<usize>
     if difference.abs() <= 0.0 || !difference.is_finite() || !sd.is_finite() {
         return None;
     }
-    (2..=MOST).find(|n| detectable(sd, *n, level).is_some_and(|least| least <= difference.abs()))
+    // More starts show smaller differences.
+    let show = |n: usize| detectable(sd, n, level).is_some_and(|least| least <= difference.abs());
+    let (mut low, mut high) = (2, MOST);
+    while low < high {
+        let middle = low.midpoint(high);
+        if show(middle) { high = middle } else { low = middle + 1 }
+    }
+    show(low).then_some(low)
 }
 
 /// The minimum detectable effect: the relative difference that `n` starts of each of two configurations show with a power of 80 %, in noise
@@ -274,21 +211,21 @@ mod tests {
         assert_eq!((of.n, of.median), (5, 10.0));
         let one = estimate(&[3.0]).unwrap();
         assert_eq!((one.sd, one.interval), (None, None), "one sample has no made-up interval");
+        let equal = estimate(&[94.5, 94.5, 94.5]).unwrap();
+        assert_eq!(
+            (equal.sd, equal.interval),
+            (Some(0.0), None),
+            "and values that do not differ have none of no width"
+        );
         assert_eq!(estimate(&[]), None);
         assert_eq!(estimate(&[1.0, f64::NAN]), None);
     }
 
     #[test]
-    fn tests_of_two_means_are_scipys() {
+    fn a_test_of_two_means_is_scipys() {
+        // scipy.stats.ttest_ind(a, b, equal_var=False): its statistic, degrees of freedom and P
+        near(2.0 * t_above(2.7265547370059546, 3.8816773904517476), 0.05437646921698372);
         let (a, b) = (Group::of(&A).unwrap(), Group::of(&B).unwrap());
-        // scipy.stats.ttest_ind(a, b, equal_var=False)
-        let test = welch(a, b);
-        near(test.mean / test.error, -2.7265547370059546);
-        near(test.p, 0.05437646921698372);
-        near(test.freedom, 3.8816773904517476);
-        let (low, high) = test.interval(0.95);
-        near(low, -1.594065860841835);
-        near(high, 0.024065860841834708);
         // sum of squares over 3 + 4 degrees of freedom, by hand
         let (variance, freedom) = pooled(&[a, b]).unwrap();
         near(variance, (4.0 * a.variance + 3.0 * b.variance) / 7.0);
@@ -304,23 +241,6 @@ mod tests {
         near(found.within_start, 0.13743685418725488);
         assert_eq!(components(&[vec![1.0], vec![2.0]]), None);
         assert_eq!(components(&[vec![1.0, 2.0]]), None);
-    }
-
-    #[test]
-    fn intervals_of_quantiles_are_scipys() {
-        // scipy.stats.quantile_test(range(1, n + 1), p=q).confidence_interval(0.95), scipy 1.17.1 (scripts/check_statistics.py)
-        for (n, q, low, high) in [
-            (100i32, 0.5, Some(40.0), Some(61.0)),
-            (1000, 0.99, Some(983.0), Some(997.0)),
-            (100, 0.99, Some(97.0), None),
-            (5, 0.5, None, None),
-        ] {
-            let values: Vec<f64> = (1..=n).map(f64::from).collect();
-            let found = quantile_interval(&values, q).unwrap();
-            assert_eq!((found.low, found.high, found.n), (low, high, u64::from(n.unsigned_abs())), "{n} {q}");
-        }
-        assert_eq!(quantile_interval(&[], 0.5), None);
-        assert_eq!(quantile_interval(&[1.0], 1.0), None);
     }
 
     #[test]

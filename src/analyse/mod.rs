@@ -17,6 +17,7 @@ mod load;
 mod metric;
 mod moderate;
 mod optimize;
+mod pairing;
 mod rank;
 mod requests;
 mod setting;
@@ -28,26 +29,23 @@ mod verdict;
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use choose::{Choice, Failures, LeftOut, LimitsFrom, Recommendation, Wanted, choose};
 pub use comparable::across as incomparable;
-pub use compare::{
-    COMPARED, Comparison, Effect, Failing, Matched, Noise, Outcome, compare, described, nearest_difference, noise_of,
-};
+pub use compare::{COMPARED, Comparison, Effect, Failing, LostRequests, Matched, Noise, Outcome, compare, noise_of};
 pub use decide::{Basis, Candidate, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use figure::Figure;
 pub use figures::Figures;
 pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{
-    CONFIDENCE, Components, Estimate, Interval, QuantileInterval, components, detectable, estimate, over_starts,
-    quantile_interval, rests_on,
+    CONFIDENCE, Components, Estimate, Group, Interval, components, detectable, estimate, over_starts, rests_on,
 };
 pub use limit::Limit;
 pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
 pub use metric::{Better, Metric, Metrics, Unit};
-pub use moderate::Moderated;
 pub use optimize::{
     Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, by_model_and_load, is_in_tier,
     optimize, tiers,
 };
+pub use pairing::{Described, Pairing, ambiguous, described, nearest_difference};
 pub use rank::{RANKED, settings, starts_by, starts_of};
 pub use requests::Requests;
 pub use setting::{all_settings, different, short_settings};

@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use super::inference::over_starts;
 use super::rank::{settings, starts_by};
 use super::setting::different;
-use super::{Basis, Better, Recommendation, Row, Wanted, change, choose, load_labels};
+use super::{Basis, Better, Candidate, Recommendation, Row, Wanted, change, choose, load_labels};
 
 /// The figure by which it is judged.
 pub const FIGURE: &str = "output_tps_per_gpu";
@@ -114,18 +114,8 @@ pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str
 
 fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: Option<&Baseline<'a>>) -> Tier<'a> {
     let choice = &found.options[found.choice];
-    let measured: Vec<&Row> = settings(all)
-        .into_iter()
-        .find(|rows| rows.iter().any(|row| std::ptr::eq(*row, choice.row)))
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|row| row.is_valid())
-        .collect();
     let itself = baseline.is_some_and(|base| base.rows.iter().any(|row| std::ptr::eq(*row, choice.row)));
-    let interval = baseline.filter(|_| !itself).and_then(|base| {
-        let (low, high) = change(&starts_by(&base.rows, FIGURE)?, &starts_by(&measured, FIGURE)?)?;
-        Some((1.0 + low, 1.0 + high))
-    });
+    let interval = baseline.filter(|_| !itself).and_then(|base| interval(all, base.row, choice.row));
     Tier {
         name: name.to_owned(),
         row: choice.row,
@@ -137,6 +127,20 @@ fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: O
         in_set: found.others_in_set(),
         basis: found.basis,
     }
+}
+
+/// The interval of the speed-up of one configuration over another, which holds for any that is picked among these rows.
+fn interval(all: &[&Row], base: &Row, row: &Row) -> Option<(f64, f64)> {
+    let (mut candidates, mut from, mut to) = (Vec::new(), None, None);
+    for rows in settings(all) {
+        let valid: Vec<&Row> = rows.into_iter().filter(|row| row.is_valid()).collect();
+        let Some(starts) = starts_by(&valid, FIGURE) else { continue };
+        let is = |row: &Row| valid.iter().any(|other| std::ptr::eq(*other, row)).then_some(candidates.len());
+        (from, to) = (from.or_else(|| is(base)), to.or_else(|| is(row)));
+        candidates.push(Candidate { starts, devices: 1, overrides: 0 });
+    }
+    let (low, high) = change(&candidates, from?, to?)?;
+    Some((1.0 + low, 1.0 + high))
 }
 
 /// Indices of rows by model and workload.

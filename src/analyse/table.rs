@@ -8,12 +8,11 @@ use std::sync::{Arc, LazyLock};
 use indexmap::IndexMap;
 
 use super::figures::Place;
-use super::inference::QuantileInterval;
 use super::verdict::Doubt;
 use super::{Figures, Load, Metrics};
 use crate::diagnose::{Cause, Evidence};
 use crate::execute::{Phase, Timings};
-use crate::plan::{Axes, Engine, Identity, Repeat};
+use crate::plan::{Axes, Client, Engine, Identity, Repeat};
 
 /// One experiment, or one combination that a rule left out, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +76,10 @@ pub struct About {
     pub part: Option<usize>,
     /// The client's command line as run.
     pub bench_command: Vec<String>,
+    /// What sends the requests; `None` where nobody recorded it.
+    pub client: Option<Client>,
+    /// What plays vLLM; `None` where nobody recorded it.
+    pub engine: Option<Engine>,
     /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
     pub figures: Figures,
     /// What the device is called; `None` where it is not known, or several are not alike.
@@ -89,8 +92,6 @@ pub struct About {
     pub server_log: Option<PathBuf>,
     /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
     pub baseline_asked: bool,
-    /// Intervals of quantiles by the figure's key, where each request is known.
-    pub quantiles: std::collections::BTreeMap<String, QuantileInterval>,
 }
 
 impl Default for About {
@@ -112,13 +113,14 @@ impl Default for About {
             members: None,
             part: None,
             bench_command: Vec::new(),
+            client: None,
+            engine: None,
             figures: Figures::default(),
             device: None,
             currency: None,
             vllm_version: None,
             server_log: None,
             baseline_asked: false,
-            quantiles: std::collections::BTreeMap::new(),
         }
     }
 }

@@ -164,7 +164,7 @@ pub struct AnalyzeArgs {
     /// At what cost.
     #[command(flatten)]
     pub cost: CostArgs,
-    /// Read the servers' logs and every request too, for averages of the server and intervals of percentiles (slower)
+    /// Read the servers' logs too, for averages of the server (slower)
     #[arg(long)]
     pub detail: bool,
 }
@@ -181,12 +181,15 @@ pub struct CompareArgs {
     /// Change that matters: 3% or 0.03 (default 3%)
     #[arg(long, value_name = "PART")]
     pub threshold: Option<String>,
-    /// A run whose repeats say how far starts differ (`run --noise-check`), where these runs have one start each
+    /// A run whose repeats say how far starts differ (`run --noise-check`), beside what these runs say
     #[arg(long, value_name = "RUN")]
     pub noise: Option<PathBuf>,
-    /// Settings in which configurations may differ and be compared: flags, env.NAME, client
-    #[arg(long, value_name = "KEYS")]
+    /// Settings in which configurations may differ and be compared: flags, env.NAME, model, client
+    #[arg(long, value_name = "KEYS", conflicts_with = "match_on")]
     pub ignore: Vec<String>,
+    /// The only settings in which configurations must be equal to be compared
+    #[arg(long = "match", value_name = "KEYS")]
+    pub match_on: Vec<String>,
     /// Figures to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
     #[arg(long, value_name = "KEYS")]
     pub figures: Vec<String>,

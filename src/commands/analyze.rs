@@ -15,8 +15,8 @@ use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
 use crate::report::{
-    BatchSizes, Style, Written, add_quantiles, add_server_logs, load_run, load_runs, on_screen, render_analysis,
-    render_text, write_all,
+    BatchSizes, Style, Written, add_server_logs, load_run, load_runs, on_screen, render_analysis, render_text,
+    write_all,
 };
 use crate::ui::Ui;
 
@@ -75,7 +75,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
     let keys = asked::group_keys(&args.group_by, &table)?;
     let renamed = asked::baseline(&args.against.baseline, &mut table, ui)?;
-    prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, args.detail, ui);
+    prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, ui);
     let wanted = match named {
         Some((figure, better)) => Wanted { per_device: false, ..Wanted::by(&figure.key, better) },
         None => Wanted::default(),
@@ -158,15 +158,12 @@ fn style_of(ui: &Ui) -> Style {
 }
 
 /// What the flags add to a table.
-fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: bool, requests: bool, ui: &Ui) {
+fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: bool, ui: &Ui) {
     if logs {
         add_server_logs(table);
     }
-    if requests {
-        add_quantiles(table);
-    }
     // The figures that need nothing of the user are there already.
-    if renamed || logs || requests || *assumed != Assumptions::default() {
+    if renamed || logs || *assumed != Assumptions::default() {
         derive(table, assumed);
     }
     if assumed.prices.is_some() {

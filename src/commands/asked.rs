@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Prices, Row, RunTable, Unmarked, Wanted, described,
-    mark_baseline,
+    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Pairing, Prices, Row, RunTable, Unmarked, Wanted,
+    ambiguous, described, mark_baseline,
 };
 use crate::cli::CostArgs;
 use crate::config::tree::Trouble;
@@ -44,8 +44,13 @@ fn unknown_figure(flag: &str, key: &str, describes: bool) -> Error {
 
 /// The figures of `compare`.
 pub(super) fn figures(values: &[String]) -> Result<Vec<Figure>, Error> {
-    let named: Vec<Figure> =
-        words(values).map(|key| figure("--figures", key).map(|(figure, _)| figure)).collect::<Result<_, _>>()?;
+    let mut named: Vec<Figure> = Vec::new();
+    for key in words(values) {
+        let (figure, _) = figure("--figures", key)?;
+        if !named.contains(&figure) {
+            named.push(figure);
+        }
+    }
     let usual = || COMPARED.into_iter().filter_map(|metric| Figure::of(metric.key())).collect();
     Ok(if named.is_empty() { usual() } else { named })
 }
@@ -179,22 +184,63 @@ fn known_limits(wanted: &Wanted, table: &RunTable) -> Result<(), Error> {
     })
 }
 
-/// The settings of `--ignore`, by vLLM's flag names.
-pub(super) fn ignored(values: &[String], tables: [&RunTable; 2]) -> Result<Vec<String>, Error> {
+/// How `compare` pairs configurations, by `--ignore` and `--match`.
+///
+/// # Errors
+/// When a key is no setting of the runs, when no key is named, or when the keys make configurations of one run the same.
+pub(super) fn pairing(ignore: &[String], matched: &[String], tables: [&RunTable; 2]) -> Result<Pairing, Error> {
+    let pairing = match (ignore.is_empty(), matched.is_empty()) {
+        (true, true) => return Ok(Pairing::All),
+        (false, _) => Pairing::Ignore(setting_keys("--ignore", ignore, tables)?),
+        (true, false) => Pairing::Match(setting_keys("--match", matched, tables)?),
+    };
+    for (table, which) in tables.into_iter().zip(["before", "after"]) {
+        let differ = ambiguous(table, &pairing);
+        if differ.is_empty() {
+            continue;
+        }
+        let words: Vec<String> = differ
+            .iter()
+            .map(|(key, values)| {
+                let values: Vec<String> = values.iter().map(|value| crate::report::clean(value)).collect();
+                format!("{} ({})", crate::report::clean(key), some_of(&values))
+            })
+            .collect();
+        let flag = if matched.is_empty() { "--ignore" } else { "--match" };
+        return Err(Error::Usage {
+            message: format!(
+                "`{flag}` makes several configurations of the run {which}, `{}`, the same: they differ in {}",
+                crate::report::clean(&table.facts.run),
+                some_of(&words)
+            ),
+            hint: match matched.is_empty() {
+                true => "ignore only settings that each run has one value of".into(),
+                false => format!("add what tells them apart, such as `--match {},{}`", matched.join(","), differ[0].0),
+            },
+        });
+    }
+    Ok(pairing)
+}
+
+/// Names of settings of these runs, by vLLM's flag names.
+fn setting_keys(flag: &str, values: &[String], tables: [&RunTable; 2]) -> Result<Vec<String>, Error> {
     let keys: Vec<String> = words(values)
         .map(|word| if word.starts_with("env.") { word.to_owned() } else { crate::report::plot::full_key(word) })
         .collect();
     let rows = tables.into_iter().flat_map(|table| &table.rows);
-    let known: std::collections::BTreeSet<String> =
-        if keys.is_empty() { Default::default() } else { rows.flat_map(|row| described(row).into_keys()).collect() };
-    // What is no flag is left out of the comparison with the first key that is ignored.
-    match keys.iter().find(|key| *key != "client" && !known.contains(*key)) {
+    let known: std::collections::BTreeSet<String> = rows.flat_map(|row| described(row).into_keys()).collect();
+    let all = || some_of(&known.iter().map(|key| crate::report::clean(key)).collect::<Vec<_>>());
+    if keys.is_empty() {
+        let message = format!("invalid value for `{flag}`: it names no setting");
+        return Err(Error::Usage { message, hint: format!("there is: {}", all()) });
+    }
+    match keys.iter().find(|key| !known.contains(*key)) {
         None => Ok(keys),
         Some(wrong) => Err(Error::Usage {
-            message: format!("invalid value `{}` for `--ignore`: it is no setting of these runs", wrong.escape_debug()),
+            message: format!("invalid value `{}` for `{flag}`: it is no setting of these runs", wrong.escape_debug()),
             hint: match nearest(wrong, known.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there is: {}, client", some_of(&known.into_iter().collect::<Vec<_>>())),
+                None => format!("there is: {}", all()),
             },
         }),
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::run::resume::drivers;
 use super::{analyze, asked, locate};
-use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
+use crate::analyse::{Figure, Noise, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::{CompareArgs, CompareFormat};
 use crate::config::Environment;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::record::{Manifest, RunDir};
 use crate::report::{self, Style, load_run};
 use crate::ui::Ui;
 
-/// Compares two runs. Exit code 1 when a figure became worse by more than the threshold and beyond noise.
+/// Compares two runs. Exit code 1 when a metric became worse by more than the threshold and beyond noise, or a configuration fails now.
 ///
 /// # Errors
 /// When a run cannot be found or read, or a flag is wrong.
@@ -22,11 +22,11 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let figures = asked::figures(&args.figures)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
     let noise = match &args.noise {
-        Some(run) => noise_of(&table(run, args, environment)?, &figures),
+        Some(run) => noise(run, &table(run, args, environment)?, &figures)?,
         None => Noise::new(),
     };
-    let ignore = asked::ignored(&args.ignore, [&before, &after])?;
-    let comparison = compare(&before, &after, &figures, threshold, &noise, &ignore);
+    let pairing = asked::pairing(&args.ignore, &args.match_on, [&before, &after])?;
+    let comparison = compare(&before, &after, &figures, threshold, &noise, &pairing);
     if comparison.matched.is_empty() && comparison.failing.is_empty() {
         return Err(nothing_in_common(&before, &after));
     }
@@ -48,24 +48,61 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     Ok(if comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
 }
 
-/// Says in which settings the most alike configurations of two runs differ.
+/// What a run says of noise.
+fn noise(path: &Path, table: &RunTable, figures: &[Figure]) -> Result<Noise, Error> {
+    let noise = noise_of(table, figures);
+    if noise.is_empty() {
+        return Err(Error::Nothing {
+            message: format!(
+                "`{}` says nothing of noise: no configuration in it has these metrics of two server starts",
+                path.display()
+            ),
+            hint: "`vllm-bench run --noise-check 5` measures one configuration on five starts".into(),
+        });
+    }
+    Ok(noise)
+}
+
+/// Says why two runs have nothing to compare: what was not measured, or the settings in which their most alike configurations differ.
 fn nothing_in_common(before: &RunTable, after: &RunTable) -> Error {
     const SHOWN: usize = 4;
+    for table in [before, after] {
+        if !table.rows.iter().any(|row| row.is_valid()) {
+            return Error::Nothing {
+                message: format!("`{}` has no valid result to compare", report::clean(&table.facts.run)),
+                hint: format!("`vllm-bench status {}` says what became of it", report::clean(&table.facts.run)),
+            };
+        }
+    }
     let differ = nearest_difference(before, after);
-    let word = |(key, [a, b]): &(String, [String; 2])| format!("{key} ({} and {})", report::clean(a), report::clean(b));
+    let word = |(key, [a, b]): &(String, [String; 2])| {
+        format!("{} ({} and {})", report::clean(key), report::clean(a), report::clean(b))
+    };
     let mut words: Vec<String> = differ.iter().take(SHOWN).map(word).collect();
     if let Some(more @ 1..) = differ.len().checked_sub(SHOWN) {
         words.push(format!("and {more} more"));
     }
-    let keys: Vec<&str> = differ.iter().take(SHOWN).map(|(key, _)| key.as_str()).collect();
+    let keys: Vec<String> = differ.iter().take(SHOWN).map(|(key, _)| report::clean(key)).collect();
+    let versions = |table: &RunTable| table.facts.vllm_versions.join(", ");
+    let (then, now) = (versions(before), versions(after));
+    let releases = if then == now || then.is_empty() || now.is_empty() {
+        String::new()
+    } else {
+        format!(" (vLLM differs too, {then} and {now}, which keeps nothing from being compared)")
+    };
     Error::Nothing {
-        message: format!("`{}` and `{}` have no configuration in common", before.facts.run, after.facts.run),
+        message: format!(
+            "`{}` and `{}` have no configuration in common",
+            report::clean(&before.facts.run),
+            report::clean(&after.facts.run)
+        ),
         hint: match differ.is_empty() {
-            true => "their flags, variables and workloads are the same: the client (`--client`), the engine or the seed of the \
-                simulation differs; `--ignore client` compares them all the same"
-                .into(),
+            true => format!(
+                "all that their results say of their settings is the same: a variable that is a secret may differ; `--match model` \
+                 compares them all the same{releases}"
+            ),
             false => format!(
-                "the most alike differ in {}; `--ignore {}` compares them all the same",
+                "the most alike differ in {}; `--ignore {}` compares them all the same{releases}",
                 words.join(", "),
                 keys.join(",")
             ),

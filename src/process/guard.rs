@@ -29,10 +29,16 @@ use crate::diagnose::Ending;
 /// The hidden subcommand that runs a guard.
 pub const SUBCOMMAND: &str = "__guard";
 
-/// A log never grows beyond this; what comes later is counted, and its end is kept.
-const LOG_LIMIT: u64 = 256 << 20;
-/// How much of the end is kept of a log that reached its limit.
-const LOG_TAIL: usize = 1 << 20;
+/// How much of a log is kept.
+#[derive(Clone, Copy)]
+struct LogLimit {
+    /// Bytes of its beginning; what comes later is counted.
+    head: u64,
+    /// Bytes of its end, where it reached its limit.
+    tail: usize,
+}
+
+const LOG_LIMIT: LogLimit = LogLimit { head: 256 << 20, tail: 1 << 20 };
 /// How long the guard waits for the last output of a group that is empty.
 pub(super) const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// How soon after the start, and after each new process, a group that no cgroup holds is looked at.
@@ -151,7 +157,7 @@ async fn guard() {
     let (written_tx, mut written) = mpsc::channel(1);
     let redactor = Redactor::new(spec.secrets.clone());
     std::thread::spawn(move || {
-        capture(output, log, redactor, |error| report(&Report::LogFailed { reason: error.to_string() }));
+        capture(output, log, redactor, LOG_LIMIT, |error| report(&Report::LogFailed { reason: error.to_string() }));
         let _ = written_tx.blocking_send(());
     });
 
@@ -325,7 +331,13 @@ fn open_log(path: &std::path::Path) -> std::io::Result<File> {
 
 /// Copies output to the log, without secrets, up to the limit. Reads on when the disk is full: a blocked pipe would
 /// stop the command; the orchestrator is told.
-fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor, on_failure: impl Fn(&std::io::Error)) {
+fn capture(
+    mut output: impl Read,
+    mut log: impl Write,
+    mut redactor: Redactor,
+    limit: LogLimit,
+    on_failure: impl Fn(&std::io::Error),
+) {
     let mut failed = false;
     let mut buffer = vec![0; 64 << 10];
     let mut written = 0u64;
@@ -339,7 +351,7 @@ fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor, o
             Err(_) => break,
         };
         let bytes = redactor.feed(&buffer[..n]);
-        if written < LOG_LIMIT {
+        if written < limit.head {
             written += bytes.len() as u64;
             if let Err(error) = log.write_all(&bytes)
                 && !failed
@@ -349,8 +361,8 @@ fn capture(mut output: impl Read, mut log: impl Write, mut redactor: Redactor, o
             }
         } else {
             tail.extend_from_slice(&bytes);
-            if tail.len() > 2 * LOG_TAIL {
-                let cut = tail.len() - LOG_TAIL;
+            if tail.len() > 2 * limit.tail {
+                let cut = tail.len() - limit.tail;
                 dropped += cut as u64;
                 tail.drain(..cut);
             }
@@ -379,12 +391,14 @@ mod tests {
 
     #[test]
     fn a_flood_keeps_its_beginning_and_its_end() {
+        // As the real one, but for its size.
+        let limit = LogLimit { head: 2 << 20, tail: 128 << 10 };
         let mut log = Vec::new();
-        let total = LOG_LIMIT as usize + 5 * LOG_TAIL;
-        let flood = std::io::repeat(b'x').take(total as u64).chain(&b"the end"[..]);
-        capture(flood, &mut log, Redactor::default(), |error| panic!("{error}"));
+        let total = limit.head + 5 * limit.tail as u64;
+        let flood = std::io::repeat(b'x').take(total).chain(&b"the end"[..]);
+        capture(flood, &mut log, Redactor::default(), limit, |error| panic!("{error}"));
         assert!(log.ends_with(b"the end"));
-        assert!((log.len() as u64) < LOG_LIMIT + 3 * LOG_TAIL as u64);
+        assert!((log.len() as u64) < limit.head + 3 * limit.tail as u64);
         assert!(log.windows(10).any(|w| w == b"left out h"));
     }
 }

@@ -13,6 +13,7 @@ fn number(key: &str, value: f64) -> String {
 pub(super) fn interval(option: &Choice<'_>, key: &str) -> String {
     match option.estimate.and_then(|estimate| estimate.interval) {
         Some(interval) => format!("{} to {}", number(key, interval.low), number(key, interval.high)),
+        None if option.n > 1 => "no variance".into(),
         None => "one start".into(),
     }
 }

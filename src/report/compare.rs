@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::display::{configuration, counted, cut, figure};
 use super::page::{Page, Style, Tone};
 use super::{columns, columns::Column};
-use crate::analyse::{Comparison, Effect, Facts, Failing, Figure, Outcome, Row, RunTable};
+use crate::analyse::{Comparison, Effect, Facts, Figure, Matched, Outcome, Row, RunTable};
 
 /// What differs between the environments of two runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -61,13 +61,17 @@ fn percent(relative: f64) -> String {
 fn cells(effect: &Effect) -> [String; 6] {
     let known = Figure::of(&effect.metric);
     let shown = |value: f64| known.as_ref().map_or(value.to_string(), |known| figure(value, known.unit));
-    let interval =
-        effect.interval.map_or("-".to_owned(), |(low, high)| format!("{} to {}", percent(low), percent(high)));
+    // Of nothing there are no parts.
+    let (change, interval) = match effect.interval {
+        _ if effect.of_largest && effect.before == 0.0 && effect.after != 0.0 => ("from 0".to_owned(), None),
+        interval => (percent(effect.relative), interval),
+    };
+    let interval = interval.map_or("-".to_owned(), |(low, high)| format!("{} to {}", percent(low), percent(high)));
     [
         known.as_ref().map_or_else(|| effect.metric.clone(), |known| known.label.clone()),
         shown(effect.before),
         shown(effect.after),
-        percent(effect.relative),
+        change,
         interval,
         said(effect),
     ]
@@ -78,58 +82,142 @@ fn said(effect: &Effect) -> String {
         (Outcome::Better, _) => "better".into(),
         (Outcome::Worse, _) => "WORSE".into(),
         (Outcome::Same, _) => "same".into(),
-        (Outcome::NotDecided, _) if effect.interval.is_none() => "not decided: one start each".into(),
+        (Outcome::NotDecided, _) if effect.interval.is_none() && effect.n == (1, 1) => {
+            "not decided: one start each".into()
+        }
+        (Outcome::NotDecided, _) if effect.interval.is_none() => "not decided: starts do not differ".into(),
         (Outcome::NotDecided, Some(starts)) => format!("not decided: about {starts} starts of each would"),
         (Outcome::NotDecided, None) => "not decided".into(),
     }
 }
 
-/// Whether a row of the table says nothing: the same, and not to be seen to have changed.
+/// Whether a row of the table says nothing: neither better nor worse, and `+0.0 %`.
 fn is_quiet(effect: &Effect) -> bool {
-    effect.outcome == Outcome::Same && effect.relative.abs() < 0.0005
+    matches!(effect.outcome, Outcome::Same | Outcome::NotDecided) && effect.relative.abs() < 0.0005
+}
+
+/// The metrics of a configuration that did not change, in a sentence; `None` where all did.
+fn quiet(effects: &[Effect]) -> Option<String> {
+    let mut outcomes: Vec<(String, Vec<String>)> = Vec::new();
+    for effect in effects.iter().filter(|effect| is_quiet(effect)) {
+        let label = Figure::of(&effect.metric).map_or_else(|| effect.metric.clone(), |known| known.label);
+        match outcomes.iter_mut().find(|(known, _)| *known == said(effect)) {
+            Some((_, labels)) => labels.push(label),
+            None => outcomes.push((said(effect), vec![label])),
+        }
+    }
+    let words: Vec<String> =
+        outcomes.into_iter().map(|(outcome, labels)| format!("{} ({outcome})", labels.join(", "))).collect();
+    (!words.is_empty()).then(|| format!("changed by less than 0.05 %: {}", words.join("; ")))
+}
+
+/// Metrics that one of the runs has not, as sentences.
+fn unmeasured(matched: &Matched<'_>) -> Vec<String> {
+    let one = |(key, before, after): &(String, bool, bool)| {
+        let which = match (before, after) {
+            (true, false) => "after",
+            (false, true) => "before",
+            (false, false) | (true, true) => "in either run",
+        };
+        format!("`{key}` was not measured {which}")
+    };
+    matched.unmeasured.iter().map(one).collect()
 }
 
 /// The verdict in a line, for people and for CI.
 fn verdict(comparison: &Comparison<'_>, threshold: f64) -> String {
     let [worse, better, same, open] =
         [Outcome::Worse, Outcome::Better, Outcome::Same, Outcome::NotDecided].map(|outcome| comparison.count(outcome));
-    let failing = comparison.failing.iter().filter(|failing| failing.is_worse).count();
-    let word = match (comparison.has_worse(), better, open) {
-        (true, ..) => "WORSE",
-        (false, 1.., _) => "BETTER",
-        (false, 0, 0) => "SAME",
-        (false, 0, _) => "NOT DECIDED",
+    let word = match comparison.outcome() {
+        Outcome::Worse => "WORSE",
+        Outcome::Better => "BETTER",
+        Outcome::Same => "SAME",
+        Outcome::NotDecided => "NOT DECIDED",
     };
-    let failing =
-        if failing > 0 { format!(", {} now", counted(failing, "failing configuration")) } else { String::new() };
-    format!(
-        "{word}: {worse} worse, {better} better, {same} same, {open} not decided by {:.1} %{failing}",
+    let failing = comparison.failing.iter().filter(|failing| failing.is_worse).count();
+    let mut text = format!(
+        "{word}: {worse} worse, {better} better, {same} same, {open} not decided (metrics, by {:.1} %)",
         threshold * 100.0
-    )
+    );
+    let more = [
+        (failing, "failing now"),
+        (comparison.lost.len(), "with more failing requests"),
+        (comparison.missing.len(), "not measured after"),
+    ];
+    for (count, what) in more.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(text, "; {} {what}", counted(count, "configuration"));
+    }
+    text
 }
 
 /// What a comparison of two runs cannot tell.
 const SESSIONS: &str = "Each run is one session: what differs between sessions (other load on the machine, its temperature, a restart) \
-    counts as a change. Measure both in turn where it matters.";
+    counts as a change, and the intervals do not know of it. Where both can be configurations of one sweep, `order: interleaved` measures \
+    them in turn.";
 
-/// Configurations of which more starts fail now, as sentences.
-fn failing(comparison: &Comparison<'_>) -> Vec<String> {
-    let one = |failing: &Failing<'_>| {
+/// Configurations of which starts or requests fail, as sentences, each with whether that is worse.
+fn failing(comparison: &Comparison<'_>) -> Vec<(bool, String)> {
+    let starts = comparison.failing.iter().map(|failing| {
         let (before, after) = (failing.before, failing.after);
-        format!(
-            "{}: {} of {} failed, {} of {} before ({})",
+        let why = if failing.why.is_empty() { String::new() } else { format!(" ({})", cut(&failing.why, 160)) };
+        let text = format!(
+            "{}: {} of {} failed, {} of {} before{why}",
             cut(&failing.row.name, 80),
             after.failed,
             counted(after.of, "start"),
             before.failed,
             before.of,
-            cut(&failing.why, 160)
-        )
-    };
-    comparison.failing.iter().map(one).collect()
+        );
+        (failing.is_worse, text)
+    });
+    let requests = comparison.lost.iter().map(|lost| {
+        let (before, after) = (100.0 * lost.before, 100.0 * lost.after);
+        (true, format!("{}: {after:.1} % of the requests failed, {before:.1} % before", cut(&lost.row.name, 80)))
+    });
+    starts.chain(requests).collect()
 }
 
-const COLUMNS: [&str; 6] = ["Figure", "Before", "After", "Change", "95 % interval", ""];
+const COLUMNS: [&str; 6] = ["Metric", "Before", "After", "Change", "95 % interval", ""];
+
+/// So many configurations without a change are named.
+const MOST_NAMES: usize = 12;
+
+/// Whether all of a configuration is the same, with nothing to say of it.
+fn is_unchanged(matched: &Matched<'_>) -> bool {
+    let same = |effect: &Effect| effect.outcome == Outcome::Same && is_quiet(effect);
+    matched.not_comparable.is_none()
+        && matched.unmeasured.is_empty()
+        && !matched.effects.is_empty()
+        && matched.effects.iter().all(same)
+}
+
+/// The table of one configuration.
+fn put(page: &mut Page, matched: &Matched<'_>) {
+    page.gap();
+    page.line(Tone::Heading, &format!("  {}", name(matched.row)));
+    page.gap();
+    if let Some(why) = &matched.not_comparable {
+        page.paragraph(2, "! ", Tone::Warning, &format!("nothing is decided, {}", cut(why, 300)));
+    }
+    let lines = matched.effects.iter().filter(|effect| !is_quiet(effect)).map(|effect| {
+        let tone = match effect.outcome {
+            Outcome::Better => Tone::Good,
+            Outcome::Worse => Tone::Bad,
+            Outcome::Same | Outcome::NotDecided => Tone::Plain,
+        };
+        (tone, cells(effect).to_vec())
+    });
+    let mut shape = vec![Column::text(COLUMNS[0])];
+    shape.extend(COLUMNS[1..5].iter().map(|title| Column::figures(*title)));
+    shape.push(Column::text(""));
+    let lines: Vec<_> = lines.collect();
+    if !lines.is_empty() {
+        columns::put(page, &shape, lines);
+    }
+    for text in quiet(&matched.effects).into_iter().chain(unmeasured(matched)) {
+        page.paragraph(2, "", Tone::Faint, &text);
+    }
+}
 
 /// As text for a terminal or a log.
 pub fn text(
@@ -160,39 +248,28 @@ pub fn text(
         counted(comparison.matched.len(), "configuration"),
         threshold * 100.0
     ));
-    for matched in &comparison.matched {
+    let (unchanged, changed): (Vec<&Matched<'_>>, Vec<&Matched<'_>>) =
+        comparison.matched.iter().partition(|matched| is_unchanged(matched));
+    changed.into_iter().for_each(|matched| put(&mut page, matched));
+    if !unchanged.is_empty() {
         page.gap();
-        page.line(Tone::Heading, &format!("  {}", name(matched.row)));
-        page.gap();
-        if let Some(why) = &matched.not_comparable {
-            page.paragraph(2, "! ", Tone::Warning, &format!("nothing is decided, {}", cut(why, 300)));
-        }
-        let quiet = matched.effects.iter().filter(|effect| is_quiet(effect)).count();
-        let lines = matched.effects.iter().filter(|effect| !is_quiet(effect)).map(|effect| {
-            let tone = match effect.outcome {
-                Outcome::Better => Tone::Good,
-                Outcome::Worse => Tone::Bad,
-                Outcome::Same | Outcome::NotDecided => Tone::Plain,
-            };
-            (tone, cells(effect).to_vec())
-        });
-        let mut shape = vec![Column::text(COLUMNS[0])];
-        shape.extend(COLUMNS[1..5].iter().map(|title| Column::figures(*title)));
-        shape.push(Column::text(""));
-        let lines: Vec<_> = lines.collect();
-        if !lines.is_empty() {
-            columns::put(&mut page, &shape, lines);
-        }
-        if quiet > 0 {
-            page.paragraph(2, "", Tone::Faint, &format!("{} the same", counted(quiet, "metric")));
-        }
+        let names: Vec<String> = unchanged.iter().take(MOST_NAMES).map(|matched| name(matched.row)).collect();
+        let more = if unchanged.len() > MOST_NAMES { ", …" } else { "" };
+        let text = format!(
+            "{} the same in every metric: {}{more}",
+            counted(unchanged.len(), "configuration"),
+            names.join(", ")
+        );
+        page.paragraph(2, "", Tone::Faint, &text);
     }
     page.gap();
     page.paragraph(1, "", Tone::Faint, SESSIONS);
     let failing = failing(comparison);
     if !failing.is_empty() {
-        page.heading("Failing now");
-        failing.iter().for_each(|text| page.paragraph(2, "! ", Tone::Bad, text));
+        page.heading("Failures");
+        for (is_worse, text) in failing {
+            page.paragraph(2, "! ", if is_worse { Tone::Bad } else { Tone::Warning }, &text);
+        }
     }
     for (title, rows) in [("Only before", &comparison.missing), ("Only now", &comparison.added)] {
         if !rows.is_empty() {
@@ -225,7 +302,12 @@ pub fn markdown(
     threshold: f64,
 ) -> String {
     let (before, after) = tables;
-    let mut text = format!("### vllm-bench: `{}` against `{}`\n\n", cell(&after.facts.run), cell(&before.facts.run));
+    let mut text = format!(
+        "### {}\n\n`{}` against `{}`\n\n",
+        verdict(comparison, threshold),
+        cell(&after.facts.run),
+        cell(&before.facts.run)
+    );
     if before.simulated || after.simulated {
         text.push_str("**SIMULATED**: a timing model made these figures up.\n\n");
     }
@@ -241,16 +323,21 @@ pub fn markdown(
     for warning in &comparison.warnings {
         let _ = writeln!(text, "> **{}**", cell(warning));
     }
-    let _ = writeln!(
-        text,
-        "\n**{}**\n\n| configuration | figure | before | after | change | 95 % interval | |\n| --- | --- | ---: | ---: | ---: | ---: | --- |",
-        verdict(comparison, threshold)
+    text.push_str(
+        "\n| configuration | metric | before | after | change | 95 % interval | |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n",
     );
+    let mut folded = Vec::new();
     for matched in &comparison.matched {
-        for effect in &matched.effects {
+        let name = cell(&name(matched.row));
+        for effect in matched.effects.iter().filter(|effect| !is_quiet(effect)) {
             let cells = cells(effect).map(|text| cell(&text));
-            let _ = writeln!(text, "| {} | {} |", cell(&name(matched.row)), cells.join(" | "));
+            let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
         }
+        let sentences = quiet(&matched.effects).into_iter().chain(unmeasured(matched));
+        folded.extend(sentences.map(|said| format!("- {name}: {}", cell(&said))));
+    }
+    if !folded.is_empty() {
+        let _ = writeln!(text, "\n{}", folded.join("\n"));
     }
     for (title, rows) in [("Only before", &comparison.missing), ("Only now", &comparison.added)] {
         if !rows.is_empty() {
@@ -258,8 +345,9 @@ pub fn markdown(
             let _ = writeln!(text, "\n{title}: {}", names.join("; "));
         }
     }
-    for failing in failing(comparison) {
-        let _ = writeln!(text, "\n> **failing now**: {}", cell(&failing));
+    for (is_worse, failing) in failing(comparison) {
+        let word = if is_worse { "failing now" } else { "failures" };
+        let _ = writeln!(text, "\n> **{word}**: {}", cell(&failing));
     }
     for matched in &comparison.matched {
         if let Some(why) = &matched.not_comparable {
@@ -284,6 +372,8 @@ pub fn json(
     let names = |rows: &[&Row]| -> Vec<String> { rows.iter().map(|row| row.name.clone()).collect() };
     json!({
         "verdict": verdict(comparison, threshold),
+        "outcome": comparison.outcome(),
+        "note": SESSIONS,
         "before": before.facts.run,
         "after": after.facts.run,
         "simulated": before.simulated || after.simulated,
@@ -292,9 +382,15 @@ pub fn json(
         "not_comparable": comparison.warnings,
         "configurations": comparison.matched.iter().map(|matched| json!({
             "name": matched.row.name, "model": matched.row.axes.model, "effects": matched.effects, "not_comparable": matched.not_comparable,
+            "unmeasured": matched.unmeasured.iter().map(|(key, before, after)| json!({
+                "metric": key, "before": before, "after": after,
+            })).collect::<Vec<Value>>(),
         })).collect::<Vec<Value>>(),
         "failing": comparison.failing.iter().map(|failing| json!({
             "name": failing.row.name, "before": failing.before, "after": failing.after, "why": failing.why, "worse": failing.is_worse,
+        })).collect::<Vec<Value>>(),
+        "failing_requests": comparison.lost.iter().map(|lost| json!({
+            "name": lost.row.name, "before": lost.before, "after": lost.after,
         })).collect::<Vec<Value>>(),
         "only_before": names(&comparison.missing),
         "only_after": names(&comparison.added),

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use batch_sizes::BatchSizes;
 pub use display::clean;
-pub use load::{add_quantiles, add_server_logs, load_requests, load_run, load_runs};
+pub use load::{add_server_logs, load_requests, load_run, load_runs};
 pub use page::Style;
 pub use summary::render as render_summary;
 pub use text::{on_screen, render as render_text, render_analysis};

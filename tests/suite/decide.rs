@@ -84,25 +84,27 @@ fn a_run_compared_with_itself_has_changed_in_nothing_and_a_slower_one_is_told() 
     scene.call(&["compare", &first, &second, "--ignore", "max-num-seq"]).exits(2).says("--ignore");
     let markdown = scene.call(&["compare", &first, &first, "--format", "markdown"]).exits(0);
     markdown
-        .prints("| configuration | figure |")
+        .prints("| configuration | metric |")
         .prints("**SIMULATED**")
         .prints("0 worse, 0 better")
         .prints("Each run is one session");
-    // Another run of the same settings whose figures are made worse by hand.
+    // Other runs of the same settings, with starts that differ by a part of a thousand, and one whose TTFT is made worse by hand.
     let copy = scene.path("slower");
-    copy_all(std::path::Path::new(&first), &copy);
-    for entry in std::fs::read_dir(&copy).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().ends_with("_results.json") && !path.ends_with("raw_results.json")
-        {
-            let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            for statistic in ["mean", "median", "std", "p99"] {
-                let time = &mut value[format!("{statistic}_ttft_ms")];
-                *time = (time.as_f64().unwrap() * 1.5).into();
+    let base = scene.path("base");
+    for (place, factor) in [(&base, 1.0), (&copy, 1.5)] {
+        copy_all(std::path::Path::new(&first), place);
+        for name in [crate::support::FIRST, crate::support::SECOND] {
+            for (path, part) in results_of(place, name).iter().zip([1.0, 1.001, 0.999]) {
+                let mut value: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+                for statistic in ["mean", "median", "std", "p99"] {
+                    let time = &mut value[format!("{statistic}_ttft_ms")];
+                    *time = (time.as_f64().unwrap() * factor * part).into();
+                }
+                std::fs::write(path, value.to_string()).unwrap();
             }
-            std::fs::write(&path, value.to_string()).unwrap();
         }
     }
+    let first = base.to_str().unwrap().to_owned();
     let slower = copy.to_str().unwrap();
     let ended = scene.call(&["compare", &first, slower]).exits(1);
     ended.prints("WORSE").prints("+50.0 %");
@@ -110,6 +112,100 @@ fn a_run_compared_with_itself_has_changed_in_nothing_and_a_slower_one_is_told() 
     scene.call(&["compare", &first, slower, "--threshold", "60%"]).exits(0);
     scene.call(&["compare", &first, slower, "--threshold", "many"]).exits(2).says("--threshold");
     scene.call(&["compare", &first, "nowhere"]).ends().says("nowhere");
+    // A configuration of which two of three starts fail now is worse, whatever the third one measured.
+    let failing = scene.path("failing");
+    copy_all(std::path::Path::new(&first), &failing);
+    let names = results_of(&failing, crate::support::FIRST);
+    assert_eq!(names.len(), 3);
+    for path in &names[..2] {
+        std::fs::write(path, "{}").unwrap();
+    }
+    let failing = failing.to_str().unwrap();
+    let ended = scene.call(&["compare", &first, failing]).exits(1);
+    ended.prints("1 configuration failing now").prints("2 of 3 starts failed, 0 of 3 before");
+    scene.call(&["compare", failing, &first]).exits(0).prints("0 of 3 starts failed, 2 of 3 before");
+}
+
+/// The result files of an experiment in a run directory.
+fn results_of(directory: &std::path::Path, name: &str) -> Vec<std::path::PathBuf> {
+    let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_result = |path: &std::path::PathBuf| {
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        file.starts_with(name) && file.ends_with("_results.json")
+    };
+    let mut found: Vec<_> = paths.filter(is_result).collect();
+    found.sort();
+    found
+}
+
+/// Writes a result of vLLM's client as `PLACE/NAME`, with these members beside or in place of its own; returns the place.
+fn result_file(scene: &Scene, place: &str, name: &str, more: Value) -> String {
+    let mut result = serde_json::json!({
+        "model_id": "org/m", "num_prompts": 100, "request_rate": "inf", "max_concurrency": 8, "completed": 100, "failed": 0,
+        "duration": 12.8, "total_input_tokens": 12800, "total_output_tokens": 12800, "request_throughput": 7.8125,
+        "output_throughput": 1000.0, "total_token_throughput": 2000.0, "mean_ttft_ms": 5.0, "p99_ttft_ms": 10.0, "mean_tpot_ms": 0.5,
+    });
+    for (key, value) in more.as_object().unwrap() {
+        result[key] = value.clone();
+    }
+    let place = scene.path(place);
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join(name), result.to_string()).unwrap();
+    place.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_keeps_runs_apart_is_named_and_can_be_ignored() {
+    let scene = Scene::new();
+    let before = result_file(&scene, "before", "a.json", serde_json::json!({"max_num_seqs": 1}));
+    // Whatever the file is called: the time is in its name.
+    let same = result_file(&scene, "same", "b.json", serde_json::json!({"max_num_seqs": 1}));
+    let ended = scene.call(&["compare", &before, &same]).exits(0);
+    let first = ended.stdout.lines().next().unwrap();
+    assert!(first.starts_with("NOT DECIDED: 0 worse, 0 better, 0 same, 3 not decided"), "{first}");
+    ended.prints("changed by less than 0.05 %").prints("one start each");
+    assert!(!ended.stdout.contains("+0.0 %"), "{}", ended.stdout);
+    let markdown = scene.call(&["compare", &before, &same, "--format", "markdown"]).exits(0);
+    assert!(markdown.stdout.starts_with("### NOT DECIDED: "), "{}", markdown.stdout);
+    assert!(!markdown.stdout.contains("+0.0 %"), "{}", markdown.stdout);
+
+    let other =
+        result_file(&scene, "other", "a.json", serde_json::json!({"max_num_seqs": 2, "output_throughput": 1200.0}));
+    let ended = scene.call(&["compare", &before, &other]).exits(3);
+    ended.says("max-num-seqs (1 and 2)").says("`--ignore max-num-seqs`");
+    scene.call(&["compare", &before, &other, "--ignore", "max-num-seqs"]).exits(0).prints("+20.0 %");
+    scene.call(&["compare", &before, &other, "--match", "model,max-concurrency"]).exits(0).prints("+20.0 %");
+    scene.call(&["compare", &before, &other, "--match", "max-num-seqs"]).exits(3);
+    scene.call(&["compare", &before, &other, "--match", "modle"]).exits(2).says("--match").says("`model`");
+    scene.call(&["compare", &before, &other, "--match", ","]).exits(2).says("--match");
+    scene.call(&["compare", &before, &other, "--match", "model", "--ignore", "model"]).exits(2);
+    for (more, words) in [
+        (serde_json::json!({"max_num_seqs": 1, "model_id": "org/n"}), "model (org/m and org/n)"),
+        (serde_json::json!({"max_num_seqs": 1, "max_concurrency": 64}), "max-concurrency (8 and 64)"),
+    ] {
+        let other = result_file(&scene, "third", "a.json", more);
+        scene.call(&["compare", &before, &other]).exits(3).says(words);
+    }
+    // What would make configurations of one run the same is refused: these are no repeats.
+    result_file(&scene, "before", "c.json", serde_json::json!({"max_num_seqs": 4}));
+    let ended = scene.call(&["compare", &before, &other, "--ignore", "max-num-seqs"]).exits(2);
+    ended.says("`--ignore` makes several configurations of the run before").says("max-num-seqs (1, 4)");
+    scene.call(&["compare", &before, &other, "--match", "model"]).exits(2).says("--match model,max-num-seqs");
+    // A run that repeats nothing says nothing of noise.
+    scene.call(&["compare", &before, &same, "--noise", &same]).exits(3).says("says nothing of noise");
+    // Requests that fail now are worse, whatever the others measured.
+    let failed = serde_json::json!({
+        "max_num_seqs": 1, "failed": 40, "completed": 60, "total_input_tokens": 7680, "total_output_tokens": 7680, "duration": 7.68,
+    });
+    let failing = result_file(&scene, "failing", "a.json", failed);
+    let ended = scene.call(&["compare", &same, &failing]).exits(1);
+    ended.prints("WORSE: ").prints("1 of 1 start failed, 0 of 1 before (40 of 100 requests failed)");
+    scene.call(&["compare", &failing, &same]).exits(0).prints("0 of 1 start failed, 1 of 1 before");
+    // A metric that none of them has does not vanish.
+    let faster = serde_json::json!({"max_num_seqs": 1, "output_throughput": 1200.0});
+    let faster = result_file(&scene, "faster", "a.json", faster);
+    let ended = scene.call(&["compare", &same, &faster, "--figures", "output_throughput,p90_ttft_ms"]).exits(0);
+    ended.prints("`p90_ttft_ms` was not measured in either run");
 }
 
 fn copy_all(from: &std::path::Path, to: &std::path::Path) {

@@ -92,8 +92,6 @@ struct Columns {
     settings: Vec<String>,
     load: Vec<String>,
     figures: Vec<String>,
-    /// Percentiles of which each request is known in some row.
-    intervals: Vec<String>,
 }
 
 impl Columns {
@@ -106,13 +104,7 @@ impl Columns {
             }
         }
         let load: BTreeSet<&String> = rows.iter().flat_map(|row| row.load.0.keys()).collect();
-        let intervals: BTreeSet<&String> = rows.iter().flat_map(|row| row.about.quantiles.keys()).collect();
-        Self {
-            settings,
-            load: load.into_iter().cloned().collect(),
-            figures: super::figure_keys(rows),
-            intervals: intervals.into_iter().cloned().collect(),
-        }
+        Self { settings, load: load.into_iter().cloned().collect(), figures: super::figure_keys(rows) }
     }
 
     fn percentiles(&self) -> impl Iterator<Item = &String> {
@@ -125,7 +117,6 @@ impl Columns {
         names.extend(self.load.iter().map(|key| format!("bench.{key}")));
         names.extend(self.figures.iter().cloned());
         names.extend(self.percentiles().map(|key| format!("{key}_rests_on")));
-        names.extend(self.intervals.iter().flat_map(|key| ["low", "high"].map(|end| format!("{key}_{end}"))));
         names.push("samples".into());
         names.extend(["mean", "sd", "low", "high"].map(|what| format!("repeats.{rank_by}.{what}")));
         names.extend(["standing", "choice"].map(str::to_owned));
@@ -143,11 +134,6 @@ impl Columns {
             let under = row.figure(key).and_then(|_| requests_under(row, key));
             under.map(|requests| requests.to_string()).unwrap_or_default()
         }));
-        for key in &self.intervals {
-            let interval = row.about.quantiles.get(key);
-            fields.push(number(interval.and_then(|interval| interval.low), Unit::Milliseconds));
-            fields.push(number(interval.and_then(|interval| interval.high), Unit::Milliseconds));
-        }
     }
 }
 

@@ -127,7 +127,6 @@ fn of_row(row: &Row, load: &str) -> Value {
         "load": texts(row.load.0.iter().map(|(key, value)| (key.clone(), value.to_string())).collect()),
         "figures": figures(row).map(|(key, value)| (key.to_owned(), json!(value))).collect::<Map<String, Value>>(),
         "rests_on": under,
-        "quantile_intervals": row.about.quantiles,
     })
 }
 

@@ -96,15 +96,7 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
     cells.extend(beside.map(|key| shown(mean_of(analysis, option, key), key)));
     let p99 = Metric::P99Ttft.key();
     let tail = mean_of(analysis, option, p99);
-    cells.push(match row.about.quantiles.get(p99).filter(|_| option.measurements == 1) {
-        Some(of) => format!(
-            "{} ({} to {})",
-            shown(tail, p99),
-            of.low.map_or("?".into(), |low| shown(Some(low), p99)),
-            of.high.map_or("?".into(), |high| shown(Some(high), p99))
-        ),
-        None => shown(tail, p99),
-    });
+    cells.push(shown(tail, p99));
     let under = tail
         .filter(|_| option.measurements == 1)
         .and_then(|_| requests_under(row, p99))

@@ -7,7 +7,6 @@
 mod files;
 mod parallel;
 mod predecessor;
-mod quantiles;
 mod remains;
 mod requests;
 mod result_file;
@@ -21,7 +20,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 pub(super) use parallel::map as in_parallel;
-pub use quantiles::add_quantiles;
 pub(super) use result_file::put_member;
 pub(super) use scan::{Keep, Member, Scanner, Stop};
 pub use server_log::add_server_logs;

@@ -442,6 +442,8 @@ fn about(experiment: &Experiment) -> About {
         devices,
         overrides: flags.iter().count(),
         flags: Arc::new(flags.iter().map(|(name, value)| (name.to_owned(), written(value))).collect()),
+        client: Some(experiment.workload.client),
+        engine: Some(experiment.engine),
         settings: Some(Identity::of_experiment(
             experiment.engine,
             &experiment.server,

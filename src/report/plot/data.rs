@@ -382,7 +382,7 @@ pub fn intervals(estimates: &[Estimate]) -> String {
     match most {
         0 | 1 => "One server start of each (n = 1): there is no interval.".into(),
         _ => format!(
-            "Means over n = {n} server starts; bars are 95 % intervals of the mean{}.",
+            "Means over n = {n} server starts; bars are 95 % intervals of each mean by itself{}.",
             if least < 2 { "; where n = 1 there is none" } else { "" }
         ),
     }
