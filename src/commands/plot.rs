@@ -277,10 +277,9 @@ fn write(target: &Target, pictures: &[Picture], style: &Style, ui: &Ui) -> Resul
 }
 
 fn put(path: &Path, picture: &Picture, style: &Style, ui: &Ui) -> Result<(), Error> {
-    let svg = plot::svg(picture, style.size);
     let bytes = match style.format {
-        PlotFormat::Svg => svg.into_bytes(),
-        PlotFormat::Png => plot::png(&svg, style.scale).map_err(|reason| Error::Usage {
+        PlotFormat::Svg => plot::svg(picture, style.size).into_bytes(),
+        PlotFormat::Png => plot::png(picture, style.size, style.scale).map_err(|reason| Error::Usage {
             message: format!("could not draw `{}`: {reason}", path.display()),
             hint: "choose a smaller `--width`, `--height` or `--dpi`, or `--format svg`".into(),
         })?,

@@ -2,11 +2,10 @@
 //!
 //! Arimo has the widths of Arial, Helvetica and Liberation Sans, so that an SVG shown with one of these fits as measured here.
 
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use resvg::usvg::fontdb;
-use skrifa::instance::{LocationRef, Size};
-use skrifa::{FontRef, MetadataProvider};
+use ttf_parser::{Face, GlyphId, OutlineBuilder};
 use unicode_width::UnicodeWidthChar;
 
 use crate::report::display::clean;
@@ -28,7 +27,7 @@ pub enum Weight {
 }
 
 struct Widths {
-    font: Option<FontRef<'static>>,
+    font: Option<Face<'static>>,
     ascii: [f64; 128],
 }
 
@@ -36,7 +35,7 @@ static FONTS: LazyLock<[Widths; 2]> = LazyLock::new(|| [REGULAR, BOLD].map(Width
 
 impl Widths {
     fn of(bytes: &'static [u8]) -> Self {
-        let mut widths = Self { font: FontRef::new(bytes).ok(), ascii: [UNKNOWN; 128] };
+        let mut widths = Self { font: Face::parse(bytes, 0).ok(), ascii: [UNKNOWN; 128] };
         for code in 32..127u8 {
             widths.ascii[usize::from(code)] = widths.look_up(char::from(code));
         }
@@ -45,11 +44,16 @@ impl Widths {
 
     /// Em.
     fn look_up(&self, c: char) -> f64 {
-        let unknown = UNKNOWN * f64::from(u8::try_from(c.width().unwrap_or(1)).unwrap_or(1));
-        let Some(font) = &self.font else { return unknown };
-        let metrics = font.glyph_metrics(Size::new(1.0), LocationRef::default());
-        let glyph = font.charmap().map(c).filter(|glyph| glyph.to_u32() != 0);
-        glyph.and_then(|glyph| metrics.advance_width(glyph)).map_or(unknown, f64::from)
+        let advance = |(font, glyph): (&Face<'_>, GlyphId)| {
+            font.glyph_hor_advance(glyph).map(|advance| f64::from(advance) / f64::from(font.units_per_em()))
+        };
+        let unknown = || UNKNOWN * f64::from(u8::try_from(c.width().unwrap_or(1)).unwrap_or(1));
+        self.glyph(c).and_then(advance).unwrap_or_else(unknown)
+    }
+
+    fn glyph(&self, c: char) -> Option<(&Face<'static>, GlyphId)> {
+        let font = self.font.as_ref()?;
+        Some((font, font.glyph_index(c).filter(|glyph| glyph.0 != 0)?))
     }
 
     fn of_char(&self, c: char) -> f64 {
@@ -109,27 +113,76 @@ pub fn wrap(text: &str, size: f64, weight: Weight, room: f64) -> Vec<String> {
     lines
 }
 
-/// The text with an empty box for every letter that the font does not have.
-pub fn drawable(text: &str) -> String {
-    let known = |c: char| {
-        c.is_ascii()
-            || widths(Weight::Regular)
-                .font
-                .as_ref()
-                .and_then(|font| font.charmap().map(c))
-                .is_some_and(|g| g.to_u32() != 0)
-    };
-    text.chars().map(|c| if known(c) { c } else { '□' }).collect()
+/// The outlines of a text whose first letter stands at a point, as the data of an SVG path: an empty box for every letter that the font
+/// does not have.
+pub fn outlines(text: &str, size: f64, weight: Weight, (x, y): (f64, f64)) -> String {
+    let widths = widths(weight);
+    let mut pen = Pen { path: String::new(), x, y, scale: 1.0 };
+    for c in text.chars() {
+        let wide = widths.of_char(c) * size;
+        match widths.glyph(c) {
+            Some((font, glyph)) => {
+                pen.scale = size / f64::from(font.units_per_em());
+                font.outline_glyph(glyph, &mut pen);
+            }
+            None => {
+                let (left, right, top, line) = (0.08 * size, wide - 0.08 * size, 0.7 * size, 0.06 * size);
+                pen.scale = 1.0;
+                pen.frame(left, right, 0.0, top);
+                // The inner one runs the other way: its area stays empty.
+                pen.frame(right - line, left + line, line, top - line);
+            }
+        }
+        pen.x += wide;
+    }
+    pen.path
 }
 
-/// The fonts for drawing PNGs.
-pub fn database() -> fontdb::Database {
-    let mut fonts = fontdb::Database::new();
-    fonts.load_font_data(REGULAR.to_vec());
-    fonts.load_font_data(BOLD.to_vec());
-    fonts.set_sans_serif_family("Arimo");
-    fonts.set_serif_family("Arimo");
-    fonts
+/// Writes outlines, in units of a font with the y axis upwards, as the data of a path.
+struct Pen {
+    path: String,
+    x: f64,
+    y: f64,
+    scale: f64,
+}
+
+impl Pen {
+    fn write(&mut self, command: char, points: &[(f32, f32)]) {
+        self.path.push(command);
+        for (x, y) in points {
+            let (x, y) = (self.x + f64::from(*x) * self.scale, self.y - f64::from(*y) * self.scale);
+            let _ = write!(self.path, "{x:.3} {y:.3} ");
+        }
+    }
+
+    fn frame(&mut self, left: f64, right: f64, low: f64, high: f64) {
+        let [left, right, low, high] = [left, right, low, high].map(|side| side as f32);
+        self.write('M', &[(left, low)]);
+        self.write('L', &[(right, low), (right, high), (left, high)]);
+        self.close();
+    }
+}
+
+impl OutlineBuilder for Pen {
+    fn move_to(&mut self, x: f32, y: f32) {
+        self.write('M', &[(x, y)]);
+    }
+
+    fn line_to(&mut self, x: f32, y: f32) {
+        self.write('L', &[(x, y)]);
+    }
+
+    fn quad_to(&mut self, x1: f32, y1: f32, x: f32, y: f32) {
+        self.write('Q', &[(x1, y1), (x, y)]);
+    }
+
+    fn curve_to(&mut self, x1: f32, y1: f32, x2: f32, y2: f32, x: f32, y: f32) {
+        self.write('C', &[(x1, y1), (x2, y2), (x, y)]);
+    }
+
+    fn close(&mut self) {
+        self.path.push('Z');
+    }
 }
 
 #[cfg(test)]
@@ -146,8 +199,11 @@ mod tests {
         }
         assert!((width("0", 2048.0, Weight::Bold) - 1139.0).abs() < 1.0);
         assert!(width("モ", 10.0, Weight::Regular) > 10.0);
-        assert!(database().len() == 2);
-        assert_eq!(drawable("Größe ≤ モデル…"), "Größe ≤ □□□…");
+        // A letter that the font has is drawn; one that it does not have is a box: two frames of four corners.
+        assert!(outlines("ß≤…", 12.0, Weight::Regular, (0.0, 0.0)).contains('Q'));
+        let unknown = outlines("モ", 12.0, Weight::Bold, (3.0, 9.0));
+        assert_eq!((unknown.matches('Z').count(), unknown.matches('Q').count()), (2, 0), "{unknown}");
+        assert!(unknown.starts_with("M3.960 9.000 "), "{unknown}");
     }
 
     #[test]

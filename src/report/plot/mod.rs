@@ -1,6 +1,6 @@
 //! Pictures of a run: from the table to SVG and PNG, without a display and without fonts on the machine.
 //!
-//! [`pictures`] says what is drawn (plain data), [`svg`] draws it, [`png`] makes pixels of that. The same run gives the same bytes.
+//! [`pictures`] says what is drawn (plain data), [`svg`] and [`png`] draw it. The same run gives the same bytes.
 
 mod bars;
 mod chart;
@@ -24,16 +24,17 @@ pub use kind::{Kind, Over, Picture, Query, Refusal, pictures};
 pub(super) use kinds::concurrency::tokens_per_second_of_a_request;
 pub use kinds::list;
 pub use sheet::Size;
+use svg::Letters;
 
 /// Draws a picture as SVG.
 pub fn svg(picture: &Picture, size: Size) -> String {
-    sheet::draw(&picture.chart, size)
+    sheet::draw(&picture.chart, size, Letters::Text)
 }
 
-/// Makes a PNG of an SVG, with `scale` pixels per CSS pixel.
+/// Draws a picture as PNG, with `scale` pixels per CSS pixel.
 ///
 /// # Errors
 /// In words, when the picture is too large for memory.
-pub fn png(svg: &str, scale: f64) -> Result<Vec<u8>, String> {
-    png::draw(svg, scale)
+pub fn png(picture: &Picture, size: Size, scale: f64) -> Result<Vec<u8>, String> {
+    png::draw(&sheet::draw(&picture.chart, size, Letters::Outlines), scale)
 }

@@ -1,23 +1,16 @@
 //! From SVG to PNG, with nothing but what is compiled in.
 
-use std::sync::{Arc, LazyLock};
-
 use resvg::{tiny_skia, usvg};
-
-use super::font;
 
 /// The largest side of a picture, in pixels.
 pub const LARGEST: f64 = 20_000.0;
 
-static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| Arc::new(font::database()));
-
-/// Draws an SVG with `scale` pixels per CSS pixel (2 = 192 to the inch).
+/// Draws an SVG whose letters are outlines, with `scale` pixels per CSS pixel (2 = 192 to the inch).
 ///
 /// # Errors
 /// In words, when the picture is too large for memory.
 pub fn draw(svg: &str, scale: f64) -> Result<Vec<u8>, String> {
-    let options = usvg::Options { fontdb: FONTS.clone(), font_family: "Arimo".into(), ..usvg::Options::default() };
-    let tree = usvg::Tree::from_str(&font::drawable(svg), &options).map_err(|error| error.to_string())?;
+    let tree = usvg::Tree::from_str(svg, &usvg::Options::default()).map_err(|error| error.to_string())?;
     let side = |length: f32| (f64::from(length) * scale).ceil().clamp(1.0, LARGEST) as u32;
     let (width, height) = (side(tree.size().width()), side(tree.size().height()));
     let mut sheet =

@@ -4,7 +4,7 @@ use super::bars;
 use super::chart::{Body, Chart, Entry, Panel, Sampled};
 use super::font::{Weight, fit, width, wrap};
 use super::heat;
-use super::svg::{Anchor, Ink, QUIET, Svg};
+use super::svg::{Anchor, Ink, Letters, QUIET, Svg};
 use super::xy;
 
 /// Part of the sheet: x, y, width, height.
@@ -33,7 +33,7 @@ const BESIDE: (f64, f64) = (560.0, 340.0);
 const SUBTITLE_LINES: usize = 3;
 
 /// Draws a chart as SVG.
-pub fn draw(chart: &Chart, size: Size) -> String {
+pub fn draw(chart: &Chart, size: Size, letters: Letters) -> String {
     let columns = chart.columns.clamp(1, chart.panels.len().max(1));
     let wide = if columns > 1 { BESIDE.0 } else { PANEL.0 };
     let natural = 2.0 * MARGIN + columns as f64 * wide + (columns - 1) as f64 * GAP;
@@ -61,7 +61,7 @@ pub fn draw(chart: &Chart, size: Size) -> String {
     let stretch = ((page_height - head - foot - between) / sum.max(1.0)).max(0.1);
     let heights: Vec<f64> = liked.into_iter().map(|liked| liked * stretch).collect();
 
-    let mut svg = Svg::new(page, page_height, &chart.title, &chart.caption.join(" "));
+    let mut svg = Svg::new(page, page_height, letters, &chart.title, &chart.caption.join(" "));
     let mut y = MARGIN;
     for line in &title {
         y += TITLE * 1.25;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::font::{FAMILY, Weight};
+use super::font::{self, FAMILY, Weight};
 use super::look::{Dash, Look, Marker};
 use crate::report::display::clean;
 
@@ -68,10 +68,20 @@ pub const GRID: &str = "#e0e0e0";
 /// Colour of the lines at the axes.
 pub const FRAME: &str = "#7a7a7a";
 
+/// How letters are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters {
+    /// As text, which can be searched and copied, in a font of the machine that shows it.
+    Text,
+    /// As outlines, which need no font.
+    Outlines,
+}
+
 /// A picture under construction.
 #[derive(Debug)]
 pub struct Svg {
     out: String,
+    letters: Letters,
 }
 
 /// A number as short as it can be, in hundredths.
@@ -102,7 +112,7 @@ pub fn escape(text: &str) -> String {
 
 impl Svg {
     /// An opaque light sheet of this size; `title` and `description` are for those who cannot see it.
-    pub fn new(width: f64, height: f64, title: &str, description: &str) -> Self {
+    pub fn new(width: f64, height: f64, letters: Letters, title: &str, description: &str) -> Self {
         let (w, h) = (number(width), number(height));
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
@@ -111,7 +121,7 @@ impl Svg {
             escape(description)
         );
         let _ = writeln!(out, "<rect width=\"{w}\" height=\"{h}\" fill=\"#ffffff\"/>");
-        Self { out }
+        Self { out, letters }
     }
 
     /// The whole.
@@ -211,6 +221,18 @@ impl Svg {
 
     /// A text, escaped.
     pub fn text(&mut self, (x, y): (f64, f64), text: &str, ink: Ink) {
+        let (at, size) = ((x, y), number(ink.size));
+        let (x, y) = (number(x), number(y));
+        let turn = if ink.turn == 0.0 {
+            String::new()
+        } else {
+            format!(" transform=\"rotate({} {x} {y})\"", number(ink.turn))
+        };
+        if self.letters == Letters::Outlines {
+            let path = outlines(at, text, ink);
+            let _ = writeln!(self.out, "<path d=\"{path}\" fill=\"{}\"{turn}/>", ink.colour);
+            return;
+        }
         let anchor = match ink.anchor {
             Anchor::Start => "",
             Anchor::Middle => " text-anchor=\"middle\"",
@@ -220,20 +242,24 @@ impl Svg {
             Weight::Regular => "",
             Weight::Bold => " font-weight=\"bold\"",
         };
-        let (x, y) = (number(x), number(y));
-        let turn = if ink.turn == 0.0 {
-            String::new()
-        } else {
-            format!(" transform=\"rotate({} {x} {y})\"", number(ink.turn))
-        };
         let _ = writeln!(
             self.out,
-            "<text x=\"{x}\" y=\"{y}\" font-size=\"{}\" fill=\"{}\"{weight}{anchor}{turn}>{}</text>",
-            number(ink.size),
+            "<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\" fill=\"{}\"{weight}{anchor}{turn}>{}</text>",
             ink.colour,
             escape(text)
         );
     }
+}
+
+fn outlines((x, y): (f64, f64), text: &str, ink: Ink) -> String {
+    let text = clean(text);
+    let part = match ink.anchor {
+        Anchor::Start => 0.0,
+        Anchor::Middle => 0.5,
+        Anchor::End => 1.0,
+    };
+    let left = x - part * font::width(&text, ink.size, ink.weight);
+    font::outlines(&text, ink.size, ink.weight, (left, y))
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use proptest::prelude::*;
-use resvg::usvg;
+use roxmltree::{Document, Node};
 
+use super::font::{Weight, width};
 use super::{Kind, Over, Query, Refusal, Size, pictures, png, svg};
 use crate::analyse::{About, Facts, Load, LoadValue, Metric, Metrics, Row, RunTable, ShownAxes, Status};
 use crate::diagnose::StartPhase;
@@ -127,38 +128,51 @@ fn detailed(mut table: RunTable, dir: &Path) -> RunTable {
     table
 }
 
-fn parse(svg: &str) -> usvg::Tree {
-    let fonts = Arc::new(super::font::database());
-    let options = usvg::Options { fontdb: fonts, font_family: "Arimo".into(), ..usvg::Options::default() };
-    usvg::Tree::from_str(svg, &options).unwrap_or_else(|error| panic!("{error}\n{svg}"))
+fn parse(svg: &str) -> Document<'_> {
+    Document::parse(svg).unwrap_or_else(|error| panic!("{error}\n{svg}"))
 }
 
-fn texts(group: &usvg::Group, found: &mut Vec<(String, usvg::Rect)>) {
-    for node in group.children() {
-        match node {
-            usvg::Node::Group(group) => texts(group, found),
-            usvg::Node::Text(text) => {
-                let words = text.chunks().iter().map(|chunk| chunk.text().to_owned()).collect();
-                found.push((words, text.abs_bounding_box()));
-            }
-            usvg::Node::Path(_) | usvg::Node::Image(_) => {}
-        }
-    }
+/// The texts with what they cover: left, top, right, bottom.
+fn texts(svg: &Document<'_>) -> Vec<(String, [f64; 4])> {
+    let of = |node: Node<'_, '_>| {
+        let number = |key| node.attribute(key).map_or(0.0, |value| value.parse::<f64>().unwrap());
+        let (x, y, size, text) = (number("x"), number("y"), number("font-size"), node.text().unwrap_or_default());
+        let weight = if node.has_attribute("font-weight") { Weight::Bold } else { Weight::Regular };
+        let wide = width(text, size, weight);
+        let left = match node.attribute("text-anchor") {
+            None => 0.0,
+            Some("middle") => -wide / 2.0,
+            Some(_) => -wide,
+        };
+        // Ascent and descent of Arimo.
+        let corners = [(left, -0.905 * size), (left + wide, 0.212 * size)];
+        let turn = node
+            .attribute("transform")
+            .map_or(0.0, |turn| turn["rotate(".len()..].split(' ').next().unwrap().parse().unwrap());
+        let (sin, cos) = f64::to_radians(turn).sin_cos();
+        let places = [0, 1].map(|i| [0, 1].map(|j| (corners[i].0, corners[j].1))).concat();
+        let (xs, ys): (Vec<f64>, Vec<f64>) =
+            places.iter().map(|(dx, dy)| (x + dx * cos - dy * sin, y + dx * sin + dy * cos)).unzip();
+        let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (text.to_owned(), [least(&xs), least(&ys), most(&xs), most(&ys)])
+    };
+    svg.descendants().filter(|node| node.has_tag_name("text")).map(of).collect()
 }
 
 /// Every text lies on the sheet, and no two cover each other.
 fn check_texts(what: &str, svg: &str) {
-    let tree = parse(svg);
-    let mut found = Vec::new();
-    texts(tree.root(), &mut found);
+    let parsed = parse(svg);
+    let found = texts(&parsed);
     assert!(found.len() > 3, "{what}: {} texts", found.len());
-    let size = tree.size();
-    for (i, (text, area)) in found.iter().enumerate() {
-        let inside = area.left() > -1.0 && area.top() > -1.0 && area.right() < size.width() + 1.0;
-        assert!(inside && area.bottom() < size.height() + 1.0, "{what}: `{text}` is clipped: {area:?} of {size:?}");
+    let side = |key| parsed.root_element().attribute(key).unwrap().parse::<f64>().unwrap();
+    let (width, height) = (side("width"), side("height"));
+    for (i, (text, area @ [left, top, right, bottom])) in found.iter().enumerate() {
+        let inside = *left > -1.0 && *top > -1.0 && *right < width + 1.0 && *bottom < height + 1.0;
+        assert!(inside, "{what}: `{text}` is clipped: {area:?} of {width} x {height}");
         for (other, there) in &found[..i] {
-            let wide = area.right().min(there.right()) - area.left().max(there.left());
-            let high = area.bottom().min(there.bottom()) - area.top().max(there.top());
+            let wide = right.min(there[2]) - left.max(there[0]);
+            let high = bottom.min(there[3]) - top.max(there[1]);
             assert!(wide < 1.5 || high < 3.5, "{what}: `{text}` covers `{other}`: {area:?} {there:?}");
         }
     }
@@ -222,9 +236,9 @@ fn the_same_run_gives_the_same_bytes_and_pixels() {
         let draw = || svg(&pictures(&table, kind, &query(kind, None)).unwrap()[0], Size::default());
         assert_eq!(draw(), draw(), "{kind:?}");
     }
-    let svg = svg(&pictures(&table, Kind::Ranking, &Query::default()).unwrap()[0], Size::default());
-    let pixels = png(&svg, 1.0).unwrap();
-    assert_eq!(pixels, png(&svg, 1.0).unwrap());
+    let ranking = &pictures(&table, Kind::Ranking, &Query::default()).unwrap()[0];
+    let pixels = png(ranking, Size::default(), 1.0).unwrap();
+    assert_eq!(pixels, png(ranking, Size::default(), 1.0).unwrap());
     assert_eq!(pixels[..8], *b"\x89PNG\r\n\x1a\n");
 }
 
