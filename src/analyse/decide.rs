@@ -188,13 +188,16 @@ impl Samples {
         Some(Self { means, moderated: moderated(&groups), values, logarithms, largest })
     }
 
-    /// A variance that is never below the candidate's own: for what it is said of alone.
-    fn at_least_own(&self, index: usize) -> Option<Moderated> {
-        let own = Group::of(&self.values[index])?.variance;
-        self.moderated[index].map(|known| Moderated { variance: known.variance.max(own), ..known })
+    /// A candidate's own variance, and the moderated one that is never below it: for what is said of a candidate alone.
+    #[expect(clippy::cast_precision_loss, reason = "starts are few")]
+    fn own_and_shared(&self, index: usize) -> Option<[Moderated; 2]> {
+        let group = Group::of(&self.values[index])?;
+        let own = Moderated { variance: group.variance, freedom: (group.n - 1) as f64 };
+        self.moderated[index].map(|known| [own, Moderated { variance: known.variance.max(own.variance), ..known }])
     }
 
-    /// The interval of the mean of each candidate, at a level for all of them together. A single one has Student's t, on its values as they are.
+    /// The interval of the mean of each candidate, at a level for all of them together, and never shorter than that of the candidate by
+    /// itself. A single one has Student's t, on its values as they are.
     #[expect(clippy::cast_precision_loss, reason = "starts are few")]
     fn intervals(&self, candidates: &[Candidate]) -> Vec<Option<Interval>> {
         let k = candidates.len();
@@ -203,14 +206,16 @@ impl Samples {
             if k == 1 {
                 return estimate.interval;
             }
-            let known = self.at_least_own(index)?;
-            let error = (known.variance / self.values[index].len() as f64).sqrt();
-            let half = t_quantile(1.0 - (1.0 - CONFIDENCE) / 2.0 / k as f64, known.freedom)? * error;
+            let [own, shared] = self.own_and_shared(index)?;
+            let tail = (1.0 - CONFIDENCE) / 2.0;
+            let error = |known: Moderated| (known.variance / self.values[index].len() as f64).sqrt();
+            let half = |known: Moderated, tail: f64| Some(t_quantile(1.0 - tail, known.freedom)? * error(known));
+            let half = half(shared, tail / k as f64)?.max(half(own, tail)?);
             let ends = match self.logarithms {
                 true => [estimate.mean * (-half).exp(), estimate.mean * half.exp()],
                 false => [estimate.mean - half * self.largest, estimate.mean + half * self.largest],
             };
-            (error > NO_NOISE).then_some(Interval { low: ends[0], high: ends[1] })
+            (error(shared) > NO_NOISE).then_some(Interval { low: ends[0], high: ends[1] })
         };
         candidates.iter().enumerate().map(one).collect()
     }
@@ -303,10 +308,16 @@ impl Samples {
 #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
 pub fn change(candidates: &[Candidate], from: usize, to: usize) -> Option<(f64, f64)> {
     let samples = Samples::of(candidates, Better::Higher).filter(|samples| samples.logarithms)?;
-    let (error, freedom) = samples.error_of((from, samples.at_least_own(from)?), (to, samples.at_least_own(to)?));
-    let level = (1.0 - CONFIDENCE) / 2.0 / candidates.len().saturating_sub(1).max(1) as f64;
-    let (change, half) = (samples.means[to] - samples.means[from], t_quantile(1.0 - level, freedom)? * error);
-    (error > NO_NOISE).then(|| ((change - half).exp_m1(), (change + half).exp_m1()))
+    let ([a, shared_a], [b, shared_b]) = (samples.own_and_shared(from)?, samples.own_and_shared(to)?);
+    let tail = (1.0 - CONFIDENCE) / 2.0;
+    let half = |a: Moderated, b: Moderated, tail: f64| {
+        let (error, freedom) = samples.error_of((from, a), (to, b));
+        Some(t_quantile(1.0 - tail, freedom)? * error).filter(|half| *half > NO_NOISE)
+    };
+    let together = half(shared_a, shared_b, tail / candidates.len().saturating_sub(1).max(1) as f64)?;
+    let (change, half) =
+        (samples.means[to] - samples.means[from], half(a, b, tail).map_or(together, |own| own.max(together)));
+    Some(((change - half).exp_m1(), (change + half).exp_m1()))
 }
 
 #[cfg(test)]
