@@ -3,6 +3,8 @@
 //! A named pipe waits for its writer, a device may do something when it is opened or never end, and a link leads anywhere. Every
 //! reader of the program opens files here. The limits are stated in docs/limits.md.
 
+mod python_json;
+
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,6 +14,8 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+pub use python_json::{NO_NUMBERS, PythonJson};
 
 /// Notes of one process or one file: locks, records of groups, keys, settings of a model.
 pub const NOTE: u64 = 1 << 20;
@@ -158,9 +162,12 @@ pub fn read_object(path: &Path, keep: &[&str]) -> Result<Map<String, Value>, NoO
         return Err(too_large(RESULT).into());
     }
     if size <= LARGE {
-        return Ok(serde_json::from_slice(&read_from(file, LARGE)?)?);
+        let bytes = read_from(file, LARGE)?;
+        return Ok(serde_json::from_slice(&bytes)
+            .or_else(|error| serde_json::from_reader(PythonJson::new(bytes.as_slice())).map_err(|_| error))?);
     }
-    let mut parser = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 16, file.take(RESULT)));
+    let reader = BufReader::with_capacity(1 << 16, PythonJson::new(file.take(RESULT)));
+    let mut parser = serde_json::Deserializer::from_reader(reader);
     let object = Light { keep }.deserialize(&mut parser)?;
     parser.end()?;
     Ok(object)

@@ -4,22 +4,9 @@
 
 use super::decide::{Standing, Why};
 use super::inference::over_starts;
-use super::limit::{Kept, Limit, kept};
+use super::limit::{Kept, kept};
 use super::rank::{settings, starts_by, starts_of_rows};
-use super::{Basis, Better, Candidate, Decision, Doubt, Estimate, Figure, MARGIN, Row, RunTable, Status, decide};
-
-/// Who asks for the limits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LimitsFrom {
-    /// The user, with `--slo`.
-    #[default]
-    Flag,
-    /// The sweep file of the run (`slo:`).
-    SweepFile,
-    /// Nobody: the sweep files of the runs have limits that differ.
-    Different,
-}
+use super::{Basis, Better, Candidate, Decision, Doubt, Estimate, Figure, Row, Status, Wanted, decide};
 
 /// Server starts that failed by a cause of their own, of those that ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -105,101 +92,6 @@ impl<'a> Recommendation<'a> {
     /// The next one by its mean that is not the choice.
     pub fn runner_up(&self) -> Option<&Choice<'a>> {
         (0..self.options.len()).find(|index| *index != self.choice).and_then(|index| self.options.get(index))
-    }
-}
-
-/// What is asked of an answer: the objective, the limits, the margin.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
-    /// Key of the metric of the objective.
-    pub rank_by: String,
-    /// Which direction of it is better.
-    pub better: Better,
-    /// Divided by the devices that the configuration takes.
-    pub per_device: bool,
-    /// vLLM's key of the latency on the other axis.
-    pub latency: String,
-    /// Limits.
-    pub limits: Vec<Limit>,
-    /// Who asks for them.
-    pub limits_from: LimitsFrom,
-    /// Relative difference that matters.
-    pub margin: f64,
-    /// Share of starts that may fail (0 to 1).
-    pub failures: f64,
-}
-
-impl Wanted {
-    /// By this metric, within no limits: per device where it is a throughput of the whole server.
-    pub fn by(rank_by: &str, better: Better) -> Self {
-        let per_device = Figure::is_of_all_devices(rank_by);
-        Self { rank_by: rank_by.to_owned(), better, per_device, ..Self::default() }
-    }
-
-    /// The objective in words: `Output throughput per device (tok/s)`.
-    pub fn objective(&self, per_device: bool) -> String {
-        let per = if per_device { " per device" } else { "" };
-        let known = Figure::of(&self.rank_by);
-        known.map_or_else(|| self.rank_by.clone(), |of| format!("{}{per} ({})", of.label, of.unit.symbol()))
-    }
-
-    /// The limits and where they come from, in a sentence; `None` where there are none to speak of.
-    pub fn about_limits(&self) -> Option<String> {
-        let all: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
-        let all = all.join(", ");
-        match self.limits_from {
-            LimitsFrom::Different => {
-                Some("No limits: those of the runs' sweep files (`slo`) differ. `--slo` says which to keep.".into())
-            }
-            LimitsFrom::Flag | LimitsFrom::SweepFile if all.is_empty() => None,
-            LimitsFrom::Flag => Some(format!("Limits of `--slo`: {all}.")),
-            LimitsFrom::SweepFile => {
-                Some(format!("Limits of the sweep file (`slo`): {all}. `--slo` takes others in their place."))
-            }
-        }
-    }
-
-    /// The limits of the sweep files of a table's runs: those of several count only where they are the same. The second value names what
-    /// is no limit, with its run: then none of that run is used.
-    #[must_use]
-    pub fn with_limits_of(mut self, table: &RunTable) -> (Self, Vec<(String, String)>) {
-        let mut wrong = Vec::new();
-        let mut of_run = |facts: &super::Facts| {
-            let read = |(name, value): &(String, String)| {
-                let text = || if name.is_empty() { value.clone() } else { format!("{name}: {value}") };
-                Limit::stated(name, value).ok_or_else(text)
-            };
-            facts.slo.iter().map(read).collect::<Result<Vec<Limit>, String>>().unwrap_or_else(|text| {
-                wrong.push((text, facts.run.clone()));
-                Vec::new()
-            })
-        };
-        let all: Vec<Vec<Limit>> = std::iter::once(&table.facts).chain(&table.more).map(&mut of_run).collect();
-        let same =
-            |a: &[Limit], b: &[Limit]| a.iter().all(|one| b.contains(one)) && b.iter().all(|one| a.contains(one));
-        let first = all.first().cloned().unwrap_or_default();
-        if all.iter().all(|other| same(&first, other)) {
-            (self.limits, self.limits_from) = (first, LimitsFrom::SweepFile);
-        } else {
-            (self.limits, self.limits_from) = (Vec::new(), LimitsFrom::Different);
-        }
-        (self, wrong)
-    }
-}
-
-impl Default for Wanted {
-    /// The most output tokens per second and device, whatever the latency.
-    fn default() -> Self {
-        Self {
-            rank_by: "output_throughput".into(),
-            better: Better::Higher,
-            per_device: true,
-            latency: "mean_ttft_ms".into(),
-            limits: Vec::new(),
-            limits_from: LimitsFrom::Flag,
-            margin: MARGIN,
-            failures: 0.0,
-        }
     }
 }
 
@@ -377,8 +269,9 @@ pub(super) fn failures(rows: &[&Row], measured_nothing: impl Fn(&Row) -> bool) -
 
 /// The valid measurements of a configuration, or why it is not asked.
 fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
-    let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher);
-    // A rate of nothing is no measurement.
+    // A rate of nothing is no measurement; but none of the requests may keep the goals of a goodput.
+    let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher)
+        && wanted.rank_by != "request_goodput";
     let measured_nothing = |row: &Row| rate && row.figure(&wanted.rank_by).is_some_and(|value| value <= 0.0);
     let (failures, cause) = failures(rows, measured_nothing);
     let cause = cause.map(|cause| if cause.is_empty() { format!("{} is 0", wanted.rank_by) } else { cause });
@@ -424,9 +317,8 @@ fn mark_front(options: &mut [Choice<'_>], better: Better) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::FailedAttempt;
-    use super::super::Metric;
     use super::super::table::tests::row;
+    use super::super::{FailedAttempt, Limit, Metric};
     use super::*;
     use crate::diagnose::Cause;
     use crate::plan::Repeat;
@@ -458,16 +350,6 @@ mod tests {
 
     fn chosen(found: &Recommendation<'_>) -> Option<u32> {
         found.chosen().and_then(|choice| choice.row.axes.tensor_parallel_size)
-    }
-
-    #[test]
-    fn it_is_said_who_asks_for_the_limits() {
-        let from = |limits: &[&str], limits_from| Wanted { limits_from, ..wanted(limits) }.about_limits();
-        assert_eq!(from(&[], LimitsFrom::Flag), None);
-        assert_eq!(from(&[], LimitsFrom::SweepFile), None);
-        assert_eq!(from(&["ttft.p99<5"], LimitsFrom::Flag).as_deref(), Some("Limits of `--slo`: p99_ttft_ms < 5."));
-        assert!(from(&["ttft.p99<5"], LimitsFrom::SweepFile).is_some_and(|said| said.contains("of the sweep file")));
-        assert!(from(&[], LimitsFrom::Different).is_some_and(|said| said.contains("differ")));
     }
 
     #[test]

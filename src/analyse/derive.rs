@@ -20,8 +20,8 @@ const BILLION: f64 = 1e9;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86_400.0;
 
-/// Every derived figure with a fixed key: key, words, unit, direction.
-pub(super) const DERIVED: [(&str, &str, Unit, Option<Better>); 22] = [
+/// Every figure with a fixed key that is no [`Metric`]: key, words, unit, direction.
+pub(super) const DERIVED: [(&str, &str, Unit, Option<Better>); 23] = [
     ("output_tps_per_gpu", "Output tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
     ("input_tps_per_gpu", "Input tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
     ("total_tps_per_gpu", "Total tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
@@ -44,6 +44,8 @@ pub(super) const DERIVED: [(&str, &str, Unit, Option<Better>); 22] = [
     ("avg_gpu_kvc_usage", "KV cache use on average", Unit::Percent, None),
     ("avg_prefix_cache_hit_rate", "Prefix cache hit rate on average", Unit::Percent, None),
     ("preemptions", "Preemptions", Unit::Requests, Some(Better::Lower)),
+    // vLLM's own, where the user sets goals (`--goodput`): requests per second that keep them.
+    ("request_goodput", "Request goodput", Unit::RequestsPerSecond, Some(Better::Higher)),
 ];
 
 /// Phases of a server's start that take time.

@@ -1,5 +1,5 @@
 //! What a figure is, by its key: vLLM's keys of a result, its percentiles (`p95_ttft_ms`), and what is derived from them. Every
-//! flag that takes a figure (`--rank-by`, axes of plots), every heading and every unit asks here.
+//! flag that takes a metric (`--objective`, axes of plots), every heading and every unit asks here.
 
 use super::derive::{DERIVED, startup_phase};
 use super::{Better, Metric, Unit};
@@ -54,7 +54,7 @@ impl Figure {
 
     /// Whether it is a throughput of the whole server, which more devices make larger.
     pub fn is_of_all_devices(key: &str) -> bool {
-        key.ends_with("_throughput")
+        key.ends_with("_throughput") || key == "request_goodput"
     }
 }
 

@@ -25,9 +25,10 @@ mod stats;
 mod summary;
 mod table;
 mod verdict;
+mod wanted;
 
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
-pub use choose::{Choice, Failures, LeftOut, LimitsFrom, Recommendation, Wanted, choose};
+pub use choose::{Choice, Failures, LeftOut, Recommendation, choose};
 pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Effect, Failing, LostRequests, Matched, Noise, Outcome, compare, noise_of};
 pub use decide::{Basis, Candidate, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
@@ -46,10 +47,11 @@ pub use optimize::{
     optimize, tiers,
 };
 pub use pairing::{Described, Pairing, ambiguous, described, nearest_difference};
-pub use rank::{RANKED, settings, starts_by, starts_of};
+pub use rank::{RANKED, mean_over_starts, settings, starts_by, starts_of};
 pub use requests::Requests;
 pub use setting::{all_settings, different, short_settings};
 pub use stats::{Sample, Stats};
 pub use summary::{Counts, overall};
 pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Slot, Status, Unreadable};
 pub use verdict::{Doubt, DoubtKind, EmptyAnswers, Signs, doubts};
+pub use wanted::{LimitsFrom, Objective, ObjectiveFrom, Wanted};

@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::inference::over_starts;
-use super::rank::{settings, starts_by};
+use super::rank::{mean_over_starts, settings, starts_by};
 use super::setting::different;
-use super::{Basis, Better, Candidate, Recommendation, Row, Wanted, change, choose, load_labels};
+use super::{Basis, Candidate, Recommendation, Row, Wanted, change, choose, load_labels};
 
-/// The figure by which it is judged.
+/// The metric in which the gain is told.
 pub const FIGURE: &str = "output_tps_per_gpu";
 
 /// Which rule found a baseline.
@@ -92,10 +91,15 @@ pub fn is_in_tier(row: &Row, tier: &str) -> bool {
     tier == OVERALL || row.groups.iter().any(|group| group.starts_with(tier))
 }
 
-/// Finds the gain for each model and load, over the parts `names`; `part` says whether a row belongs to one.
-pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str) -> bool) -> Vec<Optimized<'a>> {
+/// Finds the gain for each model and load, over the parts `names`; `part` says whether a row belongs to one. The best of each is
+/// chosen by `wanted`, and its speed-up is in output tokens per second and device, whatever that objective is.
+pub fn optimize<'a>(
+    rows: &[&'a Row],
+    names: &[String],
+    part: impl Fn(&Row, &str) -> bool,
+    wanted: &Wanted,
+) -> Vec<Optimized<'a>> {
     let groups = by_model_and_load(rows);
-    let wanted = Wanted::by(FIGURE, Better::Higher);
     groups
         .into_iter()
         .map(|((model, workload), indices)| {
@@ -103,7 +107,7 @@ pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str
             let baseline = baseline(&all);
             let best = |name: &String| {
                 let asked: Vec<&'a Row> = all.iter().filter(|row| part(row, name)).copied().collect();
-                Some(tier(name, &choose(&asked, &wanted).ok()?, &all, baseline.as_ref()))
+                tier(name, &choose(&asked, wanted).ok()?, &all, baseline.as_ref())
             };
             let tiers = names.iter().filter_map(best).collect();
             Optimized { model, workload, baseline, tiers }
@@ -112,21 +116,30 @@ pub fn optimize<'a>(rows: &[&'a Row], names: &[String], part: impl Fn(&Row, &str
         .collect()
 }
 
-fn tier<'a>(name: &str, found: &Recommendation<'a>, all: &[&'a Row], baseline: Option<&Baseline<'a>>) -> Tier<'a> {
-    let choice = &found.options[found.choice];
+fn tier<'a>(
+    name: &str,
+    found: &Recommendation<'a>,
+    all: &[&'a Row],
+    baseline: Option<&Baseline<'a>>,
+) -> Option<Tier<'a>> {
+    let choice = found.chosen()?;
     let itself = baseline.is_some_and(|base| base.rows.iter().any(|row| std::ptr::eq(*row, choice.row)));
     let interval = baseline.filter(|_| !itself).and_then(|base| interval(all, base.row, choice.row));
-    Tier {
+    let measured = settings(all).into_iter().find(|rows| rows.iter().any(|row| std::ptr::eq(*row, choice.row)))?;
+    let measured: Vec<&Row> = measured.into_iter().filter(|row| row.is_valid()).collect();
+    // Where the objective is this very metric, it is the answer's own mean.
+    let tps = mean_over_starts(&measured, FIGURE)?;
+    Some(Tier {
         name: name.to_owned(),
         row: choice.row,
-        tps: choice.value,
+        tps,
         n: choice.measurements,
-        speedup: baseline.filter(|base| base.tps > 0.0).map(|base| choice.value / base.tps),
+        speedup: baseline.filter(|base| base.tps > 0.0).map(|base| tps / base.tps),
         interval,
         parameters: baseline.filter(|_| !itself).map(|base| different(choice.row, base.row)).unwrap_or_default(),
         in_set: found.others_in_set(),
         basis: found.basis,
-    }
+    })
 }
 
 /// The interval of the speed-up of one configuration over another, which holds for any that is picked among these rows.
@@ -177,7 +190,7 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
         .into_iter()
         .filter_map(|rows| {
             let valid: Vec<&Row> = rows.into_iter().filter(|row| row.is_valid()).collect();
-            let tps = mean_tps(&valid)?;
+            let tps = mean_over_starts(&valid, FIGURE)?;
             Some((valid, tps))
         })
         .collect();
@@ -203,20 +216,15 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     };
     let others: Vec<&Row> = rows.iter().filter(|row| !same_flags(row)).copied().collect();
     let alike = |flag: &&&str| {
-        let setting = first.setting(flag);
+        let setting = first.set(flag);
         let rows = if **flag == "quantization" { rows } else { &others };
-        rows.iter().all(|row| row.setting(flag) == setting)
+        rows.iter().all(|row| row.set(flag) == setting)
     };
     let shared: Vec<&str> = PLAIN.iter().filter(alike).copied().collect();
     [1, 2, 4, 8].into_iter().find_map(|tp| {
         let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp, &shared));
         plain.max_by(|a, b| a.1.total_cmp(&b.1)).map(|found| of(found, BaselineRule::Plainest))
     })
-}
-
-/// The mean over starts, as in every answer.
-fn mean_tps(rows: &[&Row]) -> Option<f64> {
-    starts_by(rows, FIGURE).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
 }
 
 /// The settings that make a configuration plain, beside its size.
@@ -232,7 +240,7 @@ const PLAIN: [&str; 7] = [
 
 fn is_plainest(row: &Row, tp: u32, shared: &[&str]) -> bool {
     let is_plain = |flag: &&str| {
-        let Some(text) = row.setting(flag) else { return true };
+        let Some(text) = row.set(flag) else { return true };
         let number = |value: f64| text.parse::<f64>().is_ok_and(|found| (found - value).abs() < 1e-9);
         match *flag {
             "max-num-seqs" => number(256.0),
@@ -254,7 +262,7 @@ mod tests {
 
     fn measured(tp: u32, tps: f64, flags: &[(&str, &str)]) -> Row {
         let mut row = row("m", tp, 1.0, 1.0);
-        row.metrics.set(Metric::OutputThroughput, Some(tps));
+        row.metrics.set(Metric::OutputThroughput, Some(tps * f64::from(tp)));
         row.about.figures.insert(FIGURE, tps);
         row.about.devices = Some(tp);
         row.about.flags = Arc::new(flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
@@ -264,7 +272,7 @@ mod tests {
 
     fn overall<'a>(rows: &'a [Row]) -> Vec<Optimized<'a>> {
         let rows: Vec<&'a Row> = rows.iter().collect();
-        optimize(&rows, &tiers(&rows), is_in_tier)
+        optimize(&rows, &tiers(&rows), is_in_tier, &Wanted::default())
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use indexmap::IndexMap;
 
+use super::inference::over_starts;
 use super::{Metric, Row};
 use crate::plan::Identity;
 
@@ -23,6 +24,11 @@ pub fn starts_by(rows: &[&Row], key: &str) -> Option<Vec<Vec<f64>>> {
         }
     }
     (!starts.is_empty()).then(|| starts.into_values().collect())
+}
+
+/// The mean over server starts of a metric by its key, as in every answer; `None` where no row has it.
+pub fn mean_over_starts(rows: &[&Row], key: &str) -> Option<f64> {
+    starts_by(rows, key).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
 }
 
 /// The same, where every row has the metric; `None` where one has not.

@@ -34,7 +34,7 @@ pub fn short_settings(row: &Row) -> [(&'static str, String); 10] {
     let complete = row.about.devices.is_some();
     WORDS.map(|(word, flag, unset)| {
         let unset = unset.filter(|_| complete);
-        let value = row.setting(flag).map(|value| short(word, &value));
+        let value = row.set(flag).map(|value| short(word, &value));
         (word, value.unwrap_or_else(|| unset.unwrap_or(DEFAULT).to_owned()))
     })
 }

@@ -14,6 +14,9 @@ use crate::diagnose::{Cause, Evidence};
 use crate::execute::{Phase, Timings};
 use crate::plan::{Axes, Client, Engine, Identity, Repeat};
 
+/// How the value of an axis that leaves a flag out is shown.
+const LEFT_OUT: &str = "default";
+
 /// One experiment, or one combination that a rule left out, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -339,6 +342,8 @@ pub struct Facts {
     pub damaged: Vec<String>,
     /// The limits (`slo`) that its sweep file states: name, and value as written; see [`super::Limit::stated`].
     pub slo: Vec<(String, String)>,
+    /// The objective that it keeps, as written; `None` where it keeps none. See [`super::Objective::parse`].
+    pub objective: Option<String>,
 }
 
 impl Facts {
@@ -360,6 +365,7 @@ impl Facts {
             unreadable_journal_lines: 0,
             damaged: Vec::new(),
             slo: Vec::new(),
+            objective: None,
         }
     }
 }
@@ -450,6 +456,14 @@ impl Row {
                 .or_else(|| self.about.flags.get(key).map(|value| Cow::Borrowed(value.as_str())))
                 .or_else(|| self.load.0.get(key).map(|value| value.to_string().into())),
         }
+    }
+
+    /// As [`Row::setting`], but for an axis whose value leaves the flag out (`none`, shown as `default`): nothing is set there.
+    pub fn set(&self, key: &str) -> Option<Cow<'_, str>> {
+        let left_out = |shown: &Cow<'_, str>| {
+            **shown == *LEFT_OUT && !self.about.flags.contains_key(key) && !self.load.0.contains_key(key)
+        };
+        self.setting(key).filter(|shown| !left_out(shown))
     }
 
     /// What its load has of its own among the loads of its sweep.

@@ -10,10 +10,10 @@ pub struct ChoiceArgs {
     /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
     #[arg(long, value_name = "LIMITS")]
     pub slo: Vec<String>,
-    /// The figure that matters (default output_throughput, per device)
-    #[arg(long, value_name = "KEY")]
-    pub rank_by: Option<String>,
-    /// Rank by the whole throughput, not per device
+    /// The metric by which configurations are chosen (default: that of the run, else output_throughput, per device)
+    #[arg(long, value_name = "KEY", alias = "rank-by")]
+    pub objective: Option<String>,
+    /// Choose by the throughput of the whole server, not per device
     #[arg(long)]
     pub total: bool,
     /// Differences below this do not matter: a simpler configuration within it may be chosen (default 2%)
@@ -25,6 +25,20 @@ pub struct ChoiceArgs {
     /// The latency beside it (default mean_ttft_ms)
     #[arg(long, value_name = "KEY")]
     pub latency: Option<String>,
+}
+
+impl ChoiceArgs {
+    /// Each flag, and whether it is given.
+    pub fn given(&self) -> [(&'static str, bool); 6] {
+        [
+            ("--objective", self.objective.is_some()),
+            ("--slo", !self.slo.is_empty()),
+            ("--total", self.total),
+            ("--margin", self.margin.is_some()),
+            ("--max-failure-rate", self.max_failure_rate.is_some()),
+            ("--latency", self.latency.is_some()),
+        ]
+    }
 }
 
 /// What others are compared with.

@@ -149,15 +149,12 @@ pub struct AnalyzeArgs {
     /// Write to this file, or into this directory
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
-    /// Rank by this figure (default output_tps_per_gpu where devices are known)
-    #[arg(long, value_name = "KEY")]
-    pub rank_by: Option<String>,
+    /// By what.
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
     /// Rank each group by itself: settings, `model`, `group` or `run` (default model)
     #[arg(long, value_name = "KEYS")]
     pub group_by: Vec<String>,
-    /// Limits that must be kept: 'ttft.p99<500,tpot.mean<50' (milliseconds)
-    #[arg(long, value_name = "LIMITS")]
-    pub slo: Vec<String>,
     /// Against what.
     #[command(flatten)]
     pub against: BaselineArgs,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::choice::BaselineArgs;
+use super::choice::{BaselineArgs, ChoiceArgs};
 
 /// What a plot is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,6 +54,9 @@ pub struct PlotArgs {
     /// Only measurements with this setting; several must all hold
     #[arg(long = "where", value_name = "KEY=VALUE")]
     pub only: Vec<String>,
+    /// By what the recommended one is chosen (pareto, ranking).
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
     /// Against what.
     #[command(flatten)]
     pub against: BaselineArgs,

@@ -11,9 +11,6 @@ use super::choice::{BaselineArgs, ChoiceArgs};
 #[command(mut_arg("slo", |arg| {
     arg.help("Limits that the recommendation must keep: 'ttft.p99<500,tpot.mean<50' (milliseconds)")
 }))]
-#[command(mut_arg("rank_by", |arg| {
-    arg.help("The figure that matters, as vLLM names it (default output_throughput, per device)")
-}))]
 pub struct ReportArgs {
     /// The runs to show as one (default: the newest)
     #[arg(value_name = "RUN")]

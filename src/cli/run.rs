@@ -31,6 +31,10 @@ pub struct RunArgs {
     #[arg(long, num_args = 1.., value_name = "BOOL", help_heading = "Grid")]
     pub enforce_eager: Vec<String>,
 
+    /// Switch off a rule that leaves combinations out: fp8-needs-eager, devices, attention-heads, …, or one of a sweep file
+    #[arg(long, value_name = "NAME", help_heading = "Grid")]
+    pub no_rule: Vec<String>,
+
     /// Prompt length in tokens
     #[arg(long, value_name = "TOKENS", help_heading = "Load")]
     pub input_len: Option<String>,
@@ -46,6 +50,10 @@ pub struct RunArgs {
     /// Requests per experiment
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub num_prompts: Option<String>,
+
+    /// The metric by which the answer is chosen, kept with the run (default output_throughput, per device; total:KEY for all)
+    #[arg(long, value_name = "KEY", help_heading = "Measuring")]
+    pub objective: Option<String>,
 
     /// Measurements of the same settings within one server start
     #[arg(long, value_name = "N", help_heading = "Measuring")]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use crate::analyse::{Assumptions, Counts, OPTIMIZED, Origin, RunTable, Wanted, derive};
+use crate::analyse::{Assumptions, Counts, OPTIMIZED, Origin, RunTable, derive};
 use crate::cli::{AnalyzeArgs, AnalyzeFormat as Format};
 use crate::config::Environment;
 use crate::error::Error;
@@ -20,11 +20,12 @@ use crate::report::{
 };
 use crate::ui::Ui;
 
-use super::{asked, locate};
+use super::{asked, choice, locate};
 
 /// Refuses flags that have no effect with a format, rather than let the user believe that they did.
 fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
-    let ranking = [("--rank-by", args.rank_by.is_some()), ("--slo", !args.slo.is_empty()), ("--detail", args.detail)];
+    let choice = args.choice.given();
+    let detail = [("--detail", args.detail)];
     let figures = [
         ("--group-by", !args.group_by.is_empty()),
         ("--baseline", !args.against.baseline.is_empty()),
@@ -33,13 +34,14 @@ fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
     ];
     let idle: Vec<(&str, bool)> = match format {
         Format::Text | Format::Markdown | Format::Csv | Format::Json | Format::Html => Vec::new(),
-        Format::Datatrove => ranking.into(),
-        Format::BatchSizes => ranking.into_iter().chain(figures).collect(),
+        // It reads the servers' logs anyway, and has no latency beside the choice.
+        Format::Datatrove => choice.into_iter().filter(|(flag, _)| *flag == "--latency").chain(detail).collect(),
+        Format::BatchSizes => choice.into_iter().chain(detail).chain(figures).collect(),
     };
     match idle.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
         Some((flag, _)) => Err(Error::Usage {
-            message: format!("`{flag}` changes nothing of `--format {}`", name_of(format)),
+            message: format!("`{flag}` has no effect with `--format {}`", name_of(format)),
             hint: "leave it out, or take another format".into(),
         }),
     }
@@ -70,17 +72,12 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let format = args.format.unwrap_or_default();
     refuse_idle(format, args)?;
     let assumed = asked::assumptions(&args.cost, environment)?;
-    let limits = asked::limits(&args.slo)?;
-    let named = args.rank_by.as_deref().map(|key| asked::figure("--rank-by", key)).transpose()?;
+    let wanted = choice::of_flags(&args.choice)?;
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
     let keys = asked::group_keys(&args.group_by, &table)?;
     let renamed = asked::baseline(&args.against.baseline, &mut table, ui)?;
     prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, ui);
-    let wanted = match named {
-        Some((figure, better)) => Wanted { per_device: false, ..Wanted::by(&figure.key, better) },
-        None => Wanted::default(),
-    };
-    let wanted = asked::usual_limits(Wanted { limits, ..wanted }, &args.slo, &table, ui)?;
+    let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
     let output = args.output.as_deref().map(|path| environment.absolute(path));
     if format == Format::Datatrove {
         if let [_, second, ..] = keys.as_slice() {
@@ -89,7 +86,8 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
                 hint: "name one key".into(),
             });
         }
-        let found = Datatrove::new(&table, keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str));
+        let by = keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str);
+        let found = Datatrove::new(&table, by, &wanted);
         several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
         return Ok(code(&table, ui));
     }
@@ -104,7 +102,7 @@ pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
         return Ok(code(&table, ui));
     }
-    let asks = args.rank_by.is_some() || !args.group_by.is_empty() || !args.slo.is_empty();
+    let asks = !args.group_by.is_empty() || args.choice.given().iter().any(|(_, given)| *given);
     let analysis = Analysis::by(&table, &keys, wanted);
     let text = |style: Style| render_analysis(&analysis, style);
     let options = || html::Options { wanted: analysis.wanted.clone(), ..html::Options::of(&table) };

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Pairing, Prices, Row, RunTable, Unmarked, Wanted,
-    ambiguous, described, mark_baseline,
+    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Pairing, Prices, RunTable, Unmarked, ambiguous,
+    described, mark_baseline,
 };
 use crate::cli::CostArgs;
 use crate::config::tree::Trouble;
@@ -138,50 +138,6 @@ pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
         return Err(config::Error::Document(Trouble::new(&stated.origin, &stated.path, problem).hint(hint)).into());
     }
     Ok(())
-}
-
-/// What the flags ask for, with the limits of the runs' sweep files where the user gives none with `--slo`.
-///
-/// # Errors
-/// When a limit of `--slo` is on a metric that no result has.
-pub(super) fn usual_limits(wanted: Wanted, slo: &[String], table: &RunTable, ui: &Ui) -> Result<Wanted, Error> {
-    if !slo.is_empty() {
-        return known_limits(&wanted, table).map(|()| wanted);
-    }
-    let (wanted, wrong) = wanted.with_limits_of(table);
-    for (text, run) in wrong {
-        ui.warn(&format!(
-            "`{}` of the sweep file's `slo` is no limit on a figure: no limit of the run {} is used",
-            crate::report::clean(&text),
-            crate::report::clean(&run)
-        ));
-    }
-    Ok(wanted)
-}
-
-/// Refuses a limit on a metric that no result has: nothing could keep it.
-fn known_limits(wanted: &Wanted, table: &RunTable) -> Result<(), Error> {
-    let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
-    let unknown = |limit: &&Limit| !valid.is_empty() && valid.iter().all(|row| row.figure(&limit.key).is_none());
-    let Some(limit) = wanted.limits.iter().find(unknown) else { return Ok(()) };
-    let latency = Figure::quantile(&limit.key).map(|(_, latency)| format!("_{latency}_ms"));
-    let fixed = Figure::keys().filter(|key| valid.iter().any(|row| row.figure(key).is_some()));
-    let known: std::collections::BTreeSet<String> = valid
-        .iter()
-        .flat_map(|row| row.about.figures.keys().map(str::to_owned))
-        .chain(fixed.map(str::to_owned))
-        .filter(|key| latency.as_ref().is_some_and(|latency| key.ends_with(latency.as_str())))
-        .collect();
-    Err(Error::Usage {
-        message: format!("invalid value `{limit}` for `--slo`: no result has `{}`", limit.key.escape_debug()),
-        hint: match known.is_empty() {
-            true => "docs/analysis.md says where each metric comes from".into(),
-            false => format!(
-                "there is: {}; vLLM's flag --metric-percentiles adds others to a measurement",
-                known.iter().map(|key| crate::report::clean(key)).collect::<Vec<_>>().join(", ")
-            ),
-        },
-    })
 }
 
 /// How `compare` pairs configurations, by `--ignore` and `--match`.

@@ -24,11 +24,31 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
     if report.kind != DeviceKind::Cpu && report.slots > 0 {
         settings.sweep.devices = settings.sweep.devices.or(Some(report.slots));
     }
+    tell_other_devices(settings, report.kind);
     settings.sweep.context = Context {
         vllm_version: program.and_then(installed_version),
         device_kind: Some(report.kind.label().to_ascii_lowercase()),
         models: known_commits(settings, environment),
     };
+}
+
+/// The rule of the presets that rests on a failure of vLLM's XPU build.
+const OF_XPU: &str = "fp8-needs-eager";
+
+/// Says of the rule that rests on a failure of the XPU build that the devices of this machine are others, and how to measure what it
+/// leaves out.
+fn tell_other_devices(settings: &mut Settings, kind: DeviceKind) {
+    if !matches!(kind, DeviceKind::Cuda | DeviceKind::Rocm) || !is_preset(settings, OF_XPU) {
+        return;
+    }
+    let device = kind.label();
+    for rule in settings.sweep.exclude.iter_mut().filter(|rule| rule.name == OF_XPU) {
+        rule.reason = format!("known failure of the XPU build; on {device}: `--no-rule {OF_XPU}`");
+        rule.explanation = Some(format!(
+            "the failure of fp8 without eager execution is known of vLLM's XPU build, and this machine has {device} devices: these \
+             combinations may work here, and may be the fastest; `--no-rule {OF_XPU}` measures them"
+        ));
+    }
 }
 
 /// The versions of the weights of a sweep. Where vLLM is told which revision to take, or to look elsewhere, its flags say so in
@@ -157,6 +177,26 @@ pub fn place(settings: &Settings, section: Section, key: &str, value: &str) -> O
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn on_other_devices_the_rule_of_the_xpu_build_says_how_to_measure_what_it_leaves_out() {
+        let environment = Environment::of(&[], Path::new("/"));
+        let told = |kind| {
+            let args = crate::cli::RunArgs::default();
+            let mut settings = Settings::resolve(&args, &environment, crate::config::Preset::Full).unwrap();
+            tell_other_devices(&mut settings, kind);
+            let skip = settings.plan().unwrap().skips.remove(0);
+            (skip.reason, skip.explanation.unwrap())
+        };
+        for kind in [DeviceKind::Cuda, DeviceKind::Rocm] {
+            let (reason, explanation) = told(kind);
+            assert!(reason.contains("XPU build") && reason.contains("`--no-rule fp8-needs-eager`"), "{reason}");
+            assert!(explanation.contains(kind.label()) && explanation.contains("may be the fastest"), "{explanation}");
+        }
+        for kind in [DeviceKind::Xpu, DeviceKind::Cpu] {
+            assert!(told(kind).0.ends_with("(known failure)"), "{}", told(kind).0);
+        }
+    }
 
     #[test]
     fn the_text_part_of_a_multimodal_model_counts() {

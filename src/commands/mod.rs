@@ -4,6 +4,7 @@ pub mod analyze;
 mod asked;
 pub mod backup;
 pub mod check;
+mod choice;
 pub mod clean;
 pub mod compare;
 pub mod completions;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{asked, facts, preflight, run::engine, wording};
+use super::{asked, choice, facts, preflight, run::engine, wording};
 use crate::cli::PlanArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
@@ -25,6 +25,7 @@ const LONG: u64 = 500_000;
 pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut settings = Settings::resolve(&args.run, environment, Preset::Full)?;
     asked::check_slo(&settings)?;
+    choice::check_objective(&settings, ui)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, asked};
+use super::{analyze, asked, choice};
 use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::{PlotArgs, PlotFormat, PlotOver};
 use crate::config::Environment;
@@ -52,6 +52,8 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
         return Ok(exit::OK);
     }
     let kind = if args.kind == "all" { None } else { Some(Kind::of(&args.kind).map_err(refused)?) };
+    refuse_idle(args, kind)?;
+    let wanted = choice::of_flags(&args.choice)?;
     let query = query(args)?;
     let format = format(args, environment)?;
     let style = Style { format, size: size(args)?, scale: scale(args)? };
@@ -66,6 +68,7 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     if asked::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }
+    let query = Query { wanted: Some(choice::of_runs(wanted, &args.choice, &table, ui)?), ..query };
     let target = target(args, &table, environment, kind.is_none())?;
     match kind {
         Some(kind) => {
@@ -75,6 +78,24 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
         None => all(&table, &query, &target, &style, ui)?,
     }
     Ok(analyze::tell_damage(&table, ui))
+}
+
+/// Refuses flags of the choice where no choice is shown.
+fn refuse_idle(args: &PlotArgs, kind: Option<Kind>) -> Result<(), Error> {
+    let named = args.figure.is_some() || args.y.is_some();
+    let what = match kind {
+        None | Some(Kind::Pareto) => return Ok(()),
+        Some(Kind::Ranking) if !named => return Ok(()),
+        Some(Kind::Ranking) => "`--figure` or `--y`, which name the metric".to_owned(),
+        Some(kind) => format!("`plot {}`, which shows no choice", kind.name()),
+    };
+    match args.choice.given().into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => Err(Error::Usage {
+            message: format!("`{flag}` has no effect with {what}"),
+            hint: "leave it out; `plot pareto` and `plot ranking` show the choice".into(),
+        }),
+    }
 }
 
 /// Every kind that the data allow; what they do not is said.
@@ -167,6 +188,7 @@ fn query(args: &PlotArgs) -> Result<Query, Error> {
         only,
         each: args.each,
         over,
+        wanted: None,
     })
 }
 

@@ -1,9 +1,8 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
-use super::compare::percent;
-use super::{analyze, asked};
-use crate::analyse::{Figure, LimitsFrom, Wanted, answers, derive};
-use crate::cli::{ChoiceArgs, RecommendArgs, RecommendFormat};
+use super::{analyze, asked, choice};
+use crate::analyse::{answers, derive};
+use crate::cli::{RecommendArgs, RecommendFormat};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -16,12 +15,12 @@ use crate::ui::Ui;
 /// # Errors
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let wanted = wanted(&args.choice)?;
+    let wanted = choice::of_flags(&args.choice)?;
     let assumed = asked::assumptions(&args.cost, environment)?;
     let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
     asked::baseline(&args.against.baseline, &mut table, ui)?;
     derive(&mut table, &assumed);
-    let wanted = asked::usual_limits(wanted, &args.choice.slo, &table, ui)?;
+    let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
     let keys = asked::group_keys(&args.group_by, &table)?;
     let answers = answers(&table, &keys, &wanted);
     if answers.is_empty() {
@@ -39,28 +38,4 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
     }
     let damage = analyze::tell_damage(&table, ui);
     Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })
-}
-
-/// What the flags `--rank-by`, `--latency`, `--total`, `--slo`, `--margin` and `--max-failure-rate` ask for.
-///
-/// # Errors
-/// When one of them names no figure, or is no limit.
-pub(super) fn wanted(args: &ChoiceArgs) -> Result<Wanted, Error> {
-    let plain = Wanted::default();
-    let rank_by = asked::figure("--rank-by", args.rank_by.as_deref().unwrap_or(&plain.rank_by))?;
-    let latency = asked::figure("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
-    let per_device = Figure::is_of_all_devices(&rank_by.0.key) && !args.total;
-    let limits = asked::limits(&args.slo)?;
-    let margin = args.margin.as_deref().map(|text| percent("--margin", text)).transpose()?;
-    let failures = args.max_failure_rate.as_deref().map(|text| percent("--max-failure-rate", text)).transpose()?;
-    Ok(Wanted {
-        rank_by: rank_by.0.key,
-        better: rank_by.1,
-        per_device,
-        latency: latency.0.key,
-        limits,
-        limits_from: LimitsFrom::Flag,
-        margin: margin.unwrap_or(plain.margin),
-        failures: failures.unwrap_or(plain.failures),
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, asked, recommend};
+use super::{analyze, asked, choice};
 use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::ReportArgs;
 use crate::config::Environment;
@@ -17,7 +17,7 @@ use crate::ui::Ui;
 /// # Errors
 /// When a run cannot be found or read, a flag is wrong, or the page cannot be written.
 pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let wanted = recommend::wanted(&args.choice)?;
+    let wanted = choice::of_flags(&args.choice)?;
     if args.runs.len() > 1 && args.output.is_none() {
         return Err(Error::Usage {
             message: "a page over several runs belongs into none of them: `--output` is missing".into(),
@@ -29,7 +29,7 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
     if asked::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }
-    let wanted = asked::usual_limits(wanted, &args.choice.slo, &table, ui)?;
+    let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
     let options = Options { title: args.title.clone(), wanted, ..Options::of(&table) };
     let page = html::render(&table, &options);
     let path = match args.output.as_deref() {

@@ -141,6 +141,7 @@ fn given(layers: &Layers, environment: &Environment, below: &Node) -> Result<Nod
     arguments(layers, "bench-arg", "bench", &RESERVED_BENCH, below, &mut given)?;
     variables(layers, environment, &mut given)?;
     retries(layers, &mut given)?;
+    no_rules(layers, &mut given)?;
     Ok(given)
 }
 
@@ -258,6 +259,18 @@ fn retries(layers: &Layers, given: &mut Node) -> Result<(), Error> {
                 return Err(Error::Invalid { origin, value, expected: "`REASON=N`, or `none`".into(), hint: None });
             }
         }
+    }
+    Ok(())
+}
+
+/// `--no-rule NAME`: as `rules: {NAME: false}`. Whether there is such a rule is seen when all layers are read.
+fn no_rules(layers: &Layers, given: &mut Node) -> Result<(), Error> {
+    let Some((names, origin)) = layers.values("no-rule") else { return Ok(()) };
+    if names.iter().all(|name| name.trim().is_empty()) {
+        return Err(Error::Empty { origin });
+    }
+    for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        given.put(&["rules", name], Node::new(Kind::Bool(false), &origin));
     }
     Ok(())
 }

@@ -69,8 +69,10 @@ pub enum Error {
     #[error("{}", document(.0))]
     Document(Trouble),
     /// Every combination is left out by a rule.
-    #[error("the plan is empty: a rule leaves out every combination")]
+    #[error("the plan is empty: {} every combination", leave_out(.rules))]
     EmptyPlan {
+        /// The rules that leave out combinations, by name; `include` where nothing meets what it asks for.
+        rules: Vec<String>,
         /// The first rule's explanation.
         explanation: String,
     },
@@ -86,6 +88,37 @@ impl From<Trouble> for Error {
             Some(Origin::File { .. } | Origin::Preset { .. }) | None => Error::Document(trouble),
         }
     }
+}
+
+/// Which rules leave out: `the rule `a` leaves out`, `the rules `a`, `b` leave out`.
+fn leave_out(rules: &[String]) -> String {
+    let named = rules.iter().map(|rule| format!("`{rule}`")).collect::<Vec<_>>().join(", ");
+    match rules.len() {
+        1 => format!("the rule {named} leaves out"),
+        _ => format!("the rules {named} leave out"),
+    }
+}
+
+/// What to do where rules leave out everything.
+fn ways_out(rules: &[String], explanation: &str) -> Vec<String> {
+    /// The rule of the presets; what it leaves out runs with eager execution.
+    const NEEDS_EAGER: &str = "fp8-needs-eager";
+    const INCLUDE: &str = "include";
+    let mut ways = vec![explanation.to_owned()];
+    let quoted = |rule: &String| shlex::try_quote(rule).map_or_else(|_| rule.clone(), std::borrow::Cow::into_owned);
+    let named = rules.iter().filter(|rule| *rule != INCLUDE);
+    let flags: Vec<String> = named.map(|rule| format!("--no-rule {}", quoted(rule))).collect();
+    if rules.iter().any(|rule| rule == NEEDS_EAGER) {
+        ways.push("`--enforce-eager true` measures with eager execution".into());
+    }
+    if !flags.is_empty() {
+        let what = if flags.len() == 1 { "the rule off" } else { "the rules off" };
+        ways.push(format!("`{}` switches {what} and measures these combinations", flags.join(" ")));
+    }
+    if rules.iter().any(|rule| rule == INCLUDE) {
+        ways.push("nothing meets a condition under `include`: change one of them, or leave `include` out".into());
+    }
+    ways
 }
 
 fn document(trouble: &Trouble) -> String {
@@ -137,14 +170,7 @@ impl Error {
             Error::NothingToDrop { known, .. } => vec![format!("the default flags are: {}", known.join(", "))],
             Error::Argument { hints, .. } => hints.clone(),
             Error::Document(trouble) => trouble.hints.clone(),
-            Error::EmptyPlan { explanation } if explanation.contains("without eager") => {
-                vec![format!("{explanation}; add `--enforce-eager true`")]
-            }
-            Error::EmptyPlan { explanation } => {
-                vec![format!(
-                    "{explanation}; change what is asked for, or switch the rule off: `rules: {{NAME: false}}`"
-                )]
-            }
+            Error::EmptyPlan { rules, explanation } => ways_out(rules, explanation),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 17] = [
+const HOW_TO_RUN: [&str; 18] = [
     "warmup",
     "cooldown",
     "timeouts",
@@ -28,6 +28,7 @@ const HOW_TO_RUN: [&str; 17] = [
     "keep-foreign",
     "show-logs",
     "slo",
+    "objective",
     "reuse",
     // The same machine is played on: another seed would be another experiment, which no table tells from the first.
     "sim",
@@ -221,7 +222,7 @@ mod tests {
                     &settings.slo
                 ),
                 (&settings.retry, settings.on_failure, &settings.skip_failure_reasons, settings.warmup_prompts),
-                &settings.simulation,
+                (&settings.simulation, settings.objective.as_ref().and_then(|raw| raw.node.scalar())),
             )
         )
     }
@@ -235,6 +236,7 @@ mod tests {
             "tp" => ("2", &[]),
             "quantization" => ("fp8,none", &[]),
             "enforce-eager" => ("true", &[]),
+            "no-rule" => ("fp8-needs-eager", &[]),
             "max-model-len" => ("2048", &["--input-len=8", "--output-len=8"]),
             "input-len" | "output-len" => ("77", &[]),
             "concurrency" => ("3", &[]),
@@ -246,6 +248,7 @@ mod tests {
             "warmup" => ("8", &[]),
             "cooldown" => ("2s", &[]),
             "timeout-startup" | "timeout-benchmark" | "grace" | "stall-timeout" => ("77s", &[]),
+            "objective" => ("mean_ttft_ms", &[]),
             "on-failure" => ("stop", &[]),
             "skip-failure-reasons" => ("oom", &[]),
             "port" => ("auto", &[]),

@@ -30,7 +30,7 @@ enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 40] = [
+const KEYS: [(&str, &[&str], Shape); 41] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -51,6 +51,7 @@ const KEYS: [(&str, &[&str], Shape); 40] = [
     ("timeout-benchmark", &["timeouts", "benchmark"], Shape::One),
     ("stall-timeout", &["timeouts", "stall"], Shape::One),
     ("grace", &["timeouts", "grace"], Shape::One),
+    ("objective", &["objective"], Shape::One),
     ("on-failure", &["on-failure"], Shape::One),
     ("skip-failure-reasons", &["skip-failure-reasons"], Shape::List),
     ("no-preflight", &["preflight"], Shape::Off),
@@ -75,8 +76,9 @@ const KEYS: [(&str, &[&str], Shape); 40] = [
 ];
 
 /// Settings that are no key of the language, or several.
-const OTHERS: [(&str, Shape); 5] = [
+const OTHERS: [(&str, Shape); 6] = [
     ("env", Shape::Lines),
+    ("no-rule", Shape::Names),
     ("retry", Shape::List),
     ("preset", Shape::One),
     ("yes", Shape::One),
@@ -223,6 +225,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("env", &args.env),
         ("sim-fault", &args.sim_fault),
         ("retry", &args.retry),
+        ("no-rule", &args.no_rule),
         ("skip-failure-reasons", &args.skip_failure_reasons),
     ];
     let singles = [
@@ -238,6 +241,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("order-seed", &args.order_seed),
         ("warmup", &args.warmup),
         ("cooldown", &args.cooldown),
+        ("objective", &args.objective),
         ("on-failure", &args.on_failure),
         ("port", &args.port),
         ("setvars", &args.setvars),

@@ -71,6 +71,8 @@ pub struct Settings {
     pub cooldown: Duration,
     /// Limits on figures that a choice must keep; whether there are such figures is checked by the commands.
     pub slo: Vec<StatedLimit>,
+    /// The metric by which configurations are chosen, as written; whether there is such a metric is checked by the commands.
+    pub objective: Option<Raw>,
     /// Whether flags, memory and devices are checked before anything starts.
     pub preflight: bool,
     /// Whether nothing is asked.
@@ -98,13 +100,14 @@ pub struct Settings {
 }
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
-const PLAN_KEYS: [&str; 25] = [
+const PLAN_KEYS: [&str; 26] = [
     "files",
     "preset",
     "models",
     "tp",
     "quantization",
     "enforce-eager",
+    "no-rule",
     "input-len",
     "output-len",
     "concurrency",
@@ -204,6 +207,7 @@ impl Settings {
             warmup_prompts: run.warmup_prompts,
             cooldown: run.cooldown,
             slo: document.slo.as_ref().map(stated).transpose()?.unwrap_or_default(),
+            objective: one_word(document.objective.as_ref())?,
             preflight: run.preflight,
             yes: on("yes"),
             extend: layers.one("extend").map(|(path, _)| PathBuf::from(path)),
@@ -228,7 +232,14 @@ impl Settings {
         let plan = expand(&self.sweep);
         match plan.skips.first() {
             Some(skip) if plan.experiments.is_empty() => {
-                Err(Error::EmptyPlan { explanation: skip.explanation.clone().unwrap_or_else(|| skip.reason.clone()) })
+                let mut rules: Vec<String> = Vec::new();
+                for skip in &plan.skips {
+                    if !rules.contains(&skip.rule) {
+                        rules.push(skip.rule.clone());
+                    }
+                }
+                let explanation = skip.explanation.clone().unwrap_or_else(|| skip.reason.clone());
+                Err(Error::EmptyPlan { rules, explanation })
             }
             _ => Ok(plan),
         }
@@ -327,6 +338,11 @@ impl RunSettings {
                 .unwrap_or_default(),
         })
     }
+}
+
+/// What must be one word.
+fn one_word(raw: Option<&Raw>) -> Result<Option<Raw>, Error> {
+    words::optional(raw, "the key of a metric", words::non_empty).map(|found| raw.filter(|_| found.is_some()).cloned())
 }
 
 fn without_effect(tree: &Node) -> Vec<String> {
@@ -693,6 +709,35 @@ mod tests {
         assert_eq!((settings.warmup_prompts, settings.yes), (0, true));
         assert!(settings.skip_failure_reasons.is_empty());
         assert_eq!(settings.sweep.order, crate::plan::Order::Interleaved);
+    }
+
+    #[test]
+    fn a_rule_is_switched_off_by_its_flag_wherever_it_stands() {
+        let text = "serve: {model: m, max-num-seqs: [1, 2, 4]}\nexclude: [{name: no-two, when: {max-num-seqs: 2}}]\n\
+                    include: [{name: small, when: {max-num-seqs: '< 4'}}]\n\
+                    experiments: [{exclude: [{name: no-one, when: {max-num-seqs: 1}}]}]";
+        let planned = |rules: &[&str]| {
+            let settings = of_files(&[("a.yaml", text)], |args| args.no_rule = owned(rules), &[], Preset::Full);
+            settings.map(|settings| {
+                settings.plan().map(|plan| plan.experiments.len()).map_err(|error| error.hints().join("; "))
+            })
+        };
+        let hints = planned(&[]).unwrap().unwrap_err();
+        assert!(hints.contains("`--no-rule no-one --no-rule no-two` switches the rules off"), "{hints}");
+        assert!(hints.contains("`include`"), "{hints}");
+        for (rules, count) in [
+            (&["no-two"][..], 1),
+            (&["no-one"], 1),
+            (&["no-one,no-two"], 2),
+            (&["no-one", "no-two", "small"], 3),
+            (&["small"], 1),
+        ] {
+            assert_eq!(planned(rules).unwrap().unwrap(), count, "{rules:?}");
+        }
+        assert!(planned(&["no-tow"]).unwrap_err().contains("there is no rule `no-tow`"));
+        let by_variable =
+            of_files(&[("a.yaml", text)], |_| (), &[("VLLM_BENCH_NO_RULE", "no-one,no-two")], Preset::Full);
+        assert_eq!(by_variable.unwrap().plan().unwrap().experiments.len(), 2);
     }
 
     #[test]

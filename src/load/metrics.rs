@@ -230,12 +230,14 @@ pub struct Metrics {
     pub duration: f64,
     pub completed: u64,
     pub failed: u64,
-    pub total_input: u64,
+    /// Tokens of all prompts; `None` where nothing counted those of one.
+    pub total_input: Option<u64>,
     pub total_output: u64,
     pub request_throughput: f64,
     pub request_goodput: Option<f64>,
     pub output_throughput: f64,
-    pub total_token_throughput: f64,
+    /// Of prompts and answers; `None` where those of the prompts are not known.
+    pub total_token_throughput: Option<f64>,
     pub max_output_tokens_per_s: f64,
     pub max_concurrent_requests: u64,
     pub ttft: Summary,
@@ -420,16 +422,17 @@ impl Collector {
         let connect_time = optional(&mut self.connect_times);
         let sent = completed + self.failed - self.failures.get(&FailureClass::NotSent).map_or(0, |f| f.count);
         let steady_state = self.steady_state(ended, percentiles);
+        let total_input = (self.input_unknown == 0).then_some(self.total_input);
         Metrics {
             duration,
             completed,
             failed: self.failed,
-            total_input: self.total_input,
+            total_input,
             total_output: self.total_output,
             request_throughput: per_second(completed as f64),
             request_goodput: (!self.goodput.is_empty()).then(|| per_second(self.good as f64)),
             output_throughput: per_second(self.total_output as f64),
-            total_token_throughput: per_second(self.total_input as f64 + self.total_output as f64),
+            total_token_throughput: total_input.map(|input| per_second(input as f64 + self.total_output as f64)),
             // A second that the load fills in part only holds fewer tokens than its mean: no peak is below that.
             max_output_tokens_per_s: (self.most_tokens_in_a_second() as f64).max(per_second(self.total_output as f64)),
             max_concurrent_requests: self.most_in_a_second(),
@@ -624,7 +627,7 @@ mod tests {
         let failure = Some(Failure::new(FailureClass::HttpStatus, "HTTP 500: x"));
         collector.add(&Sample { failure, ..sample(0, &[]) });
         let m = collector.finish(&ended(0.3), &[99.0]);
-        assert_eq!((m.completed, m.failed, m.total_input, m.total_output), (2, 1, 20, 4));
+        assert_eq!((m.completed, m.failed, m.total_input, m.total_output), (2, 1, Some(20), 4));
         assert!((m.ttft.mean - 150.0).abs() < 1e-9 && (m.ttft.std - 50.0).abs() < 1e-9);
         assert!((m.tpot.mean - 100.0).abs() < 1e-9, "one token gives no TPOT");
         assert!((m.itl.median - 100.0).abs() < 1e-9);

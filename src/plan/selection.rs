@@ -76,11 +76,12 @@ pub struct Counts {
 impl<'a> Selection<'a> {
     /// Prepares a sweep. The baseline's own configurations come last.
     pub fn new(sweep: &'a Sweep) -> Self {
-        let prepare = |space: Space| {
-            let on = |e: &&Exclusion| !sweep.rules_off.contains(&e.name);
+        let on = |e: &&Exclusion| !sweep.rules_off.contains(&e.name);
+        let prepare = |mut space: Space| {
+            space.exclude.retain(|(e, _)| on(&e));
             let exclude =
                 sweep.exclude.iter().filter(on).map(|e| (e.clone(), Compiled::new(&e.when, &space))).collect();
-            let include = sweep.include.iter().map(|e| Compiled::new(&e.when, &space)).collect();
+            let include = sweep.include.iter().filter(on).map(|e| Compiled::new(&e.when, &space)).collect();
             Prepared { exclude, include, space }
         };
         let spaces: Vec<Prepared> = sweep.groups.iter().map(|group| prepare(Space::new(group, &sweep.links))).collect();
@@ -168,12 +169,12 @@ impl<'a> Selection<'a> {
 
     /// The user's rules that matched no combination: most likely a misspelt value.
     fn idle_rules(&self, counts: &Counts) -> Vec<String> {
-        let off = |e: &&Exclusion| !self.sweep.rules_off.contains(&e.name);
+        let on = |e: &&Exclusion| !self.sweep.rules_off.contains(&e.name);
         let own = self.sweep.groups.iter().flat_map(|group| &group.exclude);
-        let all = self.sweep.exclude.iter().filter(off).chain(own);
+        let all = self.sweep.exclude.iter().chain(own).filter(on);
         let mut idle: Vec<String> =
             all.filter(|e| !counts.left_out.contains_key(&e.name)).map(|e| e.name.clone()).collect();
-        for (i, rule) in self.sweep.include.iter().enumerate() {
+        for (i, rule) in self.sweep.include.iter().filter(on).enumerate() {
             let holds = |c: Candidate| {
                 let prepared = &self.spaces[c.group];
                 prepared.include.get(i).is_some_and(|condition| condition.holds(&prepared.space, c.number))

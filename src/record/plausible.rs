@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::bounded;
+
 /// The plain values of a result.
 pub trait ResultValues {
     /// A value as the file has it.
@@ -46,6 +48,11 @@ const LEAST_TTFT_MS: f64 = 0.2;
 /// Parts of the requests that may be in flight on average: fewer, and their times are too short for the duration; more, too long.
 const IN_FLIGHT: (f64, f64) = (0.05, 2.0);
 
+/// Whether a client wrote that a number is none (`NaN`): then it is not known, and says nothing against the others.
+pub fn is_not_known(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_str).is_some_and(|text| bounded::NO_NUMBERS.contains(&text))
+}
+
 /// What of a result cannot be true; `None` where all can.
 pub fn impossible(values: &impl ResultValues) -> Option<String> {
     let completed = values.number("completed").unwrap_or(0.0);
@@ -60,7 +67,7 @@ fn outside(values: &impl ResultValues, completed: f64) -> Option<String> {
             return Some(format!("`{key}` is {value}: a count was expected"));
         }
     }
-    if values.value("duration").is_some_and(|value| !value.is_number()) {
+    if values.value("duration").is_some_and(|value| !value.is_number() && !is_not_known(Some(value))) {
         return Some("`duration` is no number: seconds above 0 were expected".to_owned());
     }
     if let Some(duration) = values.number("duration")
@@ -249,8 +256,8 @@ fn times_against_duration(values: &impl ResultValues, per_answer: Option<f64>) -
     let in_flight = completed * latency / 1e3 / duration;
     let most = number("max_concurrency").filter(|most| *most >= 1.0).map_or(completed, |most| most.min(completed));
     let endless = values.value("request_rate").is_some_and(|rate| {
-        rate.as_str().is_some_and(|text| text.eq_ignore_ascii_case("inf"))
-            || rate.as_f64().is_some_and(f64::is_infinite)
+        let is_endless = |text: &str| ["inf", "infinity"].iter().any(|word| text.eq_ignore_ascii_case(word));
+        rate.as_str().is_some_and(is_endless) || rate.as_f64().is_some_and(f64::is_infinite)
     });
     let ramps = values.value("ramp_up_strategy").is_some_and(|ramp| !ramp.is_null());
     let what = if in_flight > most * IN_FLIGHT.1 {

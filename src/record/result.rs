@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::plausible::{self, ResultValues};
 use super::{Error, atomic};
-use crate::bounded::{self, NoObject};
+use crate::bounded::{self, NoObject, PythonJson};
 use crate::execute::{Failure, PrefixCache, TeardownProof, Timings};
 use crate::plan::{Axes, Client, Engine, Experiment, Flags, Identity, Isolation, Repeat};
 
@@ -89,7 +89,7 @@ pub fn validate_with(
         return Err(Invalid::Count { completed, asked });
     }
     for key in needed {
-        if !values.number(key).is_some_and(f64::is_finite) {
+        if !values.number(key).is_some_and(f64::is_finite) && !plausible::is_not_known(values.value(key)) {
             return Err(Invalid::NoKey(key));
         }
     }
@@ -229,7 +229,7 @@ impl ResultRecord {
         let ours = serde_json::to_vec(&self.vllm_bench).map_err(|error| Error::write(path)(error.into()))?;
         let end = last_bracket(&file).map_err(Error::read(client))?;
         atomic::write_with(path, |out| {
-            io::copy(&mut (&file).take(end), out)?;
+            io::copy(&mut PythonJson::new((&file).take(end)), out)?;
             out.write_all(b", \"vllm_bench\": ")?;
             out.write_all(&ours)?;
             out.write_all(b"}\n")
@@ -318,6 +318,10 @@ mod tests {
         check(|r| r["failed"] = json!(null), Err(Invalid::NoKey("failed")));
         check(|r| r["mean_ttft_ms"] = json!(null), Err(Invalid::NoKey("mean_ttft_ms")));
         check(|r| drop(r.remove("failed")), Ok(()));
+        // What a client could not compute (Python's NaN) discards no result; a key that is not there does.
+        check(|r| r["mean_tpot_ms"] = json!("NaN"), Ok(()));
+        check(|r| r["completed"] = json!("NaN"), Err(Invalid::NoKey("completed")));
+        check(|r| r["mean_ttft_ms"] = json!("fast"), Err(Invalid::NoKey("mean_ttft_ms")));
         let what = "`mean_ttft_ms` is -25: no request takes such a time in milliseconds";
         check(|r| r["mean_ttft_ms"] = json!(-25.0), Err(Invalid::Impossible(what.into())));
     }

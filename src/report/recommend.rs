@@ -20,7 +20,7 @@ pub fn text(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool, style: Sty
     if simulated {
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
     }
-    if let Some(said) = wanted.about_limits() {
+    if let Some(said) = wanted.about() {
         page.paragraph(1, "", Tone::Plain, &cut(&said, 1000));
     }
     for answer in answers {
@@ -121,8 +121,8 @@ pub fn json(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool) -> Value {
     };
     let from = (!wanted.limits.is_empty() || wanted.limits_from == LimitsFrom::Different).then_some(wanted.limits_from);
     json!({
-        "rank_by": wanted.rank_by, "per_device": wanted.per_device, "margin": wanted.margin,
-        "max_failure_rate": wanted.failures, "simulated": simulated,
+        "objective": wanted.rank_by, "objective_from": wanted.objective_from, "per_device": wanted.per_device,
+        "margin": wanted.margin, "max_failure_rate": wanted.failures, "simulated": simulated,
         "limits": wanted.limits.iter().map(limit).collect::<Vec<Value>>(), "limits_from": from, "answers": all,
     })
 }

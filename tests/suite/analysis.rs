@@ -79,8 +79,8 @@ fn prices_files_and_rankings_come_from_flags() {
     let expected = 1.2e6 / (figures["output_tps_per_gpu"].as_f64().unwrap() * 3600.0);
     assert!((cost - expected).abs() < 1e-9, "{cost} is not {expected}");
     call(&["analyze", "--prices", &prices]).exits(0).prints("cost/1e6").prints("Per device and user (SIMULATED)");
-    call(&["recommend", "--rank-by", "cost_per_1m_output_tokens", "--prices", &prices]).exits(0);
-    let ranked = call(&["analyze", "--rank-by", "mean_ttft_ms", "--group-by", "enforce-eager"]).exits(0);
+    call(&["recommend", "--objective", "cost_per_1m_output_tokens", "--prices", &prices]).exits(0);
+    let ranked = call(&["analyze", "--objective", "mean_ttft_ms", "--group-by", "enforce-eager"]).exits(0);
     ranked.prints("Recommendation by Mean TTFT (ms)").prints("enforce-eager true").prints("one start");
     call(&["analyze", "--slo", "ttft.p99<0.0001"]).exits(0).prints("No configuration keeps the limits");
     // The cluster sweep's files.
@@ -123,7 +123,7 @@ fn the_user_says_what_others_are_compared_with() {
     assert!((product - 1.0).abs() < 1e-9 && graphs.unwrap() > 1.0, "{graphs:?} {eager_again:?}");
     let text = scene.call(&["analyze", &run, "--baseline", "enforce-eager=false"]).exits(0);
     text.prints("as `--baseline` says").prints("baseline: tp 1").prints(", baseline");
-    let by = ["recommend", &run, "--rank-by", "speedup", "--format", "json", "--baseline"];
+    let by = ["recommend", &run, "--objective", "speedup", "--format", "json", "--baseline"];
     let found = json(&scene.call(&[&by[..], &["enforce_eager=false"]].concat()).exits(0));
     assert_eq!(found["answers"][0]["choice"]["value"].as_f64(), Some(1.0));
     let page = scene.call(&["report", &run, "--output", "-", "--baseline", "enforce-eager=false"]).exits(0);
@@ -170,8 +170,8 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
     for (words, told) in [
         (&["analyze", "--format", "jsn"][..], &["--format", "a similar value exists: 'json'"][..]),
         (
-            &["analyze", "--format", "datatrove", "--rank-by", "mean_ttft_ms"],
-            &["`--rank-by` changes nothing of `--format datatrove`", "take another format"],
+            &["analyze", "--format", "batch-sizes", "--objective", "mean_ttft_ms"],
+            &["`--objective` has no effect with `--format batch-sizes`", "take another format"],
         ),
         (
             &["analyze", "--format", "datatrove", "--group-by", "model,quantization"],
@@ -179,10 +179,10 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
         ),
         (
             &["analyze", "--format", "batch-sizes", "--baseline", "enforce-eager=true"],
-            &["`--baseline` changes nothing of `--format batch-sizes`"],
+            &["`--baseline` has no effect with `--format batch-sizes`"],
         ),
-        (&["analyze", "--rank-by", "output_troughput"], &["--rank-by", "did you mean `output_throughput`?"]),
-        (&["analyze", "--rank-by", "completed"], &["--rank-by", "better or worse"]),
+        (&["analyze", "--objective", "output_troughput"], &["--objective", "did you mean `output_throughput`?"]),
+        (&["analyze", "--objective", "completed"], &["--objective", "better or worse"]),
         (&["analyze", "--group-by", "max-num-seq,modle"], &["--group-by", "did you mean"]),
         (&["analyze", "--slo", "output_tps_per_gpo>5"], &["--slo", "did you mean `output_tps_per_gpu`?"]),
         (&["analyze", "--devices-per-node", "0"], &["--devices-per-node", "at least 1"]),

@@ -132,7 +132,7 @@ fn refusals() {
         &["analyze", "--slo", "ttft.p9<5"],
         &["analyze", "--slo", "tttft.p99<5"],
         &["compare", "a", "b", "--format", "jsn"],
-        &["recommend", "--rank-by", "thruput"],
+        &["recommend", "--objective", "thruput"],
         &["plot", "pareto", "-o", "x.pdf"],
         &["plot", "heatmap", "--over", "bests"],
     ];

@@ -236,7 +236,7 @@ fn wrong_words_are_refused_with_the_flag_s_name() {
     let scene = Scene::new();
     for (words, told) in [
         (&["recommend", "--slo", "ttft<5"][..], "--slo"),
-        (&["recommend", "--rank-by", "completed"], "--rank-by"),
+        (&["recommend", "--objective", "completed"], "--objective"),
         (&["recommend", "--latency", "speed"], "--latency"),
         (&["recommend", "--margin", "many"], "--margin"),
         (&["recommend", "--max-failure-rate", "2"], "--max-failure-rate"),
@@ -289,7 +289,7 @@ fn limits_of_the_sweep_file_are_kept_unless_the_user_names_others() {
     assert_eq!((&found["limits"], &found["limits_from"]), (&serde_json::json!([]), &Value::Null));
     // Every answer keeps them.
     let none = "No configuration keeps the limits";
-    scene.call(&["analyze", &run, "--rank-by", "mean_ttft_ms"]).exits(0).prints(none).prints("of the sweep file");
+    scene.call(&["analyze", &run, "--objective", "mean_ttft_ms"]).exits(0).prints(none).prints("of the sweep file");
     scene.call(&["analyze", &run, "--group-by", "enforce-eager"]).exits(0).prints(none);
     scene.call(&["analyze", &run, "--format", "markdown"]).exits(0).prints(none).prints("of the sweep file");
     let found = json(&scene.call(&["analyze", &run, "--format", "json"]).exits(0));
@@ -320,70 +320,253 @@ fn lines_of(text: &str) -> Vec<std::collections::BTreeMap<String, String>> {
     reader.records().map(|record| line(record.unwrap())).collect()
 }
 
-#[test]
-fn every_format_says_the_same_answer_and_its_command_carries_the_variables() {
-    let scene = Scene::new();
+/// A run with all that an answer must get right: two models, two workloads, three starts of each, an axis of the environment, limits, an
+/// objective, one start that failed, and a warning of each configuration. Its `vllm` writes down what it is told, one line a start.
+fn with_everything(scene: &Scene) -> (String, std::path::PathBuf, String) {
+    let seen = scene.path("seen");
+    let vllm = scene.vllm_that(&format!(
+        "if [ \"$1\" = serve ]; then\n\
+           echo \"$* | $(env | grep -E '^(VLLM_|IT_SCENE)' | grep -v '^VLLM_BENCH_ATTEMPT' | sort | tr '\\n' ' ')\" >> '{}'\n\
+           if [ \"$VLLM_ATTENTION_BACKEND\" = TRITON_ATTN ] && [ \"$2\" = org/tiny ] && mkdir '{}' 2>/dev/null; then exit 3; fi\n\
+         fi",
+        seen.display(),
+        scene.path("failed").display()
+    ));
     let file = scene.path("answer.yaml");
-    let text = "serve: {model: org/tiny, enforce-eager: [true, false], max-model-len: 2048}\n\
+    let text = "serve: {model: [org/tiny, org/tiny-two], max-model-len: 2048}\n\
                 env: {VLLM_ATTENTION_BACKEND: [FLASH_ATTN, TRITON_ATTN]}\n\
                 bench: {dataset-name: random, random-input-len: 8, random-output-len: 8, num-prompts: 8, max-concurrency: [1, 2], ignore-eos: true}\n\
-                repeats: {starts: 3}\nslo: {ttft: {p99: 1000000}}\n";
+                repeats: {starts: 3}\nslo: {ttft: {p99: 1000000}}\nobjective: request_throughput\nclient: builtin\nretry: none\n";
     std::fs::write(&file, text).unwrap();
+    let ended = scene
+        .call(&["run", file.to_str().unwrap()])
+        .set("--vllm-bin", [vllm.to_str().unwrap()])
+        .set("--setvars", ["none"])
+        .set("--login", ["off"])
+        .set("--port", ["auto"])
+        .set("--results-dir", [scene.path("runs").to_str().unwrap()])
+        .set("--env", [scene.mark().as_str()])
+        .also("--env", "VLLM_BENCH_SIM_SPEED=inf")
+        .flag("--no-preflight")
+        .flag("--keep-foreign")
+        .exits(1);
+    let run = scene.runs_in(&scene.path("runs"))[0].0.to_str().unwrap().to_owned();
+    (run, seen, ended.stdout.clone())
+}
+
+/// Puts preemptions into every result of a run: a warning that excludes nothing.
+fn with_preemptions(run: &str) {
+    for entry in std::fs::read_dir(run).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with("_results.json") && !path.ends_with("raw_results.json") {
+            let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            value["vllm_bench_load"]["server"] = serde_json::json!({"preemptions": 3});
+            std::fs::write(&path, value.to_string()).unwrap();
+        }
+    }
+}
+
+/// What the fake `vllm` writes down when the printed command is run in a shell that has nothing else.
+fn arrives(command: &str, seen: &std::path::Path) -> String {
+    use std::os::unix::process::CommandExt as _;
+    let lines = || std::fs::read_to_string(seen).unwrap_or_default();
+    let before = lines().lines().count();
+    let mut child = std::process::Command::new("bash")
+        .args(["-c", &format!("exec {command}")])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let line = crate::support::wait_for("the server of the printed command", || {
+        lines().lines().nth(before).map(str::to_owned)
+    });
+    let group = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    child.wait().unwrap();
+    line
+}
+
+#[test]
+fn every_format_says_the_same_answer_and_its_command_starts_what_was_measured() {
+    let scene = Scene::new();
+    let (run, seen, end) = with_everything(&scene);
+    let measured = std::fs::read_to_string(&seen).unwrap();
+    // The end of the run gave the same answer, before there were warnings.
+    let first = json(&scene.call(&["recommend", &run, "--format", "json"]).exits(0));
+    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    with_preemptions(&run);
+    let found = json(&scene.call(&["recommend", &run, "--format", "json"]).exits(0));
+    assert_eq!((&found["objective"], &found["objective_from"]), (&"request_throughput".into(), &"run".into()));
+    assert_eq!(found["limits_from"], "sweep-file");
+    let exported = json(&scene.call(&["analyze", &run, "--format", "json"]).exits(1));
+    assert_eq!(found, exported["ranking"], "recommend and analyze");
+    let answers = found["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 4, "one for each model and workload");
+    for (answer, before) in answers.iter().zip(first["answers"].as_array().unwrap()) {
+        assert_eq!((&answer["choice"]["name"], &answer["set"]), (&before["choice"]["name"], &before["set"]));
+        for sentence in before["sentences"].as_array().unwrap() {
+            assert!(flat(&end).contains(&flat(sentence.as_str().unwrap())), "the end of run: {sentence}\n{end}");
+        }
+    }
+    let files = scene.path("datatrove");
+    let [analysis, recommended, markdown, page, csv, datatrove] = [
+        &["analyze", &run][..],
+        &["recommend", &run],
+        &["analyze", &run, "--format", "markdown"],
+        &["report", &run, "--output", "-"],
+        &["analyze", &run, "--format", "csv"],
+        &["analyze", &run, "--format", "datatrove", "--output", files.to_str().unwrap()],
+    ]
+    .map(|words| scene.call(words).ends().stdout.clone());
+    let [ranking, pareto] =
+        ["ranking", "pareto"].map(|kind| scene.call(&["plot", kind, &run, "--output", "-"]).exits(0).stdout.clone());
+    let stated = "The objective is that of the run (`objective`).";
+    for text in [&analysis, &recommended, &markdown, &page, &datatrove] {
+        assert!(flat(text).contains(stated), "{text}");
+    }
+    for (name, text) in [("ranking", &ranking), ("pareto", &pareto)] {
+        assert!(
+            text.contains("Request throughput per device") || text.contains("request throughput per device"),
+            "{name}: {text}"
+        );
+    }
+    let lines = lines_of(&csv);
+    let summary = std::fs::read_to_string(files.join("optimization_summary.csv")).unwrap();
+    let summary = lines_of(&summary);
+    let mut excluded = 0;
+    for answer in answers {
+        let choice = &answer["choice"];
+        let name = choice["name"].as_str().unwrap();
+        for sentence in answer["sentences"].as_array().unwrap().iter().map(|sentence| sentence.as_str().unwrap()) {
+            for (format, text) in [("analyze", &analysis), ("recommend", &recommended), ("markdown", &markdown)] {
+                assert!(flat(text).contains(&flat(sentence)), "{format}: {sentence}\n{text}");
+            }
+            assert!(flat(&page).contains(&flat(sentence).replace('/', "&#x2f;")), "report: {sentence}");
+        }
+        // The warning of the choice excludes nothing and is printed with it.
+        let warning = "3 requests were preempted: the KV cache was too small";
+        assert_eq!(choice["warnings"], serde_json::json!([warning]));
+        let warning = format!("{name}: {warning}");
+        for (format, text) in
+            [("analyze", &analysis), ("recommend", &recommended), ("markdown", &markdown), ("report", &page)]
+        {
+            assert!(flat(text).contains(&warning), "{format}: {warning}\n{text}");
+        }
+        // What failed is excluded everywhere.
+        for left in answer["left_out"].as_array().unwrap() {
+            excluded += 1;
+            assert_eq!(left[1], "1 of 3 starts failed (crashed)");
+            for text in [&analysis, &recommended, &markdown, &page] {
+                assert!(flat(text).contains("1 of 3 starts failed (crashed)"), "{text}");
+            }
+        }
+        // The table of all measurements has the same choice, set, mean and interval.
+        for option in answer["options"].as_array().unwrap() {
+            let own: Vec<_> = lines.iter().filter(|line| line["name"] == option["name"].as_str().unwrap()).collect();
+            let [own] = own.as_slice() else { panic!("{option}") };
+            assert_eq!(own["choice"], (option["name"] == name).to_string());
+            assert_eq!(own["standing"], option["standing"].as_str().unwrap());
+            assert_eq!(own["objective"], "request_throughput per device");
+            let number = |column: &str| own[column].parse::<f64>().unwrap();
+            assert_eq!(Some(number("objective.mean")), option["value"].as_f64());
+            assert_eq!(Some(number("objective.low")), option["interval"]["low"].as_f64());
+            assert_eq!(Some(number("objective.high")), option["interval"]["high"].as_f64());
+        }
+        // The cluster sweep's file has the choice, in its own metric.
+        let workload = answer["workload"].as_str().unwrap();
+        let of_cluster = summary
+            .iter()
+            .find(|line| line["model"] == answer["model"].as_str().unwrap() && line["workload"] == workload)
+            .unwrap();
+        let row = exported["configurations"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        let tps = row["figures"]["output_tps_per_gpu"]["mean"].as_f64().unwrap();
+        let written: f64 = of_cluster["overall_tps"].parse().unwrap();
+        assert!((written / tps - 1.0).abs() < 1e-6, "{written} and {tps}");
+        // The command starts what was measured: these flags and variables, no others.
+        let command = answer["command"].as_str().unwrap();
+        assert!(command.starts_with("env ") && recommended.contains(command), "{command}\n{recommended}");
+        let told = arrives(command, &seen);
+        assert!(measured.lines().any(|line| line == told), "{told}\nis not among\n{measured}");
+        let backend = choice["serve_environment"]["VLLM_ATTENTION_BACKEND"].as_str().unwrap();
+        assert!(told.contains(&format!(" VLLM_ATTENTION_BACKEND={backend} ")), "{told}");
+    }
+    assert_eq!(excluded, 2, "one start failed, with both of its workloads");
+    let in_turn = lines.iter().map(|line| line["start"].as_str()).collect::<Vec<_>>();
+    assert_eq!(in_turn[..8], ["1"; 8], "several starts are measured in turn: {in_turn:?}");
+}
+
+#[test]
+fn the_objective_is_chosen_once_and_kept_with_the_run() {
+    let scene = Scene::new();
+    let results = scene.results();
+    scene.sweep().set("--objective", ["total:output_throughput"]).exits(0).prints("Output throughput (tok/s)");
+    let kept = scene.run().json("manifest.json");
+    assert_eq!(kept["settings"]["objective"]["value"], "total:output_throughput");
+    let results = results.to_str().unwrap();
+    let asked = |words: &[&str]| {
+        let all = [&["recommend", "--results-dir", results, "--format", "json"], words].concat();
+        let found = json(&scene.call(&all).exits(0));
+        (found["objective"].clone(), found["per_device"].clone(), found["objective_from"].clone())
+    };
+    assert_eq!(asked(&[]), ("output_throughput".into(), false.into(), "run".into()));
+    assert_eq!(asked(&["--objective", "output_throughput"]), ("output_throughput".into(), true.into(), "flag".into()));
+    // The name of before is another one for it.
+    assert_eq!(asked(&["--rank-by", "mean_ttft_ms"]), ("mean_ttft_ms".into(), false.into(), "flag".into()));
+    // Wrong ones are refused before anything starts, with their place.
+    scene
+        .sweep()
+        .set("--objective", ["output_troughput"])
+        .exits(2)
+        .says("`--objective`")
+        .says("did you mean `output_throughput`?");
+    scene
+        .sweep()
+        .set("--objective", ["total:mean_ttft_ms"])
+        .exits(2)
+        .says("`total:` is for throughputs")
+        .says("write `mean_ttft_ms`");
+    scene.sweep().set("--objective", ["request_goodput"]).exits(2).says("needs goals").says("`goodput:");
+    let file = scene.path("wrong.yaml");
+    std::fs::write(&file, "preset: sanity\nobjective: completed\n").unwrap();
+    let plan = scene.call(&["plan", file.to_str().unwrap()]).exits(2);
+    plan.says("wrong.yaml:2:12: objective: expected the key of a metric that can be better or worse");
+    for (words, told) in [
+        (&["recommend", "--objective", "p99_ttft_ms", "--total"][..], "`--total` has no effect"),
+        (&["plot", "throughput", "--objective", "p99_ttft_ms"], "`--objective` has no effect with `plot throughput`"),
+        (&["plot", "ranking", "--figure", "ttft", "--slo", "ttft.p99<5"], "`--slo` has no effect with `--figure`"),
+    ] {
+        scene.call(words).exits(2).says(told);
+    }
+}
+
+#[test]
+fn goodput_is_an_objective() {
+    let scene = Scene::new();
+    let file = scene.path("goodput.yaml");
+    std::fs::write(
+        &file,
+        "serve: {model: org/tiny, enforce-eager: [true, false], max-model-len: 2048}\nobjective: request_goodput\n\
+         bench: {dataset-name: random, random-input-len: 8, random-output-len: 8, num-prompts: 8, max-concurrency: 2, \
+         ignore-eos: true, goodput: [['ttft:1000000', 'tpot:1000000']]}\n",
+    )
+    .unwrap();
     let ended = scene
         .call(&["run", file.to_str().unwrap()])
         .set("--engine", ["sim"])
         .set("--sim-speed", ["inf"])
         .set("--port", ["auto"])
-        .set("--results-dir", [scene.path("runs").to_str().unwrap()])
+        .set("--results-dir", [scene.results().to_str().unwrap()])
         .set("--env", [scene.mark().as_str()])
-        .flag("--keep-foreign")
         .exits(0);
-    let run = scene.runs_in(&scene.path("runs"))[0].0.to_str().unwrap().to_owned();
-    let found = json(&scene.call(&["recommend", &run, "--format", "json"]).exits(0));
-    let exported = json(&scene.call(&["analyze", &run, "--format", "json"]).exits(0));
-    assert_eq!(found, exported["ranking"], "recommend and analyze");
-    let answers = found["answers"].as_array().unwrap();
-    assert_eq!(answers.len(), 2, "one for each workload");
-    let analysis = std::fs::read_to_string(std::path::Path::new(&run).join("detailed_analysis.txt")).unwrap();
-    let [recommended, markdown, page, csv] = [
-        &["recommend", &run][..],
-        &["analyze", &run, "--format", "markdown"],
-        &["report", &run, "--output", "-"],
-        &["analyze", &run, "--format", "csv"],
-    ]
-    .map(|words| scene.call(words).exits(0).stdout.clone());
-    // Screens break lines.
-    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let lines = lines_of(&csv);
-    for answer in answers {
-        let choice = &answer["choice"];
-        for sentence in answer["sentences"].as_array().unwrap().iter().map(|sentence| sentence.as_str().unwrap()) {
-            for (name, text) in [
-                ("the end of run", &ended.stdout),
-                ("the file", &analysis),
-                ("recommend", &recommended),
-                ("markdown", &markdown),
-            ] {
-                assert!(flat(text).contains(&flat(sentence)), "{name}: {sentence}\n{text}");
-            }
-            assert!(flat(&page).contains(&flat(sentence).replace('/', "&#x2f;")), "report: {sentence}");
-        }
-        // The table of all measurements has the same choice and the same mean.
-        let own: Vec<_> = lines.iter().filter(|line| line["name"] == choice["name"].as_str().unwrap()).collect();
-        assert_eq!((own.len(), own[0]["choice"].as_str()), (1, "true"));
-        let total: f64 = own[0]["repeats.output_throughput.mean"].parse().unwrap();
-        let mean = choice["value"].as_f64().unwrap() * choice["devices"].as_f64().unwrap();
-        assert!((total / mean - 1.0).abs() < 1e-4, "{total} and {mean}");
-        assert_eq!((&choice["n"], own[0]["samples"].as_str()), (&3.into(), "3"));
-        // The command starts what was measured: the same words and variables as its script.
-        let command = answer["command"].as_str().unwrap();
-        let backend = choice["serve_environment"]["VLLM_ATTENTION_BACKEND"].as_str().unwrap();
-        assert!(
-            command.starts_with("env ") && command.contains(&format!("VLLM_ATTENTION_BACKEND={backend} ")),
-            "{command}"
-        );
-        assert!(recommended.contains(command), "{command}\n{recommended}");
-    }
-    let in_turn = lines.iter().map(|line| line["start"].as_str()).collect::<Vec<_>>();
-    assert_eq!(in_turn[..8], ["1"; 8], "several starts are measured in turn: {in_turn:?}");
+    ended.prints("Request goodput per device (req/s)").prints("Use  ");
+    let run = scene.run().0;
+    let found = json(&scene.call(&["recommend", run.to_str().unwrap(), "--format", "json"]).exits(0));
+    assert!(found["answers"][0]["choice"]["value"].as_f64().unwrap() > 0.0);
+    scene
+        .call(&["plot", "ranking", run.to_str().unwrap(), "--output", "-"])
+        .exits(0)
+        .prints("request goodput per device");
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use vllm_bench::analyse::{
-    About, Assumptions, Facts, Load, Metric, Metrics, Origin, Row, RunTable, ShownAxes, Status, derive,
+    About, Assumptions, Better, Facts, Limit, Load, Metric, Metrics, Origin, Row, RunTable, ShownAxes, Status, Wanted,
+    derive,
 };
 use vllm_bench::report::datatrove::Datatrove;
 
@@ -117,7 +118,7 @@ fn table() -> RunTable {
 #[test]
 fn the_published_optimization_table_comes_out_again() {
     let table = table();
-    let text = Datatrove::new(&table, None).render();
+    let text = Datatrove::new(&table, None, &Wanted::default()).render();
     let (_, summary) = text.split_once("Optimization results").unwrap();
     for (model, tp, base, best, speedup, parameters) in PUBLISHED {
         let line = summary.lines().find(|line| line.trim_start().starts_with(&format!("{model} "))).unwrap();
@@ -135,10 +136,50 @@ fn the_published_optimization_table_comes_out_again() {
 }
 
 #[test]
+fn an_axis_value_that_leaves_the_flag_out_is_the_clusters_none() {
+    // As a plan shows `speculative-config: [None, …]`: no flag, and `default` on the axis.
+    let mut table = table();
+    for row in &mut table.rows {
+        let spec = row.about.flags.get("speculative-config").cloned().unwrap_or_else(|| "default".into());
+        row.axes.server = vec![("speculative-config".into(), spec)];
+    }
+    derive(&mut table, &Assumptions::default());
+    let dir = tempfile::tempdir().unwrap();
+    Datatrove::new(&table, None, &Wanted::default()).write(dir.path()).unwrap();
+    let summary = std::fs::read_to_string(dir.path().join("optimization_summary.csv")).unwrap();
+    let first = summary.lines().nth(1).unwrap();
+    assert!(
+        first.starts_with("SmolLM2-135M-Instruct,1,28391.000000,28391.000000,1.000000,(baseline is optimal),45540"),
+        "{first}"
+    );
+    assert!(first.contains(",1.604029,\"mns=512, mnbt=32768, spec=ngram_6\","), "{first}");
+    let tier0 = std::fs::read_to_string(dir.path().join("tier0-x.csv")).unwrap();
+    assert!(tier0.lines().nth(1).unwrap().contains(",16,auto,none,none,"), "{tier0}");
+}
+
+#[test]
+fn the_best_of_the_cluster_sweep_is_by_the_objective_and_within_the_limits() {
+    let mut table = table();
+    for row in table.rows.iter_mut().filter(|row| row.is_valid()) {
+        // The plain ones answer at once.
+        let ttft = if row.name.ends_with(' ') { 10.0 } else { 900.0 };
+        row.metrics.set(Metric::MeanTtft, Some(ttft));
+    }
+    let mut wanted =
+        Wanted { rank_by: "mean_ttft_ms".into(), better: Better::Lower, per_device: false, ..Wanted::default() };
+    let text = Datatrove::new(&table, None, &wanted).render();
+    let line = |text: &str| text.lines().rfind(|line| line.contains("Qwen3-8B  ")).unwrap().to_owned();
+    assert!(text.contains("Best by Mean TTFT (ms).") && line(&text).contains("(baseline is optimal)"), "{text}");
+    wanted = Wanted { limits: vec![Limit::parse("ttft.mean<100").unwrap()], ..Wanted::default() };
+    let text = Datatrove::new(&table, None, &wanted).render();
+    assert!(text.contains("mean_ttft_ms < 100") && line(&text).contains("1.00x"), "{text}");
+}
+
+#[test]
 fn the_summary_file_has_the_cluster_sweeps_columns() {
     let dir = tempfile::tempdir().unwrap();
     let table = table();
-    Datatrove::new(&table, None).write(dir.path()).unwrap();
+    Datatrove::new(&table, None, &Wanted::default()).write(dir.path()).unwrap();
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let summary = read("optimization_summary.csv");
     let mut lines = summary.lines();

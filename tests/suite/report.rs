@@ -45,7 +45,7 @@ fn several_runs_are_one_page_somewhere_else() {
 fn wrong_words_are_refused_and_nothing_is_written() {
     let scene = Scene::new();
     scene.call(&["report", "--slo", "ttft<5"]).exits(2).says("--slo");
-    scene.call(&["report", "--rank-by", "completed"]).exits(2).says("--rank-by");
+    scene.call(&["report", "--objective", "completed"]).exits(2).says("--objective");
     scene.call(&["report", "nowhere"]).ends().says("nowhere");
     scene.sweep().exits(0);
     let run = scene.run().0;

@@ -84,7 +84,15 @@ fn rule_8_fp8_without_eager_is_skipped_with_a_warning() {
     assert_eq!(run.json("manifest.json")["plan"]["skips"].as_array().unwrap().len(), 1);
     assert!(!run.journal_text().contains("quant-fp8_eager-false"));
     let all = scene.sweep().set("--quantization", ["fp8"]).set("--enforce-eager", ["false"]).exits(2);
-    all.says("a rule leaves out every combination").says("Engine core initialization failed");
+    all.says("the rule `fp8-needs-eager` leaves out every combination").says("Engine core initialization failed");
+    // With a way out: the flag, or another value.
+    all.says("`--no-rule fp8-needs-eager` switches the rule off").says("`--enforce-eager true`");
+    let plan =
+        scene.call(&["plan", "--quantization", "fp8", "--enforce-eager", "false", "--no-rule", "fp8-needs-eager"]);
+    plan.exits(0).prints("9 experiments, 0 skipped");
+    let unknown = scene.sweep().also("--no-rule", "fp8-need-eager").exits(2);
+    unknown.says("`--no-rule`: there is no rule `fp8-need-eager`").says("did you mean `fp8-needs-eager`?");
+    unknown.says("the rules are: fp8-needs-eager, devices, attention-heads, context-length, batched-tokens");
 }
 
 /// What a launch script looks like at the moment when it runs.

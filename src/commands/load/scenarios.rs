@@ -88,7 +88,8 @@ struct Row {
     ttft: Option<Summary>,
     latency: Summary,
     tokens_per_sec: Summary,
-    prompt_tokens: f64,
+    /// `None` where nothing counted those of some prompt.
+    prompt_tokens: Option<f64>,
     completion_tokens: f64,
     errors: String,
     simulated: bool,
@@ -119,7 +120,7 @@ impl Row {
             ttft: metrics.has_ttft.then(|| metrics.ttft.clone()),
             latency: metrics.e2el.clone(),
             tokens_per_sec: metrics.tokens_per_second_per_user.clone(),
-            prompt_tokens: per_request(metrics.total_input),
+            prompt_tokens: metrics.total_input.map(per_request),
             completion_tokens: per_request(metrics.total_output),
             errors: if errors.is_empty() { "None".into() } else { errors.join("; ") },
             simulated: load.result.contains_key("simulated"),
@@ -192,7 +193,7 @@ fn summary_csv(rows: &[Row]) -> Result<Vec<u8>, Error> {
             fields.push(some(row.at(summary, which)));
         }
         fields.extend([
-            format!("{:.1}", row.prompt_tokens),
+            row.prompt_tokens.map(|tokens| format!("{tokens:.1}")).unwrap_or_default(),
             format!("{:.1}", row.completion_tokens),
             row.errors.clone(),
             row.simulated.to_string(),

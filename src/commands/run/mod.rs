@@ -24,7 +24,7 @@ use crate::safe;
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
-use super::{asked, wording};
+use super::{asked, choice, wording};
 use prepare::{Prepared, Silent, lock_results, prepare};
 use recorder::{RunRecorder, SessionJobs};
 use resume::{Asked, Earlier};
@@ -38,6 +38,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     let asked = Asked { args, environment, preset, ui };
     let Session { settings, plan, earlier } = session(asked)?;
     asked::check_slo(&settings)?;
+    choice::check_objective(&settings, ui)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }

@@ -54,7 +54,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 18] = [
+const MAY_CHANGE: [&str; 19] = [
     "port",
     "timeouts",
     "retry",
@@ -68,6 +68,7 @@ const MAY_CHANGE: [&str; 18] = [
     "keep-foreign",
     "show-logs",
     "slo",
+    "objective",
     "telemetry",
     "slurm",
     "docker",

@@ -123,6 +123,10 @@ pub struct Document {
     /// `{ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds), or the words of `--slo`.
     #[schemars(with = "Option<schema::Slo>")]
     pub slo: Option<Raw>,
+    /// The metric by which configurations are chosen, wherever an answer is given (default `output_throughput`, per device);
+    /// `total:output_throughput` counts the whole server.
+    #[schemars(with = "Option<String>")]
+    pub objective: Option<Raw>,
     /// Kept in the manifest; no effect yet.
     #[schemars(with = "Option<schema::Anything>")]
     pub telemetry: Option<Raw>,

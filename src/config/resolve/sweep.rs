@@ -339,11 +339,11 @@ fn rules_off(raw: Option<&Raw>, sweep: &Sweep) -> Result<Vec<String>, Error> {
     for (name, (entry, path)) in axes::keys(Some(&raw.node), &raw.path)? {
         if !known.contains(&name.as_str()) {
             let trouble = Trouble::new(&entry.key, &raw.path, format!("there is no rule `{name}`"));
-            return Err(match nearest(&name, known.iter().copied()) {
+            let trouble = match nearest(&name, known.iter().copied()) {
                 Some(near) => trouble.hint(format!("did you mean `{near}`?")),
-                None => trouble.hint(format!("the rules are: {}", known.join(", "))),
-            }
-            .into());
+                None => trouble,
+            };
+            return Err(trouble.hint(format!("the rules are: {}", known.join(", "))).into());
         }
         let raw = Raw { node: entry.value, path };
         if !words::one(Some(&raw), &name, "`true` or `false`", words::switch)? {

@@ -24,7 +24,9 @@ pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended, result: &Map
         lines.push(decimal("Request rate configured (RPS):", subject.request_rate));
     }
     lines.push(decimal("Benchmark duration (s):", metrics.duration));
-    lines.push(whole("Total input tokens:", metrics.total_input));
+    let not_known = |name: &str| format!("{name:<40} {:<10}", "not known");
+    let name = "Total input tokens:";
+    lines.push(metrics.total_input.map_or_else(|| not_known(name), |tokens| whole(name, tokens)));
     lines.push(whole("Total generated tokens:", metrics.total_output));
     lines.push(decimal("Request throughput (req/s):", metrics.request_throughput));
     if let Some(goodput) = metrics.request_goodput {
@@ -33,7 +35,8 @@ pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended, result: &Map
     lines.push(decimal("Output token throughput (tok/s):", metrics.output_throughput));
     lines.push(decimal("Peak output token throughput (tok/s):", metrics.max_output_tokens_per_s));
     lines.push(decimal("Peak concurrent requests:", metrics.max_concurrent_requests as f64));
-    lines.push(decimal("Total token throughput (tok/s):", metrics.total_token_throughput));
+    let name = "Total token throughput (tok/s):";
+    lines.push(metrics.total_token_throughput.map_or_else(|| not_known(name), |rate| decimal(name, rate)));
     for (flag, header, name, summary) in named(metrics) {
         if !subject.percentile_metrics.iter().any(|metric| metric == flag) {
             continue;

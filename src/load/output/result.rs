@@ -54,7 +54,7 @@ pub struct Details {
 #[derive(Debug)]
 struct Detail {
     index: u64,
-    input: u64,
+    input: Option<u64>,
     output: u64,
     ttft: f64,
     start: f64,
@@ -69,7 +69,7 @@ impl Details {
         let failed = sample.failure.is_some();
         self.rows.push(Detail {
             index: sample.index,
-            input: sample.prompt_tokens().unwrap_or(0),
+            input: sample.prompt_tokens(),
             output: if failed { 0 } else { sample.output_tokens().0 },
             ttft: sample.ttft().unwrap_or(0.0),
             start: sample.started as f64 / 1e9,

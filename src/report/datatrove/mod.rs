@@ -8,7 +8,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
-use crate::analyse::{OVERALL, Optimized, Row, RunTable, is_in_tier, optimize};
+use crate::analyse::{OVERALL, Optimized, Row, RunTable, Wanted, is_in_tier, optimize};
 use crate::record::{Error, atomic, layout};
 use rows::Line;
 
@@ -23,12 +23,15 @@ pub struct Datatrove<'a> {
     experiments: Vec<(String, Vec<Line<'a>>)>,
     /// Names of the parts of the summary.
     parts: Vec<String>,
+    /// By what the best of each part is chosen.
+    wanted: Wanted,
     optimized: Vec<Optimized<'a>>,
 }
 
 impl<'a> Datatrove<'a> {
-    /// Of a table; the parts of the summary are the values of a setting, or the tiers where none is named.
-    pub fn new(table: &'a RunTable, group_by: Option<&str>) -> Self {
+    /// Of a table; the parts of the summary are the values of a setting, or the tiers where none is named. The best of each part is
+    /// that of every other answer by `wanted`.
+    pub fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &Wanted) -> Self {
         let rows: Vec<&'a Row> = table.rows.iter().filter(|row| !row.is_skipped()).collect();
         let comparable: Vec<&'a Row> = {
             let measured = rows.iter().any(|row| row.is_valid() && !row.simulated);
@@ -42,7 +45,7 @@ impl<'a> Datatrove<'a> {
         let (parts, optimized) = match group_by {
             None => {
                 let asked: Vec<String> = ["tier0", "tier1", OVERALL].map(str::to_owned).into();
-                (asked.clone(), optimize(&comparable, &asked, is_in_tier))
+                (asked.clone(), optimize(&comparable, &asked, is_in_tier, wanted))
             }
             Some(key) => {
                 let mut parts: Vec<String> = comparable.iter().flat_map(|row| value(row, key)).collect();
@@ -50,11 +53,11 @@ impl<'a> Datatrove<'a> {
                 parts.dedup();
                 parts.push(OVERALL.to_owned());
                 let belongs = |row: &Row, part: &str| part == OVERALL || value(row, key).iter().any(|own| own == part);
-                let optimized = optimize(&comparable, &parts, belongs);
+                let optimized = optimize(&comparable, &parts, belongs, wanted);
                 (parts, optimized)
             }
         };
-        Self { table, experiments: rows::experiments(&rows), parts, optimized }
+        Self { table, experiments: rows::experiments(&rows), parts, wanted: wanted.clone(), optimized }
     }
 
     /// Writes the three kinds of files into a directory that is there, each whole or not at all.
@@ -88,7 +91,7 @@ impl<'a> Datatrove<'a> {
             text.push_str(&table::render(experiment, lines));
             text.push('\n');
         }
-        text.push_str(&summary::render(&self.optimized));
+        text.push_str(&summary::render(&self.optimized, &self.wanted));
         text
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use indexmap::IndexMap;
 
 use super::UNNAMED;
-use crate::analyse::{FailedAttempt, Metric, Row, Status, load_labels, settings, short_settings};
+use crate::analyse::{FailedAttempt, Metric, Row, Status, load_labels, over_starts, settings, short_settings};
 use crate::plan::FailureReason;
 
 /// The columns, in their order.
@@ -59,11 +59,15 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The mean of a figure over the measurements that count.
-    #[expect(clippy::cast_precision_loss, reason = "repeats are few")]
+    /// The mean of a metric over the server starts of the measurements that count, as in every answer.
     pub fn figure(&self, key: &str) -> Option<f64> {
-        let values: Vec<f64> = self.valid.iter().filter_map(|row| of_row(row, key)).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
+        for row in &self.valid {
+            if let Some(value) = of_row(row, key) {
+                starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value);
+            }
+        }
+        over_starts(&starts.into_values().collect::<Vec<_>>()).map(|of| of.mean)
     }
 
     /// Why there are no figures, or what is to be known of them.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::super::columns::{self, Column};
 use super::super::display::{configuration, counted, cut};
 use super::super::page::{Page, Style, Tone};
-use crate::analyse::{BaselineRule, Basis, OVERALL, Optimized, Tier};
+use crate::analyse::{BaselineRule, Basis, OVERALL, Optimized, Tier, Wanted};
 
 /// The parameters of a choice, as the cluster sweep writes them.
 fn parameters(tier: &Tier<'_>) -> String {
@@ -47,12 +47,15 @@ pub fn write(parts: &[String], optimized: &[Optimized<'_>], out: &mut dyn Write)
 }
 
 /// The table: the best of all parts against the baseline.
-pub fn render(optimized: &[Optimized<'_>]) -> String {
+pub fn render(optimized: &[Optimized<'_>], wanted: &Wanted) -> String {
     let mut page = Page::new(Style::PLAIN);
     if optimized.is_empty() {
         return page.finish();
     }
     page.heading("Optimization results");
+    let about = wanted.about().map(|said| format!(" {said}")).unwrap_or_default();
+    page.paragraph(2, "", Tone::Plain, &format!("Best by {}.{about}", wanted.objective(wanted.per_device)));
+    page.gap();
     let loads = optimized.iter().any(|found| !found.workload.is_empty());
     let mut shape = vec![Column::text("Model")];
     shape.extend(loads.then(|| Column::text("Load")));

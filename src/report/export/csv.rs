@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use super::super::csv::{cause, number, reason, status};
 use super::{Analysis, requests_under};
 use crate::analyse::{
-    Estimate, Figure, Row, Standing, Unit, all_settings, load_labels, over_starts, settings, starts_by,
+    Estimate, Figure, Interval, Row, Standing, Unit, Wanted, all_settings, load_labels, over_starts, settings,
+    starts_by,
 };
 
 /// What stands before the settings.
@@ -56,8 +57,13 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         ] {
             fields.push(number(value, Unit::TokensPerSecond));
         }
-        let (standing, choice) = standings.get(&std::ptr::from_ref(row)).copied().unwrap_or_default();
-        fields.extend([standing.to_owned(), choice.to_string()]);
+        let place = standings.get(&std::ptr::from_ref(row)).copied().unwrap_or_default();
+        fields.extend([place.standing.to_owned(), place.choice.to_string()]);
+        fields.push(place.mean.map(|_| objective(&analysis.wanted, place.per_device)).unwrap_or_default());
+        let interval = place.interval;
+        for value in [place.mean, interval.map(|interval| interval.low), interval.map(|interval| interval.high)] {
+            fields.push(number(value, Unit::TokensPerSecond));
+        }
         csv.write_record(fields)?;
     }
     csv.flush()
@@ -119,7 +125,9 @@ impl Columns {
         names.extend(self.percentiles().map(|key| format!("{key}_rests_on")));
         names.push("samples".into());
         names.extend(["mean", "sd", "low", "high"].map(|what| format!("repeats.{rank_by}.{what}")));
-        names.extend(["standing", "choice"].map(str::to_owned));
+        names.extend(
+            ["standing", "choice", "objective", "objective.mean", "objective.low", "objective.high"].map(str::to_owned),
+        );
         names
     }
 
@@ -137,8 +145,23 @@ impl Columns {
     }
 }
 
-/// Where the configuration of each row stands, and whether it is the choice; every measurement of it says so.
-fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, (&'static str, bool)> {
+/// The objective as a key: `output_throughput per device`.
+fn objective(wanted: &Wanted, per_device: bool) -> String {
+    format!("{}{}", wanted.rank_by, if per_device { " per device" } else { "" })
+}
+
+/// What the answer says of the configuration of a row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    standing: &'static str,
+    choice: bool,
+    per_device: bool,
+    mean: Option<f64>,
+    interval: Option<Interval>,
+}
+
+/// Where the configuration of each row stands, whether it is the choice, and its mean; every measurement of it says so.
+fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, Place> {
     let valid: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid()).collect();
     let all: HashMap<*const Row, Vec<&Row>> = settings(&valid)
         .into_iter()
@@ -148,13 +171,19 @@ fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, (&'static str, 
     for answer in &analysis.answers {
         let Ok(recommendation) = &answer.choice else { continue };
         for (index, option) in recommendation.options.iter().enumerate() {
-            let standing = match option.standing {
-                Standing::MayBeBest => "may-be-best",
-                Standing::NotBest => "not-best",
-                Standing::Undecided => "undecided",
+            let place = Place {
+                standing: match option.standing {
+                    Standing::MayBeBest => "may-be-best",
+                    Standing::NotBest => "not-best",
+                    Standing::Undecided => "undecided",
+                },
+                choice: index == recommendation.choice,
+                per_device: recommendation.per_device,
+                mean: Some(option.value),
+                interval: option.estimate.and_then(|estimate| estimate.interval),
             };
             let rows = all.get(&std::ptr::from_ref(option.row)).into_iter().flatten();
-            found.extend(rows.map(|row| (std::ptr::from_ref(*row), (standing, index == recommendation.choice))));
+            found.extend(rows.map(|row| (std::ptr::from_ref(*row), place)));
         }
     }
     found

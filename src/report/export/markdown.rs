@@ -7,7 +7,7 @@ use super::super::compare::cell;
 use super::super::display::{configuration, counted, figure};
 use super::super::text::{SIMULATED, nothing, status};
 use super::{Analysis, requests_under};
-use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, over_starts, starts_by};
+use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, mean_over_starts};
 
 /// Renders it.
 pub fn render(analysis: &Analysis<'_>) -> String {
@@ -26,7 +26,9 @@ pub fn render(analysis: &Analysis<'_>) -> String {
         "{} of {} passed, {} failed, {} skipped by a rule.",
         counts.passed, counts.planned, counts.failed, counts.skipped
     );
-    if let Some(said) = analysis.wanted.about_limits() {
+    let (wanted, per_device) = (&analysis.wanted, analysis.wanted.per_device);
+    let _ = writeln!(text, "\nBy {}, for each model and workload by itself.", cell(&wanted.objective(per_device)));
+    if let Some(said) = wanted.about() {
         let _ = writeln!(text, "\n{}", cell(&said));
     }
     for group in &analysis.answers {
@@ -109,7 +111,7 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
 /// The mean over the starts of an option, as everywhere.
 fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f64> {
     let rows: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid() && is_of(row, option.row)).collect();
-    starts_by(&rows, key).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
+    mean_over_starts(&rows, key)
 }
 
 /// Whether two rows are measurements of the same settings.

@@ -24,9 +24,9 @@ pub struct Analysis<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    /// By what the sweep files of its runs ask for, for each model and workload.
+    /// By what its runs ask for, for each model and workload.
     pub fn of(table: &'a RunTable) -> Self {
-        Self::by(table, &[BY_MODEL.to_owned()], Wanted::default().with_limits_of(table).0)
+        Self::by(table, &[BY_MODEL.to_owned()], Wanted::of(table))
     }
 
     /// By these keys and this objective.

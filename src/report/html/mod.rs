@@ -50,8 +50,7 @@ pub struct Options {
 impl Options {
     /// The plain options for a table, with the machines of its runs as their manifests say. A run without a manifest has none.
     pub fn of(table: &RunTable) -> Self {
-        let wanted = Wanted::default().with_limits_of(table).0;
-        Self { machines: machine::of(table), wanted, ..Self::default() }
+        Self { machines: machine::of(table), wanted: Wanted::of(table), ..Self::default() }
     }
 
     /// The answer for each model and workload.

@@ -84,7 +84,7 @@ impl<'a> View<'a> {
             ranked_by: options.wanted.objective(options.wanted.per_device),
             latency: crate::analyse::Figure::of(&options.wanted.latency)
                 .map_or_else(|| options.wanted.latency.clone(), |figure| figure.label),
-            limits: options.wanted.about_limits().map(|said| clean(&said)),
+            limits: options.wanted.about().map(|said| clean(&said)),
             answers: answers::of(&answers, &options.wanted),
             axes: axes.into_iter().map(asked).collect(),
             fixed: fixed.into_iter().map(asked).collect(),

@@ -12,7 +12,8 @@ use crate::analyse::Requests;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Arrays {
-    input_lens: Vec<f64>,
+    /// What nobody counted is null.
+    input_lens: Vec<Option<f64>>,
     output_lens: Vec<f64>,
     ttfts: Vec<f64>,
     itls: Vec<Vec<f64>>,
@@ -69,7 +70,7 @@ fn requests_of(arrays: &Arrays) -> Option<Requests> {
         let ttft = of(&arrays.ttfts, index).unwrap_or_default();
         requests.ttft_ms.push(ttft * 1e3);
         requests.start_s.extend(of(&arrays.start_times, index).map(|start| start - first));
-        requests.input_tokens.extend(of(&arrays.input_lens, index));
+        requests.input_tokens.extend(arrays.input_lens.get(index).copied().flatten());
         requests.output_tokens.extend(of(&arrays.output_lens, index));
         if let Some(gaps) = arrays.itls.get(index) {
             let further: f64 = gaps.iter().sum();

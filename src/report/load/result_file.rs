@@ -14,8 +14,8 @@ use serde_json::error::Category;
 
 use super::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
 use super::values::Values;
-use crate::analyse::{EmptyAnswers, Figures, Metrics};
-use crate::bounded::{self, Plain};
+use crate::analyse::{EmptyAnswers, Figures, Metric, Metrics};
+use crate::bounded::{self, Plain, PythonJson};
 use crate::record::{ResultMeta, SCHEMA};
 
 /// A result file beyond this size is not read.
@@ -83,7 +83,7 @@ impl Refusal {
 impl ResultFile {
     /// A figure, where it is a number.
     pub fn number(&self, key: &str) -> Option<f64> {
-        let held = || self.metrics().get(crate::analyse::Metric::of(key)?);
+        let held = || self.metrics().get(Metric::of(key)?);
         self.figures.get(key).and_then(Value::as_f64).or_else(held)
     }
 
@@ -103,6 +103,18 @@ impl ResultFile {
         }
     }
 
+    /// Clients write 0 for prompt tokens that nobody counted: then they are not known, and no total that holds them is either.
+    fn forget_what_nobody_counted(&mut self) {
+        let metrics = self.metrics();
+        let known = |metric| metrics.get(metric);
+        if known(Metric::TotalInputTokens) == Some(0.0)
+            && known(Metric::Completed).is_some_and(|completed| completed > 0.0)
+        {
+            self.figures.forget(Metric::TotalInputTokens);
+            self.figures.forget(Metric::TotalTokenThroughput);
+        }
+    }
+
     /// A value in the spelling of the command line.
     pub fn text(&self, key: &str) -> Option<String> {
         match self.figures.get(key)? {
@@ -114,9 +126,10 @@ impl ResultFile {
 
     /// Figures of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
     pub fn percentiles(&self) -> Figures {
-        let known = |key: &str| crate::analyse::Metric::of(key).is_some();
+        let known = |key: &str| Metric::of(key).is_some();
         let named = |key: &str| {
             key.starts_with("spec_decode_")
+                || key == "request_goodput"
                 || ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end))
         };
         let figures = self.figures.iter().filter(|(key, _)| named(key) && !known(key));
@@ -211,6 +224,10 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
             _ => Keep::UpTo(SHORT),
         },
         |key, member| {
+            let member = match member {
+                Member::Plain(word) => Member::Plain(as_text(word)),
+                member @ (Member::Compound(_) | Member::PassedOver) => member,
+            };
             match member {
                 Member::Plain(text) => copied.as_mut().map_or(Ok(()), |copied| put_member(copied, key, text))?,
                 Member::Compound(_) | Member::PassedOver => copied = None,
@@ -239,10 +256,21 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
     result.members = copied.map(Vec::into_boxed_slice);
     result.empty = empty_answers(&lengths, &ttfts, result.number("completed"));
     result.derive_rate();
+    result.forget_what_nobody_counted();
     Ok(result)
 }
 
-/// vLLM's key for what SGLang's client calls otherwise.
+/// A number that is none, as Python writes it, as a JSON text; all else as it is.
+fn as_text(word: &str) -> &str {
+    match word {
+        "NaN" => "\"NaN\"",
+        "Infinity" => "\"Infinity\"",
+        "-Infinity" => "\"-Infinity\"",
+        other => other,
+    }
+}
+
+/// The key of newer releases of vLLM for what SGLang's client and older releases call otherwise.
 fn vllm_key(key: &str) -> &str {
     match key {
         "mean_e2e_latency_ms" => "mean_e2el_ms",
@@ -250,6 +278,8 @@ fn vllm_key(key: &str) -> &str {
         "std_e2e_latency_ms" => "std_e2el_ms",
         "p90_e2e_latency_ms" => "p90_e2el_ms",
         "p99_e2e_latency_ms" => "p99_e2el_ms",
+        // Of vLLM's own client before 0.10.
+        "request_goodput:" => "request_goodput",
         other => other,
     }
 }
@@ -298,12 +328,17 @@ fn meta_of(text: &str) -> Result<Result<Box<ResultMeta>, String>, Stop> {
 fn strictly(path: &Path) -> Result<Option<ResultFile>, Refusal> {
     let Some((file, size)) = open(path)? else { return Ok(None) };
     let Fields { figures, ours, load } = if size > LARGE {
-        serde_json::from_reader(BufReader::with_capacity(1 << 16, file)).map_err(|error| json_refusal(&error))?
+        let reader = BufReader::with_capacity(1 << 16, PythonJson::new(file));
+        serde_json::from_reader(reader).map_err(|error| json_refusal(&error))?
     } else {
         let Some(text) = read_text(path)? else { return Ok(None) };
-        serde_json::from_str(&text).map_err(|error| json_refusal(&error))?
+        serde_json::from_str(&text)
+            .or_else(|error| serde_json::from_reader(PythonJson::new(text.as_bytes())).map_err(|_| error))
+            .map_err(|error| json_refusal(&error))?
     };
-    Ok(Some(ResultFile { figures, meta: ours.map(read_meta), load, ..ResultFile::default() }))
+    let mut result = ResultFile { figures, meta: ours.map(read_meta), load, ..ResultFile::default() };
+    result.forget_what_nobody_counted();
+    Ok(Some(result))
 }
 
 /// What a parser says, in our words.
@@ -374,7 +409,7 @@ mod tests {
         assert_eq!(reason(b""), "empty");
         assert_eq!(reason(b"{\"a\": [1, 2"), "cut off: EOF while parsing a list at line 1 column 11");
         assert_eq!(reason(b"[]"), "not a JSON object: invalid type: sequence, expected an object at line 1 column 0");
-        assert_eq!(reason(b"{\"a\": NaN}"), "not JSON: expected value at line 1 column 7");
+        assert_eq!(reason(b"{\"a\": NaNs}"), "not JSON: expected value at line 1 column 7");
         assert_eq!(reason(b"{\"a\": 1e999}"), "not JSON: number out of range at line 1 column 11");
         assert_eq!(reason(b"\xff\xfe"), "not text: invalid utf-8 sequence of 1 bytes from index 0");
         assert!(reason("[".repeat(100_000).as_bytes()).starts_with("not a JSON object"));
@@ -388,6 +423,26 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(read(&path, &mut Vec::new(), Members::Parsed).unwrap_err().reason, "not a regular file");
         assert!(read(&dir.path().join("absent"), &mut Vec::new(), Members::Parsed).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_not_known_and_the_others_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x_results.json");
+        // Beside a key that is odd to the scanner too, and within an array.
+        for text in [
+            r#"{"completed": 2, "p99_tpot_ms": NaN, "request_rate": Infinity, "itls": [[NaN]], "duration": 4.0}"#,
+            r#"{"completed": 2, "a\u0062": 1, "p99_tpot_ms": NaN, "x": {"y": [-Infinity]}, "duration": 4.0}"#,
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let file = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
+            let found = [Metric::P99Tpot, Metric::Duration].map(|metric| file.metrics().get(metric));
+            assert_eq!((found, file.number("completed")), ([None, Some(4.0)], Some(2.0)), "{text}");
+        }
+        std::fs::write(&path, r#"{"completed": 2, "total_input_tokens": 0, "total_token_throughput": 9.0}"#).unwrap();
+        let file = read(&path, &mut Vec::new(), Members::Copied).unwrap().unwrap();
+        assert_eq!(file.metrics().get(Metric::TotalInputTokens), None, "never 0 for what nobody counted");
+        assert_eq!(file.metrics().get(Metric::TotalTokenThroughput), None);
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn device(manifest: &Manifest) -> Option<Arc<str>> {
 fn facts(manifest: Manifest) -> Facts {
     Facts {
         slo: slo(&manifest),
+        objective: objective(&manifest),
         directory: Path::new("").into(),
         run: manifest.run,
         origin: Origin::VllmBench { version: manifest.vllm_bench },
@@ -150,6 +151,11 @@ pub(super) fn journal_of(dir: &RunDir) -> (JournalText, Vec<String>) {
             (JournalText::default(), vec![format!("`{}` cannot be read{why}", layout::JOURNAL)])
         }
     }
+}
+
+/// The objective of the run, as the manifest keeps it.
+fn objective(manifest: &Manifest) -> Option<String> {
+    manifest.settings.get("objective").and_then(|setting| setting.value.as_str()).map(str::to_owned)
 }
 
 /// The limits of the sweep file, as the manifest keeps them: `slo.ttft.p99` -> `500`, or words under `slo` itself.

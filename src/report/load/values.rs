@@ -61,6 +61,11 @@ impl Values {
         self.metrics
     }
 
+    /// Takes a metric for not known, whatever the file says.
+    pub fn forget(&mut self, metric: Metric) {
+        self.metrics.set(metric, None);
+    }
+
     /// Whether there is one.
     pub fn contains_key(&self, key: &str) -> bool {
         self.get(key).is_some()

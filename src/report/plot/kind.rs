@@ -5,7 +5,7 @@ use indexmap::IndexSet;
 use super::chart::Chart;
 use super::data::Data;
 use super::kinds::{concurrency, heatmap, interaction, pareto, ranking, requests, startup};
-use crate::analyse::RunTable;
+use crate::analyse::{RunTable, Wanted};
 use crate::nearest;
 
 /// A kind of picture: a closed set.
@@ -134,6 +134,15 @@ pub struct Query {
     pub each: bool,
     /// What a heat map shows of several configurations that share a cell.
     pub over: Over,
+    /// By what the recommended one is chosen; `None` = what the runs ask for.
+    pub wanted: Option<Wanted>,
+}
+
+impl Query {
+    /// By what the recommended one is chosen.
+    pub fn wanted(&self, table: &RunTable) -> Wanted {
+        self.wanted.clone().unwrap_or_else(|| Wanted::of(table))
+    }
 }
 
 /// What stands for several configurations.

@@ -17,7 +17,7 @@ use super::export::Analysis;
 use super::page::{Page, Style};
 use crate::analyse::{Counts, RunTable};
 
-/// Renders the analysis by what the sweep files ask for. The same table and style give the same text; no line is wider than 120
+/// Renders the analysis by what the runs ask for. The same table and style give the same text; no line is wider than 120
 /// columns.
 pub fn render(table: &RunTable, style: Style) -> String {
     render_analysis(&Analysis::of(table), style)

@@ -4,7 +4,9 @@ use super::super::columns::{Column, Table};
 use super::super::display::{ABSENT, configuration, counted, cut, put_figure};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
-use crate::analyse::{BaselineRule, Figure, Row, RunTable, Slot, Unit, baseline, load_labels, settings};
+use crate::analyse::{
+    BaselineRule, Figure, Row, RunTable, Slot, Unit, baseline, load_labels, mean_over_starts, settings,
+};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
 const COLUMNS: [(&str, &str); 7] = [
@@ -33,8 +35,8 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     // The price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
     let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
-    let columns: Vec<(Slot<'_>, Option<Unit>)> =
-        shown.iter().map(|(key, _)| (Slot::of(key), Figure::of(key).map(|figure| figure.unit))).collect();
+    let columns: Vec<(&str, Slot<'_>, Option<Unit>)> =
+        shown.iter().map(|(key, _)| (*key, Slot::of(key), Figure::of(key).map(|figure| figure.unit))).collect();
     let speedup = there("speedup");
     let mut shape = vec![Column::text("Configuration"), Column::figures("Devs")];
     shape.extend(shown.iter().map(|(_, title)| Column::figures(*title)));
@@ -99,8 +101,7 @@ fn by_model<'a>(rows: &[&'a Row]) -> indexmap::IndexMap<&'a str, Vec<Vec<&'a Row
     models
 }
 
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(Slot<'_>, Option<Unit>)]) {
+fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(&str, Slot<'_>, Option<Unit>)]) {
     let first = rows.first();
     let load = first.map(|row| row.workload_label()).unwrap_or_default();
     let mut name = first.map(|row| configuration(&row.axes)).unwrap_or_default();
@@ -112,10 +113,9 @@ fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(Slot<'_>, Option<Unit>
     table.cell(|text| text.push_str(&cut(&name, NAME)));
     let devices = first.and_then(|row| row.about.devices);
     table.cell(|text| text.push_str(&devices.map_or(ABSENT.to_owned(), |devices| devices.to_string())));
-    for (slot, unit) in columns {
-        let values = || rows.iter().filter_map(|row| row.at(slot));
-        let count = values().count();
-        let mean = (count > 0).then(|| values().sum::<f64>() / count as f64);
+    for (key, slot, unit) in columns {
+        // One measurement needs no look-up of its key: a table may have a hundred thousand of them.
+        let mean = if let [only] = rows { only.at(slot) } else { mean_over_starts(rows, key) };
         table.cell(|text| match mean.zip(*unit) {
             Some((value, unit)) => put_figure(text, value, unit),
             None => text.push_str(ABSENT),

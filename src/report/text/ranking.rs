@@ -15,7 +15,7 @@ const LEFT_OUT: usize = 12;
 pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Answer<'_>], wanted: &Wanted) {
     let by = format!("Recommendation by {}", wanted.objective(wanted.per_device));
     page.heading(&super::figures::caption(&by, table));
-    if let Some(said) = wanted.about_limits() {
+    if let Some(said) = wanted.about() {
         page.paragraph(2, "", Tone::Plain, &cut(&said, 1000));
     }
     if groups.is_empty() {

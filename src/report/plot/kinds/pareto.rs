@@ -8,7 +8,7 @@ use super::super::kind::{Picture, Refusal};
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
 use super::lines::{legend, named};
-use crate::analyse::{Better, Estimate, Row, Unit, Wanted};
+use crate::analyse::{BY_MODEL, Better, Estimate, Figure, Row, Wanted};
 use crate::record::layout;
 use crate::report::export::Analysis;
 
@@ -32,17 +32,18 @@ struct Cloud {
 /// # Errors
 /// When no result has both figures.
 pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let (x, y) = (data.query.x.as_deref().unwrap_or("mean_ttft_ms"), data.query.y.as_deref());
-    let y = y.or(data.query.figure.as_deref()).unwrap_or("output_throughput");
+    let asked = data.query.wanted(data.table);
+    // An objective that is a latency is no gain: throughput is drawn against latency all the same.
+    let usual = if asked.better == Better::Higher { asked.rank_by.as_str() } else { "output_throughput" };
+    let (x, y) = (data.query.x.as_deref().unwrap_or(&asked.latency), data.query.y.as_deref());
+    let y = y.or(data.query.figure.as_deref()).unwrap_or(usual);
     let (latency, gain) = (figure("--x", x)?, figure("--y", y)?);
     let better = gain.better.unwrap_or(Better::Higher);
-    let per_device = gain.better == Some(Better::Higher)
-        && matches!(gain.unit, Unit::TokensPerSecond | Unit::RequestsPerSecond)
-        && !y.contains("per_")
-        && data.shots.iter().all(|shot| shot.row.about.devices.is_some_and(|devices| devices > 0));
+    let of_all = if y == asked.rank_by { asked.per_device } else { Figure::is_of_all_devices(y) };
+    let per_device = of_all && data.shots.iter().all(|shot| shot.row.about.devices.is_some_and(|devices| devices > 0));
     let wanted =
         Wanted { rank_by: y.into(), better, per_device, latency: x.into(), limits: Vec::new(), ..Wanted::default() };
-    let clouds = clouds(data, &wanted);
+    let clouds = clouds(data, &wanted, asked.clone());
     if clouds.is_empty() {
         return Err(Refusal::missing(
             format!("no result has both `{x}` and `{y}`"),
@@ -98,17 +99,17 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(panel)) }],
         columns: 1,
         legend: entries(&clouds, &named),
-        caption: caption(data, &clouds, named.len(), better),
+        caption: caption(data, &clouds, named.len(), better, &asked),
         simulated: data.simulated(),
     };
     Ok(vec![Picture { stem: layout::picture::PARETO.into(), chart }])
 }
 
 /// The configurations by model and load, with the choice of `recommend` among each.
-fn clouds(data: &Data<'_>, wanted: &Wanted) -> Vec<Cloud> {
+fn clouds(data: &Data<'_>, wanted: &Wanted, asked: Wanted) -> Vec<Cloud> {
     let keys: Vec<String> = data.rest(&[]);
     let (load, server): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| data.is_load(key));
-    let analysis = Analysis::of(data.table);
+    let analysis = Analysis::by(data.table, &[BY_MODEL.to_owned()], asked);
     let answers = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());
     let chosen: Vec<&Row> = answers.filter_map(|found| Some(found.chosen()?.row)).collect();
     let mut clouds = Vec::new();
@@ -183,7 +184,7 @@ fn entries(clouds: &[Cloud], named: &[usize]) -> Vec<Entry> {
     entries
 }
 
-fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better) -> Vec<String> {
+fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better, asked: &Wanted) -> Vec<String> {
     let mut caption = data.caption();
     let spots: usize = clouds.iter().map(|cloud| cloud.spots.len()).sum();
     caption.push(format!(
@@ -201,8 +202,7 @@ fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better) -> V
             clouds.len()
         ));
     }
-    let asked = Wanted::default().with_limits_of(data.table).0;
-    let limits = asked.about_limits().map(|said| format!(" {said}")).unwrap_or_default();
+    let limits = asked.about().map(|said| format!(" {said}")).unwrap_or_default();
     caption.push(format!(
         "Recommended: by {}, as `vllm-bench recommend` says.{limits}",
         asked.objective(asked.per_device)

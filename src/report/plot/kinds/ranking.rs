@@ -25,13 +25,13 @@ struct Ranked<'a> {
 /// When no result has the figure, or more models and loads differ than fit on a sheet.
 pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let named = data.query.figure.as_deref().or(data.query.y.as_deref());
-    let asked = Wanted::default();
+    let asked = data.query.wanted(data.table);
     let usual = asked.rank_by.clone();
     let key = named.unwrap_or(&usual);
     let shown = figure("--figure", key)?;
     // Without a metric it is the answer of `recommend`; a metric that is named is shown as it stands in the results.
     let wanted = match named {
-        None => asked.with_limits_of(data.table).0,
+        None => asked,
         Some(key) => Wanted { per_device: false, ..Wanted::by(key, shown.better.unwrap_or(Better::Higher)) },
     };
     let (load, server): (Vec<String>, Vec<String>) = data.rest(&[]).into_iter().partition(|key| data.is_load(key));
@@ -76,6 +76,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         .collect();
     let mut caption = data.caption();
     caption.push(intervals(&estimates));
+    caption.extend(wanted.about());
     caption.push(match single {
         true => "Which one is best is not established: `vllm-bench recommend` says why.".into(),
         false => {
