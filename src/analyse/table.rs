@@ -484,6 +484,12 @@ impl RunTable {
         self.rows.iter().filter(|row| row.is_valid() && !(measured && row.simulated)).collect()
     }
 
+    /// Whether all that counts is simulated. Where real rows stand beside simulated ones these are marked one by one, and left out of all
+    /// that compares: they are never under one banner.
+    pub fn is_all_simulated(&self) -> bool {
+        self.simulated && self.rows.iter().all(|row| row.simulated || !row.is_valid())
+    }
+
     /// Files with which a result may have been lost.
     pub fn lost(&self) -> usize {
         self.unreadable.iter().filter(|file| file.lost).count()
@@ -571,9 +577,9 @@ pub(super) mod tests {
         rows[0].simulated = true;
         let mut table =
             RunTable { facts: Facts::for_tests(), more: Vec::new(), rows, unreadable: Vec::new(), simulated: true };
-        assert_eq!(table.comparable().len(), 1);
+        assert_eq!((table.comparable().len(), table.is_all_simulated()), (1, false));
         table.rows[1].simulated = true;
-        assert_eq!(table.comparable().len(), 2);
+        assert_eq!((table.comparable().len(), table.is_all_simulated()), (2, true));
     }
 
     impl Facts {

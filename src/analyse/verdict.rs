@@ -122,14 +122,16 @@ pub struct Signs {
     pub preemptions: Option<f64>,
     /// Requests per second asked for; finite.
     pub offered_rate: Option<f64>,
-    /// Requests per second sent.
+    /// Requests per second of the schedule, between the first and the last request that was due.
+    pub scheduled_rate: Option<f64>,
+    /// Requests per second sent, between the first and the last.
     pub achieved_rate: Option<f64>,
     /// Mean milliseconds that requests waited in the client.
     pub client_queue_ms: Option<f64>,
     /// Mean TTFT, to compare with.
     pub mean_ttft_ms: Option<f64>,
-    /// Mean latency of the second half of the requests over that of the first half.
-    pub drift: Option<f64>,
+    /// Latency of the second half of the requests over that of the first half, and the interval of it.
+    pub drift: Option<(f64, (f64, f64))>,
     /// Answers shorter than asked for.
     pub short: Option<f64>,
     /// Answers longer than asked for.
@@ -138,14 +140,14 @@ pub struct Signs {
     pub miscounted: Option<f64>,
     /// Samples that came back, and those that were asked for.
     pub samples: Option<(f64, f64)>,
-    /// Tokens of the prompts as asked for, and as the server counted them.
+    /// Tokens of the prompts as asked for, and as they were counted.
     pub prompt_tokens: Option<(f64, f64)>,
     /// Milliseconds of the first request, and how many times the median of the others that is.
     pub first_request: Option<(f64, f64)>,
     /// Tokens of all answers.
     pub output_tokens: Option<f64>,
-    /// Tokens of an answer that were asked for at least, where the model could not end it by itself.
-    pub asked_tokens: Option<f64>,
+    /// The fewest and the most tokens of an answer that were asked for, where the model could not end it by itself.
+    pub asked_tokens: Option<(f64, f64)>,
     /// Answers without a token, where each request is known.
     pub empty: Option<EmptyAnswers>,
     /// What of the metrics is not to be believed, in words.
@@ -166,6 +168,11 @@ impl Signs {
         let interrupted = at("/interrupted").and_then(Value::as_bool) == Some(true);
         let input = figure("/prompt_tokens/server").or_else(|| number("total_input_tokens"));
         let cached = figure("/cached_prompt_tokens").zip(input.filter(|tokens| *tokens > 0.0));
+        let offered = text("/offered_rate").and_then(|rate| rate.parse().ok()).filter(|rate: &f64| rate.is_finite());
+        let (offered_rate, achieved_rate) = match own {
+            Some(_) => (offered, figure("/achieved_rate")),
+            None => held_back(&number).unzip(),
+        };
         Self {
             completed: number("completed"),
             failed: number("failed"),
@@ -173,13 +180,12 @@ impl Signs {
             prefix_hits: figure("/server/prefix_cache_hit_rate").or(cached.map(|(cached, input)| cached / input)),
             shares_prefixes: at("/shares_prefixes").and_then(Value::as_bool).unwrap_or(false),
             preemptions: figure("/server/preemptions"),
-            offered_rate: text("/offered_rate")
-                .and_then(|rate| rate.parse().ok())
-                .filter(|rate: &f64| rate.is_finite()),
-            achieved_rate: figure("/achieved_rate"),
+            offered_rate,
+            scheduled_rate: figure("/scheduled_rate"),
+            achieved_rate,
             client_queue_ms: figure("/client_queue_time_ms/mean"),
             mean_ttft_ms: number("mean_ttft_ms"),
-            drift: figure("/drift"),
+            drift: figure("/drift").zip(figure("/drift_interval/0").zip(figure("/drift_interval/1"))),
             short: figure("/failures/short/count"),
             long: figure("/failures/long/count"),
             miscounted: figure("/failures/miscounted/count"),
@@ -191,6 +197,23 @@ impl Signs {
             ..Self::default()
         }
     }
+}
+
+/// The rate that was asked for and the one that was sent, of a result of vLLM's own client, which writes no such rate: where as many
+/// requests were under way as it may send at once, the others waited in it. `None` where nothing held it back.
+fn held_back(number: &impl Fn(&str) -> Option<f64>) -> Option<(f64, f64)> {
+    /// Beyond this part of the concurrency it is at its limit.
+    const FULL: f64 = 0.9;
+    let positive = |key: &str| number(key).filter(|value| value.is_finite() && *value > 0.0);
+    let (offered, most) = (positive("request_rate")?, positive("max_concurrency")?);
+    let (completed, duration) = (positive("completed")?, positive("duration")?);
+    let tokens = number("total_output_tokens").map(|tokens| (tokens / completed - 1.0).max(0.0));
+    let estimated = || Some(number("mean_ttft_ms")? + number("mean_tpot_ms")? * tokens?);
+    let latency = positive("mean_e2el_ms").or_else(estimated)? / 1e3;
+    // The last requests only end when all are sent.
+    let sending = Some(duration - latency).filter(|seconds| *seconds > 0.0)?;
+    let ramps = number("ramp_up_end_rps").is_some();
+    (!ramps && completed * latency / duration >= FULL * most).then_some((offered, completed / sending))
 }
 
 /// Completed requests whose answer has no token.
@@ -240,10 +263,15 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
             format!("{:.1} % of the prompt tokens came from the prefix cache", hits * 100.0),
         );
     }
-    if let (Some(offered), Some(achieved)) = (signs.offered_rate, signs.achieved_rate)
-        && achieved < offered * RATE
+    // Between n requests there are n - 1 gaps, and the last is due after the time of n: the rate between them is a little below what is
+    // asked for, by construction. The schedule itself is known where our client wrote it.
+    let requests = signs.completed.unwrap_or(0.0) + signs.failed.unwrap_or(0.0);
+    let due = signs.offered_rate.map(|rate| if requests > 1.0 { rate * (requests - 1.0) / requests } else { rate });
+    if let (Some(due), Some(achieved)) = (signs.scheduled_rate.or(due), signs.achieved_rate)
+        && achieved < due * RATE
     {
-        doubt(DoubtKind::RateNotAchieved, format!("{achieved:.2} requests/s were sent, {offered:.2} were asked for"));
+        let asked = signs.offered_rate.unwrap_or(due);
+        doubt(DoubtKind::RateNotAchieved, format!("{achieved:.2} requests/s were sent, {asked:.2} were asked for"));
     }
     if let (Some(queue), Some(ttft)) = (signs.client_queue_ms, signs.mean_ttft_ms)
         && queue > ttft * QUEUE
@@ -270,7 +298,7 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
     if let Some((asked, server)) =
         signs.prompt_tokens.filter(|(asked, server)| (server - asked).abs() > asked * PROMPTS + around)
     {
-        let text = format!("the server counted {server:.0} prompt tokens, {asked:.0} were asked for");
+        let text = format!("prompts have {server:.0} tokens as counted, {asked:.0} were asked for");
         doubt(DoubtKind::PromptTokens, text);
     }
     if let Some((ms, times)) = signs.first_request.filter(|(ms, times)| *times > FIRST && ms - ms / times > FIRST_MS) {
@@ -281,13 +309,14 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
         doubt(DoubtKind::SlowFirstRequest, text);
     }
     let told = above(signs.short, 0.0).or_else(|| above(signs.long, 0.0));
-    if let (None, Some(tokens), Some(asked), Some(completed)) =
+    if let (None, Some(tokens), Some((least, most)), Some(completed)) =
         (told, signs.output_tokens, signs.asked_tokens, above(signs.completed, 0.0))
-        && !(completed * asked * SHORT..=completed * asked / SHORT).contains(&tokens)
+        && !(completed * least * SHORT..=completed * most / SHORT).contains(&tokens)
     {
         let mean = tokens / completed;
-        let kind = if mean > asked { DoubtKind::LongOutputs } else { DoubtKind::ShortOutputs };
-        let text = format!("answers have {mean:.1} tokens on average, and {asked:.0} were asked for with ignore-eos");
+        let kind = if mean > most { DoubtKind::LongOutputs } else { DoubtKind::ShortOutputs };
+        let asked = if most > least { format!("{least:.0} to {most:.0}") } else { format!("{least:.0}") };
+        let text = format!("answers have {mean:.1} tokens on average, and {asked} were asked for with ignore-eos");
         doubt(kind, text);
     }
     if let Some(EmptyAnswers { count, of, mean_ttft_ms_of_others }) =
@@ -312,11 +341,15 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
     if let Some(preemptions) = above(signs.preemptions, 0.0) {
         doubt(DoubtKind::Preemptions, format!("{preemptions:.0} requests were preempted: the KV cache was too small"));
     }
-    if let Some(drift) = signs.drift.filter(|drift| (drift - 1.0).abs() > DRIFT) {
-        doubt(
-            DoubtKind::Drift,
-            format!("requests of the second half took {drift:.2} times as long as those of the first"),
+    // A large ratio alone says little: requests that wait in one queue are slow together (`load::drift`).
+    let is_known = |(low, high): (f64, f64)| low > 1.0 || high < 1.0;
+    if let Some((drift, (low, high))) =
+        signs.drift.filter(|(drift, interval)| (drift - 1.0).abs() > DRIFT && is_known(*interval))
+    {
+        let text = format!(
+            "requests of the second half took {drift:.2} times as long as those of the first (interval {low:.2} to {high:.2})"
         );
+        doubt(DoubtKind::Drift, text);
     }
     if let Some(estimated) = above(signs.estimated, 0.0) {
         doubt(DoubtKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
@@ -340,21 +373,27 @@ mod tests {
             (DoubtKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
             (DoubtKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
             (DoubtKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
-            (DoubtKind::ShortOutputs, Signs { output_tokens: Some(1440.0), asked_tokens: Some(256.0), ..base.clone() }),
+            (
+                DoubtKind::ShortOutputs,
+                Signs { output_tokens: Some(1440.0), asked_tokens: Some((256.0, 256.0)), ..base.clone() },
+            ),
             (DoubtKind::FailedRequests, Signs { failed: Some(10.0), ..base.clone() }),
             (DoubtKind::EndedEarly, Signs { ended_early: Some("interrupted".into()), ..base.clone() }),
             (DoubtKind::PrefixCacheHits, Signs { prefix_hits: Some(0.5), ..base.clone() }),
             (DoubtKind::RateNotAchieved, Signs { offered_rate: Some(4.0), achieved_rate: Some(3.0), ..base.clone() }),
             (DoubtKind::ClientQueueing, Signs { client_queue_ms: Some(11.0), ..base.clone() }),
             (DoubtKind::ShortOutputs, Signs { short: Some(1.0), ..base.clone() }),
-            (DoubtKind::LongOutputs, Signs { output_tokens: Some(46080.0), asked_tokens: Some(256.0), ..base.clone() }),
+            (
+                DoubtKind::LongOutputs,
+                Signs { output_tokens: Some(46080.0), asked_tokens: Some((256.0, 256.0)), ..base.clone() },
+            ),
             (DoubtKind::LongOutputs, Signs { long: Some(6.0), ..base.clone() }),
             (DoubtKind::MiscountedTokens, Signs { miscounted: Some(6.0), ..base.clone() }),
             (DoubtKind::FewerSamples, Signs { samples: Some((256.0, 500.0)), ..base.clone() }),
             (DoubtKind::PromptTokens, Signs { prompt_tokens: Some((1558.0, 1966.0)), ..base.clone() }),
             (DoubtKind::SlowFirstRequest, Signs { first_request: Some((2000.0, 37.0)), ..base.clone() }),
             (DoubtKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
-            (DoubtKind::Drift, Signs { drift: Some(1.5), ..base.clone() }),
+            (DoubtKind::Drift, Signs { drift: Some((1.5, (1.2, 1.9))), ..base.clone() }),
             (DoubtKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
             (DoubtKind::Simulated, Signs { simulated: true, ..base.clone() }),
         ];
@@ -370,8 +409,43 @@ mod tests {
             samples: Some((4.0, 4.0)),
             prompt_tokens: Some((90.0 * 8.0, 90.0 * 9.0)),
             first_request: Some((9.0, 9.0)),
-            ..base
+            // Wide apart by chance alone, and lengths that are drawn from a range.
+            drift: Some((1.5, (0.9, 2.4))),
+            output_tokens: Some(90.0 * 250.0),
+            asked_tokens: Some((128.0, 384.0)),
+            ..base.clone()
         };
         assert_eq!(doubts(&meant), []);
+        // 16 requests at 1 request/s: 15 gaps within 16 s, and a schedule of random gaps that was kept.
+        let few =
+            Signs { completed: Some(16.0), offered_rate: Some(1.0), achieved_rate: Some(15.0 / 16.0), ..base.clone() };
+        assert_eq!(doubts(&few), []);
+        let kept = Signs { scheduled_rate: Some(0.7), achieved_rate: Some(0.699), ..few.clone() };
+        assert_eq!(doubts(&kept), []);
+        let late = doubts(&Signs { achieved_rate: Some(0.6), ..kept });
+        assert_eq!(late.iter().map(|doubt| doubt.kind).collect::<Vec<_>>(), [DoubtKind::RateNotAchieved]);
+    }
+
+    #[test]
+    fn the_file_of_vllms_client_shows_a_rate_that_its_concurrency_held_back() {
+        let kinds = |rate: f64, concurrency: Option<f64>, duration: f64| -> Vec<DoubtKind> {
+            let number = |key: &str| match key {
+                "request_rate" => Some(rate),
+                "max_concurrency" => concurrency,
+                "completed" => Some(100.0),
+                "failed" => Some(0.0),
+                "duration" => Some(duration),
+                "mean_ttft_ms" => Some(100.0),
+                "mean_tpot_ms" => Some(10.0),
+                "total_output_tokens" => Some(100.0 * 91.0),
+                _ => None,
+            };
+            doubts(&Signs::of_result(number, None)).iter().map(|doubt| doubt.kind).collect()
+        };
+        // Each takes 1 s; four at once are 4 requests/s, whatever is asked for.
+        assert_eq!(kinds(8.0, Some(4.0), 25.0), [DoubtKind::RateNotAchieved]);
+        assert_eq!(kinds(4.0, Some(4.0), 26.0), []);
+        assert_eq!(kinds(8.0, Some(64.0), 13.5), []);
+        assert_eq!(kinds(8.0, None, 13.5), []);
     }
 }

@@ -32,9 +32,9 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
     match args.format.unwrap_or_default() {
         RecommendFormat::Text => {
             let style = if ui.display.color_out { Style::COLOR } else { Style::PLAIN };
-            ui.out_raw(text(&answers, &wanted, table.simulated, style).as_bytes());
+            ui.out_raw(text(&answers, &wanted, table.is_all_simulated(), style).as_bytes());
         }
-        RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, table.simulated))),
+        RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, table.is_all_simulated()))),
     }
     let damage = analyze::tell_damage(&table, ui);
     Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })

@@ -114,6 +114,8 @@ pub struct Attempted {
     pub isolation: Isolation,
     /// What the server's counters say of its prefix cache; `None` where it does not count.
     pub prefix_cache: Option<PrefixCache>,
+    /// Requests that the server began again, by its counter.
+    pub preemptions: Option<f64>,
     /// The how-manieth measurement on its server start, from 1.
     pub on_start: u32,
 }
@@ -140,6 +142,7 @@ impl Attempted {
             benchmarked: false,
             isolation: job.experiment.isolation,
             prefix_cache: None,
+            preemptions: None,
             on_start: 1,
         }
     }
@@ -234,10 +237,11 @@ pub(super) async fn measure(
         None => unit.benchmark(server, emit, stop).await,
     };
     let benchmark = unit.benchmarked.then(|| client.elapsed().as_secs_f64());
-    let mut prefix_cache = None;
+    let (mut prefix_cache, mut preemptions) = (None, None);
     if let (Outcome::Passed { .. }, Some(before)) = (&outcome, before) {
         let after = stop.cuts_short(server.counters(context)).await.flatten();
-        prefix_cache = after.and_then(|after| PrefixCache::between(&before, &after));
+        prefix_cache = after.as_ref().and_then(|after| PrefixCache::between(&before, after));
+        preemptions = after.and_then(|after| after.preemptions_since(&before));
     }
     let first = turn.on_start == 1;
     let startup = first.then_some(server.startup);
@@ -263,6 +267,7 @@ pub(super) async fn measure(
         benchmarked: unit.benchmarked,
         isolation,
         prefix_cache,
+        preemptions,
         on_start: turn.on_start,
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::drift::{Drift, drift};
 use super::sample::{FailureClass, Sample, seconds};
 use super::session::Ended;
 
@@ -172,6 +173,9 @@ pub struct Collector {
     goodput: Vec<(Goal, f64)>,
     rows: Vec<Row>,
     gaps: Gaps,
+    /// When the first and the last request were due, in a load that follows the clock, and how many were.
+    due: Option<(u64, u64)>,
+    dues: u64,
     queue_times: Vec<f64>,
     connect_times: Vec<f64>,
     failures: BTreeMap<FailureClass, Failures>,
@@ -277,8 +281,10 @@ pub struct Metrics {
     pub mean_concurrency: f64,
     /// Without ramp-up and drain; `None` where there is nothing in between.
     pub steady_state: Option<Window>,
-    /// Mean latency of the requests that began in the second half of the load over that of the first half.
-    pub drift: Option<f64>,
+    /// Requests per second that were due, between the first and the last; `None` where none was due at a time of its own.
+    pub scheduled_rate: Option<f64>,
+    /// By how much requests of the second half took longer than those of the first.
+    pub drift: Option<Drift>,
     pub failures: BTreeMap<FailureClass, Failures>,
     pub simulated: bool,
 }
@@ -291,6 +297,8 @@ impl Collector {
             goodput,
             rows: Vec::new(),
             gaps: Gaps::new(MOST_GAPS),
+            due: None,
+            dues: 0,
             queue_times: Vec::new(),
             connect_times: Vec::new(),
             failures: BTreeMap::new(),
@@ -313,6 +321,11 @@ impl Collector {
     /// Adds a request.
     pub fn add(&mut self, sample: &Sample) {
         self.simulated |= sample.reply.simulated;
+        if let Some(due) = sample.due {
+            let (first, last) = self.due.unwrap_or((due, due));
+            self.due = Some((first.min(due), last.max(due)));
+            self.dues += 1;
+        }
         if let Some(failure) = &sample.failure {
             self.failed += 1;
             return self.count_failure(failure.class, &failure.detail);
@@ -456,7 +469,8 @@ impl Collector {
             achieved_rate: (sent > 1 && sending > 0.0).then(|| (sent - 1) as f64 / sending),
             mean_concurrency: per_second(busy as f64 / 1e9),
             steady_state,
-            drift: self.drift(),
+            scheduled_rate: self.scheduled_rate(),
+            drift: drift(self.rows.iter().map(|row| (row.started, row.end - row.started)), ended.peak_concurrency),
             failures: self.failures.clone(),
             simulated: self.simulated,
         }
@@ -474,14 +488,11 @@ impl Collector {
         (self.rows.len() >= LEAST && median > 0.0).then(|| (first * 1e3, first / median))
     }
 
-    /// Whether the load was the same from its beginning to its end; `None` for fewer than 20 requests.
-    fn drift(&self) -> Option<f64> {
-        const LEAST: usize = 20;
-        let mut rows: Vec<(u64, u64)> = self.rows.iter().map(|row| (row.started, row.end - row.started)).collect();
-        rows.sort_unstable();
-        let (first, second) = rows.split_at(rows.len() / 2);
-        let mean = |rows: &[(u64, u64)]| rows.iter().map(|(_, time)| *time as f64).sum::<f64>() / rows.len() as f64;
-        (self.rows.len() >= LEAST && mean(first) > 0.0).then(|| mean(second) / mean(first))
+    /// The rate of the schedule: from the first due time to the last there is one gap less than requests.
+    fn scheduled_rate(&self) -> Option<f64> {
+        let (first, last) = self.due?;
+        let span = seconds(last.saturating_sub(first));
+        (self.dues > 1 && span > 0.0).then(|| (self.dues - 1) as f64 / span)
     }
 
     /// vLLM's metric: the most tokens that came in one of the seconds from the first request on. Seconds begin at a tenth of

@@ -4,6 +4,7 @@ pub mod arrival;
 pub mod clock;
 mod connection;
 pub mod dataset;
+pub mod drift;
 pub mod error;
 pub mod metrics;
 pub mod output;

@@ -216,6 +216,12 @@ impl Reading {
         Some((since("prefix_cache_queries_total")?, since("prefix_cache_hits_total")? + external))
     }
 
+    /// Requests that were begun again since `before`; `None` where the server does not count them.
+    pub fn preemptions_since(&self, before: &Self) -> Option<f64> {
+        let name = "num_preemptions_total";
+        Some((self.get(name)? - before.get(name).unwrap_or(0.0)).max(0.0))
+    }
+
     fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
     }

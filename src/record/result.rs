@@ -147,6 +147,9 @@ pub struct ResultMeta {
     /// What the server's counters say of its prefix cache over the measurement; absent where it does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_cache: Option<PrefixCache>,
+    /// Requests that the server began again during the measurement, by its counter; absent where it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemptions: Option<f64>,
     /// The named groups that ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,

@@ -144,7 +144,7 @@ impl BatchSizes {
         let (known, unknown): (Vec<&Row>, Vec<&Row>) = comparable.iter().partition(|row| batch(row).is_some());
         let mut found = Self {
             series: Vec::new(),
-            simulated: table.simulated,
+            simulated: table.is_all_simulated(),
             without_batch: unknown.len(),
             without_throughput: 0,
             without_result: table.rows.iter().filter(|row| !row.is_valid() && !row.is_skipped()).count(),

@@ -2,7 +2,7 @@
 
 use super::display::{clean, counted, cut, duration, quantity};
 use super::page::{Page, Style, Tone};
-use super::text::{SIMULATED, load_fields};
+use super::text::{banner, load_fields};
 use crate::analyse::{Counts, Row, RunTable, Status, Unit};
 use crate::record::layout;
 
@@ -13,8 +13,8 @@ pub fn render(table: &RunTable) -> String {
     let mut page = Page::new(Style::PLAIN);
     let counts = Counts::of(&table.rows);
     page.title("vllm-bench · summary", &cut(&table.facts.run, 60));
-    if table.simulated {
-        page.paragraph(1, "!! ", Tone::Warning, SIMULATED);
+    if let Some(banner) = banner(table) {
+        page.paragraph(1, "!! ", Tone::Warning, &banner);
     }
     page.gap();
     head(&mut page, table, &counts);

@@ -312,6 +312,7 @@ impl Inner {
                 on_start: attempted.on_start,
                 isolation: attempted.isolation,
                 prefix_cache: attempted.prefix_cache,
+                preemptions: attempted.preemptions,
                 groups: experiment.groups.clone(),
                 baseline: experiment.baseline,
                 server_log: Some(self.relative(&job.places.server_log)),

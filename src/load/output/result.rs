@@ -210,7 +210,9 @@ fn ours(
         })
     });
     put("steady_state", window.into());
-    put("drift", metrics.drift.into());
+    put("scheduled_rate", metrics.scheduled_rate.into());
+    put("drift", metrics.drift.map(|drift| drift.ratio).into());
+    put("drift_interval", metrics.drift.map(|drift| json!([drift.low, drift.high])).into());
     let failures: Map<String, Value> = metrics
         .failures
         .iter()

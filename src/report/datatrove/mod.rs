@@ -84,8 +84,8 @@ impl<'a> Datatrove<'a> {
     /// The tables of the experiments and of the gain, as text.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        if self.table.simulated {
-            text.push_str(&format!("!! {}\n\n", super::text::SIMULATED));
+        if let Some(banner) = super::text::banner(self.table) {
+            text.push_str(&format!("!! {banner}\n\n"));
         }
         for (experiment, lines) in &self.experiments {
             text.push_str(&table::render(experiment, lines));

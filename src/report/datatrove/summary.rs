@@ -109,6 +109,9 @@ fn note(page: &mut Page, found: &Optimized<'_>) {
         if best.in_set > 0 {
             text.push_str(&format!("; {} may be the best as well", counted(best.in_set, "other")));
         }
+        for warning in best.row.warnings() {
+            text.push_str(&format!("; warning of the best: {}", cut(&warning.text, 200)));
+        }
     }
     page.paragraph(2, "- ", Tone::Faint, &text);
 }

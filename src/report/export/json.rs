@@ -37,7 +37,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         rows: Rows(table),
         configurations: configurations(table),
         warnings: crate::analyse::incomparable(&table.rows),
-        ranking: recommend::json(&analysis.answers, &analysis.wanted, table.simulated),
+        ranking: recommend::json(&analysis.answers, &analysis.wanted, table.is_all_simulated()),
         unreadable: table.unreadable.iter().map(|bad| json!({"file": bad.file, "reason": bad.reason})).collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &document).map_err(io::Error::from)?;

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use super::super::answer;
 use super::super::compare::cell;
 use super::super::display::{configuration, counted, figure};
-use super::super::text::{SIMULATED, nothing, status};
+use super::super::text::{banner, baseline_rule, nothing, status};
 use super::{Analysis, requests_under};
-use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, mean_over_starts};
+use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, baseline, by_model_and_load, mean_over_starts};
 
 /// Renders it.
 pub fn render(analysis: &Analysis<'_>) -> String {
@@ -18,8 +18,8 @@ pub fn render(analysis: &Analysis<'_>) -> String {
         .map(|facts: &Facts| format!("`{}`", cell(&facts.run)))
         .collect();
     let mut text = format!("# vllm-bench: {}\n\n", runs.join(", "));
-    if table.simulated {
-        let _ = writeln!(text, "**{SIMULATED}**\n");
+    if let Some(banner) = banner(table) {
+        let _ = writeln!(text, "**{banner}**\n");
     }
     let _ = writeln!(
         text,
@@ -57,6 +57,7 @@ pub fn render(analysis: &Analysis<'_>) -> String {
             }
         }
     }
+    speedups(&mut text, analysis);
     problems(&mut text, &table.rows);
     for bad in &table.unreadable {
         let _ = writeln!(text, "- does not count: `{}`: {}", cell(&bad.file), cell(&bad.reason));
@@ -118,6 +119,22 @@ fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f6
 fn is_of(row: &Row, first: &Row) -> bool {
     let repeated = row.repeat.is_some() && row.identity.is_some() && row.identity == first.identity;
     repeated || std::ptr::eq(row, first)
+}
+
+/// What speed-ups are over, for each model and workload.
+fn speedups(text: &mut String, analysis: &Analysis<'_>) {
+    let rows = analysis.table.comparable();
+    if analysis.answers.is_empty() || rows.iter().all(|row| row.figure("speedup").is_none()) {
+        return;
+    }
+    text.push_str("\n## Speed-ups\n\nPer device, over the baseline of the same model and workload:\n\n");
+    for ((model, load), indices) in by_model_and_load(&rows) {
+        let own: Vec<&Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
+        let Some(base) = baseline(&own) else { continue };
+        let load = if load.is_empty() { load } else { format!(", at {load}") };
+        let base_is = cell(&configuration(&base.row.axes));
+        let _ = writeln!(text, "- {}{}: {base_is} ({})", cell(model), cell(&load), baseline_rule(base.rule));
+    }
 }
 
 fn problems(text: &mut String, rows: &[Row]) {

@@ -15,11 +15,12 @@ pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>],
     let Columns { settings, figures, shown } = columns;
     let mut words = IndexSet::new();
     let groups = groups(table);
-    let rows: Vec<Value> =
-        table.rows.iter().enumerate().map(|(index, row)| one(index, row, settings, figures, &mut words)).collect();
+    let all = table.is_all_simulated();
+    let of_row = |(index, row): (usize, &Row)| one(index, row, settings, figures, &mut words, all);
+    let rows: Vec<Value> = table.rows.iter().enumerate().map(of_row).collect();
     let value = json!({
         "run": clean(&table.facts.run),
-        "simulated": table.simulated,
+        "simulated": table.is_all_simulated(),
         "figures": figures.iter().map(described).collect::<Vec<Value>>(),
         "shown": shown,
         "settings": settings.iter().map(|setting| json!({
@@ -78,7 +79,14 @@ fn short(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
-fn one(index: usize, row: &Row, settings: &[Setting], figures: &[Figure], words: &mut IndexSet<String>) -> Value {
+fn one(
+    index: usize,
+    row: &Row,
+    settings: &[Setting],
+    figures: &[Figure],
+    words: &mut IndexSet<String>,
+    all_simulated: bool,
+) -> Value {
     let mut out = Map::new();
     out.insert("n".into(), json!(clean(&row.name)));
     out.insert("s".into(), json!(status_key(&row.status)));
@@ -95,7 +103,8 @@ fn one(index: usize, row: &Row, settings: &[Setting], figures: &[Figure], words:
     if !doubts.is_empty() {
         out.insert("d".into(), json!(doubts));
     }
-    if row.is_valid() && !row.may_be_best() {
+    // Beside real rows a simulated one is never compared.
+    if row.is_valid() && (!row.may_be_best() || row.simulated && !all_simulated) {
         out.insert("b".into(), json!(1));
     }
     if row.baseline {

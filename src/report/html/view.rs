@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::super::display::{clean, counted, cut, duration};
+use super::super::text::banner;
 use super::answers::{self, Shown};
 use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
@@ -76,7 +77,7 @@ impl<'a> View<'a> {
             style: parts.style,
             script: parts.script,
             data: data::block(table, &columns, &answers, &options.wanted),
-            simulated: table.simulated,
+            simulated: table.is_all_simulated(),
             live: table.facts.live,
             facts: facts(table, options),
             notes: notes(table),
@@ -166,6 +167,7 @@ fn engine(facts: &Facts) -> String {
 fn notes(table: &RunTable) -> Vec<String> {
     let facts = &table.facts;
     let mut notes = Vec::new();
+    notes.extend(banner(table).filter(|_| !table.is_all_simulated()));
     if facts.live {
         notes.push("The run is still going on; this is what it has so far.".to_owned());
     }

@@ -11,8 +11,8 @@ use super::parallel;
 use super::remains;
 use super::result_file::{self, Members, ResultFile};
 use crate::analyse::{
-    About, Facts, FailedAttempt, Figures, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable,
-    doubts,
+    About, Facts, FailedAttempt, Figures, Load, LoadValue, Metric, Metrics, Origin, Row, RunTable, Signs, Status,
+    Unreadable, doubts,
 };
 use crate::execute::{Event, Failure, Outcome, Phase};
 use crate::plan::{Context, Experiment, FlagValue, Identity, Plan, Repeat, Skip, combination_name};
@@ -422,6 +422,9 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
                 let signs = Box::new(signs(&result, Some(&meta)));
                 let mut figures = result.percentiles();
                 figures.extend(server_figures(&result));
+                if let Some(preemptions) = meta.preemptions {
+                    figures.insert_new("preemptions", preemptions);
+                }
                 Found::Valid { metrics, meta, signs, figures }
             }
             Err(invalid) => {
@@ -491,7 +494,14 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
     let prefix = bench("random-prefix-len").is_some_and(|length| length != "0");
     let signs = Signs::of_result(|key| result.number(key), own);
     let unknown = meta.is_none() && own.and_then(|own| own.get("shares_prefixes")).is_none();
+    // Of vLLM's own client: what it counted, and what the server did meanwhile.
+    let prompts = || {
+        let asked = meta.filter(|_| own.is_none()).and_then(|_| asked_prompt(|flag| bench(flag).map(str::to_owned)))?;
+        Some((asked * signs.completed?, result.metrics().get(Metric::TotalInputTokens)?))
+    };
     Signs {
+        prompt_tokens: signs.prompt_tokens.or_else(prompts),
+        preemptions: signs.preemptions.or(meta.and_then(|meta| meta.preemptions)),
         prefix_hits: signs.prefix_hits.or_else(|| meta.and_then(found_cold)),
         shares_prefixes: signs.shares_prefixes
             || prefix
@@ -518,8 +528,8 @@ fn found_cold(meta: &ResultMeta) -> Option<f64> {
     Some((cache.hits - own).max(0.0) / cache.queries)
 }
 
-/// How many tokens each answer must have at least, where the model could not end one by itself.
-pub(super) fn asked_tokens(flag: impl Fn(&str) -> Option<String>, ignores_eos: bool) -> Option<f64> {
+/// The fewest and the most tokens that an answer must have, where the model could not end one by itself.
+pub(super) fn asked_tokens(flag: impl Fn(&str) -> Option<String>, ignores_eos: bool) -> Option<(f64, f64)> {
     let number = |name: &str| flag(name).and_then(|text| text.parse::<f64>().ok());
     let asked = [
         "random-output-len",
@@ -532,8 +542,24 @@ pub(super) fn asked_tokens(flag: impl Fn(&str) -> Option<String>, ignores_eos: b
     .into_iter()
     .find_map(number)
     .filter(|asked| ignores_eos && *asked > 0.0)?;
-    let range = number("random-range-ratio").unwrap_or(0.0).clamp(0.0, 1.0);
-    Some((asked * (1.0 - range)).floor().max(1.0))
+    let range = range(&flag, "output")?;
+    Some(((asked * (1.0 - range)).floor().max(1.0), (asked * (1.0 + range)).ceil()))
+}
+
+/// How many tokens each random prompt has; `None` where they are drawn from a range, or it is another data set.
+fn asked_prompt(flag: impl Fn(&str) -> Option<String>) -> Option<f64> {
+    let number = |name: &str| flag(name).and_then(|text| text.parse::<f64>().ok());
+    let random = flag("dataset-name").is_none_or(|name| name == "random");
+    let asked = number("random-input-len").filter(|asked| random && *asked > 0.0)?;
+    (range(&flag, "input")? <= 0.0).then_some(asked + number("random-prefix-len").unwrap_or(0.0))
+}
+
+/// The part by which lengths are drawn around what is asked for: one number, or (newer releases) JSON with one for each side. `None` where it
+/// is something else.
+fn range(flag: &impl Fn(&str) -> Option<String>, side: &str) -> Option<f64> {
+    let Some(text) = flag("random-range-ratio") else { return Some(0.0) };
+    let of_side = || serde_json::from_str::<serde_json::Value>(&text).ok()?.get(side)?.as_f64();
+    text.parse::<f64>().ok().or_else(of_side).map(|range| range.clamp(0.0, 1.0))
 }
 
 /// Files under the name of a result that belong to no experiment of the plan. Our own outputs are none.
@@ -582,5 +608,25 @@ impl Loads {
             Some(known) if **known == load => Arc::clone(known),
             _ => Arc::clone(self.0.insert(Arc::new(load))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_are_drawn_from_a_range_are_asked_for_as_one() {
+        let of = |flags: &[(&str, &str)]| {
+            let flag = |name: &str| flags.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            (asked_tokens(flag, true), asked_prompt(flag))
+        };
+        let plain = [("random-output-len", "256"), ("random-input-len", "100"), ("random-prefix-len", "20")];
+        let with = |ratio: &'static str| [&plain[..], &[("random-range-ratio", ratio)]].concat();
+        assert_eq!(of(&plain), (Some((256.0, 256.0)), Some(120.0)));
+        assert_eq!(of(&with("0.5")), (Some((128.0, 384.0)), None));
+        assert_eq!(of(&with(r#"{"input": 0.0, "output": 0.25}"#)), (Some((192.0, 320.0)), Some(120.0)));
+        assert_eq!(of(&with("much")), (None, None));
+        assert_eq!(of(&[("dataset-name", "sonnet"), ("random-input-len", "9")]), (None, None));
     }
 }

@@ -96,10 +96,15 @@ impl Fixture {
     /// A valid result.
     pub fn pass(&mut self, i: usize, request_throughput: f64, ttft: f64) {
         let experiment = self.experiment(i);
-        let record = ResultRecord {
-            vllm: result(&experiment.axes.model, request_throughput, ttft),
-            vllm_bench: Some(self.meta(i)),
-        };
+        let mut vllm = result(&experiment.axes.model, request_throughput, ttft);
+        // Prompts as long as the plan asks for.
+        if let Some(length) = experiment.workload.flags.get_text("random-input-len") {
+            let tokens = 16.0 * length.parse::<f64>().unwrap();
+            let all = tokens + vllm["total_output_tokens"].as_f64().unwrap();
+            vllm.insert("total_input_tokens".into(), json!(tokens as u64));
+            vllm.insert("total_token_throughput".into(), json!(all / vllm["duration"].as_f64().unwrap()));
+        }
+        let record = ResultRecord { vllm, vllm_bench: Some(self.meta(i)) };
         record.write(&self.result_path(i)).unwrap();
         self.start(i);
         self.finish(i, Outcome::Passed { headline: crate::execute::Headline::default() });
@@ -129,6 +134,7 @@ impl Fixture {
             on_start: 1,
             isolation: experiment.isolation,
             prefix_cache: None,
+            preemptions: None,
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
             server_log: None,

@@ -336,6 +336,37 @@ fn several_runs_are_repeats_on_different_starts_and_keep_their_names() {
 }
 
 #[test]
+fn real_and_simulated_rows_are_never_under_one_banner() {
+    let runs: Vec<Fixture> = [Engine::Vllm, Engine::Sim]
+        .into_iter()
+        .map(|engine| {
+            let mut run = Fixture::new(&["org/m"], &[2, 4], engine);
+            for index in 0..run.plan.experiments.len() {
+                run.pass(index, 1.5, 110.0);
+            }
+            run.close(10.0)
+        })
+        .collect();
+    let table = load_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
+    let analysis = crate::report::export::Analysis::of(&table);
+    let page = crate::report::html::render(&table, &crate::report::html::Options::of(&table));
+    let [text, markdown] = [
+        crate::report::render_analysis(&analysis, crate::report::Style::PLAIN),
+        crate::report::export::render_markdown(&analysis),
+    ];
+    for said in [&text, &markdown, &page] {
+        let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains("are SIMULATED, and marked so"), "{said}");
+        assert!(!flat.contains("Nothing was measured on a real server") && !flat.contains("(SIMULATED)"), "{said}");
+        assert!(!flat.contains("Nothing here was measured"), "{said}");
+    }
+    assert!(text.contains("ok (simulated)") && markdown.contains("## Speed-ups"));
+    // One start of each was measured: the simulated ones are no further starts.
+    let found = analysis.answers[0].choice.as_ref().unwrap();
+    assert!(found.options.iter().all(|option| option.n == 1 && !option.row.simulated));
+}
+
+#[test]
 fn runs_of_the_predecessor_with_the_same_names_and_loads_are_repeats() {
     let place = Place::new();
     for (run, concurrency) in [("20250101_1000", 4), ("20250102_1000", 4), ("20250103_1000", 8)] {

@@ -21,7 +21,7 @@ const FIRM: u64 = 5;
 const MOST_STATISTICS: usize = 4;
 
 pub(super) fn caption(text: &str, table: &RunTable) -> String {
-    if table.simulated { format!("{text} (SIMULATED)") } else { text.to_owned() }
+    if table.is_all_simulated() { format!("{text} (SIMULATED)") } else { text.to_owned() }
 }
 
 /// Overall statistics over the rows that compare.

@@ -9,6 +9,21 @@ use crate::plan::Engine;
 pub(in crate::report) const SIMULATED: &str =
     "SIMULATED: these figures come from the simulated vLLM (--engine sim). Nothing was measured on a real server.";
 
+/// What stands over a table in which anything is simulated; real rows are never under the banner of simulated ones.
+pub(in crate::report) fn banner(table: &RunTable) -> Option<String> {
+    let valid = table.rows.iter().filter(|row| row.is_valid()).count();
+    let simulated = table.rows.iter().filter(|row| row.is_valid() && row.simulated).count();
+    match (table.is_all_simulated(), simulated) {
+        (true, _) => Some(SIMULATED.to_owned()),
+        (false, 0) => None,
+        (false, count) => Some(format!(
+            "{count} of {} are SIMULATED, and marked so: they come from the simulated vLLM (--engine sim), and are left out of all \
+             statistics and answers.",
+            counted(valid, "valid result")
+        )),
+    }
+}
+
 /// Width of the labels.
 const LABEL: usize = 18;
 /// A command line beyond this width is cut; the manifest holds it whole.
@@ -28,8 +43,8 @@ const KNOWN: [(&str, &str); 7] = [
 /// The title, the facts and the load.
 pub(super) fn put(page: &mut Page, table: &RunTable, counts: &Counts) {
     page.title("vLLM BENCHMARK ANALYSIS", &format!("run {}", cut(&table.facts.run, 60)));
-    if table.simulated {
-        page.paragraph(1, "!! ", Tone::Warning, SIMULATED);
+    if let Some(banner) = banner(table) {
+        page.paragraph(1, "!! ", Tone::Warning, &banner);
     }
     page.gap();
     facts(page, table, counts);
@@ -162,8 +177,7 @@ pub(in crate::report) fn load_fields(page: &mut Page, table: &RunTable) {
     if spreads.iter().any(LoadSpread::differs) {
         page.gap();
         let text = if table.rows.iter().any(|row| !row.axes.workload.is_empty()) {
-            "These rows were measured under different loads: each load is ranked by itself; the overall statistics mix \
-             them."
+            "These rows were measured under different loads: each has statistics and an answer of its own."
         } else {
             "These rows were measured under different loads: figures of different loads do not compare, and \
              the statistics and rankings below mix them."

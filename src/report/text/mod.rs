@@ -9,7 +9,8 @@ pub(super) mod ranking;
 mod screen;
 
 pub(super) use figures::status;
-pub(super) use head::{SIMULATED, load_fields};
+pub(super) use head::{SIMULATED, banner, load_fields};
+pub(super) use per_device::baseline_rule;
 pub(super) use ranking::nothing;
 pub use screen::on_screen;
 

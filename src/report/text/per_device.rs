@@ -70,6 +70,15 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     }
 }
 
+/// Where a baseline comes from, in words.
+pub(in crate::report) fn baseline_rule(rule: BaselineRule) -> &'static str {
+    match rule {
+        BaselineRule::Asked => "as `--baseline` says",
+        BaselineRule::Sweep => "the baseline of the sweep",
+        BaselineRule::Plainest => "the first plain configuration of tp 1, 2, 4, 8",
+    }
+}
+
 /// Names what the speed-up of each load is over.
 fn against(page: &mut Page, rows: &[&Row]) {
     let mut loads: indexmap::IndexMap<String, Vec<&Row>> = indexmap::IndexMap::new();
@@ -78,11 +87,7 @@ fn against(page: &mut Page, rows: &[&Row]) {
     }
     for (load, rows) in loads {
         let Some(base) = baseline(&rows) else { continue };
-        let rule = match base.rule {
-            BaselineRule::Asked => "as `--baseline` says",
-            BaselineRule::Sweep => "the baseline of the sweep",
-            BaselineRule::Plainest => "the first plain configuration of tp 1, 2, 4, 8",
-        };
+        let rule = baseline_rule(base.rule);
         let at = if load.is_empty() { load } else { format!(" at {}", cut(&load, 60)) };
         let text = format!("speed-up{at}: per device, over {} ({rule}).", configuration(&base.row.axes));
         page.paragraph(2, "", Tone::Faint, &text);

@@ -173,7 +173,7 @@ pub(super) fn next(page: &mut Page, analysis: &Analysis<'_>, counts: &Counts, ro
     let next: indexmap::IndexSet<String> =
         analysis.answers.iter().filter_map(|group| answer::next(group.choice.as_ref().ok()?)).collect();
     next.into_iter().take(SERVED).for_each(&mut step);
-    if table.simulated {
+    if table.is_all_simulated() {
         step("Measure for real: the same command without `--engine sim`.".into());
     }
     if rows.is_empty() && open == 0 {

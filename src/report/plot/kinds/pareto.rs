@@ -10,6 +10,7 @@ use super::super::scale::{Counting, Scale};
 use super::lines::{legend, named};
 use crate::analyse::{BY_MODEL, Better, Estimate, Figure, Row, Wanted};
 use crate::record::layout;
+use crate::report::answer;
 use crate::report::export::Analysis;
 
 /// A configuration on the picture.
@@ -43,7 +44,8 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let per_device = of_all && data.shots.iter().all(|shot| shot.row.about.devices.is_some_and(|devices| devices > 0));
     let wanted =
         Wanted { rank_by: y.into(), better, per_device, latency: x.into(), limits: Vec::new(), ..Wanted::default() };
-    let clouds = clouds(data, &wanted, asked.clone());
+    let analysis = Analysis::by(data.table, &[BY_MODEL.to_owned()], asked.clone());
+    let clouds = clouds(data, &wanted, &analysis);
     if clouds.is_empty() {
         return Err(Refusal::missing(
             format!("no result has both `{x}` and `{y}`"),
@@ -99,17 +101,16 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         panels: vec![Panel { title: String::new(), facts: String::new(), body: Body::Xy(Box::new(panel)) }],
         columns: 1,
         legend: entries(&clouds, &named),
-        caption: caption(data, &clouds, named.len(), better, &asked),
+        caption: caption(data, &clouds, named.len(), better, &analysis),
         simulated: data.simulated(),
     };
     Ok(vec![Picture { stem: layout::picture::PARETO.into(), chart }])
 }
 
 /// The configurations by model and load, with the choice of `recommend` among each.
-fn clouds(data: &Data<'_>, wanted: &Wanted, asked: Wanted) -> Vec<Cloud> {
+fn clouds(data: &Data<'_>, wanted: &Wanted, analysis: &Analysis<'_>) -> Vec<Cloud> {
     let keys: Vec<String> = data.rest(&[]);
     let (load, server): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| data.is_load(key));
-    let analysis = Analysis::by(data.table, &[BY_MODEL.to_owned()], asked);
     let answers = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());
     let chosen: Vec<&Row> = answers.filter_map(|found| Some(found.chosen()?.row)).collect();
     let mut clouds = Vec::new();
@@ -184,7 +185,7 @@ fn entries(clouds: &[Cloud], named: &[usize]) -> Vec<Entry> {
     entries
 }
 
-fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better, asked: &Wanted) -> Vec<String> {
+fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better, analysis: &Analysis<'_>) -> Vec<String> {
     let mut caption = data.caption();
     let spots: usize = clouds.iter().map(|cloud| cloud.spots.len()).sum();
     caption.push(format!(
@@ -202,11 +203,14 @@ fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better, aske
             clouds.len()
         ));
     }
+    let asked = &analysis.wanted;
     let limits = asked.about().map(|said| format!(" {said}")).unwrap_or_default();
     caption.push(format!(
         "Recommended: by {}, as `vllm-bench recommend` says.{limits}",
         asked.objective(asked.per_device)
     ));
+    let found = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());
+    caption.extend(found.flat_map(answer::warnings).map(|warning| format!("Warning: {warning}.")));
     // The same sentence for every model and load is said once.
     let mut known = IndexMap::new();
     caption.retain(|line| known.insert(line.clone(), ()).is_none());

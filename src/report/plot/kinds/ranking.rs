@@ -6,6 +6,7 @@ use super::super::kind::{Picture, Refusal};
 use super::super::look::{Look, OTHERS};
 use crate::analyse::{Better, Estimate, Figure, Recommendation, Row, Standing, Wanted, choose};
 use crate::record::layout;
+use crate::report::answer;
 
 /// Bars on one sheet.
 const BARS: usize = 40;
@@ -83,6 +84,8 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
             "May be the best: the best is among these with a probability of 95 % (comparisons with the best).".into()
         }
     });
+    let found = sheets.iter().take(panels_shown).filter_map(|(_, _, found)| found.as_ref());
+    caption.extend(found.flat_map(answer::warnings).map(|warning| format!("Warning: {warning}.")));
     if hidden > 0 {
         caption.push(format!("The best {bars} of each model and load; … and {hidden} more."));
     }
