@@ -1,6 +1,7 @@
 //! argv in, `ExitCode` out.
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,10 +31,17 @@ fn main() -> ExitCode {
         no_color: environment.get("NO_COLOR").is_some(),
         dumb: environment.get("TERM") == Some("dumb"),
         ci: environment.get("CI").is_some(),
+        columns_out: columns(std::io::stdout()),
+        columns_err: columns(std::io::stderr()),
     };
     let ui = Ui::new(Display::decide(cli.color, cli.quiet, cli.verbose, terminal));
     start_tracing(cli.verbose, ui.display.color_err);
     ExitCode::from(commands::run(&cli, &environment, &ui))
+}
+
+/// How wide a terminal is.
+fn columns(stream: impl AsFd) -> Option<usize> {
+    terminal_size::terminal_size_of(stream).map(|(width, _)| usize::from(width.0))
 }
 
 /// Help, the version, and what is wrong with the flags. Help that does not arrive is an error, unless its reader has closed the

@@ -1,8 +1,8 @@
-//! Flags that several commands share: what is chosen by, against what, and what devices cost.
+//! Flags that several commands share: what is chosen by, against what, what devices cost, and whether JSON is printed.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// By what a configuration is chosen.
 #[derive(Debug, Default, Args)]
@@ -58,4 +58,32 @@ pub struct CostArgs {
     /// Devices in a node (default 8)
     #[arg(long, value_name = "N")]
     pub devices_per_node: Option<String>,
+}
+
+/// Whether a command prints for people or for programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum TextOrJson {
+    /// For the terminal.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The two spellings of JSON.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Format (default text)
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<TextOrJson>,
+}
+
+impl JsonArgs {
+    /// Whether JSON is wanted.
+    pub fn is_json(self) -> bool {
+        self.json || self.format == Some(TextOrJson::Json)
+    }
 }

@@ -2,7 +2,94 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::choice::JsonArgs;
+use crate::load::dataset;
+
+/// What speaks at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// Completions.
+    Vllm,
+    /// Completions, too.
+    Openai,
+    /// Chats.
+    OpenaiChat,
+}
+
+impl Backend {
+    /// Its name, as vLLM's client has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Vllm => "vllm",
+            Backend::Openai => "openai",
+            Backend::OpenaiChat => "openai-chat",
+        }
+    }
+}
+
+/// When requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoadPattern {
+    /// The next request when one ends.
+    Closed,
+    /// As many together as --max-concurrency, then the next ones.
+    Burst,
+    /// By the clock.
+    Open,
+}
+
+impl LoadPattern {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadPattern::Closed => "closed",
+            LoadPattern::Burst => "burst",
+            LoadPattern::Open => "open",
+        }
+    }
+}
+
+/// How a rate grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RampUpStrategy {
+    /// By the same amount each second.
+    Linear,
+    /// By the same factor each second.
+    Exponential,
+}
+
+/// Which instant counts as an arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArrivalInstant {
+    /// When the packet came.
+    Kernel,
+    /// When it was read.
+    Read,
+}
+
+/// What random prompts are sent as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PromptFormat {
+    /// Text.
+    Text,
+    /// Token ids, for completions only.
+    TokenIds,
+}
+
+/// Whose reading of a tokenizer's files counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenizerMode {
+    /// That of the server's release of vLLM.
+    Auto,
+    /// As auto: tokenizer.json.
+    Hf,
+    /// transformers 4.
+    Transformers4,
+    /// transformers 5.
+    Transformers5,
+}
 
 /// Flags of `load`. Where `vllm bench serve` takes a number, several (commas, or `pow2:1..256`) make a sweep.
 #[derive(Debug, Clone, Default, Args)]
@@ -23,9 +110,9 @@ pub struct LoadArgs {
     #[arg(long, value_name = "PATH", help_heading = "Target")]
     pub endpoint: Option<String>,
 
-    /// What speaks at the other end: vllm, openai (completions) or openai-chat
+    /// What speaks at the other end (default: openai, or what --endpoint says)
     #[arg(long, value_name = "NAME", visible_alias = "endpoint-type", help_heading = "Target")]
-    pub backend: Option<String>,
+    pub backend: Option<Backend>,
 
     /// Model; without it the server is asked for its first one
     #[arg(long, value_name = "MODEL", help_heading = "Target")]
@@ -79,14 +166,13 @@ pub struct LoadArgs {
     #[arg(long, value_name = "FACTOR", help_heading = "Load")]
     pub burstiness: Option<String>,
 
-    /// closed: the next request when one ends; burst: as many together as --max-concurrency, then the next ones; open: by the
-    /// clock (default: open with --request-rate, else closed)
+    /// When requests are sent (default: open with --request-rate, else closed)
     #[arg(long, value_name = "PATTERN", help_heading = "Load")]
-    pub load_pattern: Option<String>,
+    pub load_pattern: Option<LoadPattern>,
 
-    /// linear or exponential growth of the rate
+    /// Growth of the rate
     #[arg(long, value_name = "STRATEGY", help_heading = "Load")]
-    pub ramp_up_strategy: Option<String>,
+    pub ramp_up_strategy: Option<RampUpStrategy>,
 
     /// Requests per second at the beginning of the ramp
     #[arg(long, value_name = "RPS", help_heading = "Load")]
@@ -248,9 +334,9 @@ pub struct LoadArgs {
     #[arg(long, help_heading = "Results")]
     pub disable_tqdm: bool,
 
-    /// Which instant counts as an arrival: kernel (when the packet came) or read (default: kernel where there is one)
+    /// Which instant counts as an arrival (default: kernel where there is one)
     #[arg(long, value_name = "CLOCK", help_heading = "Results")]
-    pub arrival_clock: Option<String>,
+    pub arrival_clock: Option<ArrivalInstant>,
 
     /// Threads that send and read (default: by streams and cores)
     #[arg(long, value_name = "N", help_heading = "Results")]
@@ -301,10 +387,9 @@ pub struct LoadLine {
 /// Where prompts come from: flags of `load` and `prompts`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PromptArgs {
-    /// random, sharegpt, sonnet, custom, hf, prefix_repetition, text, file, dolly, alpaca, openassistant or rag (default: random,
-    /// or what --dataset-path or --prompt says)
-    #[arg(long, value_name = "NAME", visible_alias = "dataset", help_heading = "Prompts")]
-    pub dataset_name: Option<String>,
+    /// Data set (default: random, or what --dataset-path or --prompt says)
+    #[arg(long, value_name = "NAME", visible_alias = "dataset", help_heading = "Prompts", ignore_case = true)]
+    pub dataset_name: Option<dataset::Name>,
 
     /// File of the data set, or its name on the hub
     #[arg(long, value_name = "PATH", visible_alias = "prompt-file", help_heading = "Prompts")]
@@ -342,9 +427,9 @@ pub struct PromptArgs {
     #[arg(long, value_name = "TOKENS", help_heading = "Prompts")]
     pub random_prefix_len: Option<String>,
 
-    /// text or token-ids (completions only) for random prompts (default: text where there is a tokenizer)
+    /// What random prompts are sent as (default: text where there is a tokenizer)
     #[arg(long, value_name = "FORMAT", help_heading = "Prompts")]
-    pub prompt_format: Option<String>,
+    pub prompt_format: Option<PromptFormat>,
 
     /// Tokens of answers to ShareGPT's prompts (default: as in the data set)
     #[arg(long, value_name = "TOKENS", help_heading = "Prompts")]
@@ -438,9 +523,9 @@ pub struct PromptArgs {
     #[arg(long, value_name = "NAME", help_heading = "Prompts")]
     pub tokenizer: Option<String>,
 
-    /// auto (as the server's release of vLLM reads the files), transformers4 or transformers5
+    /// Whose reading of the tokenizer's files counts (default auto)
     #[arg(long, value_name = "MODE", help_heading = "Prompts")]
-    pub tokenizer_mode: Option<String>,
+    pub tokenizer_mode: Option<TokenizerMode>,
 
     /// Refused: code of a model is never run
     #[arg(long, hide = true)]
@@ -522,17 +607,17 @@ pub struct PromptsRenderArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "chat_template")]
     pub tokenizer: Option<String>,
 
-    /// hf, transformers4 or transformers5: whose reading of the tokenizer's files counts
+    /// Whose reading of the tokenizer's files counts (default auto)
     #[arg(long, value_name = "MODE")]
-    pub tokenizer_mode: Option<String>,
+    pub tokenizer_mode: Option<TokenizerMode>,
 
     /// Count the special tokens that the tokenizer adds as well, as for a completion
     #[arg(long, requires = "tokenizer")]
     pub special_tokens: bool,
 
-    /// One JSON object per conversation: `text` and `tokens`, or `error`
-    #[arg(long)]
-    pub json: bool,
+    /// JSON: one object per conversation, `text` and `tokens`, or `error`.
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// Flags of `prompts build`.

@@ -12,10 +12,11 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub use choice::{BaselineArgs, ChoiceArgs, CostArgs};
+pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
 pub use load::{
-    LoadArgs, LoadLine, PromptArgs, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand,
-    PromptsInspectArgs, PromptsRenderArgs,
+    ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, PromptArgs, PromptFormat, PromptsAnswersArgs,
+    PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs, PromptsRenderArgs, RampUpStrategy,
+    TokenizerMode,
 };
 pub use ops::{
     AnalyzeArgs, AnalyzeFormat, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompareFormat, CompletionsArgs,

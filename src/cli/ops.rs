@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::choice::{BaselineArgs, ChoiceArgs, CostArgs};
+use super::choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs};
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
@@ -16,11 +16,11 @@ pub struct StatusArgs {
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
     /// Show it again every second until the run ends
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "format"])]
     pub watch: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// For whom.
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// Flags of `stop`.
@@ -69,9 +69,12 @@ pub struct LogsArgs {
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// For whom.
+    #[command(flatten)]
+    pub output: JsonArgs,
+    /// What would play vLLM: `vllm`, or `sim` for the simulated one
+    #[arg(long, value_name = "ENGINE", value_parser = ["vllm", "sim"])]
+    pub engine: Option<String>,
     /// Where run directories would be made
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<String>,
@@ -146,6 +149,9 @@ pub struct AnalyzeArgs {
     /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<AnalyzeFormat>,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     /// Write to this file, or into this directory
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
@@ -164,6 +170,13 @@ pub struct AnalyzeArgs {
     /// Read the servers' logs too, for averages of the server (slower)
     #[arg(long)]
     pub detail: bool,
+}
+
+impl AnalyzeArgs {
+    /// What it is written as.
+    pub fn format(&self) -> AnalyzeFormat {
+        if self.json { AnalyzeFormat::Json } else { self.format.unwrap_or_default() }
+    }
 }
 
 /// Flags of `compare`.
@@ -193,9 +206,19 @@ pub struct CompareArgs {
     /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<CompareFormat>,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
+}
+
+impl CompareArgs {
+    /// What it is written as.
+    pub fn format(&self) -> CompareFormat {
+        if self.json { CompareFormat::Json } else { self.format.unwrap_or_default() }
+    }
 }
 
 /// Flags of `recommend`.
@@ -219,9 +242,19 @@ pub struct RecommendArgs {
     /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<RecommendFormat>,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     /// Where runs are
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,
+}
+
+impl RecommendArgs {
+    /// What it is written as.
+    pub fn format(&self) -> RecommendFormat {
+        if self.json { RecommendFormat::Json } else { self.format.unwrap_or_default() }
+    }
 }
 
 /// Flags of `backup`.
@@ -261,9 +294,9 @@ pub struct DiagnoseArgs {
     /// A log of `vllm serve`, or `-` for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// For whom.
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// Flags of `completions`.

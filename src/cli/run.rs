@@ -2,7 +2,18 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Subcommand};
+
+use super::choice::JsonArgs;
+
+/// `on` or `off`, and what else means it in files and variables.
+fn on_or_off() -> PossibleValuesParser {
+    PossibleValuesParser::new([
+        PossibleValue::new("on").aliases(["true", "yes", "1"]),
+        PossibleValue::new("off").aliases(["false", "no", "0"]),
+    ])
+}
 
 /// Flags of `run` and `sanity`. List-valued flags take several values after one flag, commas, or repetition.
 #[derive(Debug, Clone, Default, Args)]
@@ -107,8 +118,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     pub setvars: Option<String>,
 
-    /// Run the launch scripts in a login shell, which reads your profile: on (default) or off
-    #[arg(long, value_name = "on|off", help_heading = "Server", value_parser = ["on", "off"])]
+    /// Run the launch scripts in a login shell, which reads your profile (default on)
+    #[arg(long, value_name = "BOOL", help_heading = "Server", value_parser = on_or_off())]
     pub login: Option<String>,
 
     /// The `vllm` program (default: the one on PATH)
@@ -215,6 +226,22 @@ pub struct RunArgs {
     #[arg(long, value_name = "GIB", help_heading = "Simulated vLLM")]
     pub sim_device_memory: Option<String>,
 
+    /// Standard deviation between simulated server starts (2%; 0: they are all alike)
+    #[arg(long, value_name = "PERCENT", help_heading = "Simulated vLLM")]
+    pub sim_noise: Option<String>,
+
+    /// Standard deviation between measurements on one simulated start (0.5%)
+    #[arg(long, value_name = "PERCENT", help_heading = "Simulated vLLM")]
+    pub sim_noise_within: Option<String>,
+
+    /// By how much each simulated experiment is slower than the one before it in the plan (0)
+    #[arg(long, value_name = "PERCENT", help_heading = "Simulated vLLM", allow_hyphen_values = true)]
+    pub sim_drift: Option<String>,
+
+    /// Share of simulated server starts that take 1.25 times as long (0)
+    #[arg(long, value_name = "PERCENT", help_heading = "Simulated vLLM")]
+    pub sim_outliers: Option<String>,
+
     /// A fault to simulate: `NAME[:PARAM][@key=value][#ATTEMPTS]`
     #[arg(long, value_name = "FAULT", help_heading = "Simulated vLLM")]
     pub sim_fault: Vec<String>,
@@ -233,9 +260,9 @@ pub struct PlanArgs {
     /// Show every experiment, however many there are
     #[arg(long, help_heading = "Plan")]
     pub all: bool,
-    /// Print JSON
-    #[arg(long, help_heading = "Plan")]
-    pub json: bool,
+    /// For whom.
+    #[command(flatten, next_help_heading = "Plan")]
+    pub output: JsonArgs,
 }
 
 /// Flags of `config`.

@@ -69,7 +69,7 @@ fn ending_of(format: Format) -> &'static str {
 /// # Errors
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let format = args.format.unwrap_or_default();
+    let format = args.format();
     refuse_idle(format, args)?;
     let assumed = asked::assumptions(&args.cost, environment)?;
     let wanted = choice::of_flags(&args.choice)?;
@@ -152,7 +152,7 @@ fn is_own(table: &RunTable) -> bool {
 }
 
 fn style_of(ui: &Ui) -> Style {
-    if ui.display.color_out { Style::COLOR } else { Style::PLAIN }
+    Style::of(ui.display.color_out, ui.display.columns_out)
 }
 
 /// What the flags add to a table.

@@ -154,7 +154,30 @@ impl Plan {
         Ok(Self { beside: beside.to_owned(), stem, below, archive: args.archive, from })
     }
 
+    /// Removes what backups that were killed have left here. One that is being written is locked.
+    fn remove_killed(&self) {
+        for entry in std::fs::read_dir(&self.beside).into_iter().flatten().flatten() {
+            if !entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+                continue;
+            }
+            let path = entry.path();
+            let is_folder = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => true,
+                Ok(kind) if kind.is_file() => false,
+                _ => continue,
+            };
+            let killed = std::fs::File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+            // What cannot be removed stays: it is in nobody's way.
+            match (killed, is_folder) {
+                (true, true) => drop(std::fs::remove_dir_all(&path)),
+                (true, false) => drop(std::fs::remove_file(&path)),
+                (false, _) => {}
+            }
+        }
+    }
+
     fn carry_out(&self, cancelled: &AtomicBool) -> Result<Done, Stopped> {
+        self.remove_killed();
         let live = self.is_live();
         let inventory = Inventory::of(&self.from)?;
         self.check_room(inventory.bytes())?;
@@ -175,6 +198,8 @@ impl Plan {
             .prefix(TEMPORARY)
             .tempdir_in(&self.beside)
             .map_err(record::Error::write(&self.beside))?;
+        // Held until it has its name: the lock says that somebody writes to it.
+        let _lock = locked(std::fs::File::open(temporary.path()));
         let sum = to_tree(job, temporary.path()).map_err(|failed| self.explain(failed))?;
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(temporary.path(), open).map_err(record::Error::write(temporary.path()))?;
@@ -200,6 +225,7 @@ impl Plan {
             .suffix(ARCHIVE)
             .tempfile_in(&self.beside)
             .map_err(record::Error::write(&self.beside))?;
+        let _lock = locked(temporary.as_file().try_clone());
         let sum = to_archive(job, temporary.as_file(), temporary.path(), &self.stem)
             .map_err(|failed| self.explain(failed))?;
         let packed = temporary.as_file().metadata().map_err(record::Error::read(temporary.path()))?.len();
@@ -250,6 +276,13 @@ impl Plan {
             }
         }
     }
+}
+
+/// A lock on an unfinished backup; without one, where the file system has none, it is written all the same.
+fn locked(file: io::Result<std::fs::File>) -> Option<std::fs::File> {
+    let file = file.ok()?;
+    file.try_lock().ok()?;
+    Some(file)
 }
 
 fn no_room(needed: u64, free: u64) -> String {
@@ -322,6 +355,21 @@ mod tests {
             names.sort();
             names
         }
+    }
+
+    #[test]
+    fn what_a_killed_backup_left_goes_with_the_next_one_and_a_live_one_stays() {
+        let place = Place::new();
+        let at = |name: &str| place.home.path().join(name);
+        std::fs::create_dir_all(at(".tmp-backup-killed/run")).unwrap();
+        std::fs::write(at(".tmp-backup-killed.tar.gz"), "half").unwrap();
+        std::fs::create_dir(at(".tmp-backup-live")).unwrap();
+        symlink(place.home.path(), at(".tmp-backup-link")).unwrap();
+        let live = std::fs::File::open(at(".tmp-backup-live")).unwrap();
+        live.lock().unwrap();
+        place.carry_out(false);
+        let left: Vec<String> = place.names().into_iter().filter(|name| name.starts_with(TEMPORARY)).collect();
+        assert_eq!(left, [".tmp-backup-link", ".tmp-backup-live"]);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::execute::quote;
 use crate::exit;
 use crate::preflight::PATIENCE;
+use crate::sim::settings::SimSettings;
 use crate::telemetry::check::{self, CheckLine, Level, SetvarsFacts, VllmFacts};
+use crate::telemetry::netport::PortHolder;
 use crate::telemetry::{HostInfo, Probe, devices, host, netport, run_patiently};
 use crate::ui::Ui;
 
@@ -29,12 +31,13 @@ pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result
         results_dir: args.results_dir.clone(),
         vllm_bin: args.vllm_bin.clone(),
         setvars: args.setvars.clone(),
+        engine: args.engine.clone(),
         // A wrong zone is a line of the answer, not an error of the question.
         timezone: Some("UTC".to_owned()),
         ..RunArgs::default()
     };
     let settings = Settings::resolve(&run_args, environment, Preset::Full)?;
-    if !args.json {
+    if !args.output.is_json() && !settings.simulated() {
         ui.say("asking vLLM for its version takes some seconds …");
     }
     let explicit = args.setvars.is_some();
@@ -42,7 +45,7 @@ pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result
     let lines = tokio::task::spawn_blocking(move || gather(&settings, zone.as_deref(), explicit, &environment)).await;
     let lines = lines.map_err(std::io::Error::other)?;
     let overall = check::overall(&lines);
-    if args.json {
+    if args.output.is_json() {
         let report = json!({ "overall": overall, "lines": lines });
         ui.out(&serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?);
     } else {
@@ -52,6 +55,9 @@ pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result
 }
 
 fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: &Environment) -> Vec<CheckLine> {
+    if settings.simulated() {
+        return gather_simulated(settings, zone);
+    }
     let vars = environment.vars();
     let probe = Probe::of_machine(vars.clone());
     let report = devices::detect(&probe);
@@ -65,11 +71,7 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
         Some(Err(refusal)) => (None, Some(refusal)),
         None => (None, None),
     };
-    let port = match settings.port {
-        PortChoice::Fixed(port) => Some(port),
-        PortChoice::Auto => None,
-    };
-    let holder = port.and_then(|port| netport::holder_of(Path::new("/"), port));
+    let (port, holder) = port_and_holder(settings);
     let token_file = check::hf_token_file(vars).is_some_and(|path| path.is_file());
     let cache = check::hf_hub_cache(vars).map(|path| host::try_folder(&path));
     let (soft, hard) = host::open_file_limit();
@@ -90,6 +92,32 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
         check::proxy(vars),
         check::timezone(zone.unwrap_or("Asia/Jerusalem")),
     ]
+}
+
+/// What a simulated run needs: no vLLM, no device, no token.
+fn gather_simulated(settings: &Settings, zone: Option<&str>) -> Vec<CheckLine> {
+    let variable =
+        |name: &str| settings.simulation.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let machine = SimSettings::from_lookup(variable).unwrap_or_default();
+    let (port, holder) = port_and_holder(settings);
+    let (soft, hard) = host::open_file_limit();
+    vec![
+        check::simulated(machine.devices, machine.device_memory_gib, &settings.sweep.tensor_parallel_sizes()),
+        check::port(port, holder.as_ref()),
+        check::disk(&settings.results_dir, host::free_disk(&settings.results_dir).ok()),
+        check::results_dir(&host::try_folder(&settings.results_dir)),
+        check::open_files(soft, hard),
+        check::timezone(zone.unwrap_or("Asia/Jerusalem")),
+    ]
+}
+
+/// The port that a server would use, and who holds it.
+fn port_and_holder(settings: &Settings) -> (Option<u16>, Option<PortHolder>) {
+    let port = match settings.port {
+        PortChoice::Fixed(port) => Some(port),
+        PortChoice::Auto => None,
+    };
+    (port, port.and_then(|port| netport::holder_of(Path::new("/"), port)))
 }
 
 /// The version as the launch script will see it: in a login shell, after oneAPI's environment. vLLM may print other

@@ -298,8 +298,7 @@ mod tests {
         }
 
         fn clean(&self, runs: &[&str], keep_last: Option<usize>) -> Result<u8, Error> {
-            let display =
-                crate::ui::Display { color_out: false, color_err: false, live: false, talk: false, verbose: 0 };
+            let display = crate::ui::Display::PLAIN;
             run(&self.args(runs, keep_last), &self.environment(), &Ui::new(display))
         }
 

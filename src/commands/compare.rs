@@ -32,9 +32,9 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     }
     let environment = report::compare::differences(&before.facts, &after.facts, machines(&before, &after));
     let tables = (&before, &after);
-    match args.format.unwrap_or_default() {
+    match args.format() {
         CompareFormat::Text => {
-            let style = if ui.display.color_out { Style::COLOR } else { Style::PLAIN };
+            let style = Style::of(ui.display.color_out, ui.display.columns_out);
             ui.out_raw(report::compare::text(&comparison, tables, &environment, threshold, style).as_bytes());
         }
         CompareFormat::Markdown => {

@@ -23,7 +23,7 @@ pub fn run(args: &DiagnoseArgs, environment: &Environment, ui: &Ui) -> Result<u8
         Box::new(bounded::open_named(&path).map_err(input)?)
     };
     let finding = diagnose_reader(BufReader::with_capacity(1 << 18, log), None).map_err(input)?;
-    if args.json {
+    if args.output.is_json() {
         let text = serde_json::to_string_pretty(&finding).map_err(std::io::Error::from)?;
         ui.out(&text);
     } else {

@@ -231,13 +231,32 @@ pub fn find_here(environment: &Environment) -> Result<Found, Error> {
     find_in(&results_dirs(None, environment), &[], environment)
 }
 
-/// The live run in `dirs`, else the live run in `others`, else the newest run in `dirs`.
+/// The one rule by which every command picks a run: the newest live run in `dirs`, else the newest run there, else the newest
+/// live run in `others`. Which runs elsewhere have a process at this moment changes from one second to the next: where there
+/// is a run at all in `dirs`, they decide nothing.
 fn find_in(dirs: &[PathBuf], others: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
-    if let Some(live) = dirs.iter().chain(others).find_map(|dir| live_run(dir)) {
+    if let Some(live) = newest_live(dirs) {
         return Ok(live);
     }
-    let run = newest(dirs)?.ok_or_else(|| no_run(dirs, environment))?;
-    Ok(Found { run, holder: None })
+    if let Some(run) = newest(dirs)? {
+        return Ok(Found { run, holder: None });
+    }
+    newest_live(others).ok_or_else(|| no_run(dirs, environment))
+}
+
+/// Of several live runs the one that was made last.
+fn newest_live(dirs: &[PathBuf]) -> Option<Found> {
+    dirs.iter().filter_map(|dir| live_run(dir)).max_by_key(|found| found.run.created())
+}
+
+/// Says where another run is live, when the one that is shown is not: a reader may have meant that one.
+pub fn live_elsewhere(found: &Found, environment: &Environment) -> Option<String> {
+    if found.holder.is_some() {
+        return None;
+    }
+    let other = newest_live(&registered_results_dirs()).filter(|other| other.run.path() != found.run.path())?;
+    let place = other.run.path().parent().map(|dir| wording::path(dir, environment.working_directory()))?;
+    Some(format!("a run is live elsewhere: `--results-dir {place}` shows it"))
 }
 
 /// The run that the user named: by path, or by name inside one of the results directories.
@@ -377,7 +396,14 @@ mod tests {
         let live = find_in(&dirs, &[], &environment).unwrap();
         assert_eq!(live.run.path(), old.path());
         assert_eq!(live.holder.unwrap().user, "ana");
-        assert_eq!(find_in(&dirs[1..], &dirs[..1], &environment).unwrap().run.path(), old.path());
+        assert_eq!(find_in(&dirs[1..], &dirs[..1], &environment).unwrap().run.path(), new.path(), "not live, but here");
+        let empty = [home.path().join("nothing")];
+        assert_eq!(find_in(&empty, &dirs[..1], &environment).unwrap().run.path(), old.path(), "where nothing is here");
+        // Of two that are live the newer one, whatever the order of their places.
+        let _other = hold(&new);
+        for places in [dirs.clone(), dirs.iter().rev().cloned().collect()] {
+            assert_eq!(find_in(&places, &[], &environment).unwrap().run.path(), new.path());
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ const NAMES: usize = 10;
 /// When there is no such run, experiment or log, or it cannot be read.
 pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let found = locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
+    if args.run.is_none() && args.results_dir.is_none() {
+        locate::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
+    }
     let mut damaged: Vec<String> = Vec::new();
     let wanted = match &args.experiment {
         Some(text) => {
@@ -355,7 +358,7 @@ mod tests {
         let (run, holder) = (fixture.run(), holder(&fixture));
         fixture.session(0, 3).begin(1, 1, "a");
         fixture.log("a_server.log", b"one\n");
-        let display = crate::ui::Display { color_out: false, color_err: false, live: false, talk: false, verbose: 0 };
+        let display = crate::ui::Display::PLAIN;
         let ui = Ui::new(display);
         let mut show = Show { layout: run.layout().clone(), ui: &ui, current: None };
         let scene = Scene { wanted: None, role: None, attempt: 1 };

@@ -36,11 +36,12 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     match (&program, settings.simulated()) {
         (Some(program), false) => preflight::check(&settings, environment, program, ui)?,
         (None, false) => {
-            ui.say("note: no vLLM here: its version is not part of the identities, and no flag was checked")
+            preflight::check_without_vllm(&settings)?;
+            ui.say("note: no vLLM here: its version is not part of the identities, and no name of a flag was checked");
         }
         (_, true) => preflight::check_simulated(&settings, environment, ui)?,
     }
-    if args.json {
+    if args.output.is_json() {
         return print_json(&settings, &counts, ui);
     }
     ui.out_raw(summary(&settings, &counts).as_bytes());

@@ -11,8 +11,9 @@ use crate::config::{Environment, Settings, resolve_load};
 use crate::error::Error;
 use crate::execute::bench_args;
 use crate::plan::{Axis, Client, Identity, PROMPTS_PER_CONCURRENCY, Section, Value};
-use crate::preflight::{Asked, Help, Known, Problem, Shell, ask};
+use crate::preflight::{Asked, Help, Known, Problem, Shell, ask, ranges};
 use crate::releases::{self, Side};
+use crate::sim::settings::SimSettings;
 use crate::ui::Ui;
 
 /// Checks the flags against the real vLLM.
@@ -63,6 +64,7 @@ fn report(settings: &Settings, help: &Help, program: &Path, ui: &Ui) -> Result<(
 pub fn check_simulated(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<(), Error> {
     if settings.preflight {
         check_loads(settings, environment)?;
+        warn_of_devices(settings, ui);
     }
     match Help::of_0_14_1() {
         Some(help) if settings.preflight => report(settings, &help, Path::new("the simulated vLLM 0.14.1"), ui),
@@ -148,7 +150,8 @@ fn problems(settings: &Settings, help: &Help) -> Problems {
 fn judge(settings: &Settings, section: Section, axis: &Axis, known: &Known, found: &mut Problems) {
     let of = |value: &Value| {
         let (flag, values) = written(&axis.key, value, section)?;
-        let problem = known.check(&Asked { flag: &flag, values: &values })?;
+        let problem =
+            known.check(&Asked { flag: &flag, values: &values }).or_else(|| out_of_range(section, &flag, &values))?;
         let place = facts::place(settings, section, &axis.key, &value.shown());
         Some((flag, problem, place.map(|place| format!("{place}: ")).unwrap_or_default()))
     };
@@ -184,6 +187,61 @@ fn judge(settings: &Settings, section: Section, axis: &Axis, known: &Known, foun
         found.warnings.push(text);
     } else {
         found.errors.push(text);
+    }
+}
+
+/// A number that no release of vLLM takes there.
+fn out_of_range(section: Section, flag: &str, values: &[String]) -> Option<Problem> {
+    let expected = |value: &String| match section {
+        Section::Serve => ranges::of_serve(flag, value),
+        Section::Bench => ranges::of_bench(flag, value),
+        Section::Env => None,
+    };
+    values.iter().find_map(|value| Some(Problem::OutOfRange { value: value.clone(), expected: expected(value)? }))
+}
+
+/// Checks what is known of every release, where no vLLM is at hand: whether numbers are in range.
+///
+/// # Errors
+/// Every number that is not.
+pub fn check_without_vllm(settings: &Settings) -> Result<(), Error> {
+    if !settings.preflight {
+        return Ok(());
+    }
+    let mut errors: Vec<String> = Vec::new();
+    for group in &settings.sweep.groups {
+        for (section, axes) in [(Section::Serve, &group.serve), (Section::Bench, &group.bench)] {
+            for (axis, value) in axes.iter().flat_map(|axis| axis.values.iter().map(move |value| (axis, value))) {
+                let Some((flag, values)) = written(&axis.key, value, section) else { continue };
+                let Some(problem) = out_of_range(section, &flag, &values) else { continue };
+                let place = facts::place(settings, section, &axis.key, &value.shown());
+                let line =
+                    format!("{}`--{flag}` {problem}", place.map(|place| format!("{place}: ")).unwrap_or_default());
+                if !errors.contains(&line) {
+                    errors.push(line);
+                }
+            }
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Preflight { program: Path::new("vLLM, in every release that is known").to_owned(), problems: errors })
+}
+
+/// Warns of configurations that need more devices than the simulated machine has: they fail there, as they would on a real one.
+fn warn_of_devices(settings: &Settings, ui: &Ui) {
+    let variable =
+        |name: &str| settings.simulation.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let there = SimSettings::from_lookup(variable).unwrap_or_default().devices;
+    let too_many: BTreeSet<u32> = settings.sweep.tensor_parallel_sizes().into_iter().filter(|tp| *tp > there).collect();
+    if !too_many.is_empty() {
+        let sizes: Vec<String> = too_many.iter().map(u32::to_string).collect();
+        ui.warn(&format!(
+            "tensor-parallel-size {} is more than the {there} devices of the simulated machine: these experiments will fail; \
+             `--sim-devices` gives it more",
+            sizes.join(", ")
+        ));
     }
 }
 

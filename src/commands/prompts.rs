@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::load::{named, one_by_one};
-use crate::cli::{PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs};
+use crate::cli::{Backend, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs};
 use crate::config::{Environment, PromptSettings, TokenizerChoice, resolve_load, resolve_prompts};
 use crate::error::Error;
 use crate::exit;
@@ -161,7 +161,7 @@ async fn answers(args: &PromptsAnswersArgs, environment: &Environment, ui: &Ui) 
     let mut flags = args.load.clone();
     flags.num_prompts = Some((args.start + args.show).max(1).to_string());
     flags.max_concurrency = Some("1".into());
-    flags.backend.get_or_insert_with(|| "openai-chat".into());
+    flags.backend.get_or_insert(Backend::OpenaiChat);
     let settings = resolve_load(&flags, environment)?;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let prompts = one_by_one(&settings, args.start, args.show, Arc::clone(&seen), ui).await?;

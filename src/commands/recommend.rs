@@ -29,9 +29,9 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
             hint: "`vllm-bench analyze` says what came of it".into(),
         });
     }
-    match args.format.unwrap_or_default() {
+    match args.format() {
         RecommendFormat::Text => {
-            let style = if ui.display.color_out { Style::COLOR } else { Style::PLAIN };
+            let style = Style::of(ui.display.color_out, ui.display.columns_out);
             ui.out_raw(text(&answers, &wanted, table.is_all_simulated(), style).as_bytes());
         }
         RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, table.is_all_simulated()))),

@@ -32,11 +32,8 @@ pub fn run(args: &PromptsRenderArgs, environment: &Environment, ui: &Ui) -> Resu
         }
         None => None,
     };
-    let flags = PromptArgs {
-        tokenizer: args.tokenizer.clone(),
-        tokenizer_mode: args.tokenizer_mode.clone(),
-        ..PromptArgs::default()
-    };
+    let flags =
+        PromptArgs { tokenizer: args.tokenizer.clone(), tokenizer_mode: args.tokenizer_mode, ..PromptArgs::default() };
     let settings = resolve_prompts(&flags, 0, environment)?;
     let renderer = match (&settings.tokenizer, template) {
         (TokenizerChoice::Named(name), template) => {
@@ -54,7 +51,7 @@ pub fn run(args: &PromptsRenderArgs, environment: &Environment, ui: &Ui) -> Resu
     let mut refused = false;
     for conversation in conversations(&environment.absolute(&args.messages))? {
         let answer = renderer.render(&conversation, args.special_tokens);
-        match (args.json, answer) {
+        match (args.output.is_json(), answer) {
             (true, Ok((text, tokens))) => ui.out(&json!({"text": text, "tokens": tokens}).to_string()),
             (true, Err(error)) => {
                 refused = true;

@@ -36,14 +36,22 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
     let found = match locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment) {
         Ok(found) => found,
         Err(error @ (Error::Nothing { .. } | Error::NotFound { .. })) => {
-            show(&Report { schema: SCHEMA, run: None, vllm_processes: processes() }, args.json, environment, ui)?;
+            show(
+                &Report { schema: SCHEMA, run: None, vllm_processes: processes() },
+                args.output.is_json(),
+                environment,
+                ui,
+            )?;
             return Err(error);
         }
         Err(error) => return Err(error),
     };
+    if args.run.is_none() && args.results_dir.is_none() {
+        locate::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
+    }
     let mut reader = Reader::new(found.run)?;
     if !args.watch {
-        show(&reader.report(found.holder.as_ref())?, args.json, environment, ui)?;
+        show(&reader.report(found.holder.as_ref())?, args.output.is_json(), environment, ui)?;
         return Ok(reader.code(ui));
     }
     let code = watch(&mut reader, environment, ui).await?;

@@ -411,7 +411,7 @@ mod tests {
     }
 
     fn quiet() -> Ui {
-        Ui::new(crate::ui::Display { color_out: false, color_err: false, live: false, talk: false, verbose: 0 })
+        Ui::new(crate::ui::Display::PLAIN)
     }
 
     #[test]

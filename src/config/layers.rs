@@ -30,7 +30,7 @@ enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 41] = [
+const KEYS: [(&str, &[&str], Shape); 45] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -69,6 +69,10 @@ const KEYS: [(&str, &[&str], Shape); 41] = [
     ("sim-seed", &["sim", "seed"], Shape::One),
     ("sim-devices", &["sim", "devices"], Shape::One),
     ("sim-device-memory", &["sim", "device-memory"], Shape::One),
+    ("sim-noise", &["sim", "noise"], Shape::One),
+    ("sim-noise-within", &["sim", "noise-within"], Shape::One),
+    ("sim-drift", &["sim", "drift"], Shape::One),
+    ("sim-outliers", &["sim", "outliers"], Shape::One),
     ("sim-fault", &["sim", "fault"], Shape::Lines),
     // Not in the tree by themselves; see `assemble`.
     ("serve-arg", &[], Shape::Lines),
@@ -259,6 +263,10 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("sim-seed", &args.sim_seed),
         ("sim-devices", &args.sim_devices),
         ("sim-device-memory", &args.sim_device_memory),
+        ("sim-noise", &args.sim_noise),
+        ("sim-noise-within", &args.sim_noise_within),
+        ("sim-drift", &args.sim_drift),
+        ("sim-outliers", &args.sim_outliers),
     ];
     let switches = [
         ("keep-foreign", args.keep_foreign),

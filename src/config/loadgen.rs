@@ -8,11 +8,13 @@ use serde_json::{Map, Value};
 use super::handover::expanded;
 use super::language::policy::pause;
 use super::{Environment, Error, Origin, parse_duration};
-use crate::cli::{LoadArgs, PromptArgs};
+use crate::cli::{
+    ArrivalInstant, Backend, LoadArgs, LoadPattern, PromptArgs, PromptFormat, RampUpStrategy, TokenizerMode,
+};
 use crate::load::arrival::{Arrival, RampUp};
 use crate::load::dataset;
 use crate::load::metrics::Goal;
-use crate::load::session::Limits;
+use crate::load::session::{Limits, Turn};
 use crate::load::target::Secret;
 use crate::load::tokenizer::{Cache, Rules};
 use crate::safe;
@@ -128,6 +130,8 @@ pub struct LoadSettings {
     /// Where devices are asked what they do, if they are to be asked.
     pub telemetry: Option<Probe>,
     pub simulated: bool,
+    /// Which measurement of a simulated sweep it is, if it is one.
+    pub turn: Option<Turn>,
 }
 
 /// Without a token for so long a load is ended.
@@ -240,27 +244,13 @@ fn pairs(
         .collect()
 }
 
-/// Names of `vllm bench serve` for data sets and backends that need pictures, sound or another kind of answer.
-const OTHER_DATASETS: [&str; 4] = ["random-mm", "random-rerank", "burstgpt", "spec_bench"];
-
 /// Resolves the flags of `prompts` and the prompt flags of `load`.
 ///
 /// # Errors
 /// When a value is none.
 pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) -> Result<PromptSettings, Error> {
     let name = match (&args.dataset_name, &args.dataset_path, &args.prompt) {
-        (Some(name), _, _) => {
-            let wanted = name.trim().to_ascii_lowercase().replace('-', "_");
-            let known = dataset::Name::ALL.iter().find(|(known, _, _)| known.replace('-', "_") == wanted);
-            known.map(|(_, name, _)| *name).ok_or_else(|| {
-                let names: Vec<&str> = dataset::Name::ALL.iter().map(|(name, _, _)| *name).collect();
-                let what = match OTHER_DATASETS.contains(&name.as_str()) {
-                    true => "a data set of text (pictures, pairs and traces are not generated here)",
-                    false => "a data set",
-                };
-                invalid("--dataset-name", name, &format!("{what}: {}", names.join(", ")))
-            })?
-        }
+        (Some(name), _, _) => *name,
         (None, None, None) => dataset::Name::Random,
         (None, _, Some(_)) => dataset::Name::Text,
         (None, Some(path), None) => dataset::Name::of_path(path),
@@ -277,29 +267,15 @@ pub fn resolve_prompts(args: &PromptArgs, seed: u64, environment: &Environment) 
         let hint = "leave it out; for answers in one piece there is --non-streaming";
         return Err(argument("--no-stream", "is about data sets, and those are always read whole here", hint));
     }
-    if let Some(mode) = &args.tokenizer_mode
-        && !matches!(mode.as_str(), "auto" | "hf" | "transformers4" | "transformers5")
-    {
-        return Err(invalid(
-            "--tokenizer-mode",
-            mode,
-            "`auto`, `hf` (tokenizer.json), `transformers4` or `transformers5`",
-        ));
-    }
-    let rules = match args.tokenizer_mode.as_deref() {
-        Some("transformers4") => Some(Rules::Transformers4),
-        Some("transformers5") => Some(Rules::Transformers5),
-        _ => None,
+    let rules = match args.tokenizer_mode {
+        Some(TokenizerMode::Transformers4) => Some(Rules::Transformers4),
+        Some(TokenizerMode::Transformers5) => Some(Rules::Transformers5),
+        Some(TokenizerMode::Auto | TokenizerMode::Hf) | None => None,
     };
     let ratio = |ratio: f64| (0.0..1.0).contains(&ratio);
     let range_ratio =
         number("--random-range-ratio", args.random_range_ratio.as_ref(), ratio, "0 or more and less than 1")?;
-    let token_ids = match args.prompt_format.as_deref() {
-        None => None,
-        Some("text") => Some(false),
-        Some("token-ids") => Some(true),
-        Some(other) => return Err(invalid("--prompt-format", other, "`text` or `token-ids`")),
-    };
+    let token_ids = args.prompt_format.map(|format| format == PromptFormat::TokenIds);
     use dataset::Name as N;
     // vLLM: the general lengths win over those of a data set.
     let (input_flag, input_text, input_default) = match name {
@@ -419,22 +395,13 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
     let seed = whole("--seed", args.seed.as_ref(), 0)?.unwrap_or(0);
     let prompts = resolve_prompts(&args.prompts, seed, environment)?;
     let endpoint = args.endpoint.clone().or_else(|| s2_endpoint(args.base_url.as_deref()));
-    let asked = args.backend.as_deref();
     let by_endpoint =
         endpoint.as_deref().is_some_and(|endpoint| endpoint.trim_end_matches('/').ends_with("chat/completions"));
-    let backend = match asked {
-        None if by_endpoint => "openai-chat",
-        None => "openai",
-        Some(name @ ("vllm" | "openai" | "openai-chat")) => name,
-        Some(other) => {
-            return Err(invalid(
-                "--backend",
-                other,
-                "`vllm`, `openai` (completions) or `openai-chat`: what generates text",
-            ));
-        }
+    let backend = match args.backend {
+        None if by_endpoint => Backend::OpenaiChat,
+        asked => asked.unwrap_or(Backend::Openai),
     };
-    let chat = backend == "openai-chat" || by_endpoint;
+    let chat = backend == Backend::OpenaiChat || by_endpoint;
     if chat && endpoint.as_deref().is_some_and(|endpoint| !endpoint.contains("chat")) {
         let problem = format!("`{}` is not an endpoint of chats", endpoint.unwrap_or_default());
         return Err(argument("--endpoint", problem, "leave --endpoint out, or use --backend openai"));
@@ -473,7 +440,7 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
     Ok(LoadSettings {
         base_url,
         endpoint: endpoint.unwrap_or_else(|| default.to_owned()),
-        backend: backend.to_owned(),
+        backend: backend.name().to_owned(),
         chat,
         model: args.model.clone(),
         served_model_name: args.served_model_name.clone(),
@@ -523,15 +490,12 @@ pub fn resolve_load(args: &LoadArgs, environment: &Environment) -> Result<LoadSe
         percentiles: percentiles(args)?,
         goodput: goodput(args)?,
         progress: !args.disable_tqdm,
-        kernel_clock: match args.arrival_clock.as_deref() {
-            None | Some("kernel") => true,
-            Some("read") => false,
-            Some(other) => return Err(invalid("--arrival-clock", other, "`kernel` or `read`")),
-        },
+        kernel_clock: args.arrival_clock != Some(ArrivalInstant::Read),
         threads: usize::try_from(whole("--threads", args.threads.as_ref(), 1)?.unwrap_or(0)).unwrap_or(0),
         server_metrics: !args.no_server_metrics,
         telemetry: args.telemetry.then(|| Probe::of_machine(of_devices(environment))),
         simulated: args.simulated,
+        turn: Turn::of(|name| environment.get(name)),
     })
 }
 
@@ -601,7 +565,7 @@ fn ramp_up(args: &LoadArgs) -> Result<Option<RampUp>, Error> {
     };
     let start = rate("--ramp-up-start-rps", &args.ramp_up_start_rps)?;
     let end = rate("--ramp-up-end-rps", &args.ramp_up_end_rps)?;
-    let Some(strategy) = &args.ramp_up_strategy else {
+    let Some(strategy) = args.ramp_up_strategy else {
         if start.is_some() || end.is_some() {
             return Err(argument(
                 "--ramp-up-strategy",
@@ -621,11 +585,12 @@ fn ramp_up(args: &LoadArgs) -> Result<Option<RampUp>, Error> {
     if start > end || end == 0.0 {
         return Err(argument("--ramp-up-end-rps", "is below --ramp-up-start-rps, or 0", "a ramp goes up"));
     }
-    match strategy.as_str() {
-        "linear" => Ok(Some(RampUp::Linear { start: start.max(1e-6), end })),
-        "exponential" if start > 0.0 => Ok(Some(RampUp::Exponential { start, end })),
-        "exponential" => Err(argument("--ramp-up-start-rps", "is 0, which never grows", "begin with 1 or more")),
-        other => Err(invalid("--ramp-up-strategy", other, "`linear` or `exponential`")),
+    match strategy {
+        RampUpStrategy::Linear => Ok(Some(RampUp::Linear { start: start.max(1e-6), end })),
+        RampUpStrategy::Exponential if start > 0.0 => Ok(Some(RampUp::Exponential { start, end })),
+        RampUpStrategy::Exponential => {
+            Err(argument("--ramp-up-start-rps", "is 0, which never grows", "begin with 1 or more"))
+        }
     }
 }
 
@@ -658,12 +623,9 @@ fn points(
             })
             .collect::<Result<_, _>>()?,
     };
-    let pattern = match args.load_pattern.as_deref() {
+    let pattern = match args.load_pattern {
         None if ramp_up.is_some() || rates.iter().any(|rate| rate.is_finite()) => "open",
-        None | Some("closed") => "closed",
-        Some("burst") => "burst",
-        Some("open") => "open",
-        Some(other) => return Err(invalid("--load-pattern", other, "`closed`, `burst` or `open`")),
+        asked => asked.unwrap_or(LoadPattern::Closed).name(),
     };
     let by_clock = ramp_up.is_some() || rates.iter().all(|rate| rate.is_finite());
     if pattern == "open" && !by_clock {
@@ -937,7 +899,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Parser)]
+    #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
         args: LoadArgs,
@@ -1012,11 +974,8 @@ mod tests {
             ("--request-rate 5 --load-pattern burst", "--request-rate"),
             ("--load-pattern burst", "--load-pattern"),
             ("--load-pattern open", "--load-pattern"),
-            ("--load-pattern wavy", "--load-pattern"),
-            ("--backend tgi", "--backend"),
             ("--backend openai-chat --endpoint /v1/completions", "--endpoint"),
             ("--port 70000", "--port"),
-            ("--dataset-name random-mm", "--dataset-name"),
             ("--ramp-up-strategy linear", "--ramp-up-strategy"),
             ("--ramp-up-strategy linear --request-rate 4", "--request-rate"),
             ("--ramp-up-start-rps 1", "--ramp-up-strategy"),
@@ -1030,8 +989,6 @@ mod tests {
             ("--random-range-ratio 1", "--random-range-ratio"),
             ("--api-key-env NOWHERE", "--api-key-env"),
             ("--request-timeout soon", "--request-timeout"),
-            ("--arrival-clock sun", "--arrival-clock"),
-            ("--tokenizer-mode slow", "--tokenizer-mode"),
             ("--trust-remote-code", "--trust-remote-code"),
             ("--no-stream", "--no-stream"),
             ("--save-detailed", "--save-detailed"),
@@ -1048,5 +1005,23 @@ mod tests {
             let error = load(line).unwrap_err().to_string();
             assert!(error.contains(flag), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn closed_sets_are_told_with_their_values() {
+        for (flag, wrong, right) in [
+            ("--load-pattern", "wavy", "closed, burst, open"),
+            ("--backend", "tgi", "vllm, openai, openai-chat"),
+            ("--dataset-name", "random-mm", "random, prefix_repetition, sharegpt"),
+            ("--arrival-clock", "sun", "kernel, read"),
+            ("--tokenizer-mode", "slow", "auto, hf, transformers4, transformers5"),
+            ("--prompt-format", "words", "text, token-ids"),
+            ("--ramp-up-strategy", "steep", "linear, exponential"),
+        ] {
+            let error = Line::try_parse_from(["load", flag, wrong]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(&format!("[possible values: {right}")), "{error}");
+        }
+        let settings = load("--dataset-name PREFIX-Repetition").unwrap();
+        assert_eq!(settings.prompts.spec.name, dataset::Name::PrefixRepetition);
     }
 }

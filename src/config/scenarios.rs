@@ -6,7 +6,8 @@ use std::path::Path;
 use super::foreign::{entries, missing, positive, several, unknown, wrong};
 use super::tree::{Kind, Node, Trouble};
 use super::{Environment, Error};
-use crate::cli::LoadArgs;
+use crate::cli::{Backend, LoadArgs};
+use crate::load::dataset;
 use crate::load::target::Secret;
 
 /// A scenario as flags.
@@ -75,7 +76,7 @@ fn text(node: &Node) -> Option<String> {
 }
 
 /// Sets a flag that the command line does not.
-fn default(flag: &mut Option<String>, value: Option<String>) {
+fn default<T>(flag: &mut Option<T>, value: Option<T>) {
     if flag.is_none() {
         *flag = value;
     }
@@ -89,7 +90,7 @@ fn load_scenarios(
 ) -> Result<Vec<Scenario>, Error> {
     let map = entries(tree, "")?;
     let mut base = flags.clone();
-    default(&mut base.backend, Some("openai-chat".into()));
+    default(&mut base.backend, Some(Backend::OpenaiChat));
     default(&mut base.model, environment.get("MODEL").map(str::to_owned));
     if base.host.is_none() && base.port.is_none() {
         default(&mut base.base_url, Some("http://localhost:8000/v1".into()));
@@ -186,12 +187,12 @@ fn load_scenario(
                 // Relative to the scenario file, as its authors keep them, or to where the program was called.
                 let beside = environment.absolute(file).parent().map(|folder| folder.join(&prepared));
                 let found = beside.filter(|path| path.is_file()).unwrap_or_else(|| environment.absolute(&prepared));
-                args.prompts.dataset_name = Some("custom".into());
+                args.prompts.dataset_name = Some(dataset::Name::Custom);
                 args.prompts.dataset_path = Some(found.display().to_string());
                 args.prompts.disable_shuffle = true;
             }
-            None if is_rag => args.prompts.dataset_name = Some("rag".into()),
-            None => args.prompts.dataset_name = Some("dolly".into()),
+            None if is_rag => args.prompts.dataset_name = Some(dataset::Name::Rag),
+            None => args.prompts.dataset_name = Some(dataset::Name::Dolly),
         }
     }
     default(&mut args.prompts.history_turns, map.get("history-turns").and_then(|entry| text(&entry.value)));
@@ -205,7 +206,7 @@ fn completion_scenarios(tree: &Node, flags: &LoadArgs) -> Result<Vec<Scenario>, 
     let map = entries(tree, "")?;
     let mut base = flags.clone();
     let mut api_key = None;
-    default(&mut base.backend, Some("openai-chat".into()));
+    default(&mut base.backend, Some(Backend::OpenaiChat));
     if let Some(server) = map.get("server") {
         for (key, entry) in entries(&server.value, "server")? {
             match key.as_str() {

@@ -100,7 +100,7 @@ pub struct Settings {
 }
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
-const PLAN_KEYS: [&str; 26] = [
+const PLAN_KEYS: [&str; 30] = [
     "files",
     "preset",
     "models",
@@ -126,6 +126,10 @@ const PLAN_KEYS: [&str; 26] = [
     "sim-seed",
     "sim-devices",
     "sim-device-memory",
+    "sim-noise",
+    "sim-noise-within",
+    "sim-drift",
+    "sim-outliers",
     "sim-fault",
 ];
 
@@ -378,6 +382,10 @@ fn simulation(document: &Document) -> Result<Vec<(String, String)>, Error> {
         (&sim.seed, "VLLM_BENCH_SIM_SEED"),
         (&sim.devices, "VLLM_BENCH_SIM_DEVICES"),
         (&sim.device_memory, "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB"),
+        (&sim.noise, "VLLM_BENCH_SIM_NOISE"),
+        (&sim.noise_within, "VLLM_BENCH_SIM_NOISE_WITHIN"),
+        (&sim.drift, "VLLM_BENCH_SIM_DRIFT"),
+        (&sim.outliers, "VLLM_BENCH_SIM_OUTLIERS"),
         (&sim.fault, "VLLM_BENCH_SIM_FAULT"),
     ];
     let mut settings = None;

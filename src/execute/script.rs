@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
-use crate::plan::{Client, Engine, Experiment, Isolation};
+use crate::load::session::Turn;
+use crate::plan::{Client, Engine, Experiment, Identity, Isolation};
 use crate::process::{ProcessId, Role, pid_namespace};
+use crate::sim::settings::START;
 
 /// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +155,7 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     }
     if experiment.engine == Engine::Sim {
         let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
+        simulated_turn(&mut text, role, experiment);
     }
     text.push_str("\nexec");
     let _ = write!(text, " {}", quote(&context.engine.program.to_string_lossy()));
@@ -162,6 +165,21 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     text.push_str(&command_lines(args));
     text.push('\n');
     text
+}
+
+/// What the simulated noise of this start, or of this measurement, is drawn from: the same whenever it is made again.
+fn simulated_turn(text: &mut String, role: Role, experiment: &Experiment) {
+    let Experiment { server, workload, repeat, index, .. } = experiment;
+    let _ = match role {
+        Role::Server => writeln!(text, "export {START}={:016x}", Identity::draw_of_start(server, *repeat)),
+        Role::Benchmark => writeln!(
+            text,
+            "export {}={:016x}\nexport {}={index}",
+            Turn::DRAW,
+            Identity::draw_of_measurement(server, workload, *repeat),
+            Turn::POSITION
+        ),
+    };
 }
 
 /// One flag with its value per line, so that a person can read and edit the command.

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
 use super::prompt::{Content, Prompt};
+use super::session::{SimSession, Turn};
 use super::target::{Secret, Target};
 
 /// Everything that the requests of a load have in common.
@@ -232,7 +233,7 @@ fn size(content: &Content) -> usize {
 }
 
 /// The headers by which a simulated server keeps the requests of one load together.
-pub fn simulated_headers(session: &super::session::SimSession, index: u64, arrival: u64) -> String {
+pub fn simulated_headers(session: &SimSession, index: u64, arrival: u64) -> String {
     let mut text = String::with_capacity(240);
     let (name, total, concurrency) = match session.batch.filter(|batch| *batch > 0) {
         None => (session.name.clone(), session.total, session.concurrency),
@@ -252,6 +253,9 @@ pub fn simulated_headers(session: &super::session::SimSession, index: u64, arriv
     ];
     for (name, value) in fields {
         let _ = write!(text, "x-vllm-bench-sim-{name}: {value}\r\n");
+    }
+    if let Some(Turn { draw, position }) = session.turn {
+        let _ = write!(text, "x-vllm-bench-sim-draw: {draw}\r\nx-vllm-bench-sim-position: {position}\r\n");
     }
     text
 }

@@ -32,6 +32,30 @@ pub struct Limits {
 /// How many times the stall limit one stream may be silent while others go on.
 pub const ALONE: u32 = 5;
 
+/// Which measurement of a plan a load is: the orchestrator tells its client, and the client a
+/// simulated server, whose times vary by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Follows from the experiment and its repeat.
+    pub draw: u64,
+    /// The experiment's position in the plan, from 1.
+    pub position: u64,
+}
+
+impl Turn {
+    /// The variable of the client's script that carries the draw, in hexadecimal.
+    pub const DRAW: &'static str = "VLLM_BENCH_SIM_RUN";
+    /// The variable of the client's script that carries the position.
+    pub const POSITION: &'static str = "VLLM_BENCH_SIM_POSITION";
+
+    /// What the two variables say; `None` for a load that is no part of a plan.
+    pub fn of<'a>(lookup: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let draw = u64::from_str_radix(lookup(Self::DRAW)?.trim(), 16).ok()?;
+        let position = lookup(Self::POSITION).and_then(|text| text.trim().parse().ok()).unwrap_or(1);
+        Some(Self { draw, position })
+    }
+}
+
 /// A load against the simulated vLLM: times come from the simulation.
 #[derive(Debug, Clone)]
 pub struct SimSession {
@@ -45,13 +69,15 @@ pub struct SimSession {
     pub warmup: bool,
     /// Requests of a batch, where the next ones wait for all of them: every batch is a session of its own.
     pub batch: Option<u64>,
+    /// Which measurement of a plan it is, if it is one.
+    pub turn: Option<Turn>,
 }
 
 impl SimSession {
     /// A session with a name that no other has.
     pub fn new(total: u64, concurrency: u64, warmup: bool) -> Self {
         let name = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
-        Self { name, total, concurrency, warmup, batch: None }
+        Self { name, total, concurrency, warmup, batch: None, turn: None }
     }
 }
 

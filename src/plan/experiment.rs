@@ -242,6 +242,14 @@ pub struct Skip {
     pub explanation: Option<String>,
 }
 
+impl Skip {
+    /// The reason without the combination: the same for all that a rule leaves out for it.
+    pub fn why(&self) -> &str {
+        let inner = self.reason.strip_prefix("Skipping ").and_then(|rest| rest.strip_prefix(&self.axes.to_string()));
+        inner.and_then(|rest| rest.strip_prefix(" (")?.strip_suffix(')')).unwrap_or(&self.reason)
+    }
+}
+
 /// Experiments in the order in which they run, and the skipped combinations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Engine, Experiment, Flags, ServerConfig, Workload};
+use super::{Engine, Experiment, Flags, Repeat, ServerConfig, Workload};
 
 /// What an experiment takes for granted beyond its own settings: figures of another vLLM or another kind of device
 /// never stand for it.
@@ -77,6 +77,21 @@ impl Identity {
         Self::of(&json!({ "stated": settings }))
     }
 
+    /// 64 bits from which the simulation draws how one start of a server varies. They follow from its settings and the number
+    /// of the start; not from the settings of the simulation, so that another fault leaves the rest as it was, nor from what is
+    /// known of this machine.
+    pub fn draw_of_start(server: &ServerConfig, repeat: Repeat) -> u64 {
+        Self::of(&without_simulation(server)).draw(&format!("start/{}", repeat.start))
+    }
+
+    /// The same of one measurement.
+    pub fn draw_of_measurement(server: &ServerConfig, workload: &Workload, repeat: Repeat) -> u64 {
+        let mut settings = without_simulation(server);
+        settings["bench"] = json!(sorted(&workload.flags));
+        settings["client"] = json!(workload.client);
+        Self::of(&settings).draw(&format!("run/{}/{}", repeat.start, repeat.run))
+    }
+
     /// A number of 32 bits that follows from the identity and `salt`: the same wherever it is asked for.
     pub fn number(&self, salt: u32) -> u64 {
         self.draw(&salt.to_string()) >> 32
@@ -131,6 +146,13 @@ fn server_settings(engine: Engine, server: &ServerConfig, context: &Context) -> 
         settings["model-commit"] = json!(commit);
     }
     settings
+}
+
+/// The settings of a server that a real one would have too.
+fn without_simulation(server: &ServerConfig) -> Value {
+    let variables = server.env.iter().filter(|(name, _)| !name.starts_with("VLLM_BENCH_SIM_"));
+    let env: BTreeMap<&str, &str> = variables.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    json!({"model": server.model, "serve": sorted(&server.flags), "env": env})
 }
 
 /// The speed of the simulation changes how long one waits and no figure: it works in virtual time.

@@ -168,5 +168,8 @@ mod tests {
         assert_eq!(policy.for_cause(Cause::ServerDied).attempts, 3);
         assert_eq!(policy.for_cause(Cause::Crashed).attempts, 1);
         assert_eq!(policy.for_cause(Cause::OutOfDeviceMemory).attempts, 0);
+        // `UR_RESULT_ERROR_OUT_OF_RESOURCES` alone may be a lost device: it is tried again as a crash, and no word for memory covers it.
+        assert_eq!(policy.for_cause(Cause::LevelZero).attempts, 1);
+        assert!(!FailureReason::Oom.covers(Cause::LevelZero));
     }
 }

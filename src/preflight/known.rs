@@ -94,6 +94,13 @@ pub enum Problem {
         /// As asked for.
         value: String,
     },
+    /// A number that is too small or too large.
+    OutOfRange {
+        /// As asked for.
+        value: String,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// No JSON where it is wanted.
     NoJson {
         /// As asked for.
@@ -140,6 +147,7 @@ impl fmt::Display for Problem {
                 write!(f, " (it takes {})", choices.join(", "))
             }
             Problem::NoNumber { value } => write!(f, "takes a number, not `{value}`"),
+            Problem::OutOfRange { value, expected } => write!(f, "takes a number {expected}, not `{value}`"),
             Problem::NoJson { value, error } => write!(f, "takes JSON, and `{value}` is none ({error})"),
             Problem::Ambiguous { candidates } => {
                 let candidates: Vec<String> = candidates.iter().map(|name| format!("`--{name}`")).collect();
@@ -162,7 +170,10 @@ impl Known {
                 _ => Takes::One,
             };
             let optional = arg.get_num_args().is_some_and(|range| range.min_values() == 0);
-            Some(FlagSpec { names, takes, optional, choices: Vec::new(), kind: None })
+            let values = arg.get_possible_values();
+            let choices = values.iter().flat_map(|value| value.get_name_and_aliases()).map(str::to_owned);
+            let choices = if takes == Takes::Nothing { Vec::new() } else { choices.collect() };
+            Some(FlagSpec { names, takes, optional, choices, kind: None })
         });
         Self { flags: flags.collect() }
     }

@@ -5,6 +5,7 @@
 
 mod ask;
 mod known;
+pub mod ranges;
 mod version;
 
 pub use ask::{Error, Help, PATIENCE, Shell, ask};

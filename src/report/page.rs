@@ -7,21 +7,31 @@ use unicode_width::UnicodeWidthStr;
 
 use super::display::{clean, wrap};
 
-/// Width of rules and paragraphs; tables may be a little wider, never beyond 120.
+/// Width of rules and paragraphs, at most; tables may be a little wider, never beyond 120.
 pub(super) const WIDTH: usize = 100;
 
+/// Text beside a label has at least so many columns, whatever the terminal has.
+const LEAST: usize = 24;
+
 /// How a page is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Whether ANSI colours are used.
     pub color: bool,
+    /// Rules and paragraphs are no wider, in columns.
+    pub width: usize,
 }
 
 impl Style {
     /// Without colour: for files, and for terminals that want none.
-    pub const PLAIN: Style = Style { color: false };
+    pub const PLAIN: Style = Style { color: false, width: WIDTH };
     /// With ANSI colours.
-    pub const COLOR: Style = Style { color: true };
+    pub const COLOR: Style = Style { color: true, width: WIDTH };
+
+    /// For a terminal of so many columns; for files and pipes, where there is none.
+    pub fn of(color: bool, columns: Option<usize>) -> Style {
+        Style { color, width: columns.map_or(WIDTH, |columns| columns.min(WIDTH)) }
+    }
 }
 
 /// What a line is.
@@ -91,8 +101,8 @@ impl Page {
 
     /// The title of the page: left, right, between two rules.
     pub fn title(&mut self, left: &str, right: &str) {
-        let rule = "═".repeat(WIDTH);
-        let between = (WIDTH - 2).saturating_sub(left.width() + right.width()).max(2);
+        let rule = "═".repeat(self.style.width);
+        let between = self.style.width.saturating_sub(2).saturating_sub(left.width() + right.width()).max(2);
         self.line(Tone::Faint, &rule);
         self.line(Tone::Heading, &format!(" {left}{}{right}", " ".repeat(between)));
         self.line(Tone::Faint, &rule);
@@ -101,15 +111,20 @@ impl Page {
     /// The heading of a section.
     pub fn heading(&mut self, text: &str) {
         self.gap();
-        let rest = WIDTH.saturating_sub(text.width() + 4);
+        let rest = self.style.width.saturating_sub(text.width() + 4);
         self.line(Tone::Heading, &format!("── {text} {}", "─".repeat(rest)));
         self.out.push('\n');
+    }
+
+    /// Columns for text behind so many others.
+    fn room(&self, hang: usize) -> usize {
+        self.style.width.saturating_sub(hang).max(LEAST)
     }
 
     /// A label and its value, wrapped under itself.
     pub fn field(&mut self, indent: usize, label: &str, label_width: usize, tone: Tone, value: &str) {
         let hang = indent + label_width + 2;
-        for (i, part) in wrap(value, WIDTH.saturating_sub(hang)).into_iter().enumerate() {
+        for (i, part) in wrap(value, self.room(hang)).into_iter().enumerate() {
             let label = if i == 0 { label } else { "" };
             let pad = label_width.saturating_sub(label.width()) + 2;
             self.line(tone, &format!("{}{label}{}{part}", " ".repeat(indent), " ".repeat(pad)));
@@ -119,7 +134,7 @@ impl Page {
     /// A paragraph with a mark before its first line (`- `, `! `, or nothing).
     pub fn paragraph(&mut self, indent: usize, mark: &str, tone: Tone, text: &str) {
         let hang = indent + mark.width();
-        for (i, part) in wrap(text, WIDTH.saturating_sub(hang)).into_iter().enumerate() {
+        for (i, part) in wrap(text, self.room(hang)).into_iter().enumerate() {
             let before = if i == 0 { format!("{}{mark}", " ".repeat(indent)) } else { " ".repeat(hang) };
             self.line(tone, &format!("{before}{part}"));
         }

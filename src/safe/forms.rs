@@ -11,7 +11,7 @@ const SHORTEST: usize = 6;
 const PIECE: usize = 1024;
 
 /// The forms of a secret: as it is; in JSON, also twice escaped; in HTML; in URLs; quoted for a shell; as Rust and Python show
-/// strings; in base64, also in the middle of something larger; in hexadecimal. Upper and lower case are not told apart where they
+/// strings; in base32 from its beginning; in base64, also in the middle of something larger; in hexadecimal. Upper and lower case are not told apart where they
 /// are searched for.
 pub fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut all: Vec<String> = Vec::new();
@@ -23,6 +23,7 @@ pub fn forms(secret: &str) -> Vec<Vec<u8>> {
         all.extend(in_shells(&piece));
         all.extend(in_programs(&piece));
         all.extend(in_base64(piece.as_bytes()));
+        all.push(base32(piece.as_bytes()));
         all.push(piece.bytes().map(|byte| format!("{byte:02x}")).collect());
     }
     let mut all: Vec<Vec<u8>> = all
@@ -172,6 +173,27 @@ fn in_programs(secret: &str) -> Vec<String> {
 
 /// Whole, and as it stands in the middle of something larger: the characters that other bytes have no part in, for each of the
 /// three places where it may begin.
+/// RFC 4648, without the padding.
+fn base32(secret: &[u8]) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut text = String::with_capacity(secret.len() * 8 / 5 + 1);
+    let (mut held, mut bits) = (0u32, 0);
+    let mut put = |value: u32| text.push(char::from(ALPHABET[(value & 31) as usize]));
+    for byte in secret {
+        held = held << 8 | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            put(held >> bits);
+        }
+        held &= (1 << bits) - 1;
+    }
+    if bits > 0 {
+        put(held << (5 - bits));
+    }
+    text
+}
+
 fn in_base64(secret: &[u8]) -> Vec<String> {
     let mut all: Vec<String> = vec![
         STANDARD.encode(secret),
@@ -209,6 +231,7 @@ mod tests {
     fn the_usual_forms_are_there() {
         for form in [
             r#"p/q"r's&t u"#,
+            "OAXXCITSE5ZSM5BAOU",
             r#"p/q\"r's&t u"#,
             r#"p/q\\\"r's&t u"#,
             r#"p\/q\"r's&t u"#,

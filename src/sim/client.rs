@@ -25,7 +25,8 @@ use crate::load::output::{self, Details, Subject};
 use crate::load::prompt::{Content, Prompt, PromptSource};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
-use crate::load::session::{self, Ended, Limits, Live, SimSession, Spec};
+use crate::load::server::{Reading, Watch};
+use crate::load::session::{self, Ended, Limits, Live, SimSession, Spec, Turn};
 use crate::load::target::Target;
 
 /// Simulated seconds that the Python client takes to import.
@@ -66,6 +67,8 @@ pub struct Options {
     pub result_filename: Option<PathBuf>,
     pub disable_tqdm: bool,
     pub ready_check_seconds: u64,
+    /// Which measurement of a plan it is; no flag.
+    pub turn: Option<Turn>,
     shown: String,
 }
 
@@ -122,6 +125,7 @@ impl Options {
             result_filename: parsed.get("result-filename").map(PathBuf::from),
             disable_tqdm: parsed.on("disable-tqdm", false),
             ready_check_seconds: parsed.number("ready-check-timeout-sec", 0),
+            turn: None,
             shown: shown.collect::<Vec<_>>().join(", "),
             model,
             backend,
@@ -169,7 +173,8 @@ impl Options {
             keep_headers: false,
             threads: 1,
             kernel_clock: false,
-            simulated: is_ours.then(|| SimSession::new(requests, concurrency, warmup)),
+            simulated: is_ours
+                .then(|| SimSession { turn: self.turn, ..SimSession::new(requests, concurrency, warmup) }),
             hangs: false,
         })
     }
@@ -216,7 +221,7 @@ fn say(text: &str) {
 /// `vllm bench serve`.
 pub fn main(words: &[String], settings: SimSettings) -> ExitCode {
     let options = match Options::parse(words) {
-        Ok(options) => options,
+        Ok(options) => Options { turn: settings.turn, ..options },
         Err(refusal) => return refuse(&refusal),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -256,7 +261,7 @@ async fn run(options: &Options, settings: &SimSettings) -> ExitCode {
         Ok(measured) => measured,
         Err(error) => return traceback(&error, 1),
     };
-    let console = output::console(&options.subject(), &measured.metrics, &measured.ended, &Map::new());
+    let console = output::console(&options.subject(), &measured.metrics, &measured.ended, &measured.speculation);
     let _ = io::stdout().write_all(console.as_bytes());
     if !options.save_result || faults.contains(&Fault::BenchmarkNoResult) {
         return ExitCode::SUCCESS;
@@ -271,8 +276,8 @@ async fn run(options: &Options, settings: &SimSettings) -> ExitCode {
 
 /// The result file's object, with or without the arrays.
 pub fn result(options: &Options, measured: &mut Measured, detailed: bool, date: &str) -> Map<String, Value> {
-    let Measured { metrics, ended, details } = measured;
-    output::result(&options.subject(), metrics, ended, Some(details).filter(|_| detailed), Map::new(), date)
+    let Measured { metrics, ended, details, speculation } = measured;
+    output::result(&options.subject(), metrics, ended, Some(details).filter(|_| detailed), speculation.clone(), date)
 }
 
 fn save(options: &Options, date: &str, result: &Map<String, Value>, cut: bool) -> io::Result<()> {
@@ -365,6 +370,15 @@ pub struct Measured {
     pub ended: Ended,
     /// What became of each request.
     pub details: Details,
+    /// vLLM's keys on speculative decoding, where the server does it.
+    pub speculation: Map<String, Value>,
+}
+
+/// What the server counts now.
+async fn counted(options: &Options) -> Option<Reading> {
+    let http = crate::http::client(false).build().ok()?;
+    let asked = http.get(format!("{}/metrics", options.base_url)).timeout(Duration::from_secs(10));
+    Some(Reading::parse(&asked.send().await.ok()?.error_for_status().ok()?.text().await.ok()?))
 }
 
 /// Where the client's words go.
@@ -409,6 +423,7 @@ pub async fn benchmark(options: &Options, faults: &[Fault], is_ours: bool, say: 
     }
     let (total, quiet) = (options.num_prompts, options.disable_tqdm);
     let gathered = Gathered::new(options);
+    let watch = Watch::begin(counted(options).await);
     let spec = options.spec(total, is_ours, false)?;
     let (ended, gathered) = run_load(spec, prompts(total, false), gathered, move |gathered, sample| {
         gathered.add(&sample);
@@ -428,7 +443,9 @@ pub async fn benchmark(options: &Options, faults: &[Fault], is_ours: bool, say: 
         say("Failed requests during benchmark run detected (capping to 10):");
         errors.values().take(10).enumerate().for_each(|(index, error)| say(&format!("Error {index}: {error}")));
     }
-    Ok(Measured { metrics, ended, details })
+    let mut speculation = watch.end(counted(options).await);
+    speculation.retain(|key, _| key.starts_with("spec_decode_"));
+    Ok(Measured { metrics, ended, details, speculation })
 }
 
 /// What is kept of the requests.

@@ -15,9 +15,13 @@ use tokio::time::Instant;
 
 use super::metrics::{Gauges, Metrics};
 use super::model::{CostModel, hash};
+use super::noise::Noise;
+use super::prefix::{Blocks, PrefixCache};
 use super::scheduler::{Limits, Nanos, Scheduler, Step};
 use super::settings::Speed;
+use super::speculation::{Drafts, Speculation};
 use super::trigger::Trigger;
+use crate::load::session::Turn;
 
 /// Tokens that may wait in one burst.
 const MOST_IN_BURST: usize = 128;
@@ -41,6 +45,8 @@ pub struct Session {
     pub arrival: Nanos,
     /// The session is a warm-up (`...-warmup: 1`).
     pub warmup: bool,
+    /// Which measurement of a plan it is (`...-draw`, `...-position`); `None` for one that no plan has.
+    pub turn: Option<Turn>,
 }
 
 /// A request for the engine.
@@ -50,6 +56,8 @@ pub struct Work {
     pub session: Option<Session>,
     /// Tokens of the prompt.
     pub prompt_tokens: u64,
+    /// Its full blocks; none where the prefix cache is off.
+    pub blocks: Arc<Blocks>,
     /// Tokens to generate.
     pub output_tokens: u64,
     /// It ends because `max_tokens` is reached.
@@ -101,12 +109,48 @@ impl Drop for Answer {
     }
 }
 
+/// How the machine varies, and by how much on this start of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Variation {
+    /// What varies.
+    pub noise: Noise,
+    /// The seed of the simulation.
+    pub seed: u64,
+    /// By what this start multiplies the time of every step.
+    pub start: f64,
+}
+
+impl Variation {
+    /// By what the time of every step of a session is multiplied.
+    fn of(&self, session: Option<&Session>) -> f64 {
+        let turn = session.and_then(|session| session.turn);
+        self.start * turn.map_or(1.0, |turn| self.noise.of_turn(self.seed, turn))
+    }
+}
+
+/// What an engine is.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// What things cost.
+    pub cost: CostModel,
+    /// What bounds a step.
+    pub limits: Limits,
+    /// Seed of its random numbers.
+    pub seed: u64,
+    /// Simulated seconds per real second.
+    pub speed: Speed,
+    /// How it varies.
+    pub variation: Variation,
+    /// Speculative decoding, where it is on.
+    pub speculation: Option<Speculation>,
+    /// Whether prefixes of prompts are kept.
+    pub prefix_caching: bool,
+}
+
 /// Everything that groups share.
 pub struct Engine {
-    cost: CostModel,
-    limits: Limits,
-    seed: u64,
-    speed: Speed,
+    machine: Machine,
+    prefixes: Option<Mutex<PrefixCache>>,
     trigger: Option<Trigger>,
     groups: Mutex<HashMap<String, Group>>,
     next_id: AtomicU64,
@@ -118,18 +162,37 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without requests.
-    pub fn new(cost: CostModel, limits: Limits, seed: u64, speed: Speed, trigger: Option<Trigger>) -> Engine {
+    pub fn new(machine: Machine, trigger: Option<Trigger>) -> Engine {
+        let Limits { block_size, kv_blocks, .. } = machine.limits;
+        let prefixes = machine.prefix_caching.then(|| Mutex::new(PrefixCache::new(block_size, kv_blocks)));
+        let metrics = Metrics::default();
+        metrics.with(|counters| {
+            counters.drafts = machine.speculation.map(|speculation| Drafts::none(speculation.tokens));
+        });
         Engine {
-            cost,
-            limits,
-            seed,
-            speed,
+            machine,
+            prefixes,
             trigger,
             groups: Mutex::new(HashMap::new()),
             next_id: AtomicU64::new(0),
             loads: AtomicU64::new(0),
-            metrics: Metrics::default(),
+            metrics,
         }
+    }
+
+    /// Tokens per block where prefixes of prompts are kept; else `None`.
+    pub fn keeps_prefixes(&self) -> Option<u64> {
+        self.prefixes.is_some().then_some(self.machine.limits.block_size)
+    }
+
+    /// Forgets all prefixes.
+    pub fn forget_prefixes(&self) {
+        self.with_prefixes(PrefixCache::clear);
+    }
+
+    fn with_prefixes<T>(&self, use_cache: impl FnOnce(&mut PrefixCache) -> T) -> Option<T> {
+        let mut cache = self.prefixes.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(use_cache(&mut cache))
     }
 
     /// The trigger of the fault `die-in-benchmark`.
@@ -198,8 +261,9 @@ struct Actor {
 impl Actor {
     fn new(engine: Arc<Engine>, session: Option<&Session>, commands: mpsc::UnboundedReceiver<Command>) -> Actor {
         let kind = session.map_or("live", |session| if session.warmup { "warm-up" } else { "measured" });
-        let seed = engine.seed ^ hash(kind);
-        let scheduler = Scheduler::new(engine.limits, engine.cost.clone(), seed);
+        let machine = &engine.machine;
+        let scheduler = Scheduler::new(machine.limits, machine.cost.clone(), machine.seed ^ hash(kind))
+            .varied(machine.variation.of(session), machine.speculation);
         Actor {
             name: session.map(|session| session.id.clone()).unwrap_or_default(),
             session: session.cloned(),
@@ -216,7 +280,8 @@ impl Actor {
     }
 
     async fn run(mut self) {
-        let mut step = Step::default();
+        let drafts = Drafts::none(self.engine.machine.speculation.map_or(0, |speculation| speculation.tokens));
+        let mut step = Step { drafts, ..Step::default() };
         loop {
             while let Ok(command) = self.commands.try_recv() {
                 self.handle(command);
@@ -231,7 +296,7 @@ impl Actor {
             self.admit();
             if !self.scheduler.is_idle() {
                 self.scheduler.step(&mut step);
-                if self.deliver(&step) {
+                if self.deliver(&mut step) {
                     // The server is about to die: nothing more comes out of it.
                     std::future::pending::<()>().await;
                 }
@@ -327,7 +392,10 @@ impl Actor {
         while self.pending.first().is_some_and(|(arrival, ..)| *arrival <= self.scheduler.now()) {
             let Some((.., id)) = self.pending.pop_first() else { break };
             let Some(request) = self.requests.get(&id) else { continue };
-            if !self.scheduler.add(id, request.work.prompt_tokens, request.work.output_tokens) {
+            let Work { prompt_tokens, output_tokens, blocks, .. } = &request.work;
+            let cached = self.engine.with_prefixes(|cache| cache.found(blocks, *prompt_tokens)).unwrap_or(0);
+            self.engine.metrics.with(|counters| counters.prefix_hits += cached);
+            if !self.scheduler.add(id, *prompt_tokens, *output_tokens, cached) {
                 let _ = request.bursts.send(Burst { times: Vec::new(), last: true });
                 self.requests.remove(&id);
                 self.completed += 1;
@@ -336,16 +404,22 @@ impl Actor {
     }
 
     /// Hands out the tokens of a step; true when the server is to die now.
-    fn deliver(&mut self, step: &Step) -> bool {
+    fn deliver(&mut self, step: &mut Step) -> bool {
         let now = self.scheduler.now();
-        let (requests, mut finished) = (&mut self.requests, 0);
-        self.engine.metrics.with(|counters| {
+        let (engine, requests, mut finished) = (&self.engine, &mut self.requests, 0);
+        engine.metrics.with(|counters| {
             counters.preemptions += step.preempted;
-            for (id, last) in &step.tokens {
+            if let Some(drafts) = &mut counters.drafts {
+                drafts.take(&mut step.drafts);
+            }
+            for (id, count, last) in &step.tokens {
                 let Some(request) = requests.get_mut(id) else { continue };
-                counters.token(request.first, now - request.newest);
+                if request.first {
+                    engine.with_prefixes(|cache| cache.keep(&request.work.blocks));
+                }
+                counters.tokens(*count, request.first, now - request.newest);
                 (request.newest, request.first) = (now, false);
-                request.times.push(now);
+                request.times.extend((0..*count).map(|_| now));
                 if *last || request.times.len() >= MOST_IN_BURST {
                     let times = std::mem::take(&mut request.times);
                     let _ = request.bursts.send(Burst { times, last: *last });
@@ -390,7 +464,7 @@ impl Actor {
     /// Sleeps until the real time of the simulated one, once it is worth a sleep.
     async fn pace(&mut self) {
         self.steps += 1;
-        let speed = self.engine.speed;
+        let speed = self.engine.machine.speed;
         if !speed.is_infinite() {
             let due = self.anchor.0 + speed.real((self.scheduler.now() - self.anchor.1) as f64 / 1e9);
             let worth = if speed.factor() > 1.0 { Duration::from_millis(4) } else { Duration::from_millis(1) };

@@ -2,6 +2,7 @@
 
 use super::argparse::{Command, Flag, Kind, Parsed};
 use super::model::{Architecture, Deployment};
+use super::speculation::Speculation;
 
 const fn flag(name: &'static str, kind: Kind) -> Flag {
     Flag { name, short: "", kind }
@@ -269,6 +270,8 @@ pub struct ServeConfig {
     pub seed: u64,
     /// Is prefix caching on?
     pub prefix_caching: bool,
+    /// `--speculative-config`.
+    pub speculation: Option<Speculation>,
 }
 
 impl ServeConfig {
@@ -306,6 +309,7 @@ impl ServeConfig {
             api_keys: parsed.all("api-key").to_vec(),
             seed: parsed.number("seed", 0),
             prefix_caching: parsed.on("enable-prefix-caching", true),
+            speculation: parsed.get("speculative-config").and_then(Speculation::of),
             model,
             parsed,
         }

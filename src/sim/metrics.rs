@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::Mutex;
 
 use super::scheduler::Nanos;
+use super::speculation::Drafts;
 
 const TTFT_BOUNDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
@@ -79,8 +80,12 @@ pub struct Counters {
     pub by_abort: u64,
     /// Preempted sequences.
     pub preemptions: u64,
-    /// Tokens looked up in the prefix cache (which never hits in the simulation).
+    /// Tokens looked up in the prefix cache.
     pub prefix_queries: u64,
+    /// Tokens found there.
+    pub prefix_hits: u64,
+    /// Speculative decoding; `None` where it is off.
+    pub drafts: Option<Drafts>,
     ttft: Histogram,
     itl: Histogram,
     latency: Histogram,
@@ -104,6 +109,8 @@ impl Default for Metrics {
                 by_abort: 0,
                 preemptions: 0,
                 prefix_queries: 0,
+                prefix_hits: 0,
+                drafts: None,
                 ttft: Histogram::new(TTFT_BOUNDS),
                 itl: Histogram::new(ITL_BOUNDS),
                 latency: Histogram::new(LATENCY_BOUNDS),
@@ -113,9 +120,9 @@ impl Default for Metrics {
 }
 
 impl Counters {
-    /// A token came `since` after the one before it (or after the arrival, when it is the first).
-    pub fn token(&mut self, first: bool, since: Nanos) {
-        self.generation_tokens += 1;
+    /// Tokens came `since` after those before them (or after the arrival, when they are the first).
+    pub fn tokens(&mut self, count: u64, first: bool, since: Nanos) {
+        self.generation_tokens += count;
         if first { &mut self.ttft } else { &mut self.itl }.observe(since);
     }
 
@@ -123,6 +130,11 @@ impl Counters {
     pub fn finished(&mut self, by_length: bool, latency: Nanos) {
         *(if by_length { &mut self.by_length } else { &mut self.by_stop }) += 1;
         self.latency.observe(latency);
+    }
+
+    /// The part of looked-up tokens that the prefix cache had, in percent.
+    pub fn prefix_hit_rate(&self) -> f64 {
+        self.prefix_hits as f64 / self.prefix_queries.max(1) as f64 * 100.0
     }
 
     /// What all groups do at the moment.
@@ -167,10 +179,20 @@ impl Metrics {
             plain("gauge", "vllm:num_requests_waiting", "Number of requests waiting to be processed.", "", now.waiting as f64);
             plain("gauge", "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", "", now.kv_usage);
             plain("counter", "vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.", "", counters.prefix_queries as f64);
-            plain("counter", "vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.", "", 0.0);
+            plain("counter", "vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.", "", counters.prefix_hits as f64);
             plain("counter", "vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", "", counters.preemptions as f64);
             plain("counter", "vllm:prompt_tokens_total", "Number of prefill tokens processed.", "", counters.prompt_tokens as f64);
             plain("counter", "vllm:generation_tokens_total", "Number of generation tokens processed.", "", counters.generation_tokens as f64);
+            if let Some(drafts) = &counters.drafts {
+                plain("counter", "vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts.", "", drafts.drafts as f64);
+                plain("counter", "vllm:spec_decode_num_draft_tokens_total", "Number of draft tokens.", "", drafts.tokens as f64);
+                plain("counter", "vllm:spec_decode_num_accepted_tokens_total", "Number of accepted tokens.", "", drafts.all_accepted() as f64);
+                let name = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
+                let _ = writeln!(text, "# HELP {name} Accepted tokens per draft position.\n# TYPE {name} counter");
+                for (position, accepted) in drafts.accepted.iter().enumerate() {
+                    let _ = writeln!(text, "{name}{{{labels},position=\"{position}\"}} {:?}", *accepted as f64);
+                }
+            }
             let _ = writeln!(text, "# HELP vllm:request_success_total Count of successfully processed requests.\n# TYPE vllm:request_success_total counter");
             for (reason, count) in [("stop", counters.by_stop), ("length", counters.by_length), ("abort", counters.by_abort), ("error", 0)] {
                 let _ = writeln!(text, "vllm:request_success_total{{engine=\"0\",finished_reason=\"{reason}\",model_name=\"{model}\"}} {:?}", count as f64);
@@ -192,8 +214,10 @@ mod tests {
     fn histograms_are_cumulative_and_say_simulated() {
         let metrics = Metrics::default();
         metrics.with(|counters| {
-            counters.token(true, 30_000_000);
-            counters.token(false, 20_000_000);
+            counters.tokens(1, true, 30_000_000);
+            counters.tokens(3, false, 20_000_000);
+            (counters.prefix_queries, counters.prefix_hits) = (200, 64);
+            counters.drafts = Some(Drafts { drafts: 9, tokens: 18, accepted: vec![6, 2] });
             counters.finished(true, 50_000_000);
         });
         metrics.gauges("a", Some(Gauges { running: 2, waiting: 1, kv_usage: 0.25 }));
@@ -204,6 +228,10 @@ mod tests {
             "vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"a\\\"b\",le=\"0.04\"} 1",
             "vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"a\\\"b\",le=\"+Inf\"} 1",
             "vllm:request_success_total{engine=\"0\",finished_reason=\"length\",model_name=\"a\\\"b\"} 1.0",
+            "vllm:generation_tokens_total{engine=\"0\",model_name=\"a\\\"b\"} 4.0",
+            "vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"a\\\"b\"} 64.0",
+            "vllm:spec_decode_num_accepted_tokens_total{engine=\"0\",model_name=\"a\\\"b\"} 8.0",
+            "vllm:spec_decode_num_accepted_tokens_per_pos_total{engine=\"0\",model_name=\"a\\\"b\",position=\"1\"} 2.0",
             "vllm_bench_simulated 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 use super::engine::{Answer, Burst, Session, Work};
 use super::fault::BrokenStream;
 use super::model::hash;
+use super::prefix::{self, Blocks};
 use super::server::http::{App, error, events, unix_time};
 use super::tokens::{count, push_word};
+use crate::load::session::Turn;
 
 /// The session that our own client's headers name.
 fn session(headers: &HeaderMap) -> Option<Session> {
@@ -28,6 +30,7 @@ fn session(headers: &HeaderMap) -> Option<Session> {
         concurrency: number("concurrency")?.max(1),
         arrival: number("arrival")?,
         warmup: number("warmup") == Some(1),
+        turn: number("draw").map(|draw| Turn { draw, position: number("position").unwrap_or(1) }),
     })
 }
 
@@ -49,22 +52,44 @@ pub fn messages_text(body: &Value) -> String {
     text
 }
 
-/// The prompts of a body as (tokens, hash of the text).
-fn prompts(body: &Value, chat: bool) -> Option<Vec<(u64, u64)>> {
-    let of_text = |text: &str| (count(text).max(1), hash(text));
+/// One prompt of a body.
+struct Asking {
+    tokens: u64,
+    /// Of its text: what is answered follows from it.
+    seed: u64,
+    blocks: Arc<Blocks>,
+}
+
+impl Asking {
+    fn of_text(text: &str, block_size: Option<u64>) -> Self {
+        let blocks = block_size.map(|size| prefix::of_text(text, size)).unwrap_or_default();
+        Self { tokens: count(text).max(1), seed: hash(text), blocks: Arc::new(blocks) }
+    }
+
+    fn of_ids(ids: &[Value], block_size: Option<u64>) -> Self {
+        let numbers = || ids.iter().filter_map(Value::as_u64);
+        let blocks = block_size.map(|size| prefix::of_ids(numbers(), size)).unwrap_or_default();
+        let seed = numbers().fold(7u64, |seed, id| seed.wrapping_mul(31) ^ id);
+        Self { tokens: ids.len().max(1) as u64, seed, blocks: Arc::new(blocks) }
+    }
+}
+
+/// The prompts of a body. `block_size`: of the prefix cache, where there is one.
+fn prompts(body: &Value, chat: bool, block_size: Option<u64>) -> Option<Vec<Asking>> {
+    let of_text = |text: &str| Asking::of_text(text, block_size);
     if chat {
         body.get("messages")?.as_array()?;
         return Some(vec![of_text(&messages_text(body))]);
     }
-    let of_ids = |ids: &[Value]| {
-        (ids.len().max(1) as u64, ids.iter().filter_map(Value::as_u64).fold(7u64, |h, id| h.wrapping_mul(31) ^ id))
-    };
     match body.get("prompt")? {
         Value::String(text) => Some(vec![of_text(text)]),
         Value::Array(items) => match items.first()? {
-            Value::Number(_) => Some(vec![of_ids(items)]),
+            Value::Number(_) => Some(vec![Asking::of_ids(items, block_size)]),
             Value::String(_) => Some(items.iter().filter_map(Value::as_str).map(of_text).collect()),
-            Value::Array(_) => Some(items.iter().filter_map(Value::as_array).map(|ids| of_ids(ids)).collect()),
+            Value::Array(_) => {
+                let lists = items.iter().filter_map(Value::as_array);
+                Some(lists.map(|ids| Asking::of_ids(ids, block_size)).collect())
+            }
             _ => None,
         },
         _ => None,
@@ -203,7 +228,7 @@ impl Asked {
             let message = format!("The model `{model}` does not exist.");
             return Err(Box::new(error(StatusCode::NOT_FOUND, "NotFoundError", Some("model"), &message)));
         }
-        let prompts = prompts(&body, chat).ok_or_else(|| {
+        let prompts = prompts(&body, chat, app.engine.keeps_prefixes()).ok_or_else(|| {
             let field = if chat { "messages" } else { "prompt" };
             bad(Some(field), &format!("{field}: Field required"))
         })?;
@@ -218,7 +243,7 @@ impl Asked {
             return Err(bad(Some("n"), &format!("n must be at most {MOST_SAMPLES}, got {n}.")));
         }
         let (mut work, mut seeds) = (Vec::new(), Vec::new());
-        for (tokens, seed) in &prompts {
+        for Asking { tokens, seed, blocks } in &prompts {
             let max_tokens = max_tokens(*tokens, asked, chat, app.max_model_len)?;
             for choice in 0..n {
                 let natural = 20 + (seed ^ choice.wrapping_mul(0x9e37)) % 400;
@@ -227,13 +252,14 @@ impl Asked {
                 work.push(Work {
                     session: session.clone(),
                     prompt_tokens: *tokens,
+                    blocks: Arc::clone(blocks),
                     output_tokens,
                     by_length: output_tokens == max_tokens,
                 });
             }
         }
         let include_usage = body.pointer("/stream_options/include_usage").and_then(Value::as_bool).unwrap_or(false);
-        let prompt_tokens = prompts.iter().map(|(tokens, _)| tokens).sum();
+        let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens).sum();
         Ok(Asked { chat, stream: flag("stream"), include_usage, model: model.to_string(), prompt_tokens, seeds, work })
     }
 }
@@ -345,10 +371,11 @@ impl Chunks {
             return Bytes::from(format!("data: {body}\n\ndata: [DONE]\n\n"));
         };
         let mut text = String::with_capacity(320 + burst.times.len() * 32);
-        let at_once = if self.dense { burst.times.len().max(1) } else { 1 };
-        let events = burst.times.len().div_ceil(at_once);
-        for (number, times) in burst.times.chunks(at_once).enumerate() {
-            self.event(&mut text, index, times, burst.last && number + 1 == events);
+        // Else the tokens of one step do, as vLLM sends them.
+        let dense = self.dense;
+        let mut events = burst.times.chunk_by(|one, next| dense || one == next).peekable();
+        while let Some(times) = events.next() {
+            self.event(&mut text, index, times, burst.last && events.peek().is_none());
         }
         if burst.last && burst.times.is_empty() {
             self.event(&mut text, index, &[], true);

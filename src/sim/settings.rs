@@ -6,7 +6,13 @@
 //! | `VLLM_BENCH_SIM_SEED` | 0 | seed of every random number |
 //! | `VLLM_BENCH_SIM_DEVICES` | 8 | devices of the simulated machine |
 //! | `VLLM_BENCH_SIM_DEVICE_MEMORY_GIB` | 24 | memory of each of them |
+//! | `VLLM_BENCH_SIM_NOISE` | 2% | standard deviation between server starts, see [`super::noise`] |
+//! | `VLLM_BENCH_SIM_NOISE_WITHIN` | 0.5% | standard deviation between measurements on one start |
+//! | `VLLM_BENCH_SIM_DRIFT` | 0 | by how much each experiment is slower than the one before it in the plan |
+//! | `VLLM_BENCH_SIM_OUTLIERS` | 0 | the share of starts that take 1.25 times as long |
 //! | `VLLM_BENCH_SIM_FAULT` | none | faults, see [`super::fault`] |
+//! | `VLLM_BENCH_SIM_START` | none | the draw of this server start, in hexadecimal; without it a start does not vary |
+//! | `VLLM_BENCH_SIM_RUN`, `VLLM_BENCH_SIM_POSITION` | none | the same of a measurement, for the client, and its place in the plan |
 //! | `VLLM_BENCH_ATTEMPT` | 1 | number of the attempt, for `#N` of a fault |
 
 use std::fmt;
@@ -14,6 +20,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::fault::{self, Fault, FaultError, FaultSpec};
+use super::noise::{Noise, parse_drift, parse_noise, parse_outliers};
+use crate::load::session::Turn;
 
 /// Simulated seconds per real second: more than 0, or infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +87,12 @@ pub struct SimSettings {
     pub devices: u32,
     /// Memory of each device.
     pub device_memory_gib: f64,
+    /// How much measurements vary.
+    pub noise: Noise,
+    /// The draw of this server start; `None` for one that no plan has.
+    pub start: Option<u64>,
+    /// Which measurement of a plan this client makes.
+    pub turn: Option<Turn>,
     /// What goes wrong.
     pub faults: Vec<FaultSpec>,
     /// Number of this attempt at the experiment, from 1.
@@ -87,7 +101,17 @@ pub struct SimSettings {
 
 impl Default for SimSettings {
     fn default() -> Self {
-        SimSettings { speed: Speed(1.0), seed: 0, devices: 8, device_memory_gib: 24.0, faults: Vec::new(), attempt: 1 }
+        SimSettings {
+            speed: Speed(1.0),
+            seed: 0,
+            devices: 8,
+            device_memory_gib: 24.0,
+            noise: Noise::default(),
+            start: None,
+            turn: None,
+            faults: Vec::new(),
+            attempt: 1,
+        }
     }
 }
 
@@ -96,7 +120,13 @@ pub const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
 const SEED: &str = "VLLM_BENCH_SIM_SEED";
 const DEVICES: &str = "VLLM_BENCH_SIM_DEVICES";
 const MEMORY: &str = "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB";
+const NOISE: &str = "VLLM_BENCH_SIM_NOISE";
+const NOISE_WITHIN: &str = "VLLM_BENCH_SIM_NOISE_WITHIN";
+const DRIFT: &str = "VLLM_BENCH_SIM_DRIFT";
+const OUTLIERS: &str = "VLLM_BENCH_SIM_OUTLIERS";
 const FAULT: &str = "VLLM_BENCH_SIM_FAULT";
+/// The variable of a server's script that carries the draw of its start, in hexadecimal.
+pub const START: &str = "VLLM_BENCH_SIM_START";
 const ATTEMPT: &str = "VLLM_BENCH_ATTEMPT";
 
 impl SimSettings {
@@ -121,7 +151,17 @@ impl SimSettings {
             }
         }
         let default = Self::default();
+        let noise = Noise {
+            between: read(&lookup, NOISE, default.noise.between, parse_noise)?,
+            within: read(&lookup, NOISE_WITHIN, default.noise.within, parse_noise)?,
+            drift: read(&lookup, DRIFT, default.noise.drift, parse_drift)?,
+            outliers: read(&lookup, OUTLIERS, default.noise.outliers, parse_outliers)?,
+        };
+        let said = [Turn::DRAW, Turn::POSITION].map(&lookup);
         Ok(SimSettings {
+            noise,
+            start: read(&lookup, START, None, |text| hexadecimal(text).map(Some))?,
+            turn: Turn::of(|name| said[usize::from(name != Turn::DRAW)].as_deref()),
             speed: read(&lookup, SPEED, default.speed, str::parse)?,
             seed: read(&lookup, SEED, default.seed, |text| whole(text, 0))?,
             devices: read(&lookup, DEVICES, default.devices, parse_devices)?,
@@ -131,7 +171,7 @@ impl SimSettings {
         })
     }
 
-    /// The variables that give these settings to a simulated vLLM. Not the attempt: the orchestrator exports
+    /// The variables that give these settings to a simulated vLLM; of noise and faults only what is not as usual. Not the attempt: the orchestrator exports
     /// `VLLM_BENCH_ATTEMPT` for every engine, and it is no part of an experiment's identity.
     pub fn to_env(&self) -> Vec<(String, String)> {
         let mut variables = vec![
@@ -140,6 +180,17 @@ impl SimSettings {
             (DEVICES.into(), self.devices.to_string()),
             (MEMORY.into(), self.device_memory_gib.to_string()),
         ];
+        let (noise, usual) = (self.noise, Noise::default());
+        for (name, value, usual) in [
+            (NOISE, noise.between, usual.between),
+            (NOISE_WITHIN, noise.within, usual.within),
+            (DRIFT, noise.drift, usual.drift),
+            (OUTLIERS, noise.outliers, usual.outliers),
+        ] {
+            if value != usual {
+                variables.push((name.into(), value.to_string()));
+            }
+        }
         if !self.faults.is_empty() {
             let faults: Vec<String> = self.faults.iter().map(FaultSpec::to_string).collect();
             variables.push((FAULT.into(), faults.join(";")));
@@ -172,6 +223,11 @@ fn whole<T: FromStr + PartialOrd>(text: &str, least: T) -> Result<T, SettingErro
         .ok_or(SettingError::Value { value: text.into(), expected: "a whole number in range" })
 }
 
+fn hexadecimal(text: &str) -> Result<u64, SettingError> {
+    u64::from_str_radix(text, 16)
+        .map_err(|_| SettingError::Value { value: text.into(), expected: "up to 16 hexadecimal digits" })
+}
+
 /// `--sim-devices`: a whole number of devices, at least one.
 pub fn parse_devices(text: &str) -> Result<u32, SettingError> {
     whole(text, 1)
@@ -197,6 +253,9 @@ mod tests {
             seed: 7,
             devices: 4,
             device_memory_gib: 12.5,
+            noise: Noise { between: 0.031, within: 0.0, drift: -0.002, outliers: 0.1 },
+            start: None,
+            turn: None,
             faults: fault::parse_list("oom-killed@tp=2#1;network").expect("faults"),
             attempt: 1,
         };
@@ -215,6 +274,11 @@ mod tests {
             (SEED, "-1"),
             (DEVICES, "0"),
             (MEMORY, "-3"),
+            (NOISE, "2"),
+            (NOISE_WITHIN, "-1%"),
+            (DRIFT, "20%"),
+            (OUTLIERS, "x"),
+            (START, "0x"),
             (FAULT, "netwrk"),
             (ATTEMPT, "0"),
         ] {

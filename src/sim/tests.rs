@@ -62,7 +62,8 @@ async fn bench(server: &Server, flags: &str) -> (Metrics, Map<String, Value>) {
     (measured.metrics, result)
 }
 
-const SERVE_FLAGS: &str = "Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 4096 --max-num-batched-tokens 2048";
+const SERVE_FLAGS: &str = "Qwen/Qwen3-4B-Thinking-2507 -tp 2 --max-model-len 4096 --max-num-batched-tokens 2048 \
+    --no-enable-prefix-caching";
 const BENCH_FLAGS: &str = "--model Qwen/Qwen3-4B-Thinking-2507 --random-input-len 200 --random-output-len 40 --ignore-eos \
     --random-range-ratio 0.3 --max-concurrency 8 --num-prompts 40 --num-warmups 3";
 
@@ -83,6 +84,21 @@ async fn two_runs_give_the_same_numbers() {
         let server = server(SERVE_FLAGS, &other).await;
         assert_ne!(bench(&server, &flags).await.0.duration, first.0.duration, "another seed");
     }
+}
+
+#[tokio::test]
+async fn with_a_prefix_cache_the_same_prompts_are_found_again() {
+    let settings = settings("");
+    let cached = SERVE_FLAGS.replace("--no-enable-prefix-caching", "--block-size 16");
+    let server = server(&cached, &settings).await;
+    let first = bench(&server, BENCH_FLAGS).await.0;
+    let before = server.engine.metrics.with(|counters| counters.prefix_hits);
+    let again = bench(&server, BENCH_FLAGS).await.0;
+    let hits = server.engine.metrics.with(|counters| counters.prefix_hits) - before;
+    let input = again.total_input.expect("counted");
+    assert!(hits > input * 8 / 10 && again.ttft.mean < first.ttft.mean, "{hits} of {input}");
+    server.engine.forget_prefixes();
+    assert_eq!(bench(&server, BENCH_FLAGS).await.0, first, "after a reset it is as at the beginning");
 }
 
 #[tokio::test]
@@ -181,7 +197,13 @@ async fn streams_carry_one_token_per_event_and_usage() {
 #[tokio::test]
 async fn a_client_that_goes_away_frees_its_place() {
     let server = server("m/Tiny-1B --max-model-len 40000", &settings("")).await;
-    let work = super::engine::Work { session: None, prompt_tokens: 10, output_tokens: 39_000, by_length: true };
+    let work = super::engine::Work {
+        session: None,
+        prompt_tokens: 10,
+        blocks: Arc::default(),
+        output_tokens: 39_000,
+        by_length: true,
+    };
     let mut answer = server.engine.submit(work);
     assert!(answer.next().await.is_some());
     drop(answer);

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use anstyle::{AnsiColor, Style};
 
 use super::Display;
+use super::fold::fold;
 use crate::error::Error;
 use crate::safe::{self, Sgr};
 
@@ -35,7 +36,8 @@ impl Ui {
 
     /// The same printer for output that goes to a file: no colour, no line that changes in place.
     pub fn without_terminal(&self) -> Self {
-        let display = Display { color_out: false, color_err: false, live: false, ..self.display };
+        let Display { talk, verbose, .. } = self.display;
+        let display = Display { talk, verbose, ..Display::PLAIN };
         Self { display, lost: Arc::clone(&self.lost) }
     }
 
@@ -85,7 +87,7 @@ impl Ui {
     /// Talk, to stderr; nothing with `--quiet`.
     pub fn say(&self, text: &str) {
         if self.display.talk {
-            Talk::new(self.display.color_err).line(text);
+            self.talk(text);
         }
     }
 
@@ -110,7 +112,13 @@ impl Ui {
         for hint in error.hints() {
             let _ = write!(text, "\n{}: {hint}", self.paint_err(BOLD, "hint"));
         }
-        Talk::new(self.display.color_err).line(&text);
+        self.talk(&text);
+    }
+
+    /// Lines on stderr that end between words.
+    fn talk(&self, text: &str) {
+        let folded = self.display.columns_err.map(|columns| fold(text, columns));
+        Talk::new(self.display.color_err).line(folded.as_deref().unwrap_or(text));
     }
 
     /// Asks on stderr and reads one line from stdin; `None` at its end.

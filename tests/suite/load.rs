@@ -29,6 +29,8 @@ impl Simulated {
         let log = std::fs::File::create(scene.path(&format!("server-{port}.log"))).unwrap();
         let child = Command::new(BIN)
             .args(["sim-vllm", "serve", MODEL, "--port", &port.to_string(), "--max-model-len", "8192"])
+            // Loads are repeated on one server, with the same prompts.
+            .arg("--no-enable-prefix-caching")
             .args(flags)
             .env("VLLM_BENCH_SIM_SPEED", "inf")
             .env("VLLM_BENCH_SIM_FAULT", fault)

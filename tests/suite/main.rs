@@ -18,6 +18,7 @@ mod files;
 mod load;
 mod locks;
 mod login;
+mod noise;
 mod optimization;
 mod ownership;
 mod plots;

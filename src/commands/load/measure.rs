@@ -120,7 +120,7 @@ pub(super) async fn one(
     if settings.profile {
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }
-    let before = if settings.server_metrics && !prepared.is_simulated { prepared.server.metrics().await } else { None };
+    let before = if settings.server_metrics { prepared.server.metrics().await } else { None };
     let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
     let live = Arc::new(Live::default());
     let requests = point.num_prompts.unwrap_or(0);
@@ -137,7 +137,9 @@ pub(super) async fn one(
     let mut tally = Tally::new(settings);
     let mut write_failed = None;
     let ended = {
+        // What a simulated server does at a moment is told by the real clock, which means nothing there.
         let watching = before
+            .filter(|_| !prepared.is_simulated)
             .map(|before| tokio::spawn(follow(prepared.server.clone(), before, Arc::clone(&live), Arc::clone(&watch))));
         let mut tick = {
             let live = Arc::clone(&live);
@@ -328,6 +330,7 @@ impl Plan<'_> {
         let arrival = if warmup { Arrival::Closed } else { point.arrival };
         let simulated = prepared.is_simulated.then(|| SimSession {
             batch: (arrival == Arrival::Burst).then_some(concurrency),
+            turn: settings.turn,
             ..SimSession::new(requests, concurrency, warmup)
         });
         Spec {

@@ -7,6 +7,7 @@ use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{EngineCommand, ScriptContext, bench_args, script, serve_args};
 use crate::exit;
+use crate::nearest::nearest;
 use crate::plan::{Experiment, Plan, Section};
 use crate::process::Role;
 use crate::record::layout::Layout;
@@ -27,7 +28,7 @@ pub fn show(
 ) -> Result<u8, Error> {
     let chosen: Vec<&Experiment> = match which {
         None => plan.experiments.iter().collect(),
-        Some(which) => vec![find(plan, which, settings)?],
+        Some(which) => vec![find(plan, which)?],
     };
     ui.out_raw(listing(settings, plan).as_bytes());
     let (engine, note) = engine_command(settings, environment);
@@ -81,14 +82,25 @@ fn engine_command(settings: &Settings, environment: &Environment) -> (EngineComm
     }
 }
 
-fn find<'p>(plan: &'p Plan, which: &str, settings: &Settings) -> Result<&'p Experiment, Error> {
-    let by_number = which.parse::<usize>().ok();
-    let found = plan.experiments.iter().find(|e| Some(e.index) == by_number || e.name == which);
-    found.ok_or_else(|| Error::NotFound {
-        what: "experiment",
-        name: which.to_owned(),
-        place: settings.results_dir.clone(),
-        nearest: plan.experiments.iter().map(|e| e.name.clone()).filter(|n| n.contains(which)).take(5).collect(),
+fn find<'p>(plan: &'p Plan, which: &str) -> Result<&'p Experiment, Error> {
+    let number = which.parse::<usize>().ok();
+    let found = plan.experiments.iter().find(|e| Some(e.index) == number || e.name == which);
+    found.ok_or_else(|| {
+        let names = || plan.experiments.iter().map(|experiment| experiment.name.as_str());
+        let near: Vec<String> = names().filter(|name| name.contains(which)).take(5).map(|n| format!("`{n}`")).collect();
+        let near =
+            nearest(which, names()).map(|name| vec![format!("`{name}`")]).filter(|_| near.is_empty()).unwrap_or(near);
+        let count = plan.experiments.len();
+        Error::Usage {
+            message: format!(
+                "`--dry-run {}`: the plan has no such experiment; there are {count}, from 1 to {count}",
+                which.escape_debug()
+            ),
+            hint: match (number, near.as_slice()) {
+                (Some(_), _) | (None, []) => "`vllm-bench plan` lists them with their numbers and names".to_owned(),
+                (None, near) => format!("there is: {}", near.join(", ")),
+            },
+        }
     })
 }
 

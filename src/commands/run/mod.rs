@@ -12,12 +12,14 @@ mod signals;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
+
 use crate::cli::RunArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{Emitter, EngineCommand, Event, Outcome, Recorder, Totals, UnitContext, clear_the_way, run_all};
 use crate::exit;
-use crate::plan::{Experiment, Plan, baseline_problem};
+use crate::plan::{Experiment, Plan, Skip, baseline_problem};
 use crate::process::{ProcessId, Stop, StopSender, become_subreaper, stop_channel};
 use crate::record::RunState;
 use crate::safe;
@@ -180,8 +182,27 @@ fn preflight(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<
     }
 }
 
-/// So many left-out combinations are named one by one.
-const SKIPS_SHOWN: usize = 30;
+/// What is left out: one warning for each rule and reason, however many combinations it has.
+fn skip_warnings(plan: &Plan) -> Vec<String> {
+    let mut reasons: IndexMap<(&str, &str), Vec<&Skip>> = IndexMap::new();
+    for skip in &plan.skips {
+        reasons.entry((&skip.rule, skip.why())).or_default().push(skip);
+    }
+    let mut warnings: Vec<String> = Vec::new();
+    for ((rule, why), skips) in reasons {
+        warnings.push(match skips.as_slice() {
+            [one] => one.reason.clone(),
+            many => format!(
+                "Skipping {} combinations by the rule `{rule}` ({why}): `vllm-bench plan` lists them",
+                many.len()
+            ),
+        });
+    }
+    if let Some(more @ 1..) = plan.skipped().checked_sub(plan.skips.len()) {
+        warnings.push(format!("… and {more} more combinations are left out: `vllm-bench plan` shows them"));
+    }
+    warnings
+}
 
 /// One session of a run.
 struct Sweep<'a> {
@@ -246,12 +267,7 @@ impl Sweep<'_> {
         ));
         self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
         if !prepared.resumed {
-            for skip in self.plan.skips.iter().take(SKIPS_SHOWN) {
-                self.ui.warn(&skip.reason);
-            }
-            if let Some(more @ 1..) = self.plan.skipped().checked_sub(SKIPS_SHOWN) {
-                self.ui.warn(&format!("… and {more} more combinations are left out: `vllm-bench plan` shows them"));
-            }
+            skip_warnings(self.plan).iter().for_each(|warning| self.ui.warn(warning));
         }
         if !self.settings.simulated()
             && let Some(setvars) = self.settings.setvars.as_deref().filter(|path| !path.is_file())

@@ -36,7 +36,7 @@ fn report(fixture: &Fixture, live: bool, seconds: i64) -> RunReport {
 }
 
 fn shown(run: Option<RunReport>, processes: Vec<ProcessReport>) -> String {
-    let ui = Ui::new(Display { color_out: false, color_err: false, live: false, talk: true, verbose: 0 });
+    let ui = Ui::new(Display { talk: true, ..Display::PLAIN });
     let text = text(&Report { schema: SCHEMA, run, vllm_processes: processes }, Path::new("/w"), &ui);
     for line in text.lines() {
         assert!(line.width() <= 100 && line == line.trim_end(), "{line:?}");

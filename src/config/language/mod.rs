@@ -229,6 +229,18 @@ pub struct Sim {
     /// Memory of each device, in GiB.
     #[schemars(with = "Option<schema::Word>")]
     pub device_memory: Option<Raw>,
+    /// Standard deviation between server starts, such as `2%`.
+    #[schemars(with = "Option<schema::Word>")]
+    pub noise: Option<Raw>,
+    /// Standard deviation between measurements on one start.
+    #[schemars(with = "Option<schema::Word>")]
+    pub noise_within: Option<Raw>,
+    /// By how much each experiment is slower than the one before it in the plan.
+    #[schemars(with = "Option<schema::Word>")]
+    pub drift: Option<Raw>,
+    /// Share of server starts that take 1.25 times as long.
+    #[schemars(with = "Option<schema::Word>")]
+    pub outliers: Option<Raw>,
     /// Faults: `NAME[:PARAM][@key=value][#ATTEMPTS]`.
     #[schemars(with = "Option<schema::Words>")]
     pub fault: Option<Raw>,

@@ -167,13 +167,15 @@ pub type Source = Arc<dyn PromptSource>;
 pub type SharedTokenizer = Arc<dyn Tokenizer>;
 
 /// Which data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
     /// Prompts of exact length without meaning.
     Random,
     /// Prefixes, each before many suffixes.
+    #[value(name = "prefix_repetition", alias = "prefix-repetition")]
     PrefixRepetition,
     /// ShareGPT's conversations.
+    #[value(name = "sharegpt")]
     ShareGpt,
     /// Lines of a poem.
     Sonnet,
@@ -190,6 +192,7 @@ pub enum Name {
     /// Stanford's Alpaca.
     Alpaca,
     /// OpenAssistant's first questions.
+    #[value(name = "openassistant")]
     OpenAssistant,
     /// Passages with a question.
     Rag,

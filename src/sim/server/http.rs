@@ -148,21 +148,21 @@ impl App {
         }
         loop {
             tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-            let (new_prompt, new_generated, now) = self
-                .engine
-                .metrics
-                .with(|counters| (counters.prompt_tokens, counters.generation_tokens, counters.now()));
+            let (new_prompt, new_generated, now, hit_rate) = self.engine.metrics.with(|counters| {
+                (counters.prompt_tokens, counters.generation_tokens, counters.now(), counters.prefix_hit_rate())
+            });
             let simulated = if speed.is_infinite() { 1.0 } else { seconds * speed.factor() };
             let rates = ((new_prompt - prompt) as f64 / simulated, (new_generated - generated) as f64 / simulated);
             if rates.1 > 0.0 || now.running > 0 {
                 let text = format!(
                     "Engine 000: Avg prompt throughput: {:.1} tokens/s, Avg generation throughput: {:.1} tokens/s, Running: {} reqs, \
-                     Waiting: {} reqs, GPU KV cache usage: {:.1}%, Prefix cache hit rate: 0.0%",
+                     Waiting: {} reqs, GPU KV cache usage: {:.1}%, Prefix cache hit rate: {:.1}%",
                     rates.0,
                     rates.1,
                     now.running,
                     now.waiting,
-                    now.kv_usage * 100.0
+                    now.kv_usage * 100.0,
+                    hit_rate
                 );
                 self.log.info(&self.source, "loggers.py:257", &text);
             }
@@ -192,7 +192,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
-        .route("/reset_prefix_cache", post(development))
+        .route("/reset_prefix_cache", post(reset_prefix_cache))
         .route("/reset_mm_cache", post(development))
         .route(
             "/vllm_bench_sim",
@@ -206,6 +206,14 @@ fn router(app: Arc<App>) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, Json(json!({"detail": "Not Found"}))))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
+}
+
+/// Forgets the prefixes, where the server does what it says.
+async fn reset_prefix_cache(State(app): State<Arc<App>>) -> Response {
+    if app.dev_mode && !app.reset_refused {
+        app.engine.forget_prefixes();
+    }
+    development(State(app)).await
 }
 
 /// What vLLM offers in development mode only.

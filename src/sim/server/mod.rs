@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::argparse::{Refusal, main_refusal, unrecognized};
-use super::engine::Engine;
+use super::engine::{Engine, Machine, Variation};
 use super::fault::{Death, Fault};
 use super::flags::{SERVE, ServeConfig};
 use super::log::{Log, Source};
@@ -88,8 +88,17 @@ impl Launch {
             Fault::DieInBenchmark { after, .. } => Some(Trigger::new(*after, self.settings.load_of(fault))),
             _ => None,
         });
-        let seed = self.settings.seed ^ self.config.seed ^ hash(&self.config.model);
-        Engine::new(self.cost.clone(), limits, seed, self.settings.speed, trigger)
+        let SimSettings { seed, noise, start, speed, .. } = self.settings;
+        let machine = Machine {
+            cost: self.cost.clone(),
+            limits,
+            seed: seed ^ self.config.seed ^ hash(&self.config.model),
+            speed,
+            variation: Variation { noise, seed, start: start.map_or(1.0, |draw| noise.of_start(seed, draw)) },
+            speculation: self.config.speculation,
+            prefix_caching: self.config.prefix_caching,
+        };
+        Engine::new(machine, trigger)
     }
 }
 

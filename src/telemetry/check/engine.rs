@@ -145,6 +145,20 @@ pub fn devices(report: &DeviceReport, tps: &[u32]) -> CheckLine {
     }
 }
 
+/// The simulated vLLM and its devices against the grid.
+pub fn simulated(devices: u32, memory_gib: f64, tps: &[u32]) -> CheckLine {
+    const NAME: &str = "devices";
+    let data = json!({ "simulated": true, "devices": devices, "memory_gib": memory_gib, "tp": tps });
+    let found =
+        format!("SIMULATED: {devices} devices, {memory_gib} GiB each; the vLLM inside this program plays the server");
+    let too_many: Vec<String> = tps.iter().filter(|tp| **tp > devices).map(u32::to_string).collect();
+    if too_many.is_empty() {
+        return CheckLine::ok(NAME, found, data);
+    }
+    let message = format!("{found}: tp {} will fail", listed(&too_many));
+    CheckLine::warning(NAME, message, "use smaller --tp values, or more --sim-devices", data)
+}
+
 fn cpu(report: &DeviceReport, tps: &[u32], data: serde_json::Value) -> CheckLine {
     const NAME: &str = "devices";
     let model = report.devices.first().and_then(|device| device.name.as_deref()).unwrap_or("unknown model");
