@@ -285,14 +285,16 @@ fn samples(pairs: &[Pair<'_>], key: &str, noise: &[Group]) -> Vec<Option<Sample>
     values.into_iter().enumerate().map(one).collect()
 }
 
-/// Of a difference with a variance of each side (Welch, Satterthwaite). Moderated variances share what they rest on: they have never more
-/// degrees of freedom than all samples have together (`total`).
+/// Of a difference with a variance of each side (Welch, Satterthwaite). Two moderated variances share what they rest on: together they have no
+/// more degrees of freedom than one of them, and never more than all samples have (`total`).
 #[expect(clippy::cast_precision_loss, reason = "starts are few")]
 fn error(a: Moderated, na: usize, b: Moderated, nb: usize, total: f64) -> StandardError {
     let (va, vb) = (a.variance / na as f64, b.variance / nb as f64);
     let below = va * va / a.freedom + vb * vb / b.freedom;
     let freedom = if below > 0.0 { (va + vb).powi(2) / below } else { a.freedom + b.freedom };
-    let freedom = if total > 0.0 { freedom.min(total) } else { freedom };
+    let is_shared = |of: Moderated, n: usize| of.freedom > (n - 1) as f64;
+    let most = if is_shared(a, na) && is_shared(b, nb) { a.freedom.max(b.freedom) } else { f64::INFINITY };
+    let freedom = if total > 0.0 { freedom.min(most).min(total) } else { freedom };
     StandardError { error: (va + vb).sqrt(), freedom, sd: f64::midpoint(a.variance, b.variance).sqrt() }
 }
 
