@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::decide::{FEWEST_STARTS, level};
-use super::inference::{Group, mean, t_quantile};
+use super::decide::FEWEST_STARTS;
+use super::inference::{CONFIDENCE, Group, mean, t_quantile};
 use super::moderate::moderated;
 use super::{Better, Figure};
 
@@ -119,7 +119,8 @@ pub(super) fn kept(starts: &[Option<Vec<Vec<f64>>>], limit: &Limit) -> Vec<Kept>
         .collect();
     let groups: Vec<Option<Group>> =
         values.iter().map(|values| Group::of(values.as_deref().filter(|values| values.len() > 1)?)).collect();
-    let level = level(values.len() + 1);
+    #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
+    let level = (1.0 - CONFIDENCE) / values.len().max(2) as f64;
     let bounds = moderated(&groups);
     values
         .iter()
