@@ -114,7 +114,8 @@ def coverage(np, stats, binary, sweeps):
                 choice = place(answer["choice"]["name"], counts)
                 chosen += holds[choice]
                 together += all(holds.values())
-                first += holds[0]
+                # One of extreme starts may be excluded as implausible: then nothing is printed of it.
+                first += holds.get(0, True)
                 widths.append((intervals[choice]["high"] - intervals[choice]["low"]) / truth[choice])
             freedom = k * (starts - 1)
             sd = NOISE * math.sqrt(2 / freedom) * math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) if freedom < 300 else NOISE
