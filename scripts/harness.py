@@ -70,7 +70,7 @@ def read_bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(8 << 20)
-    except OSError:
+    except (OSError, MemoryError):
         return b""
 
 

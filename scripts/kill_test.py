@@ -23,6 +23,7 @@ import signal
 import subprocess
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -231,7 +232,8 @@ def one_kill(index: int, retry: int, options, binary: Path, base: Path, length: 
     except Violation as violation:
         out["error"] = str(violation)
     except Exception as error:  # noqa: BLE001 - whatever it was, the kill failed
-        out["error"] = f"{type(error).__name__}: {error}"
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        out["error"] = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
     finally:
         proofs.over.set()
         proofs.join()
