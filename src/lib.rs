@@ -20,6 +20,7 @@ pub mod diagnose;
 pub mod error;
 pub mod execute;
 pub mod exit;
+pub mod fold;
 pub mod http;
 pub mod load;
 pub mod nearest;

@@ -49,7 +49,7 @@ pub fn described(row: &Row) -> Described {
 /// Rows of a run by what makes them the same; repeats together.
 pub type Groups<'a> = IndexMap<String, Vec<&'a Row>>;
 
-/// The key of all settings. Files whose settings nobody recorded are told apart by what they say; by their names where they say nothing.
+/// The key of all settings. Files whose settings nobody recorded are the same where they say the same; by their names where they say nothing.
 fn all_settings(row: &Row) -> String {
     match &row.about.settings {
         Some(settings) => settings.to_string(),

@@ -37,8 +37,10 @@ fn unknown_figure(flag: &str, key: &str, describes: bool) -> Error {
             "such as output_throughput, output_tps_per_gpu, mean_ttft_ms, p99_tpot_ms; docs/analysis.md has all".into()
         }
     };
-    let message =
-        format!("invalid value `{}` for `{flag}`: it is no figure that can be better or worse", key.escape_debug());
+    let message = format!(
+        "invalid value `{}` for `{flag}`: expected the key of a metric that can be better or worse",
+        key.escape_debug()
+    );
     Error::Usage { message, hint }
 }
 

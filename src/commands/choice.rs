@@ -78,7 +78,7 @@ pub(super) fn of_runs(wanted: Wanted, args: &ChoiceArgs, table: &RunTable, ui: &
     let (wanted, wrong) = wanted.with_limits_of(table);
     for (text, run) in wrong {
         ui.warn(&format!(
-            "`{}` of the sweep file's `slo` is no limit on a figure: no limit of the run {} is used",
+            "`{}` of the sweep file's `slo` is no limit on a metric: no limit of the run {} is used",
             clean(&text),
             clean(&run)
         ));

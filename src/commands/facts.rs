@@ -32,10 +32,10 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
     };
 }
 
-/// The rule of the presets that rests on a failure of vLLM's XPU build.
+/// The rule of the presets that is due to a failure of vLLM's XPU build.
 const OF_XPU: &str = "fp8-needs-eager";
 
-/// Says of the rule that rests on a failure of the XPU build that the devices of this machine are others, and how to measure what it
+/// Says of the rule that is due to a failure of the XPU build that the devices of this machine are others, and how to measure what it
 /// leaves out.
 fn tell_other_devices(settings: &mut Settings, kind: DeviceKind) {
     if !matches!(kind, DeviceKind::Cuda | DeviceKind::Rocm) || !is_preset(settings, OF_XPU) {

@@ -8,6 +8,7 @@ use std::path::Path;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::analyse::{ShownAxes, Unit};
+use crate::fold::words;
 
 /// What stands where a value is not known.
 pub(super) const ABSENT: &str = "n/a";
@@ -84,13 +85,13 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     out
 }
 
-/// The cleaned text in lines of at most this width, broken between words; words that are longer are broken within.
+/// The cleaned text in lines of at most this width, broken between words, and not within backticks; what is longer is broken within.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut used = 0;
-    for word in clean(text).split(' ') {
+    for word in words(&clean(text)) {
         if used > 0 && used + 1 + word.width() > width {
             lines.push(std::mem::take(&mut line));
             used = 0;
@@ -211,6 +212,7 @@ mod tests {
         assert_eq!(cut("short", 5), "short");
         assert_eq!(wrap("aa bb cccccc", 5), ["aa bb", "ccccc", "c"]);
         assert_eq!(wrap("", 5), [""]);
+        assert_eq!(wrap("use `a b` now", 8), ["use", "`a b`", "now"], "a command is not broken");
     }
 
     #[test]

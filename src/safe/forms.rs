@@ -11,8 +11,8 @@ const SHORTEST: usize = 6;
 const PIECE: usize = 1024;
 
 /// The forms of a secret: as it is; in JSON, also twice escaped; in HTML; in URLs; quoted for a shell; as Rust and Python show
-/// strings; in base32 from its beginning; in base64, also in the middle of something larger; in hexadecimal. Upper and lower case are not told apart where they
-/// are searched for.
+/// strings; in base32 from its beginning; in base64, also in the middle of something larger; in hexadecimal. Upper and lower
+/// case count as the same where they are searched for.
 pub fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut all: Vec<String> = Vec::new();
     for piece in pieces(secret) {

@@ -1,7 +1,6 @@
 //! The only code that writes to a terminal. Everything passes through [`crate::safe`] on its way. stdout carries data, stderr carries talk.
 
 mod display;
-mod fold;
 mod load;
 mod printer;
 mod reporter;

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use anstyle::{AnsiColor, Style};
 
 use super::Display;
-use super::fold::fold;
 use crate::error::Error;
+use crate::fold::fold;
 use crate::safe::{self, Sgr};
 
 /// The terminal, or the pipes in its place.

@@ -31,7 +31,7 @@ pub fn svg(picture: &Picture, size: Size) -> String {
     sheet::draw(&picture.chart, size, Letters::Text)
 }
 
-/// Draws a picture as PNG, with `scale` pixels per CSS pixel.
+/// Draws a chart as PNG, with `scale` pixels per CSS pixel.
 ///
 /// # Errors
 /// In words, when the picture is too large for memory.

@@ -33,7 +33,7 @@ fn fold_line(line: &str, columns: usize) -> String {
 }
 
 /// The parts between blanks; blanks between two backticks are no end.
-fn words(text: &str) -> Vec<&str> {
+pub fn words(text: &str) -> Vec<&str> {
     let (mut words, mut begin, mut quoted) = (Vec::new(), 0, false);
     let closes = |at: usize| text[at..].contains('`');
     for (at, c) in text.char_indices() {
