@@ -25,8 +25,7 @@ import subprocess
 import sys
 import tempfile
 
-from check_decisions import wilson
-from check_statistics import with_scipy
+from shares import Aims, add_arguments, need_scipy
 
 NOISE = 0.02
 THRESHOLD = 0.03
@@ -94,26 +93,14 @@ def main():
     parser.add_argument("--binary", default="target/release/vllm-bench")
     parser.add_argument("--pairs", type=int, default=1000, help="pairs of runs of each shape")
     parser.add_argument("--short", action="store_true", help="20 pairs of one shape")
-    parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "vllm-bench-statistics"))
-    parser.add_argument("--inside", action="store_true")
+    add_arguments(parser)
     args = parser.parse_args()
-    try:
-        import numpy as np
-        from scipy import stats
-    except ImportError:
-        if args.inside:
-            raise
-        with_scipy(args.venv, __file__)
+    need_scipy(args, __file__)
+    import numpy as np
+    from scipy import stats
+
     pairs = 20 if args.short else args.pairs
-    failed = []
-
-    def judge(what, name, count, n, aim, at_least):
-        low, high = wilson(count, n)
-        bad = high < aim if at_least else low > aim
-        if bad:
-            failed.append(f"{name}: {what}")
-        return f"{count / n:.3f} ({low:.3f} to {high:.3f}){' WRONG' if bad else ''}"
-
+    aims = Aims()
     print("configurations, starts, true change of the throughput (of the others none), noise between sessions | false alarms | "
           "changed: called so | unchanged: called the same | all intervals hold | width, of the shortest honest one, ratio")
     for configurations, starts in [(5, 3)] if args.short else [(1, 3), (1, 5), (5, 3), (5, 5)]:
@@ -151,13 +138,12 @@ def main():
                 freedom = 2 * configurations * (starts - 1)
                 sd = NOISE * math.sqrt(2 / freedom) * math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2)
                 honest = 2 * stats.t.ppf(1 - 0.025 / (3 * configurations), freedom) * sd * math.sqrt(2 / starts)
-                alarms = judge("false alarms", name, count["alarm"], pairs, 0.05, False) if session == 0 else f"{count['alarm'] / pairs:.3f}"
-                held = judge("coverage", name, count["held"], pairs, 0.93, True) if session == 0 else f"{count['held'] / pairs:.3f}"
+                alarms = aims.judge(f"{name}: false alarms", count["alarm"], pairs, 0.05, False) if session == 0 else f"{count['alarm'] / pairs:.3f}"
+                held = aims.judge(f"{name}: coverage", count["held"], pairs, 0.93, True) if session == 0 else f"{count['held'] / pairs:.3f}"
                 power = f"{count['changed'] / (pairs * configurations):.3f}" if change else "-"
                 print(f"{name} | {alarms} | {power} | {count['same'] / unchanged:.3f} | {held} | "
                       f"{100 * np.mean(widths):.1f} %, {100 * honest:.1f} %, {np.mean(widths) / honest:.2f}", flush=True)
-    if failed:
-        sys.exit(f"{len(failed)} beyond their aims: {'; '.join(failed)}")
+    aims.end()
 
 
 if __name__ == "__main__":

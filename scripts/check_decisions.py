@@ -27,16 +27,9 @@ import subprocess
 import sys
 import tempfile
 
-from check_statistics import with_scipy
+from shares import Aims, add_arguments, need_scipy
 
 NOISE = 0.02
-
-
-def wilson(count, n):
-    """The 95 % interval of a share."""
-    z, p = 1.959964, count / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def deviates(np, random, kind, shape):
@@ -113,26 +106,14 @@ def main():
     parser.add_argument("--sweeps", type=int, default=2000, help="sweeps of each shape")
     parser.add_argument("--short", action="store_true", help="150 sweeps of a few shapes")
     parser.add_argument("--only", help="shapes whose name has this word")
-    parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "vllm-bench-statistics"))
-    parser.add_argument("--inside", action="store_true")
+    add_arguments(parser)
     args = parser.parse_args()
-    try:
-        import numpy as np
-        from scipy import stats
-    except ImportError:
-        if args.inside:
-            raise
-        with_scipy(args.venv, __file__)
+    need_scipy(args, __file__)
+    import numpy as np
+    from scipy import stats
+
     sweeps = 150 if args.short else args.sweeps
-    failed = []
-
-    def judge(what, name, count, n, aim, at_least):
-        low, high = wilson(count, n)
-        bad = high < aim if at_least else low > aim
-        if bad:
-            failed.append(f"{name}: {what}")
-        return f"{count / n:.4f} ({low:.3f} to {high:.3f}) {'>=' if at_least else '<='} {aim:g} {'WRONG' if bad else 'ok'}"
-
+    aims = Aims()
     print("configurations, step %, starts, kind, noise of the first | the best in the set, or of equals one called better | members, "
           "pooled, ratio | loss of the choice: mean, worst % | of the best mean")
     for index, (k, step, kind, counts, noisy, drift) in enumerate(short_shapes() if args.short else all_shapes()):
@@ -161,16 +142,16 @@ def main():
             losses_of_mean.append(math.expm1(step * of[options[0]["name"]]))
         if step == 0:
             few_and_noisy = noisy > 1 and counts[0] == 3
-            said = "called " + judge("one of equals is called better", name, called, sweeps, 0.10 if few_and_noisy else 0.05, False)
+            said = "called " + aims.judge(f"{name}: one of equals is called better", called, sweeps, 0.10 if few_and_noisy else 0.05, False)
             said += f", the first in the set {held / sweeps:.3f}"
         else:
-            said = "held " + judge("the true best is in the set", name, held, sweeps, 0.95, True)
+            said = "held " + aims.judge(f"{name}: the true best is in the set", held, sweeps, 0.95, True)
         ratio = ""
         if min(counts) == starts and not drift:
             pooled = pooled_members(np, stats, random, logs)
             ratio = f", {pooled:.2f}, {members / sweeps / pooled:.3f}"
             if k >= 8 and noisy == 1 and kind == "normal" and members / sweeps / pooled > 1.15:
-                failed.append(f"{name}: members")
+                aims.failed.append(f"{name}: members")
                 ratio += " WRONG"
         print(f"{name} | {said} | {members / sweeps:.2f}{ratio} | {100 * np.mean(losses):.2f}, {100 * max(losses):.1f} | "
               f"{100 * np.mean(losses_of_mean):.2f}, {100 * max(losses_of_mean):.1f}", flush=True)
@@ -187,21 +168,20 @@ def main():
         chosen = [answer["choice"] and place(answer["choice"]["name"], [starts] * 9) for answer in answers]
         wrong, good = sum(c is not None and c < 8 for c in chosen), sum(c == 8 for c in chosen)
         if starts >= 3:
-            said = judge("one that breaks the limit is recommended", name, wrong, sweeps, 0.05, False)
+            said = aims.judge(f"{name}: one that breaks the limit is recommended", wrong, sweeps, 0.05, False)
         else:
             unconfirmed = all(answer["choice"] is None or answer["limits_unconfirmed"] for answer in answers)
             said = f"{wrong / sweeps:.4f}, each choice is marked unconfirmed: {unconfirmed}"
             if not unconfirmed:
-                failed.append(name)
+                aims.failed.append(name)
         print(f"{name} | {said} | {good / sweeps:.3f}", flush=True)
     if not args.only or args.only in "grouped order":
         answer = grouped(np, args.binary)
         good = answer["basis"] == "grouped-order" and not answer["significantly_best"] and not answer["set"]
         print(f"grouped order: basis {answer['basis']}, set {answer['set']}: {'ok' if good else 'WRONG'}")
         if not good or not any("one after the other" in sentence for sentence in answer["sentences"]):
-            failed.append("grouped order")
-    if failed:
-        sys.exit(f"{len(failed)} beyond their aims: {'; '.join(failed)}")
+            aims.failed.append("grouped order")
+    aims.end()
 
 
 def all_shapes():

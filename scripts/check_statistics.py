@@ -20,14 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-
-def with_scipy(venv, script=__file__):
-    """Starts a script again in a venv that has scipy."""
-    python = os.path.join(venv, "bin", "python")
-    if not os.path.exists(python):
-        subprocess.check_call([sys.executable, "-m", "venv", venv])
-    subprocess.check_call([python, "-m", "pip", "install", "-q", "numpy", "scipy"])
-    os.execv(python, [python, os.path.abspath(script), "--inside", *sys.argv[1:]])
+from shares import add_arguments, need_scipy, wilson
 
 
 def speedups(binary, baseline):
@@ -58,7 +51,7 @@ FEW = 200
 
 def coverage(np, stats, binary, sweeps):
     """How often printed intervals hold the truth; returns what does not reach 93 %."""
-    from check_decisions import NOISE, ask, deviates, place, wilson
+    from check_decisions import NOISE, ask, deviates, place
 
     wrong = []
 
@@ -155,19 +148,15 @@ def coverage(np, stats, binary, sweeps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "vllm-bench-statistics"))
-    parser.add_argument("--inside", action="store_true")
+    add_arguments(parser)
     parser.add_argument("--coverage", type=int, default=0, metavar="SWEEPS", help="how often the intervals of --binary hold the truth")
     parser.add_argument("--binary", help="the program; without it only the values of the unit tests are checked")
     args = parser.parse_args()
-    try:
-        import numpy as np
-        import scipy
-        from scipy import special, stats
-    except ImportError:
-        if args.inside:
-            raise
-        with_scipy(args.venv)
+    need_scipy(args, __file__)
+    import numpy as np
+    import scipy
+    from scipy import special, stats
+
     print(f"numpy {np.__version__}, scipy {scipy.__version__}")
     wrong = []
 

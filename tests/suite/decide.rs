@@ -257,15 +257,7 @@ fn with_limits(scene: &Scene, directory: &str, slo: &str) -> String {
          {slo}\n"
     );
     std::fs::write(&file, text).unwrap();
-    scene
-        .call(&["run", file.to_str().unwrap()])
-        .set("--engine", ["sim"])
-        .set("--sim-speed", ["inf"])
-        .set("--port", ["auto"])
-        .set("--results-dir", [scene.path(directory).to_str().unwrap()])
-        .set("--env", [scene.mark().as_str()])
-        .flag("--keep-foreign")
-        .exits(0);
+    scene.sweep_of(&file).set("--results-dir", [scene.path(directory).to_str().unwrap()]).exits(0);
     scene.runs_in(&scene.path(directory))[0].0.to_str().unwrap().to_owned()
 }
 
@@ -561,14 +553,7 @@ fn goodput_is_an_objective() {
          ignore-eos: true, goodput: [['ttft:1000000', 'tpot:1000000']]}\n",
     )
     .unwrap();
-    let ended = scene
-        .call(&["run", file.to_str().unwrap()])
-        .set("--engine", ["sim"])
-        .set("--sim-speed", ["inf"])
-        .set("--port", ["auto"])
-        .set("--results-dir", [scene.results().to_str().unwrap()])
-        .set("--env", [scene.mark().as_str()])
-        .exits(0);
+    let ended = scene.sweep_of(&file).exits(0);
     ended.prints("Request goodput per device (req/s)").prints("Use  ");
     let run = scene.run().0;
     let found = json(&scene.call(&["recommend", run.to_str().unwrap(), "--format", "json"]).exits(0));

@@ -29,15 +29,7 @@ fn scene(extra: &str) -> Scene {
 }
 
 fn call(scene: &Scene) -> crate::support::Call<'_> {
-    let file = scene.path("sweep.yaml");
-    scene
-        .call(&["run", file.to_str().unwrap()])
-        .set("--engine", ["sim"])
-        .set("--sim-speed", ["inf"])
-        .set("--port", ["auto"])
-        .set("--results-dir", [scene.results().to_str().unwrap()])
-        .set("--env", [scene.mark().as_str()])
-        .flag("--keep-foreign")
+    scene.sweep_of(&scene.path("sweep.yaml"))
 }
 
 fn starts(run: &RunFiles) -> usize {

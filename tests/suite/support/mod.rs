@@ -149,6 +149,17 @@ impl Scene {
             .flag("--keep-foreign")
     }
 
+    /// `vllm-bench run` of a sweep file on the simulated vLLM.
+    pub fn sweep_of(&self, file: &Path) -> Call<'_> {
+        self.call(&["run", file.to_str().unwrap()])
+            .set("--engine", ["sim"])
+            .set("--sim-speed", ["inf"])
+            .set("--port", ["auto"])
+            .set("--results-dir", [self.results().to_str().unwrap()])
+            .set("--env", [self.mark().as_str()])
+            .flag("--keep-foreign")
+    }
+
     /// The variable by which the processes of this scene are known.
     pub fn mark(&self) -> String {
         format!("{SCENE}={}", self.id)
