@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
+use tokio::sync::oneshot;
 
 use crate::cli::RunArgs;
 use crate::config::{Environment, Preset, Settings};
@@ -240,8 +241,9 @@ impl Sweep<'_> {
         signals.record_into(&recorder);
         let context = self.context(engine, &prepared)?;
         let ticking = tokio::spawn(tick(reporter.clone()));
-        let showing =
-            self.settings.show_logs.then(|| tokio::spawn(follow::show(prepared.run.clone(), reporter.clone())));
+        let (over, shown_until) = oneshot::channel();
+        let show = follow::show(prepared.run.clone(), reporter.clone(), shown_until);
+        let showing = self.settings.show_logs.then(|| tokio::spawn(show));
         let began = Instant::now();
         let totals = tokio::select! {
             totals = self.run_jobs(&context, &mut prepared, recorder.clone(), &sender, &mut stop) => totals,
@@ -249,8 +251,10 @@ impl Sweep<'_> {
             number = signals.leave() => return Ok(exit::SIGNAL + number),
         };
         ticking.abort();
+        drop(over);
         if let Some(showing) = showing {
-            showing.abort();
+            // The last lines of the last log.
+            let _ = showing.await;
         }
         reporter.close();
         self.conclude(totals?, recorder, &prepared, &signals, began)
