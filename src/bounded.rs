@@ -134,7 +134,8 @@ fn text_of(bytes: Vec<u8>) -> io::Result<String> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("it is no text: {}", error.utf8_error())))
 }
 
-fn too_large(most: u64) -> io::Error {
+/// The error of what is larger than so many bytes.
+pub fn too_large(most: u64) -> io::Error {
     let most = if most >= 1 << 20 { format!("{} MiB", most >> 20) } else { format!("{} KiB", most >> 10) };
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most}"))
 }

@@ -130,18 +130,20 @@ pub struct JournalTail {
     tail: Tail,
     /// The beginning of a line whose end has not been written.
     open: Vec<u8>,
+    /// Bytes read.
+    length: u64,
 }
 
 impl JournalTail {
     /// From the first line.
     pub fn new(path: &Path) -> Self {
-        Self { tail: Tail::whole(path), open: Vec::new() }
+        Self { tail: Tail::whole(path), open: Vec::new(), length: 0 }
     }
 
     /// The entries that are new. Lines that cannot be read are passed over.
     ///
     /// # Errors
-    /// When the journal exists and cannot be read.
+    /// When the journal exists and cannot be read, or is larger than what any command reads.
     pub fn read(&mut self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         loop {
@@ -149,10 +151,16 @@ impl JournalTail {
             if piece.bytes.is_empty() {
                 return Ok(entries);
             }
-            self.open.extend_from_slice(&piece.bytes);
-            let Some(end) = self.open.iter().rposition(|&byte| byte == b'\n') else { continue };
-            let rest = self.open.split_off(end + 1);
-            let whole = std::mem::replace(&mut self.open, rest);
+            self.length += piece.bytes.len() as u64;
+            if self.length > bounded::RECORD {
+                return Err(bounded::too_large(bounded::RECORD));
+            }
+            let Some(end) = piece.bytes.iter().rposition(|&byte| byte == b'\n') else {
+                self.open.extend_from_slice(&piece.bytes);
+                continue;
+            };
+            let mut whole = std::mem::replace(&mut self.open, piece.bytes[end + 1..].to_vec());
+            whole.extend_from_slice(&piece.bytes[..=end]);
             entries.extend(whole.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()));
         }
     }
@@ -222,5 +230,8 @@ mod tests {
             .unwrap();
         assert_eq!(journal.read().unwrap().len(), 1);
         assert_eq!(journal.read().unwrap().len(), 0);
+        // A hole: a hundred gigabytes that take no room.
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100 << 30).unwrap();
+        assert!(journal.read().unwrap_err().to_string().contains("larger than 256 MiB"));
     }
 }
