@@ -28,10 +28,14 @@ pub struct Drift {
 }
 
 /// From when each request began and what it took, in nanoseconds; `peak`: most requests under way at once. The first and the last so many
-/// requests are left out (a quarter of all at most): the server is not yet, or no more, under the whole load. `None` for fewer than 20 others.
+/// requests are left out (a quarter of all at most): the server is not yet, or no more, under the whole load. `None` for fewer than 20 others,
+/// and where all were under way at once: such a load has no first and second half.
 pub fn drift(requests: impl Iterator<Item = (u64, u64)>, peak: u64) -> Option<Drift> {
     let mut rows: Vec<(u64, u64)> = requests.filter(|(_, took)| *took > 0).collect();
     rows.sort_unstable();
+    if peak >= rows.len() as u64 {
+        return None;
+    }
     let edge = usize::try_from(peak).unwrap_or(usize::MAX).min(rows.len() / 4);
     let steady = rows.get(edge..rows.len() - edge).filter(|steady| steady.len() >= LEAST)?;
     let bound = |block: usize| block * steady.len() / BLOCKS;
@@ -56,7 +60,7 @@ pub fn drift(requests: impl Iterator<Item = (u64, u64)>, peak: u64) -> Option<Dr
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -69,16 +73,16 @@ mod tests {
 
     /// A load: so many requests, of which so many are served at once, each with a log-normal time that grows by a part over the load. At a
     /// rate (part of what the server can do) they come by a Poisson process, else the next one is sent when one has ended.
-    struct Shape {
-        requests: usize,
-        servers: usize,
-        spread: f64,
-        rate: Option<f64>,
-        growth: f64,
+    pub(crate) struct Shape {
+        pub requests: usize,
+        pub servers: usize,
+        pub spread: f64,
+        pub rate: Option<f64>,
+        pub growth: f64,
     }
 
     impl Shape {
-        fn run(&self, seed: u64) -> (Vec<(u64, u64)>, u64) {
+        pub(crate) fn run(&self, seed: u64) -> (Vec<(u64, u64)>, u64) {
             let random = &mut ChaCha8Rng::seed_from_u64(seed);
             let mut free = vec![0.0f64; self.servers];
             let (mut rows, mut ends, mut clock, mut peak) = (Vec::new(), Vec::<f64>::new(), 0.0, 0);
@@ -157,6 +161,8 @@ mod tests {
         assert!(overload.called(200).1 > 0.5);
         let (rows, peak) = Shape { requests: 19, servers: 1, spread: 0.1, rate: None, growth: 2.0 }.run(1);
         assert_eq!(drift(rows.into_iter(), peak), None);
+        // All at once: they wait for each other.
+        assert_eq!(drift((0..40u64).map(|number| (number, 1000 + 100 * number)), 40), None);
         // Nothing that varies at all: the trend itself.
         let found = drift((0..40u64).map(|number| (number, 1000 + 100 * number)), 1).unwrap();
         assert!(found.low > 1.2 && found.ratio > 1.5, "{found:?}");

@@ -16,6 +16,7 @@ use super::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
 use super::values::Values;
 use crate::analyse::{EmptyAnswers, Figures, Metric, Metrics};
 use crate::bounded::{self, Plain, PythonJson};
+use crate::load::drift::{Drift, drift};
 use crate::record::{ResultMeta, SCHEMA};
 
 /// A result file beyond this size is not read.
@@ -46,6 +47,8 @@ pub(super) struct ResultFile {
     pub load: Option<Value>,
     /// Answers without a token, where it has the arrays of each request.
     pub empty: Option<EmptyAnswers>,
+    /// Whether the load became slower, where it has the arrays of each request with the times of sending.
+    pub drift: Option<Drift>,
     /// Its members as they stand in the file, where they were asked for, and all of them are plain.
     pub members: Option<Box<[u8]>>,
 }
@@ -215,8 +218,9 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
         Members::Copied => Some(Vec::with_capacity(2048)),
     };
     let own = |key: &str| key == OURS || key == LOAD;
-    let of_requests = |key: &str| key == "output_lens" || key == "ttfts";
+    let of_requests = |key: &str| ["output_lens", "ttfts", "itls", "start_times", "errors"].contains(&key);
     let (mut lengths, mut ttfts): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+    let (mut starts, mut further, mut failed): (Vec<f64>, Vec<Sum>, Vec<IsError>) = Default::default();
     scanner.object(
         |key| match key {
             _ if own(key) => Keep::Whole,
@@ -247,6 +251,11 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
                     lengths = serde_json::from_str(text).unwrap_or_default()
                 }
                 Member::Compound(text) if key == "ttfts" => ttfts = serde_json::from_str(text).unwrap_or_default(),
+                Member::Compound(text) if key == "start_times" => {
+                    starts = serde_json::from_str(text).unwrap_or_default()
+                }
+                Member::Compound(text) if key == "itls" => further = serde_json::from_str(text).unwrap_or_default(),
+                Member::Compound(text) if key == "errors" => failed = serde_json::from_str(text).unwrap_or_default(),
                 Member::Compound(text) => result.short.push((key.to_owned(), text.to_owned())),
                 Member::PassedOver => {}
             }
@@ -255,6 +264,8 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
     )?;
     result.members = copied.map(Vec::into_boxed_slice);
     result.empty = empty_answers(&lengths, &ttfts, result.number("completed"));
+    let most = result.number("max_concurrent_requests").or_else(|| result.number("max_concurrency"));
+    result.drift = drift_of(&starts, &ttfts, &further, &failed, most);
     result.derive_rate();
     result.forget_what_nobody_counted();
     Ok(result)
@@ -282,6 +293,64 @@ fn vllm_key(key: &str) -> &str {
         "request_goodput:" => "request_goodput",
         other => other,
     }
+}
+
+/// The sum of an array of numbers: of the times between the tokens of an answer only that is wanted.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(from = "Vec<f64>")]
+struct Sum(f64);
+
+impl From<Vec<f64>> for Sum {
+    fn from(all: Vec<f64>) -> Self {
+        Self(all.iter().sum())
+    }
+}
+
+/// Whether a request has an error text.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(from = "Option<String>")]
+struct IsError(bool);
+
+impl From<Option<String>> for IsError {
+    fn from(text: Option<String>) -> Self {
+        Self(text.is_some_and(|text| !text.is_empty()))
+    }
+}
+
+/// The drift of the completed requests of vLLM's own client. Its times are seconds, of no clock in particular; a release that writes none
+/// writes requests in the order of their sending, and `most` of them were under way at once.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is no number, or below 0, becomes 0")]
+fn drift_of(starts: &[f64], ttfts: &[f64], further: &[Sum], failed: &[IsError], most: Option<f64>) -> Option<Drift> {
+    if further.len() != ttfts.len() || !(starts.is_empty() || starts.len() == ttfts.len()) {
+        return None;
+    }
+    let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
+    let first = starts.iter().copied().reduce(f64::min);
+    let start = |index: usize| match first {
+        Some(first) => nanoseconds(starts[index] - first),
+        None => index as u64,
+    };
+    let completed = |index: &usize| failed.get(*index).is_none_or(|of| !of.0) && ttfts[*index] > 0.0;
+    let requests: Vec<(u64, u64)> = (0..ttfts.len())
+        .filter(completed)
+        .map(|index| (start(index), nanoseconds(ttfts[index] + further[index].0)))
+        .collect();
+    let peak = if first.is_some() { under_way(&requests) } else { most? as u64 };
+    drift(requests.into_iter(), peak)
+}
+
+/// How many of the requests (begin, and what it took) were under way at once, at most.
+fn under_way(requests: &[(u64, u64)]) -> u64 {
+    let begins = requests.iter().map(|(start, _)| (*start, 1i64));
+    let ends = requests.iter().map(|(start, took)| (start.saturating_add(*took), -1));
+    let mut changes: Vec<(u64, i64)> = begins.chain(ends).collect();
+    changes.sort_unstable();
+    let mut now = 0;
+    let most = changes.iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    most.max().and_then(|most| u64::try_from(most).ok()).unwrap_or(0)
 }
 
 /// Which of the requests that count as completed have no token. Where some failed, the arrays hold those too.
@@ -396,6 +465,8 @@ impl<'de> Deserialize<'de> for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyse::DoubtKind;
+    use crate::load::drift::tests::Shape;
 
     fn reason(content: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
@@ -443,6 +514,49 @@ mod tests {
         let file = read(&path, &mut Vec::new(), Members::Copied).unwrap().unwrap();
         assert_eq!(file.metrics().get(Metric::TotalInputTokens), None, "never 0 for what nobody counted");
         assert_eq!(file.metrics().get(Metric::TotalTokenThroughput), None);
+    }
+
+    /// The share of loads of vLLM's own client that are called drifting; every tenth request fails.
+    fn called(shape: &Shape, loads: u64, with_times: bool) -> f64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x_results.json");
+        let one = |seed: u64| {
+            let (rows, _) = shape.run(seed);
+            let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+            let failed = |at: usize| at % 10 == 9;
+            let of = |number: &dyn Fn(usize, u64) -> serde_json::Value| -> Vec<serde_json::Value> {
+                rows.iter().enumerate().map(|(at, (_, took))| number(at, *took)).collect()
+            };
+            let mut text = serde_json::json!({
+                "completed": rows.len(), "max_concurrency": shape.servers,
+                "start_times": rows.iter().map(|(start, _)| 1e5 + seconds(*start)).collect::<Vec<f64>>(),
+                "ttfts": of(&|at, took| if failed(at) { 0.0.into() } else { (seconds(took) / 4.0).into() }),
+                "itls": of(&|at, took| {
+                    if failed(at) { serde_json::json!([]) } else { serde_json::json!([seconds(took) / 2.0, seconds(took) / 4.0]) }
+                }),
+                "errors": of(&|at, _| if failed(at) { "gone".into() } else { "".into() }),
+            });
+            if !with_times {
+                text.as_object_mut().unwrap().remove("start_times");
+            }
+            std::fs::write(&path, text.to_string()).unwrap();
+            let result = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
+            let doubts = crate::analyse::doubts(&super::super::run::signs(&result, None));
+            doubts.iter().any(|doubt| doubt.kind == DoubtKind::Drift)
+        };
+        (0..loads).filter(|seed| one(*seed)).count() as f64 / loads as f64
+    }
+
+    #[test]
+    fn drift_is_seen_in_the_arrays_of_vllms_own_client_and_rarely_without_one() {
+        let shape = |spread, rate, growth| Shape { requests: 100, servers: 8, spread, rate, growth };
+        for with_times in [true, false] {
+            for (spread, rate) in [(0.1, None), (0.8, None), (0.5, Some(0.8))] {
+                let share = called(&shape(spread, rate, 0.0), 200, with_times);
+                assert!(share <= 0.05, "{spread} {rate:?} {with_times}: {share}");
+            }
+            assert!(called(&shape(0.1, None, 1.0), 50, with_times) > 0.9);
+        }
     }
 
     #[test]

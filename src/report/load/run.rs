@@ -511,6 +511,7 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
             asked_tokens(|flag| meta.bench.get_text(flag).map(str::to_owned), meta.bench.contains("ignore-eos"))
         }),
         empty: result.empty.clone(),
+        drift: signs.drift.or(result.drift.filter(|_| own.is_none()).map(|of| (of.ratio, (of.low, of.high)))),
         implausible: plausible::suspicious(&result.figures),
         simulated: meta.is_some_and(|meta| meta.simulated),
         ..signs
