@@ -85,7 +85,8 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     out
 }
 
-/// The cleaned text in lines of at most this width, broken between words, and not within backticks; what is longer is broken within.
+/// The cleaned text in lines of at most this width, broken between words; a longer word is broken within, but no
+/// path: it stands whole on its own line, to be copied.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
@@ -100,9 +101,10 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
             line.push(' ');
             used += 1;
         }
+        let is_path = is_path(word);
         for c in word.chars() {
             let wide = c.width().unwrap_or(0);
-            if used + wide > width && used > 0 {
+            if used + wide > width && used > 0 && !is_path {
                 lines.push(std::mem::take(&mut line));
                 used = 0;
             }
@@ -114,6 +116,12 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
         lines.push(line);
     }
     lines
+}
+
+/// Whether a word is a path of a file, between quotation marks or not.
+fn is_path(word: &str) -> bool {
+    let word = word.trim_start_matches(['`', '\'', '"', '(']);
+    ["/", "./", "../", "~/"].iter().any(|begin| word.starts_with(begin))
 }
 
 /// A figure with as many decimals as its unit deserves.
@@ -213,6 +221,8 @@ mod tests {
         assert_eq!(wrap("aa bb cccccc", 5), ["aa bb", "ccccc", "c"]);
         assert_eq!(wrap("", 5), [""]);
         assert_eq!(wrap("use `a b` now", 8), ["use", "`a b`", "now"], "a command is not broken");
+        let path = "/home/user/results/20260225_1430/logs/a-long-name.log";
+        assert_eq!(wrap(&format!("see {path} for it"), 20), ["see", path, "for it"], "a path is not broken");
     }
 
     #[test]
