@@ -96,7 +96,7 @@ impl<'a> Recommendation<'a> {
 }
 
 /// A configuration that may be chosen, while limits are asked.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// Its valid measurements.
     rows: Vec<&'a Row>,
     failures: Failures,
@@ -268,7 +268,7 @@ pub(super) fn failures(rows: &[&Row], measured_nothing: impl Fn(&Row) -> bool) -
 }
 
 /// The valid measurements of a configuration, or why it is not asked.
-fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
+pub(super) fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
     // A rate of nothing is no measurement; but none of the requests may keep the goals of a goodput.
     let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher)
         && wanted.rank_by != "request_goodput";

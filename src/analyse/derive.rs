@@ -122,10 +122,12 @@ pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
         row.about.figures = figures;
     }
     let speedups: Vec<(usize, f64)> = {
-        let rows: Vec<&Row> = table.rows.iter().collect();
-        let base = baselines(&rows);
-        let of = |index: usize| Some(rows.get(index)?.figure("output_tps_per_gpu")? / base.get(index).copied()??);
-        (0..rows.len()).filter_map(|index| Some((index, of(index)?))).collect()
+        let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
+        let alike = table.rows.iter().enumerate().filter(|(_, row)| !(measured && row.simulated));
+        let (places, rows): (Vec<usize>, Vec<&Row>) = alike.unzip();
+        let of = |row: &Row, base: Option<f64>| Some(row.figure("output_tps_per_gpu")? / base?);
+        let all = places.into_iter().zip(&rows).zip(baselines(&rows));
+        all.filter_map(|((place, row), base)| Some((place, of(row, base)?))).collect()
     };
     for (index, speedup) in speedups {
         if let Some(row) = table.rows.get_mut(index).filter(|_| speedup.is_finite()) {

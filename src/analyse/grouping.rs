@@ -72,9 +72,7 @@ fn values(row: &Row, key: &str) -> Vec<String> {
 /// Groups the planned rows by these keys and by load, and answers for each group that has a valid result. Where some were measured,
 /// simulated rows are left out.
 pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec<Answer<'a>> {
-    let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
-    let asked = |row: &&Row| !(row.is_skipped() || measured && row.simulated);
-    let rows: Vec<&Row> = table.rows.iter().filter(asked).collect();
+    let rows = table.judged();
     let mut groups: IndexMap<(Group, String), Vec<&Row>> = IndexMap::new();
     for (row, load) in rows.iter().zip(load_labels(&rows)) {
         let mut names: Vec<Group> = vec![Vec::new()];

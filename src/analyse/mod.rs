@@ -43,8 +43,8 @@ pub use limit::Limit;
 pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
 pub use metric::{Better, Metric, Metrics, Unit};
 pub use optimize::{
-    Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, by_model_and_load, is_in_tier,
-    optimize, tiers,
+    Base, Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, bases, by_model_and_load,
+    is_in_tier, optimize, tiers,
 };
 pub use pairing::{Described, Pairing, ambiguous, described, nearest_difference};
 pub use rank::{RANKED, mean_over_starts, settings, starts_by, starts_of};

@@ -9,9 +9,12 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::choose::refused;
 use super::rank::{mean_over_starts, settings, starts_by};
 use super::setting::different;
-use super::{Basis, Candidate, Recommendation, Row, Wanted, change, choose, load_labels};
+use super::{
+    Basis, Better, Candidate, LeftOut, Metric, Recommendation, Row, RunTable, Wanted, change, choose, load_labels,
+};
 
 /// The metric in which the gain is told.
 pub const FIGURE: &str = "output_tps_per_gpu";
@@ -39,6 +42,56 @@ pub struct Baseline<'a> {
     pub tps: f64,
     /// How it was found.
     pub rule: BaselineRule,
+}
+
+/// What the speed-ups of a model under a load are over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Base<'a> {
+    /// Which model.
+    pub model: &'a str,
+    /// Which load; empty where there is one.
+    pub workload: String,
+    /// Its planned rows.
+    pub rows: Vec<&'a Row>,
+    /// What they are over; `None` = there are none.
+    pub used: Option<Baseline<'a>>,
+    /// The configuration that is meant as the baseline where it is excluded (it failed, or a warning bars it), and why.
+    pub excluded: Option<LeftOut<'a>>,
+}
+
+impl<'a> Base<'a> {
+    /// Of the rows of one model and load.
+    fn of(model: &'a str, workload: String, rows: Vec<&'a Row>, wanted: &Wanted) -> Self {
+        let used = baseline(&rows);
+        let excluded = excluded(&rows, used.as_ref(), wanted);
+        Self { model, workload, rows, used, excluded }
+    }
+
+    /// That the baseline is excluded, in a sentence; `None` where it is not, or there is none.
+    pub fn warning(&self) -> Option<String> {
+        let LeftOut { row, why } = self.excluded.as_ref()?;
+        let name = &row.name;
+        Some(match &self.used {
+            Some(used) if used.rows.iter().any(|one| one.is_of(row)) => {
+                format!("do not rely on the speed-ups: their baseline {name} is excluded: {why}")
+            }
+            Some(used) => {
+                let used = &used.row.name;
+                format!("speed-ups are over {used}, as {name}, which would be the baseline, is excluded: {why}")
+            }
+            None => format!("no speed-ups: their baseline {name} is excluded: {why}"),
+        })
+    }
+}
+
+/// What the speed-ups of each model under each load are over, of the rows that speed-ups are computed of: where some were measured, no simulated ones.
+pub fn bases<'a>(table: &'a RunTable, wanted: &Wanted) -> Vec<Base<'a>> {
+    let rows = table.judged();
+    let of = |((model, workload), indices): ((&'a str, String), Vec<usize>)| {
+        let all: Vec<&'a Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
+        all.iter().any(|row| row.is_valid()).then(|| Base::of(model, workload, all, wanted))
+    };
+    by_model_and_load(&rows).into_iter().filter_map(of).collect()
 }
 
 /// The best of a part of the sweep.
@@ -73,6 +126,8 @@ pub struct Optimized<'a> {
     pub workload: String,
     /// What others are compared with.
     pub baseline: Option<Baseline<'a>>,
+    /// That the configuration that is meant as the baseline is excluded.
+    pub warning: Option<String>,
     /// The best of each part that has a valid result, in the order asked for.
     pub tiers: Vec<Tier<'a>>,
 }
@@ -104,13 +159,15 @@ pub fn optimize<'a>(
         .into_iter()
         .map(|((model, workload), indices)| {
             let all: Vec<&'a Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
-            let baseline = baseline(&all);
+            let base = Base::of(model, workload, all, wanted);
+            let warning = base.warning();
+            let Base { workload, rows: all, used: baseline, .. } = base;
             let best = |name: &String| {
                 let asked: Vec<&'a Row> = all.iter().filter(|row| part(row, name)).copied().collect();
                 tier(name, &choose(&asked, wanted).ok()?, &all, baseline.as_ref())
             };
             let tiers = names.iter().filter_map(best).collect();
-            Optimized { model, workload, baseline, tiers }
+            Optimized { model, workload, baseline, warning, tiers }
         })
         .filter(|found| found.baseline.is_some() || !found.tiers.is_empty())
         .collect()
@@ -204,8 +261,44 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
     if rows.iter().any(|row| row.baseline || row.about.baseline_asked) {
         return None;
     }
-    // What the whole sweep sets alike says nothing against any of its configurations.
-    let first = rows.first()?;
+    let shared = shared(rows);
+    SIZES.into_iter().find_map(|tp| {
+        let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp, &shared));
+        plain.max_by(|a, b| a.1.total_cmp(&b.1)).map(|found| of(found, BaselineRule::Plainest))
+    })
+}
+
+/// The first configuration that is meant as the baseline and is excluded, up to the one that is used.
+fn excluded<'a>(rows: &[&'a Row], used: Option<&Baseline<'a>>, wanted: &Wanted) -> Option<LeftOut<'a>> {
+    let all = settings(rows);
+    let is_used = |rows: &[&Row]| used.is_some_and(|used| rows.iter().any(|row| std::ptr::eq(*row, used.row)));
+    // In order; of several that are meant alike (plain ones of one size) that which is used, else all.
+    let meant: Vec<Vec<&Vec<&'a Row>>> = if rows.iter().any(|row| row.baseline || row.about.baseline_asked) {
+        all.iter().filter(|rows| rows.iter().any(|row| row.baseline)).map(|rows| vec![rows]).collect()
+    } else {
+        let shared = shared(rows);
+        let is_plain = |rows: &[&Row], tp| rows.first().is_some_and(|row| is_plainest(row, tp, &shared));
+        SIZES.map(|tp| all.iter().filter(|rows| is_plain(rows, tp)).collect()).into()
+    };
+    let wanted = Wanted { failures: wanted.failures, ..Wanted::by(Metric::OutputThroughput.key(), Better::Higher) };
+    let excluded = |rows: &Vec<&'a Row>| Some(LeftOut { row: rows.first()?, why: refused(rows, &wanted).err()? });
+    for alike in meant {
+        if let Some(rows) = alike.iter().find(|rows| is_used(rows)) {
+            return excluded(rows);
+        }
+        if let Some(found) = alike.into_iter().find_map(excluded) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// The tensor parallel sizes of a plain configuration.
+const SIZES: [u32; 4] = [1, 2, 4, 8];
+
+/// The settings of [`PLAIN`] that all rows set alike: what a whole sweep sets says nothing against any of its configurations.
+fn shared(rows: &[&Row]) -> Vec<&'static str> {
+    let Some(first) = rows.first() else { return Vec::new() };
     // Rows that share flags and load, and have no axis of their own, differ in nothing but the grid values.
     let same_flags = |row: &Row| {
         let (a, b) = (&row.about, &first.about);
@@ -220,11 +313,7 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
         let rows = if **flag == "quantization" { rows } else { &others };
         rows.iter().all(|row| row.set(flag) == setting)
     };
-    let shared: Vec<&str> = PLAIN.iter().filter(alike).copied().collect();
-    [1, 2, 4, 8].into_iter().find_map(|tp| {
-        let plain = measured.iter().filter(|(rows, _)| is_plainest(rows[0], tp, &shared));
-        plain.max_by(|a, b| a.1.total_cmp(&b.1)).map(|found| of(found, BaselineRule::Plainest))
-    })
+    PLAIN.iter().filter(alike).copied().collect()
 }
 
 /// The settings that make a configuration plain, beside its size.
@@ -256,8 +345,8 @@ fn is_plainest(row: &Row, tp: u32, shared: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Status;
     use super::super::table::tests::row;
-    use super::super::{Metric, Status};
     use super::*;
 
     fn measured(tp: u32, tps: f64, flags: &[(&str, &str)]) -> Row {
@@ -289,12 +378,23 @@ mod tests {
         assert_eq!((base.row.axes.tensor_parallel_size, base.tps, base.rule), (Some(2), 80.0, BaselineRule::Plainest));
         let best = &found[0].tiers[0];
         assert_eq!((best.name.as_str(), best.speedup, best.interval), (OVERALL, Some(1.5), None));
+        let first = found[0].warning.as_deref().unwrap();
+        assert!(first.starts_with("speed-ups are over tp2 ") && first.contains("as tp1 "), "{first}");
+        // One that counts, and is barred by a warning.
+        rows[1].about.doubts = super::super::doubts(&super::super::Signs { failed: Some(1.0), ..Default::default() });
+        rows[0].status = Status::Skipped { rule: "x".into(), explanation: None, reason: "x".into() };
+        let warning = overall(&rows)[0].warning.clone().unwrap();
+        assert!(warning.starts_with("do not rely on the speed-ups: their baseline tp2 "), "{warning}");
+        rows[1].about.doubts.clear();
+        assert_eq!(overall(&rows)[0].warning, None);
         // The sweep's own comes first; one that failed is replaced by no other.
         rows[2].baseline = true;
         assert_eq!(overall(&rows)[0].baseline.as_ref().map(|b| (b.tps, b.rule)), Some((50.0, BaselineRule::Sweep)));
         rows[2].status = Status::NotRun;
         let found = overall(&rows);
         assert_eq!((found[0].baseline.is_none(), found[0].tiers[0].speedup), (true, None));
+        let none = "no speed-ups: their baseline tp4 [(\"max-num-seqs\", \"256\")] is excluded: it has no valid result";
+        assert_eq!(found[0].warning.as_deref(), Some(none));
     }
 
     #[test]

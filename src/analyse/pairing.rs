@@ -61,7 +61,7 @@ fn all_settings(row: &Row) -> String {
 /// Planned rows by what they measured.
 pub fn groups<'a>(table: &'a RunTable, pairing: &Pairing) -> Groups<'a> {
     let mut groups = Groups::new();
-    for row in table.rows.iter().filter(|row| !row.is_skipped()) {
+    for row in table.judged() {
         let key = match pairing {
             Pairing::All => all_settings(row),
             Pairing::Ignore(keys) => {

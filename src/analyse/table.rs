@@ -418,6 +418,12 @@ impl Row {
         std::iter::once("env".to_owned()).chain(set).chain(words.iter().cloned()).collect()
     }
 
+    /// Whether two rows are measurements of the same settings.
+    pub fn is_of(&self, other: &Row) -> bool {
+        let repeated = self.repeat.is_some() && self.identity.is_some() && self.identity == other.identity;
+        repeated || std::ptr::eq(self, other)
+    }
+
     /// Whether it has a result that counts.
     pub fn is_valid(&self) -> bool {
         matches!(self.status, Status::Valid)
@@ -482,6 +488,12 @@ impl RunTable {
     pub fn comparable(&self) -> Vec<&Row> {
         let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
         self.rows.iter().filter(|row| row.is_valid() && !(measured && row.simulated)).collect()
+    }
+
+    /// The planned rows that answers and speed-ups are about, whatever became of them: where some were measured, no simulated ones.
+    pub fn judged(&self) -> Vec<&Row> {
+        let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
+        self.rows.iter().filter(|row| !(row.is_skipped() || measured && row.simulated)).collect()
     }
 
     /// Whether all that counts is simulated. Where real rows stand beside simulated ones these are marked one by one, and left out of all

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Better, COMPARED, Figure, Limit, NAME, Pairing, Prices, RunTable, Unmarked, ambiguous,
-    described, mark_baseline,
+    Assumptions, BY_MODEL, Base, Better, COMPARED, Figure, Limit, NAME, Pairing, Prices, RunTable, Unmarked, Wanted,
+    ambiguous, bases, described, mark_baseline,
 };
 use crate::cli::CostArgs;
 use crate::config::tree::Trouble;
@@ -246,6 +246,11 @@ fn some_of(known: &[String]) -> String {
         shown.push(format!("and {} more", known.len() - SHOWN));
     }
     shown.join(", ")
+}
+
+/// Says where speed-ups are over a baseline that is excluded, or there are none because of that.
+pub(super) fn tell_excluded_baselines(table: &RunTable, wanted: &Wanted, ui: &Ui) {
+    bases(table, wanted).iter().filter_map(Base::warning).for_each(|warning| ui.warn(&warning));
 }
 
 /// Takes the configuration that `--baseline` names for what others are compared with. Returns whether there is one: then the figures

@@ -21,6 +21,9 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
     asked::baseline(&args.against.baseline, &mut table, ui)?;
     derive(&mut table, &assumed);
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
+    if wanted.rank_by == "speedup" {
+        asked::tell_excluded_baselines(&table, &wanted, ui);
+    }
     let keys = asked::group_keys(&args.group_by, &table)?;
     let answers = answers(&table, &keys, &wanted);
     if answers.is_empty() {

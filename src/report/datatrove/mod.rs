@@ -33,10 +33,7 @@ impl<'a> Datatrove<'a> {
     /// that of every other answer by `wanted`.
     pub fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &Wanted) -> Self {
         let rows: Vec<&'a Row> = table.rows.iter().filter(|row| !row.is_skipped()).collect();
-        let comparable: Vec<&'a Row> = {
-            let measured = rows.iter().any(|row| row.is_valid() && !row.simulated);
-            rows.iter().copied().filter(|row| !(measured && row.simulated)).collect()
-        };
+        let comparable = table.judged();
         let value = |row: &Row, key: &str| match key {
             "group" => row.groups.clone(),
             "run" => vec![row.about.run.to_string()],

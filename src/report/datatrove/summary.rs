@@ -16,7 +16,7 @@ fn parameters(tier: &Tier<'_>) -> String {
     all.join(", ")
 }
 
-/// Writes one line per model; where there are several loads, one per model and load, with the load as last column.
+/// Writes one line per model; where there are several loads, one per model and load, with the load behind the others. Where a baseline is excluded, the last column says so.
 ///
 /// # Errors
 /// When the writer refuses.
@@ -28,6 +28,8 @@ pub fn write(parts: &[String], optimized: &[Optimized<'_>], out: &mut dyn Write)
         names.extend(["tps", "speedup", "params"].map(|what| format!("{part}_{what}")));
     }
     names.extend(loads.then(|| "workload".to_owned()));
+    let warned = optimized.iter().any(|found| found.warning.is_some());
+    names.extend(warned.then(|| "baseline_warning".to_owned()));
     csv.write_record(&names)?;
     let number = |value: Option<f64>| value.map(|value| format!("{value:.6}")).unwrap_or_default();
     for found in optimized {
@@ -41,6 +43,7 @@ pub fn write(parts: &[String], optimized: &[Optimized<'_>], out: &mut dyn Write)
             fields.push(tier.filter(|_| base.is_some()).map(parameters).unwrap_or_default());
         }
         fields.extend(loads.then(|| found.workload.clone()));
+        fields.extend(warned.then(|| found.warning.clone().unwrap_or_default()));
         csv.write_record(&fields)?;
     }
     csv.flush()
@@ -82,6 +85,9 @@ pub fn render(optimized: &[Optimized<'_>], wanted: &Wanted) -> String {
     page.gap();
     for found in optimized {
         note(&mut page, found);
+        if let Some(warning) = &found.warning {
+            page.paragraph(4, "! ", Tone::Warning, warning);
+        }
     }
     page.finish()
 }

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use super::super::csv::{cause, number, reason, status};
 use super::{Analysis, requests_under};
 use crate::analyse::{
-    Estimate, Figure, Interval, Row, Standing, Unit, Wanted, all_settings, load_labels, over_starts, settings,
-    starts_by,
+    Base, Estimate, Figure, Interval, Row, Standing, Unit, Wanted, all_settings, bases, load_labels, over_starts,
+    settings, starts_by,
 };
 
 /// What stands before the settings.
@@ -40,10 +40,14 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
     let columns = Columns::of(analysis);
     let estimates = estimates(rows, &analysis.wanted.rank_by);
     let standings = standings(analysis);
+    let bases = bases(analysis.table, &analysis.wanted);
+    let over: HashMap<*const Row, &Base<'_>> =
+        bases.iter().flat_map(|base| base.rows.iter().map(move |row| (std::ptr::from_ref(*row), base))).collect();
     let mut csv = ::csv::Writer::from_writer(out);
     csv.write_record(columns.names(&analysis.wanted.rank_by))?;
     let all: Vec<&Row> = rows.iter().collect();
     for (index, (row, load)) in rows.iter().zip(load_labels(&all)).enumerate() {
+        let over = over.get(&std::ptr::from_ref(row));
         let mut fields = first(row, load);
         columns.fields(row, &mut fields);
         let of = estimates.get(&index);
@@ -64,6 +68,8 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         for value in [place.mean, interval.map(|interval| interval.low), interval.map(|interval| interval.high)] {
             fields.push(number(value, Unit::TokensPerSecond));
         }
+        fields.push(over.and_then(|base| Some(base.used.as_ref()?.row.name.clone())).unwrap_or_default());
+        fields.push(over.and_then(|base| base.warning()).unwrap_or_default());
         csv.write_record(fields)?;
     }
     csv.flush()
@@ -128,6 +134,7 @@ impl Columns {
         names.extend(
             ["standing", "choice", "objective", "objective.mean", "objective.low", "objective.high"].map(str::to_owned),
         );
+        names.extend(["speedup.baseline", "speedup.warning"].map(str::to_owned));
         names
     }
 

@@ -9,7 +9,7 @@ use super::super::csv::{cause, reason, status};
 use super::super::recommend;
 use super::{Analysis, figures, requests_under};
 use crate::analyse::{
-    Counts, Facts, Figure, Origin, Row, RunTable, all_settings, baseline, components, load_labels, over_starts,
+    Base, Counts, Facts, Figure, Origin, Row, RunTable, all_settings, bases, components, load_labels, over_starts,
     settings, starts_by,
 };
 
@@ -24,6 +24,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
     let table = analysis.table;
     let counts = Counts::of(&table.rows);
     let facts: Vec<&Facts> = std::iter::once(&table.facts).chain(&table.more).collect();
+    let bases = bases(table, &analysis.wanted);
     let document = Document {
         schema: SCHEMA,
         simulated: table.simulated,
@@ -35,7 +36,8 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         currency: table.rows.iter().find_map(|row| row.about.currency.clone()).map(|currency| currency.to_string()),
         units: units(table),
         rows: Rows(table),
-        configurations: configurations(table),
+        configurations: configurations(table, &bases),
+        speedups: bases.iter().map(over).collect(),
         warnings: crate::analyse::incomparable(&table.rows),
         ranking: recommend::json(&analysis.answers, &analysis.wanted, table.is_all_simulated()),
         unreadable: table.unreadable.iter().map(|bad| json!({"file": bad.file, "reason": bad.reason})).collect(),
@@ -54,6 +56,7 @@ struct Document<'a> {
     units: Value,
     rows: Rows<'a>,
     configurations: Vec<Value>,
+    speedups: Vec<Value>,
     /// Why rows of different releases of vLLM are not comparable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
@@ -130,19 +133,21 @@ fn of_row(row: &Row, load: &str) -> Value {
     })
 }
 
+/// What the speed-ups of a model and workload are over.
+fn over(base: &Base<'_>) -> Value {
+    let used = base.used.as_ref();
+    json!({
+        "model": base.model, "workload": base.workload, "baseline": used.map(|used| &used.row.name),
+        "rule": used.map(|used| used.rule), "warning": base.warning(),
+    })
+}
+
 /// What the repeats of each configuration say: one sample is one sample, without an interval.
-fn configurations(table: &RunTable) -> Vec<Value> {
+fn configurations(table: &RunTable, bases: &[Base<'_>]) -> Vec<Value> {
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
     let keys = super::figure_keys(&table.rows);
     let directed: Vec<&String> =
         keys.iter().filter(|key| Figure::of(key).is_some_and(|figure| figure.better.is_some())).collect();
-    let bases: Vec<&Row> = {
-        let mut models: indexmap::IndexMap<(&str, String), Vec<&Row>> = indexmap::IndexMap::new();
-        for (row, load) in valid.iter().zip(load_labels(&valid)) {
-            models.entry((row.axes.model.as_str(), load)).or_default().push(row);
-        }
-        models.values().filter_map(|rows| baseline(rows).map(|found| found.row)).collect()
-    };
     let one = |rows: Vec<&Row>| {
         let first = *rows.first()?;
         let figures: Map<String, Value> = directed
@@ -159,7 +164,8 @@ fn configurations(table: &RunTable) -> Vec<Value> {
             .collect();
         let starts: std::collections::BTreeSet<u32> =
             rows.iter().map(|row| row.repeat.map_or(1, |repeat| repeat.start)).collect();
-        let base = bases.iter().any(|base| rows.iter().any(|row| std::ptr::eq(*row, *base)));
+        let base =
+            bases.iter().flat_map(|base| &base.used).any(|used| rows.iter().any(|row| std::ptr::eq(*row, used.row)));
         Some(json!({
             "name": first.name, "model": first.axes.model, "is_baseline": base,
             "measurements": rows.len(), "starts": starts.len(), "figures": figures,

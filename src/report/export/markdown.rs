@@ -7,7 +7,7 @@ use super::super::compare::cell;
 use super::super::display::{configuration, counted, figure};
 use super::super::text::{banner, baseline_rule, nothing, status};
 use super::{Analysis, requests_under};
-use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, baseline, by_model_and_load, mean_over_starts};
+use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, bases, mean_over_starts};
 
 /// Renders it.
 pub fn render(analysis: &Analysis<'_>) -> String {
@@ -111,29 +111,27 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
 
 /// The mean over the starts of an option, as everywhere.
 fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f64> {
-    let rows: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid() && is_of(row, option.row)).collect();
+    let rows: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid() && row.is_of(option.row)).collect();
     mean_over_starts(&rows, key)
-}
-
-/// Whether two rows are measurements of the same settings.
-fn is_of(row: &Row, first: &Row) -> bool {
-    let repeated = row.repeat.is_some() && row.identity.is_some() && row.identity == first.identity;
-    repeated || std::ptr::eq(row, first)
 }
 
 /// What speed-ups are over, for each model and workload.
 fn speedups(text: &mut String, analysis: &Analysis<'_>) {
-    let rows = analysis.table.comparable();
-    if analysis.answers.is_empty() || rows.iter().all(|row| row.figure("speedup").is_none()) {
+    let bases = bases(analysis.table, &analysis.wanted);
+    let there = analysis.table.comparable().iter().any(|row| row.figure("speedup").is_some());
+    if analysis.answers.is_empty() || !(there || bases.iter().any(|base| base.excluded.is_some())) {
         return;
     }
     text.push_str("\n## Speed-ups\n\nPer device, over the baseline of the same model and workload:\n\n");
-    for ((model, load), indices) in by_model_and_load(&rows) {
-        let own: Vec<&Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
-        let Some(base) = baseline(&own) else { continue };
-        let load = if load.is_empty() { load } else { format!(", at {load}") };
-        let base_is = cell(&configuration(&base.row.axes));
-        let _ = writeln!(text, "- {}{}: {base_is} ({})", cell(model), cell(&load), baseline_rule(base.rule));
+    for base in &bases {
+        let load = if base.workload.is_empty() { String::new() } else { format!(", at {}", base.workload) };
+        let of = format!("{}{}", cell(base.model), cell(&load));
+        if let Some(used) = &base.used {
+            let _ = writeln!(text, "- {of}: {} ({})", cell(&configuration(&used.row.axes)), baseline_rule(used.rule));
+        }
+        if let Some(warning) = base.warning() {
+            let _ = writeln!(text, "- **warning** {of}: {}", cell(&warning));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::answers::{self, Shown};
 use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
 use super::{Machine, Options, data, shell};
-use crate::analyse::{Counts, Facts, Origin, RunTable};
+use crate::analyse::{Base, Counts, Facts, Origin, RunTable, Wanted, bases};
 use crate::plan::Engine;
 
 /// The page's own parts.
@@ -80,7 +80,7 @@ impl<'a> View<'a> {
             simulated: table.is_all_simulated(),
             live: table.facts.live,
             facts: facts(table, options),
-            notes: notes(table),
+            notes: notes(table, &options.wanted),
             counts: counted_out(&counts),
             ranked_by: options.wanted.objective(options.wanted.per_device),
             latency: crate::analyse::Figure::of(&options.wanted.latency)
@@ -164,7 +164,7 @@ fn engine(facts: &Facts) -> String {
 }
 
 /// What deserves a word at the head.
-fn notes(table: &RunTable) -> Vec<String> {
+fn notes(table: &RunTable, wanted: &Wanted) -> Vec<String> {
     let facts = &table.facts;
     let mut notes = Vec::new();
     notes.extend(banner(table).filter(|_| !table.is_all_simulated()));
@@ -175,6 +175,7 @@ fn notes(table: &RunTable) -> Vec<String> {
         notes.push("Rows come from different versions of vLLM.".to_owned());
     }
     notes.extend(crate::analyse::incomparable(&table.rows).iter().map(|text| clean(text).to_string()));
+    notes.extend(bases(table, wanted).iter().filter_map(Base::warning).map(|text| clean(&text).to_string()));
     if facts.unreadable_journal_lines > 0 {
         let lines = counted(facts.unreadable_journal_lines, "line");
         notes

@@ -3,9 +3,10 @@
 use super::super::columns::{self, Column, Table};
 use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, put_figure, quantization, tp};
 use super::super::page::{Page, Tone};
+use super::per_device;
 use crate::analyse::{
-    Against, Doubt, DoubtKind, Metric, RANKED, Row, RunTable, Status, against_baseline, by_model_and_load, components,
-    detectable, estimate, level, over_starts, overall, rests_on, settings, starts_of,
+    Against, Doubt, DoubtKind, Metric, RANKED, Row, RunTable, Status, Wanted, against_baseline, bases,
+    by_model_and_load, components, detectable, estimate, level, over_starts, overall, rests_on, settings, starts_of,
 };
 use crate::plan::abbreviation;
 
@@ -177,12 +178,16 @@ pub(in crate::report) fn status(row: &Row) -> String {
 }
 
 /// Every configuration against the baseline of its model and load.
-pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row]) {
+pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Wanted) {
     if !table.rows.iter().any(|row| row.baseline) {
         return;
     }
     page.heading(&caption("Against the baseline", table));
     let compared = against_baseline(rows);
+    // Beside figures per device they stand there.
+    if rows.iter().all(|row| row.figure("speedup").is_none()) {
+        bases(table, wanted).iter().for_each(|base| per_device::excluded(page, base));
+    }
     if compared.is_empty() {
         page.paragraph(2, "", Tone::Plain, "No baseline has a valid result, or nothing else has.");
         return;

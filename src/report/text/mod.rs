@@ -34,8 +34,8 @@ pub fn render_analysis(analysis: &Analysis<'_>, style: Style) -> String {
     ranking::put(&mut page, table, &analysis.answers, &analysis.wanted);
     figures::statistics(&mut page, table, &rows);
     figures::by_model(&mut page, table);
-    per_device::put(&mut page, table, &rows);
-    figures::baseline(&mut page, table, &rows);
+    per_device::put(&mut page, table, &rows, &analysis.wanted);
+    figures::baseline(&mut page, table, &rows, &analysis.wanted);
     figures::noise(&mut page, table, &rows);
     figures::doubts(&mut page, table);
     problems::failures(&mut page, table);

@@ -5,7 +5,7 @@ use super::super::display::{ABSENT, configuration, counted, cut, put_figure};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
 use crate::analyse::{
-    BaselineRule, Figure, Row, RunTable, Slot, Unit, baseline, load_labels, mean_over_starts, settings,
+    Base, BaselineRule, Figure, Row, RunTable, Slot, Unit, Wanted, bases, mean_over_starts, settings,
 };
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
@@ -25,7 +25,7 @@ const WIDEST: usize = 120;
 const NAME: usize = 240;
 
 /// One line per configuration whose devices are known; repeats with their mean.
-pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
+pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Wanted) {
     let known: Vec<&Row> = rows.iter().copied().filter(|row| row.figure("output_tps_per_gpu").is_some()).collect();
     if known.is_empty() {
         return;
@@ -38,18 +38,20 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     let columns: Vec<(&str, Slot<'_>, Option<Unit>)> =
         shown.iter().map(|(key, _)| (*key, Slot::of(key), Figure::of(key).map(|figure| figure.unit))).collect();
     let speedup = there("speedup");
+    let bases = bases(table, wanted);
     let mut shape = vec![Column::text("Configuration"), Column::figures("Devs")];
     shape.extend(shown.iter().map(|(_, title)| Column::figures(*title)));
     for (model, measured) in by_model(&known) {
         page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
         page.gap();
-        let all: Vec<&Row> = measured.concat();
         let mut lines = Table::new(&shape);
         measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
         lines.put_within(page, WIDEST);
         page.gap();
-        if speedup {
-            against(page, &all);
+        let own = bases.iter().filter(|base| base.model == model);
+        // Where a sweep marks its baseline, a section of its own says what became of it.
+        if speedup || !table.rows.iter().any(|row| row.baseline) {
+            against(page, own);
         }
     }
     let money = table.rows.iter().find_map(|row| row.about.currency.as_deref());
@@ -79,20 +81,26 @@ pub(in crate::report) fn baseline_rule(rule: BaselineRule) -> &'static str {
     }
 }
 
-/// Names what the speed-up of each load is over.
-fn against(page: &mut Page, rows: &[&Row]) {
-    let mut loads: indexmap::IndexMap<String, Vec<&Row>> = indexmap::IndexMap::new();
-    for (row, load) in rows.iter().zip(load_labels(rows)) {
-        loads.entry(load).or_default().push(row);
-    }
-    for (load, rows) in loads {
-        let Some(base) = baseline(&rows) else { continue };
-        let rule = baseline_rule(base.rule);
-        let at = if load.is_empty() { load } else { format!(" at {}", cut(&load, 60)) };
-        let text = format!("speed-up{at}: per device, over {} ({rule}).", configuration(&base.row.axes));
-        page.paragraph(2, "", Tone::Faint, &text);
+/// Names what the speed-up of each load is over, and the baselines that are excluded.
+fn against<'a>(page: &mut Page, bases: impl Iterator<Item = &'a Base<'a>>) {
+    for base in bases {
+        let at = if base.workload.is_empty() { String::new() } else { format!(" at {}", cut(&base.workload, 60)) };
+        if let Some(used) = &base.used {
+            let rule = baseline_rule(used.rule);
+            let text = format!("speed-up{at}: per device, over {} ({rule}).", configuration(&used.row.axes));
+            page.paragraph(2, "", Tone::Faint, &text);
+        }
+        excluded(page, base);
     }
     page.gap();
+}
+
+/// That a baseline is excluded.
+pub(super) fn excluded(page: &mut Page, base: &Base<'_>) {
+    if let Some(warning) = base.warning() {
+        let at = if base.workload.is_empty() { String::new() } else { format!("at {}: ", cut(&base.workload, 60)) };
+        page.paragraph(2, "! ", Tone::Warning, &format!("{at}{warning}"));
+    }
 }
 
 /// Configurations of each model, in order of appearance.
@@ -155,7 +163,7 @@ mod tests {
         let prices = Prices { currency: "EUR".into(), default: Some(1.0), ..Prices::default() };
         derive(&mut table, &Assumptions { prices: Some(prices), ..Assumptions::default() });
         let mut page = Page::new(Style::PLAIN);
-        put(&mut page, &table, &table.comparable());
+        put(&mut page, &table, &table.comparable(), &Wanted::default());
         page.finish()
     }
 

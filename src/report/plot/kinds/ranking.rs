@@ -141,13 +141,8 @@ fn in_order<'a>(data: &Data<'a>, rows: &[&'a Row]) -> Vec<&'a Row> {
 
 /// Whether a configuration is in the set of the best; where there is no set, whether it is the choice.
 fn may_be_best(found: &Recommendation<'_>, row: &Row) -> bool {
-    let chosen = found.chosen().is_some_and(|choice| is_of(choice.row, row));
-    chosen || found.options.iter().any(|option| option.standing == Standing::MayBeBest && is_of(option.row, row))
-}
-
-/// Whether two rows are measurements of the same settings.
-fn is_of(a: &Row, b: &Row) -> bool {
-    std::ptr::eq(a, b) || a.repeat.is_some() && a.identity.is_some() && a.identity == b.identity
+    let chosen = found.chosen().is_some_and(|choice| choice.row.is_of(row));
+    chosen || found.options.iter().any(|option| option.standing == Standing::MayBeBest && option.row.is_of(row))
 }
 
 /// Configurations in the order of their means.
