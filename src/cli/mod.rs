@@ -22,7 +22,7 @@ pub use ops::{
     AnalyzeArgs, AnalyzeFormat, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompareFormat, CompletionsArgs,
     DiagnoseArgs, LogsArgs, RecommendArgs, RecommendFormat, StatusArgs, StopArgs,
 };
-pub use plot::{PlotArgs, PlotFormat, PlotOver};
+pub use plot::{PlotArgs, PlotFormat, PlotKind, PlotOver};
 pub use report::ReportArgs;
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 

@@ -1,10 +1,41 @@
 //! Flags of `plot`.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs};
+use crate::report::plot::Kind;
+
+/// What is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlotKind {
+    /// One kind.
+    One(Kind),
+    /// Every kind that the data allow.
+    All,
+    /// Nothing: the kinds are listed.
+    List,
+}
+
+impl ValueEnum for PlotKind {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<PlotKind>> =
+            LazyLock::new(|| Kind::ALL.map(PlotKind::One).into_iter().chain([PlotKind::All, PlotKind::List]).collect());
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, about) = match self {
+            Self::One(kind) => (kind.name(), kind.about()),
+            Self::All => ("all", "every kind that the data allow, into a folder"),
+            Self::List => ("list", "say what there is"),
+        };
+        Some(PossibleValue::new(name).help(about))
+    }
+}
 
 /// What a plot is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,9 +58,9 @@ pub enum PlotOver {
 /// Flags of `plot`.
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// What to draw: `list` says what there is; `all` draws every kind that the data allow
+    /// What to draw
     #[arg(value_name = "KIND")]
-    pub kind: String,
+    pub kind: PlotKind,
     /// The runs to draw from (default: the newest)
     #[arg(value_name = "RUN")]
     pub runs: Vec<PathBuf>,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{analyze, asked, choice};
 use crate::analyse::{Assumptions, RunTable, derive};
-use crate::cli::{PlotArgs, PlotFormat, PlotOver};
+use crate::cli::{PlotArgs, PlotFormat, PlotKind, PlotOver};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -44,14 +44,17 @@ struct Style {
 /// # Errors
 /// When a run cannot be found or read, a flag is wrong, or the data do not hold what the kind needs.
 pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    if args.kind == "list" {
-        for kind in Kind::ALL {
-            ui.out(&format!("{:<22}{}", kind.name(), kind.about()));
+    let kind = match args.kind {
+        PlotKind::One(kind) => Some(kind),
+        PlotKind::All => None,
+        PlotKind::List => {
+            for kind in Kind::ALL {
+                ui.out(&format!("{:<22}{}", kind.name(), kind.about()));
+            }
+            ui.out(&format!("{:<22}every kind that the data allow, into a folder", "all"));
+            return Ok(exit::OK);
         }
-        ui.out(&format!("{:<22}every kind that the data allow, into a folder", "all"));
-        return Ok(exit::OK);
-    }
-    let kind = if args.kind == "all" { None } else { Some(Kind::of(&args.kind).map_err(refused)?) };
+    };
     refuse_idle(args, kind)?;
     let wanted = choice::of_flags(&args.choice)?;
     let query = query(args)?;
@@ -68,7 +71,12 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     if asked::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }
-    let query = Query { wanted: Some(choice::of_runs(wanted, &args.choice, &table, ui)?), ..query };
+    let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
+    if [&args.x, &args.y, &args.figure].into_iter().flatten().any(|key| key == "speedup") || wanted.rank_by == "speedup"
+    {
+        asked::tell_excluded_baselines(&table, &wanted, ui);
+    }
+    let query = Query { wanted: Some(wanted), ..query };
     let target = target(args, &table, environment, kind.is_none())?;
     match kind {
         Some(kind) => {

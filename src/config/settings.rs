@@ -467,6 +467,25 @@ fn no_swallowed_file(args: &RunArgs, environment: &Environment) -> Result<(), Er
             });
         }
     }
+    // A number where files stand is one more experiment for `--dry-run`, which takes one.
+    let is_number = |file: &&std::path::PathBuf| {
+        file.to_str().is_some_and(|text| text.parse::<u64>().is_ok()) && !environment.absolute(file).exists()
+    };
+    if args.dry_run.is_some()
+        && let Some(number) = args.files.iter().find(is_number)
+    {
+        return Err(Error::Argument {
+            origin: Origin::flag("dry-run"),
+            problem: format!(
+                "`{}` was read as a sweep file: the flag takes one number, right behind it",
+                number.display()
+            ),
+            hints: vec![format!(
+                "write `--dry-run {}` for the scripts of that experiment, or `--dry-run` alone for those of all",
+                number.display()
+            )],
+        });
+    }
     Ok(())
 }
 

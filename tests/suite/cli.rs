@@ -105,6 +105,9 @@ fn refusals() {
         &["run", "--timezone", "Mars/Olympus"],
         &["run", "--results-dir", ""],
         &["run", "--dry-run", "nonsense"],
+        &["run", "--dry-run", "99"],
+        &["run", "--dry-run", "1", "2"],
+        &["run", "--dry-run", "absent.yaml"],
         // the simulated vLLM
         &["run", "--engine", "trtllm"],
         &["run", "--engine", "sim", "--sim-fault", "out-off-memory"],
@@ -135,6 +138,7 @@ fn refusals() {
         &["recommend", "--objective", "thruput"],
         &["plot", "pareto", "-o", "x.pdf"],
         &["plot", "heatmap", "--over", "bests"],
+        &["plot", "paretto"],
     ];
     let scene = Scene::new();
     let mut text = String::new();

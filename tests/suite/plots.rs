@@ -128,8 +128,8 @@ fn wrong_words_and_missing_data_are_told_with_the_next_step() {
     let run = scene.run();
     let path = run.0.to_str().unwrap();
     for (words, code, told) in [
-        (&["plot", "pie"][..], 2, "there is no picture `pie`"),
-        (&["plot", "ttft-cfd", path], 2, "did you mean `ttft-cdf`?"),
+        (&["plot", "pie"][..], 2, "[possible values: throughput, scaling, ttft-cdf"),
+        (&["plot", "ttft-cfd", path], 2, "a similar value exists: 'ttft-cdf'"),
         (&["plot", "ttft-cdf", path], 3, "save-detailed"),
         (&["plot", "throughput", path], 3, "one value of `max-concurrency`"),
         (&["plot", "heatmap", path], 3, "two settings"),

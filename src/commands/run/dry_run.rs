@@ -93,15 +93,31 @@ fn find<'p>(plan: &'p Plan, which: &str) -> Result<&'p Experiment, Error> {
         let count = plan.experiments.len();
         Error::Usage {
             message: format!(
-                "`--dry-run {}`: the plan has no such experiment; there are {count}, from 1 to {count}",
-                which.escape_debug()
+                "`--dry-run {}`: the plan has no such experiment; {}",
+                which.escape_debug(),
+                match count {
+                    0 => "it is empty".to_owned(),
+                    1 => "there is 1, of number 1".to_owned(),
+                    _ => format!("there are {count}, from 1 to {count}"),
+                }
             ),
             hint: match (number, near.as_slice()) {
-                (Some(_), _) | (None, []) => "`vllm-bench plan` lists them with their numbers and names".to_owned(),
+                _ if is_file_name(which) => {
+                    "sweep files stand before the flags: `vllm-bench run FILES --dry-run` prints all of their experiments".to_owned()
+                }
+                (Some(_), _) | (None, []) => {
+                    "`--dry-run` alone prints all, with their numbers and names; `vllm-bench plan` lists them".to_owned()
+                }
                 (None, near) => format!("there is: {}", near.join(", ")),
             },
         }
     })
+}
+
+/// Whether this was meant as a sweep file rather than as the name of an experiment.
+fn is_file_name(word: &str) -> bool {
+    let extension = Path::new(word).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["yaml", "yml", "json", "toml"].contains(&extension)
 }
 
 /// The numbered plan, then what is skipped and why.

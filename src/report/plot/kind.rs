@@ -98,23 +98,6 @@ impl Kind {
             Kind::Ranking => "configurations by a figure, best first",
         }
     }
-
-    /// The kind of this name.
-    ///
-    /// # Errors
-    /// When there is none; the hint lists all.
-    pub fn of(name: &str) -> Result<Self, Refusal> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let names = Kind::ALL.map(Kind::name);
-            let near = nearest::nearest(name, names.into_iter())
-                .map(|near| format!("did you mean `{near}`? "))
-                .unwrap_or_default();
-            Refusal::Wrong {
-                message: format!("there is no picture `{}`", name.escape_debug()),
-                hint: format!("{near}there is: {}, all; `vllm-bench plot list` says what they show", names.join(", ")),
-            }
-        })
-    }
 }
 
 /// What is asked of a picture.

@@ -294,7 +294,6 @@ fn what_the_data_do_not_hold_is_refused_with_the_next_step() {
         }
     }
     assert!(matches!(pictures(&table(Vec::new()), Kind::Ranking, &Query::default()), Err(Refusal::Missing { .. })));
-    assert!(matches!(Kind::of("ttft_cdf"), Err(Refusal::Wrong { hint, .. }) if hint.contains("`ttft-cdf`")));
 }
 
 #[test]
