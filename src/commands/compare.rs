@@ -21,8 +21,13 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
     let figures = asked::figures(&args.figures)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
+    refuse_simulated_beside_real(["the run before", "the run after"], [&before, &after])?;
     let noise = match &args.noise {
-        Some(run) => noise(run, &table(run, args, environment)?, &figures)?,
+        Some(run) => {
+            let of = table(run, args, environment)?;
+            refuse_simulated_beside_real(["the run of `--noise`", "the run after"], [&of, &after])?;
+            noise(run, &of, &figures)?
+        }
         None => Noise::new(),
     };
     let pairing = asked::pairing(&args.ignore, &args.match_on, [&before, &after])?;
@@ -46,6 +51,22 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     }
     let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));
     Ok(if comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
+}
+
+/// A timing model and a measurement are not alike: there is no verdict where one side is simulated and the other is not.
+fn refuse_simulated_beside_real(which: [&str; 2], tables: [&RunTable; 2]) -> Result<(), Error> {
+    let (simulated, real) = match tables.map(RunTable::is_all_simulated) {
+        [true, false] => (0, 1),
+        [false, true] => (1, 0),
+        [true, true] | [false, false] => return Ok(()),
+    };
+    let name = |side: usize| format!("{}, `{}`,", which[side], report::clean(&tables[side].facts.run));
+    Err(Error::Nothing {
+        message: format!("no verdict: {} is simulated, and {} was measured", name(simulated), name(real)),
+        hint: "a timing model made the figures of one up, and they say nothing of the other: compare two runs on real vLLM, or two with \
+               `--engine sim`"
+            .into(),
+    })
 }
 
 /// What a run says of noise.

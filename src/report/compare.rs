@@ -232,7 +232,7 @@ pub fn text(
     let tone = if comparison.has_worse() { Tone::Bad } else { Tone::Plain };
     page.line(tone, &verdict(comparison, threshold));
     page.title("vllm-bench · comparison", &cut(&format!("{} -> {}", before.facts.run, after.facts.run), 70));
-    if before.simulated || after.simulated {
+    if before.is_all_simulated() {
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
     }
     for different in environment {
@@ -308,7 +308,7 @@ pub fn markdown(
         cell(&after.facts.run),
         cell(&before.facts.run)
     );
-    if before.simulated || after.simulated {
+    if before.is_all_simulated() {
         text.push_str("**SIMULATED**: a timing model made these figures up.\n\n");
     }
     for different in environment {
@@ -376,7 +376,7 @@ pub fn json(
         "note": SESSIONS,
         "before": before.facts.run,
         "after": after.facts.run,
-        "simulated": before.simulated || after.simulated,
+        "simulated": before.is_all_simulated(),
         "threshold": threshold,
         "environment": environment,
         "not_comparable": comparison.warnings,

@@ -108,6 +108,62 @@ fn speedups(found: &Value) -> [Option<f64>; 2] {
 }
 
 #[test]
+fn a_baseline_that_is_excluded_is_told_wherever_speed_ups_are_shown() {
+    let scene = Scene::new();
+    let results = Results::new(scene.path("results"));
+    let one = |name: &str, tp: u32, output_throughput: f64, failed: u32| {
+        let more = serde_json::json!({
+            "tensor-parallel-size": tp.to_string(), "pipeline-parallel-size": "1", "data-parallel-size": "1", "max_num_seqs": 256,
+            "output_throughput": output_throughput, "completed": 16 - failed, "failed": failed,
+        });
+        results.result(name, more);
+    };
+    // Not what its tokens and seconds say: barred by a warning.
+    one("a.json", 1, 300.0, 0);
+    one("b.json", 2, 256.0, 0);
+    let path = results.path().to_str().unwrap();
+    let dense = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told_everywhere = |told: &str| {
+        for format in ["text", "markdown", "json", "csv", "html", "datatrove"] {
+            let shown = dense(&scene.call(&["analyze", path, "--format", format]).ends().stdout);
+            let lines = if format == "csv" { 2 } else { 1 };
+            assert_eq!(shown.matches(told).count(), lines, "{format}: {shown}");
+        }
+        scene.call(&["recommend", path, "--objective", "speedup"]).ends().says(told);
+        scene.call(&["plot", "ranking", path, "--figure", "speedup", "--output", "-"]).ends().says(told);
+    };
+    told_everywhere("do not rely on the speed-ups: their baseline a is excluded: `output_throughput` is 300.00");
+    one("a.json", 1, 256.0, 3);
+    told_everywhere("speed-ups are over b, as a, which would be the baseline, is excluded: 1 of 1 start failed");
+    // What nothing speaks against needs no word.
+    one("a.json", 1, 256.0, 0);
+    let shown = scene.call(&["analyze", path]).exits(0);
+    assert!(!shown.stdout.contains("is excluded"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_simulated_run_and_a_measured_one_get_no_verdict() {
+    let scene = Scene::new();
+    let simulated = swept(&scene, "one");
+    let results = Results::new(scene.path("results"));
+    results.result("a.json", serde_json::json!({}));
+    let real = results.path().to_str().unwrap();
+    let by = ["--match", "max-concurrency"];
+    for (words, told) in [
+        ([simulated.as_str(), real], "no verdict: the run before, `"),
+        ([real, simulated.as_str()], "no verdict: the run after, `"),
+    ] {
+        for format in ["text", "markdown", "json"] {
+            let ended = scene.call(&[&["compare"], &words[..], &by, &["--format", format]].concat()).exits(3);
+            ended.says(told).says("is simulated, and the run").says("two runs on real vLLM");
+            assert_eq!(ended.stdout, "", "no figures under any banner");
+        }
+    }
+    let noise = scene.call(&["compare", real, real, "--noise", &simulated]).exits(3);
+    noise.says("no verdict: the run of `--noise`");
+}
+
+#[test]
 fn the_user_says_what_others_are_compared_with() {
     let scene = Scene::new();
     scene.sweep().exits(0);
