@@ -201,6 +201,35 @@ mod tests {
 
     // Reference values: scipy 1.16.3, numpy 2.4.6.
 
+    /// The table of docs/analysis.md, in part.
+    #[test]
+    fn the_coverage_of_an_interval_is_the_documented_one() {
+        use rand::{RngExt, SeedableRng};
+        let random = &mut rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let open = |random: &mut rand_chacha::ChaCha8Rng| random.random::<f64>().max(f64::MIN_POSITIVE);
+        let mut normal = |random: &mut rand_chacha::ChaCha8Rng| {
+            (-2.0 * open(random).ln()).sqrt() * (std::f64::consts::TAU * random.random::<f64>()).cos()
+        };
+        let mut held = |starts: usize, draw: &mut dyn FnMut(&mut rand_chacha::ChaCha8Rng) -> f64| {
+            let is_in = |values: Vec<f64>| {
+                let interval = estimate(&values).and_then(|of| of.interval).unwrap();
+                interval.low <= 0.0 && 0.0 <= interval.high
+            };
+            let samples = 20_000;
+            let count = (0..samples).filter(|_| is_in((0..starts).map(|_| draw(random)).collect())).count();
+            100.0 * count as f64 / f64::from(samples)
+        };
+        let near = |found: f64, documented: f64| assert!((found - documented).abs() < 1.2, "{found}: {documented}");
+        near(held(3, &mut normal), 95.0);
+        near(held(3, &mut |random| -open(random).ln() - 1.0), 88.0);
+        let mut humps = |random: &mut rand_chacha::ChaCha8Rng| {
+            0.2 * normal(random) + if random.random::<f64>() < 0.5 { 1.0 } else { -1.0 }
+        };
+        near(held(3, &mut humps), 76.0);
+        near(held(4, &mut humps), 88.0);
+        near(held(5, &mut humps), 94.0);
+    }
+
     #[test]
     fn the_interval_of_a_mean_is_scipys() {
         // scipy.stats.t.interval(0.95, 4, loc=mean, scale=sem)
