@@ -67,18 +67,23 @@ impl<'a> Base<'a> {
         Self { model, workload, rows, used, excluded }
     }
 
+    /// Whether the baseline is another one than the first that is meant, which is excluded.
+    fn falls_back(&self) -> bool {
+        let excluded = self.excluded.as_ref().map(|left| left.row);
+        let is_other = |used: &Baseline<'_>| excluded.is_some_and(|row| !used.rows.iter().any(|one| one.is_of(row)));
+        self.used.as_ref().is_some_and(is_other)
+    }
+
     /// That the baseline is excluded, in a sentence; `None` where it is not, or there is none.
     pub fn warning(&self) -> Option<String> {
         let LeftOut { row, why } = self.excluded.as_ref()?;
         let name = &row.name;
         Some(match &self.used {
-            Some(used) if used.rows.iter().any(|one| one.is_of(row)) => {
-                format!("do not rely on the speed-ups: their baseline {name} is excluded: {why}")
-            }
-            Some(used) => {
+            Some(used) if self.falls_back() => {
                 let used = &used.row.name;
                 format!("speed-ups are over {used}, as {name}, which would be the baseline, is excluded: {why}")
             }
+            Some(_) => format!("do not rely on the speed-ups: their baseline {name} is excluded: {why}"),
             None => format!("no speed-ups: their baseline {name} is excluded: {why}"),
         })
     }
@@ -128,6 +133,8 @@ pub struct Optimized<'a> {
     pub baseline: Option<Baseline<'a>>,
     /// That the configuration that is meant as the baseline is excluded.
     pub warning: Option<String>,
+    /// Whether it is said only that a smaller or earlier one than the baseline is excluded: the baseline itself is not.
+    pub falls_back: bool,
     /// The best of each part that has a valid result, in the order asked for.
     pub tiers: Vec<Tier<'a>>,
 }
@@ -160,14 +167,14 @@ pub fn optimize<'a>(
         .map(|((model, workload), indices)| {
             let all: Vec<&'a Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
             let base = Base::of(model, workload, all, wanted);
-            let warning = base.warning();
+            let (warning, falls_back) = (base.warning(), base.falls_back());
             let Base { workload, rows: all, used: baseline, .. } = base;
             let best = |name: &String| {
                 let asked: Vec<&'a Row> = all.iter().filter(|row| part(row, name)).copied().collect();
                 tier(name, &choose(&asked, wanted).ok()?, &all, baseline.as_ref())
             };
             let tiers = names.iter().filter_map(best).collect();
-            Optimized { model, workload, baseline, warning, tiers }
+            Optimized { model, workload, baseline, warning, falls_back, tiers }
         })
         .filter(|found| found.baseline.is_some() || !found.tiers.is_empty())
         .collect()
