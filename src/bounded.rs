@@ -7,7 +7,7 @@ mod python_json;
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -113,6 +113,42 @@ pub fn read_from(source: impl Read, most: u64) -> io::Result<Vec<u8>> {
         return Err(too_large(most));
     }
     Ok(bytes)
+}
+
+/// Of a file that is too large the beginning and the end, as many bytes of each.
+pub struct Ends {
+    file: io::Take<File>,
+    end: Option<(u64, u64)>,
+}
+
+impl Ends {
+    /// A file beyond `most` bytes is read at its beginning and its end, half of them each.
+    ///
+    /// # Errors
+    /// When the file does not know its size.
+    pub fn of(file: File, most: u64) -> io::Result<Self> {
+        let (size, half) = (file.metadata()?.len(), most / 2);
+        let end = (size > most).then_some((size - half, half));
+        Ok(Self { file: file.take(if end.is_some() { half } else { u64::MAX }), end })
+    }
+
+    /// How many bytes of each are read; `None` where all is.
+    pub fn half(&self) -> Option<u64> {
+        self.end.map(|(_, half)| half)
+    }
+}
+
+impl Read for Ends {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        if read > 0 || buffer.is_empty() {
+            return Ok(read);
+        }
+        let Some((from, half)) = self.end.take() else { return Ok(0) };
+        self.file.get_mut().seek(SeekFrom::Start(from))?;
+        self.file.set_limit(half);
+        self.file.read(buffer)
+    }
 }
 
 /// The lines of a log without their ends. Of a line that is longer than [`LINE`] only its beginning is given.
@@ -318,6 +354,17 @@ mod tests {
         File::create(&path).unwrap().set_len(100 << 30).unwrap();
         assert_eq!(read(&path, NOTE).unwrap_err().to_string(), "it is larger than 1 MiB");
         assert_eq!(read_object(&path, &[]).unwrap_err().to_string(), "it is larger than 1024 MiB");
+    }
+
+    #[test]
+    fn of_a_large_file_the_beginning_and_the_end_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "abcdefgh").unwrap();
+        let text = |most| io::read_to_string(Ends::of(File::open(&path).unwrap(), most).unwrap()).unwrap();
+        assert_eq!([text(8), text(7), text(2)], ["abcdefgh", "abcfgh", "ah"]);
+        File::create(&path).unwrap().set_len(100 << 30).unwrap();
+        assert_eq!(text(1 << 10), "\0".repeat(1 << 10));
     }
 
     #[test]

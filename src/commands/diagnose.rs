@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read};
 
-use crate::bounded;
+use crate::bounded::{self, Ends};
 use crate::cli::DiagnoseArgs;
 use crate::config::Environment;
 use crate::diagnose::{diagnose_reader, render_text};
@@ -20,7 +20,15 @@ pub fn run(args: &DiagnoseArgs, environment: &Environment, ui: &Ui) -> Result<u8
         Box::new(std::io::stdin().lock())
     } else {
         let path = environment.absolute(&args.file);
-        Box::new(bounded::open_named(&path).map_err(input)?)
+        let log = bounded::open_named(&path).and_then(|file| Ends::of(file, bounded::RESULT)).map_err(input)?;
+        if let Some(half) = log.half() {
+            ui.warn(&format!(
+                "{}: it is too large to read whole; its first and last {} MiB are",
+                path.display(),
+                half >> 20
+            ));
+        }
+        Box::new(log)
     };
     let finding = diagnose_reader(BufReader::with_capacity(1 << 18, log), None).map_err(input)?;
     if args.output.is_json() {

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::bounded;
 use crate::config::{Environment, Settings};
-use crate::plan::{Context, ModelFacts, Section};
+use crate::plan::{Context, ModelFacts, Section, named_models};
 use crate::preflight::installed_version;
 use crate::telemetry::{DeviceKind, Probe, check, devices};
 
@@ -58,7 +58,11 @@ fn known_commits(settings: &Settings, environment: &Environment) -> BTreeMap<Str
     if axes.any(|axis| ["revision", "download-dir"].contains(&axis.key.as_str())) {
         return BTreeMap::new();
     }
-    commits(&model_names(settings), environment)
+    let axes = settings.sweep.groups.iter().flat_map(|group| &group.serve);
+    let flags = axes.flat_map(|axis| axis.values.iter().filter_map(|value| value.flag(&axis.key, Section::Serve)));
+    let named = flags.flat_map(|(flag, value)| named_models(&flag, value.words()));
+    let models: BTreeSet<String> = named.chain(model_names(settings)).collect();
+    commits(&models, environment)
 }
 
 /// Which version of its weights each model is, where they are at hand: the commit that the hub's cache has as `main`, or a digest

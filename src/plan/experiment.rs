@@ -1,6 +1,6 @@
 //! The nouns of a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -168,6 +168,27 @@ impl ServerConfig {
     pub fn served_model(&self) -> &str {
         self.flags.get_text("served-model-name").unwrap_or(&self.model)
     }
+
+    /// Every model that a start reads: its own, and those that its flags name.
+    pub fn all_models(&self) -> BTreeSet<String> {
+        let named = self.flags.iter().flat_map(|(flag, value)| named_models(flag, value.words()));
+        std::iter::once(self.model.clone()).chain(named).collect()
+    }
+}
+
+/// The models that a flag of `vllm serve` names by these values: a draft model of speculative decoding, the tokenizer, adapters.
+pub fn named_models<'a>(flag: &str, values: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let of_json = |text: &str, key: &str| -> Option<String> {
+        let map: serde_json::Value = serde_json::from_str(text).ok()?;
+        Some(map.get(key)?.as_str()?.to_owned())
+    };
+    let one = |text: &str| match flag {
+        "tokenizer" | "speculative-config.model" => Some(text.to_owned()),
+        "speculative-config" => of_json(text, "model"),
+        "lora-modules" => of_json(text, "path").or_else(|| Some(text.split_once('=')?.1.to_owned())),
+        _ => None,
+    };
+    values.into_iter().filter_map(one).collect()
 }
 
 /// Everything that defines one load, apart from where it is sent and where its result goes.
@@ -276,8 +297,9 @@ impl Plan {
     /// What experiments that join this plan take for granted: what this one does, and of models that are new to it what is
     /// known `here`.
     pub fn context_for(&self, here: &Context) -> Context {
-        let has = |model: &String| self.experiments.iter().any(|experiment| experiment.server.model == *model);
-        let new = here.models.iter().filter(|(model, _)| !has(model));
+        let known: BTreeSet<String> =
+            self.experiments.iter().flat_map(|experiment| experiment.server.all_models()).collect();
+        let new = here.models.iter().filter(|(model, _)| !known.contains(*model));
         let mut context = self.context.clone();
         context.models.extend(new.map(|(model, commit)| (model.clone(), commit.clone())));
         context

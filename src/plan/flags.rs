@@ -36,6 +36,16 @@ impl From<True> for bool {
 impl FlagValue {
     /// A bare switch.
     pub const SWITCH: FlagValue = FlagValue::Switch(True);
+
+    /// The values after the flag; a switch has none.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        let words = match self {
+            FlagValue::Switch(_) => &[],
+            FlagValue::Text(text) => std::slice::from_ref(text),
+            FlagValue::List(words) => words.as_slice(),
+        };
+        words.iter().map(String::as_str)
+    }
 }
 
 /// Why a `--serve-arg` or `--bench-arg` could not be read.

@@ -145,6 +145,12 @@ fn server_settings(engine: Engine, server: &ServerConfig, context: &Context) -> 
     if let Some(commit) = context.models.get(&server.model) {
         settings["model-commit"] = json!(commit);
     }
+    let others = server.all_models().into_iter().filter(|model| *model != server.model);
+    let others: BTreeMap<String, &String> =
+        others.filter_map(|model| context.models.get(&model).map(|commit| (model, commit))).collect();
+    if !others.is_empty() {
+        settings["other-commits"] = json!(others);
+    }
     settings
 }
 

@@ -24,7 +24,9 @@ mod work;
 
 pub use baseline::problem as baseline_problem;
 pub use condition::{Comparison, Condition, Operand, Term, Test};
-pub use experiment::{Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload};
+pub use experiment::{
+    Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload, named_models,
+};
 pub use flags::{FlagError, FlagValue, Flags, normalize};
 pub use identity::{Context, Identity};
 pub use matrix::{Setting, expand, extend};

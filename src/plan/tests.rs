@@ -323,6 +323,27 @@ fn figures_of_another_vllm_or_device_have_another_identity() {
 }
 
 #[test]
+fn other_weights_of_any_model_that_a_start_reads_are_another_identity() {
+    for flag in [
+        r#"speculative-config={"model":"org/draft"}"#,
+        "speculative-config.model=org/draft",
+        "tokenizer=org/draft",
+        "lora-modules=sql=org/draft",
+        r#"lora-modules={"path":"org/draft"}"#,
+    ] {
+        let identity = |commit: Option<&str>| {
+            let models = commit.map(|commit| ("org/draft".to_owned(), commit.to_owned())).into_iter().collect();
+            let context = Context { models, ..Context::default() };
+            let plan = expand(&Sweep { context, ..sweep(&["model=m", flag], &[]) });
+            assert_eq!(plan.problem(), None);
+            plan.experiments[0].identity.clone()
+        };
+        let all = [identity(None), identity(Some("abc1234")), identity(Some("abc1235"))];
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 3, "{flag}");
+    }
+}
+
+#[test]
 fn a_million_combinations_are_counted_one_by_one() {
     let numbers = (1..=100).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     let mut sweep = sweep(

@@ -413,7 +413,7 @@ def sweep(s: Scenario) -> None:
         [end] = s.events("run-finished")
         equal((end["passed"], end["failed"], end["skipped"], end["interrupted"]), (2 * n, n, n, False), "totals")
         for skip in manifest["plan"]["skips"]:
-            contains(text, skip["reason"], "output")
+            contains(" ".join(text.split()), skip["reason"], "output")
     s.check_nothing_left()
     run = s.run()
     with s.check("results have vLLM's keys, all requests completed, ours beside them"):
@@ -1087,9 +1087,11 @@ def guards(s: Scenario) -> None:
         equal(code, 0, f"exit code: {text[-2000:]}")
         exactly_once(s, [first, second])
         neighbour_lives()
-    s.strangers = set()
     neighbour.terminate()
     neighbour.wait(60)
+    # Its helpers (`resource_tracker`) end a moment after it.
+    wait_for("the neighbour's processes to end", lambda: not any(p.pid in theirs for p in descendants()), GONE)
+    s.strangers = set()
     s.check_nothing_left()
     s.check_files_parse()
 

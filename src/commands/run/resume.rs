@@ -262,7 +262,7 @@ impl Here {
         }
         settings.vllm_bin = settings.vllm_bin.take().or_else(|| manifest.vllm.as_ref().map(|vllm| vllm.path.clone()));
         let report = devices::detect(&Probe::of_machine(environment.vars().clone()));
-        let models = manifest.plan.experiments.iter().map(|experiment| experiment.server.model.clone()).collect();
+        let models = manifest.plan.experiments.iter().flat_map(|experiment| experiment.server.all_models()).collect();
         let context = Context {
             vllm_version: settings.vllm_bin.as_deref().and_then(installed_version),
             device_kind: Some(report.kind.label().to_ascii_lowercase()),
