@@ -956,6 +956,10 @@ fn over_tls() -> String {
                     let mut piece = [0; 4096];
                     let held = stream.read(&mut piece).ok().filter(|held| *held > 0)?;
                     read.extend_from_slice(&piece[..held]);
+                    if read.starts_with(b"GET ") && read.ends_with(b"\r\n\r\n") {
+                        read.clear();
+                        stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").ok()?;
+                    }
                     // A request of this test ends with its body's closing brace.
                     if read.ends_with(b"}") {
                         read.clear();
