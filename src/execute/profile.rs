@@ -49,6 +49,10 @@ impl Profile {
         if self.over {
             return None;
         }
+        if self.launched.is_empty() {
+            // For a moment after `exec` a process shows no command line.
+            self.launched = procfs::argv(self.leader.pid);
+        }
         if !procfs::is_shell(self.leader.pid) || procfs::argv(self.leader.pid) != self.launched {
             self.over = true;
             return Some(Sign::Over);
