@@ -591,7 +591,7 @@ mod tests {
             latest: 0.0,
             arrival_clock: ArrivalClock::Read,
             threads: 1,
-            stopped: false,
+            stopped: None,
             gave_up: None,
         }
     }

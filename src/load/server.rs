@@ -48,8 +48,8 @@ pub struct Server {
     headers: Vec<(String, String)>,
 }
 
-/// A server that does not tell its release at once is not waited for.
-const VERSION_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// A server that does not tell its release or its metrics in this time is not waited for.
+pub const METADATA_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Server {
     /// The server at `base`.
@@ -119,7 +119,7 @@ impl Server {
 
     /// The release of vLLM, as `/version` says it; `None` where it does not.
     pub async fn version(&self) -> Option<String> {
-        let asked = self.request(reqwest::Method::GET, "/version").timeout(VERSION_LIMIT);
+        let asked = self.request(reqwest::Method::GET, "/version").timeout(METADATA_LIMIT);
         let response = asked.send().await.ok()?;
         let body: Value = if response.status().is_success() { response.json().await.ok()? } else { return None };
         body.get("version")?.as_str().map(str::to_owned)
@@ -127,7 +127,7 @@ impl Server {
 
     /// Its metrics now; `None` where it has none.
     pub async fn metrics(&self) -> Option<Reading> {
-        let response = self.request(reqwest::Method::GET, "/metrics").send().await.ok()?;
+        let response = self.request(reqwest::Method::GET, "/metrics").timeout(METADATA_LIMIT).send().await.ok()?;
         if !response.status().is_success() {
             return None;
         }

@@ -2,7 +2,7 @@
 //! share.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -169,7 +169,8 @@ pub struct Live {
     /// The last movement of the server's counters, and whether it has any.
     server_moved: AtomicU64,
     server_counts: AtomicBool,
-    stop: AtomicBool,
+    /// The signal that asked to stop; 0: none.
+    stop: AtomicU8,
     abort: AtomicBool,
 }
 
@@ -194,14 +195,26 @@ impl Live {
         (streams || counts).then(|| self.moved.load(Ordering::Relaxed).max(server))
     }
 
-    /// Sends nothing more and gives up what is under way.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Sends nothing more and gives up what is under way, as this signal asks.
+    pub fn stop(&self, signal: u8) {
+        self.stop.store(signal, Ordering::Relaxed);
+    }
+
+    /// The signal that asked to stop.
+    pub fn stopped_by(&self) -> Option<u8> {
+        Some(self.stop.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
     }
 
     /// Whether somebody asked to stop.
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stopped_by().is_some()
+    }
+
+    /// Comes back when somebody asked to stop.
+    pub async fn stopped(&self) {
+        while !self.is_stopped() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -236,8 +249,8 @@ pub struct Ended {
     pub arrival_clock: ArrivalClock,
     /// Threads that sent and read.
     pub threads: usize,
-    /// Somebody asked to stop.
-    pub stopped: bool,
+    /// The signal that asked to stop.
+    pub stopped: Option<u8>,
     /// Why the load was ended before its time.
     pub gave_up: Option<GaveUp>,
 }
@@ -513,7 +526,7 @@ pub fn run(
         latest: load(&shared.latest) as f64 / 1e9,
         arrival_clock: if kernel { ArrivalClock::Kernel } else { ArrivalClock::Read },
         threads,
-        stopped: live.is_stopped(),
+        stopped: live.stopped_by(),
         gave_up,
     })
 }

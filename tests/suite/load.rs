@@ -1293,3 +1293,40 @@ fn what_the_builtin_client_would_refuse_is_refused_before_the_first_start() {
     let ended = scene.sweep().set("--client", ["builtin"]).fault("benchmark-hangs").exits(2);
     ended.says("benchmark-");
 }
+
+/// A server that never answers at `/metrics` keeps nobody: a signal is heard, and is the exit code.
+#[test]
+fn a_signal_is_heard_while_the_server_does_not_tell_its_metrics() {
+    let scene = Scene::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).unwrap_or_default();
+            if piece[..read].starts_with(b"GET /metrics") {
+                let _ = sender.send(());
+                held.push(stream);
+            } else if piece[..read].starts_with(b"POST ") {
+                let _ = stream.write_all(&[HEAD, &chunk(&good()), b"0\r\n\r\n"].concat());
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        }
+    });
+    let line = "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 2 --max-concurrency 1";
+    let call = load(&scene, &url, line).start();
+    asked.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    call.signal(Signal::SIGTERM);
+    let ended = call.ends();
+    ended.check(ended.status.code() == Some(143), "128 + SIGTERM");
+    assert_eq!(result(&scene)["vllm_bench_load"]["interrupted"], true);
+    assert_eq!(
+        (result(&scene)["completed"].clone(), result(&scene)["failed"].clone()),
+        (0.into(), 2.into()),
+        "{}",
+        result(&scene)
+    );
+}

@@ -17,7 +17,7 @@ use crate::load::metrics::Collector;
 use crate::load::output::{self, Details, Subject};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
-use crate::load::server::{Reading, Server, Watch};
+use crate::load::server::{METADATA_LIMIT, Reading, Server, Watch};
 use crate::load::session::{self, Ended, GaveUp, Live, SimSession, Spec};
 use crate::safe;
 use crate::ui::{LoadScreen, Ui};
@@ -120,9 +120,13 @@ pub(super) async fn one(
     if settings.profile {
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }
-    let before = if settings.server_metrics { prepared.server.metrics().await } else { None };
+    let before = if settings.server_metrics { metrics_before(&prepared.server, live_of_sweep, ui).await } else { None };
     let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
     let live = Arc::new(Live::default());
+    if let Some(signal) = live_of_sweep.stopped_by() {
+        // It came before the load began: nothing is sent.
+        live.stop(signal);
+    }
     let requests = point.num_prompts.unwrap_or(0);
     let spec = plan.spec(requests, prompts.first, false, true);
     let spec = Spec { requests: point.num_prompts, hangs, ..spec };
@@ -214,6 +218,22 @@ const TOLD: [DoubtKind; 7] = [
 fn warnings(result: &Map<String, Value>) -> Vec<Doubt> {
     let number = |key: &str| result.get(key).and_then(Value::as_f64);
     doubts(&Signs::of_result(number, result.get("vllm_bench_load")))
+}
+
+/// The server's metrics before a load; none where a signal comes first.
+async fn metrics_before(server: &Server, live: &Live, ui: &Ui) -> Option<Reading> {
+    let began = Instant::now();
+    let reading = tokio::select! {
+        reading = server.metrics() => reading,
+        () = live.stopped() => None,
+    };
+    if reading.is_none() && began.elapsed() >= METADATA_LIMIT {
+        ui.warn(&format!(
+            "the server does not answer at /metrics within {} s: cache hits, preemptions and acceptance are not known",
+            METADATA_LIMIT.as_secs()
+        ));
+    }
+    reading
 }
 
 /// Reads the server's metrics now and then. One that does not answer keeps nobody waiting.
@@ -448,8 +468,8 @@ async fn run(
                 None => break,
             },
             _ = every.tick() => {
-                if of_sweep.is_stopped() {
-                    live.stop();
+                if let Some(signal) = of_sweep.stopped_by() {
+                    live.stop(signal);
                 }
                 tick();
             }

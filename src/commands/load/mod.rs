@@ -104,8 +104,8 @@ pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured
 
 /// 0, 1, or what a signal means.
 pub(super) fn exit_code(loads: &[Measured]) -> u8 {
-    if loads.iter().any(|load| load.ended.stopped) {
-        return exit::SIGNAL + 2;
+    if let Some(signal) = loads.iter().find_map(|load| load.ended.stopped) {
+        return exit::SIGNAL + signal;
     }
     let failed = |load: &Measured| {
         let fewer = load.metrics.failures.contains_key(&FailureClass::FewerSamples);
@@ -149,12 +149,11 @@ fn stop_on_signal(live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
         };
         let mut next = async || {
             tokio::select! {
-                () = interrupt.next() => {}
-                () = terminate.next() => {}
+                () = interrupt.next() => Signal::SIGINT,
+                () = terminate.next() => Signal::SIGTERM,
             }
         };
-        next().await;
-        live.stop();
+        live.stop(next().await as u8);
         next().await;
         // Asked twice: nothing is left to be saved.
         raise(Signal::SIGKILL).unwrap_or_default();

@@ -47,7 +47,7 @@ async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result
             }
         }
         code = code.max(exit_code(&loads));
-        if loads.iter().any(|load| load.ended.stopped) {
+        if loads.iter().any(|load| load.ended.stopped.is_some()) {
             break;
         }
     }
@@ -266,7 +266,7 @@ async fn completions(args: &LoadArgs, list: Vec<Scenario>, environment: &Environ
             reports.push((scenario.name.clone(), prompt.clone(), report(load)));
         }
         code = code.max(exit_code(&loads));
-        if loads.iter().any(|load| load.ended.stopped) {
+        if loads.iter().any(|load| load.ended.stopped.is_some()) {
             break;
         }
     }

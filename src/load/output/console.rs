@@ -146,7 +146,7 @@ fn beyond(subject: &Subject, metrics: &Metrics, ended: &Ended, lines: &mut Vec<S
         Some(GaveUp::TooManyFailures) => notes.push("ended early: --max-failures".into()),
         Some(GaveUp::TimeIsUp) => notes.push("ended early: --total-timeout".into()),
         Some(GaveUp::Hung) => notes.push("ended early: no token of any request any more: --stall-timeout".into()),
-        None if ended.stopped => notes.push("ended early: interrupted".into()),
+        None if ended.stopped.is_some() => notes.push("ended early: interrupted".into()),
         None => {}
     }
     if !notes.is_empty() {

@@ -224,7 +224,7 @@ fn ours(
         .collect();
     put("failures", failures.into());
     put("gave_up", json!(ended.gave_up));
-    put("interrupted", ended.stopped.into());
+    put("interrupted", ended.stopped.is_some().into());
     put("estimated_token_counts", metrics.estimated.into());
     put("itl_per", "chunk".into());
     put("tokens_per_chunk", metrics.tokens_per_chunk.into());
@@ -321,7 +321,7 @@ mod tests {
             latest: 0.0,
             arrival_clock: ArrivalClock::Kernel,
             threads: 1,
-            stopped: false,
+            stopped: None,
             gave_up: None,
         }
     }

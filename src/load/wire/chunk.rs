@@ -26,9 +26,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Tokens of the prompt that came from the prefix cache, where the server says so.
+    /// Tokens of the prompt that came from the prefix cache, where the server says so. More than the prompt has are no count.
     pub fn cached_tokens(&self) -> Option<u64> {
-        self.prompt_tokens_details.and_then(|details| details.cached_tokens)
+        let cached = self.prompt_tokens_details?.cached_tokens?;
+        self.prompt_tokens.is_none_or(|all| cached <= all).then_some(cached)
     }
 }
 
@@ -343,6 +344,9 @@ mod tests {
         let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2}}}"#;
         let usage = read(usage).usage.unwrap();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens()), (Some(3), Some(5), Some(2)));
+        let absurd: Usage =
+            serde_json::from_str(r#"{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":4}}"#).unwrap();
+        assert_eq!(absurd.cached_tokens(), None, "more than the prompt has");
         assert!(read(r#"{"error":{"message":"no","code":500}}"#).error.unwrap().contains("no"));
         assert!(read(r#"{"object":"error","message":"old style"}"#).error.unwrap().contains("old style"));
         assert_eq!(read(r#"{"choices":[{"text":"x"}],"sim_times_ns":[1,2]}"#).simulated, Some(vec![1, 2]));
