@@ -1,6 +1,8 @@
 //! `vllm-bench plan`: what a sweep would measure, and what that costs. Combinations are looked at one by one, so that
 //! a million of them can be listed.
 
+use std::collections::HashSet;
+
 use serde_json::{Value as Json, json};
 
 use super::{asked, choice, facts, preflight, run::engine, wording};
@@ -8,7 +10,7 @@ use crate::cli::PlanArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
-use crate::plan::{Candidate, Counts, Judgement, Selection, Skip, expand};
+use crate::plan::{Baseline, Candidate, Counts, Experiment, Identity, Judgement, Selection, Skip, expand};
 use crate::ui::Ui;
 
 /// So many lines are shown without `--all`.
@@ -64,7 +66,11 @@ pub fn count(settings: &Settings, ui: &Ui) -> Result<Counts, Error> {
     if selection.size() > LONG {
         ui.say(&format!("{} are looked at one by one: this takes a while", many(selection.size(), "combination")));
     }
-    let counts = selection.count();
+    let mut counts = selection.count();
+    if matches!(settings.sweep.baseline, Some(Baseline::Values(_) | Baseline::VllmDefaults)) && counts.distinct <= WHOLE
+    {
+        add_baseline(settings, &mut counts);
+    }
     for warning in facts::idle_rules(settings, &counts.idle) {
         ui.warn(&warning);
     }
@@ -73,6 +79,21 @@ pub fn count(settings: &Settings, ui: &Ui) -> Result<Counts, Error> {
         settings.plan()?;
     }
     Ok(counts)
+}
+
+/// Counts what the baseline adds to the combinations.
+fn add_baseline(settings: &Settings, counts: &mut Counts) {
+    let plan = expand(&settings.sweep);
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let settings_of = |e: &Experiment| (e.identity.clone(), Identity::of_server(e.engine, &e.server, &plan.context));
+    let (distinct, servers): (HashSet<Identity>, HashSet<Identity>) = plan.experiments.iter().map(settings_of).unzip();
+    let added = count(distinct.len()).saturating_sub(counts.distinct);
+    counts.kept += added;
+    counts.distinct += added;
+    counts.measurements = count(plan.experiments.len());
+    counts.servers = count(servers.len());
+    let starts = u64::from(settings.sweep.repeats.starts);
+    counts.starts = if settings.sweep.reuse { counts.servers * starts } else { counts.measurements };
 }
 
 /// The size of a sweep in a few lines.

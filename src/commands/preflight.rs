@@ -10,9 +10,10 @@ use crate::cli::LoadLine;
 use crate::config::{Environment, Settings, resolve_load};
 use crate::error::Error;
 use crate::execute::bench_args;
-use crate::plan::{Axis, Client, Identity, PROMPTS_PER_CONCURRENCY, Section, Value};
+use crate::plan::{Axis, Baseline, Client, Identity, PROMPTS_PER_CONCURRENCY, Section, ServerConfig, Value};
 use crate::preflight::{Asked, Help, Known, Problem, Shell, ask, ranges};
 use crate::releases::{self, Side};
+use crate::sim::flags::{SERVE, ServeConfig};
 use crate::sim::settings::SimSettings;
 use crate::ui::Ui;
 
@@ -65,6 +66,7 @@ pub fn check_simulated(settings: &Settings, environment: &Environment, ui: &Ui) 
     if settings.preflight {
         check_loads(settings, environment)?;
         warn_of_devices(settings, ui);
+        warn_of_faults(settings, ui)?;
     }
     match Help::of_0_14_1() {
         Some(help) if settings.preflight => report(settings, &help, Path::new("the simulated vLLM 0.14.1"), ui),
@@ -139,6 +141,11 @@ fn problems(settings: &Settings, help: &Help) -> Problems {
                 }
             }
         }
+    }
+    if let Some(Baseline::Values(axes)) = &settings.sweep.baseline {
+        axes.iter()
+            .filter(|axis| axis.key != "model")
+            .for_each(|axis| judge(settings, Section::Serve, axis, &help.serve, &mut found));
     }
     for list in [&mut found.errors, &mut found.warnings] {
         let mut told = BTreeSet::new();
@@ -231,9 +238,7 @@ pub fn check_without_vllm(settings: &Settings) -> Result<(), Error> {
 
 /// Warns of configurations that need more devices than the simulated machine has: they fail there, as they would on a real one.
 fn warn_of_devices(settings: &Settings, ui: &Ui) {
-    let variable =
-        |name: &str| settings.simulation.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let there = SimSettings::from_lookup(variable).unwrap_or_default().devices;
+    let there = simulation(settings).devices;
     let too_many: BTreeSet<u32> = settings.sweep.tensor_parallel_sizes().into_iter().filter(|tp| *tp > there).collect();
     if !too_many.is_empty() {
         let sizes: Vec<String> = too_many.iter().map(u32::to_string).collect();
@@ -243,6 +248,36 @@ fn warn_of_devices(settings: &Settings, ui: &Ui) {
             sizes.join(", ")
         ));
     }
+}
+
+fn simulation(settings: &Settings) -> SimSettings {
+    let variable =
+        |name: &str| settings.simulation.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    SimSettings::from_lookup(variable).unwrap_or_default()
+}
+
+/// A fault whose conditions no server of the plan meets would never strike.
+fn warn_of_faults(settings: &Settings, ui: &Ui) -> Result<(), Error> {
+    let faults = simulation(settings).faults;
+    if faults.iter().all(|fault| fault.only_if.is_empty()) {
+        return Ok(());
+    }
+    let plan = settings.plan()?;
+    let mut servers: Vec<&ServerConfig> = plan.experiments.iter().map(|experiment| &experiment.server).collect();
+    servers.dedup();
+    let server = |server: &ServerConfig| {
+        let words: Vec<String> = std::iter::once(server.model.clone()).chain(server.flags.to_args()).collect();
+        SERVE.parse(&words).ok().map(ServeConfig::new)
+    };
+    let servers: Vec<ServeConfig> = servers.into_iter().filter_map(server).collect();
+    for fault in faults.iter().filter(|fault| !servers.iter().any(|server| fault.applies(1, |key| server.flag(key)))) {
+        let conditions: Vec<String> = fault.only_if.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        ui.warn(&format!(
+            "`--sim-fault`: no server of this sweep has `{}`: the fault never strikes",
+            conditions.join(",")
+        ));
+    }
+    Ok(())
 }
 
 /// The flag and its values as they would be written.

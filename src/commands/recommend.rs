@@ -35,9 +35,9 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
     match args.format() {
         RecommendFormat::Text => {
             let style = Style::of(ui.display.color_out, ui.display.columns_out);
-            ui.out_raw(text(&answers, &wanted, table.is_all_simulated(), style).as_bytes());
+            ui.out_raw(text(&answers, &wanted, &table, style).as_bytes());
         }
-        RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, table.is_all_simulated()))),
+        RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, &table))),
     }
     let damage = analyze::tell_damage(&table, ui);
     Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })

@@ -6,19 +6,27 @@ use super::answer;
 use super::display::{configuration, cut};
 use super::page::{Page, Style, Tone};
 use super::text::ranking;
-use crate::analyse::{Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, Recommendation, Row, Standing, Wanted};
+use crate::analyse::{
+    Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, Recommendation, Row, RunTable, Standing, Wanted,
+};
 
 /// The command that starts a configuration as it was measured.
 fn command(row: &Row) -> String {
     super::html::shell_line(&row.start_command())
 }
 
+/// How many valid simulated rows no answer is about, as others were measured.
+fn left_out_simulated(table: &RunTable) -> usize {
+    let simulated = table.rows.iter().filter(|row| row.is_valid() && row.simulated).count();
+    if table.is_all_simulated() { 0 } else { simulated }
+}
+
 /// As text.
-pub fn text(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool, style: Style) -> String {
+pub fn text(answers: &[Answer<'_>], wanted: &Wanted, table: &RunTable, style: Style) -> String {
     let mut page = Page::new(style);
     page.title("vllm-bench · recommendation", &cut(&format!("by {}", wanted.objective(wanted.per_device)), 60));
-    if simulated {
-        page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
+    if let Some(banner) = super::text::banner(table) {
+        page.paragraph(1, "!! ", Tone::Warning, &banner);
     }
     if let Some(said) = wanted.about() {
         page.paragraph(1, "", Tone::Plain, &cut(&said, 1000));
@@ -97,7 +105,7 @@ fn left_out(all: &[LeftOut<'_>]) -> Vec<(String, String)> {
 }
 
 /// As JSON.
-pub fn json(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool) -> Value {
+pub fn json(answers: &[Answer<'_>], wanted: &Wanted, table: &RunTable) -> Value {
     let group = |answer: &Answer<'_>| -> serde_json::Map<String, Value> {
         answer.group.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
     };
@@ -122,7 +130,8 @@ pub fn json(answers: &[Answer<'_>], wanted: &Wanted, simulated: bool) -> Value {
     let from = (!wanted.limits.is_empty() || wanted.limits_from == LimitsFrom::Different).then_some(wanted.limits_from);
     json!({
         "objective": wanted.rank_by, "objective_from": wanted.objective_from, "per_device": wanted.per_device,
-        "margin": wanted.margin, "max_failure_rate": wanted.failures, "simulated": simulated,
+        "margin": wanted.margin, "max_failure_rate": wanted.failures, "simulated": table.is_all_simulated(),
+        "simulated_left_out": left_out_simulated(table),
         "limits": wanted.limits.iter().map(limit).collect::<Vec<Value>>(), "limits_from": from, "answers": all,
     })
 }

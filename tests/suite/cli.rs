@@ -246,3 +246,32 @@ fn version_completions_and_manual() {
     }
     scene.call(&["man"]).exits(0).prints(".TH vllm-bench");
 }
+
+/// A baseline is part of the sweep: its names are checked, and what it adds is counted.
+#[test]
+fn a_baseline_is_checked_and_counted() {
+    let scene = Scene::new();
+    let plan = |baseline: &str| {
+        let file = scene.path("sweep.yaml");
+        std::fs::write(&file, format!("serve: {{model: m, tensor-parallel-size: 1}}\nbaseline: {{{baseline}}}\n"))
+            .unwrap();
+        scene.call(&["plan", file.to_str().unwrap(), "--engine", "sim"])
+    };
+    plan("tensor-parallel-size: 2").exits(0).prints("1 combination, 2 experiments").prints("2 server starts");
+    plan("tensor-parallel-size: 1").exits(0).prints("1 combination, 1 experiment,");
+    plan("tensor-paralel-size: 2").ends().says("tensor-paralel-size").says("`--tensor-parallel-size`");
+}
+
+#[test]
+fn a_misspelt_model_and_a_fault_that_never_strikes_are_told() {
+    let scene = Scene::new();
+    let file = scene.path("sweep.yaml");
+    std::fs::write(&file, "serve: {modle: m}\n").unwrap();
+    let file = file.to_str().unwrap();
+    scene.call(&["plan", file, "--engine", "sim"]).exits(2).says("did you mean `model` in place of `modle`?");
+    let plan =
+        |fault: &str| scene.call(&["plan", "--engine", "sim", "--sim-devices", "8", "--sim-fault", fault]).exits(0);
+    plan("level-zero@modle=x").says("no server of this sweep has `modle=x`: the fault never strikes");
+    let strikes = plan("level-zero@tp=4,quantization=fp8,eager=true");
+    strikes.check(!strikes.stderr.contains("never strikes"), "it does");
+}

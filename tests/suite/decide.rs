@@ -563,3 +563,15 @@ fn goodput_is_an_objective() {
         .exits(0)
         .prints("request goodput per device");
 }
+
+/// A row of a failure has the settings of its plan, the variables too: it is paired as a measured one is.
+#[test]
+fn what_fails_afterwards_is_worse_whatever_is_ignored() {
+    let scene = Scene::new();
+    repeated(&scene, "1", "1").exits(0);
+    repeated(&scene, "1", "1").set("--sim-fault", ["out-of-memory"]).set("--results-dir", ["2"]).exits(1);
+    let run = |place: &str| -> String { scene.runs_in(&scene.path(place))[0].0.to_str().unwrap().to_owned() };
+    let (before, after) = (run("1"), run("2"));
+    let ended = scene.call(&["compare", &before, &after, "--ignore", "env.VLLM_BENCH_SIM_FAULT"]).exits(1);
+    ended.prints("2 configurations failing now").prints("1 of 1 start failed");
+}

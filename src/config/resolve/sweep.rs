@@ -139,7 +139,13 @@ impl Resolver<'_> {
                 &join(&written.path, "serve"),
                 "the sweep has no model: the key `model` is missing",
             );
-            return Err(trouble.hint("add `model: ORG/NAME` under `serve`, or name models with `--models`").into());
+            let near = nearest("model", serve.keys().map(String::as_str));
+            return Err(trouble
+                .hint(match near {
+                    Some(near) => format!("did you mean `model` in place of `{near}`?"),
+                    None => "add `model: ORG/NAME` under `serve`, or name models with `--models`".to_owned(),
+                })
+                .into());
         }
         for (own_keys, section) in [(&serve, Section::Serve), (&env, Section::Env), (&bench, Section::Bench)] {
             let axes = self.section(own_keys, section)?;

@@ -39,7 +39,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         configurations: configurations(table, &bases),
         speedups: bases.iter().map(over).collect(),
         warnings: crate::analyse::incomparable(&table.rows),
-        ranking: recommend::json(&analysis.answers, &analysis.wanted, table.is_all_simulated()),
+        ranking: recommend::json(&analysis.answers, &analysis.wanted, table),
         unreadable: table.unreadable.iter().map(|bad| json!({"file": bad.file, "reason": bad.reason})).collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &document).map_err(io::Error::from)?;

@@ -451,6 +451,7 @@ fn about(experiment: &Experiment) -> About {
         devices,
         overrides: flags.iter().count(),
         flags: Arc::new(flags.iter().map(|(name, value)| (name.to_owned(), written(value))).collect()),
+        serve_environment: experiment.server.env.clone(),
         client: Some(experiment.workload.client),
         engine: Some(experiment.engine),
         settings: Some(Identity::of_experiment(
