@@ -63,7 +63,7 @@ fn refuse_simulated_beside_real(which: [&str; 2], tables: [&RunTable; 2]) -> Res
     let name = |side: usize| format!("{}, `{}`,", which[side], report::clean(&tables[side].facts.run));
     Err(Error::Nothing {
         message: format!("no verdict: {} is simulated, and {} was measured", name(simulated), name(real)),
-        hint: "a timing model made the figures of one up, and they say nothing of the other: compare two runs on real vLLM, or two with \
+        hint: "a timing model made the metrics of one up, and they say nothing of the other: compare two runs on real vLLM, or two with \
                `--engine sim`"
             .into(),
     })

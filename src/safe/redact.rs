@@ -231,19 +231,6 @@ mod tests {
         assert_eq!(redactor.text("x hf_planted_s"), "x hf_planted_s");
     }
 
-    /// `cargo test --release --lib how_fast -- --ignored --nocapture`
-    #[test]
-    #[ignore = "measures"]
-    fn how_fast_logs_pass() {
-        let redactor = Redactor::new((0..20).map(|number| format!("hf_{number}_planted/secret+{number}")));
-        let line = b"(APIServer pid=3093) INFO 11-22 06:13:39 [loggers.py:257] Engine 000: Avg prompt throughput: 1.0 tokens/s\n";
-        let piece = line.repeat(600);
-        let began = std::time::Instant::now();
-        let mut stream = redactor.clone();
-        let passed: usize = (0..1000).map(|_| stream.feed(&piece).len()).sum();
-        println!("{:.0} MiB/s", passed as f64 / f64::from(1 << 20) / began.elapsed().as_secs_f64());
-    }
-
     proptest! {
         #[test]
         fn bytes_without_secrets_pass_unchanged(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..20)) {

@@ -156,7 +156,7 @@ fn a_simulated_run_and_a_measured_one_get_no_verdict() {
         for format in ["text", "markdown", "json"] {
             let ended = scene.call(&[&["compare"], &words[..], &by, &["--format", format]].concat()).exits(3);
             ended.says(told).says("is simulated, and the run").says("two runs on real vLLM");
-            assert_eq!(ended.stdout, "", "no figures under any banner");
+            assert_eq!(ended.stdout, "", "no metrics under any banner");
         }
     }
     let noise = scene.call(&["compare", real, real, "--noise", &simulated]).exits(3);

@@ -183,21 +183,6 @@ fn a_long_log_of_errors_keeps_little() {
     assert!(scanner.attempt.exceptions.len() <= 2 * EXCEPTIONS);
 }
 
-/// `cargo test --release --lib diagnose -- --ignored --nocapture flood` shows what a flood costs.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn flood() {
-    let line = "(EngineCore_DP0 pid=3093) INFO 11-22 06:13:39 [loggers.py:123] Engine 000: Avg prompt throughput: 0.0 tokens/s, Running: 46 reqs\n";
-    let log = line.repeat((64 << 20) / line.len());
-    let mebibytes = 64.0;
-    let start = std::time::Instant::now();
-    crate::diagnose::PhaseTracker::new().feed(log.as_bytes());
-    println!("phase tracker: {:.0} MiB/s", mebibytes / start.elapsed().as_secs_f64());
-    let start = std::time::Instant::now();
-    diagnose(log.as_bytes(), None);
-    println!("diagnose: {:.0} MiB/s", mebibytes / start.elapsed().as_secs_f64());
-}
-
 /// Gives its bytes a few at a time, with interruptions.
 struct Slow<'a>(Cursor<&'a [u8]>, usize);
 

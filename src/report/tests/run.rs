@@ -249,29 +249,3 @@ fn a_disk_that_refuses_is_an_error() {
     let table = load_run(run.path()).unwrap();
     assert!(matches!(write_all(&run.path().join("absent"), &table), Err(Error::Write { .. })));
 }
-
-/// Not a test of speed: prints what 1,000 and 10,000 results cost (`cargo test --release --lib -- --ignored --nocapture`).
-#[test]
-#[ignore = "prints figures"]
-fn figures_for_many_results() {
-    for count in [1_000usize, 10_000] {
-        let models: Vec<String> = (0..count / 10).map(|i| format!("org/model-{i}")).collect();
-        let models: Vec<&str> = models.iter().map(String::as_str).collect();
-        let mut run = Fixture::new(&models, &[1, 2, 4, 8], Engine::Vllm);
-        for i in 0..count {
-            #[expect(clippy::cast_precision_loss, reason = "a small index")]
-            run.pass(i, 1.0 + i as f64, 100.0 + i as f64);
-        }
-        let run = run.close(1000.0);
-        for _ in 0..3 {
-            let began = std::time::Instant::now();
-            let table = load_run(run.path()).unwrap();
-            let loaded = began.elapsed();
-            let text = render_text(&table, Style::PLAIN);
-            let rendered = began.elapsed() - loaded;
-            write_all(run.path(), &table).unwrap();
-            let written = began.elapsed() - loaded - rendered;
-            eprintln!("{count}: load {loaded:?}, render {rendered:?} ({} bytes), write_all {written:?}", text.len());
-        }
-    }
-}

@@ -184,7 +184,7 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted:
     }
     page.heading(&caption("Against the baseline", table));
     let compared = against_baseline(rows);
-    // Beside figures per device they stand there.
+    // Beside metrics per device they stand there.
     if rows.iter().all(|row| row.figure("speedup").is_none()) {
         bases(table, wanted).iter().for_each(|base| per_device::excluded(page, base));
     }
