@@ -342,12 +342,15 @@ impl<'a> Tally<'a> {
         };
         let mut failed: BTreeMap<&str, &Failure> = BTreeMap::new();
         let mut to_do = Vec::new();
+        // A kill between a result and its entry in the journal: the resume found the result, and says so.
+        let reused: HashSet<&str> = state.reused.iter().map(String::as_str).collect();
         let running = state.live.as_ref().filter(|_| live).map(|live| live.name.as_str());
         for name in head.plan.experiments.iter().map(|experiment| experiment.name.as_str()) {
             let outcome = state.newest(name).and_then(|attempt| attempt.outcome.as_ref());
             match outcome {
                 _ if running == Some(name) => counts.running += 1,
                 Some(Outcome::Passed { .. }) => counts.passed += 1,
+                _ if reused.contains(name) => counts.passed += 1,
                 Some(Outcome::Failed(failure)) if !live || finished.contains(name) => {
                     counts.failed += 1;
                     failed.insert(name, failure);

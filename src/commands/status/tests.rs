@@ -145,6 +145,16 @@ fn interrupted_and_not_begun_are_told_apart() {
 }
 
 #[test]
+fn a_result_that_a_resume_found_is_done_although_its_session_died_before_saying_so() {
+    let (_home, fixture) = fixture();
+    fixture.session(0, 3).begin(1, 1, "a");
+    assert_eq!(report(&fixture, false, 30).counts.to_do, 3);
+    fixture.session(60, 3).event(60, serde_json::json!({"event": "experiment-reused", "name": "a"}));
+    let run = report(&fixture, true, 70);
+    assert_eq!((run.counts.passed, run.counts.to_do), (1, 2));
+}
+
+#[test]
 fn a_resumed_run_tries_again_what_failed() {
     let (_home, fixture) = fixture();
     fixture.session(0, 3).begin(1, 1, "a").fail(9, 1, "a", 8.0).begin(9, 2, "b").pass(20, 2, "b", 11.0).over(21, true);
