@@ -275,6 +275,10 @@ def check(sweep: h.Sweep) -> None:
     check_results(run)
     check_files(run)
     check_journal(run)
+    told = subprocess.run([str(sweep.binary), "status", "--json", "--results-dir", str(sweep.results)], capture_output=True, text=True)
+    counts = json.loads(told.stdout)["run"]["counts"]
+    if counts["passed"] != counts["planned"] or counts["to_do"]:
+        raise Violation(f"`status` counts {counts}")
     for folder in sweep.results.iterdir():
         if folder.is_dir() and folder != run and any(path.is_file() for path in folder.rglob("*")):
             raise Violation(f"`{folder.name}` has no manifest but files")
