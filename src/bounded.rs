@@ -83,7 +83,12 @@ pub fn require_regular(meta: &Metadata) -> io::Result<()> {
 /// # Errors
 /// As [`open`], and when it is larger.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    read_from(open(path)?, most)
+    let file = open(path)?;
+    // Said at once, rather than after the limit was read.
+    if file.metadata()?.len() > most {
+        return Err(too_large(most));
+    }
+    read_from(file, most)
 }
 
 /// As [`read`], for what must be text.

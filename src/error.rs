@@ -64,6 +64,12 @@ pub enum Error {
         /// Each flag with its place, and what is wrong with it.
         problems: Vec<String>,
     },
+    /// A second signal came while the first was obeyed.
+    #[error("stopped at once by a second signal: what was under way is not written")]
+    StoppedTwice {
+        /// Its number.
+        signal: u8,
+    },
     /// There is nothing to do.
     #[error("{message}")]
     Nothing {
@@ -86,6 +92,7 @@ impl Error {
             Error::Input { .. } => exit::USAGE,
             Error::Terminal(_) | Error::Output(_) => exit::RECORD,
             Error::NotFound { .. } | Error::Nothing { .. } => exit::NOTHING,
+            Error::StoppedTwice { signal } => exit::SIGNAL + signal,
         }
     }
 
@@ -98,7 +105,7 @@ impl Error {
             Error::Load(error) => error.hints(),
             Error::Process(_) => vec!["`vllm-bench check` shows whether this machine can run a sweep".into()],
             Error::Input { .. } => vec!["name a file that exists, or `-` for standard input".into()],
-            Error::Terminal(_) => Vec::new(),
+            Error::Terminal(_) | Error::StoppedTwice { .. } => Vec::new(),
             Error::Output(_) => {
                 vec!["what was printed is incomplete: send it to a place with room, and call the command again".into()]
             }

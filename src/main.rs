@@ -4,15 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use clap::Parser;
-use vllm_bench::cli::{Cli, Command, normalized};
+use vllm_bench::cli::{Cli, Command};
 use vllm_bench::config::Environment;
 use vllm_bench::ui::{Display, Talk, Terminal, Ui};
 use vllm_bench::{commands, exit, process, sim};
 
 fn main() -> ExitCode {
     process::keep_files_ours();
-    let cli = match Cli::try_parse_from(normalized(Environment::words())) {
+    let cli = match Cli::read(Environment::words()) {
         Ok(cli) => cli,
         Err(error) => return said_by_clap(&error),
     };

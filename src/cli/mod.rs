@@ -10,7 +10,7 @@ mod run;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
 pub use load::{
@@ -50,9 +50,25 @@ pub struct Cli {
     pub verbose: u8,
 }
 
+impl Cli {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// Help, the version, and what is wrong with a flag.
+    pub fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&numbers(Self::command()).try_get_matches_from(normalized(words))?)
+    }
+}
+
+/// Lets the value of every flag be a negative number, so that it is told what the flag expects, rather than that `-5` is no flag.
+fn numbers(command: clap::Command) -> clap::Command {
+    let takes = |arg: &clap::Arg| !arg.is_positional() && arg.get_action().takes_values();
+    command.mut_args(|arg| if takes(&arg) { arg.allow_negative_numbers(true) } else { arg }).mut_subcommands(numbers)
+}
+
 /// The words of a command line as clap takes them: `load` is as lenient as vLLM's argument parser, for which
 /// `--num_prompts` is `--num-prompts`.
-pub fn normalized(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn normalized(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.collect();
     let Some(load) = words.iter().position(|word| word == "load") else { return words };
     for word in words.iter_mut().skip(load + 1) {

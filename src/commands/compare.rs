@@ -35,7 +35,7 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     if comparison.matched.is_empty() && comparison.failing.is_empty() {
         return Err(nothing_in_common(&before, &after));
     }
-    let environment = report::compare::differences(&before.facts, &after.facts, machines(&before, &after));
+    let environment = report::compare::differences(&before, &after, machines(&before, &after));
     let tables = (&before, &after);
     match args.format() {
         CompareFormat::Text => {

@@ -43,6 +43,8 @@ const QUICK_TURNS: u32 = 8;
 const COALESCE: Duration = Duration::from_micros(100);
 /// Pause after a refused connection.
 const HOLD: Duration = Duration::from_millis(250);
+/// How long the body of a refusal may take.
+const REFUSAL: Duration = Duration::from_secs(2);
 /// A server that takes no connection for so long is gone.
 const GONE: Duration = Duration::from_secs(1);
 
@@ -269,6 +271,7 @@ impl<'a> Worker<'a> {
         let expect = Expect {
             stream: shared.spec.form.stream,
             simulated: shared.spec.simulated.is_some(),
+            samples: work.n,
             tokens: work.output_len.map(|length| length.saturating_mul(u64::from(work.n))),
             keep_text: shared.spec.keep_text,
             keep_headers: shared.spec.keep_headers,
@@ -569,12 +572,15 @@ impl<'a> Worker<'a> {
         self.close(slot);
         if let Some(flight) = flight {
             let now = self.clock.now();
-            // What the server said of its trouble before says more.
-            let told = flight.exchange.reply().error.clone().filter(|_| class != FailureClass::Cancelled);
-            let failure = match told {
-                Some(words) => Failure::new(FailureClass::InStreamError, words),
-                None => Failure::new(class, detail),
+            // What the server said before says more.
+            let told = || {
+                let refused = flight.exchange.refusal().map(|words| (FailureClass::HttpStatus, words));
+                let error = flight.exchange.reply().error.clone();
+                refused.or_else(|| error.map(|words| (FailureClass::InStreamError, words)))
             };
+            let told = if class == FailureClass::Cancelled { None } else { told() };
+            let (class, detail) = told.unwrap_or((class, detail));
+            let failure = Failure::new(class, detail);
             self.finish(flight, Some(failure), now);
         }
     }
@@ -666,6 +672,7 @@ impl<'a> Worker<'a> {
         if limits.total.is_some_and(|total| now >= nanos(total)) {
             return self.shared.give_up(GaveUp::TimeIsUp);
         }
+        self.end_refusals(now);
         if limits.request.is_none() && limits.stall.is_none() {
             return;
         }
@@ -698,12 +705,24 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// A refused request is over, whether its body ends or not.
+    fn end_refusals(&mut self, now: u64) {
+        for slot in 0..self.connections.len() {
+            let flight = self.connections[slot].as_ref().and_then(|connection| connection.flight.as_ref());
+            let Some(exchange) = flight.map(|flight| &flight.exchange) else { continue };
+            let is_late = exchange.reply().first_byte.is_some_and(|first| now.saturating_sub(first) > nanos(REFUSAL));
+            if is_late && let Some(detail) = exchange.refusal() {
+                self.fail(slot, FailureClass::HttpStatus, detail);
+            }
+        }
+    }
+
     /// Whether a request of this worker has waited for the limit, and nothing has moved meanwhile: no token of any request,
     /// nor the counters of the server where it has some.
     fn is_hung(&self, limit: Duration, now: u64) -> bool {
         let Some(still_since) = self.shared.live.still_since(self.shared.spec.form.stream) else { return false };
         let flights = self.connections.iter().filter_map(|slot| slot.as_ref()?.flight.as_ref());
-        let waits = flights.map(|flight| flight.sent).min();
+        let waits = flights.filter(|flight| flight.exchange.refusal().is_none()).map(|flight| flight.sent).min();
         waits.is_some_and(|sent| now.saturating_sub(sent.max(still_since)) > nanos(limit))
     }
 
@@ -738,10 +757,8 @@ fn write_request(shared: &Shared, connection: &mut Connection, flight: &InFlight
 /// What a complete answer is worth.
 fn judge(flight: &InFlight, stream: bool) -> Option<Failure> {
     let reply: &Reply = flight.exchange.reply();
-    let status = reply.status.unwrap_or(0);
-    if status != 200 {
-        let body = if reply.excerpt.is_empty() { "(no text)" } else { &reply.excerpt };
-        return Some(Failure::new(FailureClass::HttpStatus, format!("HTTP {status}: {body}")));
+    if let Some(refusal) = flight.exchange.refusal() {
+        return Some(Failure::new(FailureClass::HttpStatus, refusal));
     }
     if let Some(error) = &reply.error {
         return Some(Failure::new(FailureClass::InStreamError, error.clone()));
@@ -755,7 +772,7 @@ fn judge(flight: &InFlight, stream: bool) -> Option<Failure> {
         return Some(Failure::new(FailureClass::NoToken, "the answer has no token"));
     }
     if stream && reply.first.is_none() {
-        return Some(Failure::new(FailureClass::Malformed, "the answer has no token and no end"));
+        return Some(Failure::new(FailureClass::Malformed, flight.exchange.without_token()));
     }
     if !stream && reply.samples == 0 {
         return Some(Failure::new(FailureClass::Malformed, "the answer has no choices"));

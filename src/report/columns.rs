@@ -34,6 +34,8 @@ impl Column {
 const GAP: usize = 3;
 /// Blanks before a line.
 const INDENT: usize = 2;
+/// A first column that is made narrower keeps so many.
+const NARROWEST: usize = 16;
 
 /// Lines of cells under construction. A table may have ten thousand lines: their text lies in one piece.
 pub(super) struct Table<'c> {
@@ -76,7 +78,7 @@ impl<'c> Table<'c> {
     /// because what tells it from the others may stand at its end.
     pub fn put_within(mut self, page: &mut Page, most: usize) {
         let others: usize = self.widths.iter().skip(1).map(|width| GAP + width).sum();
-        let room = most.saturating_sub(INDENT + others);
+        let room = most.saturating_sub(INDENT + others).max(NARROWEST);
         let is_wrapped = self.widths.first().is_some_and(|first| *first > room);
         if is_wrapped {
             self.widths[0] = room;

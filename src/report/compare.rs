@@ -20,9 +20,12 @@ pub struct Difference {
     pub after: String,
 }
 
-/// Finds what differs, as far as the runs say: vLLM, engine, vllm-bench, and the facts that the caller knows.
-pub fn differences(before: &Facts, after: &Facts, more: Vec<(String, String, String)>) -> Vec<Difference> {
-    let versions = |facts: &Facts| facts.vllm_versions.join(", ");
+/// Finds what differs, as far as the runs say: vLLM, engine, vllm-bench, and the facts that the caller knows. Results tell the version of
+/// vLLM: one that has none has no other version.
+pub fn differences(before: &RunTable, after: &RunTable, more: Vec<(String, String, String)>) -> Vec<Difference> {
+    let has_results = [before, after].iter().all(|table| table.rows.iter().any(Row::is_valid));
+    let (before, after) = (&before.facts, &after.facts);
+    let versions = |facts: &Facts| if has_results { facts.vllm_versions.join(", ") } else { String::new() };
     let engine = |facts: &Facts| facts.engine.map(|engine| engine.to_string()).unwrap_or_default();
     let path = |facts: &Facts| facts.vllm_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let mut all = vec![

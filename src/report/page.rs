@@ -7,8 +7,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::display::{clean, wrap};
 
-/// Width of rules and paragraphs, at most; tables may be a little wider, never beyond 120.
+/// Width of rules and paragraphs, at most.
 pub(super) const WIDTH: usize = 100;
+/// Tables may be a little wider.
+pub(super) const WIDEST: usize = 120;
 
 /// Text beside a label has at least so many columns, whatever the terminal has.
 const LEAST: usize = 24;
@@ -20,17 +22,20 @@ pub struct Style {
     pub color: bool,
     /// Rules and paragraphs are no wider, in columns.
     pub width: usize,
+    /// Tables are no wider, where they can be narrower.
+    pub widest: usize,
 }
 
 impl Style {
     /// Without colour: for files, and for terminals that want none.
-    pub const PLAIN: Style = Style { color: false, width: WIDTH };
+    pub const PLAIN: Style = Style { color: false, width: WIDTH, widest: WIDEST };
     /// With ANSI colours.
-    pub const COLOR: Style = Style { color: true, width: WIDTH };
+    pub const COLOR: Style = Style { color: true, width: WIDTH, widest: WIDEST };
 
     /// For a terminal of so many columns; for files and pipes, where there is none.
     pub fn of(color: bool, columns: Option<usize>) -> Style {
-        Style { color, width: columns.map_or(WIDTH, |columns| columns.min(WIDTH)) }
+        let at_most = |most: usize| columns.map_or(most, |columns| columns.min(most));
+        Style { color, width: at_most(WIDTH), widest: at_most(WIDEST) }
     }
 }
 
@@ -67,6 +72,11 @@ pub(super) struct Page {
 impl Page {
     pub fn new(style: Style) -> Self {
         Self { out: String::new(), style }
+    }
+
+    /// Columns for a table.
+    pub fn widest(&self) -> usize {
+        self.style.widest
     }
 
     /// The text; it ends with one line break.

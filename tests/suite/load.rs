@@ -722,6 +722,11 @@ fn broken_streams_neither_hang_nor_panic() {
     let text = String::from_utf8(good()).unwrap();
     let huge = format!("data: {{\"choices\":[{{\"index\":0,\"text\":\"{}\"}}]}}\n\n", "x".repeat(3 << 20));
     let endless = token("x").repeat(40_000);
+    let head = |status: &str, header: &str, body: &str| {
+        let length = body.len();
+        vec![format!("HTTP/1.1 {status}\r\n{header}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()]
+    };
+    let refused = b"HTTP/1.1 500 Internal Server Error\r\ntransfer-encoding: chunked\r\n\r\n";
     type Case = (&'static str, Vec<Vec<u8>>, Then, &'static str);
     let cases: Vec<Case> = vec![
         ("split at every byte", bytewise(&good()), Then::KeepAlive, "ok"),
@@ -877,6 +882,34 @@ fn broken_streams_neither_hang_nor_panic() {
             Then::KeepAlive,
             "http-status",
         ),
+        (
+            "a sample that was not asked for",
+            whole(text.replacen("\"index\":0", "\"index\":7", 1).as_bytes()),
+            Then::KeepAlive,
+            "malformed",
+        ),
+        (
+            "a chunk beyond any size",
+            vec![HEAD.to_vec(), b"fffffffffffffffff\r\n".to_vec(), good()],
+            Then::Close,
+            "malformed",
+        ),
+        (
+            "a web page",
+            head("200 OK", "content-type: text/html", "<!DOCTYPE html><p>Hello"),
+            Then::KeepAlive,
+            "malformed",
+        ),
+        (
+            "an error with status 200",
+            head("200 OK", "content-type: application/json", "{\"error\": {\"message\": \"boom\"}}"),
+            Then::KeepAlive,
+            "in-stream-error",
+        ),
+        ("compressed", head("200 OK", "content-encoding: gzip", "\u{1f}\u{8b}"), Then::KeepAlive, "malformed"),
+        ("a redirect", head("307 Temporary Redirect", "location: /v2", ""), Then::KeepAlive, "http-status"),
+        ("a refusal that has no end", vec![refused.to_vec(), chunk(b"no")], Then::Hang, "http-status"),
+        ("a refusal that goes on", vec![refused.to_vec(), chunk(&[b'x'; 100_000])], Then::Hang, "http-status"),
         ("endless", vec![HEAD.to_vec(), chunk(&endless)], Then::Hang, "malformed"),
         (
             "interim answers",
@@ -1294,30 +1327,45 @@ fn what_the_builtin_client_would_refuse_is_refused_before_the_first_start() {
     ended.says("benchmark-");
 }
 
-/// A server that never answers at `/metrics` keeps nobody: a signal is heard, and is the exit code.
-#[test]
-fn a_signal_is_heard_while_the_server_does_not_tell_its_metrics() {
-    let scene = Scene::new();
+/// A server that never answers some requests for `/metrics`, and the others as `other` says. Tells of each that it holds.
+fn silent_metrics(answered: usize, other: Vec<u8>) -> (String, std::sync::mpsc::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (sender, asked) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let mut held = Vec::new();
+        let (mut held, mut metrics) = (Vec::new(), 0);
         for mut stream in listener.incoming().flatten() {
             let mut piece = [0; 4096];
             let read = stream.read(&mut piece).unwrap_or_default();
             if piece[..read].starts_with(b"GET /metrics") {
-                let _ = sender.send(());
-                held.push(stream);
+                metrics += 1;
+                if metrics > answered {
+                    let _ = sender.send(());
+                    held.push(stream);
+                } else {
+                    let _ = stream.write_all(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\nConnection: close\r\n\r\nvllm:prompt_tokens_total 0",
+                    );
+                }
             } else if piece[..read].starts_with(b"POST ") {
-                let _ = stream.write_all(&[HEAD, &chunk(&good()), b"0\r\n\r\n"].concat());
+                let _ = stream.write_all(&other);
+                held.push(stream);
             } else {
                 let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
         }
     });
-    let line = "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 2 --max-concurrency 1";
-    let call = load(&scene, &url, line).start();
+    (url, asked)
+}
+
+const METRICS_LOAD: &str = "--model m --tokenizer none --prompt hi --output-len 3 --num-prompts 2 --max-concurrency 1";
+
+/// A server that never answers at `/metrics` keeps nobody: a signal is heard, and is the exit code.
+#[test]
+fn a_signal_is_heard_while_the_server_does_not_tell_its_metrics() {
+    let scene = Scene::new();
+    let (url, asked) = silent_metrics(0, [HEAD, &chunk(&good()), b"0\r\n\r\n"].concat());
+    let call = load(&scene, &url, METRICS_LOAD).start();
     asked.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
     call.signal(Signal::SIGTERM);
     let ended = call.ends();
@@ -1329,4 +1377,21 @@ fn a_signal_is_heard_while_the_server_does_not_tell_its_metrics() {
         "{}",
         result(&scene)
     );
+}
+
+/// The second signal ends what the first has not ended yet, by an exit code as documented.
+#[test]
+fn a_second_signal_ends_a_load_at_once() {
+    let scene = Scene::new();
+    let (url, asked) = silent_metrics(1, Vec::new());
+    let line = format!("{METRICS_LOAD} --ready-check-timeout-sec 0");
+    let call = load(&scene, &url, &line).start();
+    // Asked for again and again while the load waits for its first token, and once more at its end.
+    asked.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    call.signal(Signal::SIGINT);
+    asked.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    call.signal(Signal::SIGINT);
+    let ended = call.ends();
+    ended.check(ended.status.code() == Some(130), "128 + SIGINT");
+    ended.check(ended.stderr.contains("stopped at once by a second signal"), "says so");
 }

@@ -8,6 +8,7 @@ mod telemetry;
 
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
 use crate::cli::LoadArgs;
@@ -18,6 +19,7 @@ use crate::load;
 use crate::load::metrics::Metrics;
 use crate::load::sample::FailureClass;
 use crate::load::session::{Ended, Live};
+use crate::process::signals::Signals;
 use crate::ui::Ui;
 pub use subject::Prepared;
 
@@ -72,12 +74,20 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
     Ok(exit_code(&loads))
 }
 
-/// Measures every load of the settings, one after the other, and writes its files.
+/// Measures every load of the settings, one after the other, and writes its files. The first Ctrl-C (or SIGTERM) ends it in order:
+/// what was measured is written. The second ends it at once.
 pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured>, Error> {
     let live = Arc::new(Live::default());
+    let twice = stopped_twice(Arc::clone(&live));
+    tokio::select! {
+        loads = each(settings, &live, ui) => loads,
+        signal = twice => Err(Error::StoppedTwice { signal }),
+    }
+}
+
+async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<Measured>, Error> {
     let prepared = subject::prepare(settings, ui).await?;
     let mut sweep = files::Sweep::begin(settings)?;
-    let stop = stop_on_signal(&live);
     let mut loads = Vec::new();
     for (number, point) in settings.points.iter().enumerate() {
         if number > 0 && !settings.cool_down.is_zero() && !live.is_stopped() {
@@ -90,14 +100,13 @@ pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured
         if settings.points.len() > 1 {
             ui.say(&format!("load {} of {}: {}", number + 1, settings.points.len(), describe(point)));
         }
-        let measured = measure::one(settings, &prepared, number, &live, &mut sweep, ui).await?;
+        let measured = measure::one(settings, &prepared, number, live, &mut sweep, ui).await?;
         sweep.add(settings, number, &measured, ui)?;
         loads.push(measured);
         if prepared.is_simulated && number == 0 {
             ui.say("SIMULATED: the server is the simulated vLLM; its numbers are made up by a timing model");
         }
     }
-    stop.abort();
     sweep.finish(settings, &loads, ui)?;
     Ok(loads)
 }
@@ -137,27 +146,19 @@ fn describe(point: &Point) -> String {
     parts.join(", ")
 }
 
-/// The first Ctrl-C (or SIGTERM) ends the load in order: what was measured is written.
-fn stop_on_signal(live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
-    let live = Arc::clone(live);
-    tokio::spawn(async move {
-        use nix::sys::signal::{Signal, raise};
-
-        use crate::process::signals::Signals;
-        let (Ok(mut interrupt), Ok(mut terminate)) = (Signals::of(Signal::SIGINT), Signals::of(Signal::SIGTERM)) else {
-            return;
-        };
-        let mut next = async || {
-            tokio::select! {
-                () = interrupt.next() => Signal::SIGINT,
-                () = terminate.next() => Signal::SIGTERM,
-            }
-        };
-        live.stop(next().await as u8);
-        next().await;
-        // Asked twice: nothing is left to be saved.
-        raise(Signal::SIGKILL).unwrap_or_default();
-    })
+/// Stops the load at the first Ctrl-C (or SIGTERM), and comes back with the second.
+async fn stopped_twice(live: Arc<Live>) -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (Signals::of(Signal::SIGINT), Signals::of(Signal::SIGTERM)) else {
+        return std::future::pending().await;
+    };
+    let mut next = async || {
+        tokio::select! {
+            () = interrupt.next() => Signal::SIGINT as u8,
+            () = terminate.next() => Signal::SIGTERM as u8,
+        }
+    };
+    live.stop(next().await);
+    next().await
 }
 
 impl From<load::target::Error> for Error {

@@ -9,7 +9,7 @@ const MOST_HEAD: usize = 64 << 10;
 const MOST_INTERIM: usize = 64;
 /// The only status of its hundred that is final: another protocol follows.
 const SWITCHING: u16 = 101;
-/// How much of the body of a refused request is kept.
+/// How much of a body is kept that is no answer: of a refused request, of a stream without events.
 const MOST_EXCERPT: usize = 2048;
 /// The longest answer that is not streamed.
 const MOST_WHOLE: usize = 256 << 20;
@@ -33,6 +33,8 @@ pub struct Expect {
     pub stream: bool,
     /// The simulated vLLM is at the other end: it tells the times. Nobody else may.
     pub simulated: bool,
+    /// Samples asked for.
+    pub samples: u32,
     /// Tokens asked for, all samples together.
     pub tokens: Option<u64>,
     /// Keep the text.
@@ -80,8 +82,6 @@ pub struct Reply {
     pub error: Option<String>,
     /// The text of the first sample, if kept.
     pub text: String,
-    /// The beginning of the body of a refused request.
-    pub excerpt: String,
     /// Headers that were kept.
     pub headers: Vec<(String, String)>,
     /// The times are those of a simulation.
@@ -128,7 +128,12 @@ pub struct Exchange {
     events: bool,
     splitter: Splitter,
     reader: Reader,
+    /// An answer in one piece; of a body that is none, the beginning.
     whole: Vec<u8>,
+    /// The content type, where it is not that of an answer.
+    content: Option<String>,
+    /// Where a redirect leads.
+    location: Option<String>,
 }
 
 /// What the events go into.
@@ -143,6 +148,8 @@ struct Reader {
     ends: Vec<(End, u64)>,
     /// Counts of the whole answer, where they differ.
     counts: Vec<Usage>,
+    /// An event has come.
+    begun: bool,
 }
 
 impl Exchange {
@@ -161,8 +168,18 @@ impl Exchange {
             keep_alive: false,
             events: false,
             splitter: Splitter::default(),
-            reader: Reader { expect, classifier, reply, lasts: Vec::new(), ends: Vec::new(), counts: Vec::new() },
+            reader: Reader {
+                expect,
+                classifier,
+                reply,
+                lasts: Vec::new(),
+                ends: Vec::new(),
+                counts: Vec::new(),
+                begun: false,
+            },
             whole: Vec::new(),
+            content: None,
+            location: None,
         }
     }
 
@@ -185,6 +202,9 @@ impl Exchange {
         body.push(rest, &mut |piece| {
             reader.reply.bytes += piece.len() as u64;
             if events {
+                if !reader.begun {
+                    whole.extend_from_slice(&piece[..piece.len().min(MOST_EXCERPT.saturating_sub(whole.len()))]);
+                }
                 return splitter.push(piece, &mut |payload, is_error| reader.event(payload, is_error, at));
             }
             let most = if ok { MOST_WHOLE } else { MOST_EXCERPT };
@@ -195,7 +215,9 @@ impl Exchange {
             Ok(())
         })?;
         if !body.is_complete() {
-            return Ok(Progress::More);
+            // Of a refusal no more is wanted, and it may have no end.
+            let enough = !ok && whole.len() >= MOST_EXCERPT;
+            return Ok(if enough { Progress::Complete { keep_alive: false } } else { Progress::More });
         }
         self.complete(at)?;
         Ok(Progress::Complete { keep_alive: self.keep_alive })
@@ -216,6 +238,26 @@ impl Exchange {
     /// Whether any byte of an answer has come.
     pub fn has_begun(&self) -> bool {
         self.reader.reply.first_byte.is_some()
+    }
+
+    /// What to say of a request that was refused: the status, where it leads, and the beginning of the body, as far as it has come.
+    pub fn refusal(&self) -> Option<String> {
+        let status = self.reader.reply.status.filter(|status| *status != 200)?;
+        let leads = self.location.as_ref();
+        let leads = leads.map(|to| format!(" leads to {to}, and redirects are not followed")).unwrap_or_default();
+        let body = excerpt(&self.whole, MOST_EXCERPT);
+        Some(format!("HTTP {status}{leads}: {}", if body.is_empty() { "(no text)" } else { &body }))
+    }
+
+    /// What to say of a stream without a token.
+    pub fn without_token(&self) -> String {
+        match &self.content {
+            Some(content) => {
+                let body = excerpt(&self.whole, MOST_WORDS);
+                format!("the answer is no stream of events but `{content}`: {body}")
+            }
+            None => "the answer has no token and no end".to_owned(),
+        }
     }
 
     /// What has come so far.
@@ -269,7 +311,13 @@ impl Exchange {
                     }
                     "transfer-encoding" if value.to_ascii_lowercase().contains("chunked") => framing = Framing::Chunked,
                     "connection" if value.eq_ignore_ascii_case("close") => self.keep_alive = false,
-                    "content-type" => self.events = value.starts_with("text/event-stream"),
+                    "content-type" if !value.starts_with("text/event-stream") => {
+                        self.content = Some(excerpt(value.as_bytes(), 80));
+                    }
+                    "content-encoding" if !value.eq_ignore_ascii_case("identity") => {
+                        return Err(Broken::Encoded { encoding: excerpt(value.as_bytes(), 40) });
+                    }
+                    "location" if (300..400).contains(&status) => self.location = Some(excerpt(value.as_bytes(), 400)),
                     name if self.expect.keep_headers && tells_of_time(name) => {
                         reply.headers.push((name.to_owned(), value.chars().take(200).collect()));
                     }
@@ -281,7 +329,7 @@ impl Exchange {
                 framing = Framing::Length(0);
                 self.keep_alive = false;
             }
-            // A stream is a stream whatever its content type says, unless it says JSON.
+            // A stream is a stream whatever its content type says.
             self.events = status == 200 && self.expect.stream;
             self.keep_alive &= framing != Framing::Close;
             self.body = Some(Body::new(framing));
@@ -295,14 +343,13 @@ impl Exchange {
         let reader = &mut self.reader;
         if self.events {
             self.splitter.end(&mut |payload, is_error| reader.event(payload, is_error, at))?;
+            reader.refused(&self.whole);
             return reader.settle();
         }
-        let whole = std::mem::take(&mut self.whole);
         if reader.reply.status != Some(200) {
-            reader.reply.excerpt = excerpt(&whole, MOST_EXCERPT);
             return Ok(());
         }
-        reader.whole(&whole, at)
+        reader.whole(&std::mem::take(&mut self.whole), at)
     }
 }
 
@@ -317,6 +364,7 @@ pub fn gap(nanos: u64) -> u32 {
 
 impl Reader {
     fn event(&mut self, payload: &[u8], is_error: bool, at: u64) -> Result<(), Broken> {
+        self.begun = true;
         if self.reply.done {
             // Nothing counts after `[DONE]`, nor is it read.
             return Ok(());
@@ -360,6 +408,7 @@ impl Reader {
             self.token(piece.sample, at)?;
         }
         for end in chunk.ends {
+            self.in_range(end.sample)?;
             if self.ends.len() >= MOST_SAMPLES {
                 return Err(Broken::Endless { events: self.ends.len() as u64, asked: self.expect.tokens.unwrap_or(0) });
             }
@@ -378,6 +427,16 @@ impl Reader {
                 known.push_str(words);
             }
             Some(_) => {}
+        }
+    }
+
+    /// Where not one event came: an error of the server that is no event, as a gateway sends it.
+    fn refused(&mut self, body: &[u8]) {
+        if self.begun || !body.starts_with(b"{") {
+            return;
+        }
+        if let Some(words) = self.classifier.read(body).ok().and_then(|chunk| chunk.error) {
+            self.failed(&words);
         }
     }
 
@@ -422,12 +481,20 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether a sample can be one of those that were asked for.
+    fn in_range(&self, sample: u32) -> Result<(), Broken> {
+        let asked = self.expect.samples;
+        if sample < asked && (sample as usize) < MOST_SAMPLES {
+            Ok(())
+        } else {
+            Err(Broken::Sample { index: sample, asked })
+        }
+    }
+
     fn token(&mut self, sample: u32, at: u64) -> Result<(), Broken> {
+        self.in_range(sample)?;
         let reply = &mut self.reply;
         let number = sample as usize;
-        if number >= MOST_SAMPLES {
-            return Err(Broken::Event { reason: "no request has so many samples".into(), excerpt: sample.to_string() });
-        }
         if self.lasts.len() <= number {
             self.lasts.resize(number + 1, None);
         }
@@ -486,7 +553,7 @@ mod tests {
     use super::*;
 
     const STREAM: Expect =
-        Expect { stream: true, simulated: false, tokens: Some(8), keep_text: true, keep_headers: true };
+        Expect { stream: true, simulated: false, samples: 4, tokens: Some(8), keep_text: true, keep_headers: true };
 
     const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-process-time: 7\r\n\
         transfer-encoding: chunked\r\n\r\n";
@@ -549,7 +616,26 @@ mod tests {
         let mut exchange = Exchange::new(STREAM);
         let text = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\n\r\nnot now\n\n";
         assert_eq!(exchange.push(text.as_bytes(), 1).unwrap(), Progress::Complete { keep_alive: true });
-        assert_eq!((exchange.reply().status, exchange.reply().excerpt.as_str()), (Some(503), "not now"));
+        assert_eq!(exchange.refusal().as_deref(), Some("HTTP 503: not now"));
+
+        for (head, body, said) in [
+            (
+                "200 OK\r\ncontent-type: text/html",
+                "<p>Hello",
+                "the answer is no stream of events but `text/html`: <p>Hello",
+            ),
+            ("302 Found\r\nlocation: /v2", "", "HTTP 302 leads to /v2, and redirects are not followed: (no text)"),
+        ] {
+            let mut exchange = Exchange::new(STREAM);
+            let text = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            exchange.push(text.as_bytes(), 1).unwrap();
+            assert_eq!(exchange.refusal().unwrap_or_else(|| exchange.without_token()), said);
+        }
+        let text =
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"error\": \"boom\"}";
+        let mut exchange = Exchange::new(STREAM);
+        exchange.push(text.as_bytes(), 1).unwrap();
+        assert_eq!(exchange.reply().error.as_deref(), Some("\"boom\""));
 
         let text = format!("HTTP/1.1 100 Continue\r\n\r\n{}", sample()).into_bytes();
         for cut in 0..60 {

@@ -28,7 +28,7 @@ pub enum Broken {
         limit: usize,
     },
     /// A chunk size is no number.
-    #[error("the size of a chunk is not a hexadecimal number: `{found}`")]
+    #[error("the size of a chunk is no hexadecimal number, or larger than any answer: `{found}`")]
     ChunkSize {
         /// The line as found, cut.
         found: String,
@@ -38,6 +38,20 @@ pub enum Broken {
     LineTooLong {
         /// The limit in bytes.
         limit: usize,
+    },
+    /// The body is compressed.
+    #[error("the answer is compressed (content-encoding `{encoding}`), which was not asked for")]
+    Encoded {
+        /// How.
+        encoding: String,
+    },
+    /// An answer to a request that was not made.
+    #[error("an event belongs to sample {index}, and {asked} were asked for (they count from 0)")]
+    Sample {
+        /// The sample.
+        index: u32,
+        /// Samples asked for.
+        asked: u32,
     },
     /// An event is not JSON as an OpenAI-compatible server sends it.
     #[error("an event is not what an OpenAI-compatible server sends ({reason}): {excerpt}")]

@@ -19,8 +19,6 @@ const COLUMNS: [(&str, &str); 7] = [
     ("speedup", "speed-up"),
 ];
 
-/// A line is never wider.
-const WIDEST: usize = 120;
 /// Of a longer name of a configuration the rest is left out.
 const NAME: usize = 240;
 
@@ -46,7 +44,7 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Wan
         page.gap();
         let mut lines = Table::new(&shape);
         measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
-        lines.put_within(page, WIDEST);
+        lines.put_within(page, page.widest());
         page.gap();
         let own = bases.iter().filter(|base| base.model == model);
         // Where a sweep marks its baseline, a section of its own says what became of it.
@@ -141,7 +139,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::super::super::load_run;
-    use super::super::super::page::Style;
+    use super::super::super::page::{Style, WIDEST};
     use super::super::super::tests::fixture::Fixture;
     use super::*;
     use crate::analyse::{Assumptions, Metric, Prices, derive};

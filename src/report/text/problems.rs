@@ -167,12 +167,24 @@ pub(super) fn next(page: &mut Page, analysis: &Analysis<'_>, counts: &Counts, ro
         if let Some(choice) = found.chosen().filter(|_| own && analysis.table.more.is_empty()) {
             let script = scripts().server_script(&choice.row.server_name);
             let script = cut(&script.display().to_string(), 230);
-            step(format!("Serve {} with the recommended configuration: `{script}`.", cut(&group.title(), 80)));
+            let which = match found.basis.is_established() || found.options.len() == 1 {
+                true => "the recommended configuration",
+                false => "the configuration with the best mean (not established as the best)",
+            };
+            step(format!("Serve {} with {which}: `{script}`.", cut(&group.title(), 80)));
         }
     }
-    let next: indexmap::IndexSet<String> =
-        analysis.answers.iter().filter_map(|group| answer::next(group.choice.as_ref().ok()?)).collect();
-    next.into_iter().take(SERVED).for_each(&mut step);
+    let mut next: indexmap::IndexMap<String, Vec<String>> = indexmap::IndexMap::new();
+    for group in &analysis.answers {
+        if let Some(text) = group.choice.as_ref().ok().and_then(answer::next) {
+            next.entry(text).or_default().push(cut(&group.title(), 80));
+        }
+    }
+    for (text, of) in next.into_iter().take(SERVED) {
+        // What holds for every answer needs no name.
+        let of = if of.len() < analysis.answers.len() { format!("{}: ", of.join("; ")) } else { String::new() };
+        step(format!("{of}{text}"));
+    }
     if table.is_all_simulated() {
         step("Measure for real: the same command without `--engine sim`.".into());
     }
