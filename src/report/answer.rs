@@ -18,6 +18,9 @@ pub(super) fn interval(option: &Choice<'_>, key: &str) -> String {
     }
 }
 
+/// With fewer starts an interval is much too narrow where they are skewed or fall into two kinds (docs/analysis.md).
+const FEW: usize = 5;
+
 /// The mark of an option in a table: `>` the choice, `=` may be the best as well, `?` undecided.
 pub(super) fn mark(found: &Recommendation<'_>, index: usize) -> &'static str {
     match found.options.get(index).map(|option| option.standing) {
@@ -45,7 +48,10 @@ pub(super) fn how_sure(found: &Recommendation<'_>) -> String {
 /// The numbers of the choice, in a sentence.
 fn numbers(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> String {
     let interval = match choice.estimate.and_then(|of| of.interval) {
-        Some(_) => format!(" (95 % interval {})", interval(choice, &wanted.rank_by)),
+        Some(_) => {
+            let assumed = if choice.n < FEW { ", if starts are about normal" } else { "" };
+            format!(" (95 % interval {}{assumed})", interval(choice, &wanted.rank_by))
+        }
         None => String::new(),
     };
     let runs = if choice.measurements > choice.n {

@@ -37,7 +37,23 @@ pub(super) fn named(tree: &Node) -> Option<Trouble> {
             "write `rate` as `bench: {request-rate: […]}` (`rate_type: concurrent`: `max-concurrency`), and `prompt_tokens` and `output_tokens` of `data` as `bench: {dataset-name: random, random-input-len: …, random-output-len: …}`",
         );
     }
+    if let Some(key) = list_of_runs(tree) {
+        return refuse(
+            &format!("a list of runs of another tool (`{key}`)"),
+            "write each of them as an entry of `experiments`: the flags of the server under `serve`, those of the load under `bench`: `experiments: [{serve: {model: M, max-model-len: 2000}}]`",
+        );
+    }
     None
+}
+
+/// The key of a list of maps that are flags of a server each, where nothing else is in the file.
+fn list_of_runs(tree: &Node) -> Option<&str> {
+    const OWN: [&str; 7] = ["experiments", "serve", "bench", "env", "exclude", "include", "rules"];
+    const FLAGS: [&str; 5] = ["model", "args", "tensor-parallel-size", "tensor-parallel-sizes", "max-model-len"];
+    let [(key, entry)] = tree.entries()?.iter().collect::<Vec<_>>()[..] else { return None };
+    let runs = entry.value.items().filter(|runs| !runs.is_empty())?;
+    let is_run = |run: &Node| FLAGS.iter().any(|flag| has(run, flag));
+    (!OWN.contains(&dashes(key).as_str()) && runs.iter().all(is_run)).then_some(key.as_str())
 }
 
 fn has(node: &Node, key: &str) -> bool {
