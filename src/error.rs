@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{config, execute, exit, load, process, record};
 
-/// The tool failed. (A failed experiment is no error but an [`crate::execute::Outcome`].)
+/// The tool failed. (A failed experiment is no error but an [`crate::model::Outcome`].)
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A flag, variable or file is wrong; nothing was started.

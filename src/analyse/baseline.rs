@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 use super::inference::over_starts;
 use super::optimize::by_model_and_load;
 use super::rank::{settings, starts_of};
-use super::{Metric, Row, RunTable, group_keys, load_labels};
+use super::{Row, RunTable, group_keys, load_labels};
+use crate::model::Metric;
 
 /// The key that names an experiment rather than a setting.
 pub const NAME: &str = "name";
@@ -182,7 +183,9 @@ fn mean(rows: &[&Row], metric: Metric) -> Option<f64> {
 mod tests {
     use super::super::table::tests::row;
     use super::*;
-    use crate::plan::{Context, Engine, Sweep, expand, fixture::axis};
+    use crate::model::{Context, Engine};
+    use crate::plan::fixture::axis;
+    use crate::plan::{Sweep, expand};
 
     #[test]
     fn a_configuration_is_compared_with_the_first_baseline_that_works() {

@@ -6,7 +6,8 @@ use super::decide::{Standing, Why};
 use super::inference::over_starts;
 use super::limit::{Kept, kept};
 use super::rank::{settings, starts_by, starts_of_rows};
-use super::{Basis, Better, Candidate, Decision, Doubt, Estimate, Figure, Row, Status, Wanted, decide};
+use super::{Basis, Candidate, Decision, Doubt, Estimate, Row, Status, Wanted, decide};
+use crate::model::{Better, Figure};
 
 /// Server starts that failed by a cause of their own, of those that ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -224,7 +225,7 @@ fn is_grouped(rows: &[&Row]) -> bool {
         last: usize,
         starts: std::collections::BTreeSet<u32>,
     }
-    let mut spans: indexmap::IndexMap<(&str, &crate::plan::Identity), Span> = indexmap::IndexMap::new();
+    let mut spans: indexmap::IndexMap<(&str, &crate::model::Identity), Span> = indexmap::IndexMap::new();
     for (place, row) in rows.iter().enumerate() {
         let (Some(repeat), Some(identity)) = (row.repeat, &row.identity) else { continue };
         let new = || Span { first: place, last: place, starts: std::collections::BTreeSet::new() };
@@ -253,7 +254,7 @@ pub(super) fn failures(rows: &[&Row], measured_nothing: impl Fn(&Row) -> bool) -
                 continue;
             }
             Status::Invalid(why) => why.clone(),
-            Status::Failed(attempt) if attempt.cause.is_none_or(crate::diagnose::Cause::is_of_configuration) => {
+            Status::Failed(attempt) if attempt.cause.is_none_or(crate::model::Cause::is_of_configuration) => {
                 attempt.cause.map_or_else(|| attempt.summary.clone(), |cause| cause.to_string())
             }
             Status::Failed(_) | Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => {
@@ -318,10 +319,9 @@ fn mark_front(options: &mut [Choice<'_>], better: Better) {
 #[cfg(test)]
 mod tests {
     use super::super::table::tests::row;
-    use super::super::{FailedAttempt, Limit, Metric};
+    use super::super::{FailedAttempt, Limit};
     use super::*;
-    use crate::diagnose::Cause;
-    use crate::plan::Repeat;
+    use crate::model::{Cause, Metric, Repeat};
 
     fn wanted(limits: &[&str]) -> Wanted {
         Wanted {

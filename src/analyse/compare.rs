@@ -11,7 +11,8 @@ use super::decide::FEWEST_STARTS;
 use super::inference::{CONFIDENCE, Group, NO_NOISE, mean, pooled, starts_to_separate, t_quantile};
 use super::moderate::{Moderated, moderated};
 use super::pairing::{Groups, Pairing, groups};
-use super::{Better, Figure, Metric, Row, RunTable, comparable, settings, starts_by};
+use super::{Row, RunTable, comparable, settings, starts_by};
+use crate::model::{Better, Figure, Metric};
 
 /// What became of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -423,7 +424,7 @@ mod tests {
     use super::super::table::tests::{row, table_of};
     use super::super::{DoubtKind, FailedAttempt, Status};
     use super::*;
-    use crate::plan::Repeat;
+    use crate::model::Repeat;
 
     /// Starts of configurations with these rates.
     fn run(all: &[&[f64]]) -> RunTable {
@@ -528,7 +529,7 @@ mod tests {
         }
     }
 
-    fn fail(row: &mut Row, cause: crate::diagnose::Cause) {
+    fn fail(row: &mut Row, cause: crate::model::Cause) {
         row.status = Status::Failed(Box::new(FailedAttempt {
             cause: Some(cause),
             summary: "it crashed".into(),
@@ -568,7 +569,7 @@ mod tests {
 
     #[test]
     fn failures_of_either_run_count_and_nothing_vanishes() {
-        use crate::diagnose::Cause::{Crashed, PortInUse};
+        use crate::model::Cause::{Crashed, PortInUse};
         let before = run(&[&[100.0, 100.4, 99.8]]);
         let failing = |cause, starts: usize| {
             let mut after = run(&[&[100.0, 100.4, 99.8]]);

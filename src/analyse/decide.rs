@@ -17,11 +17,11 @@
 //! The intervals of all means hold together (Bonferroni): the best of many means is one that chance made larger, and an interval that holds
 //! 95 % of the means of one configuration holds as few as 62 % of those of the best of 30 equals.
 
-use super::Better;
 use super::inference::{
     CONFIDENCE, Group, Interval, NO_NOISE, mean, over_starts, pooled, starts_to_separate, t_above, t_quantile,
 };
 use super::moderate::{Moderated, moderated};
+use crate::model::Better;
 
 /// Configurations with fewer starts are undecided.
 pub const FEWEST_STARTS: usize = 3;

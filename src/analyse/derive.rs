@@ -10,8 +10,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::optimize::baselines;
-use super::{Better, Figures, Metric, Row, RunTable, Unit};
-use crate::diagnose::StartPhase;
+use super::{Figures, Row, RunTable};
+use crate::model::{Metric, phase_key};
 
 /// Devices in a node where nobody says otherwise.
 pub const DEVICES_PER_NODE: u32 = 8;
@@ -19,57 +19,6 @@ pub const DEVICES_PER_NODE: u32 = 8;
 const BILLION: f64 = 1e9;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86_400.0;
-
-/// Every figure with a fixed key that is no [`Metric`]: key, words, unit, direction.
-pub(super) const DERIVED: [(&str, &str, Unit, Option<Better>); 23] = [
-    ("output_tps_per_gpu", "Output tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("input_tps_per_gpu", "Input tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("total_tps_per_gpu", "Total tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("output_tps_per_user", "Output tok/s per user", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("gpu_days_to_process_1b_tokens", "Device-days per 1e9 output tokens", Unit::DeviceDays, Some(Better::Lower)),
-    ("node_days_to_process_1b_tokens", "Node-days per 1e9 output tokens", Unit::NodeDays, Some(Better::Lower)),
-    ("gpus_for_1b_tokens_per_hour", "Devices for 1e9 output tokens per hour", Unit::Devices, Some(Better::Lower)),
-    ("cost_per_1m_output_tokens", "Cost per 1e6 output tokens", Unit::Money, Some(Better::Lower)),
-    ("cost_per_1m_tokens", "Cost per 1e6 tokens, input and output", Unit::Money, Some(Better::Lower)),
-    ("speedup", "Speed-up per device against the baseline", Unit::Ratio, Some(Better::Higher)),
-    ("devices", "Devices", Unit::Devices, None),
-    ("mean_input_tokens", "Mean input tokens", Unit::Tokens, None),
-    ("mean_output_tokens", "Mean output tokens", Unit::Tokens, None),
-    ("inference_per_1k_per_gpu", "Device-seconds per 1,000 requests", Unit::Seconds, Some(Better::Lower)),
-    ("e2e_per_1k_per_gpu", "Device-seconds per 1,000 requests, start included", Unit::Seconds, Some(Better::Lower)),
-    ("startup_s", "Server start", Unit::Seconds, Some(Better::Lower)),
-    ("e2e_s", "Whole experiment", Unit::Seconds, None),
-    ("avg_running_reqs", "Running requests on average", Unit::Requests, None),
-    ("avg_waiting_reqs", "Waiting requests on average", Unit::Requests, None),
-    ("avg_gpu_kvc_usage", "KV cache use on average", Unit::Percent, None),
-    ("avg_prefix_cache_hit_rate", "Prefix cache hit rate on average", Unit::Percent, None),
-    ("preemptions", "Preemptions", Unit::Requests, Some(Better::Lower)),
-    // vLLM's own, where the user sets goals (`--goodput`): requests per second that keep them.
-    ("request_goodput", "Request goodput", Unit::RequestsPerSecond, Some(Better::Higher)),
-];
-
-/// Phases of a server's start that take time.
-const PHASES: [StartPhase; 9] = [
-    StartPhase::Launching,
-    StartPhase::Importing,
-    StartPhase::Configuring,
-    StartPhase::Downloading,
-    StartPhase::Loading,
-    StartPhase::Profiling,
-    StartPhase::Compiling,
-    StartPhase::Capturing,
-    StartPhase::StartingApi,
-];
-
-/// The key of the seconds in a phase: `startup_starting_api_s`.
-fn phase_key(phase: StartPhase) -> String {
-    format!("startup_{}_s", phase.word().replace('-', "_"))
-}
-
-/// The phase whose seconds a key holds.
-pub(super) fn startup_phase(key: &str) -> Option<StartPhase> {
-    PHASES.into_iter().find(|phase| phase_key(*phase) == key)
-}
 
 /// What a device costs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -188,7 +137,7 @@ fn put(row: &Row, assumed: &Assumptions, figures: &mut Figures) {
 mod tests {
     use super::super::table::tests::{row, table_of};
     use super::*;
-    use crate::execute::{StartStep, Timings};
+    use crate::model::{StartPhase, StartStep, Timings};
 
     fn near(found: Option<f64>, expected: f64) {
         let found = found.unwrap_or(f64::NAN);

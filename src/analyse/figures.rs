@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::derive::DERIVED;
 use super::metric::Sparse;
+use crate::model::DERIVED;
 
 /// How many keys are fixed.
 const FIXED: usize = DERIVED.len();

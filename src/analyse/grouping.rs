@@ -97,8 +97,8 @@ pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec
 #[cfg(test)]
 mod tests {
     use super::super::table::tests::{row, table_of};
-    use super::super::{Better, Metric};
     use super::*;
+    use crate::model::{Better, Metric};
 
     #[test]
     fn a_row_of_two_groups_is_ranked_in_both_and_loads_stay_apart() {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::decide::FEWEST_STARTS;
 use super::inference::{CONFIDENCE, Group, mean, t_quantile};
 use super::moderate::moderated;
-use super::{Better, Figure};
+use crate::model::{Better, Figure};
 
 /// A limit on a metric: `ttft.p99<500`.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,6 @@
 //! Numbers out of rows: pure functions over plain data. No file system, no clock, no runtime.
 //!
-//! [`RunTable`] is the one table behind every report; [`crate::report::load_run`] fills it from files.
+//! [`RunTable`] is the one table behind every report; [`crate::results::read_run`] fills it from files.
 
 mod baseline;
 mod choose;
@@ -8,7 +8,6 @@ mod comparable;
 mod compare;
 mod decide;
 mod derive;
-mod figure;
 mod figures;
 mod grouping;
 mod inference;
@@ -33,7 +32,6 @@ pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Effect, Failing, LostRequests, Matched, Noise, Outcome, compare, noise_of};
 pub use decide::{Basis, Candidate, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
-pub use figure::Figure;
 pub use figures::Figures;
 pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{
@@ -41,7 +39,7 @@ pub use inference::{
 };
 pub use limit::Limit;
 pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
-pub use metric::{Better, Metric, Metrics, Unit};
+pub use metric::Metrics;
 pub use optimize::{
     Base, Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, bases, by_model_and_load,
     is_in_tier, optimize, tiers,

@@ -12,9 +12,8 @@ use indexmap::IndexMap;
 use super::choose::refused;
 use super::rank::{mean_over_starts, settings, starts_by};
 use super::setting::different;
-use super::{
-    Basis, Better, Candidate, LeftOut, Metric, Recommendation, Row, RunTable, Wanted, change, choose, load_labels,
-};
+use super::{Basis, Candidate, LeftOut, Recommendation, Row, RunTable, Wanted, change, choose, load_labels};
+use crate::model::{Better, Metric};
 
 /// The metric in which the gain is told.
 pub const FIGURE: &str = "output_tps_per_gpu";
@@ -410,7 +409,7 @@ mod tests {
         for (tp, all) in [(1, &[100.0, 104.0, 98.0, 101.0][..]), (2, &[111.0, 108.0, 114.0])] {
             for (start, tps) in (1..).zip(all) {
                 let mut row = measured(tp, *tps, &[]);
-                row.repeat = Some(crate::plan::Repeat { start, run: 1 });
+                row.repeat = Some(crate::model::Repeat { start, run: 1 });
                 row.identity = serde_json::from_value(format!("{tp:064}").into()).ok();
                 rows.push(row);
             }

@@ -121,7 +121,7 @@ pub fn nearest_difference(before: &RunTable, after: &RunTable) -> Vec<(String, [
 mod tests {
     use super::super::table::tests::{row, table_of};
     use super::*;
-    use crate::plan::{Client, Engine};
+    use crate::model::{Client, Engine};
 
     /// Configurations with this flag, each of settings of its own.
     fn with(flag: &str, values: &[&str]) -> RunTable {

@@ -2,9 +2,9 @@
 
 use indexmap::IndexMap;
 
+use super::Row;
 use super::inference::over_starts;
-use super::{Metric, Row};
-use crate::plan::Identity;
+use crate::model::{Identity, Metric};
 
 /// The metrics that every screen shows, in the order of the reports.
 pub const RANKED: [Metric; 4] =

@@ -1,6 +1,7 @@
 //! A run in a few figures.
 
-use super::{Metric, RANKED, Row, Sample, Stats, Status};
+use super::{RANKED, Row, Sample, Stats, Status};
+use crate::model::Metric;
 
 /// How many rows came to what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

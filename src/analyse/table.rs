@@ -10,9 +10,7 @@ use indexmap::IndexMap;
 use super::figures::Place;
 use super::verdict::Doubt;
 use super::{Figures, Load, Metrics};
-use crate::diagnose::{Cause, Evidence};
-use crate::execute::{Phase, Timings};
-use crate::plan::{Axes, Client, Engine, Identity, Repeat};
+use crate::model::{Axes, Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Timings};
 
 /// How the value of an axis that leaves a flag out is shown.
 const LEFT_OUT: &str = "default";
@@ -389,7 +387,7 @@ pub struct RunTable {
 #[derive(Debug, Clone, Copy)]
 pub enum Slot<'k> {
     /// Among vLLM's own.
-    Metric(super::Metric),
+    Metric(crate::model::Metric),
     /// Among the further ones.
     Further(Place<'k>),
 }
@@ -397,7 +395,7 @@ pub enum Slot<'k> {
 impl<'k> Slot<'k> {
     /// The place of a key, whether or not a row has such a figure.
     pub fn of(key: &'k str) -> Self {
-        super::Metric::of(key).map_or_else(|| Slot::Further(Place::of(key)), Slot::Metric)
+        crate::model::Metric::of(key).map_or_else(|| Slot::Further(Place::of(key)), Slot::Metric)
     }
 }
 
@@ -534,7 +532,7 @@ pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::analyse::Metric;
+    use crate::model::Metric;
 
     /// A valid row with one figure for each of the ranked metrics.
     pub fn row(model: &str, tp: u32, request_throughput: f64, ttft: f64) -> Row {

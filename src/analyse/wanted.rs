@@ -1,7 +1,8 @@
 //! What is asked of an answer: the objective, the limits, the margin. Chosen once, by the user's flags or by what the runs keep of their
 //! sweep, and the same for every screen and format. Pure.
 
-use super::{Better, Facts, Figure, Limit, MARGIN, RunTable};
+use super::{Facts, Limit, MARGIN, RunTable};
+use crate::model::{Better, Figure};
 
 /// The objective where nobody names another, as a user would write it.
 pub const OBJECTIVE: &str = "output_throughput";

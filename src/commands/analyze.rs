@@ -14,10 +14,8 @@ use crate::record::{atomic, layout};
 use crate::report::datatrove::Datatrove;
 use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
 use crate::report::html;
-use crate::report::{
-    BatchSizes, Style, Written, add_server_logs, load_run, load_runs, on_screen, render_analysis, render_text,
-    write_all,
-};
+use crate::report::{BatchSizes, Style, Written, on_screen, render_analysis, render_text, write_all};
+use crate::results::{add_server_logs, read_run, read_runs};
 use crate::ui::Ui;
 
 use super::{asked, choice, locate};
@@ -226,8 +224,8 @@ pub(super) fn table(
     environment: &Environment,
 ) -> Result<RunTable, Error> {
     match runs {
-        [] => Ok(load_run(&target(None, results_dir, environment)?)?),
-        [only] => Ok(load_run(&target(Some(only), results_dir, environment)?)?),
+        [] => Ok(read_run(&target(None, results_dir, environment)?)?),
+        [only] => Ok(read_run(&target(Some(only), results_dir, environment)?)?),
         several => {
             let found = several.iter().map(|run| target(Some(run), results_dir, environment));
             let paths = found.collect::<Result<Vec<PathBuf>, Error>>()?;
@@ -237,7 +235,7 @@ pub(super) fn table(
                     hint: "its measurements would count as repeats of themselves: name each run once".into(),
                 });
             }
-            Ok(load_runs(&paths)?)
+            Ok(read_runs(&paths)?)
         }
     }
 }
@@ -291,7 +289,7 @@ fn has_no_folders(path: &Path) -> bool {
 /// # Errors
 /// As [`run`].
 pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
-    let mut table = load_run(run)?;
+    let mut table = read_run(run)?;
     table.facts.live = false;
     write_beside(&table, ui, |plain| match style_of(ui) {
         Style::PLAIN => plain,

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Base, Better, COMPARED, Figure, Limit, NAME, Pairing, Prices, RunTable, Unmarked, Wanted,
-    ambiguous, bases, described, mark_baseline,
+    Assumptions, BY_MODEL, Base, COMPARED, Limit, NAME, Pairing, Prices, RunTable, Unmarked, Wanted, ambiguous, bases,
+    described, mark_baseline,
 };
 use crate::cli::CostArgs;
 use crate::config::tree::Trouble;
 use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
+use crate::model::{Better, Figure};
 use crate::nearest::nearest;
 use crate::ui::Ui;
 

@@ -2,10 +2,11 @@
 
 use super::asked;
 use super::compare::percent;
-use crate::analyse::{Figure, Limit, LimitsFrom, Objective, ObjectiveFrom, Row, RunTable, Wanted};
+use crate::analyse::{Limit, LimitsFrom, Objective, ObjectiveFrom, Row, RunTable, Wanted};
 use crate::cli::ChoiceArgs;
 use crate::config::{self, Settings};
 use crate::error::Error;
+use crate::model::Figure;
 use crate::report::clean;
 use crate::ui::Ui;
 

@@ -10,7 +10,7 @@ use crate::cli::CleanArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::process::ProcessId;
+use crate::model::ProcessId;
 use crate::record::{self, Holder, Lock, RunDir, layout, list_runs};
 use crate::ui::Ui;
 

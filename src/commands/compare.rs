@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use super::run::resume::drivers;
 use super::{analyze, asked, locate};
-use crate::analyse::{Figure, Noise, RunTable, compare, nearest_difference, noise_of};
+use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::{CompareArgs, CompareFormat};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
+use crate::model::Figure;
 use crate::record::{Manifest, RunDir};
-use crate::report::{self, Style, load_run};
+use crate::report::{self, Style};
+use crate::results::read_run;
 use crate::ui::Ui;
 
 /// Compares two runs. Exit code 1 when a metric became worse by more than the threshold and beyond noise, or a configuration fails now.
@@ -155,7 +157,7 @@ fn table(run: &Path, args: &CompareArgs, environment: &Environment) -> Result<Ru
             if path.is_dir() { path } else { return Err(error) }
         }
     };
-    Ok(load_run(&path)?)
+    Ok(read_run(&path)?)
 }
 
 /// What the manifests say of the machines, as (what, before, after).

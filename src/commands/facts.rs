@@ -8,7 +8,8 @@ use serde_json::Value as Json;
 
 use crate::bounded;
 use crate::config::{Environment, Settings};
-use crate::plan::{Context, ModelFacts, Section, named_models};
+use crate::model::{Context, named_models};
+use crate::plan::{ModelFacts, Section};
 use crate::preflight::installed_version;
 use crate::telemetry::{DeviceKind, Probe, check, devices};
 

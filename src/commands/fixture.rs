@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::process::ProcessId;
+use crate::model::ProcessId;
 use crate::record::{Holder, Lock, RunDir, layout};
 
 /// A run directory that grows as a test says.

@@ -9,8 +9,7 @@ use serde::Deserialize;
 
 use crate::config::Environment;
 use crate::error::Error;
-use crate::execute::Event;
-use crate::plan::Repeat;
+use crate::model::{Event, Repeat};
 use crate::process::registry;
 use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
 

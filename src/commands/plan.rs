@@ -10,7 +10,8 @@ use crate::cli::PlanArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
-use crate::plan::{Baseline, Candidate, Counts, Experiment, Identity, Judgement, Selection, Skip, expand};
+use crate::model::{Experiment, Identity, Skip};
+use crate::plan::{Baseline, Candidate, Counts, Judgement, Selection, expand};
 use crate::ui::Ui;
 
 /// So many lines are shown without `--all`.

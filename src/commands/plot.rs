@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::exit;
 use crate::record::layout::Layout;
 use crate::record::{self, atomic, layout};
-use crate::report::load_runs;
 use crate::report::plot::{self, Kind, Over, Picture, Query, Refusal, Size};
+use crate::results::read_runs;
 use crate::ui::Ui;
 
 /// A side of a picture, in CSS pixels.
@@ -67,7 +67,7 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
             .map(|run| analyze::target(Some(run), args.results_dir.as_deref(), environment))
             .collect::<Result<Vec<_>, _>>()?,
     };
-    let mut table = load_runs(&paths)?;
+    let mut table = read_runs(&paths)?;
     if asked::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }

@@ -10,7 +10,8 @@ use crate::cli::LoadLine;
 use crate::config::{Environment, Settings, resolve_load};
 use crate::error::Error;
 use crate::execute::bench_args;
-use crate::plan::{Axis, Baseline, Client, Identity, PROMPTS_PER_CONCURRENCY, Section, ServerConfig, Value};
+use crate::model::{Client, Identity, ServerConfig};
+use crate::plan::{Axis, Baseline, PROMPTS_PER_CONCURRENCY, Section, Value};
 use crate::preflight::{Asked, Help, Known, Problem, Shell, ask, ranges};
 use crate::releases::{self, Side};
 use crate::sim::flags::{SERVE, ServeConfig};
@@ -284,8 +285,8 @@ fn warn_of_faults(settings: &Settings, ui: &Ui) -> Result<(), Error> {
 fn written(key: &str, value: &Value, section: Section) -> Option<(String, Vec<String>)> {
     let (name, value) = value.flag(key, section)?;
     Some(match value {
-        crate::plan::FlagValue::Switch(_) => (name, Vec::new()),
-        crate::plan::FlagValue::Text(text) => (name, vec![text]),
-        crate::plan::FlagValue::List(words) => (name, words),
+        crate::model::FlagValue::Switch(_) => (name, Vec::new()),
+        crate::model::FlagValue::Text(text) => (name, vec![text]),
+        crate::model::FlagValue::List(words) => (name, words),
     })
 }

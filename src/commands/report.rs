@@ -9,7 +9,7 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::record::{atomic, layout};
 use crate::report::html::{self, Options};
-use crate::report::load_runs;
+use crate::results::read_runs;
 use crate::ui::Ui;
 
 /// Writes the page. Exit code 0 whatever came of the experiments: the page says it.
@@ -25,7 +25,7 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
         });
     }
     let runs = targets(args, environment)?;
-    let mut table = load_runs(&runs)?;
+    let mut table = read_runs(&runs)?;
     if asked::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }

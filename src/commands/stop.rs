@@ -368,7 +368,7 @@ mod tests {
 
     use super::*;
     use crate::commands::fixture::{Fixture, holder};
-    use crate::process::ProcessId;
+    use crate::model::ProcessId;
 
     /// A process that stands for an orchestrator and notes the signals that it gets.
     struct Orchestrator {

@@ -10,8 +10,8 @@ use super::language::spelling::canonical;
 use super::layers::Layers;
 use super::tree::{Entry, Kind, Node, Trouble, merge, merge_axes};
 use super::{Environment, Error, Origin, Preset, foreign, is_secret_name, load};
+use crate::model::{FlagError, FlagValue, Flags};
 use crate::nearest::nearest;
-use crate::plan::{FlagError, FlagValue, Flags};
 use crate::process::REDACTED;
 
 /// All layers as one tree.

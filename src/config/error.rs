@@ -2,7 +2,7 @@
 
 use super::Origin;
 use super::tree::{Node, Trouble};
-use crate::plan::FlagError;
+use crate::model::FlagError;
 
 /// A setting is wrong; nothing was started.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

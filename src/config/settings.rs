@@ -17,7 +17,8 @@ use super::resolve::{sweep, words};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, parse_duration, show};
 use crate::cli::RunArgs;
-use crate::plan::{Client, Engine, FailureReason, OnFailure, Plan, RetryPolicy, Section, Sweep, Value, expand};
+use crate::model::{Client, Engine, Plan};
+use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
 use crate::safe;
 use crate::sim::settings::{SettingError, SimSettings};
 
@@ -707,9 +708,9 @@ mod tests {
                     skip-failure-reasons: [oom]\nwarmup: 8\ncooldown: 2s\npreflight: false\nreuse: false\ndevices: 4\n\
                     order: random\norder-seed: 7\nrepeats: {starts: 2}\nbaseline: {dtype: [auto, float16]}\nsim: {speed: 50}";
         let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
-        let oom = settings.retry.for_cause(crate::diagnose::Cause::OutOfDeviceMemory);
+        let oom = settings.retry.for_cause(crate::model::Cause::OutOfDeviceMemory);
         assert_eq!((oom.attempts, oom.back_off.as_secs()), (2, 30));
-        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::Crashed).attempts, 1, "the default stays");
+        assert_eq!(settings.retry.for_cause(crate::model::Cause::Crashed).attempts, 1, "the default stays");
         assert_eq!(settings.on_failure, OnFailure::Stop);
         assert_eq!(settings.skip_failure_reasons, [FailureReason::Oom]);
         assert_eq!((settings.warmup_prompts, settings.cooldown.as_secs(), settings.preflight), (8, 2, false));
@@ -731,8 +732,8 @@ mod tests {
             Preset::Full,
         )
         .unwrap();
-        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::OutOfDeviceMemory).attempts, 5);
-        assert_eq!(settings.retry.for_cause(crate::diagnose::Cause::ServerDied).attempts, 3);
+        assert_eq!(settings.retry.for_cause(crate::model::Cause::OutOfDeviceMemory).attempts, 5);
+        assert_eq!(settings.retry.for_cause(crate::model::Cause::ServerDied).attempts, 3);
         assert_eq!((settings.warmup_prompts, settings.yes), (0, true));
         assert!(settings.skip_failure_reasons.is_empty());
         assert_eq!(settings.sweep.order, crate::plan::Order::Interleaved);

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::cause::Cause;
+use crate::model::Cause;
 
 /// Advice that only this message allows, most useful first; empty when it says nothing exact.
 /// `on_cpu`: the log is one of vLLM's CPU backend, where the KV cache has a variable of its own.

@@ -1,10 +1,9 @@
 //! What a diagnosis says, as data and as text.
 
+use crate::model::{Cause, Evidence};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-
-use super::cause::Cause;
 
 /// The most lines of evidence in a finding.
 pub const MAX_EVIDENCE: usize = 8;
@@ -41,15 +40,6 @@ impl Finding {
             also: Vec::new(),
         }
     }
-}
-
-/// One line of a log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// Its number, counted from 1 as an editor counts.
-    pub line: u64,
-    /// Its text, cleaned and cut to [`MAX_EVIDENCE_CHARS`]; tokens of the hub are blanked.
-    pub text: String,
 }
 
 /// A finding as plain text without colour: headline, evidence with line numbers, advice. Ends in a newline.

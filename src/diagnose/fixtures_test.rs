@@ -3,7 +3,8 @@
 //! The lines that show failures are those that vLLM printed in public issue threads (the rows of the table name them); the
 //! lines around them are filled in from logs of that release. `ready-cpu-0.14.1` is a whole log of our own.
 
-use super::{Cause, Ending, Finding, diagnose, render_text};
+use super::{Finding, diagnose, render_text};
+use crate::model::{Cause, Ending};
 
 macro_rules! log {
     ($name:literal) => {

@@ -1,7 +1,8 @@
 //! Logs rebuilt from public issue threads of 2024 to 2026 (structure and the lines that programs print; names and paths of people
 //! replaced): XPU, CUDA, ROCm, CPU, Gaudi, TPU, Ascend. What is expected of each was decided before the program saw it.
 
-use super::{Cause, diagnose, render_text};
+use super::{diagnose, render_text};
+use crate::model::Cause;
 
 /// Log, where it was met, the causes that are right, a part of the advice that helps.
 type Case = (&'static str, &'static [u8], &'static str, &'static [Cause], &'static str);

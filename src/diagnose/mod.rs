@@ -16,8 +16,6 @@
 
 mod advice;
 mod carrier;
-mod cause;
-mod ending;
 mod finding;
 mod line;
 mod pattern;
@@ -26,12 +24,10 @@ mod scan;
 mod shape;
 mod verdict;
 
-pub use cause::{Cause, UnknownCause};
-pub use ending::{Ending, signal_name};
-pub use finding::{Evidence, Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS, render_text};
+pub use finding::{Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS, render_text};
 pub use line::{clean_line, tail_lines};
 pub use pattern::{Rank, Row, rows};
-pub use phase::{Fatal, PhaseTracker, StartPhase};
+pub use phase::{Fatal, PhaseTracker};
 pub use scan::{Scanner, diagnose, diagnose_reader};
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::sync::LazyLock;
 use regex::bytes::Regex;
 
 use super::carrier::unwrap;
-use super::ending::Ending;
 use super::finding::Finding;
 use super::line::{Level, Lines, Parsed, clean_line, compile, cut, parse, strip_ansi};
 use super::pattern::{Rank, TABLE, any_of};
 use super::verdict;
+use crate::model::Ending;
 
 /// Diagnoses a log that is in memory. `ending` is how the server ended, if that is known.
 pub fn diagnose(log: &[u8], ending: Option<Ending>) -> Finding {

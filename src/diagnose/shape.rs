@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::cause::Cause::{
-    self, InvalidFlag, ModelIncomplete, Network, NotEnoughDevices, UnsupportedDtype, UnsupportedModel,
-    UnsupportedQuantization, VllmMissing,
+use crate::model::{
+    Cause, Cause::InvalidFlag, Cause::ModelIncomplete, Cause::Network, Cause::NotEnoughDevices,
+    Cause::UnsupportedDtype, Cause::UnsupportedModel, Cause::UnsupportedQuantization, Cause::VllmMissing,
 };
 
 /// What an exception's shape tells.

@@ -5,13 +5,12 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::advice;
-use super::cause::Cause;
-use super::ending::{Ending, signal_name};
-use super::finding::{Evidence, Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS};
+use super::finding::{Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS};
 use super::line::cut;
 use super::pattern::{Rank, TABLE};
 use super::scan::{Attempt, Exception, Hit};
 use super::shape::{self, Shape};
+use crate::model::{Cause, Ending, Evidence, signal_name};
 
 /// The most sentences of advice in a finding.
 const MAX_ADVICE: usize = 5;

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value};
 
+use super::Attempted;
 use super::run::Job;
-use super::{Attempted, Event, Failure, Phase};
-use crate::plan::Experiment;
+use crate::model::{Event, Experiment, Failure, Phase};
 use crate::process::{StopLevel, StopSender};
 
 /// Keeps and shows what happens. `Break` = it cannot be kept any more (a full disk): the run must end, in order.

@@ -1,5 +1,6 @@
 //! Turns what was seen into a [`Failure`]: the cause, the lines that show it, what to do.
 
+use crate::model::{Cause, Ending, Evidence, Failure, Phase, StartPhase, signal_name};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +9,8 @@ use serde_json::{Map, Value};
 
 use super::stall::Stalled;
 use super::unit::{Places, UnitContext};
-use super::{Failure, Phase};
 use crate::bounded::{self, NoObject};
-use crate::diagnose::{self, Cause, Ending, Finding, StartPhase, clean_line, diagnose_reader, signal_name, tail_lines};
+use crate::diagnose::{self, Finding, clean_line, diagnose_reader, tail_lines};
 use crate::process::{Emptied, Role};
 use crate::safe;
 
@@ -328,7 +328,7 @@ fn tail_of_beginning(log: &Path, length: u64) -> Vec<String> {
 }
 
 /// The line in which a Python program says why it ended: the last `SomeError: …`, or the last line at all.
-fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
+fn last_words(log: &Path) -> Vec<Evidence> {
     let Ok(file) = bounded::open(log) else { return Vec::new() };
     let mut error = None;
     let mut last = None;
@@ -340,7 +340,7 @@ fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
         if text.len() > 400 {
             text = text.chars().take(400).collect();
         }
-        let evidence = diagnose::Evidence { line: number as u64 + 1, text: text.clone() };
+        let evidence = Evidence { line: number as u64 + 1, text: text.clone() };
         let head = text.split(':').next().unwrap_or_default();
         if !text.starts_with(' ') && (head.ends_with("Error") || head.ends_with("Exception"))
             || text.contains(": error: ")
@@ -356,14 +356,14 @@ fn last_words(log: &Path) -> Vec<diagnose::Evidence> {
 const REQUEST_ERRORS: usize = 3;
 
 /// What `vllm bench serve` says of requests that failed: `Error 0: …`.
-fn failed_requests(log: &Path) -> Vec<diagnose::Evidence> {
+fn failed_requests(log: &Path) -> Vec<Evidence> {
     let Ok(file) = bounded::open(log) else { return Vec::new() };
     let lines = bounded::lines(BufReader::new(file)).enumerate();
     let errors = lines.filter_map(|(number, line)| {
         let text: String = clean_line(&line).chars().take(400).collect();
         let (index, _) = text.strip_prefix("Error ")?.split_once(": ")?;
         index.parse::<u64>().ok()?;
-        Some(diagnose::Evidence { line: number as u64 + 1, text })
+        Some(Evidence { line: number as u64 + 1, text })
     });
     errors.take(REQUEST_ERRORS).collect()
 }

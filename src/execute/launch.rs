@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
-use super::{Failure, Job, Phase, UnitContext};
-use crate::diagnose::Cause;
+use super::{Job, UnitContext};
+use crate::model::{Cause, Failure, Phase};
 use crate::process::{Group, GroupSpec, Owner, Role, Stop};
 use crate::safe;
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::ForeignProcess;
+use crate::model::{ForeignProcess, ProcessId};
 use crate::process::foreign::vllm_processes;
 use crate::process::registry::{self, Reaped};
-use crate::process::{Error, ProcessId, Stop, end_processes, procfs};
+use crate::process::{Error, Stop, end_processes, procfs};
 use crate::telemetry::check::shown_argv;
 
 /// Ends the groups that a crash of vllm-bench had left, and removes their launch scripts.

@@ -10,12 +10,10 @@
 
 mod emit;
 mod error;
-mod event;
 mod failure;
 mod launch;
 mod leftovers;
 mod memory;
-mod outcome;
 pub mod port;
 mod profile;
 mod readiness;
@@ -27,9 +25,7 @@ mod unit;
 
 pub use emit::{Emitter, Recorder};
 pub use error::Error;
-pub use event::{Event, ForeignProcess};
 pub use leftovers::{end_foreign, end_leftovers};
-pub use outcome::{Failure, Headline, Outcome, Phase, PrefixCache, StartStep, TeardownProof, Timings};
 pub use run::{Job, Jobs, Totals, clear_the_way, run_all};
 pub use script::{EngineCommand, ScriptContext, bench_args, client_host, quote, script, serve_args};
 pub use unit::{Attempted, Places, UnitContext};

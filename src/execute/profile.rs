@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::process::{ProcessId, procfs};
+use crate::model::ProcessId;
+use crate::process::procfs;
 
 /// A login shell that takes longer is named.
 const SLOW: Duration = Duration::from_secs(5);

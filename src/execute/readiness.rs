@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::StartStep;
 use super::port::PortWatch;
 use super::profile::{self, Profile};
 use crate::bounded;
-use crate::diagnose::{Cause, PhaseTracker, StartPhase};
+use crate::diagnose::PhaseTracker;
+use crate::model::{Cause, StartPhase, StartStep};
 
 /// How often `/health` is asked.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::server::{NotStarted, Server};
 use super::unit::{Turn, measure};
-use super::{Attempted, Emitter, Event, Failure, Outcome, Phase, Places, UnitContext, end_foreign, end_leftovers};
-use crate::diagnose::Cause;
-use crate::plan::{Experiment, FailureReason, OnFailure, ServerConfig, Workload, starts};
+use super::{Attempted, Emitter, Places, UnitContext, end_foreign, end_leftovers};
+use crate::model::{Cause, Event, Experiment, Failure, Outcome, Phase, ServerConfig, Workload};
+use crate::plan::{FailureReason, OnFailure, starts};
 use crate::process::{Error, Stop, StopLevel};
 
 /// One attempt that is to be made.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::Error;
 use crate::load::session::Turn;
-use crate::plan::{Client, Engine, Experiment, Identity, Isolation};
-use crate::process::{ProcessId, Role, pid_namespace};
+use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId};
+use crate::process::{Role, pid_namespace};
 use crate::sim::settings::START;
 
 /// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.

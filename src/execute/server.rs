@@ -11,10 +11,9 @@ use super::port::PortWatch;
 use super::profile::Profile;
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::client_host;
-use super::{Emitter, Event, Failure, Job, Outcome, Phase, StartStep, TeardownProof, UnitContext, port};
-use crate::diagnose::{Cause, Ending, StartPhase};
+use super::{Emitter, Job, UnitContext, port};
 use crate::load::server::Reading;
-use crate::plan::Experiment;
+use crate::model::{Cause, Ending, Event, Experiment, Failure, Outcome, Phase, StartPhase, StartStep, TeardownProof};
 use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, supervise};
 
 /// What vLLM's engine and worker processes call themselves.

@@ -12,9 +12,12 @@ use super::profile::Profile;
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
-use super::{Emitter, Event, Failure, Headline, Job, Outcome, Phase, PrefixCache, TeardownProof, Timings};
-use crate::diagnose::{Cause, Ending};
-use crate::plan::{Client, Isolation, OnFailure, RetryPolicy};
+use super::{Emitter, Job};
+use crate::load::server::Reading;
+use crate::model::{
+    Cause, Client, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache, TeardownProof, Timings,
+};
+use crate::plan::{OnFailure, RetryPolicy};
 use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, supervise};
 use crate::telemetry::{DeviceKind, Probe};
 
@@ -240,7 +243,7 @@ pub(super) async fn measure(
     let (mut prefix_cache, mut preemptions) = (None, None);
     if let (Outcome::Passed { .. }, Some(before)) = (&outcome, before) {
         let after = stop.cuts_short(server.counters(context)).await.flatten();
-        prefix_cache = after.as_ref().and_then(|after| PrefixCache::between(&before, after));
+        prefix_cache = after.as_ref().and_then(|after| prefix_cache_between(&before, after));
         preemptions = after.and_then(|after| after.preemptions_since(&before));
     }
     let first = turn.on_start == 1;
@@ -478,4 +481,10 @@ async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Died> {
         Ok(change) => Some(Died::of(change)),
         Err(_) => blame.server_is_dying().then_some(Died::Engine),
     }
+}
+
+/// What the counters say between two readings; `None` where the server does not count.
+fn prefix_cache_between(before: &Reading, after: &Reading) -> Option<PrefixCache> {
+    let (queries, hits) = after.prefix_cache_since(before)?;
+    Some(PrefixCache { queries, hits })
 }

@@ -60,21 +60,21 @@ fn candidates(group: &Group, baseline: &Baseline) -> Group {
         Baseline::Values(axes) => axes,
         Baseline::VllmDefaults | Baseline::Named(_) => &[],
     };
-    let single = |axis: &Axis| match named.iter().find(|n| super::flags::normalize(&n.key) == axis.key) {
+    let single = |axis: &Axis| match named.iter().find(|n| crate::model::normalize(&n.key) == axis.key) {
         Some(named) => named.clone(),
         None if axis.key == MODEL || axis.values.len() == 1 => axis.clone(),
         None => Axis { key: axis.key.clone(), values: vec![Value::Omitted] },
     };
     let mut serve: Vec<Axis> = group.serve.iter().map(single).collect();
-    let missing = named.iter().filter(|n| !group.serve.iter().any(|axis| axis.key == super::flags::normalize(&n.key)));
+    let missing = named.iter().filter(|n| !group.serve.iter().any(|axis| axis.key == crate::model::normalize(&n.key)));
     serve.extend(missing.cloned());
     Group { serve, env: group.env.iter().map(single).collect(), ..group.clone() }
 }
 
 /// Why a named baseline cannot be one; `None` where it can.
-pub fn problem(sweep: &Sweep, plan: &super::Plan) -> Option<String> {
+pub fn problem(sweep: &Sweep, plan: &crate::model::Plan) -> Option<String> {
     let Some(Baseline::Named(name)) = &sweep.baseline else { return None };
-    let mut servers: Vec<(&str, &super::ServerConfig)> = Vec::new();
+    let mut servers: Vec<(&str, &crate::model::ServerConfig)> = Vec::new();
     for experiment in plan.experiments.iter().filter(|e| e.groups.contains(name)) {
         if !servers.iter().any(|(_, server)| *server == &experiment.server) {
             servers.push((&experiment.axes.model, &experiment.server));

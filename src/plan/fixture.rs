@@ -1,6 +1,7 @@
 //! Sweeps for tests.
 
-use super::{Axis, Condition, Engine, Exclusion, Group, Sweep, Term, Test, Value};
+use super::{Axis, Condition, Exclusion, Group, Sweep, Term, Test, Value};
+use crate::model::Engine;
 
 /// `a,b` -> values; `none`, `true` and `false` as in a sweep file.
 pub fn axis(key: &str, values: &str) -> Axis {

@@ -7,10 +7,8 @@ use indexmap::{IndexMap, IndexSet};
 use super::name::{Key, make_unique, server_name};
 use super::selection::Selection;
 use super::sweep::{ENFORCE_EAGER, MODEL, PROMPTS_PER_CONCURRENCY, QUANTIZATION, Section, TENSOR_PARALLEL};
-use super::{
-    Axes, Experiment, Flags, Identity, Isolation, Plan, Repeat, ServerConfig, Skip, Sweep, Value, Workload,
-    experiment_name, schedule,
-};
+use super::{Sweep, Value, experiment_name, schedule};
+use crate::model::{Axes, Experiment, Flags, Identity, Isolation, Plan, Repeat, ServerConfig, Skip, Workload};
 
 /// So many left-out combinations are kept with their reasons; the others are counted.
 const SKIPS_KEPT: usize = 1000;
@@ -100,7 +98,7 @@ fn key(experiment: &Experiment) -> Key {
 /// Server configurations get names of their own; where two would share one, each gets the digits of its identity. Those of `old`
 /// experiments keep theirs.
 fn name_servers(experiments: &mut [Experiment], old: &[Experiment]) {
-    let identity = |e: &Experiment| Identity::of_server(e.engine, &e.server, &super::Context::default());
+    let identity = |e: &Experiment| Identity::of_server(e.engine, &e.server, &crate::model::Context::default());
     let mut known: HashMap<Identity, String> = HashMap::new();
     for experiment in old {
         known.entry(identity(experiment)).or_insert_with(|| experiment.server_name().to_owned());

@@ -4,12 +4,10 @@
 //! Nothing here touches the file system, the clock, the environment or a process.
 
 mod baseline;
+mod check;
 mod condition;
-mod experiment;
 #[cfg(test)]
 pub mod fixture;
-mod flags;
-mod identity;
 mod matrix;
 mod name;
 mod policy;
@@ -24,11 +22,6 @@ mod work;
 
 pub use baseline::problem as baseline_problem;
 pub use condition::{Comparison, Condition, Operand, Term, Test};
-pub use experiment::{
-    Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload, named_models,
-};
-pub use flags::{FlagError, FlagValue, Flags, normalize};
-pub use identity::{Context, Identity};
 pub use matrix::{Setting, expand, extend};
 pub use name::{abbreviation, combination_name, experiment_name, sanitize};
 pub use policy::{FailureReason, OnFailure, Retry, RetryPolicy};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 
-use super::{Axes, Identity, Repeat};
+use crate::model::{Axes, Identity, Repeat};
 
 /// The longest name: with the suffixes of result and log files it stays below the 255 bytes a file name may have.
 const LONGEST: usize = 180;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::diagnose::Cause;
+use crate::model::Cause;
 
 /// A word for one or several causes, as `retry` and `skip-failure-reasons` take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,8 @@
 use indexmap::IndexMap;
 
 use super::matrix::{Setting, experiment};
-use super::{Experiment, Identity, Order, Repeat, Sweep};
+use super::{Order, Sweep};
+use crate::model::{Experiment, Identity, Repeat};
 
 /// Arranges settings with their repeats. Experiments that share a server start stand together.
 pub(super) fn arrange(sweep: &Sweep, settings: Vec<Setting>) -> Vec<Experiment> {

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::condition::Compiled;
 use super::sweep::{ENFORCE_EAGER, Section};
-use super::{Axis, Exclusion, Group, Link, Value, flags::normalize};
+use super::{Axis, Exclusion, Group, Link, Value};
+use crate::model::normalize;
 
 /// One key of a group.
 #[derive(Debug, Clone)]

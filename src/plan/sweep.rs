@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, Condition, Context, Engine, FlagValue};
+use super::Condition;
+use crate::model::{Client, Context, Engine, FlagValue};
 
 /// One value of an axis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,5 +1,6 @@
 //! What a plan promises.
 
+use crate::model::{Context, Engine, Experiment, Isolation, Plan, Repeat};
 use std::collections::HashSet;
 
 use proptest::prelude::*;

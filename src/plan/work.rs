@@ -4,7 +4,7 @@
 //! 0.14.1 does not (`crate::releases`). A sweep says both, so that its figures mean the same with every release and with
 //! `vllm-bench load`, and they are part of the workload's identity.
 
-use super::Flags;
+use crate::model::Flags;
 
 /// Clients' backends that generate text and take sampling parameters.
 const GENERATING: [&str; 7] =

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::members::Emptiness;
 use super::procfs::{self, Stat};
-use super::{HeldBy, Members, ProcessId, Stop, StopLevel};
+use super::{Members, Stop, StopLevel};
+use crate::model::{HeldBy, ProcessId};
 
 /// How often `/proc` is read while processes are ending.
 const POLL: Duration = Duration::from_millis(10);

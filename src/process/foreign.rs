@@ -9,9 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Members;
 use super::procfs::{self, Stat};
 use super::registry::{self, MARKER, Record};
-use super::{Members, ProcessId};
+use crate::model::ProcessId;
 
 /// What a vLLM process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

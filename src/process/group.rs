@@ -12,8 +12,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use super::ending::AFTER_KILL;
 use super::guard::{LAST_OUTPUT, Order, Report, Request, TITLE};
 use super::guard_watch::GuardWatch;
-use super::{Emptied, Error, Members, ProcessId, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
-use crate::diagnose::Ending;
+use super::{Emptied, Error, Members, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
+use crate::model::{Ending, ProcessId};
 
 /// How often the titles of a group's processes are looked at.
 const TITLES_POLL: Duration = Duration::from_millis(200);

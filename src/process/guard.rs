@@ -21,10 +21,10 @@ use tokio::sync::mpsc;
 
 use super::registry::{self, MARKER, Record};
 use super::{
-    Emptied, GroupSpec, HeldBy, Members, ProcessId, Redactor, StopLevel, StopSender, boot_id, cgroup, end_members,
-    pid_namespace, procfs, stop_channel,
+    Emptied, GroupSpec, Members, Redactor, StopLevel, StopSender, boot_id, cgroup, end_members, pid_namespace, procfs,
+    stop_channel,
 };
-use crate::diagnose::Ending;
+use crate::model::{Ending, HeldBy, ProcessId};
 
 /// The hidden subcommand that runs a guard.
 pub const SUBCOMMAND: &str = "__guard";

@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use super::ending::signal;
 use super::guard::is_guard;
-use super::{ProcessId, procfs};
+use super::procfs;
+use crate::model::ProcessId;
 
 /// How often a guard is looked at.
 const POLL: Duration = Duration::from_millis(100);

@@ -5,25 +5,13 @@
 //! what was recorded until then (number and start time) and the marker in the environment tell; then it is not proven that
 //! none is left. A number alone (of a session, of a process group) never makes a process ours: the kernel gives it away again.
 
+use crate::model::{HeldBy, ProcessId};
 use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
-
 use super::cgroup::{self, Removed};
+use super::guard;
 use super::procfs::{self, Stat};
 use super::registry::{self, Record};
-use super::{ProcessId, guard};
-
-/// What holds the members of a group together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeldBy {
-    /// A cgroup of its own: nothing leaves it.
-    Cgroup,
-    /// Descent from the guard, and from the orchestrator once the guard is dead.
-    #[default]
-    Descent,
-}
 
 /// What is known of a group in which no process is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

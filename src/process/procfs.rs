@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::sys::signal::Signal;
 
-use super::ProcessId;
+use crate::model::ProcessId;
 
 /// The fields of `/proc/PID/stat` that identity and teardown need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::guard_watch::{end_guard, wake, wake_lost_guards};
-use super::{Emptied, Error, Members, Owner, ProcessId, Stop, boot_id, end_members, pid_namespace, reap_adopted};
+use super::{Emptied, Error, Members, Owner, Stop, boot_id, end_members, pid_namespace, reap_adopted};
 use crate::bounded;
+use crate::model::ProcessId;
 
 /// A live group, as registered by its guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

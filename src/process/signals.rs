@@ -4,7 +4,8 @@
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
-use super::{ProcessId, procfs};
+use super::procfs;
+use crate::model::ProcessId;
 
 /// A stream of signals that never ends.
 #[derive(Debug)]

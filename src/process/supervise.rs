@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Group;
 use super::group::Change;
-use crate::diagnose::Ending;
+use crate::model::Ending;
 
 /// How urgently the user wants the run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, SCHEMA};
 use crate::bounded;
-use crate::execute::Event;
+use crate::model::Event;
 use crate::safe;
 
 /// One line of the journal.

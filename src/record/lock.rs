@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::bounded;
-use crate::process::ProcessId;
+use crate::model::ProcessId;
 
 /// Who holds a lock, as written into it by the holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::plan::{Engine, Plan};
+use crate::model::{Engine, Plan};
 use crate::telemetry::{DeviceReport, HostInfo};
 
 /// One resolved setting and where it came from.

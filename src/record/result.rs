@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use super::plausible::{self, ResultValues};
 use super::{Error, atomic};
 use crate::bounded::{self, NoObject, PythonJson};
-use crate::execute::{Failure, PrefixCache, TeardownProof, Timings};
-use crate::plan::{Axes, Client, Engine, Experiment, Flags, Identity, Isolation, Repeat};
+use crate::model::{
+    Axes, Client, Engine, Experiment, Failure, Flags, Identity, Isolation, PrefixCache, Repeat, TeardownProof, Timings,
+};
 
 /// Why the client's result does not count (rule 11 and beyond it).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,8 @@ use super::{
     Error, Holder, JournalText, Lock, Manifest, ResultMeta, ResultRecord, RunState, SCHEMA, atomic, read_journal,
 };
 use crate::bounded;
-use crate::plan::{Experiment, sanitize};
+use crate::model::Experiment;
+use crate::plan::sanitize;
 
 /// A run directory that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,7 @@ use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 
 use super::Entry;
-use crate::execute::{Event, Outcome, Phase, Timings};
-use crate::process::ProcessId;
+use crate::model::{Event, Outcome, Phase, ProcessId, Timings};
 
 /// One attempt at an experiment.
 #[derive(Debug, Clone, PartialEq)]

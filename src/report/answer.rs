@@ -2,7 +2,8 @@
 //! run next. The numbers are those of [`crate::analyse`]; nothing is decided here.
 
 use super::display::{configuration, counted, cut, figure};
-use crate::analyse::{Basis, Choice, FEWEST_STARTS, Figure, Recommendation, Standing, Wanted, Why};
+use crate::analyse::{Basis, Choice, FEWEST_STARTS, Recommendation, Standing, Wanted, Why};
+use crate::model::Figure;
 
 /// A number with as many digits as its unit has in tables.
 fn number(key: &str, value: f64) -> String {

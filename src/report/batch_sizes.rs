@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::columns::{self, Column};
 use super::display::{ABSENT, counted, cut};
-use super::load::load_requests;
 use super::page::{Page, Style, Tone};
 use super::plot::tokens_per_second_of_a_request;
-use crate::analyse::{LoadValue, Metric, Row, RunTable, all_settings, settings};
+use crate::analyse::{LoadValue, Row, RunTable, all_settings, settings};
+use crate::model::Metric;
 use crate::plan::{abbreviation, sanitize};
 use crate::record::{Error, atomic, layout};
+use crate::results::read_requests;
 
 /// What follows the batch size, or changes nothing of what a measurement is.
 const NO_SERIES: [&str; 9] = [
@@ -132,7 +133,7 @@ fn mean(values: &[f64]) -> Option<f64> {
 
 fn point(rows: &[&Row]) -> Option<Point> {
     let total: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(Metric::OutputThroughput)).collect();
-    let each = |row: &&Row| tokens_per_second_of_a_request(row, load_requests(row).ok().flatten().as_ref());
+    let each = |row: &&Row| tokens_per_second_of_a_request(row, read_requests(row).ok().flatten().as_ref());
     let per_request: Vec<f64> = rows.iter().filter_map(each).collect();
     Some(Point { per_request: mean(&per_request), total: mean(&total)?, n: total.len() })
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::display::{configuration, counted, cut, figure};
 use super::page::{Page, Style, Tone};
 use super::{columns, columns::Column};
-use crate::analyse::{Comparison, Effect, Facts, Figure, Matched, Outcome, Row, RunTable};
+use crate::analyse::{Comparison, Effect, Facts, Matched, Outcome, Row, RunTable};
+use crate::model::Figure;
 
 /// What differs between the environments of two runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

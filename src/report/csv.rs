@@ -8,8 +8,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::display::shown;
-use crate::analyse::{Metric, Row, RunTable, Status, Unit};
+use crate::analyse::{Row, RunTable, Status};
+use crate::model::{Metric, Unit};
+use crate::results::shown;
 
 /// The predecessor's columns, in its order.
 const THEIRS: [&str; 9] = [

@@ -1,23 +1,16 @@
 //! How single values are shown. Names and log lines come from outside: nothing in them may move the cursor, change
 //! colours, reverse the text or break a table.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::analyse::{ShownAxes, Unit};
+use crate::analyse::ShownAxes;
 use crate::fold::words;
+use crate::model::Unit;
 
 /// What stands where a value is not known.
 pub(super) const ABSENT: &str = "n/a";
-
-/// A path as text; what is no text in it is replaced.
-pub(super) fn shown(path: &Path) -> Cow<'_, str> {
-    // Nearly all are text, which is quickly seen.
-    path.to_str().map_or_else(|| path.to_string_lossy(), Cow::Borrowed)
-}
 
 /// The text without escape sequences, control characters and invisible marks of direction; each run of white space
 /// (line breaks too) becomes one blank.

@@ -11,7 +11,6 @@ pub mod datatrove;
 mod display;
 pub mod export;
 pub mod html;
-mod load;
 mod page;
 pub mod plot;
 mod raw;
@@ -20,13 +19,12 @@ mod summary;
 mod text;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 
 pub use batch_sizes::BatchSizes;
 pub use display::clean;
-pub use load::{add_server_logs, load_requests, load_run, load_runs};
 pub use page::Style;
 pub use summary::render as render_summary;
 pub use text::{on_screen, render as render_text, render_analysis};

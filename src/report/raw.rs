@@ -12,9 +12,9 @@ use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::csv::status;
-use super::display::shown;
-use super::load::{Keep, Member, Scanner, Stop, in_parallel, put_member};
 use crate::analyse::{Row, RunTable};
+use crate::results::shown;
+use crate::results::{Keep, Member, Scanner, Stop, in_parallel, put_member};
 
 /// What vLLM's client says of every request.
 const OF_REQUESTS: [&str; 9] = [

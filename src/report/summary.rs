@@ -3,7 +3,8 @@
 use super::display::{clean, counted, cut, duration, quantity};
 use super::page::{Page, Style, Tone};
 use super::text::{banner, load_fields};
-use crate::analyse::{Counts, Row, RunTable, Status, Unit};
+use crate::analyse::{Counts, Row, RunTable, Status};
+use crate::model::Unit;
 use crate::record::layout;
 
 const LABEL: usize = 14;

@@ -7,8 +7,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Ui;
-use crate::execute::{Event, Failure, Headline, Outcome, Phase, TeardownProof, Timings};
-use crate::plan::Plan;
+use crate::model::{Event, Failure, Headline, Outcome, Phase, Plan, TeardownProof, Timings};
 use crate::safe::{self, Sgr};
 
 /// In a pipe, how often a wait is reported.

@@ -14,8 +14,8 @@ use crate::support::{Scene, files};
 use vllm_bench::cli::RunArgs;
 use vllm_bench::config::tree::Node;
 use vllm_bench::config::{Environment, Preset, Settings, setting_keys};
-use vllm_bench::diagnose::{Cause, StartPhase};
 use vllm_bench::exit;
+use vllm_bench::model::{Cause, StartPhase};
 use vllm_bench::sim::fault;
 
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";

@@ -108,7 +108,7 @@ fn the_examples_of_the_slurm_sweeps_document_load() {
     assert_eq!(count(&settings(&["cluster-quick-start.yaml"], |_| ())).kept, 3);
     let speculative = settings(&["cluster-speculative.yaml"], |_| ());
     assert_eq!(count(&speculative).kept, 3);
-    let without = |e: &vllm_bench::plan::Experiment| !e.server.flags.contains("speculative-config");
+    let without = |e: &vllm_bench::model::Experiment| !e.server.flags.contains("speculative-config");
     assert!(expand(&speculative.sweep).experiments.iter().any(without), "`None` leaves the flag out");
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vllm_bench::analyse::{
-    About, Assumptions, Better, Facts, Limit, Load, Metric, Metrics, Origin, Row, RunTable, ShownAxes, Status, Wanted,
-    derive,
+    About, Assumptions, Facts, Limit, Load, Metrics, Origin, Row, RunTable, ShownAxes, Status, Wanted, derive,
 };
+use vllm_bench::model::{Better, Metric};
 use vllm_bench::report::datatrove::Datatrove;
 
 /// Model, tp of the baseline, its tokens per second and device, those of the best, the speed-up, the best parameters.

@@ -13,10 +13,9 @@ use serde_json::{Map, Value};
 
 use super::prepare::Ports;
 use crate::bounded;
-use crate::diagnose::Cause;
 use crate::error::Error;
-use crate::execute::{Attempted, Event, Failure, Job, Jobs, Outcome, Phase, Places, Recorder};
-use crate::plan::{Engine, Experiment};
+use crate::execute::{Attempted, Job, Jobs, Places, Recorder};
+use crate::model::{Cause, Engine, Event, Experiment, Failure, Outcome, Phase};
 use crate::record::layout::first_free;
 use crate::record::{
     self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate,

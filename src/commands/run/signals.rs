@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use crate::error::Error;
-use crate::execute::{Event, Recorder};
+use crate::execute::Recorder;
+use crate::model::Event;
 use crate::process::{StopLevel, StopSender, signals};
 
 use super::recorder::RunRecorder;

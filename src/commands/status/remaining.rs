@@ -81,7 +81,9 @@ fn mean<'s>(
 mod tests {
     use super::*;
     use crate::commands::locate::PlanHead;
-    use crate::plan::{Engine, Group, Sweep, expand, fixture::axis};
+    use crate::model::Engine;
+    use crate::plan::fixture::axis;
+    use crate::plan::{Group, Sweep, expand};
 
     #[test]
     fn starts_and_measurements_are_counted_apart() {

@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::remaining::{Sample, remaining};
 use crate::commands::locate::{ExperimentHead, Head};
-use crate::execute::{Event, Failure, Outcome, Phase};
-use crate::process::ProcessId;
+use crate::model::{Event, Failure, Outcome, Phase, ProcessId};
 use crate::record::{Entry, Holder, RunState};
 
 /// Version of the JSON that `status --json` prints.

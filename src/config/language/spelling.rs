@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 
 use crate::config::Origin;
 use crate::config::tree::{Entry, Kind, Node, Trouble, rivals};
+use crate::model::normalize;
 use crate::nearest::nearest;
-use crate::plan::normalize;
 
 /// Other names of keys of the top level and of groups.
 const ALIASES: [(&str, &str); 6] = [

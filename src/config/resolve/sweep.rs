@@ -10,10 +10,11 @@ use crate::config::language::{Document, Group as WrittenGroup, Rule as WrittenRu
 use crate::config::tree::{At, Kind, Node, Raw, Trouble, join};
 use crate::config::vllm_flags;
 use crate::config::{Error, Origin, Places, is_secret_entry};
+use crate::model::{Engine, normalize};
 use crate::nearest::nearest;
 use crate::plan::{
-    Axis, Baseline, Condition, Engine, Exclusion, Group, Link, Order, PROMPTS_PER_CONCURRENCY, Repeats, Rule, Section,
-    Selection, Sweep, Value, normalize,
+    Axis, Baseline, Condition, Exclusion, Group, Link, Order, PROMPTS_PER_CONCURRENCY, Repeats, Rule, Section,
+    Selection, Sweep, Value,
 };
 
 /// A sweep and what belongs to it but is not part of it.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use crate::config::Error;
 use crate::config::layers;
 use crate::config::tree::{Kind, Raw, Trouble};
-use crate::plan::{Client, Engine};
+use crate::model::{Client, Engine};
 
 /// Reads a word that some layer always has.
 ///

@@ -2,7 +2,7 @@
 //! drivers of other releases.
 
 use super::{Rank, Row};
-use crate::diagnose::cause::Cause::{Crashed, InvalidFlag, NotEnoughDevices, UnsupportedQuantization, VllmMissing};
+use crate::model::Cause::{Crashed, InvalidFlag, NotEnoughDevices, UnsupportedQuantization, VllmMissing};
 
 const NO_KERNEL: &[&str] = &[
     "this build of vLLM has no such kernel for this device: use another quantization or `none`, or a build (image) made for this device",

@@ -1,9 +1,7 @@
 //! Rows on memory and devices: device memory, the KV cache, how many devices, Level Zero and its like.
 
 use super::{Rank, Row};
-use crate::diagnose::cause::Cause::{
-    Crashed, EngineCoreFailed, KvCacheTooSmall, LevelZero, NotEnoughDevices, OutOfDeviceMemory,
-};
+use crate::model::Cause::{Crashed, EngineCoreFailed, KvCacheTooSmall, LevelZero, NotEnoughDevices, OutOfDeviceMemory};
 
 const FREE_IT: &[&str] = &[
     "end what else holds device memory (`vllm-bench stop` for leftovers of ours; `xpu-smi ps`, `nvidia-smi`, `rocm-smi`)",

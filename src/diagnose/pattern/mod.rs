@@ -14,8 +14,8 @@ use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexSet, RegexSetBuilder};
 
-use super::cause::Cause;
 use super::line::{Level, Parsed};
+use crate::model::Cause;
 
 /// How near to the root of a failure a line stands. The nearest line of a log names the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! Rows on what only some platforms say (TPU, Gaudi, Ascend, the CPU backend, Ray), on host memory, files and adapters.
 
 use super::{Rank, Row};
-use crate::diagnose::cause::Cause::{
+use crate::model::Cause::{
     Crashed, DiskFull, EngineCoreFailed, Hung, InvalidFlag, KilledBySystem, KvCacheTooSmall, Network, NotEnoughDevices,
     OutOfDeviceMemory, UnsupportedModel,
 };

@@ -1,7 +1,7 @@
 //! Rows on processes: shared memory, killed, crashed, engine failures, hangs.
 
 use super::{Rank, Row};
-use crate::diagnose::cause::Cause::{Crashed, EngineCoreFailed, Hung, KilledBySystem, SharedMemory};
+use crate::model::Cause::{Crashed, EngineCoreFailed, Hung, KilledBySystem, SharedMemory};
 
 const COMPILE: &[&str] = &[
     "compiling the model failed: install a C++ compiler (`g++`) in the container, or use `--enforce-eager`",

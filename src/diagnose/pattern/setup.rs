@@ -1,7 +1,7 @@
 //! Rows on what was asked for: flags, model, quantization, data type, port, network, installation.
 
 use super::{Rank, Row};
-use crate::diagnose::cause::Cause::{
+use crate::model::Cause::{
     DiskFull, InvalidFlag, ModelGated, ModelIncomplete, ModelNotFound, Network, PortInUse, SharedMemory,
     UnsupportedDtype, UnsupportedModel, UnsupportedQuantization, VllmMissing,
 };

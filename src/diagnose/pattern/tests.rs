@@ -1,8 +1,9 @@
 //! Every row is held to the real lines that it was made from, and every look-alike to meaning nothing.
 
 use super::*;
+use crate::diagnose::diagnose;
 use crate::diagnose::line::parse;
-use crate::diagnose::{Ending, StartPhase, diagnose};
+use crate::model::{Ending, StartPhase};
 
 /// How an ending must be for a line of this rank to count.
 fn ending_for(row: &Row) -> Option<Ending> {

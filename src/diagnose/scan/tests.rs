@@ -5,7 +5,7 @@ use std::io::Cursor;
 use proptest::prelude::*;
 
 use super::*;
-use crate::diagnose::{Cause, StartPhase};
+use crate::model::{Cause, StartPhase};
 
 const BANNER: &str = "(APIServer pid=1) INFO 11-22 06:13:32 [api_server.py:1272] vLLM API server version 0.14.1\n";
 const OOM: &str = "(EngineCore_DP0 pid=2) ERROR 11-22 06:13:38 [core.py:936] torch.OutOfMemoryError: XPU out of memory. Tried to allocate 192.00 MiB. GPU 0 has a total capacity of 11.93 GiB of which 7.61 MiB is free.\n";

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use indexmap::IndexMap;
 
 use super::UNNAMED;
-use crate::analyse::{FailedAttempt, Metric, Row, Status, load_labels, over_starts, settings, short_settings};
+use crate::analyse::{FailedAttempt, Row, Status, load_labels, over_starts, settings, short_settings};
+use crate::model::Metric;
 use crate::plan::FailureReason;
 
 /// The columns, in their order.

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use super::super::csv::{cause, number, reason, status};
 use super::{Analysis, requests_under};
 use crate::analyse::{
-    Base, Estimate, Figure, Interval, Row, Standing, Unit, Wanted, all_settings, bases, load_labels, over_starts,
-    settings, starts_by,
+    Base, Estimate, Interval, Row, Standing, Wanted, all_settings, bases, load_labels, over_starts, settings, starts_by,
 };
+use crate::model::{Figure, Unit};
 
 /// What stands before the settings.
 const FIRST: [&str; 17] = [

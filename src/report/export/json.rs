@@ -9,9 +9,10 @@ use super::super::csv::{cause, reason, status};
 use super::super::recommend;
 use super::{Analysis, figures, requests_under};
 use crate::analyse::{
-    Base, Counts, Facts, Figure, Origin, Row, RunTable, all_settings, bases, components, load_labels, over_starts,
-    settings, starts_by,
+    Base, Counts, Facts, Origin, Row, RunTable, all_settings, bases, components, load_labels, over_starts, settings,
+    starts_by,
 };
+use crate::model::Figure;
 
 /// The version of the format: a number that grows when a key changes its meaning or goes.
 const SCHEMA: u32 = 1;

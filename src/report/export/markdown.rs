@@ -7,7 +7,8 @@ use super::super::compare::cell;
 use super::super::display::{configuration, counted, figure};
 use super::super::text::{banner, baseline_rule, nothing, status};
 use super::{Analysis, requests_under};
-use crate::analyse::{Choice, Counts, Facts, Figure, Metric, Row, bases, mean_over_starts};
+use crate::analyse::{Choice, Counts, Facts, Row, bases, mean_over_starts};
+use crate::model::{Figure, Metric};
 
 /// Renders it.
 pub fn render(analysis: &Analysis<'_>) -> String {

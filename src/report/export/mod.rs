@@ -10,7 +10,8 @@ pub use markdown::render as render_markdown;
 
 use std::collections::BTreeSet;
 
-use crate::analyse::{Answer, BY_MODEL, Figure, Metric, Row, RunTable, Wanted, answers, rests_on};
+use crate::analyse::{Answer, BY_MODEL, Row, RunTable, Wanted, answers, rests_on};
+use crate::model::{Figure, Metric};
 
 /// A table with its answers: computed once, and printed by every format.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use super::super::answer;
 use super::super::display::{ABSENT, clean, configuration, cut, figure, quantity};
 use super::super::text::nothing;
 use super::shell;
-use crate::analyse::{Answer, Choice, Figure, Recommendation, Unit, Wanted};
+use crate::analyse::{Answer, Choice, Recommendation, Wanted};
+use crate::model::{Figure, Unit};
 
 /// So many options stand in the table of an answer.
 const OPTIONS: usize = 10;

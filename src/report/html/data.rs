@@ -8,7 +8,8 @@ use super::super::display::{clean, cut};
 use super::super::text::status;
 use super::shell;
 use super::table::{Columns, Setting, told};
-use crate::analyse::{Answer, Better, Figure, Row, RunTable, Standing, Status, Wanted, over_starts, starts_by};
+use crate::analyse::{Answer, Row, RunTable, Standing, Status, Wanted, over_starts, starts_by};
+use crate::model::{Better, Figure};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
 pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>], wanted: &Wanted) -> String {
@@ -137,7 +138,7 @@ fn phases(table: &RunTable) -> IndexSet<&'static str> {
     let steps = table.rows.iter().filter_map(|row| row.timings.as_ref()).flat_map(|timings| &timings.startup_phases);
     let mut phases: Vec<_> = steps.map(|step| step.phase).collect();
     phases.sort_unstable();
-    phases.into_iter().map(crate::diagnose::StartPhase::word).collect()
+    phases.into_iter().map(crate::model::StartPhase::word).collect()
 }
 
 /// Valid rows of the same settings, where there are several.

@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::super::display::{clean, configuration, cut, quantity};
 use super::super::text::status;
 use super::table::told;
-use crate::analyse::{FailedAttempt, Row, RunTable, Status, Unit};
+use crate::analyse::{FailedAttempt, Row, RunTable, Status};
+use crate::model::Unit;
 
 /// Reasons and log lines: so many characters.
 const REASON: usize = 600;

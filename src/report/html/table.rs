@@ -6,7 +6,8 @@ use super::super::csv::status as status_key;
 use super::super::display::{ABSENT, clean, cut, figure};
 use super::super::text::status;
 use super::Options;
-use crate::analyse::{Doubt, DoubtKind, Figure, Metric, RANKED, Row, RunTable};
+use crate::analyse::{Doubt, DoubtKind, RANKED, Row, RunTable};
+use crate::model::{Figure, Metric};
 
 /// A setting over all rows.
 pub(super) struct Setting {

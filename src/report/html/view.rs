@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
 use super::{Machine, Options, data, shell};
 use crate::analyse::{Base, Counts, Facts, Origin, RunTable, Wanted, bases};
-use crate::plan::Engine;
+use crate::model::Engine;
 
 /// The page's own parts.
 pub(super) struct Parts<'a> {
@@ -83,7 +83,7 @@ impl<'a> View<'a> {
             notes: notes(table, &options.wanted),
             counts: counted_out(&counts),
             ranked_by: options.wanted.objective(options.wanted.per_device),
-            latency: crate::analyse::Figure::of(&options.wanted.latency)
+            latency: crate::model::Figure::of(&options.wanted.latency)
                 .map_or_else(|| options.wanted.latency.clone(), |figure| figure.label),
             limits: options.wanted.about().map(|said| clean(&said)),
             answers: answers::of(&answers, &options.wanted),

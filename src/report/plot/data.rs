@@ -7,7 +7,8 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::kind::{Query, Refusal};
 use super::scale::short;
-use crate::analyse::{Better, Estimate, Figure, Requests, Row, RunTable, Status, over_starts, spread};
+use crate::analyse::{Estimate, Requests, Row, RunTable, Status, over_starts, spread};
+use crate::model::{Better, Figure};
 use crate::report::display::{clean, counted};
 
 /// Keys of the load that follow the one on the axis: with more requests in flight, more are sent.
@@ -163,7 +164,7 @@ impl<'a> Data<'a> {
     pub fn with_requests(mut self) -> Self {
         let mut unusable = 0;
         for shot in &mut self.shots {
-            match crate::report::load_requests(shot.row) {
+            match crate::results::read_requests(shot.row) {
                 Ok(requests) => shot.requests = requests.map(|r| Requests { itl_ms: Vec::new(), ..r }),
                 Err(_) => unusable += 1,
             }

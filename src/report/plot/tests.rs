@@ -11,10 +11,8 @@ use roxmltree::{Document, Node};
 
 use super::font::{Weight, width};
 use super::{Kind, Over, Query, Refusal, Size, pictures, png, svg};
-use crate::analyse::{About, Facts, Load, LoadValue, Metric, Metrics, Row, RunTable, ShownAxes, Status};
-use crate::diagnose::StartPhase;
-use crate::execute::{StartStep, Timings};
-use crate::plan::Repeat;
+use crate::analyse::{About, Facts, Load, LoadValue, Metrics, Row, RunTable, ShownAxes, Status};
+use crate::model::{Metric, Repeat, StartPhase, StartStep, Timings};
 
 /// What a hostile or careless name may hold.
 const NASTY: &str = "org/<b>&\"'\u{202e}\u{0}\u{1b}[31mモデル-שלום";

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use crate::diagnose::{Cause, Evidence, StartPhase};
-use crate::execute::{Event, Failure, Outcome, Phase, StartStep, TeardownProof, Timings};
+use crate::model::{
+    Cause, Engine, Event, Evidence, Experiment, Failure, Outcome, Phase, Plan, ProcessId, StartPhase, StartStep,
+    TeardownProof, Timings,
+};
 use crate::plan::fixture::{axis, grid};
-use crate::plan::{Engine, Experiment, Plan, Sweep, expand};
-use crate::process::ProcessId;
+use crate::plan::{Sweep, expand};
 use crate::record::{
     Entry, FailureRecord, Limits, Manifest, ResultMeta, ResultRecord, RunDir, SCHEMA, VllmInfo, atomic,
 };
@@ -107,7 +108,7 @@ impl Fixture {
         let record = ResultRecord { vllm, vllm_bench: Some(self.meta(i)) };
         record.write(&self.result_path(i)).unwrap();
         self.start(i);
-        self.finish(i, Outcome::Passed { headline: crate::execute::Headline::default() });
+        self.finish(i, Outcome::Passed { headline: crate::model::Headline::default() });
     }
 
     pub fn meta(&self, i: usize) -> ResultMeta {

@@ -5,9 +5,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fixture::Fixture;
-use super::load_run;
+use super::read_run;
 use crate::analyse::{DoubtKind, RunTable, Wanted};
-use crate::plan::{Engine, Repeat};
+use crate::model::{Engine, Repeat};
 use crate::report::html::{Options, render};
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
@@ -24,7 +24,7 @@ fn small(model: &str, evidence: &str, engine: Engine) -> Fixture {
 }
 
 fn page(run: &Fixture) -> String {
-    let table = load_run(run.path()).unwrap();
+    let table = read_run(run.path()).unwrap();
     render(&table, &Options::of(&table))
 }
 
@@ -71,7 +71,7 @@ fn a_simulated_run_says_so_on_top_and_at_each_figure() {
 #[test]
 fn what_comes_from_outside_is_text() {
     let run = small(HOSTILE, ENDS, Engine::Vllm);
-    let mut table = load_run(run.path()).unwrap();
+    let mut table = read_run(run.path()).unwrap();
     for row in &mut table.rows {
         row.about.serve_command.extend([HOSTILE.to_owned(), ENDS.to_owned(), "\u{202e}".to_owned()]);
     }
@@ -159,7 +159,7 @@ fn the_script_puts_text_into_the_page_as_text_and_asks_for_nothing() {
 #[test]
 fn limits_decide_and_an_empty_run_is_a_page_too() {
     let run = small("org/other", "RuntimeError: no", Engine::Vllm);
-    let table = load_run(run.path()).unwrap();
+    let table = read_run(run.path()).unwrap();
     let limit = crate::analyse::Limit::parse("ttft.mean<1").unwrap();
     let wanted = Wanted { limits: vec![limit], ..Wanted::default() };
     let page = render(&table, &Options { wanted, ..Options::of(&table) });
@@ -173,13 +173,13 @@ fn limits_decide_and_an_empty_run_is_a_page_too() {
 #[test]
 fn repeats_are_shown_with_their_interval_and_doubts_with_their_row() {
     let run = small("org/other", "RuntimeError: no", Engine::Vllm);
-    let mut table = load_run(run.path()).unwrap();
+    let mut table = read_run(run.path()).unwrap();
     let first = table.rows[0].clone();
     table.rows.truncate(1);
     for start in 1..=3 {
         let mut row = first.clone();
         row.repeat = Some(Repeat { start, run: 1 });
-        row.metrics.set(crate::analyse::Metric::OutputThroughput, Some(100.0 + f64::from(start)));
+        row.metrics.set(crate::model::Metric::OutputThroughput, Some(100.0 + f64::from(start)));
         table.rows.push(row);
     }
     table.rows.remove(0);
@@ -196,7 +196,7 @@ fn repeats_are_shown_with_their_interval_and_doubts_with_their_row() {
 #[test]
 fn a_thousand_experiments_fit_into_two_megabytes() {
     let run = small("org/other", "RuntimeError: no", Engine::Vllm);
-    let mut table = load_run(run.path()).unwrap();
+    let mut table = read_run(run.path()).unwrap();
     let (passed, failed) = (table.rows[0].clone(), table.rows[2].clone());
     table.rows = (0..1000)
         .map(|index| {

@@ -1,6 +1,6 @@
 //! What a run looks like, and what must never happen to a reader of it.
 
-pub(super) mod fixture;
+pub(crate) mod fixture;
 mod html;
 mod predecessor;
 mod run;
@@ -11,11 +11,12 @@ use std::path::Path;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{Style, load_run, render_text, write_all};
+use super::{Style, render_text, write_all};
+use crate::results::read_run;
 
 /// Every output of a run, by name.
 fn outputs(run: &Path) -> BTreeMap<String, String> {
-    let table = load_run(run).unwrap();
+    let table = read_run(run).unwrap();
     write_all(&table.facts.directory, &table)
         .unwrap()
         .paths
@@ -29,7 +30,7 @@ fn outputs(run: &Path) -> BTreeMap<String, String> {
 
 /// The analysis as text; no line is too wide or could harm a terminal.
 fn text(run: &Path) -> String {
-    let text = render_text(&load_run(run).unwrap(), Style::PLAIN);
+    let text = render_text(&read_run(run).unwrap(), Style::PLAIN);
     for line in text.lines() {
         assert!(line.width() <= 120, "{} columns: {line}", line.width());
         assert!(!line.chars().any(char::is_control) && line.trim_end() == line, "{line:?}");

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::fixture::{Fixture, SAMPLE, result};
-use super::{load_run, outputs, text};
-use crate::analyse::{Metric, RunTable, Status, overall};
-use crate::plan::Engine;
+use super::{outputs, read_run, text};
+use crate::analyse::{RunTable, Status, overall};
+use crate::model::{Engine, Metric};
 use crate::record::layout;
 
 struct Old {
@@ -33,7 +33,7 @@ impl Old {
     }
 
     fn table(&self) -> RunTable {
-        load_run(&self.path).unwrap()
+        read_run(&self.path).unwrap()
     }
 }
 
@@ -70,7 +70,7 @@ fn a_predecessors_directory() {
     insta::assert_snapshot!("predecessor_csv", outputs(&old.path)[layout::SUMMARY_CSV]);
     let kept = std::fs::read_to_string(old.path.join("summary.txt")).unwrap();
     assert_eq!(kept, "the runner's own words", "its failures are recorded nowhere else");
-    assert_eq!(load_run(old.path.parent().unwrap()).unwrap().facts.run, "20250930_0915");
+    assert_eq!(read_run(old.path.parent().unwrap()).unwrap().facts.run, "20250930_0915");
 }
 
 #[test]

@@ -3,10 +3,9 @@ use std::os::unix::fs::symlink;
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, failure, result};
-use super::{Style, load_run, outputs, render_text, text, write_all};
+use super::{Style, outputs, read_run, render_text, text, write_all};
 use crate::analyse::{Status, Unreadable};
-use crate::execute::{Event, Outcome};
-use crate::plan::Engine;
+use crate::model::{Engine, Event, Outcome};
 use crate::record::{Error, ResultRecord, layout};
 
 /// Three models; passes, failures, a torn and an invalid result, an interrupted one, some never begun, a stranger.
@@ -101,7 +100,7 @@ fn the_raw_results_are_the_files_as_they_are() {
 }
 
 fn status_of(run: &Fixture, i: usize) -> Status {
-    load_run(run.path()).unwrap().rows[i].status.clone()
+    read_run(run.path()).unwrap().rows[i].status.clone()
 }
 
 #[test]
@@ -127,7 +126,7 @@ fn nothing_counts_but_a_valid_result_of_exactly_this_experiment() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(status_of(&run, 1), Status::NotRun);
     run.start(1);
-    run.finish(1, Outcome::Passed { headline: crate::execute::Headline::default() });
+    run.finish(1, Outcome::Passed { headline: crate::model::Headline::default() });
     run.write_journal();
     invalid(&run, "gone");
 }
@@ -138,7 +137,7 @@ fn a_failure_beside_a_bad_result_file_tells_both() {
     run.fail(0, "it crashed", "boom");
     run.write_journal();
     std::fs::write(run.result_path(0), "garbage").unwrap();
-    let table = load_run(run.path()).unwrap();
+    let table = read_run(run.path()).unwrap();
     assert!(matches!(&table.rows[0].status, Status::Failed(failed) if failed.summary == "it crashed"));
     assert_eq!(
         table.unreadable,
@@ -166,7 +165,7 @@ fn a_torn_failure_file_leaves_the_journals_word() {
     run.fail(0, "it crashed", "boom");
     run.write_journal();
     std::fs::write(run.dir.layout().failure(&run.experiment(0).name), "{\"schema\"").unwrap();
-    let table = load_run(run.path()).unwrap();
+    let table = read_run(run.path()).unwrap();
     assert!(matches!(&table.rows[0].status, Status::Failed(failed) if failed.summary == "it crashed"));
     assert_eq!(table.unreadable.len(), 1);
 }
@@ -180,7 +179,7 @@ fn every_cut_of_a_result_and_of_a_journal_is_survived() {
         let whole = std::fs::read(&path).unwrap();
         for cut in (0..whole.len()).step_by(7) {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let table = load_run(run.path()).unwrap();
+            let table = read_run(run.path()).unwrap();
             let valid = path == run.dir.layout().journal() || cut + 1 >= whole.len();
             assert_eq!(table.rows[0].is_valid(), valid, "{} cut at {cut}", path.display());
             render_text(&table, Style::COLOR);
@@ -193,17 +192,17 @@ fn every_cut_of_a_result_and_of_a_journal_is_survived() {
 fn seconds_are_summed_over_sessions_also_over_one_that_died() {
     let mut run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     run.event(100, Event::Notice { text: "last word before a power cut".into() });
-    let process = crate::process::ProcessId { pid: 1, start_time: 1 };
+    let process = crate::model::ProcessId { pid: 1, start_time: 1 };
     run.event(5000, Event::RunStarted { process, simulated: false, resumed: true, planned: 3, pending: 3 });
     let run = run.close(60.5);
-    let facts = load_run(run.path()).unwrap().facts;
+    let facts = read_run(run.path()).unwrap().facts;
     assert_eq!((facts.duration, facts.sessions), (Some(160.5), 2));
 }
 
 #[test]
 fn colour_only_adds_colour() {
     let run = mixed();
-    let table = load_run(run.path()).unwrap();
+    let table = read_run(run.path()).unwrap();
     let colored = render_text(&table, Style::COLOR);
     assert!(colored.contains("\u{1b}["));
     let plain: String = anstream::adapter::strip_str(&colored).to_string();
@@ -233,19 +232,19 @@ fn hostile_names_and_log_lines_do_not_reach_the_terminal() {
 fn a_results_directory_stands_for_its_newest_run() {
     let mut run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     run.pass(0, 1.0, 1.0);
-    let table = load_run(run.path().parent().unwrap()).unwrap();
+    let table = read_run(run.path().parent().unwrap()).unwrap();
     assert_eq!(table.facts.run, "20260225_1430");
     assert_eq!(table.facts.directory, run.path());
     let nothing = tempfile::tempdir().unwrap();
-    assert!(matches!(load_run(nothing.path()), Err(Error::NoResults { .. })));
-    assert!(matches!(load_run(&nothing.path().join("absent")), Err(Error::NoRuns(_))));
-    let single = load_run(&run.result_path(0)).unwrap();
+    assert!(matches!(read_run(nothing.path()), Err(Error::NoResults { .. })));
+    assert!(matches!(read_run(&nothing.path().join("absent")), Err(Error::NoRuns(_))));
+    let single = read_run(&run.result_path(0)).unwrap();
     assert_eq!((single.rows.len(), &single.rows[0].identity), (1, &table.rows[0].identity));
 }
 
 #[test]
 fn a_disk_that_refuses_is_an_error() {
     let run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
-    let table = load_run(run.path()).unwrap();
+    let table = read_run(run.path()).unwrap();
     assert!(matches!(write_all(&run.path().join("absent"), &table), Err(Error::Write { .. })));
 }

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::super::{load_requests, load_runs};
 use super::fixture::{Fixture, result};
-use super::{load_run, outputs};
-use crate::analyse::Better;
-use crate::analyse::{Metric, Origin, Program, Row, RunTable, Status, Wanted, choose, settings};
-use crate::plan::{Engine, Repeat};
+use super::{outputs, read_run};
+use crate::analyse::{Origin, Program, Row, RunTable, Status, Wanted, choose, settings};
+use crate::model::{Better, Engine, Metric, Repeat};
 use crate::record::{Error, layout};
+use crate::results::{read_requests, read_runs};
 
 struct Place(tempfile::TempDir);
 
@@ -31,7 +30,7 @@ impl Place {
     }
 
     fn table(&self) -> RunTable {
-        load_run(self.path()).unwrap()
+        read_run(self.path()).unwrap()
     }
 }
 
@@ -77,7 +76,7 @@ fn sweep(place: &Place, experiment: &str, date: &str) {
 fn a_sweep_of_vllm_is_known_by_its_runs() {
     let place = Place::new();
     sweep(&place, "20260101_100000", "20260101-100000");
-    let table = load_run(&place.path().join("20260101_100000")).unwrap();
+    let table = read_run(&place.path().join("20260101_100000")).unwrap();
     assert_eq!(table.facts.origin, Origin::Files(Program::Sweep));
     assert_eq!((table.rows.len(), table.unreadable.len()), (12, 0), "{:?}", table.unreadable);
     let row = &table.rows[0];
@@ -102,7 +101,7 @@ fn of_several_sweeps_the_newest_stands_for_the_folder() {
     sweep(&place, "zz-old", "20250101-100000");
     sweep(&place, "new", "20260101-100000");
     assert_eq!(place.table().facts.run, "new");
-    let both = load_runs(&[place.path().join("zz-old"), place.path().join("new")]).unwrap();
+    let both = read_runs(&[place.path().join("zz-old"), place.path().join("new")]).unwrap();
     let first = &both.rows[0];
     let starts: Vec<u32> =
         both.rows.iter().filter(|row| row.identity == first.identity).map(|row| row.repeat.unwrap().start).collect();
@@ -121,7 +120,7 @@ fn failures_of_a_sweep_are_rows_and_summaries_stand_in_for_lost_runs() {
         std::fs::remove_file(place.path().join(format!("{folder}/run={run}.json"))).unwrap();
     }
     place.put("s/SERVE--max_num_seqs=64-BENCH--max_concurrency=4/run=2.json", "{\"completed\": 16, \"fai");
-    let table = load_run(&place.path().join("s")).unwrap();
+    let table = read_run(&place.path().join("s")).unwrap();
     assert_eq!(table.rows.iter().filter(|row| row.is_valid()).count(), 11);
     let failed: Vec<&Row> = table.rows.iter().filter(|row| matches!(row.status, Status::Failed(_))).collect();
     assert!(matches!(&failed[0].status, Status::Failed(failed) if failed.summary == "RuntimeError: boom"));
@@ -135,7 +134,7 @@ fn failures_of_a_sweep_are_rows_and_summaries_stand_in_for_lost_runs() {
         ",run_number,completed,failed,request_throughput,output_throughput,mean_ttft_ms,\
                                   mean_tpot_ms,max_num_seqs,request_rate\n0,0,16.0,0,2.5,80.0,9.0,1.0,32.0,inf\n",
     );
-    let table = load_run(&csv).unwrap();
+    let table = read_run(&csv).unwrap();
     assert!(table.rows[0].is_valid(), "{:?}", table.rows[0].status);
     assert_eq!(table.rows[0].about.flags["max-num-seqs"], "32");
 }
@@ -180,7 +179,7 @@ fn plain_results_are_taken_whatever_they_are_called() {
     let raw: Value = serde_json::from_str(&first[layout::RAW_RESULTS]).unwrap();
     assert_eq!(raw.as_array().unwrap().len(), 6);
     assert_eq!(raw[2]["data"]["request_throughput"], json!(2.0));
-    let single = load_runs(&[place.path().join("a.json"), place.path().join("b-infqps"), place.path().join("a.json")]);
+    let single = read_runs(&[place.path().join("a.json"), place.path().join("b-infqps"), place.path().join("a.json")]);
     let single = single.unwrap();
     assert_eq!((single.rows.len(), single.facts.run.as_str()), (2, "2 files"), "named twice, counted once");
     assert_eq!(single.rows[1].about.run.as_ref(), "b-infqps");
@@ -191,7 +190,7 @@ fn what_the_user_said_with_metadata_is_a_setting() {
     let place = Place::new();
     let said =
         json!({"tensor_parallel_size": "2", "pipeline-parallel-size": "1", "data-parallel-size": "2", "machine": "a"});
-    let row = load_run(&place.put("x.json", text(&with(1.0, said)))).unwrap().rows.remove(0);
+    let row = read_run(&place.put("x.json", text(&with(1.0, said)))).unwrap().rows.remove(0);
     assert_eq!((row.axes.tensor_parallel_size, row.about.devices), (Some(2), Some(4)));
     assert_eq!(row.setting("machine").as_deref(), Some("a"));
 }
@@ -200,14 +199,14 @@ fn what_the_user_said_with_metadata_is_a_setting() {
 fn where_nothing_is_found_it_is_said_what_was_looked_for() {
     let place = Place::new();
     let other = place.put("other.json", "{\"hello\": 1}");
-    let error = load_run(place.path()).unwrap_err();
+    let error = read_run(place.path()).unwrap_err();
     assert_eq!(error.exit_code(), crate::exit::NOTHING);
     let hints = error.hints().join("\n");
     assert!(
         hints.contains("`other.json`: not a benchmark result") && hints.contains("vllm bench sweep serve"),
         "{hints}"
     );
-    let error = load_run(&other).unwrap_err();
+    let error = read_run(&other).unwrap_err();
     assert_eq!(error.exit_code(), crate::exit::RECORD);
     assert!(
         error.to_string().ends_with("is no result: it is not a benchmark result: it has no `completed`"),
@@ -215,8 +214,8 @@ fn where_nothing_is_found_it_is_said_what_was_looked_for() {
     );
     let pipe = place.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(matches!(load_run(&pipe), Err(Error::NotAResult { .. })));
-    assert!(matches!(load_runs(&[]), Err(Error::NoRuns(_))));
+    assert!(matches!(read_run(&pipe), Err(Error::NotAResult { .. })));
+    assert!(matches!(read_runs(&[]), Err(Error::NoRuns(_))));
 }
 
 const REQUESTS: &str = "run_id,qid,prefill_tokens,max_new_tokens,ttft_ms,latency_ms,prompt_tokens,completion_tokens,\
@@ -228,7 +227,7 @@ const REQUESTS: &str = "run_id,qid,prefill_tokens,max_new_tokens,ttft_ms,latency
 #[test]
 fn figures_of_requests_one_by_one_follow_vllms_definitions() {
     let place = Place::new();
-    let row = load_run(&place.put("requests.csv", REQUESTS)).unwrap().rows.remove(0);
+    let row = read_run(&place.put("requests.csv", REQUESTS)).unwrap().rows.remove(0);
     assert!(row.is_valid() && row.name == "chat");
     let close = |metric, expected: f64| {
         let value = row.metrics.get(metric).unwrap();
@@ -247,7 +246,7 @@ fn figures_of_requests_one_by_one_follow_vllms_definitions() {
     close(Metric::MeanTpot, 10.0);
     assert_eq!(row.figure("p95_ttft_ms"), Some(29.0));
     assert_eq!(row.metrics.get(Metric::MeanItl), None, "not in the file");
-    let requests = load_requests(&row).unwrap().unwrap();
+    let requests = read_requests(&row).unwrap().unwrap();
     assert_eq!(requests.ttft_ms, [20.0, 10.0, 30.0], "in the order of their starts");
     assert_eq!(requests.start_s.iter().map(|s| (s * 100.0).round()).collect::<Vec<_>>(), [0.0, 50.0, 67.0]);
     assert_eq!((requests.tpot_ms.len(), requests.output_tokens.len()), (2, 3));
@@ -280,13 +279,13 @@ fn what_a_load_generator_does_not_tell_is_not_known() {
     let one = format!("{columns}c,0,64,8,10,100,0,0,,t\nc,1,64,8,12,111,0,0,,t\n");
     place.put("single/c.csv", one.clone());
     place.put("single/c_all_runs.csv", one);
-    let single = load_run(&place.path().join("single")).unwrap();
+    let single = read_run(&place.path().join("single")).unwrap();
     let files: Vec<&str> = single.unreadable.iter().map(|bad| bad.file.as_str()).collect();
     assert_eq!((single.rows.len(), files), (1, vec!["c_all_runs.csv"]));
-    let whole = load_run(&place.path().join("s_all_runs.csv")).unwrap();
+    let whole = read_run(&place.path().join("s_all_runs.csv")).unwrap();
     assert_eq!(whole.rows.len(), 2);
-    assert_eq!(load_requests(&whole.rows[1]).unwrap().unwrap().ttft_ms, [12.0]);
-    let cut = load_run(&place.put("cut/c.csv", format!("{columns}a,0,64,8,10,100,0,0,,t\na,1,64"))).unwrap();
+    assert_eq!(read_requests(&whole.rows[1]).unwrap().unwrap().ttft_ms, [12.0]);
+    let cut = read_run(&place.put("cut/c.csv", format!("{columns}a,0,64,8,10,100,0,0,,t\na,1,64"))).unwrap();
     assert_eq!((cut.rows.len(), cut.lost()), (1, 1));
 }
 
@@ -302,7 +301,7 @@ fn requests_of_each_of_several_results_in_a_file() {
     place.put("list.json", format!("[{},{}]", detailed(0.3), detailed(0.4)));
     let table = place.table();
     let ttfts: Vec<f64> =
-        table.rows.iter().map(|row| load_requests(row).unwrap().unwrap().ttft_ms[1].round()).collect();
+        table.rows.iter().map(|row| read_requests(row).unwrap().unwrap().ttft_ms[1].round()).collect();
     assert_eq!(ttfts, [100.0, 200.0, 300.0, 400.0]);
     let raw: Value = serde_json::from_str(&outputs(place.path())[layout::RAW_RESULTS]).unwrap();
     assert_eq!(raw[3]["left_out"].as_array().unwrap().len(), 7, "{}", raw[3]["left_out"]);
@@ -320,9 +319,9 @@ fn several_runs_are_repeats_on_different_starts_and_keep_their_names() {
         })
         .collect();
     let results = |i: usize| runs[i].path().parent().unwrap().to_owned();
-    let table = load_runs(&[runs[0].path().into(), runs[1].path().into(), results(0)]).unwrap();
+    let table = read_runs(&[runs[0].path().into(), runs[1].path().into(), results(0)]).unwrap();
     let skipped = table.rows.iter().filter(|row| row.is_skipped()).count();
-    assert_eq!(skipped, load_run(runs[0].path()).unwrap().rows.iter().filter(|row| row.is_skipped()).count());
+    assert_eq!(skipped, read_run(runs[0].path()).unwrap().rows.iter().filter(|row| row.is_skipped()).count());
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
     assert_eq!(valid.len(), 2, "the first run is named twice and counts once");
     assert_eq!(valid[0].identity, valid[1].identity);
@@ -332,7 +331,7 @@ fn several_runs_are_repeats_on_different_starts_and_keep_their_names() {
     assert_eq!(valid[1].about.run.as_ref(), format!("{above}/20260225_1430"));
     let found = choose(&valid, &Wanted::by("request_throughput", Better::Higher)).unwrap();
     assert_eq!(found.chosen().unwrap().n, 2);
-    assert_eq!(load_runs(&[runs[0].path().into()]).unwrap(), load_run(runs[0].path()).unwrap());
+    assert_eq!(read_runs(&[runs[0].path().into()]).unwrap(), read_run(runs[0].path()).unwrap());
 }
 
 #[test]
@@ -347,7 +346,7 @@ fn real_and_simulated_rows_are_never_under_one_banner() {
             run.close(10.0)
         })
         .collect();
-    let table = load_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
+    let table = read_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
     let analysis = crate::report::export::Analysis::of(&table);
     let page = crate::report::html::render(&table, &crate::report::html::Options::of(&table));
     let [text, markdown] = [
@@ -375,7 +374,7 @@ fn runs_of_the_predecessor_with_the_same_names_and_loads_are_repeats() {
     }
     let paths: Vec<PathBuf> =
         ["20250101_1000", "20250102_1000", "20250103_1000"].iter().map(|run| place.path().join(run)).collect();
-    let table = load_runs(&paths).unwrap();
+    let table = read_runs(&paths).unwrap();
     assert!(table.rows[0].identity.is_some() && table.rows[0].identity == table.rows[1].identity);
     assert_ne!(table.rows[0].identity, table.rows[2].identity, "another load");
     assert_eq!(table.rows[0].about.devices, Some(2));
@@ -393,7 +392,7 @@ fn versions_of_vllm_that_differ_are_told() {
         std::fs::write(&path, text).unwrap();
         runs.push(run);
     }
-    let table = load_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
+    let table = read_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
     let text = super::super::render_text(&table, super::super::Style::PLAIN);
     assert!(text.contains("different versions of vLLM (0.14.1, 0.32.0)"), "{text}");
 }

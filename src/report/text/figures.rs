@@ -5,9 +5,10 @@ use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, 
 use super::super::page::{Page, Tone};
 use super::per_device;
 use crate::analyse::{
-    Against, Doubt, DoubtKind, Metric, RANKED, Row, RunTable, Status, Wanted, against_baseline, bases,
-    by_model_and_load, components, detectable, estimate, level, over_starts, overall, rests_on, settings, starts_of,
+    Against, Doubt, DoubtKind, RANKED, Row, RunTable, Status, Wanted, against_baseline, bases, by_model_and_load,
+    components, detectable, estimate, level, over_starts, overall, rests_on, settings, starts_of,
 };
+use crate::model::Metric;
 use crate::plan::abbreviation;
 
 /// Names of models in headings.

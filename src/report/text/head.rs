@@ -3,7 +3,7 @@
 use super::super::display::{counted, cut, duration};
 use super::super::page::{Page, Tone};
 use crate::analyse::{Counts, LoadSpread, Origin, RunTable, spread};
-use crate::plan::Engine;
+use crate::model::Engine;
 
 /// What stands over everything that the simulated vLLM yielded.
 pub(in crate::report) const SIMULATED: &str =

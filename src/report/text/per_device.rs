@@ -4,9 +4,8 @@ use super::super::columns::{Column, Table};
 use super::super::display::{ABSENT, configuration, counted, cut, put_figure};
 use super::super::page::{Page, Tone};
 use super::figures::caption;
-use crate::analyse::{
-    Base, BaselineRule, Figure, Row, RunTable, Slot, Unit, Wanted, bases, mean_over_starts, settings,
-};
+use crate::analyse::{Base, BaselineRule, Row, RunTable, Slot, Wanted, bases, mean_over_starts, settings};
+use crate::model::{Figure, Unit};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
 const COLUMNS: [(&str, &str); 7] = [
@@ -138,12 +137,12 @@ fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(&str, Slot<'_>, Option
 mod tests {
     use unicode_width::UnicodeWidthStr;
 
-    use super::super::super::load_run;
     use super::super::super::page::{Style, WIDEST};
     use super::super::super::tests::fixture::Fixture;
     use super::*;
-    use crate::analyse::{Assumptions, Metric, Prices, derive};
-    use crate::plan::Engine;
+    use crate::analyse::{Assumptions, Prices, derive};
+    use crate::model::{Engine, Metric};
+    use crate::results::read_run;
 
     /// The table of a run with every column, whose first configuration has these further settings and this output throughput.
     fn table(settings: &[(&str, &str)], tps: f64) -> String {
@@ -152,7 +151,7 @@ mod tests {
             run.pass(index, 1.5, 20.0);
         }
         let run = run.close(10.0);
-        let mut table = load_run(run.path()).unwrap();
+        let mut table = read_run(run.path()).unwrap();
         let first = &mut table.rows[0];
         first.axes.server = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         first.axes.workload = vec![("max-concurrency".into(), "32".into())];

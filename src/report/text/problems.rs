@@ -9,8 +9,8 @@ use super::super::display::{configuration, counted, cut, quantity};
 use super::super::export::Analysis;
 use super::super::page::{Page, Tone};
 use super::figures::status;
-use crate::analyse::{Counts, FailedAttempt, Origin, Row, RunTable, Status, Unit};
-use crate::diagnose::Cause;
+use crate::analyse::{Counts, FailedAttempt, Origin, Row, RunTable, Status};
+use crate::model::{Cause, Unit};
 use crate::record::layout::{self, Layout};
 
 /// Names of models inside a line.

@@ -4,7 +4,8 @@ use super::super::answer;
 use super::super::columns::{self, Column};
 use super::super::display::{ABSENT, configuration, cut, figure};
 use super::super::page::{Page, Tone};
-use crate::analyse::{Answer, Figure, LeftOut, Recommendation, RunTable, Wanted};
+use crate::analyse::{Answer, LeftOut, Recommendation, RunTable, Wanted};
+use crate::model::Figure;
 
 /// So many options stand on a screen.
 const OPTIONS: usize = 40;

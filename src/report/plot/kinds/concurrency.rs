@@ -7,7 +7,8 @@ use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, Tick, separated};
 use super::super::svg::TEXT;
 use super::lines::{Drawn, Line, Lines, figure_axis, legend, lines, look, over, reach, series, unnamed};
-use crate::analyse::{Better, Estimate, Requests, Row, Sample};
+use crate::analyse::{Estimate, Requests, Row, Sample};
+use crate::model::Better;
 use crate::record::layout;
 
 /// Tokens per second of one request, for its user: the mean over the requests of tokens divided by latency where single requests

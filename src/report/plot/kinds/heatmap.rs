@@ -5,7 +5,8 @@ use indexmap::{IndexMap, IndexSet};
 use super::super::chart::{Body, Chart, Heat, Panel};
 use super::super::data::{Data, Group, Shot, axis_label, figure, is_better, key_words, mean_of, setting, word};
 use super::super::kind::{Over, Picture, Refusal};
-use crate::analyse::{Figure, estimate};
+use crate::analyse::estimate;
+use crate::model::Figure;
 use crate::record::layout;
 
 /// Panels on one sheet.

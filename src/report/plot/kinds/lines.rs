@@ -5,7 +5,8 @@ use super::super::data::{Data, Group, Shot, axis_label, ends, full_key, mean_of,
 use super::super::kind::Refusal;
 use super::super::look::{Look, OTHERS};
 use super::super::scale::{Counting, Scale, Tick, separated};
-use crate::analyse::{Better, Estimate};
+use crate::analyse::Estimate;
+use crate::model::Better;
 
 /// One line: measurements with the same settings but for the one on the axis.
 pub struct Line<'a, 'd> {

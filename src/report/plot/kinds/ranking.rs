@@ -4,7 +4,8 @@ use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
 use super::super::data::{Data, Shot, ends, figure, in_sentence, intervals, is_better, mean_of, with_unit};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Look, OTHERS};
-use crate::analyse::{Better, Estimate, Figure, Recommendation, Row, Standing, Wanted, choose};
+use crate::analyse::{Estimate, Recommendation, Row, Standing, Wanted, choose};
+use crate::model::{Better, Figure};
 use crate::record::layout;
 use crate::report::answer;
 

@@ -7,7 +7,8 @@ use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, short};
 use super::concurrency::rates;
 use super::lines::{legend, look, named, split};
-use crate::analyse::{Better, Sample, rests_on};
+use crate::analyse::{Sample, rests_on};
+use crate::model::Better;
 use crate::record::layout;
 
 /// A figure of a request.

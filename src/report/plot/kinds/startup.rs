@@ -7,8 +7,7 @@ use super::super::data::{Data, Group};
 use super::super::kind::{Picture, Refusal};
 use super::super::look::{Dash, Look, Marker};
 use super::super::scale::short;
-use crate::diagnose::StartPhase;
-use crate::execute::Timings;
+use crate::model::{StartPhase, Timings};
 use crate::record::layout;
 use crate::report::display::counted;
 

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::analyse::{Metric, Metrics, Unit};
+use crate::analyse::Metrics;
+use crate::model::{Metric, Unit};
 use crate::record::ResultValues;
 
 /// Latencies without which a result is none: whether they are there is asked of the JSON.
@@ -118,7 +119,7 @@ impl FromIterator<(String, Value)> for Values {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use crate::results::values::*;
 
     #[test]
     fn keys_are_told_apart_and_the_last_one_counts() {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::phase::StartPhase;
+use super::StartPhase;
 
 /// How the server ended.
 ///

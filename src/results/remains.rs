@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::predecessor;
-use super::result_file::{self, Members};
-use super::run::{broken, duration, failed, journal_of, read_failure};
-use super::shared::Shared;
 use crate::analyse::{About, Facts, Load, Metrics, Origin, Row, RunTable, ShownAxes, Status, Unreadable};
-use crate::execute::{Event, Outcome, Phase};
+use crate::model::{Event, Outcome, Phase};
 use crate::record::{Error, RunDir, RunState, layout};
+use crate::results::predecessor;
+use crate::results::result_file;
+use crate::results::result_file::Members;
+use crate::results::run::{broken, duration, failed, journal_of, read_failure};
+use crate::results::shared::Shared;
 
 /// Loads what is left of a run. `error`: why its manifest cannot be read.
 ///

@@ -14,7 +14,7 @@ const PIECE: usize = 128 << 10;
 
 /// Why reading stopped.
 #[derive(Debug)]
-pub(in crate::report) enum Stop {
+pub(crate) enum Stop {
     /// It is not what it should be; a parser says why.
     Odd,
     /// The disk says why.
@@ -23,7 +23,7 @@ pub(in crate::report) enum Stop {
 
 /// What to do with an array or object under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::report) enum Keep {
+pub(crate) enum Keep {
     /// Pass over it.
     Nothing,
     /// Its text, if it is not longer than this.
@@ -34,7 +34,7 @@ pub(in crate::report) enum Keep {
 
 /// The value of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::report) enum Member<'v> {
+pub(crate) enum Member<'v> {
     /// The text of a string, number, `true`, `false` or `null`.
     Plain(&'v str),
     /// The text of an array or object.
@@ -45,7 +45,7 @@ pub(in crate::report) enum Member<'v> {
 
 /// What stands at the beginning of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::report) enum Beginning {
+pub(crate) enum Beginning {
     /// An object, perhaps one of several.
     Object,
     /// A list.
@@ -56,7 +56,7 @@ pub(in crate::report) enum Beginning {
 
 /// A reader of objects.
 #[derive(Debug)]
-pub(in crate::report) struct Scanner<'b, R> {
+pub(crate) struct Scanner<'b, R> {
     source: R,
     buffer: &'b mut Vec<u8>,
     at: usize,
@@ -383,7 +383,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
-    use super::*;
+    use crate::results::scan::*;
 
     /// Gives a few bytes at a time.
     struct Slow<'t>(&'t [u8], usize);

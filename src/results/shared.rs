@@ -34,18 +34,18 @@ fn share<T>(own: &mut Arc<T>, known: &mut Vec<Arc<T>>, same: impl Fn(&T, &T) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::tests::fixture::Fixture;
-    use super::super::load_run;
-    use super::*;
     use crate::analyse::LoadValue;
-    use crate::plan::Engine;
+    use crate::model::Engine;
+    use crate::report::tests::fixture::Fixture;
+    use crate::results::read_run;
+    use crate::results::shared::*;
 
     #[test]
     fn rows_of_the_same_load_share_it_and_others_keep_their_own() {
         let mut run = Fixture::new(&["org/m"], &[2, 4], Engine::Vllm);
         run.pass(0, 1.5, 20.0);
         let run = run.close(1.0);
-        let row = load_run(run.path()).unwrap().rows.remove(0);
+        let row = read_run(run.path()).unwrap().rows.remove(0);
         let load = |length: &str| {
             let mut row = row.clone();
             row.load = Arc::new(Load([("random-input-len".to_owned(), LoadValue::Exact(length.to_owned()))].into()));

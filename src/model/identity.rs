@@ -98,7 +98,7 @@ impl Identity {
     }
 
     /// 64 bits that follow from the identity and `salt`.
-    pub(super) fn draw(&self, salt: &str) -> u64 {
+    pub(crate) fn draw(&self, salt: &str) -> u64 {
         let digest = Sha256::digest(format!("{}/{salt}", self.0).as_bytes());
         digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
@@ -115,7 +115,7 @@ impl Identity {
     }
 
     /// Enough digits that no two of a million are alike.
-    pub(super) fn long(&self) -> &str {
+    pub(crate) fn long(&self) -> &str {
         self.0.get(..24).unwrap_or(&self.0)
     }
 

@@ -106,7 +106,7 @@ fn without_colours(line: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::results::server_log::*;
 
     #[test]
     fn idle_lines_do_not_pull_the_averages_down() {

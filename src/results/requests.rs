@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files;
-use super::result_file::read_text;
 use crate::analyse::Requests;
+use crate::results::files;
+use crate::results::result_file::read_text;
 
 /// vLLM's arrays, in seconds and tokens.
 #[derive(Debug, Default, Deserialize)]
@@ -86,7 +86,7 @@ fn requests_of(arrays: &Arrays) -> Option<Requests> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::results::requests::*;
 
     #[test]
     fn failed_requests_are_left_out_and_the_order_is_that_of_the_starts() {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use csv::{Reader, StringRecord};
 use indexmap::IndexMap;
 
-use super::super::result_file::Refusal;
-use super::read::{Content, Kind, Taken, no_figures};
-use super::stated::NO_MODEL;
 use crate::analyse::{
-    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Metric, Metrics, Requests, Row, Sample, ShownAxes, Signs,
-    Stats, Status, doubts,
+    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Metrics, Requests, Row, Sample, ShownAxes, Signs, Stats,
+    Status, doubts,
 };
+use crate::model::Metric;
 use crate::record::{Invalid, ResultValues, plausible};
+use crate::results::files::read::{Content, Kind, Taken, no_figures};
+use crate::results::files::stated::NO_MODEL;
+use crate::results::result_file::Refusal;
 
 /// Columns that every such file has.
 pub(super) const COLUMNS: [&str; 3] = ["ttft_ms", "latency_ms", "error"];
@@ -338,7 +339,7 @@ pub(super) fn content<R: std::io::Read>(file: &Path, columns: &StringRecord, rea
     }
     let alone = runs.len() == 1;
     let taken = runs.iter().enumerate().map(|(i, (id, run))| {
-        let name = if id.is_empty() { super::read::name_of(file, None) } else { id.clone() };
+        let name = if id.is_empty() { crate::results::files::read::name_of(file, None) } else { id.clone() };
         let row = run.row(name, file, (!alone).then_some(i));
         Taken { row, kind: Kind::Requests, date: None, requests: run.completed + run.failed, alone }
     });
@@ -346,7 +347,7 @@ pub(super) fn content<R: std::io::Read>(file: &Path, columns: &StringRecord, rea
 }
 
 /// The completed requests of a run of such a file; `None` where the file is none.
-pub(in crate::report::load) fn requests(path: &Path, part: Option<usize>) -> Option<Requests> {
+pub(crate) fn requests(path: &Path, part: Option<usize>) -> Option<Requests> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(path).ok()?;
     let columns = reader.headers().cloned().ok()?;
     if !COLUMNS.iter().all(|name| columns.iter().any(|column| column == *name)) {

@@ -9,9 +9,10 @@ mod stated;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::parallel;
-use crate::analyse::{Facts, Metric, Origin, Program, Row, RunTable, Unreadable};
+use crate::analyse::{Facts, Origin, Program, Row, RunTable, Unreadable};
+use crate::model::Metric;
 use crate::record::Error;
+use crate::results::parallel;
 use read::{Content, Kind, Taken};
 
 pub(super) use requests_csv::requests;

@@ -9,7 +9,7 @@ const MOST: usize = 4;
 const SHARE: usize = 128;
 
 /// Applies `work` to every item; the answers stand in the order of the items. Each thread has a buffer of its own.
-pub(in crate::report) fn map<T: Sync, R: Send>(
+pub(crate) fn map<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T, &mut Vec<u8>) -> R + Sync,
 ) -> impl Iterator<Item = R> {
@@ -44,7 +44,7 @@ pub(in crate::report) fn map<T: Sync, R: Send>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::results::parallel::*;
 
     #[test]
     fn answers_stand_in_the_order_of_the_items() {

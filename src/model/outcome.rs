@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::diagnose::{Cause, Ending, Evidence, StartPhase};
-use crate::load::server::Reading;
-use crate::process::HeldBy;
+use super::{Cause, Ending, StartPhase};
 
 /// How one attempt at an experiment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +43,15 @@ impl Headline {
             mean_tpot_ms: figure("mean_tpot_ms"),
         }
     }
+}
+
+/// One line of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Its number, counted from 1 as an editor counts.
+    pub line: u64,
+    /// Its text, cleaned and cut to [`crate::diagnose::MAX_EVIDENCE_CHARS`]; tokens of the hub are blanked.
+    pub text: String,
 }
 
 /// Why an attempt yielded no valid result.
@@ -98,6 +105,17 @@ impl std::fmt::Display for Phase {
     }
 }
 
+/// What holds the members of a group together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldBy {
+    /// A cgroup of its own: nothing leaves it.
+    Cgroup,
+    /// Descent from the guard, and from the orchestrator once the guard is dead.
+    #[default]
+    Descent,
+}
+
 /// What was seen after a process group was ended. Each field is an observation, not an intention.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TeardownProof {
@@ -137,14 +155,6 @@ pub struct PrefixCache {
     pub queries: f64,
     /// Those that were found, in device memory or in a tier behind it.
     pub hits: f64,
-}
-
-impl PrefixCache {
-    /// From a reading before to one after; `None` where the server does not count.
-    pub fn between(before: &Reading, after: &Reading) -> Option<Self> {
-        let (queries, hits) = after.prefix_cache_since(before)?;
-        Some(Self { queries, hits })
-    }
 }
 
 /// Seconds spent in one phase of a server's start.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::super::predecessor::counted_load;
-use super::super::result_file::ResultFile;
 use crate::analyse::{Load, LoadValue, Row, ShownAxes};
-use crate::plan::Identity;
+use crate::model::Identity;
+use crate::results::predecessor::counted_load;
+use crate::results::result_file::ResultFile;
 
 /// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those that [`is_figure`] tells by their ends.
 const FIGURES: [&str; 47] = [

@@ -16,17 +16,24 @@ mod server_log;
 mod shared;
 mod values;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-pub(super) use parallel::map as in_parallel;
-pub(super) use result_file::put_member;
-pub(super) use scan::{Keep, Member, Scanner, Stop};
+pub(crate) use parallel::map as in_parallel;
+pub(crate) use result_file::put_member;
+pub(crate) use scan::{Keep, Member, Scanner, Stop};
 pub use server_log::add_server_logs;
 
 use crate::analyse::{Assumptions, LoadValue, Origin, Requests, Row, RunTable, derive};
-use crate::plan::{Identity, Repeat};
+use crate::model::{Identity, Repeat};
 use crate::record::{Error, RunDir, layout, list_runs};
+
+/// A path as text; what is no text in it is replaced.
+pub(crate) fn shown(path: &Path) -> Cow<'_, str> {
+    // Nearly all are text, which is quickly seen.
+    path.to_str().map_or_else(|| path.to_string_lossy(), Cow::Borrowed)
+}
 
 /// Loads what is at `path`: a run directory of ours, one of the Python predecessor, a results directory, of which the
 /// newest run is taken (ours before the predecessor's), output of `vllm bench sweep serve`, a result file of
@@ -34,7 +41,7 @@ use crate::record::{Error, RunDir, layout, list_runs};
 ///
 /// # Errors
 /// When there is none of these, or the manifest or the directory cannot be read.
-pub fn load_run(path: &Path) -> Result<RunTable, Error> {
+pub fn read_run(path: &Path) -> Result<RunTable, Error> {
     let mut table = load_one(path)?;
     derive(&mut table, &Assumptions::default());
     Ok(table)
@@ -75,8 +82,8 @@ fn load_one(path: &Path) -> Result<RunTable, Error> {
 /// name, with the directory that holds them.
 ///
 /// # Errors
-/// As [`load_run`], for each of them.
-pub fn load_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
+/// As [`read_run`], for each of them.
+pub fn read_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
     let mut seen: HashSet<PathBuf> = HashSet::new();
     let mut is_new = |path: &Path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     let (single, others): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.is_file());
@@ -175,7 +182,7 @@ fn last_start(table: &RunTable) -> u32 {
 ///
 /// # Errors
 /// Why its file cannot be taken.
-pub fn load_requests(row: &Row) -> Result<Option<Requests>, String> {
+pub fn read_requests(row: &Row) -> Result<Option<Requests>, String> {
     match &row.source {
         Some(source) => requests::read(&row.about.directory.join(source), row.about.part),
         None => Ok(None),

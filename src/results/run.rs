@@ -7,19 +7,22 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::parallel;
-use super::remains;
-use super::result_file::{self, Members, ResultFile};
 use crate::analyse::{
-    About, Facts, FailedAttempt, Figures, Load, LoadValue, Metric, Metrics, Origin, Row, RunTable, Signs, Status,
-    Unreadable, doubts,
+    About, Facts, FailedAttempt, Figures, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable,
+    doubts,
 };
-use crate::execute::{Event, Failure, Outcome, Phase};
-use crate::plan::{Context, Experiment, FlagValue, Identity, Plan, Repeat, Skip, combination_name};
+use crate::model::{
+    Context, Event, Experiment, Failure, FlagValue, Identity, Metric, Outcome, Phase, Plan, Repeat, Skip,
+};
+use crate::plan::combination_name;
 use crate::record::{
     Entry, Error, FailureRecord, JournalText, Manifest, ResultMeta, RunDir, RunState, atomic, layout, plausible,
     validate,
 };
+use crate::results::parallel;
+use crate::results::remains;
+use crate::results::result_file;
+use crate::results::result_file::{Members, ResultFile};
 
 /// Results that are read before their rows are made.
 const PORTION: usize = 512;
@@ -270,7 +273,7 @@ impl Loader<'_> {
             axes: (&experiment.axes).into(),
             status: Status::NotRun,
             metrics: Metrics::none(),
-            simulated: experiment.engine == crate::plan::Engine::Sim,
+            simulated: experiment.engine == crate::model::Engine::Sim,
             identity: Some(experiment.identity.clone()),
             attempt: self.state.newest(&experiment.name).map(|attempt| attempt.number),
             timings: self.state.newest(&experiment.name).and_then(|attempt| attempt.timings.clone()),
@@ -615,7 +618,7 @@ impl Loads {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::results::run::*;
 
     #[test]
     fn lengths_that_are_drawn_from_a_range_are_asked_for_as_one() {

@@ -1,7 +1,7 @@
 //! What a figure is, by its key: vLLM's keys of a result, its percentiles (`p95_ttft_ms`), and what is derived from them. Every
 //! flag that takes a metric (`--objective`, axes of plots), every heading and every unit asks here.
 
-use super::derive::{DERIVED, startup_phase};
+use super::metric::{DERIVED, startup_phase};
 use super::{Better, Metric, Unit};
 
 /// A figure that a row may have.

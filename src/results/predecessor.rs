@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexMap;
 
-use super::super::display::shown;
-use super::parallel;
-use super::result_file::{self, Members, Refusal, ResultFile};
-use super::run::{is_result_name, signs};
-use super::shared::Shared;
 use crate::analyse::{
     About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable, doubts,
 };
 use crate::record::{Error, Invalid, layout, validate};
+use crate::results::parallel;
+use crate::results::result_file;
+use crate::results::result_file::{Members, Refusal, ResultFile};
+use crate::results::run::{is_result_name, signs};
+use crate::results::shared::Shared;
+use crate::results::shown;
 
 /// Bytes of results that are held so that a report need not read them again.
 const MOST_HELD: usize = 32 << 20;
@@ -84,7 +85,7 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
         more: Vec::new(),
         simulated: rows.iter().any(|row| row.simulated),
         facts: Facts {
-            created: super::is_stamp(&run).then(|| run.clone()),
+            created: crate::results::is_stamp(&run).then(|| run.clone()),
             vllm_versions: versions,
             ..Facts::bare(dir.to_owned(), run, Origin::Predecessor)
         },
@@ -226,7 +227,7 @@ pub(super) fn counted_load(result: &ResultFile) -> Vec<(String, LoadValue)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::results::predecessor::*;
 
     #[test]
     fn trap_4_names_are_parsed_from_the_right() {

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::super::predecessor::without_result;
-use super::super::result_file::{self, Members, Refusal, ResultFile, json_refusal, unreadable};
-use super::super::run::{asked_tokens, signs};
-use super::super::scan::{Beginning, Scanner, Stop};
-use super::super::shared::Shared;
-use super::requests_csv;
-use super::stated::{Stated, axes};
 use crate::analyse::{About, FailedAttempt, Metrics, Row, Signs, Status, doubts};
-use crate::plan::Repeat;
+use crate::model::Repeat;
 use crate::record::validate_with;
+use crate::results::files::requests_csv;
+use crate::results::files::stated::{Stated, axes};
+use crate::results::predecessor::without_result;
+use crate::results::result_file;
+use crate::results::result_file::{Members, Refusal, ResultFile, json_refusal, unreadable};
+use crate::results::run::{asked_tokens, signs};
+use crate::results::scan::{Beginning, Scanner, Stop};
+use crate::results::shared::Shared;
 
 /// What a result was found as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,7 +238,7 @@ fn value_of(cell: &str) -> Value {
 fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row {
     let name = name_of(file, part);
     if let Some(Ok(_)) = &result.meta
-        && let Ok(row) = super::super::predecessor::row(file, result)
+        && let Ok(row) = crate::results::predecessor::row(file, result)
     {
         let about = About { part, ..row.about };
         return Row { name, about, ..row };

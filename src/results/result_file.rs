@@ -12,12 +12,13 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 
-use super::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
-use super::values::Values;
-use crate::analyse::{EmptyAnswers, Figures, Metric, Metrics};
+use crate::analyse::{EmptyAnswers, Figures, Metrics};
 use crate::bounded::{self, Plain, PythonJson};
 use crate::load::drift::{Drift, drift};
+use crate::model::Metric;
 use crate::record::{ResultMeta, SCHEMA};
+use crate::results::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
+use crate::results::values::Values;
 
 /// A result file beyond this size is not read.
 const LARGEST: u64 = bounded::RESULT;
@@ -30,9 +31,9 @@ const SHORT: usize = 1024;
 /// The arrays of each request's tokens and TTFT up to this many bytes are looked into.
 const MOST_ARRAY: usize = 16 << 20;
 /// The key of our own part of a result.
-pub(in crate::report) const OURS: &str = "vllm_bench";
+pub(crate) const OURS: &str = "vllm_bench";
 /// The key of what our own load generator adds.
-pub(in crate::report) const LOAD: &str = "vllm_bench_load";
+pub(crate) const LOAD: &str = "vllm_bench_load";
 
 /// What a result file says.
 #[derive(Debug, Default)]
@@ -371,7 +372,7 @@ fn empty_answers(lengths: &[f64], ttfts: &[f64], completed: Option<f64>) -> Opti
 ///
 /// # Errors
 /// Never in memory.
-pub(in crate::report) fn put_member(out: &mut Vec<u8>, key: &str, text: &str) -> Result<(), Stop> {
+pub(crate) fn put_member(out: &mut Vec<u8>, key: &str, text: &str) -> Result<(), Stop> {
     out.extend_from_slice(if out.is_empty() { b"\n  " } else { b",\n  " });
     if is_unescaped(key) {
         out.push(b'"');
@@ -464,9 +465,9 @@ impl<'de> Deserialize<'de> for Fields {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::analyse::DoubtKind;
     use crate::load::drift::tests::Shape;
+    use crate::results::result_file::*;
 
     fn reason(content: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();

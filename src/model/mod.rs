@@ -1,0 +1,31 @@
+//! The nouns: what is planned, what happens, what came of it, and what is measured. Plain data that imports no other module; what is done
+//! with it stands where it is done.
+
+mod cause;
+mod ending;
+mod event;
+mod experiment;
+mod figure;
+mod flags;
+mod identity;
+mod metric;
+mod outcome;
+mod process;
+mod start_phase;
+
+pub use cause::{Cause, UnknownCause};
+pub use ending::{Ending, signal_name};
+pub use event::{Event, ForeignProcess};
+pub use experiment::{
+    Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload, named_models,
+};
+pub use figure::Figure;
+pub use flags::{FlagError, FlagValue, Flags, normalize};
+pub use identity::{Context, Identity};
+pub use metric::{Better, Metric, Unit};
+pub(crate) use metric::{DERIVED, phase_key};
+pub use outcome::{
+    Evidence, Failure, Headline, HeldBy, Outcome, Phase, PrefixCache, StartStep, TeardownProof, Timings,
+};
+pub use process::ProcessId;
+pub use start_phase::StartPhase;
