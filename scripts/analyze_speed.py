@@ -5,7 +5,7 @@ Result files are made from a seed: plain ones as `vllm bench serve` writes them,
 (`--save-detailed`, about 0.75 MB each), and among them broken, truncated, foreign, empty and huge ones and a named pipe, each of
 which must be named. Beside it: `json.load` over the same files in Python, as the floor for any program that parses them whole,
 and the analysis of the Python predecessor, where its `analyze_results.py` is given with `--predecessor FILE`. Times are the best
-of `--rounds`, peak memory is the kernel's figure for the child. Exit 3 when an aim is missed: at least 8 times as fast as the
+of `--rounds`, peak memory is the kernel's metric for the child. Exit 3 when an aim is missed: at least 8 times as fast as the
 predecessor on 10,000 files, 30 times on 1,000 detailed ones in less than 100 MB, and 100,000 rows in less than `--most` MB.
 """
 

@@ -39,8 +39,8 @@ def speedups(binary, baseline):
         rows = json.loads(subprocess.check_output(words))["rows"]
     found = {}
     for row in rows:
-        figures = row["figures"]
-        found[row["devices"], int(row["load"]["max-concurrency"])] = (figures["speedup"], figures["output_throughput"], row["devices"])
+        metrics = row["metrics"]
+        found[row["devices"], int(row["load"]["max-concurrency"])] = (metrics["speedup"], metrics["output_throughput"], row["devices"])
     assert len(found) == 6, rows
     return found
 
@@ -64,7 +64,7 @@ def coverage(np, stats, binary, sweeps):
 
     def analyzed(text):
         """Intervals of each configuration by its place."""
-        return {0: {one["name"]: one["figures"]["output_throughput"] for one in json.loads(text)["configurations"]}}
+        return {0: {one["name"]: one["metrics"]["output_throughput"] for one in json.loads(text)["configurations"]}}
 
     def speedups(text):
         """Intervals of speed-ups by sweep, as printed."""

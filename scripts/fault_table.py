@@ -415,7 +415,7 @@ def main() -> int:
     h.require_python()
     binary, base = h.find_binary(options.binary), h.work_folder("faults")
     chosen = [case for case in cases() if not options.only or options.only in case.name]
-    h.say(f"{len(chosen)} rows; {h.machine()}; limits {LIMIT} s, grace {GRACE} s; figures are upper bounds\n")
+    h.say(f"{len(chosen)} rows; {h.machine()}; limits {LIMIT} s, grace {GRACE} s; metrics are upper bounds\n")
 
     def work(numbered: tuple[int, Case]) -> dict:
         number, case = numbered

@@ -290,7 +290,7 @@ class Sweep:
         return [path for path in glob.glob(str(self.registry / "groups" / "*.json")) if str(self.results).encode() in read_bytes(path)]
 
 
-# ------------------------------------------------------------------------------------------------------------ figures
+# ------------------------------------------------------------------------------------------------------------ metrics
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 """What memory `vllm-bench load` takes: at 2,000 streams, and after a million requests.
 
 Against the server of `examples/mock_server.rs` (known times, and canned answers) and against the simulated vLLM. Peak resident
-memory is the kernel's own figure (VmHWM), read every 20 ms. Exit 1 when a million requests need more than `--most` MB, or more
+memory is the kernel's own metric (VmHWM), read every 20 ms. Exit 1 when a million requests need more than `--most` MB, or more
 than 150 bytes for each request beyond the first hundred thousand.
 """
 

@@ -7,7 +7,7 @@ adds up what lies between. By hand: the same server and client from a plain shel
 record (start, /health every 5 ms, client, SIGTERM to the group, wait until it is empty), alternating with vllm-bench; the
 difference of the two is noisier, because vLLM's own start varies, but trusts none of our clocks.
 
-Exit 3 when the direct figure is above --target.
+Exit 3 when the direct metric is above --target.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ def main() -> int:
     if bool(options.real) != bool(options.model):
         parser.error("--real and --model go together")
     binary, base = h.find_binary(options.binary), h.work_folder("overhead")
-    h.say(f"{h.machine()}; login shells of the sweeps have an empty profile; figures are upper bounds\n")
+    h.say(f"{h.machine()}; login shells of the sweeps have an empty profile; metrics are upper bounds\n")
     costs = []
     sweeps = []
     common = ["--tp", "1", "--quantization", "none", "--enforce-eager", "true", "--port", "auto", "--setvars", "none", *LOAD]

@@ -66,7 +66,7 @@ def main() -> int:
         "--setvars", "none", "--sim-speed", options.speed,
     ]  # fmt: skip
     sweep = h.Sweep(binary, args, base / "sweep")
-    h.say(f"{len(models) * PER_MODEL} experiments; {h.machine()}; figures are upper bounds")
+    h.say(f"{len(models) * PER_MODEL} experiments; {h.machine()}; metrics are upper bounds")
     began = time.monotonic()
     child = sweep.start()
     memory: list[tuple[float, float]] = []

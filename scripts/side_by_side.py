@@ -131,12 +131,12 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     vllm, model = f"{args.real}/venv/bin/vllm", f"{args.real}/models/tiny-qwen3"
     folder = Path(tempfile.mkdtemp(prefix="side-by-side-"))
-    figures = {}
+    metrics = {}
     if args.only != "theirs":
-        figures["vllm-bench"] = ours(str(Path(args.binary).resolve()), vllm, model, folder)
+        metrics["vllm-bench"] = ours(str(Path(args.binary).resolve()), vllm, model, folder)
     if args.only != "ours":
-        figures["vllm bench sweep serve"] = theirs(vllm, model, folder)
-    for name, row in figures.items():
+        metrics["vllm bench sweep serve"] = theirs(vllm, model, folder)
+    for name, row in metrics.items():
         print(f"\n{name}")
         for key, value in row.items():
             print(f"  {key:14}  {f'{value:.1f}' if isinstance(value, float) else value}")
@@ -144,7 +144,7 @@ def main() -> int:
         print(f"\nkept: {folder}")
     else:
         shutil.rmtree(folder)
-    mine = figures.get("vllm-bench")
+    mine = metrics.get("vllm-bench")
     return 0 if mine is None or mine["server starts"] == len(SEQS) and mine["valid results"] == len(SEQS) * len(LOADS) * RUNS else 1
 
 

@@ -56,7 +56,7 @@ pub enum What {
         new: Option<&'static str>,
     },
     /// A metric of `/metrics` that has another name.
-    Metric {
+    VllmMetric {
         /// In the older releases.
         old: &'static str,
         /// In the newer ones.
@@ -97,7 +97,7 @@ const fn flag(
 }
 
 const fn metric(old: &'static str, new: &'static str) -> Change {
-    Change { old: "0.10.2", new: "0.14.1", what: What::Metric { old, new } }
+    Change { old: "0.10.2", new: "0.14.1", what: What::VllmMetric { old, new } }
 }
 
 const fn key(new: &'static str) -> Change {
@@ -219,7 +219,7 @@ impl Change {
 pub fn work_flags_between(one: &str, other: &str) -> Vec<String> {
     let work = CHANGES.iter().filter(|change| change.lies_between(one, other)).filter_map(|change| match change.what {
         What::Default(DefaultChange { flag, work: true, .. }) => Some(format!("`--{flag}`")),
-        What::Default(_) | What::Flag { .. } | What::Metric { .. } | What::ResultKey { .. } => None,
+        What::Default(_) | What::Flag { .. } | What::VllmMetric { .. } | What::ResultKey { .. } => None,
     });
     work.collect()
 }
@@ -232,7 +232,7 @@ pub fn became(side: Side, name: &str) -> Option<String> {
             Some(new) => format!("it is gone since {} at the latest: {new}", change.new),
             None => format!("it is gone since {} at the latest, with nothing in its place", change.new),
         }),
-        What::Flag { .. } | What::Default(_) | What::Metric { .. } | What::ResultKey { .. } => None,
+        What::Flag { .. } | What::Default(_) | What::VllmMetric { .. } | What::ResultKey { .. } => None,
     })
 }
 
@@ -299,7 +299,7 @@ mod tests {
                         assert!(has(&new, side, name), "{change:?}: {name}");
                     }
                 }
-                What::Metric { .. } | What::ResultKey { .. } => {}
+                What::VllmMetric { .. } | What::ResultKey { .. } => {}
             }
         }
     }

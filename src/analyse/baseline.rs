@@ -8,7 +8,7 @@ use super::inference::over_starts;
 use super::optimize::by_model_and_load;
 use super::rank::{settings, starts_of};
 use super::{Row, RunTable, group_keys, load_labels};
-use crate::model::Metric;
+use crate::model::VllmMetric;
 
 /// The key that names an experiment rather than a setting.
 pub const NAME: &str = "name";
@@ -166,16 +166,16 @@ pub fn against_baseline<'a>(rows: &[&'a Row]) -> Vec<Against<'a>> {
         compared.push(Against {
             row,
             baseline: first,
-            output_throughput: ratio(Metric::OutputThroughput),
-            ttft: ratio(Metric::MeanTtft),
-            tpot: ratio(Metric::MeanTpot),
+            output_throughput: ratio(VllmMetric::OutputThroughput),
+            ttft: ratio(VllmMetric::MeanTtft),
+            tpot: ratio(VllmMetric::MeanTpot),
         });
     }
     compared
 }
 
 /// The mean over starts, as in every answer.
-fn mean(rows: &[&Row], metric: Metric) -> Option<f64> {
+fn mean(rows: &[&Row], metric: VllmMetric) -> Option<f64> {
     starts_of(rows, metric).and_then(|starts| over_starts(&starts)).map(|of| of.mean)
 }
 
@@ -222,7 +222,7 @@ mod tests {
                 row.name = format!("seqs-{seqs}-at-{load}");
                 row.axes.server = vec![("max-num-seqs".into(), seqs.into())];
                 row.axes.workload = vec![("max-concurrency".into(), load.into())];
-                row.metrics.set(Metric::OutputThroughput, Some(scale * tps));
+                row.metrics.set(VllmMetric::OutputThroughput, Some(scale * tps));
                 row.about.devices = Some(1);
                 row.baseline = seqs == "256";
                 rows.push(row);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn speedups(table: &RunTable) -> Vec<Option<f64>> {
-        table.rows.iter().map(|row| row.figure("speedup")).collect()
+        table.rows.iter().map(|row| row.metric("speedup")).collect()
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::decide::{Standing, Why};
 use super::inference::over_starts;
 use super::limit::{Kept, kept};
 use super::rank::{settings, starts_by, starts_of_rows};
-use super::{Basis, Candidate, Decision, Doubt, Estimate, Row, Status, Wanted, decide};
-use crate::model::{Better, Figure};
+use super::{Basis, Candidate, Decision, Estimate, Row, Status, Wanted, Warning, decide};
+use crate::model::{Better, Metric};
 
 /// Server starts that failed by a cause of their own, of those that ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -40,7 +40,7 @@ pub struct Choice<'a> {
     /// Of its starts.
     pub failures: Failures,
     /// Its warnings that do not exclude it, each once.
-    pub warnings: Vec<&'a Doubt>,
+    pub warnings: Vec<&'a Warning>,
 }
 
 /// Why a configuration is excluded.
@@ -128,7 +128,7 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a
         starts.iter_mut().flatten().for_each(|value| *value *= scale);
         let Some(estimate) = over_starts(&starts) else { continue };
         let latency = starts_by(&one.rows, &wanted.latency).and_then(|starts| over_starts(&starts));
-        let mut warnings: Vec<&Doubt> = Vec::new();
+        let mut warnings: Vec<&Warning> = Vec::new();
         for warning in one.rows.iter().flat_map(|row| row.warnings()) {
             if !warnings.iter().any(|known| known.kind == warning.kind) {
                 warnings.push(warning);
@@ -271,9 +271,9 @@ pub(super) fn failures(rows: &[&Row], measured_nothing: impl Fn(&Row) -> bool) -
 /// The valid measurements of a configuration, or why it is not asked.
 pub(super) fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
     // A rate of nothing is no measurement; but none of the requests may keep the goals of a goodput.
-    let rate = Figure::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher)
+    let rate = Metric::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher)
         && wanted.rank_by != "request_goodput";
-    let measured_nothing = |row: &Row| rate && row.figure(&wanted.rank_by).is_some_and(|value| value <= 0.0);
+    let measured_nothing = |row: &Row| rate && row.metric(&wanted.rank_by).is_some_and(|value| value <= 0.0);
     let (failures, cause) = failures(rows, measured_nothing);
     let cause = cause.map(|cause| if cause.is_empty() { format!("{} is 0", wanted.rank_by) } else { cause });
     let measured: Vec<&Row> = rows.iter().filter(|row| row.is_valid() && !measured_nothing(row)).copied().collect();
@@ -287,27 +287,27 @@ pub(super) fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>
     if measured.is_empty() {
         return Err("it has no valid result".into());
     }
-    if let Some(doubt) = measured.iter().flat_map(|row| &row.about.doubts).find(|doubt| doubt.kind.bars()) {
-        return Err(doubt.text.clone());
+    if let Some(warning) = measured.iter().flat_map(|row| &row.about.warnings).find(|warning| warning.kind.bars()) {
+        return Err(warning.text.clone());
     }
-    if measured.iter().all(|row| row.figure(&wanted.rank_by).is_none()) {
+    if measured.iter().all(|row| row.metric(&wanted.rank_by).is_none()) {
         return Err(format!("its result has no `{}`", wanted.rank_by));
     }
     Ok(Asked { rows: measured, failures })
 }
 
-/// Marks what no other beats in both: a better figure and less latency.
+/// Marks what no other beats in both: a better metric and less latency.
 fn mark_front(options: &mut [Choice<'_>], better: Better) {
     let gain = |value: f64| if better == Better::Higher { value } else { -value };
     let points: Vec<(f64, Option<f64>)> = options.iter().map(|option| (gain(option.value), option.latency)).collect();
     let mut order: Vec<(usize, f64, f64)> =
         points.iter().enumerate().filter_map(|(index, (value, latency))| Some((index, *value, (*latency)?))).collect();
-    // By the figure, best first; of equals the least latency first. Then a point is on the front when it has less latency than
+    // By the metric, best first; of equals the least latency first. Then a point is on the front when it has less latency than
     // all that are better, or is the very same as one that is on it.
     order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.2.total_cmp(&b.2)));
     let mut last: Option<(f64, f64)> = None;
     for (index, value, latency) in order {
-        #[expect(clippy::float_cmp, reason = "the very same figures")]
+        #[expect(clippy::float_cmp, reason = "the very same metrics")]
         let on_front = last.is_none_or(|(best, least)| latency < least || latency == least && value == best);
         options[index].on_front = on_front;
         if on_front {
@@ -321,7 +321,7 @@ mod tests {
     use super::super::table::tests::row;
     use super::super::{FailedAttempt, Limit};
     use super::*;
-    use crate::model::{Cause, Metric, Repeat};
+    use crate::model::{Cause, Repeat, VllmMetric};
 
     fn wanted(limits: &[&str]) -> Wanted {
         Wanted {
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!((found.options[0].row.axes.tensor_parallel_size, found.others_in_set()), (Some(4), 1));
         let strict = Wanted { margin: 0.0005, ..wanted(&[]) };
         assert_eq!(chosen(&choose(&interleaved(&all), &strict).unwrap()), Some(4));
-        assert_eq!(all[0][0].metrics.get(Metric::RequestThroughput), Some(9.99));
+        assert_eq!(all[0][0].metrics.get(VllmMetric::RequestThroughput), Some(9.99));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::inference::{CONFIDENCE, Group, NO_NOISE, mean, pooled, starts_to_sepa
 use super::moderate::{Moderated, moderated};
 use super::pairing::{Groups, Pairing, groups};
 use super::{Row, RunTable, comparable, settings, starts_by};
-use crate::model::{Better, Figure, Metric};
+use crate::model::{Better, Metric, VllmMetric};
 
 /// What became of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -58,7 +58,7 @@ pub struct Matched<'a> {
     pub row: &'a Row,
     /// Its metrics.
     pub effects: Vec<Effect>,
-    /// Metrics that one of the runs has not: the key, whether the first has it, whether the second has it.
+    /// VllmMetrics that one of the runs has not: the key, whether the first has it, whether the second has it.
     pub unmeasured: Vec<(String, bool, bool)>,
     /// Why nothing of it is decided: a warning of one of the runs that excludes a measurement from any ranking, or other work.
     pub not_comparable: Option<String>,
@@ -108,21 +108,21 @@ pub struct Comparison<'a> {
 }
 
 /// The metrics that are compared where nobody names others.
-pub const COMPARED: [Metric; 3] = [Metric::OutputThroughput, Metric::MeanTtft, Metric::MeanTpot];
+pub const COMPARED: [VllmMetric; 3] = [VllmMetric::OutputThroughput, VllmMetric::MeanTtft, VllmMetric::MeanTpot];
 
 /// Logarithms of starts of the same configurations, by metric: what a run says of noise.
 pub type Noise = HashMap<String, Vec<Group>>;
 
 /// The noise between starts that a run says by itself (a noise check), for each of these metrics; empty where nothing was started twice.
-pub fn noise_of(table: &RunTable, figures: &[Figure]) -> Noise {
+pub fn noise_of(table: &RunTable, metrics: &[Metric]) -> Noise {
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
     let all = settings(&valid);
-    let of = |figure: &Figure| {
-        let logs = all.iter().filter_map(|rows| logs(&starts_by(rows, &figure.key)?));
+    let of = |metric: &Metric| {
+        let logs = all.iter().filter_map(|rows| logs(&starts_by(rows, &metric.key)?));
         let groups: Vec<Group> = logs.filter_map(|logs| Group::of(&logs)).collect();
-        (!groups.is_empty()).then(|| (figure.key.clone(), groups))
+        (!groups.is_empty()).then(|| (metric.key.clone(), groups))
     };
-    figures.iter().filter_map(of).collect()
+    metrics.iter().filter_map(of).collect()
 }
 
 fn valid<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
@@ -133,7 +133,7 @@ fn valid<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
 pub fn compare<'a>(
     before: &'a RunTable,
     after: &'a RunTable,
-    figures: &[Figure],
+    metrics: &[Metric],
     threshold: f64,
     noise: &Noise,
     pairing: &Pairing,
@@ -163,7 +163,7 @@ pub fn compare<'a>(
             pairs.push(pair);
         }
     }
-    found.measure(&pairs, figures, threshold, noise);
+    found.measure(&pairs, metrics, threshold, noise);
     found
 }
 
@@ -191,7 +191,7 @@ fn failing<'a>(then: &[&'a Row], now: &[&'a Row]) -> (Option<Failing<'a>>, [Fail
 /// The mean share of requests that failed, where it is known.
 fn lost_requests(rows: &[&Row]) -> Option<f64> {
     let share = |row: &&Row| {
-        let (completed, failed) = (row.metrics.get(Metric::Completed)?, row.metrics.get(Metric::Failed)?);
+        let (completed, failed) = (row.metrics.get(VllmMetric::Completed)?, row.metrics.get(VllmMetric::Failed)?);
         (completed + failed > 0.0).then(|| failed / (completed + failed))
     };
     let shares: Vec<f64> = rows.iter().filter_map(share).collect();
@@ -201,8 +201,8 @@ fn lost_requests(rows: &[&Row]) -> Option<f64> {
 /// The first warning that excludes a measurement of either run.
 fn excluded(then: &[&Row], now: &[&Row]) -> Option<String> {
     let first = |rows: &[&Row]| {
-        let mut all = rows.iter().flat_map(|row| &row.about.doubts);
-        all.find(|doubt| doubt.kind.bars()).map(|doubt| doubt.text.clone())
+        let mut all = rows.iter().flat_map(|row| &row.about.warnings);
+        all.find(|warning| warning.kind.bars()).map(|warning| warning.text.clone())
     };
     first(now).map(|text| format!("after: {text}")).or_else(|| first(then).map(|text| format!("before: {text}")))
 }
@@ -312,12 +312,12 @@ impl Sample {
         self.error.filter(|of| of.error > NO_NOISE)
     }
 
-    fn effect(self, figure: &Figure, threshold: f64, level: f64) -> Effect {
+    fn effect(self, metric: &Metric, threshold: f64, level: f64) -> Effect {
         let back = |change: f64| if self.logarithms { change.exp_m1() } else { change };
         let half = self.noise().and_then(|of| Some(t_quantile(1.0 - level, of.freedom)? * of.error));
         let interval = half.map(|half| (back(self.change - half), back(self.change + half)));
-        let up = if figure.better == Some(Better::Higher) { Outcome::Better } else { Outcome::Worse };
-        let down = if figure.better == Some(Better::Higher) { Outcome::Worse } else { Outcome::Better };
+        let up = if metric.better == Some(Better::Higher) { Outcome::Better } else { Outcome::Worse };
+        let down = if metric.better == Some(Better::Higher) { Outcome::Worse } else { Outcome::Better };
         let fewest = self.n.0.min(self.n.1);
         #[expect(clippy::float_cmp, reason = "the very same values on every start of both runs")]
         let all_equal = self.error.is_some() && self.before == self.after && fewest >= FEWEST_STARTS;
@@ -334,7 +334,7 @@ impl Sample {
             .filter(|_| outcome == Outcome::NotDecided)
             .and_then(|of| starts_to_separate((self.change.abs() - limit).abs(), of.sd, level));
         Effect {
-            metric: figure.key.clone(),
+            metric: metric.key.clone(),
             before: self.before,
             after: self.after,
             relative: back(self.change),
@@ -368,20 +368,20 @@ impl<'a> Comparison<'a> {
     }
 
     /// Adds the metrics of what both measured, at a level for all of them together.
-    fn measure(&mut self, pairs: &[Pair<'a>], figures: &[Figure], threshold: f64, noise: &Noise) {
-        let of_noise = |figure: &Figure| noise.get(&figure.key).map(Vec::as_slice).unwrap_or_default();
+    fn measure(&mut self, pairs: &[Pair<'a>], metrics: &[Metric], threshold: f64, noise: &Noise) {
+        let of_noise = |metric: &Metric| noise.get(&metric.key).map(Vec::as_slice).unwrap_or_default();
         let all: Vec<Vec<Option<Sample>>> =
-            figures.iter().map(|figure| samples(pairs, &figure.key, of_noise(figure))).collect();
+            metrics.iter().map(|metric| samples(pairs, &metric.key, of_noise(metric))).collect();
         let count = all.iter().flatten().flatten().filter(|sample| sample.noise().is_some()).count();
         #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
         let level = (1.0 - CONFIDENCE) / 2.0 / count.max(1) as f64;
-        for (figure, samples) in figures.iter().zip(all) {
+        for (metric, samples) in metrics.iter().zip(all) {
             for ((matched, pair), sample) in self.matched.iter_mut().zip(pairs).zip(samples) {
                 match sample {
-                    Some(sample) => matched.effects.push(sample.effect(figure, threshold, level)),
+                    Some(sample) => matched.effects.push(sample.effect(metric, threshold, level)),
                     None => {
-                        let has = |rows: &[&Row]| starts_by(rows, &figure.key).is_some();
-                        matched.unmeasured.push((figure.key.clone(), has(&pair.0), has(&pair.1)));
+                        let has = |rows: &[&Row]| starts_by(rows, &metric.key).is_some();
+                        matched.unmeasured.push((metric.key.clone(), has(&pair.0), has(&pair.1)));
                     }
                 }
             }
@@ -422,7 +422,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::super::table::tests::{row, table_of};
-    use super::super::{DoubtKind, FailedAttempt, Status};
+    use super::super::{FailedAttempt, Status, WarningKind};
     use super::*;
     use crate::model::Repeat;
 
@@ -441,13 +441,13 @@ mod tests {
         table_of(rows)
     }
 
-    fn figures() -> Vec<Figure> {
-        Figure::of("request_throughput").into_iter().collect()
+    fn metrics() -> Vec<Metric> {
+        Metric::of("request_throughput").into_iter().collect()
     }
 
     /// Compared by all settings, with no other noise.
     fn compared<'a>(before: &'a RunTable, after: &'a RunTable) -> Comparison<'a> {
-        compare(before, after, &figures(), 0.03, &Noise::new(), &Pairing::All)
+        compare(before, after, &metrics(), 0.03, &Noise::new(), &Pairing::All)
     }
 
     fn outcomes(before: &RunTable, after: &RunTable) -> Vec<Outcome> {
@@ -484,15 +484,15 @@ mod tests {
 
     #[test]
     fn the_noise_of_a_noise_check_has_its_own_degrees_of_freedom_once() {
-        let noise = noise_of(&run(&[&[100.0, 101.0, 99.0, 100.5, 99.5]]), &figures());
+        let noise = noise_of(&run(&[&[100.0, 101.0, 99.0, 100.5, 99.5]]), &metrics());
         let (one, other) = (run(&[&[100.0]]), run(&[&[130.0]]));
-        let found = compare(&one, &other, &figures(), 0.03, &noise, &Pairing::All);
+        let found = compare(&one, &other, &metrics(), 0.03, &noise, &Pairing::All);
         assert_eq!(found.outcome(), Outcome::Better);
         let (low, high) = found.matched[0].effects[0].interval.unwrap();
         let sd = noise["request_throughput"][0].variance.sqrt();
         let half = t_quantile(0.975, 4.0).unwrap() * sd * 2.0f64.sqrt();
         assert!(((high.ln_1p() - low.ln_1p()) / 2.0 - half).abs() < 1e-9, "{low} {high} {half}");
-        assert!(noise_of(&run(&[&[100.0], &[50.0]]), &figures()).is_empty());
+        assert!(noise_of(&run(&[&[100.0], &[50.0]]), &metrics()).is_empty());
         // One start on one side alone: the other's degrees of freedom count once.
         let several = run(&[&[100.0, 101.0, 99.5]]);
         let found = compared(&several, &other);
@@ -544,8 +544,8 @@ mod tests {
     fn warnings_of_either_run_keep_it_from_being_decided() {
         let before = run(&[&[100.0, 100.4, 99.8]]);
         let mut after = run(&[&[150.0, 150.5, 149.7]]);
-        let doubt = super::super::Doubt { kind: DoubtKind::PrefixCacheHits, text: "60 % hits".into() };
-        after.rows[0].about.doubts.push(doubt);
+        let warning = super::super::Warning { kind: WarningKind::PrefixCacheHits, text: "60 % hits".into() };
+        after.rows[0].about.warnings.push(warning);
         let found = compared(&before, &after);
         assert_eq!(found.outcome(), Outcome::NotDecided);
         assert_eq!(found.matched[0].not_comparable.as_deref(), Some("after: 60 % hits"));
@@ -553,8 +553,8 @@ mod tests {
         // Requests that fail now are worse, whatever the metrics of the others are.
         let counts = |table: &mut RunTable, failed: f64| {
             for row in &mut table.rows {
-                row.metrics.set(Metric::Completed, Some(100.0 - failed));
-                row.metrics.set(Metric::Failed, Some(failed));
+                row.metrics.set(VllmMetric::Completed, Some(100.0 - failed));
+                row.metrics.set(VllmMetric::Failed, Some(failed));
             }
         };
         let (mut before, mut after) = (run(&[&[100.0, 100.4, 99.8]]), run(&[&[150.0, 150.5, 149.7]]));
@@ -596,7 +596,7 @@ mod tests {
         assert_eq!(compared(&after, &before).added.len(), 1);
         // A metric that only one of them has.
         let mut after = run(&[&[100.0, 100.4, 99.8]]);
-        after.rows.iter_mut().for_each(|row| row.metrics.set(Metric::RequestThroughput, None));
+        after.rows.iter_mut().for_each(|row| row.metrics.set(VllmMetric::RequestThroughput, None));
         let found = compared(&before, &after);
         assert_eq!(found.matched[0].unmeasured, [("request_throughput".to_owned(), true, false)]);
         assert_eq!(found.outcome(), Outcome::NotDecided, "nothing was compared");

@@ -1,4 +1,4 @@
-//! Figures that follow from others: per device, per user, what a billion tokens take, money, speed-up. Pure.
+//! MetricValues that follow from others: per device, per user, what a billion tokens take, money, speed-up. Pure.
 //!
 //! Formulas and names are those of the cluster sweep (huggingface/datatrove, `examples/inference/benchmark`), corrected: devices are
 //! tensor x pipeline x data parallel size, and the throughput is that of the measurement, into which no server start ever goes.
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::optimize::baselines;
-use super::{Figures, Row, RunTable};
-use crate::model::{Metric, phase_key};
+use super::{MetricValues, Row, RunTable};
+use crate::model::{VllmMetric, phase_key};
 
 /// Devices in a node where nobody says otherwise.
 pub const DEVICES_PER_NODE: u32 = 8;
@@ -61,51 +61,51 @@ impl Default for Assumptions {
     }
 }
 
-/// Puts the derived figures into `about.figures` of every row; done again, the newer assumptions count.
+/// Puts the derived metrics into `about.further` of every row; done again, the newer assumptions count.
 pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     for row in &mut table.rows {
         row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
-        let mut figures = std::mem::take(&mut row.about.figures);
-        figures.remove(|key| key == "speedup" || key.starts_with("cost_"));
-        put(row, assumed, &mut figures);
-        row.about.figures = figures;
+        let mut metrics = std::mem::take(&mut row.about.further);
+        metrics.remove(|key| key == "speedup" || key.starts_with("cost_"));
+        put(row, assumed, &mut metrics);
+        row.about.further = metrics;
     }
     let speedups: Vec<(usize, f64)> = {
         let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
         let alike = table.rows.iter().enumerate().filter(|(_, row)| !(measured && row.simulated));
         let (places, rows): (Vec<usize>, Vec<&Row>) = alike.unzip();
-        let of = |row: &Row, base: Option<f64>| Some(row.figure("output_tps_per_gpu")? / base?);
+        let of = |row: &Row, base: Option<f64>| Some(row.metric("output_tps_per_gpu")? / base?);
         let all = places.into_iter().zip(&rows).zip(baselines(&rows));
         all.filter_map(|((place, row), base)| Some((place, of(row, base)?))).collect()
     };
     for (index, speedup) in speedups {
         if let Some(row) = table.rows.get_mut(index).filter(|_| speedup.is_finite()) {
-            row.about.figures.insert("speedup", speedup);
+            row.about.further.insert("speedup", speedup);
         }
     }
 }
 
 /// Puts in all that one row says by itself.
-fn put(row: &Row, assumed: &Assumptions, figures: &mut Figures) {
+fn put(row: &Row, assumed: &Assumptions, metrics: &mut MetricValues) {
     let mut put = |key: &'static str, value: Option<f64>| {
         if let Some(value) = value.filter(|value| value.is_finite()) {
-            figures.insert(key, value);
+            metrics.insert(key, value);
         }
     };
-    let metric = |metric: Metric| row.metrics.get(metric);
+    let metric = |metric: VllmMetric| row.metrics.get(metric);
     let positive = |value: Option<f64>| value.filter(|value| *value > 0.0);
-    let duration = positive(metric(Metric::Duration));
-    let completed = positive(metric(Metric::Completed));
+    let duration = positive(metric(VllmMetric::Duration));
+    let completed = positive(metric(VllmMetric::Completed));
     let devices = row.about.devices.filter(|devices| *devices > 0).map(f64::from);
     let per_device = |value: Option<f64>| Some(value? / devices?);
-    let output = metric(Metric::OutputThroughput);
-    let input = metric(Metric::TotalInputTokens).zip(duration).map(|(tokens, seconds)| tokens / seconds);
-    let total = metric(Metric::TotalTokenThroughput).or_else(|| Some(output? + input?));
+    let output = metric(VllmMetric::OutputThroughput);
+    let input = metric(VllmMetric::TotalInputTokens).zip(duration).map(|(tokens, seconds)| tokens / seconds);
+    let total = metric(VllmMetric::TotalTokenThroughput).or_else(|| Some(output? + input?));
     put("devices", devices);
     put("output_tps_per_gpu", per_device(output));
     put("input_tps_per_gpu", per_device(input));
     put("total_tps_per_gpu", per_device(total));
-    put("output_tps_per_user", positive(metric(Metric::MeanTpot)).map(|tpot| 1e3 / tpot));
+    put("output_tps_per_user", positive(metric(VllmMetric::MeanTpot)).map(|tpot| 1e3 / tpot));
     let own = positive(per_device(output));
     put("gpu_days_to_process_1b_tokens", own.map(|tps| BILLION / tps / DAY));
     let node = f64::from(assumed.devices_per_node.max(1));
@@ -116,8 +116,8 @@ fn put(row: &Row, assumed: &Assumptions, figures: &mut Figures) {
         put("cost_per_1m_output_tokens", own.map(cost));
         put("cost_per_1m_tokens", positive(per_device(total)).map(cost));
     }
-    put("mean_input_tokens", metric(Metric::TotalInputTokens).zip(completed).map(|(tokens, n)| tokens / n));
-    put("mean_output_tokens", metric(Metric::TotalOutputTokens).zip(completed).map(|(tokens, n)| tokens / n));
+    put("mean_input_tokens", metric(VllmMetric::TotalInputTokens).zip(completed).map(|(tokens, n)| tokens / n));
+    put("mean_output_tokens", metric(VllmMetric::TotalOutputTokens).zip(completed).map(|(tokens, n)| tokens / n));
     let per_1k = |seconds: Option<f64>| Some(seconds? / completed? * 1e3 * devices?);
     put("inference_per_1k_per_gpu", per_1k(duration));
     if let Some(timings) = &row.timings {
@@ -129,7 +129,7 @@ fn put(row: &Row, assumed: &Assumptions, figures: &mut Figures) {
             *phases.entry(phase_key(step.phase)).or_default() += step.seconds;
         }
         let finite = phases.into_iter().filter(|(_, seconds)| seconds.is_finite());
-        figures.extend(finite.map(|(key, seconds)| (key.into(), seconds)));
+        metrics.extend(finite.map(|(key, seconds)| (key.into(), seconds)));
     }
 }
 
@@ -149,13 +149,13 @@ mod tests {
         let mut row = row("m", devices, 20.0, 100.0);
         let tokens = 10_000.0 * f64::from(devices) * 100.0;
         for (metric, value) in [
-            (Metric::Duration, 100.0),
-            (Metric::Completed, 2000.0),
-            (Metric::TotalInputTokens, 2.0 * tokens),
-            (Metric::TotalOutputTokens, tokens),
-            (Metric::OutputThroughput, tokens / 100.0),
-            (Metric::TotalTokenThroughput, 3.0 * tokens / 100.0),
-            (Metric::MeanTpot, 20.0),
+            (VllmMetric::Duration, 100.0),
+            (VllmMetric::Completed, 2000.0),
+            (VllmMetric::TotalInputTokens, 2.0 * tokens),
+            (VllmMetric::TotalOutputTokens, tokens),
+            (VllmMetric::OutputThroughput, tokens / 100.0),
+            (VllmMetric::TotalTokenThroughput, 3.0 * tokens / 100.0),
+            (VllmMetric::MeanTpot, 20.0),
         ] {
             row.metrics.set(metric, Some(value));
         }
@@ -173,12 +173,12 @@ mod tests {
     fn the_cluster_sweeps_own_check_holds() {
         // five-systems 5.5: 10,000 tok/s per device -> 1.157407 GPU-days, 27.777778 devices.
         let found = derived(fast(1), &Assumptions::default());
-        near(found.figure("gpu_days_to_process_1b_tokens"), 1.157_407_407);
-        near(found.figure("gpus_for_1b_tokens_per_hour"), 27.777_777_778);
-        near(found.figure("node_days_to_process_1b_tokens"), 1.157_407_407 / 8.0);
-        near(found.figure("output_tps_per_user"), 50.0);
-        near(found.figure("inference_per_1k_per_gpu"), 50.0);
-        near(found.figure("mean_output_tokens"), 500.0);
+        near(found.metric("gpu_days_to_process_1b_tokens"), 1.157_407_407);
+        near(found.metric("gpus_for_1b_tokens_per_hour"), 27.777_777_778);
+        near(found.metric("node_days_to_process_1b_tokens"), 1.157_407_407 / 8.0);
+        near(found.metric("output_tps_per_user"), 50.0);
+        near(found.metric("inference_per_1k_per_gpu"), 50.0);
+        near(found.metric("mean_output_tokens"), 500.0);
     }
 
     #[test]
@@ -187,12 +187,12 @@ mod tests {
         let mut four = fast(1);
         four.about.devices = Some(4);
         let found = derived(four, &Assumptions { devices_per_node: 4, prices: None });
-        near(found.figure("output_tps_per_gpu"), 2500.0);
-        near(found.figure("input_tps_per_gpu"), 5000.0);
-        near(found.figure("total_tps_per_gpu"), 7500.0);
-        near(found.figure("gpu_days_to_process_1b_tokens"), 4.629_629_63);
-        near(found.figure("node_days_to_process_1b_tokens"), 1.157_407_407);
-        near(found.figure("inference_per_1k_per_gpu"), 200.0);
+        near(found.metric("output_tps_per_gpu"), 2500.0);
+        near(found.metric("input_tps_per_gpu"), 5000.0);
+        near(found.metric("total_tps_per_gpu"), 7500.0);
+        near(found.metric("gpu_days_to_process_1b_tokens"), 4.629_629_63);
+        near(found.metric("node_days_to_process_1b_tokens"), 1.157_407_407);
+        near(found.metric("inference_per_1k_per_gpu"), 200.0);
     }
 
     #[test]
@@ -209,12 +209,12 @@ mod tests {
         });
         let (fast, slow) = (derived(fast(2), &Assumptions::default()), derived(slow, &Assumptions::default()));
         for key in ["output_tps_per_gpu", "gpu_days_to_process_1b_tokens", "inference_per_1k_per_gpu"] {
-            assert_eq!(fast.figure(key), slow.figure(key), "{key}");
+            assert_eq!(fast.metric(key), slow.metric(key), "{key}");
         }
-        assert_eq!(slow.figure("startup_s"), Some(600.0));
-        assert_eq!(slow.figure("startup_loading_s"), Some(120.0));
-        near(slow.figure("e2e_per_1k_per_gpu"), 701.0);
-        assert_eq!(fast.figure("startup_s"), None);
+        assert_eq!(slow.metric("startup_s"), Some(600.0));
+        assert_eq!(slow.metric("startup_loading_s"), Some(120.0));
+        near(slow.metric("e2e_per_1k_per_gpu"), 701.0);
+        assert_eq!(fast.metric("startup_s"), None);
     }
 
     #[test]
@@ -231,24 +231,24 @@ mod tests {
         row.about.device = Some("NVIDIA H100 PCIe".into());
         let found = derived(row, &Assumptions { prices: Some(prices), ..Assumptions::default() });
         // 2 devices x 3.6 an hour, 20,000 tokens a second = 72e6 an hour: 7.2 / 72.
-        near(found.figure("cost_per_1m_output_tokens"), 0.1);
-        near(found.figure("cost_per_1m_tokens"), 0.1 / 3.0);
+        near(found.metric("cost_per_1m_output_tokens"), 0.1);
+        near(found.metric("cost_per_1m_tokens"), 0.1 / 3.0);
         assert_eq!(found.about.currency.as_deref(), Some("EUR"));
         let without = derived(found, &Assumptions::default());
-        assert_eq!((without.figure("cost_per_1m_output_tokens"), without.about.currency), (None, None));
+        assert_eq!((without.metric("cost_per_1m_output_tokens"), without.about.currency), (None, None));
     }
 
     #[test]
     fn what_is_not_known_is_absent() {
         let found = derived(row("m", 2, 1.0, 1.0), &Assumptions::default());
-        assert_eq!(found.about.figures, super::super::Figures::default());
+        assert_eq!(found.about.further, super::super::MetricValues::default());
         let mut zero = fast(1);
-        zero.metrics.set(Metric::OutputThroughput, Some(0.0));
-        zero.metrics.set(Metric::MeanTpot, Some(0.0));
+        zero.metrics.set(VllmMetric::OutputThroughput, Some(0.0));
+        zero.metrics.set(VllmMetric::MeanTpot, Some(0.0));
         let found = derived(zero, &Assumptions::default());
-        assert_eq!(found.figure("output_tps_per_gpu"), Some(0.0));
+        assert_eq!(found.metric("output_tps_per_gpu"), Some(0.0));
         for key in ["gpu_days_to_process_1b_tokens", "gpus_for_1b_tokens_per_hour", "output_tps_per_user", "speedup"] {
-            assert_eq!(found.figure(key), None, "{key}");
+            assert_eq!(found.metric(key), None, "{key}");
         }
     }
 }

@@ -98,7 +98,7 @@ pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec
 mod tests {
     use super::super::table::tests::{row, table_of};
     use super::*;
-    use crate::model::{Better, Metric};
+    use crate::model::{Better, VllmMetric};
 
     #[test]
     fn a_row_of_two_groups_is_ranked_in_both_and_loads_stay_apart() {
@@ -108,7 +108,7 @@ mod tests {
         rows[2].groups = vec!["tier0".into()];
         rows[2].axes.workload = vec![("max-concurrency".into(), "64".into())];
         let wanted = Wanted {
-            rank_by: Metric::RequestThroughput.key().into(),
+            rank_by: VllmMetric::RequestThroughput.key().into(),
             better: Better::Higher,
             per_device: false,
             latency: "mean_ttft_ms".into(),

@@ -149,14 +149,14 @@ pub fn components(starts: &[Vec<f64>]) -> Option<Components> {
     Some(Components { between_starts: variance.sqrt(), within_start: within.sqrt() })
 }
 
-/// How many values of a sample of `n` lie at or beyond its quantile `q`: what the figure rests on.
+/// How many values of a sample of `n` lie at or beyond its quantile `q`: what the metric rests on.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "requests are fewer than 2^53"
 )]
-pub fn rests_on(n: u64, q: f64) -> u64 {
+pub fn samples_beyond(n: u64, q: f64) -> u64 {
     let tail = q.min(1.0 - q);
     // A bit above, so that 100 x 0.01 is 1 and not 2.
     (n as f64 * tail - 1e-9).ceil().max(0.0) as u64
@@ -284,9 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_p99_of_a_hundred_requests_rests_on_one_of_them() {
+    fn a_p99_of_a_hundred_requests_samples_beyond_one_of_them() {
         assert_eq!(
-            (rests_on(100, 0.99), rests_on(150, 0.99), rests_on(1000, 0.99), rests_on(100, 0.5)),
+            (
+                samples_beyond(100, 0.99),
+                samples_beyond(150, 0.99),
+                samples_beyond(1000, 0.99),
+                samples_beyond(100, 0.5)
+            ),
             (1, 2, 10, 50)
         );
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::decide::FEWEST_STARTS;
 use super::inference::{CONFIDENCE, Group, mean, t_quantile};
 use super::moderate::moderated;
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 
 /// A limit on a metric: `ttft.p99<500`.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +41,7 @@ impl Limit {
             Some(_) => return None,
             None => name.to_owned(),
         };
-        Figure::of(&key)?;
+        Metric::of(&key)?;
         Some(Self { key, value, above, inclusive })
     }
 
@@ -56,7 +56,7 @@ impl Limit {
             return Self::parse(&format!("{name}{}", value.trim()));
         }
         let limit = Self::parse(&format!("{name}<{value}"))?;
-        Some(Self { above: Figure::of(&limit.key)?.better == Some(Better::Higher), ..limit })
+        Some(Self { above: Metric::of(&limit.key)?.better == Some(Better::Higher), ..limit })
     }
 
     /// Whether a value keeps it.
@@ -169,7 +169,7 @@ fn broken(limit: &Limit, value: f64) -> String {
 }
 
 fn absent(limit: &Limit) -> String {
-    let hint = if Figure::quantile(&limit.key).is_some() { " (vLLM's flag --metric-percentiles)" } else { "" };
+    let hint = if Metric::quantile(&limit.key).is_some() { " (vLLM's flag --metric-percentiles)" } else { "" };
     format!("a result of it has no `{}`{hint}", limit.key)
 }
 

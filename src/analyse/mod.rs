@@ -8,12 +8,11 @@ mod comparable;
 mod compare;
 mod decide;
 mod derive;
-mod figures;
 mod grouping;
 mod inference;
 mod limit;
 mod load;
-mod metric;
+mod metric_values;
 mod moderate;
 mod optimize;
 mod pairing;
@@ -24,6 +23,7 @@ mod stats;
 mod summary;
 mod table;
 mod verdict;
+mod vllm_metrics;
 mod wanted;
 
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
@@ -32,16 +32,15 @@ pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Effect, Failing, LostRequests, Matched, Noise, Outcome, compare, noise_of};
 pub use decide::{Basis, Candidate, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
-pub use figures::Figures;
 pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{
-    CONFIDENCE, Components, Estimate, Group, Interval, components, detectable, estimate, over_starts, rests_on,
+    CONFIDENCE, Components, Estimate, Group, Interval, components, detectable, estimate, over_starts, samples_beyond,
 };
 pub use limit::Limit;
 pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
-pub use metric::Metrics;
+pub use metric_values::MetricValues;
 pub use optimize::{
-    Base, Baseline, BaselineRule, FIGURE as OPTIMIZED, OVERALL, Optimized, Tier, baseline, bases, by_model_and_load,
+    Base, Baseline, BaselineRule, METRIC as OPTIMIZED, OVERALL, Optimized, Tier, baseline, bases, by_model_and_load,
     is_in_tier, optimize, tiers,
 };
 pub use pairing::{Described, Pairing, ambiguous, described, nearest_difference};
@@ -51,5 +50,6 @@ pub use setting::{all_settings, different, short_settings};
 pub use stats::{Sample, Stats};
 pub use summary::{Counts, overall};
 pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Slot, Status, Unreadable};
-pub use verdict::{Doubt, DoubtKind, EmptyAnswers, Signs, doubts};
+pub use verdict::{EmptyAnswers, Signs, Warning, WarningKind, warnings_from};
+pub use vllm_metrics::VllmMetrics;
 pub use wanted::{LimitsFrom, Objective, ObjectiveFrom, Wanted};

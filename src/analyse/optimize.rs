@@ -13,10 +13,10 @@ use super::choose::refused;
 use super::rank::{mean_over_starts, settings, starts_by};
 use super::setting::different;
 use super::{Basis, Candidate, LeftOut, Recommendation, Row, RunTable, Wanted, change, choose, load_labels};
-use crate::model::{Better, Metric};
+use crate::model::{Better, VllmMetric};
 
 /// The metric in which the gain is told.
-pub const FIGURE: &str = "output_tps_per_gpu";
+pub const METRIC: &str = "output_tps_per_gpu";
 
 /// Which rule found a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -191,7 +191,7 @@ fn tier<'a>(
     let measured = settings(all).into_iter().find(|rows| rows.iter().any(|row| std::ptr::eq(*row, choice.row)))?;
     let measured: Vec<&Row> = measured.into_iter().filter(|row| row.is_valid()).collect();
     // Where the objective is this very metric, it is the answer's own mean.
-    let tps = mean_over_starts(&measured, FIGURE)?;
+    let tps = mean_over_starts(&measured, METRIC)?;
     Some(Tier {
         name: name.to_owned(),
         row: choice.row,
@@ -210,7 +210,7 @@ fn interval(all: &[&Row], base: &Row, row: &Row) -> Option<(f64, f64)> {
     let (mut candidates, mut from, mut to) = (Vec::new(), None, None);
     for rows in settings(all) {
         let valid: Vec<&Row> = rows.into_iter().filter(|row| row.is_valid()).collect();
-        let Some(starts) = starts_by(&valid, FIGURE) else { continue };
+        let Some(starts) = starts_by(&valid, METRIC) else { continue };
         let is = |row: &Row| valid.iter().any(|other| std::ptr::eq(*other, row)).then_some(candidates.len());
         (from, to) = (from.or_else(|| is(base)), to.or_else(|| is(row)));
         candidates.push(Candidate { starts, devices: 1, overrides: 0 });
@@ -253,7 +253,7 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
         .into_iter()
         .filter_map(|rows| {
             let valid: Vec<&Row> = rows.into_iter().filter(|row| row.is_valid()).collect();
-            let tps = mean_over_starts(&valid, FIGURE)?;
+            let tps = mean_over_starts(&valid, METRIC)?;
             Some((valid, tps))
         })
         .collect();
@@ -286,7 +286,7 @@ fn excluded<'a>(rows: &[&'a Row], used: Option<&Baseline<'a>>, wanted: &Wanted) 
         let is_plain = |rows: &[&Row], tp| rows.first().is_some_and(|row| is_plainest(row, tp, &shared));
         SIZES.map(|tp| all.iter().filter(|rows| is_plain(rows, tp)).collect()).into()
     };
-    let wanted = Wanted { failures: wanted.failures, ..Wanted::by(Metric::OutputThroughput.key(), Better::Higher) };
+    let wanted = Wanted { failures: wanted.failures, ..Wanted::by(VllmMetric::OutputThroughput.key(), Better::Higher) };
     let excluded = |rows: &Vec<&'a Row>| Some(LeftOut { row: rows.first()?, why: refused(rows, &wanted).err()? });
     for alike in meant {
         if let Some(rows) = alike.iter().find(|rows| is_used(rows)) {
@@ -357,8 +357,8 @@ mod tests {
 
     fn measured(tp: u32, tps: f64, flags: &[(&str, &str)]) -> Row {
         let mut row = row("m", tp, 1.0, 1.0);
-        row.metrics.set(Metric::OutputThroughput, Some(tps * f64::from(tp)));
-        row.about.figures.insert(FIGURE, tps);
+        row.metrics.set(VllmMetric::OutputThroughput, Some(tps * f64::from(tp)));
+        row.about.further.insert(METRIC, tps);
         row.about.devices = Some(tp);
         row.about.flags = Arc::new(flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
         row.name = format!("tp{tp} {flags:?}");
@@ -387,11 +387,12 @@ mod tests {
         let first = found[0].warning.as_deref().unwrap();
         assert!(first.starts_with("speed-ups are over tp2 ") && first.contains("as tp1 "), "{first}");
         // One that counts, and is barred by a warning.
-        rows[1].about.doubts = super::super::doubts(&super::super::Signs { failed: Some(1.0), ..Default::default() });
+        rows[1].about.warnings =
+            super::super::warnings_from(&super::super::Signs { failed: Some(1.0), ..Default::default() });
         rows[0].status = Status::Skipped { rule: "x".into(), explanation: None, reason: "x".into() };
         let warning = overall(&rows)[0].warning.clone().unwrap();
         assert!(warning.starts_with("do not rely on the speed-ups: their baseline tp2 "), "{warning}");
-        rows[1].about.doubts.clear();
+        rows[1].about.warnings.clear();
         assert_eq!(overall(&rows)[0].warning, None);
         // The sweep's own comes first; one that failed is replaced by no other.
         rows[2].baseline = true;
@@ -438,7 +439,8 @@ mod tests {
         for (row, load) in rows.iter_mut().zip(["8", "8", "8", "64"]) {
             row.axes.workload = vec![("max-concurrency".into(), load.into())];
         }
-        rows[1].about.doubts = super::super::doubts(&super::super::Signs { failed: Some(1.0), ..Default::default() });
+        rows[1].about.warnings =
+            super::super::warnings_from(&super::super::Signs { failed: Some(1.0), ..Default::default() });
         let found = overall(&rows);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].tiers[0].tps, found[0].tiers[0].speedup), (300.0, Some(3.0)));

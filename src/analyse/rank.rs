@@ -4,22 +4,22 @@ use indexmap::IndexMap;
 
 use super::Row;
 use super::inference::over_starts;
-use crate::model::{Identity, Metric};
+use crate::model::{Identity, VllmMetric};
 
 /// The metrics that every screen shows, in the order of the reports.
-pub const RANKED: [Metric; 4] =
-    [Metric::RequestThroughput, Metric::OutputThroughput, Metric::MeanTtft, Metric::MeanTpot];
+pub const RANKED: [VllmMetric; 4] =
+    [VllmMetric::RequestThroughput, VllmMetric::OutputThroughput, VllmMetric::MeanTtft, VllmMetric::MeanTpot];
 
-/// The measurements of a figure by server start; `None` where none has it.
-pub fn starts_of(rows: &[&Row], metric: Metric) -> Option<Vec<Vec<f64>>> {
+/// The measurements of a metric by server start; `None` where none has it.
+pub fn starts_of(rows: &[&Row], metric: VllmMetric) -> Option<Vec<Vec<f64>>> {
     starts_by(rows, metric.key())
 }
 
-/// The same of a figure by its key.
+/// The same of a metric by its key.
 pub fn starts_by(rows: &[&Row], key: &str) -> Option<Vec<Vec<f64>>> {
     let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
     for row in rows {
-        if let Some(value) = row.figure(key) {
+        if let Some(value) = row.metric(key) {
             starts.entry(row.repeat.map_or(1, |repeat| repeat.start)).or_default().push(value);
         }
     }
@@ -33,7 +33,7 @@ pub fn mean_over_starts(rows: &[&Row], key: &str) -> Option<f64> {
 
 /// The same, where every row has the metric; `None` where one has not.
 pub(super) fn starts_of_rows(rows: &[&Row], key: &str) -> Option<Vec<Vec<f64>>> {
-    rows.iter().all(|row| row.figure(key).is_some()).then(|| starts_by(rows, key)).flatten()
+    rows.iter().all(|row| row.metric(key).is_some()).then(|| starts_by(rows, key)).flatten()
 }
 
 /// The rows of each setting; repeats of the same settings are one.

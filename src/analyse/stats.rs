@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample(Vec<f64>);
 
-/// The figures of a sample that the reports show.
+/// The metrics of a sample that the reports show.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stats {
     /// How many values.

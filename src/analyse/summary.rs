@@ -1,7 +1,7 @@
-//! A run in a few figures.
+//! A run in a few metrics.
 
 use super::{RANKED, Row, Sample, Stats, Status};
-use crate::model::Metric;
+use crate::model::VllmMetric;
 
 /// How many rows came to what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,8 +53,8 @@ impl Counts {
     }
 }
 
-/// Statistics of every ranked figure over these rows; `None` where no row has it.
-pub fn overall(rows: &[&Row]) -> [(Metric, Option<Stats>); RANKED.len()] {
+/// Statistics of every ranked metric over these rows; `None` where no row has it.
+pub fn overall(rows: &[&Row]) -> [(VllmMetric, Option<Stats>); RANKED.len()] {
     RANKED.map(|metric| {
         let values = rows.iter().filter_map(|row| row.metrics.get(metric));
         (metric, Sample::new(values).map(|sample| sample.stats()))

@@ -7,9 +7,9 @@ use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
 
-use super::figures::Place;
-use super::verdict::Doubt;
-use super::{Figures, Load, Metrics};
+use super::metric_values::Place;
+use super::verdict::Warning;
+use super::{Load, MetricValues, VllmMetrics};
 use crate::model::{Axes, Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Timings};
 
 /// How the value of an axis that leaves a flag out is shown.
@@ -24,8 +24,8 @@ pub struct Row {
     pub axes: ShownAxes,
     /// What came of it.
     pub status: Status,
-    /// Its figures; for a row that is not valid at most the counts of requests.
-    pub metrics: Metrics,
+    /// Its metrics; for a row that is not valid at most the counts of requests.
+    pub metrics: VllmMetrics,
     /// True where the simulated vLLM yielded it.
     pub simulated: bool,
     /// What defines it; `None` where the file does not say.
@@ -50,7 +50,7 @@ pub struct Row {
     pub about: About,
 }
 
-/// What is known of a row beside its figures.
+/// What is known of a row beside its metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct About {
     /// Name of the run that measured it.
@@ -59,8 +59,8 @@ pub struct About {
     pub directory: Arc<Path>,
     /// Flags of `vllm serve` as set, without the dashes; a switch is `true`.
     pub flags: Arc<IndexMap<String, String>>,
-    /// What makes its figures doubtful.
-    pub doubts: Vec<Doubt>,
+    /// What makes its metrics suspect.
+    pub warnings: Vec<Warning>,
     /// Devices that the server takes (tensor x pipeline x data parallel size); `None` = not known.
     pub devices: Option<u32>,
     /// Flags of the server that are set.
@@ -81,11 +81,11 @@ pub struct About {
     pub client: Option<Client>,
     /// What plays vLLM; `None` where nobody recorded it.
     pub engine: Option<Engine>,
-    /// Further figures of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
-    pub figures: Figures,
+    /// Further metrics of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
+    pub further: MetricValues,
     /// What the device is called; `None` where it is not known, or several are not alike.
     pub device: Option<Arc<str>>,
-    /// The currency of the figures that are money.
+    /// The currency of the metrics that are money.
     pub currency: Option<Arc<str>>,
     /// The vLLM that yielded it.
     pub vllm_version: Option<Arc<str>>,
@@ -105,7 +105,7 @@ impl Default for About {
             run: Arc::clone(&NO_NAME),
             directory: Arc::clone(&NO_PATH),
             flags: Arc::clone(&NO_FLAGS),
-            doubts: Vec::new(),
+            warnings: Vec::new(),
             devices: None,
             overrides: 0,
             settings: None,
@@ -116,7 +116,7 @@ impl Default for About {
             bench_command: Vec::new(),
             client: None,
             engine: None,
-            figures: Figures::default(),
+            further: MetricValues::default(),
             device: None,
             currency: None,
             vllm_version: None,
@@ -379,30 +379,30 @@ pub struct RunTable {
     pub rows: Vec<Row>,
     /// Files among the results that could not be taken.
     pub unreadable: Vec<Unreadable>,
-    /// Whether any figure comes from the simulated vLLM.
+    /// Whether any metric comes from the simulated vLLM.
     pub simulated: bool,
 }
 
-/// Where the figure under a key lies in a row.
+/// Where the metric under a key lies in a row.
 #[derive(Debug, Clone, Copy)]
 pub enum Slot<'k> {
     /// Among vLLM's own.
-    Metric(crate::model::Metric),
+    VllmMetric(crate::model::VllmMetric),
     /// Among the further ones.
     Further(Place<'k>),
 }
 
 impl<'k> Slot<'k> {
-    /// The place of a key, whether or not a row has such a figure.
+    /// The place of a key, whether or not a row has such a metric.
     pub fn of(key: &'k str) -> Self {
-        crate::model::Metric::of(key).map_or_else(|| Slot::Further(Place::of(key)), Slot::Metric)
+        crate::model::VllmMetric::of(key).map_or_else(|| Slot::Further(Place::of(key)), Slot::VllmMetric)
     }
 }
 
 impl Row {
     /// What speaks against believing its metrics, but for that they are simulated, which stands in every heading.
-    pub fn warnings(&self) -> impl Iterator<Item = &Doubt> {
-        self.about.doubts.iter().filter(|doubt| doubt.kind != super::verdict::DoubtKind::Simulated)
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.about.warnings.iter().filter(|warning| warning.kind != super::verdict::WarningKind::Simulated)
     }
 
     /// The words of a command that starts its server as it was measured: the variables of the plan, then the command line. Empty where the
@@ -427,21 +427,21 @@ impl Row {
         matches!(self.status, Status::Valid)
     }
 
-    /// Whether it may be called best: a result that counts, with no doubt that bars it.
+    /// Whether it may be called best: a result that counts, with no warning that bars it.
     pub fn may_be_best(&self) -> bool {
-        self.is_valid() && !self.about.doubts.iter().any(|doubt| doubt.kind.bars())
+        self.is_valid() && !self.about.warnings.iter().any(|warning| warning.kind.bars())
     }
 
-    /// A figure by vLLM's key.
-    pub fn figure(&self, key: &str) -> Option<f64> {
+    /// A metric by vLLM's key.
+    pub fn metric(&self, key: &str) -> Option<f64> {
         self.at(&Slot::of(key))
     }
 
-    /// The figure in a slot: for many rows the key is looked up once.
+    /// The metric in a slot: for many rows the key is looked up once.
     pub fn at(&self, slot: &Slot<'_>) -> Option<f64> {
         match slot {
-            Slot::Metric(metric) => self.metrics.get(*metric),
-            Slot::Further(further) => self.about.figures.at(further),
+            Slot::VllmMetric(metric) => self.metrics.get(*metric),
+            Slot::Further(further) => self.about.further.at(further),
         }
     }
 
@@ -532,13 +532,13 @@ pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::Metric;
+    use crate::model::VllmMetric;
 
-    /// A valid row with one figure for each of the ranked metrics.
+    /// A valid row with one metric for each of the ranked metrics.
     pub fn row(model: &str, tp: u32, request_throughput: f64, ttft: f64) -> Row {
-        let mut metrics = Metrics::none();
-        metrics.set(Metric::RequestThroughput, Some(request_throughput));
-        metrics.set(Metric::MeanTtft, Some(ttft));
+        let mut metrics = VllmMetrics::none();
+        metrics.set(VllmMetric::RequestThroughput, Some(request_throughput));
+        metrics.set(VllmMetric::MeanTtft, Some(ttft));
         Row {
             name: format!("{model}_tp{tp}"),
             axes: ShownAxes {

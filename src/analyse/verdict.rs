@@ -1,15 +1,15 @@
-//! Whether the figures of an experiment can be believed. Pure.
+//! Whether the metrics of an experiment can be believed. Pure.
 //!
-//! Every doubt is carried into every ranking: a row with one is shown and not crowned, unless the doubt is about all rows alike
+//! Every warning is carried into every ranking: a row with one is shown and not crowned, unless the warning is about all rows alike
 //! (a simulated run among simulated runs).
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// What makes a figure doubtful: a closed set.
+/// What makes a metric suspect: a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DoubtKind {
+pub enum WarningKind {
     /// Requests failed: the load was not what was asked for.
     FailedRequests,
     /// The load was ended before its time.
@@ -38,15 +38,15 @@ pub enum DoubtKind {
     SlowFirstRequest,
     /// Requests count as completed whose answer has no token.
     EmptyAnswers,
-    /// Metrics contradict each other, or are nothing that was ever measured.
+    /// VllmMetrics contradict each other, or are nothing that was ever measured.
     ImplausibleMetrics,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,
-    /// A timing model made the figures up.
+    /// A timing model made the metrics up.
     Simulated,
 }
 
-impl DoubtKind {
+impl WarningKind {
     /// As written in files and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl DoubtKind {
             | Self::FewerSamples
             | Self::EmptyAnswers
             | Self::ImplausibleMetrics => true,
-            // A preemption is what this configuration does under this load; drift and estimates make a figure less exact.
+            // A preemption is what this configuration does under this load; drift and estimates make a metric less exact.
             // So do other prompts than were meant and a first request that the server was not ready for.
             Self::Preemptions
             | Self::Drift
@@ -96,16 +96,16 @@ impl DoubtKind {
     }
 }
 
-/// One doubt, with what was seen.
+/// One warning, with what was seen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Doubt {
+pub struct Warning {
     /// Of which kind.
-    pub kind: DoubtKind,
+    pub kind: WarningKind,
     /// In words.
     pub text: String,
 }
 
-/// What is known of a measurement beside its figures. What is not known raises no doubt.
+/// What is known of a measurement beside its metrics. What is not known raises no warning.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Signs {
     /// Completed ones.
@@ -154,7 +154,7 @@ pub struct Signs {
     pub implausible: Vec<String>,
     /// Answers whose tokens are estimates.
     pub estimated: Option<f64>,
-    /// The figures are simulated.
+    /// The metrics are simulated.
     pub simulated: bool,
 }
 
@@ -163,36 +163,36 @@ impl Signs {
     /// can be believed is the caller's.
     pub fn of_result(number: impl Fn(&str) -> Option<f64>, own: Option<&Value>) -> Self {
         let at = |pointer: &str| own.and_then(|own| own.pointer(pointer));
-        let figure = |pointer: &str| at(pointer).and_then(Value::as_f64);
+        let metric = |pointer: &str| at(pointer).and_then(Value::as_f64);
         let text = |pointer: &str| at(pointer).and_then(Value::as_str);
         let interrupted = at("/interrupted").and_then(Value::as_bool) == Some(true);
-        let input = figure("/prompt_tokens/server").or_else(|| number("total_input_tokens"));
-        let cached = figure("/cached_prompt_tokens").zip(input.filter(|tokens| *tokens > 0.0));
+        let input = metric("/prompt_tokens/server").or_else(|| number("total_input_tokens"));
+        let cached = metric("/cached_prompt_tokens").zip(input.filter(|tokens| *tokens > 0.0));
         let offered = text("/offered_rate").and_then(|rate| rate.parse().ok()).filter(|rate: &f64| rate.is_finite());
         let (offered_rate, achieved_rate) = match own {
-            Some(_) => (offered, figure("/achieved_rate")),
+            Some(_) => (offered, metric("/achieved_rate")),
             None => held_back(&number).unzip(),
         };
         Self {
             completed: number("completed"),
             failed: number("failed"),
             ended_early: text("/gave_up").map(str::to_owned).or(interrupted.then(|| "interrupted".to_owned())),
-            prefix_hits: figure("/server/prefix_cache_hit_rate").or(cached.map(|(cached, input)| cached / input)),
+            prefix_hits: metric("/server/prefix_cache_hit_rate").or(cached.map(|(cached, input)| cached / input)),
             shares_prefixes: at("/shares_prefixes").and_then(Value::as_bool).unwrap_or(false),
-            preemptions: figure("/server/preemptions"),
+            preemptions: metric("/server/preemptions"),
             offered_rate,
-            scheduled_rate: figure("/scheduled_rate"),
+            scheduled_rate: metric("/scheduled_rate"),
             achieved_rate,
-            client_queue_ms: figure("/client_queue_time_ms/mean"),
+            client_queue_ms: metric("/client_queue_time_ms/mean"),
             mean_ttft_ms: number("mean_ttft_ms"),
-            drift: figure("/drift").zip(figure("/drift_interval/0").zip(figure("/drift_interval/1"))),
-            short: figure("/failures/short/count"),
-            long: figure("/failures/long/count"),
-            miscounted: figure("/failures/miscounted/count"),
-            samples: figure("/sequences").zip(figure("/sequences_asked")),
-            prompt_tokens: figure("/prompt_tokens/counted").zip(figure("/prompt_tokens/server")),
-            first_request: figure("/first_request/ms").zip(figure("/first_request/times_the_median")),
-            estimated: figure("/estimated_token_counts"),
+            drift: metric("/drift").zip(metric("/drift_interval/0").zip(metric("/drift_interval/1"))),
+            short: metric("/failures/short/count"),
+            long: metric("/failures/long/count"),
+            miscounted: metric("/failures/miscounted/count"),
+            samples: metric("/sequences").zip(metric("/sequences_asked")),
+            prompt_tokens: metric("/prompt_tokens/counted").zip(metric("/prompt_tokens/server")),
+            first_request: metric("/first_request/ms").zip(metric("/first_request/times_the_median")),
+            estimated: metric("/estimated_token_counts"),
             output_tokens: number("total_output_tokens"),
             ..Self::default()
         }
@@ -245,21 +245,21 @@ const FIRST: f64 = 5.0;
 /// And by so many milliseconds longer.
 const FIRST_MS: f64 = 50.0;
 
-/// All doubts about a measurement, the gravest kinds first.
-pub fn doubts(signs: &Signs) -> Vec<Doubt> {
+/// All warnings about a measurement, the gravest kinds first.
+pub fn warnings_from(signs: &Signs) -> Vec<Warning> {
     let mut found = Vec::new();
-    let mut doubt = |kind, text: String| found.push(Doubt { kind, text });
+    let mut warning = |kind, text: String| found.push(Warning { kind, text });
     let above = |value: Option<f64>, most: f64| value.filter(|value| *value > most);
     if let Some(failed) = above(signs.failed, 0.0) {
         let of = signs.completed.map(|completed| format!(" of {:.0}", completed + failed)).unwrap_or_default();
-        doubt(DoubtKind::FailedRequests, format!("{failed:.0}{of} requests failed"));
+        warning(WarningKind::FailedRequests, format!("{failed:.0}{of} requests failed"));
     }
     if let Some(why) = &signs.ended_early {
-        doubt(DoubtKind::EndedEarly, format!("the load was ended early: {why}"));
+        warning(WarningKind::EndedEarly, format!("the load was ended early: {why}"));
     }
     if let Some(hits) = above(signs.prefix_hits, PREFIX_HITS).filter(|_| !signs.shares_prefixes) {
-        doubt(
-            DoubtKind::PrefixCacheHits,
+        warning(
+            WarningKind::PrefixCacheHits,
             format!("{:.1} % of the prompt tokens came from the prefix cache", hits * 100.0),
         );
     }
@@ -271,42 +271,42 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
         && achieved < due * RATE
     {
         let asked = signs.offered_rate.unwrap_or(due);
-        doubt(DoubtKind::RateNotAchieved, format!("{achieved:.2} requests/s were sent, {asked:.2} were asked for"));
+        warning(WarningKind::RateNotAchieved, format!("{achieved:.2} requests/s were sent, {asked:.2} were asked for"));
     }
     if let (Some(queue), Some(ttft)) = (signs.client_queue_ms, signs.mean_ttft_ms)
         && queue > ttft * QUEUE
     {
-        doubt(
-            DoubtKind::ClientQueueing,
+        warning(
+            WarningKind::ClientQueueing,
             format!("requests waited {queue:.1} ms in the client, beside a TTFT of {ttft:.1} ms"),
         );
     }
     if let Some(short) = above(signs.short, 0.0) {
-        doubt(DoubtKind::ShortOutputs, format!("{short:.0} answers were shorter than asked for"));
+        warning(WarningKind::ShortOutputs, format!("{short:.0} answers were shorter than asked for"));
     }
     if let Some(long) = above(signs.long, 0.0) {
-        doubt(DoubtKind::LongOutputs, format!("{long:.0} answers were longer than asked for"));
+        warning(WarningKind::LongOutputs, format!("{long:.0} answers were longer than asked for"));
     }
     if let Some(miscounted) = above(signs.miscounted, 0.0) {
         let text = format!("the server counted the tokens of {miscounted:.0} answers otherwise than it streamed them");
-        doubt(DoubtKind::MiscountedTokens, text);
+        warning(WarningKind::MiscountedTokens, text);
     }
     if let Some((came, asked)) = signs.samples.filter(|(came, asked)| came < asked) {
-        doubt(DoubtKind::FewerSamples, format!("{came:.0} samples came back, {asked:.0} were asked for"));
+        warning(WarningKind::FewerSamples, format!("{came:.0} samples came back, {asked:.0} were asked for"));
     }
     let around = signs.completed.unwrap_or(0.0) * AROUND;
     if let Some((asked, server)) =
         signs.prompt_tokens.filter(|(asked, server)| (server - asked).abs() > asked * PROMPTS + around)
     {
         let text = format!("prompts have {server:.0} tokens as counted, {asked:.0} were asked for");
-        doubt(DoubtKind::PromptTokens, text);
+        warning(WarningKind::PromptTokens, text);
     }
     if let Some((ms, times)) = signs.first_request.filter(|(ms, times)| *times > FIRST && ms - ms / times > FIRST_MS) {
         let text = format!(
             "the first request took {ms:.0} ms, {times:.0} times as long as the others: the server was not warmed up, and \
              means are too long"
         );
-        doubt(DoubtKind::SlowFirstRequest, text);
+        warning(WarningKind::SlowFirstRequest, text);
     }
     let told = above(signs.short, 0.0).or_else(|| above(signs.long, 0.0));
     if let (None, Some(tokens), Some((least, most)), Some(completed)) =
@@ -314,10 +314,10 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
         && !(completed * least * SHORT..=completed * most / SHORT).contains(&tokens)
     {
         let mean = tokens / completed;
-        let kind = if mean > most { DoubtKind::LongOutputs } else { DoubtKind::ShortOutputs };
+        let kind = if mean > most { WarningKind::LongOutputs } else { WarningKind::ShortOutputs };
         let asked = if most > least { format!("{least:.0} to {most:.0}") } else { format!("{least:.0}") };
         let text = format!("answers have {mean:.1} tokens on average, and {asked} were asked for with ignore-eos");
-        doubt(kind, text);
+        warning(kind, text);
     }
     if let Some(EmptyAnswers { count, of, mean_ttft_ms_of_others }) =
         signs.empty.as_ref().filter(|empty| empty.count > 0)
@@ -327,19 +327,22 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
             (Some(others), Some(all)) => format!(": the mean TTFT of the others is {others:.2} ms, not {all:.2} ms"),
             _ => String::new(),
         };
-        doubt(DoubtKind::EmptyAnswers, format!("{count} of {of} completed requests {has} no output token{others}"));
+        warning(WarningKind::EmptyAnswers, format!("{count} of {of} completed requests {has} no output token{others}"));
     } else if let (Some(tokens), Some(completed)) = (signs.output_tokens, signs.completed)
         && tokens < completed
     {
         let text =
             format!("{completed:.0} requests were completed with {tokens:.0} output tokens: some answers have none");
-        doubt(DoubtKind::EmptyAnswers, text);
+        warning(WarningKind::EmptyAnswers, text);
     }
     for text in &signs.implausible {
-        doubt(DoubtKind::ImplausibleMetrics, text.clone());
+        warning(WarningKind::ImplausibleMetrics, text.clone());
     }
     if let Some(preemptions) = above(signs.preemptions, 0.0) {
-        doubt(DoubtKind::Preemptions, format!("{preemptions:.0} requests were preempted: the KV cache was too small"));
+        warning(
+            WarningKind::Preemptions,
+            format!("{preemptions:.0} requests were preempted: the KV cache was too small"),
+        );
     }
     // A large ratio alone says little: requests that wait in one queue are slow together (`load::drift`).
     let is_known = |(low, high): (f64, f64)| low > 1.0 || high < 1.0;
@@ -349,13 +352,13 @@ pub fn doubts(signs: &Signs) -> Vec<Doubt> {
         let text = format!(
             "requests of the second half took {drift:.2} times as long as those of the first (interval {low:.2} to {high:.2})"
         );
-        doubt(DoubtKind::Drift, text);
+        warning(WarningKind::Drift, text);
     }
     if let Some(estimated) = above(signs.estimated, 0.0) {
-        doubt(DoubtKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
+        warning(WarningKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
     }
     if signs.simulated {
-        doubt(DoubtKind::Simulated, "a timing model made the figures up".into());
+        warning(WarningKind::Simulated, "a timing model made the metrics up".into());
     }
     found
 }
@@ -365,41 +368,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sign_raises_its_doubt_and_nothing_known_raises_none() {
-        assert_eq!(doubts(&Signs::default()), []);
+    fn each_sign_raises_its_warning_and_nothing_known_raises_none() {
+        assert_eq!(warnings_from(&Signs::default()), []);
         let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
         let empty = EmptyAnswers { count: 1, of: 90, mean_ttft_ms_of_others: Some(101.1) };
-        let cases: [(DoubtKind, Signs); 20] = [
-            (DoubtKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
-            (DoubtKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
-            (DoubtKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
+        let cases: [(WarningKind, Signs); 20] = [
+            (WarningKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
+            (WarningKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
+            (WarningKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
             (
-                DoubtKind::ShortOutputs,
+                WarningKind::ShortOutputs,
                 Signs { output_tokens: Some(1440.0), asked_tokens: Some((256.0, 256.0)), ..base.clone() },
             ),
-            (DoubtKind::FailedRequests, Signs { failed: Some(10.0), ..base.clone() }),
-            (DoubtKind::EndedEarly, Signs { ended_early: Some("interrupted".into()), ..base.clone() }),
-            (DoubtKind::PrefixCacheHits, Signs { prefix_hits: Some(0.5), ..base.clone() }),
-            (DoubtKind::RateNotAchieved, Signs { offered_rate: Some(4.0), achieved_rate: Some(3.0), ..base.clone() }),
-            (DoubtKind::ClientQueueing, Signs { client_queue_ms: Some(11.0), ..base.clone() }),
-            (DoubtKind::ShortOutputs, Signs { short: Some(1.0), ..base.clone() }),
+            (WarningKind::FailedRequests, Signs { failed: Some(10.0), ..base.clone() }),
+            (WarningKind::EndedEarly, Signs { ended_early: Some("interrupted".into()), ..base.clone() }),
+            (WarningKind::PrefixCacheHits, Signs { prefix_hits: Some(0.5), ..base.clone() }),
+            (WarningKind::RateNotAchieved, Signs { offered_rate: Some(4.0), achieved_rate: Some(3.0), ..base.clone() }),
+            (WarningKind::ClientQueueing, Signs { client_queue_ms: Some(11.0), ..base.clone() }),
+            (WarningKind::ShortOutputs, Signs { short: Some(1.0), ..base.clone() }),
             (
-                DoubtKind::LongOutputs,
+                WarningKind::LongOutputs,
                 Signs { output_tokens: Some(46080.0), asked_tokens: Some((256.0, 256.0)), ..base.clone() },
             ),
-            (DoubtKind::LongOutputs, Signs { long: Some(6.0), ..base.clone() }),
-            (DoubtKind::MiscountedTokens, Signs { miscounted: Some(6.0), ..base.clone() }),
-            (DoubtKind::FewerSamples, Signs { samples: Some((256.0, 500.0)), ..base.clone() }),
-            (DoubtKind::PromptTokens, Signs { prompt_tokens: Some((1558.0, 1966.0)), ..base.clone() }),
-            (DoubtKind::SlowFirstRequest, Signs { first_request: Some((2000.0, 37.0)), ..base.clone() }),
-            (DoubtKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
-            (DoubtKind::Drift, Signs { drift: Some((1.5, (1.2, 1.9))), ..base.clone() }),
-            (DoubtKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
-            (DoubtKind::Simulated, Signs { simulated: true, ..base.clone() }),
+            (WarningKind::LongOutputs, Signs { long: Some(6.0), ..base.clone() }),
+            (WarningKind::MiscountedTokens, Signs { miscounted: Some(6.0), ..base.clone() }),
+            (WarningKind::FewerSamples, Signs { samples: Some((256.0, 500.0)), ..base.clone() }),
+            (WarningKind::PromptTokens, Signs { prompt_tokens: Some((1558.0, 1966.0)), ..base.clone() }),
+            (WarningKind::SlowFirstRequest, Signs { first_request: Some((2000.0, 37.0)), ..base.clone() }),
+            (WarningKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
+            (WarningKind::Drift, Signs { drift: Some((1.5, (1.2, 1.9))), ..base.clone() }),
+            (WarningKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
+            (WarningKind::Simulated, Signs { simulated: true, ..base.clone() }),
         ];
         for (kind, signs) in cases {
-            let found = doubts(&signs);
-            assert_eq!(found.iter().map(|doubt| doubt.kind).collect::<Vec<_>>(), [kind], "{}", kind.name());
+            let found = warnings_from(&signs);
+            assert_eq!(found.iter().map(|warning| warning.kind).collect::<Vec<_>>(), [kind], "{}", kind.name());
         }
         let meant = Signs {
             prefix_hits: Some(0.5),
@@ -415,20 +418,20 @@ mod tests {
             asked_tokens: Some((128.0, 384.0)),
             ..base.clone()
         };
-        assert_eq!(doubts(&meant), []);
+        assert_eq!(warnings_from(&meant), []);
         // 16 requests at 1 request/s: 15 gaps within 16 s, and a schedule of random gaps that was kept.
         let few =
             Signs { completed: Some(16.0), offered_rate: Some(1.0), achieved_rate: Some(15.0 / 16.0), ..base.clone() };
-        assert_eq!(doubts(&few), []);
+        assert_eq!(warnings_from(&few), []);
         let kept = Signs { scheduled_rate: Some(0.7), achieved_rate: Some(0.699), ..few.clone() };
-        assert_eq!(doubts(&kept), []);
-        let late = doubts(&Signs { achieved_rate: Some(0.6), ..kept });
-        assert_eq!(late.iter().map(|doubt| doubt.kind).collect::<Vec<_>>(), [DoubtKind::RateNotAchieved]);
+        assert_eq!(warnings_from(&kept), []);
+        let late = warnings_from(&Signs { achieved_rate: Some(0.6), ..kept });
+        assert_eq!(late.iter().map(|warning| warning.kind).collect::<Vec<_>>(), [WarningKind::RateNotAchieved]);
     }
 
     #[test]
     fn the_file_of_vllms_client_shows_a_rate_that_its_concurrency_held_back() {
-        let kinds = |rate: f64, concurrency: Option<f64>, duration: f64| -> Vec<DoubtKind> {
+        let kinds = |rate: f64, concurrency: Option<f64>, duration: f64| -> Vec<WarningKind> {
             let number = |key: &str| match key {
                 "request_rate" => Some(rate),
                 "max_concurrency" => concurrency,
@@ -440,10 +443,10 @@ mod tests {
                 "total_output_tokens" => Some(100.0 * 91.0),
                 _ => None,
             };
-            doubts(&Signs::of_result(number, None)).iter().map(|doubt| doubt.kind).collect()
+            warnings_from(&Signs::of_result(number, None)).iter().map(|warning| warning.kind).collect()
         };
         // Each takes 1 s; four at once are 4 requests/s, whatever is asked for.
-        assert_eq!(kinds(8.0, Some(4.0), 25.0), [DoubtKind::RateNotAchieved]);
+        assert_eq!(kinds(8.0, Some(4.0), 25.0), [WarningKind::RateNotAchieved]);
         assert_eq!(kinds(4.0, Some(4.0), 26.0), []);
         assert_eq!(kinds(8.0, Some(64.0), 13.5), []);
         assert_eq!(kinds(8.0, None, 13.5), []);

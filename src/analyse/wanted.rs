@@ -2,7 +2,7 @@
 //! sweep, and the same for every screen and format. Pure.
 
 use super::{Facts, Limit, MARGIN, RunTable};
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 
 /// The objective where nobody names another, as a user would write it.
 pub const OBJECTIVE: &str = "output_throughput";
@@ -27,8 +27,8 @@ impl Objective {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (key, total) = text.strip_prefix(TOTAL).map_or((text, false), |key| (key, true));
-        let of_all = Figure::is_of_all_devices(key);
-        let better = Figure::of(key)?.better.filter(|_| of_all || !total)?;
+        let of_all = Metric::is_of_all_devices(key);
+        let better = Metric::of(key)?.better.filter(|_| of_all || !total)?;
         Some(Self { key: key.to_owned(), better, per_device: of_all && !total })
     }
 }
@@ -87,7 +87,7 @@ pub struct Wanted {
 impl Wanted {
     /// By this metric, within no limits: per device where it is a throughput of the whole server.
     pub fn by(rank_by: &str, better: Better) -> Self {
-        let per_device = Figure::is_of_all_devices(rank_by);
+        let per_device = Metric::is_of_all_devices(rank_by);
         Self { rank_by: rank_by.to_owned(), better, per_device, ..Self::default() }
     }
 
@@ -106,7 +106,7 @@ impl Wanted {
     /// The objective in words: `Output throughput per device (tok/s)`.
     pub fn objective(&self, per_device: bool) -> String {
         let per = if per_device { " per device" } else { "" };
-        let known = Figure::of(&self.rank_by);
+        let known = Metric::of(&self.rank_by);
         known.map_or_else(|| self.rank_by.clone(), |of| format!("{}{per} ({})", of.label, of.unit.symbol()))
     }
 

@@ -118,7 +118,7 @@ pub enum Command {
     Compare(CompareArgs),
     /// Say which configuration of a run to use, and why
     Recommend(RecommendArgs),
-    /// Draw pictures of runs: SVG or PNG
+    /// Draw plots of runs: SVG or PNG
     Plot(Box<PlotArgs>),
     /// Write a run as one HTML page: recommendation, table, plots, failures
     Report(ReportArgs),

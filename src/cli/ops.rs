@@ -200,9 +200,9 @@ pub struct CompareArgs {
     /// The only settings in which configurations must be equal to be compared
     #[arg(long = "match", value_name = "KEYS")]
     pub match_on: Vec<String>,
-    /// Figures to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
+    /// Metrics to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
     #[arg(long, value_name = "KEYS")]
-    pub figures: Vec<String>,
+    pub metrics: Vec<String>,
     /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<CompareFormat>,

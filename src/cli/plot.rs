@@ -73,12 +73,12 @@ pub struct PlotArgs {
     /// What goes from left to right: a setting (max-concurrency) or a latency (pareto)
     #[arg(long, value_name = "KEY")]
     pub x: Option<String>,
-    /// The figure shown (output_throughput, ttft …); of a heat map the setting from top to bottom
+    /// The metric shown (output_throughput, ttft …); of a heat map the setting from top to bottom
     #[arg(long, value_name = "KEY")]
     pub y: Option<String>,
-    /// The figure that colours or bars show (heatmap, interaction, ranking)
+    /// The metric that colours or bars show (heatmap, interaction, ranking)
     #[arg(long, value_name = "KEY")]
-    pub figure: Option<String>,
+    pub metric: Option<String>,
     /// Settings that make series (default: all that differ)
     #[arg(long, value_name = "KEY")]
     pub by: Vec<String>,
@@ -91,7 +91,7 @@ pub struct PlotArgs {
     /// Against what.
     #[command(flatten)]
     pub against: BaselineArgs,
-    /// One picture per measurement (CDFs, histogram, over-time)
+    /// One plot per measurement (CDFs, histogram, over-time)
     #[arg(long)]
     pub each: bool,
     /// What a cell of a heat map shows of several configurations (default best)

@@ -24,7 +24,7 @@ use super::{asked, choice, locate};
 fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
     let choice = args.choice.given();
     let detail = [("--detail", args.detail)];
-    let figures = [
+    let metrics = [
         ("--group-by", !args.group_by.is_empty()),
         ("--baseline", !args.against.baseline.is_empty()),
         ("--prices", args.cost.prices.is_some()),
@@ -34,7 +34,7 @@ fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
         Format::Text | Format::Markdown | Format::Csv | Format::Json | Format::Html => Vec::new(),
         // It reads the servers' logs anyway, and has no latency beside the choice.
         Format::Datatrove => choice.into_iter().filter(|(flag, _)| *flag == "--latency").chain(detail).collect(),
-        Format::BatchSizes => choice.into_iter().chain(detail).chain(figures).collect(),
+        Format::BatchSizes => choice.into_iter().chain(detail).chain(metrics).collect(),
     };
     match idle.into_iter().find(|(_, given)| *given) {
         None => Ok(()),
@@ -158,7 +158,7 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: boo
     if logs {
         add_server_logs(table);
     }
-    // The figures that need nothing of the user are there already.
+    // The metrics that need nothing of the user are there already.
     if renamed || logs || *assumed != Assumptions::default() {
         derive(table, assumed);
     }
@@ -166,7 +166,7 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: boo
         let without: std::collections::BTreeSet<String> = table
             .rows
             .iter()
-            .filter(|row| row.figure(OPTIMIZED).is_some() && row.figure("cost_per_1m_output_tokens").is_none())
+            .filter(|row| row.metric(OPTIMIZED).is_some() && row.metric("cost_per_1m_output_tokens").is_none())
             .map(|row| row.about.device.as_deref().unwrap_or("an unknown device").to_owned())
             .collect();
         for device in without {

@@ -1,4 +1,4 @@
-//! What `analyze`, `recommend` and `compare` are asked: figures, groups, limits, prices. A wrong word is named with its flag, what was
+//! What `analyze`, `recommend` and `compare` are asked: metrics, groups, limits, prices. A wrong word is named with its flag, what was
 //! expected, and the nearest that is known.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::cli::CostArgs;
 use crate::config::tree::Trouble;
 use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 use crate::nearest::nearest;
 use crate::ui::Ui;
 
@@ -20,17 +20,17 @@ fn words(values: &[String]) -> impl Iterator<Item = &str> {
     values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
 }
 
-/// A figure that can be better or worse, by its key.
-pub(super) fn figure(flag: &str, key: &str) -> Result<(Figure, Better), Error> {
-    let Some(found) = Figure::of(key) else { return Err(unknown_figure(flag, key, false)) };
+/// A metric that can be better or worse, by its key.
+pub(super) fn metric(flag: &str, key: &str) -> Result<(Metric, Better), Error> {
+    let Some(found) = Metric::of(key) else { return Err(unknown_metric(flag, key, false)) };
     match found.better {
         Some(better) => Ok((found, better)),
-        None => Err(unknown_figure(flag, key, true)),
+        None => Err(unknown_metric(flag, key, true)),
     }
 }
 
-fn unknown_figure(flag: &str, key: &str, describes: bool) -> Error {
-    let directed = || Figure::keys().filter(|key| Figure::of(key).is_some_and(|figure| figure.better.is_some()));
+fn unknown_metric(flag: &str, key: &str, describes: bool) -> Error {
+    let directed = || Metric::keys().filter(|key| Metric::of(key).is_some_and(|metric| metric.better.is_some()));
     let near = nearest(key, directed()).or_else(|| crate::nearest::nearest_part(key, directed()));
     let hint = match near.filter(|_| !describes) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -45,16 +45,16 @@ fn unknown_figure(flag: &str, key: &str, describes: bool) -> Error {
     Error::Usage { message, hint }
 }
 
-/// The figures of `compare`.
-pub(super) fn figures(values: &[String]) -> Result<Vec<Figure>, Error> {
-    let mut named: Vec<Figure> = Vec::new();
+/// The metrics of `compare`.
+pub(super) fn metrics(values: &[String]) -> Result<Vec<Metric>, Error> {
+    let mut named: Vec<Metric> = Vec::new();
     for key in words(values) {
-        let (figure, _) = figure("--figures", key)?;
-        if !named.contains(&figure) {
-            named.push(figure);
+        let (metric, _) = metric("--metrics", key)?;
+        if !named.contains(&metric) {
+            named.push(metric);
         }
     }
-    let usual = || COMPARED.into_iter().filter_map(|metric| Figure::of(metric.key())).collect();
+    let usual = || COMPARED.into_iter().filter_map(|metric| Metric::of(metric.key())).collect();
     Ok(if named.is_empty() { usual() } else { named })
 }
 
@@ -66,7 +66,7 @@ pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
             let near = nearest_limit(name).or_else(|| nearest_of_limit(text).map(str::to_owned));
             Error::Usage {
                 message: format!(
-                    "invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure",
+                    "invalid value `{}` for `--slo`: expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a metric",
                     text.escape_debug()
                 ),
                 hint: near.map_or_else(
@@ -79,10 +79,10 @@ pub(super) fn limits(values: &[String]) -> Result<Vec<Limit>, Error> {
     words(values).map(limit).collect()
 }
 
-/// The figure that is meant by a limit whose name is none.
+/// The metric that is meant by a limit whose name is none.
 fn nearest_of_limit(text: &str) -> Option<&'static str> {
     let key = text.split(['<', '>']).next().unwrap_or_default().trim();
-    nearest(key, Figure::keys()).filter(|near| *near != key)
+    nearest(key, Metric::keys()).filter(|near| *near != key)
 }
 
 /// The limit that is meant where its metric or its statistic is misspelt: `tttft.p99`, `ttft.p9`.
@@ -101,13 +101,13 @@ fn nearest_limit(name: &str) -> Option<String> {
 
 /// A limit on a percentile below the median says nothing of the slow requests: it is a slip.
 fn is_tail(limit: &Limit) -> bool {
-    Figure::quantile(&limit.key).is_none_or(|(part, _)| part >= 0.5)
+    Metric::quantile(&limit.key).is_none_or(|(part, _)| part >= 0.5)
 }
 
 /// Checks the limits of the sweep files (`slo`), so that nothing is measured under limits that no report can keep.
 ///
 /// # Errors
-/// The first that is no limit on a figure, with its place.
+/// The first that is no limit on a metric, with its place.
 pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
     for stated in &settings.slo {
         if Limit::stated(&stated.name, &stated.value).is_some_and(|limit| is_tail(&limit)) {
@@ -116,12 +116,12 @@ pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
         let text = format!("{}{}", stated.name.replace('-', "_"), stated.value);
         let problem = if stated.name.is_empty() {
             format!(
-                "expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a figure, found `{}`",
+                "expected `METRIC.STATISTIC<MS`, or `KEY<VALUE` with the key of a metric, found `{}`",
                 text.escape_debug()
             )
         } else {
             format!(
-                "expected a number for a figure (`ttft: {{p99: 500}}`, `output_throughput: \"> 100\"`), found `{}: {}`",
+                "expected a number for a metric (`ttft: {{p99: 500}}`, `output_throughput: \"> 100\"`), found `{}: {}`",
                 stated.name.escape_debug(),
                 stated.value.escape_debug()
             )
@@ -133,7 +133,7 @@ pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
         let problem = if misspelt { format!("there is no metric `{}`", stated.name.escape_debug()) } else { problem };
         let hint = near.map_or_else(
             || {
-                "write `slo: {ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds); docs/analysis.md has all figures"
+                "write `slo: {ttft: {p99: 500}, tpot: {mean: 50}}` (milliseconds); docs/analysis.md has all metrics"
                     .into()
             },
             |near| format!("did you mean `{near}`?"),
@@ -254,7 +254,7 @@ pub(super) fn tell_excluded_baselines(table: &RunTable, wanted: &Wanted, ui: &Ui
     bases(table, wanted).iter().filter_map(Base::warning).for_each(|warning| ui.warn(&warning));
 }
 
-/// Takes the configuration that `--baseline` names for what others are compared with. Returns whether there is one: then the figures
+/// Takes the configuration that `--baseline` names for what others are compared with. Returns whether there is one: then the metrics
 /// have to be derived again.
 ///
 /// # Errors

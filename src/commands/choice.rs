@@ -6,7 +6,7 @@ use crate::analyse::{Limit, LimitsFrom, Objective, ObjectiveFrom, Row, RunTable,
 use crate::cli::ChoiceArgs;
 use crate::config::{self, Settings};
 use crate::error::Error;
-use crate::model::Figure;
+use crate::model::Metric;
 use crate::report::clean;
 use crate::ui::Ui;
 
@@ -16,7 +16,7 @@ use crate::ui::Ui;
 /// When one of them names no metric, is no limit, or has no effect.
 pub(super) fn of_flags(args: &ChoiceArgs) -> Result<Wanted, Error> {
     let plain = Wanted::default();
-    let latency = asked::figure("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
+    let latency = asked::metric("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
     let limits = asked::limits(&args.slo)?;
     let margin = args.margin.as_deref().map(|text| percent("--margin", text)).transpose()?;
     let failures = args.max_failure_rate.as_deref().map(|text| percent("--max-failure-rate", text)).transpose()?;
@@ -30,7 +30,7 @@ pub(super) fn of_flags(args: &ChoiceArgs) -> Result<Wanted, Error> {
     };
     let Some(text) = &args.objective else { return Ok(wanted) };
     let objective = objective("--objective", text)?;
-    if args.total && !Figure::is_of_all_devices(&objective.key) {
+    if args.total && !Metric::is_of_all_devices(&objective.key) {
         return Err(Error::Usage {
             message: format!("`--total` has no effect with `--objective {}`", objective.key),
             hint: "it is for throughputs of the whole server, which count per device without it: leave it out".into(),
@@ -46,7 +46,7 @@ fn objective(flag: &str, text: &str) -> Result<Objective, Error> {
     }
     let key = text.trim().strip_prefix("total:").unwrap_or(text.trim());
     // The error for a key that is no metric; one that is has a `total:` that means nothing.
-    asked::figure(flag, key)?;
+    asked::metric(flag, key)?;
     Err(Error::Usage {
         message: format!("invalid value `{}` for `{flag}`: {}", text.escape_debug(), NOT_OF_ALL),
         hint: format!("write `{key}`"),
@@ -90,13 +90,13 @@ pub(super) fn of_runs(wanted: Wanted, args: &ChoiceArgs, table: &RunTable, ui: &
 /// Refuses a limit on a metric that no result has: nothing could keep it.
 fn known_limits(wanted: &Wanted, table: &RunTable) -> Result<(), Error> {
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
-    let unknown = |limit: &&Limit| !valid.is_empty() && valid.iter().all(|row| row.figure(&limit.key).is_none());
+    let unknown = |limit: &&Limit| !valid.is_empty() && valid.iter().all(|row| row.metric(&limit.key).is_none());
     let Some(limit) = wanted.limits.iter().find(unknown) else { return Ok(()) };
-    let latency = Figure::quantile(&limit.key).map(|(_, latency)| format!("_{latency}_ms"));
-    let fixed = Figure::keys().filter(|key| valid.iter().any(|row| row.figure(key).is_some()));
+    let latency = Metric::quantile(&limit.key).map(|(_, latency)| format!("_{latency}_ms"));
+    let fixed = Metric::keys().filter(|key| valid.iter().any(|row| row.metric(key).is_some()));
     let known: std::collections::BTreeSet<String> = valid
         .iter()
-        .flat_map(|row| row.about.figures.keys().map(str::to_owned))
+        .flat_map(|row| row.about.further.keys().map(str::to_owned))
         .chain(fixed.map(str::to_owned))
         .filter(|key| latency.as_ref().is_some_and(|latency| key.ends_with(latency.as_str())))
         .collect();
@@ -124,7 +124,7 @@ pub(super) fn check_objective(settings: &Settings, ui: &Ui) -> Result<(), Error>
     };
     let Some(objective) = Objective::parse(&text) else {
         let key = text.trim().strip_prefix("total:").unwrap_or(text.trim());
-        return match asked::figure("--objective", key) {
+        return match asked::metric("--objective", key) {
             Ok(_) => wrong(
                 &format!("a metric of the whole server after `total:`, as {NOT_OF_ALL}"),
                 format!("write `{key}`"),

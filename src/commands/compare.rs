@@ -9,7 +9,7 @@ use crate::cli::{CompareArgs, CompareFormat};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::model::Figure;
+use crate::model::Metric;
 use crate::record::{Manifest, RunDir};
 use crate::report::{self, Style};
 use crate::results::read_run;
@@ -21,19 +21,19 @@ use crate::ui::Ui;
 /// When a run cannot be found or read, or a flag is wrong.
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
-    let figures = asked::figures(&args.figures)?;
+    let metrics = asked::metrics(&args.metrics)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
     refuse_simulated_beside_real(["the run before", "the run after"], [&before, &after])?;
     let noise = match &args.noise {
         Some(run) => {
             let of = table(run, args, environment)?;
             refuse_simulated_beside_real(["the run of `--noise`", "the run after"], [&of, &after])?;
-            noise(run, &of, &figures)?
+            noise(run, &of, &metrics)?
         }
         None => Noise::new(),
     };
     let pairing = asked::pairing(&args.ignore, &args.match_on, [&before, &after])?;
-    let comparison = compare(&before, &after, &figures, threshold, &noise, &pairing);
+    let comparison = compare(&before, &after, &metrics, threshold, &noise, &pairing);
     if comparison.matched.is_empty() && comparison.failing.is_empty() {
         return Err(nothing_in_common(&before, &after));
     }
@@ -72,8 +72,8 @@ fn refuse_simulated_beside_real(which: [&str; 2], tables: [&RunTable; 2]) -> Res
 }
 
 /// What a run says of noise.
-fn noise(path: &Path, table: &RunTable, figures: &[Figure]) -> Result<Noise, Error> {
-    let noise = noise_of(table, figures);
+fn noise(path: &Path, table: &RunTable, metrics: &[Metric]) -> Result<Noise, Error> {
+    let noise = noise_of(table, metrics);
     if noise.is_empty() {
         return Err(Error::Nothing {
             message: format!(

@@ -38,7 +38,7 @@ pub struct Head {
     pub schema: u32,
     /// Which vllm-bench made it: the sign that this folder is ours.
     pub vllm_bench: String,
-    /// Whether no figure was measured on a real server.
+    /// Whether no metric was measured on a real server.
     #[serde(default)]
     pub simulated: bool,
     /// When, RFC 3339.

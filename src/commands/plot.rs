@@ -1,4 +1,4 @@
-//! `plot`: pictures of one or several runs.
+//! `plot`: plots of one or several runs.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,11 @@ use crate::error::Error;
 use crate::exit;
 use crate::record::layout::Layout;
 use crate::record::{self, atomic, layout};
-use crate::report::plot::{self, Kind, Over, Picture, Query, Refusal, Size};
+use crate::report::plot::{self, Kind, Over, Plot, Query, Refusal, Size};
 use crate::results::read_runs;
 use crate::ui::Ui;
 
-/// A side of a picture, in CSS pixels.
+/// A side of a plot, in CSS pixels.
 const SIDES: std::ops::RangeInclusive<f64> = 200.0..=10_000.0;
 /// Dots per inch.
 const DOTS: std::ops::RangeInclusive<f64> = 24.0..=1200.0;
@@ -72,7 +72,7 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
         derive(&mut table, &Assumptions::default());
     }
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
-    if [&args.x, &args.y, &args.figure].into_iter().flatten().any(|key| key == "speedup") || wanted.rank_by == "speedup"
+    if [&args.x, &args.y, &args.metric].into_iter().flatten().any(|key| key == "speedup") || wanted.rank_by == "speedup"
     {
         asked::tell_excluded_baselines(&table, &wanted, ui);
     }
@@ -80,8 +80,8 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     let target = target(args, &table, environment, kind.is_none())?;
     match kind {
         Some(kind) => {
-            let pictures = plot::pictures(&table, kind, &query).map_err(refused)?;
-            write(&target, &pictures, &style, ui)?;
+            let plots = plot::plots(&table, kind, &query).map_err(refused)?;
+            write(&target, &plots, &style, ui)?;
         }
         None => all(&table, &query, &target, &style, ui)?,
     }
@@ -90,11 +90,11 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
 
 /// Refuses flags of the choice where no choice is shown.
 fn refuse_idle(args: &PlotArgs, kind: Option<Kind>) -> Result<(), Error> {
-    let named = args.figure.is_some() || args.y.is_some();
+    let named = args.metric.is_some() || args.y.is_some();
     let what = match kind {
         None | Some(Kind::Pareto) => return Ok(()),
         Some(Kind::Ranking) if !named => return Ok(()),
-        Some(Kind::Ranking) => "`--figure` or `--y`, which name the metric".to_owned(),
+        Some(Kind::Ranking) => "`--metric` or `--y`, which name the metric".to_owned(),
         Some(kind) => format!("`plot {}`, which shows no choice", kind.name()),
     };
     match args.choice.given().into_iter().find(|(_, given)| *given) {
@@ -112,10 +112,10 @@ fn all(table: &RunTable, query: &Query, target: &Target, style: &Style, ui: &Ui)
     let mut first = None;
     for (kind, y) in everything() {
         let query = Query { y: y.map(str::to_owned), x: None, ..query.clone() };
-        match plot::pictures(table, kind, &query) {
-            Ok(pictures) => {
-                drawn += pictures.len();
-                write(target, &pictures, style, ui)?;
+        match plot::plots(table, kind, &query) {
+            Ok(plots) => {
+                drawn += plots.len();
+                write(target, &plots, style, ui)?;
             }
             Err(refusal) => {
                 let (Refusal::Missing { message, .. } | Refusal::Wrong { message, .. }) = &refusal;
@@ -131,11 +131,11 @@ fn all(table: &RunTable, query: &Query, target: &Target, style: &Style, ui: &Ui)
     }
 }
 
-/// Kinds with the figures that are drawn where nobody chose one.
+/// Kinds with the metrics that are drawn where nobody chose one.
 fn everything() -> Vec<(Kind, Option<&'static str>)> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
-        let figures: &[&'static str] = match kind {
+        let metrics: &[&'static str] = match kind {
             Kind::Histogram => &["prompt-tokens", "completion-tokens", "ttft", "latency"],
             Kind::OverTime => &["ttft", "throughput"],
             Kind::Throughput
@@ -154,9 +154,9 @@ fn everything() -> Vec<(Kind, Option<&'static str>)> {
             | Kind::Startup
             | Kind::Ranking => &[],
         };
-        match figures {
+        match metrics {
             [] => all.push((kind, None)),
-            figures => all.extend(figures.iter().map(|figure| (kind, Some(*figure)))),
+            metrics => all.extend(metrics.iter().map(|metric| (kind, Some(*metric)))),
         }
     }
     all
@@ -191,7 +191,7 @@ fn query(args: &PlotArgs) -> Result<Query, Error> {
     Ok(Query {
         x: args.x.clone(),
         y: args.y.clone(),
-        figure: args.figure.clone(),
+        metric: args.metric.clone(),
         by: plot::list(&args.by),
         only,
         each: args.each,
@@ -248,16 +248,16 @@ fn scale(args: &PlotArgs) -> Result<f64, Error> {
     Ok(number("--dpi", args.dpi.as_deref(), &DOTS)?.unwrap_or(DEFAULT_DPI) / PER_INCH)
 }
 
-/// A name with the ending of a picture is a file; everything else is a folder.
+/// A name with the ending of a plot is a file; everything else is a folder.
 fn target(args: &PlotArgs, table: &RunTable, environment: &Environment, all: bool) -> Result<Target, Error> {
     let Some(output) = &args.output else {
-        // Pictures of several runs belong to none of them.
+        // Plots of several runs belong to none of them.
         let one = table.more.is_empty();
         let run = if one { table.facts.directory.clone() } else { environment.working_directory().to_owned() };
         return Ok(Target::Folder(Layout::new(run).plots()));
     };
     let several = || Error::Usage {
-        message: format!("`--output {}` is one file, and there are several pictures", output.display()),
+        message: format!("`--output {}` is one file, and there are several plots", output.display()),
         hint: "name a folder".into(),
     };
     if output == Path::new("-") {
@@ -271,21 +271,21 @@ fn target(args: &PlotArgs, table: &RunTable, environment: &Environment, all: boo
     Ok(Target::Folder(path))
 }
 
-fn write(target: &Target, pictures: &[Picture], style: &Style, ui: &Ui) -> Result<(), Error> {
-    let folder = match (target, pictures) {
+fn write(target: &Target, plots: &[Plot], style: &Style, ui: &Ui) -> Result<(), Error> {
+    let folder = match (target, plots) {
         (Target::Folder(folder), _) => folder,
-        (Target::Stdout, [picture]) => {
-            ui.out_raw(plot::svg(picture, style.size).as_bytes());
+        (Target::Stdout, [plot]) => {
+            ui.out_raw(plot::svg(plot, style.size).as_bytes());
             return Ok(());
         }
-        (Target::File(path), [picture]) => {
+        (Target::File(path), [plot]) => {
             let parent = path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(parent).map_err(record::Error::write(parent))?;
-            return put(path, picture, style, ui);
+            return put(path, plot, style, ui);
         }
         (Target::Stdout | Target::File(_), _) => {
             return Err(Error::Usage {
-                message: format!("there are {} pictures and `--output` is one file", pictures.len()),
+                message: format!("there are {} plots and `--output` is one file", plots.len()),
                 hint: "name a folder, or choose one with `--where experiment=NAME`".into(),
             });
         }
@@ -296,20 +296,20 @@ fn write(target: &Target, pictures: &[Picture], style: &Style, ui: &Ui) -> Resul
         PlotFormat::Png => "png",
     };
     let mut used = std::collections::BTreeSet::new();
-    for picture in pictures {
+    for plot in plots {
         // Two names that are cut to the same one must not overwrite each other.
-        let free = |n: u32| if n == 1 { picture.stem.clone() } else { format!("{}_{n}", picture.stem) };
+        let free = |n: u32| if n == 1 { plot.stem.clone() } else { format!("{}_{n}", plot.stem) };
         let stem = (1..=u32::MAX).map(free).find(|stem| !used.contains(stem)).unwrap_or_default();
-        put(&folder.join(layout::picture::file(&stem, ending)), picture, style, ui)?;
+        put(&folder.join(layout::plot::file(&stem, ending)), plot, style, ui)?;
         used.insert(stem);
     }
     Ok(())
 }
 
-fn put(path: &Path, picture: &Picture, style: &Style, ui: &Ui) -> Result<(), Error> {
+fn put(path: &Path, plot: &Plot, style: &Style, ui: &Ui) -> Result<(), Error> {
     let bytes = match style.format {
-        PlotFormat::Svg => plot::svg(picture, style.size).into_bytes(),
-        PlotFormat::Png => plot::png(picture, style.size, style.scale).map_err(|reason| Error::Usage {
+        PlotFormat::Svg => plot::svg(plot, style.size).into_bytes(),
+        PlotFormat::Png => plot::png(plot, style.size, style.scale).map_err(|reason| Error::Usage {
             message: format!("could not draw `{}`: {reason}", path.display()),
             hint: "choose a smaller `--width`, `--height` or `--dpi`, or `--format svg`".into(),
         })?,

@@ -70,7 +70,7 @@ pub struct Settings {
     pub warmup_prompts: u64,
     /// Pause after each measurement.
     pub cooldown: Duration,
-    /// Limits on figures that a choice must keep; whether there are such figures is checked by the commands.
+    /// Limits on metrics that a choice must keep; whether there are such metrics is checked by the commands.
     pub slo: Vec<StatedLimit>,
     /// The metric by which configurations are chosen, as written; whether there is such a metric is checked by the commands.
     pub objective: Option<Raw>,
@@ -360,14 +360,14 @@ fn without_effect(tree: &Node) -> Vec<String> {
 /// Loads that fit no server of their group.
 fn too_long(sweep: &Sweep) -> Option<String> {
     sweep.groups.iter().find_map(|group| {
-        let figures = |section: Section, key: &str| -> Vec<u64> {
+        let metrics = |section: Section, key: &str| -> Vec<u64> {
             let axes = if section == Section::Serve { &group.serve } else { &group.bench };
             let values = axes.iter().filter(|axis| axis.key == key).flat_map(|axis| &axis.values);
             values.filter_map(|value| if let Value::Text(text) = value { text.parse().ok() } else { None }).collect()
         };
-        let input = figures(Section::Bench, "random-input-len").into_iter().min()?;
-        let output = figures(Section::Bench, "random-output-len").into_iter().min()?;
-        let context = figures(Section::Serve, "max-model-len").into_iter().max()?;
+        let input = metrics(Section::Bench, "random-input-len").into_iter().min()?;
+        let output = metrics(Section::Bench, "random-output-len").into_iter().min()?;
+        let context = metrics(Section::Serve, "max-model-len").into_iter().max()?;
         let total = input.saturating_add(output);
         (total > context).then(|| {
             format!("`--input-len` + `--output-len` ({total}) is above `--max-model-len` ({context}): the server will refuse the requests")

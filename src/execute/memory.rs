@@ -21,7 +21,7 @@ impl DeviceMemory {
         Self(Self::now(context).await)
     }
 
-    /// Only a driver's figure for the whole device proves anything: memory of the host moves for many reasons.
+    /// Only a driver's metric for the whole device proves anything: memory of the host moves for many reasons.
     async fn now(context: &UnitContext) -> Vec<(u32, u64)> {
         if context.devices == DeviceKind::Cpu {
             return Vec::new();

@@ -113,7 +113,7 @@ pub struct Attempted {
     pub vllm_version: Option<String>,
     /// Whether the client was started.
     pub benchmarked: bool,
-    /// What kept the prefix cache out of the figures, in fact.
+    /// What kept the prefix cache out of the metrics, in fact.
     pub isolation: Isolation,
     /// What the server's counters say of its prefix cache; `None` where it does not count.
     pub prefix_cache: Option<PrefixCache>,
@@ -293,7 +293,7 @@ impl Unit<'_> {
             return planned;
         }
         let text = format!(
-            "the server did not empty its prefix cache before `{}`: its figures may profit from earlier prompts",
+            "the server did not empty its prefix cache before `{}`: its metrics may profit from earlier prompts",
             self.job.experiment.name
         );
         emit.event(Event::Notice { text });

@@ -503,7 +503,7 @@ impl Collector {
         slots.chunks((1_000_000_000 / SLOT) as usize).map(|second| second.iter().sum()).max().unwrap_or(0)
     }
 
-    /// vLLM's figure: the most requests that were under way at any moment of one second.
+    /// vLLM's metric: the most requests that were under way at any moment of one second.
     fn most_in_a_second(&self) -> u64 {
         let Some(origin) = self.rows.iter().map(|row| row.started).min() else { return 0 };
         let second = |at: u64| at.saturating_sub(origin) / 1_000_000_000;

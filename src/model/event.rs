@@ -15,7 +15,7 @@ pub enum Event {
     RunStarted {
         /// The orchestrator.
         process: ProcessId,
-        /// True where the simulated vLLM plays the server: no figure of this run was measured on a real one.
+        /// True where the simulated vLLM plays the server: no metric of this run was measured on a real one.
         #[serde(default)]
         simulated: bool,
         /// Whether the run directory existed before.

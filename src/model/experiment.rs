@@ -14,7 +14,7 @@ use super::{Context, Flags, Identity};
 pub enum Engine {
     /// The real vLLM.
     Vllm,
-    /// The simulated vLLM inside this binary: every figure it yields is marked simulated.
+    /// The simulated vLLM inside this binary: every metric it yields is marked simulated.
     Sim,
 }
 
@@ -231,7 +231,7 @@ pub struct Experiment {
     /// Which measurement of these settings.
     #[serde(default)]
     pub repeat: Repeat,
-    /// What keeps the prefix cache out of the figures.
+    /// What keeps the prefix cache out of the metrics.
     #[serde(default)]
     pub isolation: Isolation,
     /// The named groups (`experiments`) that ask for it; none for a sweep without groups.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Engine, Experiment, Flags, Repeat, ServerConfig, Workload};
 
-/// What an experiment takes for granted beyond its own settings: figures of another vLLM or another kind of device
+/// What an experiment takes for granted beyond its own settings: metrics of another vLLM or another kind of device
 /// never stand for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -161,7 +161,7 @@ fn without_simulation(server: &ServerConfig) -> Value {
     json!({"model": server.model, "serve": sorted(&server.flags), "env": env})
 }
 
-/// The speed of the simulation changes how long one waits and no figure: it works in virtual time.
+/// The speed of the simulation changes how long one waits and no metric: it works in virtual time.
 const WITHOUT_EFFECT: &str = "VLLM_BENCH_SIM_SPEED";
 
 fn environment(server: &ServerConfig) -> BTreeMap<&str, &str> {

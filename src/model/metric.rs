@@ -1,242 +1,69 @@
-//! The figures of vLLM's benchmark: their names, units and which direction is better, each stated once.
+//! What a metric is, by its key: vLLM's keys of a result, its percentiles (`p95_ttft_ms`), and what is derived from them. Every
+//! flag that takes a metric (`--objective`, axes of plots), every heading and every unit asks here.
 
-use super::StartPhase;
+use super::vllm_metric::{DERIVED, startup_phase};
+use super::{Better, Unit, VllmMetric};
 
-/// A figure of `vllm bench serve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each is vLLM's key of the same name")]
-pub enum Metric {
-    Completed,
-    Failed,
-    Duration,
-    TotalInputTokens,
-    TotalOutputTokens,
-    RequestThroughput,
-    OutputThroughput,
-    TotalTokenThroughput,
-    MeanTtft,
-    MedianTtft,
-    StdTtft,
-    P99Ttft,
-    MeanTpot,
-    MedianTpot,
-    StdTpot,
-    P99Tpot,
-    MeanItl,
-    MedianItl,
-    StdItl,
-    P99Itl,
-    MeanE2el,
-    MedianE2el,
-    StdE2el,
-    P99E2el,
+/// A metric that a row may have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Its key.
+    pub key: String,
+    /// In words.
+    pub label: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Which direction is better; `None` for what only describes.
+    pub better: Option<Better>,
 }
 
-/// What a figure counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Requests.
-    Requests,
-    /// Tokens.
-    Tokens,
-    /// Seconds.
-    Seconds,
-    /// Milliseconds.
-    Milliseconds,
-    /// Requests per second.
-    RequestsPerSecond,
-    /// Tokens per second.
-    TokensPerSecond,
-    /// Devices (GPUs, XPUs).
-    Devices,
-    /// Days of one device.
-    DeviceDays,
-    /// Days of one node.
-    NodeDays,
-    /// One figure over another.
-    Ratio,
-    /// Parts of a hundred.
-    Percent,
-    /// Money, in the currency of the user's price file.
-    Money,
-}
-
-/// Which of two figures is the better one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Better {
-    /// The larger one.
-    Higher,
-    /// The smaller one.
-    Lower,
-}
-
-/// Number of metrics.
-const COUNT: usize = 24;
-
-/// vLLM's key, our words, unit; in the order of [`Metric`].
-const FACTS: [(&str, &str, Unit); COUNT] = [
-    ("completed", "Completed requests", Unit::Requests),
-    ("failed", "Failed requests", Unit::Requests),
-    ("duration", "Duration of the measurement", Unit::Seconds),
-    ("total_input_tokens", "Input tokens", Unit::Tokens),
-    ("total_output_tokens", "Output tokens", Unit::Tokens),
-    ("request_throughput", "Request throughput", Unit::RequestsPerSecond),
-    ("output_throughput", "Output throughput", Unit::TokensPerSecond),
-    ("total_token_throughput", "Total token throughput", Unit::TokensPerSecond),
-    ("mean_ttft_ms", "Mean TTFT", Unit::Milliseconds),
-    ("median_ttft_ms", "Median TTFT", Unit::Milliseconds),
-    ("std_ttft_ms", "Standard deviation of TTFT", Unit::Milliseconds),
-    ("p99_ttft_ms", "P99 TTFT", Unit::Milliseconds),
-    ("mean_tpot_ms", "Mean TPOT", Unit::Milliseconds),
-    ("median_tpot_ms", "Median TPOT", Unit::Milliseconds),
-    ("std_tpot_ms", "Standard deviation of TPOT", Unit::Milliseconds),
-    ("p99_tpot_ms", "P99 TPOT", Unit::Milliseconds),
-    ("mean_itl_ms", "Mean ITL", Unit::Milliseconds),
-    ("median_itl_ms", "Median ITL", Unit::Milliseconds),
-    ("std_itl_ms", "Standard deviation of ITL", Unit::Milliseconds),
-    ("p99_itl_ms", "P99 ITL", Unit::Milliseconds),
-    ("mean_e2el_ms", "Mean E2E latency", Unit::Milliseconds),
-    ("median_e2el_ms", "Median E2E latency", Unit::Milliseconds),
-    ("std_e2el_ms", "Standard deviation of E2E latency", Unit::Milliseconds),
-    ("p99_e2el_ms", "P99 E2E latency", Unit::Milliseconds),
-];
+/// The latencies of vLLM that have statistics: part of the key, in words.
+const LATENCIES: [(&str, &str); 4] = [("ttft", "TTFT"), ("tpot", "TPOT"), ("itl", "ITL"), ("e2el", "E2E latency")];
 
 impl Metric {
-    /// Every metric, in vLLM's order.
-    pub const ALL: [Metric; COUNT] = [
-        Metric::Completed,
-        Metric::Failed,
-        Metric::Duration,
-        Metric::TotalInputTokens,
-        Metric::TotalOutputTokens,
-        Metric::RequestThroughput,
-        Metric::OutputThroughput,
-        Metric::TotalTokenThroughput,
-        Metric::MeanTtft,
-        Metric::MedianTtft,
-        Metric::StdTtft,
-        Metric::P99Ttft,
-        Metric::MeanTpot,
-        Metric::MedianTpot,
-        Metric::StdTpot,
-        Metric::P99Tpot,
-        Metric::MeanItl,
-        Metric::MedianItl,
-        Metric::StdItl,
-        Metric::P99Itl,
-        Metric::MeanE2el,
-        Metric::MedianE2el,
-        Metric::StdE2el,
-        Metric::P99E2el,
-    ];
-
-    /// The metric with this key.
+    /// The metric with this key; `None` where there is none.
     pub fn of(key: &str) -> Option<Self> {
-        Metric::ALL.into_iter().find(|metric| metric.key() == key)
-    }
-
-    /// vLLM's key.
-    pub fn key(self) -> &'static str {
-        FACTS[self as usize].0
-    }
-
-    /// In words.
-    pub fn label(self) -> &'static str {
-        FACTS[self as usize].1
-    }
-
-    /// Its unit: the one place that says so (the predecessor called output tokens per second "req/s").
-    pub fn unit(self) -> Unit {
-        FACTS[self as usize].2
-    }
-
-    /// Which direction is better; `None` for what only describes.
-    pub fn better(self) -> Option<Better> {
-        match self.unit() {
-            Unit::RequestsPerSecond | Unit::TokensPerSecond => Some(Better::Higher),
-            Unit::Milliseconds => Some(Better::Lower),
-            Unit::Requests
-            | Unit::Tokens
-            | Unit::Seconds
-            | Unit::Devices
-            | Unit::DeviceDays
-            | Unit::NodeDays
-            | Unit::Ratio
-            | Unit::Percent
-            | Unit::Money => None,
+        let metric = |label: String, unit, better| Self { key: key.to_owned(), label, unit, better };
+        if let Some(known) = VllmMetric::of(key) {
+            return Some(metric(known.label().to_owned(), known.unit(), known.better()));
         }
-    }
-}
-
-impl Unit {
-    /// As shown after a figure.
-    pub fn symbol(self) -> &'static str {
-        match self {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
-            Unit::Seconds => "s",
-            Unit::Milliseconds => "ms",
-            Unit::RequestsPerSecond => "req/s",
-            Unit::TokensPerSecond => "tok/s",
-            Unit::Devices => "devices",
-            Unit::DeviceDays => "device-days",
-            Unit::NodeDays => "node-days",
-            Unit::Ratio => "x",
-            Unit::Percent => "%",
-            Unit::Money => "of the price file's currency",
+        if let Some((_, label, unit, better)) = DERIVED.into_iter().find(|(known, ..)| *known == key) {
+            return Some(metric(label.to_owned(), unit, better));
         }
+        if let Some(phase) = startup_phase(key) {
+            return Some(metric(format!("Server start: {}", phase.label()), Unit::Seconds, Some(Better::Lower)));
+        }
+        let (percentile, latency) = percentile_of(key)?;
+        let (_, words) = LATENCIES.into_iter().find(|(name, _)| *name == latency)?;
+        Some(metric(format!("P{percentile} {words}"), Unit::Milliseconds, Some(Better::Lower)))
+    }
+
+    /// The keys with a fixed name, vLLM's first.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        VllmMetric::ALL.into_iter().map(VllmMetric::key).chain(DERIVED.into_iter().map(|(key, ..)| key))
+    }
+
+    /// The percentile that it is, as a part of 1, and the latency (`ttft`) that it is of; `None` for any other metric.
+    pub fn quantile(key: &str) -> Option<(f64, &str)> {
+        if let Some(latency) = key.strip_prefix("median_").and_then(|rest| rest.strip_suffix("_ms")) {
+            return Some((0.5, latency));
+        }
+        let (percentile, latency) = percentile_of(key)?;
+        Some((percentile.parse::<f64>().ok()? / 100.0, latency))
+    }
+
+    /// Whether it is a throughput of the whole server, which more devices make larger.
+    pub fn is_of_all_devices(key: &str) -> bool {
+        key.ends_with("_throughput") || key == "request_goodput"
     }
 }
 
-/// Every figure with a fixed key that is no [`Metric`]: key, words, unit, direction.
-pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 23] = [
-    ("output_tps_per_gpu", "Output tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("input_tps_per_gpu", "Input tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("total_tps_per_gpu", "Total tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("output_tps_per_user", "Output tok/s per user", Unit::TokensPerSecond, Some(Better::Higher)),
-    ("gpu_days_to_process_1b_tokens", "Device-days per 1e9 output tokens", Unit::DeviceDays, Some(Better::Lower)),
-    ("node_days_to_process_1b_tokens", "Node-days per 1e9 output tokens", Unit::NodeDays, Some(Better::Lower)),
-    ("gpus_for_1b_tokens_per_hour", "Devices for 1e9 output tokens per hour", Unit::Devices, Some(Better::Lower)),
-    ("cost_per_1m_output_tokens", "Cost per 1e6 output tokens", Unit::Money, Some(Better::Lower)),
-    ("cost_per_1m_tokens", "Cost per 1e6 tokens, input and output", Unit::Money, Some(Better::Lower)),
-    ("speedup", "Speed-up per device against the baseline", Unit::Ratio, Some(Better::Higher)),
-    ("devices", "Devices", Unit::Devices, None),
-    ("mean_input_tokens", "Mean input tokens", Unit::Tokens, None),
-    ("mean_output_tokens", "Mean output tokens", Unit::Tokens, None),
-    ("inference_per_1k_per_gpu", "Device-seconds per 1,000 requests", Unit::Seconds, Some(Better::Lower)),
-    ("e2e_per_1k_per_gpu", "Device-seconds per 1,000 requests, start included", Unit::Seconds, Some(Better::Lower)),
-    ("startup_s", "Server start", Unit::Seconds, Some(Better::Lower)),
-    ("e2e_s", "Whole experiment", Unit::Seconds, None),
-    ("avg_running_reqs", "Running requests on average", Unit::Requests, None),
-    ("avg_waiting_reqs", "Waiting requests on average", Unit::Requests, None),
-    ("avg_gpu_kvc_usage", "KV cache use on average", Unit::Percent, None),
-    ("avg_prefix_cache_hit_rate", "Prefix cache hit rate on average", Unit::Percent, None),
-    ("preemptions", "Preemptions", Unit::Requests, Some(Better::Lower)),
-    // vLLM's own, where the user sets goals (`--goodput`): requests per second that keep them.
-    ("request_goodput", "Request goodput", Unit::RequestsPerSecond, Some(Better::Higher)),
-];
-
-/// Phases of a server's start that take time.
-pub(crate) const PHASES: [StartPhase; 9] = [
-    StartPhase::Launching,
-    StartPhase::Importing,
-    StartPhase::Configuring,
-    StartPhase::Downloading,
-    StartPhase::Loading,
-    StartPhase::Profiling,
-    StartPhase::Compiling,
-    StartPhase::Capturing,
-    StartPhase::StartingApi,
-];
-
-/// The key of the seconds in a phase: `startup_starting_api_s`.
-pub(crate) fn phase_key(phase: StartPhase) -> String {
-    format!("startup_{}_s", phase.word().replace('-', "_"))
-}
-
-/// The phase whose seconds a key holds.
-pub(crate) fn startup_phase(key: &str) -> Option<StartPhase> {
-    PHASES.into_iter().find(|phase| phase_key(*phase) == key)
+/// `p99.9_ttft_ms` as `99.9` and `ttft`.
+fn percentile_of(key: &str) -> Option<(&str, &str)> {
+    let (percentile, latency) = key.strip_prefix('p')?.strip_suffix("_ms")?.rsplit_once('_')?;
+    let number: f64 = percentile.parse().ok()?;
+    let known = LATENCIES.into_iter().any(|(name, _)| name == latency);
+    (known && (0.0..=100.0).contains(&number)).then_some((percentile, latency))
 }
 
 #[cfg(test)]
@@ -244,17 +71,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_facts_stand_in_the_order_of_the_metrics() {
-        for (i, metric) in Metric::ALL.into_iter().enumerate() {
-            assert_eq!(metric as usize, i);
+    fn keys_are_known_by_their_words_unit_and_direction() {
+        let of = |key| Metric::of(key).map(|metric| (metric.label, metric.unit, metric.better));
+        assert_eq!(
+            of("output_throughput"),
+            Some(("Output throughput".into(), Unit::TokensPerSecond, Some(Better::Higher)))
+        );
+        assert_eq!(of("p99.9_e2el_ms"), Some(("P99.9 E2E latency".into(), Unit::Milliseconds, Some(Better::Lower))));
+        assert_eq!(of("completed"), Some(("Completed requests".into(), Unit::Requests, None)));
+        assert_eq!(
+            of("gpu_days_to_process_1b_tokens").map(|(_, unit, better)| (unit, better)),
+            Some((Unit::DeviceDays, Some(Better::Lower)))
+        );
+        assert_eq!(
+            of("startup_starting_api_s").map(|(label, ..)| label),
+            Some("Server start: starting the API".into())
+        );
+        for wrong in ["", "p", "p_ms", "p101_ttft_ms", "pinf_ttft_ms", "p99_x_ms", "ttft", "p99_ttft", "startup_x_s"] {
+            assert_eq!(of(wrong), None, "{wrong}");
         }
-        assert_eq!(Metric::P99E2el.key(), "p99_e2el_ms");
-        assert_eq!(Metric::MeanTpot.key(), "mean_tpot_ms");
     }
 
     #[test]
-    fn trap_5_output_throughput_is_in_tokens_per_second() {
-        assert_eq!(Metric::OutputThroughput.unit().symbol(), "tok/s");
-        assert_eq!(Metric::RequestThroughput.unit().symbol(), "req/s");
+    fn every_fixed_key_is_known_and_none_twice() {
+        let keys: Vec<&str> = Metric::keys().collect();
+        let distinct: std::collections::BTreeSet<&str> = keys.iter().copied().collect();
+        assert_eq!(keys.len(), distinct.len());
+        assert!(keys.iter().all(|key| Metric::of(key).is_some_and(|metric| metric.key == **key)));
+    }
+
+    #[test]
+    fn percentiles_say_which_they_are() {
+        assert_eq!(Metric::quantile("p95_tpot_ms"), Some((0.95, "tpot")));
+        assert_eq!(Metric::quantile("median_ttft_ms"), Some((0.5, "ttft")));
+        assert_eq!(Metric::quantile("mean_ttft_ms"), None);
     }
 }

@@ -5,13 +5,13 @@ mod cause;
 mod ending;
 mod event;
 mod experiment;
-mod figure;
 mod flags;
 mod identity;
 mod metric;
 mod outcome;
 mod process;
 mod start_phase;
+mod vllm_metric;
 
 pub use cause::{Cause, UnknownCause};
 pub use ending::{Ending, signal_name};
@@ -19,13 +19,13 @@ pub use event::{Event, ForeignProcess};
 pub use experiment::{
     Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload, named_models,
 };
-pub use figure::Figure;
 pub use flags::{FlagError, FlagValue, Flags, normalize};
 pub use identity::{Context, Identity};
-pub use metric::{Better, Metric, Unit};
-pub(crate) use metric::{DERIVED, phase_key};
+pub use metric::Metric;
 pub use outcome::{
     Evidence, Failure, Headline, HeldBy, Outcome, Phase, PrefixCache, StartStep, TeardownProof, Timings,
 };
 pub use process::ProcessId;
 pub use start_phase::StartPhase;
+pub use vllm_metric::{Better, Unit, VllmMetric};
+pub(crate) use vllm_metric::{DERIVED, phase_key};

@@ -10,7 +10,7 @@ use super::{Cause, Ending, StartPhase};
 pub enum Outcome {
     /// A valid result was recorded.
     Passed {
-        /// Its most asked-for figures.
+        /// Its most asked-for metrics.
         headline: Headline,
     },
     /// No valid result; why.
@@ -19,7 +19,7 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// The figures of a result that one line can show; the result file has all of them.
+/// The metrics of a result that one line can show; the result file has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Headline {
     /// Requests per second.
@@ -33,14 +33,14 @@ pub struct Headline {
 }
 
 impl Headline {
-    /// Reads the figures off a result of `vllm bench serve`.
+    /// Reads the metrics off a result of `vllm bench serve`.
     pub fn of(result: &serde_json::Map<String, serde_json::Value>) -> Self {
-        let figure = |key: &str| result.get(key).and_then(serde_json::Value::as_f64);
+        let metric = |key: &str| result.get(key).and_then(serde_json::Value::as_f64);
         Self {
-            request_throughput: figure("request_throughput"),
-            output_throughput: figure("output_throughput"),
-            mean_ttft_ms: figure("mean_ttft_ms"),
-            mean_tpot_ms: figure("mean_tpot_ms"),
+            request_throughput: metric("request_throughput"),
+            output_throughput: metric("output_throughput"),
+            mean_ttft_ms: metric("mean_ttft_ms"),
+            mean_tpot_ms: metric("mean_tpot_ms"),
         }
     }
 }

@@ -308,7 +308,7 @@ fn a_larger_sweep_keeps_the_names_of_what_was_measured() {
 }
 
 #[test]
-fn figures_of_another_vllm_or_device_have_another_identity() {
+fn metrics_of_another_vllm_or_device_have_another_identity() {
     let identity = |version: Option<&str>, kind: Option<&str>| {
         let (vllm_version, device_kind) = (version.map(str::to_owned), kind.map(str::to_owned));
         let context = Context { vllm_version, device_kind, ..Context::default() };

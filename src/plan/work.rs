@@ -1,7 +1,7 @@
 //! What decides the work of a measurement, written out: no release of vLLM and no client may choose it by its own default.
 //!
 //! `vllm bench serve` sent temperature 0 until 0.15.0 and sends none in 0.32.0; 0.10.2 lets random prompts end early and
-//! 0.14.1 does not (`crate::releases`). A sweep says both, so that its figures mean the same with every release and with
+//! 0.14.1 does not (`crate::releases`). A sweep says both, so that its metrics mean the same with every release and with
 //! `vllm-bench load`, and they are part of the workload's identity.
 
 use crate::model::Flags;

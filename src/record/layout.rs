@@ -41,7 +41,7 @@ pub const LOGS: &str = "logs";
 pub const SCRIPTS: &str = "scripts";
 /// What a client wrote and nobody has checked yet.
 pub const UNCHECKED: &str = ".unchecked";
-/// Pictures of a run.
+/// Plots of a run.
 pub const PLOTS: &str = "plots";
 
 /// The stamp of a run directory, `YYYYMMDD_HHMM` in the run's time zone (rule 15).
@@ -167,7 +167,7 @@ pub fn experiment_csv(directory: &Path, experiment: &str) -> PathBuf {
 /// The batch-size sweep's table of one configuration on so many devices: its plots read the names of `DIR/MODEL/`. A name cannot lead
 /// out of the directory.
 pub fn batch_sizes_csv(directory: &Path, folder: &str, devices: Option<u32>) -> PathBuf {
-    let stem = picture::BATCH_SIZES;
+    let stem = plot::BATCH_SIZES;
     let name = devices.map_or_else(|| format!("{stem}.csv"), |devices| format!("{stem}_{devices}_GPU.csv"));
     directory.join(crate::plan::sanitize(folder)).join(name)
 }
@@ -198,15 +198,15 @@ pub fn results_lock(results_dir: &Path) -> PathBuf {
     results_dir.join(RESULTS_LOCK)
 }
 
-/// Names of pictures, without their ending. Where earlier tools had a name, it is kept.
-pub mod picture {
+/// Names of plots, without their ending. Where earlier tools had a name, it is kept.
+pub mod plot {
     /// Throughput against the number of requests in flight.
     pub const BATCH_SIZES: &str = "batch_size_throughput";
     /// The same, one line per number of devices.
     pub const COMBINED: &str = "combined_throughput_comparison";
     /// Throughput against latency.
     pub const PARETO: &str = "pareto";
-    /// A figure over two settings.
+    /// A metric over two settings.
     pub const HEATMAP: &str = "heatmap";
     /// What settings do alone and together.
     pub const INTERACTION: &str = "interaction";
@@ -215,17 +215,17 @@ pub mod picture {
     /// The longest name of a run or experiment in a file name; the rest is cut.
     const LONGEST: usize = 160;
 
-    /// Configurations by a figure.
-    pub fn ranking(figure: &str) -> String {
-        of("ranking", figure)
+    /// Configurations by a metric.
+    pub fn ranking(metric: &str) -> String {
+        of("ranking", metric)
     }
 
-    /// The file of a picture.
+    /// The file of a plot.
     pub fn file(stem: &str, ending: &str) -> String {
         format!("{stem}.{ending}")
     }
 
-    /// A picture of a run or an experiment: `{id}_ttft_cdf`.
+    /// A plot of a run or an experiment: `{id}_ttft_cdf`.
     pub fn of(id: &str, what: &str) -> String {
         let safe = |c: char| if c.is_ascii_alphanumeric() || "._-+=".contains(c) { c } else { '_' };
         let id: String = id.chars().map(safe).take(LONGEST).collect();

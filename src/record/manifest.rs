@@ -50,7 +50,7 @@ pub struct Manifest {
     pub schema: u32,
     /// Version of vllm-bench.
     pub vllm_bench: String,
-    /// True for `--engine sim`: no figure of this run was measured on a real server.
+    /// True for `--engine sim`: no metric of this run was measured on a real server.
     pub simulated: bool,
     /// Name of the run directory.
     pub run: String,

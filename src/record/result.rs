@@ -102,7 +102,7 @@ pub fn validate_with(
 pub struct ResultMeta {
     /// Format version.
     pub schema: u32,
-    /// True where the simulated vLLM yielded the figures.
+    /// True where the simulated vLLM yielded the metrics.
     pub simulated: bool,
     /// Name of the experiment.
     pub name: String,
@@ -142,7 +142,7 @@ pub struct ResultMeta {
     /// The how-manieth measurement on its server start, from 1.
     #[serde(default = "first")]
     pub on_start: u32,
-    /// What kept the prefix cache out of the figures.
+    /// What kept the prefix cache out of the metrics.
     #[serde(default)]
     pub isolation: Isolation,
     /// What the server's counters say of its prefix cache over the measurement; absent where it does not count.

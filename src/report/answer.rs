@@ -1,13 +1,13 @@
 //! The answer in words, the same on every screen and in every format: what to use, by what objective, how sure that is, and what to
 //! run next. The numbers are those of [`crate::analyse`]; nothing is decided here.
 
-use super::display::{configuration, counted, cut, figure};
+use super::display::{configuration, counted, cut, in_unit};
 use crate::analyse::{Basis, Choice, FEWEST_STARTS, Recommendation, Standing, Wanted, Why};
-use crate::model::Figure;
+use crate::model::Metric;
 
 /// A number with as many digits as its unit has in tables.
 fn number(key: &str, value: f64) -> String {
-    Figure::of(key).map_or_else(|| format!("{value:.2}"), |of| figure(value, of.unit))
+    Metric::of(key).map_or_else(|| format!("{value:.2}"), |of| in_unit(value, of.unit))
 }
 
 /// The interval of an option; a word where there is none.
@@ -62,7 +62,7 @@ fn numbers(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> 
     };
     let mean = if choice.n > 1 { "mean of " } else { "" };
     let latency = choice.latency.map(|value| {
-        let unit = Figure::of(&wanted.latency).map(|of| of.unit.symbol()).unwrap_or_default();
+        let unit = Metric::of(&wanted.latency).map(|of| of.unit.symbol()).unwrap_or_default();
         format!("; {} {} {unit}", wanted.latency, number(&wanted.latency, value))
     });
     let devices = choice.row.about.devices.map(|n| format!("; {}", counted(n as usize, "device")));

@@ -13,7 +13,7 @@ use super::display::{ABSENT, counted, cut};
 use super::page::{Page, Style, Tone};
 use super::plot::tokens_per_second_of_a_request;
 use crate::analyse::{LoadValue, Row, RunTable, all_settings, settings};
-use crate::model::Metric;
+use crate::model::VllmMetric;
 use crate::plan::{abbreviation, sanitize};
 use crate::record::{Error, atomic, layout};
 use crate::results::read_requests;
@@ -132,7 +132,7 @@ fn mean(values: &[f64]) -> Option<f64> {
 }
 
 fn point(rows: &[&Row]) -> Option<Point> {
-    let total: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(Metric::OutputThroughput)).collect();
+    let total: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(VllmMetric::OutputThroughput)).collect();
     let each = |row: &&Row| tokens_per_second_of_a_request(row, read_requests(row).ok().flatten().as_ref());
     let per_request: Vec<f64> = rows.iter().filter_map(each).collect();
     Some(Point { per_request: mean(&per_request), total: mean(&total)?, n: total.len() })
@@ -246,10 +246,10 @@ impl BatchSizes {
             let devices = series.devices.map_or(String::new(), |n| format!(" on {}", counted(n as usize, "device")));
             page.heading(&cut(&format!("{}{devices}", series.title), 110));
             let shape = [
-                Column::figures("Batch size"),
-                Column::figures("Per request (tok/s)"),
-                Column::figures("System (tok/s)"),
-                Column::figures("n"),
+                Column::metrics("Batch size"),
+                Column::metrics("Per request (tok/s)"),
+                Column::metrics("System (tok/s)"),
+                Column::metrics("n"),
             ];
             let lines = series.points.iter().map(|(batch, point)| {
                 let each = point.per_request.map_or(ABSENT.to_owned(), |value| format!("{value:.2}"));

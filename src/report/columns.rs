@@ -24,8 +24,8 @@ impl Column {
         Self { title: title.into(), side: Side::Left }
     }
 
-    /// A column of figures.
-    pub fn figures(title: impl Into<Cow<'static, str>>) -> Self {
+    /// A column of metrics.
+    pub fn metrics(title: impl Into<Cow<'static, str>>) -> Self {
         Self { title: title.into(), side: Side::Right }
     }
 }

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::display::{configuration, counted, cut, figure};
+use super::display::{configuration, counted, cut, in_unit};
 use super::page::{Page, Style, Tone};
 use super::{columns, columns::Column};
 use crate::analyse::{Comparison, Effect, Facts, Matched, Outcome, Row, RunTable};
-use crate::model::Figure;
+use crate::model::Metric;
 
 /// What differs between the environments of two runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -63,8 +63,8 @@ fn percent(relative: f64) -> String {
 }
 
 fn cells(effect: &Effect) -> [String; 6] {
-    let known = Figure::of(&effect.metric);
-    let shown = |value: f64| known.as_ref().map_or(value.to_string(), |known| figure(value, known.unit));
+    let known = Metric::of(&effect.metric);
+    let shown = |value: f64| known.as_ref().map_or(value.to_string(), |known| in_unit(value, known.unit));
     // Of nothing there are no parts.
     let (change, interval) = match effect.interval {
         _ if effect.of_largest && effect.before == 0.0 && effect.after != 0.0 => ("from 0".to_owned(), None),
@@ -104,7 +104,7 @@ fn is_quiet(effect: &Effect) -> bool {
 fn quiet(effects: &[Effect]) -> Option<String> {
     let mut outcomes: Vec<(String, Vec<String>)> = Vec::new();
     for effect in effects.iter().filter(|effect| is_quiet(effect)) {
-        let label = Figure::of(&effect.metric).map_or_else(|| effect.metric.clone(), |known| known.label);
+        let label = Metric::of(&effect.metric).map_or_else(|| effect.metric.clone(), |known| known.label);
         match outcomes.iter_mut().find(|(known, _)| *known == said(effect)) {
             Some((_, labels)) => labels.push(label),
             None => outcomes.push((said(effect), vec![label])),
@@ -115,7 +115,7 @@ fn quiet(effects: &[Effect]) -> Option<String> {
     (!words.is_empty()).then(|| format!("changed by less than 0.05 %: {}", words.join("; ")))
 }
 
-/// Metrics that one of the runs has not, as sentences.
+/// VllmMetrics that one of the runs has not, as sentences.
 fn unmeasured(matched: &Matched<'_>) -> Vec<String> {
     let one = |(key, before, after): &(String, bool, bool)| {
         let which = match (before, after) {
@@ -181,7 +181,7 @@ fn failing(comparison: &Comparison<'_>) -> Vec<(bool, String)> {
     starts.chain(requests).collect()
 }
 
-const COLUMNS: [&str; 6] = ["Metric", "Before", "After", "Change", "95 % interval", ""];
+const COLUMNS: [&str; 6] = ["VllmMetric", "Before", "After", "Change", "95 % interval", ""];
 
 /// So many configurations without a change are named.
 const MOST_NAMES: usize = 12;
@@ -212,7 +212,7 @@ fn put(page: &mut Page, matched: &Matched<'_>) {
         (tone, cells(effect).to_vec())
     });
     let mut shape = vec![Column::text(COLUMNS[0])];
-    shape.extend(COLUMNS[1..5].iter().map(|title| Column::figures(*title)));
+    shape.extend(COLUMNS[1..5].iter().map(|title| Column::metrics(*title)));
     shape.push(Column::text(""));
     let lines: Vec<_> = lines.collect();
     if !lines.is_empty() {
@@ -313,7 +313,7 @@ pub fn markdown(
         cell(&before.facts.run)
     );
     if before.is_all_simulated() {
-        text.push_str("**SIMULATED**: a timing model made these figures up.\n\n");
+        text.push_str("**SIMULATED**: a timing model made these metrics up.\n\n");
     }
     for different in environment {
         let _ = writeln!(

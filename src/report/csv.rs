@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use crate::analyse::{Row, RunTable, Status};
-use crate::model::{Metric, Unit};
+use crate::model::{Unit, VllmMetric};
 use crate::results::shown;
 
 /// The predecessor's columns, in its order.
@@ -25,7 +25,7 @@ const THEIRS: [&str; 9] = [
     "Filename",
 ];
 
-/// Ours, before the remaining figures of vLLM.
+/// Ours, before the remaining metrics of vLLM.
 const OURS: [&str; 10] = [
     "Status",
     "Cause",
@@ -42,16 +42,17 @@ const OURS: [&str; 10] = [
 /// Rows whose lines are held at once.
 const PART: usize = 256;
 
-/// The figures that the predecessor's columns hold.
-const THEIR_METRICS: [Metric; 4] =
-    [Metric::RequestThroughput, Metric::OutputThroughput, Metric::MeanTtft, Metric::MeanTpot];
+/// The metrics that the predecessor's columns hold.
+const THEIR_METRICS: [VllmMetric; 4] =
+    [VllmMetric::RequestThroughput, VllmMetric::OutputThroughput, VllmMetric::MeanTtft, VllmMetric::MeanTpot];
 
 /// Writes the table.
 ///
 /// # Errors
 /// When the writer refuses.
 pub(super) fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
-    let others: Vec<Metric> = Metric::ALL.into_iter().filter(|metric| !THEIR_METRICS.contains(metric)).collect();
+    let others: Vec<VllmMetric> =
+        VllmMetric::ALL.into_iter().filter(|metric| !THEIR_METRICS.contains(metric)).collect();
     let mut csv = csv::Writer::from_writer(out);
     let keys = others.iter().map(|metric| metric.key());
     let further = Further::of(table);
@@ -65,7 +66,7 @@ pub(super) fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// The lines of some rows.
-fn lines(rows: &[Row], others: &[Metric], further: &Further) -> io::Result<Vec<u8>> {
+fn lines(rows: &[Row], others: &[VllmMetric], further: &Further) -> io::Result<Vec<u8>> {
     let mut csv = csv::Writer::from_writer(Vec::with_capacity(rows.len() * 512));
     let mut scratch = String::new();
     for row in rows {
@@ -145,7 +146,7 @@ impl Further {
 }
 
 /// The fields of one line that every line has. What is not known is an empty field, never 0.
-fn record(csv: &mut csv::Writer<Vec<u8>>, row: &Row, others: &[Metric], scratch: &mut String) -> io::Result<()> {
+fn record(csv: &mut csv::Writer<Vec<u8>>, row: &Row, others: &[VllmMetric], scratch: &mut String) -> io::Result<()> {
     let mut put = |csv: &mut csv::Writer<Vec<u8>>, value: Option<f64>, unit: Unit| {
         scratch.clear();
         put_number(scratch, value, unit);

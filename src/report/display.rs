@@ -117,15 +117,15 @@ fn is_path(word: &str) -> bool {
     ["/", "./", "../", "~/"].iter().any(|begin| word.starts_with(begin))
 }
 
-/// A figure with as many decimals as its unit deserves.
-pub(super) fn figure(value: f64, unit: Unit) -> String {
+/// A value with as many decimals as its unit deserves.
+pub(super) fn in_unit(value: f64, unit: Unit) -> String {
     let mut out = String::new();
-    put_figure(&mut out, value, unit);
+    put_value(&mut out, value, unit);
     out
 }
 
 /// The same behind a text.
-pub(super) fn put_figure(out: &mut String, value: f64, unit: Unit) {
+pub(super) fn put_value(out: &mut String, value: f64, unit: Unit) {
     let decimals = match unit {
         Unit::Requests | Unit::Tokens => 0,
         Unit::TokensPerSecond | Unit::Seconds | Unit::Percent => 1,
@@ -141,9 +141,9 @@ pub(super) fn put_figure(out: &mut String, value: f64, unit: Unit) {
     let _ = write!(out, "{value:.*}", usize::try_from(decimals).unwrap_or_default());
 }
 
-/// A figure with its unit.
+/// A value with its unit.
 pub(super) fn quantity(value: f64, unit: Unit) -> String {
-    format!("{} {}", figure(value, unit), unit.symbol())
+    format!("{} {}", in_unit(value, unit), unit.symbol())
 }
 
 /// Seconds as `1 h 2 m 3 s`.
@@ -219,11 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn figures_fit_their_units() {
-        assert_eq!(figure(1.0 / 3.0, Unit::RequestsPerSecond), "0.333");
-        assert_eq!(figure(0.0001, Unit::RequestsPerSecond), "1.00e-4");
-        assert_eq!(figure(0.0, Unit::Milliseconds), "0.00");
-        assert_eq!(figure(1e300, Unit::Milliseconds), "1.00e300");
+    fn metrics_fit_their_units() {
+        assert_eq!(in_unit(1.0 / 3.0, Unit::RequestsPerSecond), "0.333");
+        assert_eq!(in_unit(0.0001, Unit::RequestsPerSecond), "1.00e-4");
+        assert_eq!(in_unit(0.0, Unit::Milliseconds), "0.00");
+        assert_eq!(in_unit(1e300, Unit::Milliseconds), "1.00e300");
         assert_eq!(duration(3723.4), "1 h 2 m 3 s");
         assert_eq!(duration(f64::NAN), "0 h 0 m 0 s");
     }

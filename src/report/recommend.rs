@@ -124,7 +124,7 @@ pub fn json(answers: &[Answer<'_>], wanted: &Wanted, table: &RunTable) -> Value 
         .collect();
     let limit = |limit: &Limit| {
         json!({
-            "figure": limit.key, if limit.above { "above" } else { "below" }: limit.value, "inclusive": limit.inclusive,
+            "metric": limit.key, if limit.above { "above" } else { "below" }: limit.value, "inclusive": limit.inclusive,
         })
     };
     let from = (!wanted.limits.is_empty() || wanted.limits_from == LimitsFrom::Different).then_some(wanted.limits_from);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indexmap::IndexMap;
 
 use crate::analyse::{
-    About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable, doubts,
+    About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable, warnings_from,
 };
 use crate::record::{Error, Invalid, layout, validate};
 use crate::results::parallel;
@@ -96,7 +96,7 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
 
 /// The row of one file.
 pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
-    if !result.figures.contains_key("completed") {
+    if !result.metrics.contains_key("completed") {
         return Err(Refusal::foreign("not a benchmark result: it has no `completed`"));
     }
     let file_text = shown(file);
@@ -110,9 +110,9 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     };
     let asked = match meta {
         Some(meta) => meta.bench.get_text("num-prompts").and_then(|text| text.parse().ok()),
-        None => result.figures.get("num_prompts").and_then(serde_json::Value::as_u64),
+        None => result.metrics.get("num_prompts").and_then(serde_json::Value::as_u64),
     };
-    let status = match validate(&result.figures, asked) {
+    let status = match validate(&result.metrics, asked) {
         Ok(()) => Status::Valid,
         Err(invalid) => without_result(&invalid),
     };
@@ -136,7 +136,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
         // Its program sets no other size of parallelism.
         about: About {
             devices: name.map(|(_, tp, _, _)| tp),
-            doubts: if valid { doubts(&signs(result, meta.map(AsRef::as_ref))) } else { Vec::new() },
+            warnings: if valid { warnings_from(&signs(result, meta.map(AsRef::as_ref))) } else { Vec::new() },
             ..About::default()
         },
     })

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::analyse::{About, Facts, Load, Metrics, Origin, Row, RunTable, ShownAxes, Status, Unreadable};
+use crate::analyse::{About, Facts, Load, Origin, Row, RunTable, ShownAxes, Status, Unreadable, VllmMetrics};
 use crate::model::{Event, Outcome, Phase};
 use crate::record::{Error, RunDir, RunState, layout};
 use crate::results::predecessor;
@@ -173,7 +173,7 @@ fn bare(name: &str, axes: Option<ShownAxes>, status: Status) -> Row {
         name: name.to_owned(),
         axes: axes.unwrap_or_else(|| predecessor::axes(name, predecessor::parse_name(name), None)),
         status,
-        metrics: Metrics::none(),
+        metrics: VllmMetrics::none(),
         simulated: false,
         identity: None,
         attempt: None,

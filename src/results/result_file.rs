@@ -12,10 +12,10 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 
-use crate::analyse::{EmptyAnswers, Figures, Metrics};
+use crate::analyse::{EmptyAnswers, MetricValues, VllmMetrics};
 use crate::bounded::{self, Plain, PythonJson};
 use crate::load::drift::{Drift, drift};
-use crate::model::Metric;
+use crate::model::VllmMetric;
 use crate::record::{ResultMeta, SCHEMA};
 use crate::results::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
 use crate::results::values::Values;
@@ -39,7 +39,7 @@ pub(crate) const LOAD: &str = "vllm_bench_load";
 #[derive(Debug, Default)]
 pub(super) struct ResultFile {
     /// vLLM's keys with a plain value, without arrays and objects.
-    pub figures: Values,
+    pub metrics: Values,
     /// Short arrays and objects, as text: settings may be such.
     pub short: Vec<(String, String)>,
     /// Ours: absent in files of other programs; `Err` where it is there and cannot be read.
@@ -85,10 +85,10 @@ impl Refusal {
 }
 
 impl ResultFile {
-    /// A figure, where it is a number.
+    /// A metric, where it is a number.
     pub fn number(&self, key: &str) -> Option<f64> {
-        let held = || self.metrics().get(Metric::of(key)?);
-        self.figures.get(key).and_then(Value::as_f64).or_else(held)
+        let held = || self.metrics().get(VllmMetric::of(key)?);
+        self.metrics.get(key).and_then(Value::as_f64).or_else(held)
     }
 
     /// Whether it is of SGLang's client: other latencies than vLLM's, and no rate of requests.
@@ -103,7 +103,7 @@ impl ResultFile {
             && let (Some(completed), Some(duration)) = (self.number("completed"), self.number("duration"))
             && duration > 0.0
         {
-            self.figures.push("request_throughput", (completed / duration).into());
+            self.metrics.push("request_throughput", (completed / duration).into());
         }
     }
 
@@ -111,38 +111,38 @@ impl ResultFile {
     fn forget_what_nobody_counted(&mut self) {
         let metrics = self.metrics();
         let known = |metric| metrics.get(metric);
-        if known(Metric::TotalInputTokens) == Some(0.0)
-            && known(Metric::Completed).is_some_and(|completed| completed > 0.0)
+        if known(VllmMetric::TotalInputTokens) == Some(0.0)
+            && known(VllmMetric::Completed).is_some_and(|completed| completed > 0.0)
         {
-            self.figures.forget(Metric::TotalInputTokens);
-            self.figures.forget(Metric::TotalTokenThroughput);
+            self.metrics.forget(VllmMetric::TotalInputTokens);
+            self.metrics.forget(VllmMetric::TotalTokenThroughput);
         }
     }
 
     /// A value in the spelling of the command line.
     pub fn text(&self, key: &str) -> Option<String> {
-        match self.figures.get(key)? {
+        match self.metrics.get(key)? {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
         }
     }
 
-    /// Figures of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
-    pub fn percentiles(&self) -> Figures {
-        let known = |key: &str| Metric::of(key).is_some();
+    /// MetricValues of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
+    pub fn percentiles(&self) -> MetricValues {
+        let known = |key: &str| VllmMetric::of(key).is_some();
         let named = |key: &str| {
             key.starts_with("spec_decode_")
                 || key == "request_goodput"
                 || ["_ttft_ms", "_tpot_ms", "_itl_ms", "_e2el_ms"].iter().any(|end| key.ends_with(end))
         };
-        let figures = self.figures.iter().filter(|(key, _)| named(key) && !known(key));
-        figures.filter_map(|(key, value)| Some((key.to_owned(), value.as_f64()?))).collect()
+        let metrics = self.metrics.iter().filter(|(key, _)| named(key) && !known(key));
+        metrics.filter_map(|(key, value)| Some((key.to_owned(), value.as_f64()?))).collect()
     }
 
-    /// The figures under vLLM's names.
-    pub fn metrics(&self) -> Metrics {
-        self.figures.metrics()
+    /// The metrics under vLLM's names.
+    pub fn metrics(&self) -> VllmMetrics {
+        self.metrics.metrics()
     }
 }
 
@@ -245,7 +245,7 @@ pub(super) fn next<R: Read>(scanner: &mut Scanner<'_, R>, members: Members) -> R
                 Member::Plain(text) if key == OURS => result.meta = Some(meta_of(text)?),
                 Member::Plain(text) => {
                     let value = serde_json::from_str(text).map_err(|_| Stop::Odd)?;
-                    result.figures.push(vllm_key(key), value);
+                    result.metrics.push(vllm_key(key), value);
                 }
                 // Odd ones say nothing.
                 Member::Compound(text) if key == "output_lens" => {
@@ -397,7 +397,7 @@ fn meta_of(text: &str) -> Result<Result<Box<ResultMeta>, String>, Stop> {
 /// Reads a file again that is odd: by a parser, which says what is wrong.
 fn strictly(path: &Path) -> Result<Option<ResultFile>, Refusal> {
     let Some((file, size)) = open(path)? else { return Ok(None) };
-    let Fields { figures, ours, load } = if size > LARGE {
+    let Fields { metrics, ours, load } = if size > LARGE {
         let reader = BufReader::with_capacity(1 << 16, PythonJson::new(file));
         serde_json::from_reader(reader).map_err(|error| json_refusal(&error))?
     } else {
@@ -406,7 +406,7 @@ fn strictly(path: &Path) -> Result<Option<ResultFile>, Refusal> {
             .or_else(|error| serde_json::from_reader(PythonJson::new(text.as_bytes())).map_err(|_| error))
             .map_err(|error| json_refusal(&error))?
     };
-    let mut result = ResultFile { figures, meta: ours.map(read_meta), load, ..ResultFile::default() };
+    let mut result = ResultFile { metrics, meta: ours.map(read_meta), load, ..ResultFile::default() };
     result.forget_what_nobody_counted();
     Ok(Some(result))
 }
@@ -432,7 +432,7 @@ fn read_meta(value: Value) -> Result<Box<ResultMeta>, String> {
 
 /// The top level of a result file.
 struct Fields {
-    figures: Values,
+    metrics: Values,
     ours: Option<Value>,
     load: Option<Value>,
 }
@@ -446,14 +446,14 @@ impl<'de> Deserialize<'de> for Fields {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Fields { figures: Values::default(), ours: None, load: None };
+                let mut fields = Fields { metrics: Values::default(), ours: None, load: None };
                 while let Some(key) = map.next_key::<String>()? {
                     if key == OURS {
                         fields.ours = Some(map.next_value()?);
                     } else if key == LOAD {
                         fields.load = Some(map.next_value()?);
                     } else if let Plain(Some(value)) = map.next_value()? {
-                        fields.figures.push(&key, value);
+                        fields.metrics.push(&key, value);
                     }
                 }
                 Ok(fields)
@@ -465,7 +465,7 @@ impl<'de> Deserialize<'de> for Fields {
 
 #[cfg(test)]
 mod tests {
-    use crate::analyse::DoubtKind;
+    use crate::analyse::WarningKind;
     use crate::load::drift::tests::Shape;
     use crate::results::result_file::*;
 
@@ -508,13 +508,13 @@ mod tests {
         ] {
             std::fs::write(&path, text).unwrap();
             let file = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
-            let found = [Metric::P99Tpot, Metric::Duration].map(|metric| file.metrics().get(metric));
+            let found = [VllmMetric::P99Tpot, VllmMetric::Duration].map(|metric| file.metrics().get(metric));
             assert_eq!((found, file.number("completed")), ([None, Some(4.0)], Some(2.0)), "{text}");
         }
         std::fs::write(&path, r#"{"completed": 2, "total_input_tokens": 0, "total_token_throughput": 9.0}"#).unwrap();
         let file = read(&path, &mut Vec::new(), Members::Copied).unwrap().unwrap();
-        assert_eq!(file.metrics().get(Metric::TotalInputTokens), None, "never 0 for what nobody counted");
-        assert_eq!(file.metrics().get(Metric::TotalTokenThroughput), None);
+        assert_eq!(file.metrics().get(VllmMetric::TotalInputTokens), None, "never 0 for what nobody counted");
+        assert_eq!(file.metrics().get(VllmMetric::TotalTokenThroughput), None);
     }
 
     /// The share of loads of vLLM's own client that are called drifting; every tenth request fails.
@@ -542,8 +542,8 @@ mod tests {
             }
             std::fs::write(&path, text.to_string()).unwrap();
             let result = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
-            let doubts = crate::analyse::doubts(&super::super::run::signs(&result, None));
-            doubts.iter().any(|doubt| doubt.kind == DoubtKind::Drift)
+            let warnings = crate::analyse::warnings_from(&super::super::run::signs(&result, None));
+            warnings.iter().any(|warning| warning.kind == WarningKind::Drift)
         };
         (0..loads).filter(|seed| one(*seed)).count() as f64 / loads as f64
     }
@@ -566,7 +566,7 @@ mod tests {
         let path = dir.path().join("x_results.json");
         std::fs::write(&path, r#"{"completed": 2, "ttfts": [0.1, [2]], "x": {"a": {}}, "backend": "openai"}"#).unwrap();
         let file = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
-        assert_eq!(file.figures.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["completed", "backend"]);
+        assert_eq!(file.metrics.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["completed", "backend"]);
         assert!(file.meta.is_none());
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::analyse::{
-    About, Facts, FailedAttempt, Figures, Load, LoadValue, Metrics, Origin, Row, RunTable, Signs, Status, Unreadable,
-    doubts,
+    About, Facts, FailedAttempt, Load, LoadValue, MetricValues, Origin, Row, RunTable, Signs, Status, Unreadable,
+    VllmMetrics, warnings_from,
 };
 use crate::model::{
-    Context, Event, Experiment, Failure, FlagValue, Identity, Metric, Outcome, Phase, Plan, Repeat, Skip,
+    Context, Event, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip, VllmMetric,
 };
 use crate::plan::combination_name;
 use crate::record::{
@@ -178,7 +178,7 @@ fn slo(manifest: &Manifest) -> Vec<(String, String)> {
         }
     };
     let all = manifest.settings.iter().flat_map(|(key, setting)| of(key, &setting.value));
-    // Words that stand under no figure may be several between commas, as after `--slo`.
+    // Words that stand under no metric may be several between commas, as after `--slo`.
     let several = all.flat_map(|(name, value)| match name.is_empty() {
         true => value.split(',').map(|word| (String::new(), word.trim().to_owned())).collect(),
         false => vec![(name, value)],
@@ -221,7 +221,7 @@ fn skipped(skip: &Skip, simulated: bool) -> Row {
             explanation: skip.explanation.clone(),
             reason: skip.reason.clone(),
         },
-        metrics: Metrics::none(),
+        metrics: VllmMetrics::none(),
         simulated,
         identity: None,
         attempt: None,
@@ -252,8 +252,8 @@ struct Loader<'a> {
 /// What lies under the name of an experiment's result.
 enum Found {
     Nothing,
-    Valid { metrics: Metrics, meta: Box<ResultMeta>, signs: Box<Signs>, figures: Figures },
-    Invalid { reason: String, metrics: Metrics, readable: bool },
+    Valid { metrics: VllmMetrics, meta: Box<ResultMeta>, signs: Box<Signs>, further: MetricValues },
+    Invalid { reason: String, metrics: VllmMetrics, readable: bool },
 }
 
 impl Loader<'_> {
@@ -272,7 +272,7 @@ impl Loader<'_> {
             name: experiment.name.clone(),
             axes: (&experiment.axes).into(),
             status: Status::NotRun,
-            metrics: Metrics::none(),
+            metrics: VllmMetrics::none(),
             simulated: experiment.engine == crate::model::Engine::Sim,
             identity: Some(experiment.identity.clone()),
             attempt: self.state.newest(&experiment.name).map(|attempt| attempt.number),
@@ -286,11 +286,11 @@ impl Loader<'_> {
             about: about(experiment),
         };
         match found {
-            Found::Valid { metrics, meta, signs, figures } => {
+            Found::Valid { metrics, meta, signs, further } => {
                 row.status = Status::Valid;
                 row.metrics = metrics;
-                row.about.doubts = doubts(&signs);
-                row.about.figures = figures;
+                row.about.warnings = warnings_from(&signs);
+                row.about.further = further;
                 row.about.server_log = meta.server_log;
                 row.about.serve_command = meta.serve_command;
                 row.about.serve_environment = meta.env;
@@ -395,7 +395,7 @@ pub(super) fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Statu
 fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
     let unusable = |reason: String| Found::Invalid {
         reason: format!("the result file is {reason}"),
-        metrics: Metrics::none(),
+        metrics: VllmMetrics::none(),
         readable: false,
     };
     let mut result = match result_file::read(path, buffer, Members::Parsed) {
@@ -420,15 +420,15 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
         Some(Ok(meta)) if meta.contradiction(experiment).is_some() => {
             unusable(format!("of no use: {}", meta.contradiction(experiment).unwrap_or_default()))
         }
-        Some(Ok(meta)) => match validate(&result.figures, experiment.workload.num_prompts()) {
+        Some(Ok(meta)) => match validate(&result.metrics, experiment.workload.num_prompts()) {
             Ok(()) => {
                 let signs = Box::new(signs(&result, Some(&meta)));
-                let mut figures = result.percentiles();
-                figures.extend(server_figures(&result));
+                let mut further = result.percentiles();
+                further.extend(server_metrics(&result));
                 if let Some(preemptions) = meta.preemptions {
-                    figures.insert_new("preemptions", preemptions);
+                    further.insert_new("preemptions", preemptions);
                 }
-                Found::Valid { metrics, meta, signs, figures }
+                Found::Valid { metrics, meta, signs, further }
             }
             Err(invalid) => {
                 Found::Invalid { reason: invalid.to_string(), metrics: metrics.counts_only(), readable: true }
@@ -477,7 +477,7 @@ fn written(value: &FlagValue) -> String {
 }
 
 /// What our own client saw of the server during the load, under the cluster sweep's names and in its units (parts of a hundred).
-fn server_figures(result: &ResultFile) -> impl Iterator<Item = (Cow<'static, str>, f64)> {
+fn server_metrics(result: &ResultFile) -> impl Iterator<Item = (Cow<'static, str>, f64)> {
     let number = |pointer: &str| result.load.as_ref()?.pointer(pointer)?.as_f64();
     [
         ("avg_running_reqs", number("/server/running/mean"), 1.0),
@@ -501,7 +501,7 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
     // Of vLLM's own client: what it counted, and what the server did meanwhile.
     let prompts = || {
         let asked = meta.filter(|_| own.is_none()).and_then(|_| asked_prompt(|flag| bench(flag).map(str::to_owned)))?;
-        Some((asked * signs.completed?, result.metrics().get(Metric::TotalInputTokens)?))
+        Some((asked * signs.completed?, result.metrics().get(VllmMetric::TotalInputTokens)?))
     };
     Signs {
         prompt_tokens: signs.prompt_tokens.or_else(prompts),
@@ -516,7 +516,7 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
         }),
         empty: result.empty.clone(),
         drift: signs.drift.or(result.drift.filter(|_| own.is_none()).map(|of| (of.ratio, (of.low, of.high)))),
-        implausible: plausible::suspicious(&result.figures),
+        implausible: plausible::suspicious(&result.metrics),
         simulated: meta.is_some_and(|meta| meta.simulated),
         ..signs
     }

@@ -12,15 +12,15 @@ use crate::analyse::{Row, RunTable};
 /// A line beyond this is cut: none that is looked for is as long.
 const LONGEST: usize = 1 << 16;
 
-/// The figures of a line. Between them vLLM may have others (`Preemptions: 3`, external and multi-modal caches).
+/// The metrics of a line. Between them vLLM may have others (`Preemptions: 3`, external and multi-modal caches).
 static LINE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"Avg generation throughput: [0-9.]+ tokens/s.*?Running: (\d+) reqs.*?Waiting: (\d+) reqs(?:.*?GPU KV cache usage: ([0-9.]+)%)?(?:.*?Prefix cache hit rate: ([0-9.]+)%)?").ok()
 });
 
-/// Keys of the four figures, in the order of the line.
+/// Keys of the four metrics, in the order of the line.
 const KEYS: [&str; 4] = ["avg_running_reqs", "avg_waiting_reqs", "avg_gpu_kvc_usage", "avg_prefix_cache_hit_rate"];
 
-/// Reads the logs of the servers for rows that do not have these figures yet. A log that served several measurements says nothing
+/// Reads the logs of the servers for rows that do not have these metrics yet. A log that served several measurements says nothing
 /// of each of them, so that it is left alone.
 pub fn add_server_logs(table: &mut RunTable) {
     let mut served: HashMap<PathBuf, usize> = HashMap::new();
@@ -31,7 +31,7 @@ pub fn add_server_logs(table: &mut RunTable) {
     for row in &mut table.rows {
         let Some(path) = log(row).filter(|path| served.get(path) == Some(&1) && row.is_valid()) else { continue };
         for (key, value) in averages(&path) {
-            row.about.figures.insert_new(key, value);
+            row.about.further.insert_new(key, value);
         }
     }
 }
@@ -49,7 +49,7 @@ fn averages_of(mut log: impl BufRead) -> BTreeMap<&'static str, f64> {
     let mut sums = [(0.0, 0usize); 4];
     let mut line = Vec::new();
     while let Ok(true) = next_line(&mut log, &mut line) {
-        let Some(values) = figures(&line) else { continue };
+        let Some(values) = metrics(&line) else { continue };
         for (sum, value) in sums.iter_mut().zip(values) {
             if let Some(value) = value {
                 *sum = (sum.0 + value, sum.1 + 1);
@@ -79,8 +79,8 @@ fn next_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool
     }
 }
 
-/// The figures of one line; `None` where it is none, or the server was idle.
-fn figures(line: &[u8]) -> Option<[Option<f64>; 4]> {
+/// The metrics of one line; `None` where it is none, or the server was idle.
+fn metrics(line: &[u8]) -> Option<[Option<f64>; 4]> {
     memchr::memmem::find(line, b"Running: ")?;
     let line = without_colours(line);
     let found = LINE.as_ref()?.captures(&line)?;

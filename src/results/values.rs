@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
-use crate::analyse::Metrics;
-use crate::model::{Metric, Unit};
+use crate::analyse::VllmMetrics;
+use crate::model::{Unit, VllmMetric};
 use crate::record::ResultValues;
 
 /// Latencies without which a result is none: whether they are there is asked of the JSON.
-const AS_JSON: [Metric; 2] = [Metric::MeanTtft, Metric::MeanTpot];
+const AS_JSON: [VllmMetric; 2] = [VllmMetric::MeanTtft, VllmMetric::MeanTpot];
 
 /// Values by key.
 #[derive(Debug, Default)]
@@ -18,17 +18,17 @@ pub(super) struct Values {
     tags: Vec<u64>,
     /// Where each key ends, and its value.
     members: Vec<(usize, Value)>,
-    metrics: Metrics,
+    metrics: VllmMetrics,
     /// The metric that is likely the next: most files are in vLLM's order.
     next: usize,
 }
 
 impl Values {
-    /// Puts a value in; of several under one key the last one counts. Most figures are held as numbers alone, in
+    /// Puts a value in; of several under one key the last one counts. Most metrics are held as numbers alone, in
     /// [`Self::metrics`].
     pub fn push(&mut self, key: &str, value: Value) {
-        let likely = Metric::ALL.get(self.next).copied().filter(|metric| metric.key() == key);
-        if let Some(metric) = likely.or_else(|| Metric::of(key)) {
+        let likely = VllmMetric::ALL.get(self.next).copied().filter(|metric| metric.key() == key);
+        if let Some(metric) = likely.or_else(|| VllmMetric::of(key)) {
             self.next = metric as usize + 1;
             self.metrics.set(metric, value.as_f64());
             if value.is_number() && !AS_JSON.contains(&metric) && metric.unit() == Unit::Milliseconds {
@@ -57,13 +57,13 @@ impl Values {
         self.keys.get(self.begin(member)..self.members.get(member)?.0)
     }
 
-    /// The figures under vLLM's names.
-    pub fn metrics(&self) -> Metrics {
+    /// The metrics under vLLM's names.
+    pub fn metrics(&self) -> VllmMetrics {
         self.metrics
     }
 
     /// Takes a metric for not known, whatever the file says.
-    pub fn forget(&mut self, metric: Metric) {
+    pub fn forget(&mut self, metric: VllmMetric) {
         self.metrics.set(metric, None);
     }
 
@@ -95,14 +95,14 @@ impl ResultValues for Values {
         self.get(key)
     }
     fn number(&self, key: &str) -> Option<f64> {
-        self.get(key).and_then(Value::as_f64).or_else(|| self.metrics.get(Metric::of(key)?))
+        self.get(key).and_then(Value::as_f64).or_else(|| self.metrics.get(VllmMetric::of(key)?))
     }
     fn each_time(&self, take: &mut dyn FnMut(&str, f64)) {
-        let times = Metric::ALL.into_iter().filter(|metric| metric.unit() == Unit::Milliseconds);
+        let times = VllmMetric::ALL.into_iter().filter(|metric| metric.unit() == Unit::Milliseconds);
         times
             .filter_map(|metric| Some((metric.key(), self.metrics.get(metric)?)))
             .for_each(|(key, value)| take(key, value));
-        let others = self.iter().filter(|(key, _)| key.ends_with("_ms") && Metric::of(key).is_none());
+        let others = self.iter().filter(|(key, _)| key.ends_with("_ms") && VllmMetric::of(key).is_none());
         others.filter_map(|(key, value)| Some((key, value.as_f64()?))).for_each(|(key, value)| take(key, value));
     }
 }
@@ -142,7 +142,14 @@ mod tests {
         ];
         let values: Values = members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
         let of = |metric| values.metrics().get(metric);
-        let found = [Metric::MedianTtft, Metric::MeanTtft, Metric::Completed, Metric::P99Itl, Metric::P99Tpot].map(of);
+        let found = [
+            VllmMetric::MedianTtft,
+            VllmMetric::MeanTtft,
+            VllmMetric::Completed,
+            VllmMetric::P99Itl,
+            VllmMetric::P99Tpot,
+        ]
+        .map(of);
         assert_eq!(found, [Some(2.5), Some(3.0), Some(7.0), None, None]);
         assert_eq!((values.get("mean_ttft_ms"), values.get("median_ttft_ms")), (Some(&json!(3)), None));
     }

@@ -79,7 +79,7 @@ pub fn holds_secret(text: &str) -> bool {
     matches!(redact(text), Cow::Owned(_))
 }
 
-/// Bytes fit for a text file: without secrets, and without what a terminal acts on. Bytes that are no text (a picture) stay as they
+/// Bytes fit for a text file: without secrets, and without what a terminal acts on. Bytes that are no text (a plot) stay as they
 /// are.
 pub fn file_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     match std::str::from_utf8(bytes) {

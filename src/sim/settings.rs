@@ -115,7 +115,7 @@ impl Default for SimSettings {
     }
 }
 
-/// Simulated seconds per real second: the one setting that changes no figure.
+/// Simulated seconds per real second: the one setting that changes no metric.
 pub const SPEED: &str = "VLLM_BENCH_SIM_SPEED";
 const SEED: &str = "VLLM_BENCH_SIM_SEED";
 const DEVICES: &str = "VLLM_BENCH_SIM_DEVICES";

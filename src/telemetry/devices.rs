@@ -142,11 +142,11 @@ fn cpu(probe: &Probe) -> DeviceReport {
     }
 }
 
-/// What a figure of used memory means.
+/// What a metric of used memory means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemorySource {
-    /// The driver's figure for the whole device.
+    /// The driver's metric for the whole device.
     Device,
     /// The sum over the processes that can be seen here: users in other containers are missing from it.
     Processes,
@@ -163,12 +163,12 @@ pub struct MemoryReading {
     pub pci_address: Option<String>,
     /// Bytes in use, where it can be read.
     pub used_bytes: Option<u64>,
-    /// What the figure means; absent when there is none.
+    /// What the metric means; absent when there is none.
     pub source: Option<MemorySource>,
 }
 
-/// Used memory per visible device, with what the figure means. Reads sysfs and fdinfo; only for NVIDIA, or where AMD's
-/// driver gives no figure, one call of the vendor's tool is made.
+/// Used memory per visible device, with what the metric means. Reads sysfs and fdinfo; only for NVIDIA, or where AMD's
+/// driver gives no metric, one call of the vendor's tool is made.
 pub fn memory_readings(probe: &Probe, kind: DeviceKind) -> Vec<MemoryReading> {
     match kind {
         DeviceKind::Xpu => xpu::memory(probe),

@@ -145,7 +145,7 @@ fn amount(text: &str) -> Option<u64> {
     }
 }
 
-/// Device memory held by the processes that can be seen, by PCI address. `None` stands for a card with a user whose figure
+/// Device memory held by the processes that can be seen, by PCI address. `None` stands for a card with a user whose metric
 /// cannot be read; a card that is not in the map has no visible user.
 pub(super) fn memory_by_users(probe: &Probe) -> BTreeMap<String, Option<u64>> {
     let mut cards: BTreeMap<String, Option<u64>> = BTreeMap::new();

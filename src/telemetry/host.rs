@@ -94,9 +94,9 @@ pub fn free_disk(path: &Path) -> io::Result<Space> {
 }
 
 fn space(path: &Path) -> io::Result<Space> {
-    let figures = statvfs(path)?;
-    let block = figures.fragment_size();
-    Ok(Space { total_bytes: figures.blocks() * block, available_bytes: figures.blocks_available() * block })
+    let metrics = statvfs(path)?;
+    let block = metrics.fragment_size();
+    Ok(Space { total_bytes: metrics.blocks() * block, available_bytes: metrics.blocks_available() * block })
 }
 
 /// Whether a folder can be written to, by trying.

@@ -167,16 +167,16 @@ impl Reporter {
     }
 
     fn passed(&self, headline: &Headline, timings: &Timings) {
-        let figure =
+        let metric =
             |value: Option<f64>, unit: &str| value.map_or(format!("n/a {unit}"), |v| format!("{} {unit}", short(v)));
         let mark = if self.simulated { "  SIMULATED" } else { "" };
         self.print(&format!(
             "        {}  {}   {}   TTFT {}   TPOT {}   {}{mark}",
             self.paint(GREEN, "passed"),
-            figure(headline.request_throughput, "req/s"),
-            figure(headline.output_throughput, "tok/s"),
-            figure(headline.mean_ttft_ms, "ms"),
-            figure(headline.mean_tpot_ms, "ms"),
+            metric(headline.request_throughput, "req/s"),
+            metric(headline.output_throughput, "tok/s"),
+            metric(headline.mean_ttft_ms, "ms"),
+            metric(headline.mean_tpot_ms, "ms"),
             // In one line of a terminal; where the time went is in the result file.
             self.paint(DIM, &format!("in {:.1} s", timings.total)),
         ));
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_short() {
+    fn metrics_are_short() {
         for (value, text) in
             [(12345.6, "12346"), (123.45, "123.5"), (12.345, "12.35"), (0.12345, "0.123"), (0.0, "0.000")]
         {

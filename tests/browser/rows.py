@@ -1,4 +1,4 @@
-"""Run directories of any size, made from one small real one: the same files, other settings and figures."""
+"""Run directories of any size, made from one small real one: the same files, other settings and metrics."""
 
 import copy
 import hashlib

@@ -229,7 +229,7 @@ def filters_by_text_setting_and_status(bench):
         page.select_option("#status-filter", "")
         page.click("#columns summary")
         page.check("#columns input[data-column='f:p99_ttft_ms']")
-        need(len(numbers(column(page, "f:p99_ttft_ms"))) > 100, "the column has no figures")
+        need(len(numbers(column(page, "f:p99_ttft_ms"))) > 100, "the column has no metrics")
         page.keyboard.press("Escape")
 
 
@@ -270,7 +270,7 @@ def csv_holds_the_shown_rows(bench):
             page.click("#csv")
         rows = list(csv.reader(Path(waiting.value.path()).read_text().splitlines()))
         need(len(rows) - 1 == len(visible(page)), f"{len(rows) - 1} rows, {len(visible(page))} are shown")
-        need(rows[0][-1] == "simulated" and rows[1][-1] == "true", "the figures are not marked")
+        need(rows[0][-1] == "simulated" and rows[1][-1] == "true", "the metrics are not marked")
         models = {row[0] for row in rows[1:]}
         need("'" + HOSTILE[1] in models and HOSTILE[0] in models, f"models: {models}")
 

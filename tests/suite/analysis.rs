@@ -26,16 +26,16 @@ fn every_format_says_the_same_and_several_runs_are_left_as_they_are() {
     assert_eq!(found["rows"].as_array().unwrap().len(), 8);
     assert_eq!(found["runs"].as_array().unwrap().len(), 2);
     let row = &found["rows"][0];
-    let figure = |key: &str| row["figures"][key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+    let metric = |key: &str| row["metrics"][key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
     let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * b.abs(), "{a} is not {b}");
-    near(figure("output_tps_per_gpu"), figure("output_throughput") / figure("devices"));
-    near(figure("gpu_days_to_process_1b_tokens"), 1e9 / figure("output_tps_per_gpu") / 86_400.0);
-    near(figure("output_tps_per_user"), 1000.0 / figure("mean_tpot_ms"));
-    assert!(figure("startup_s") > 0.0);
-    assert_eq!(row["rests_on"]["p99_ttft_ms"], 1, "four requests");
+    near(metric("output_tps_per_gpu"), metric("output_throughput") / metric("devices"));
+    near(metric("gpu_days_to_process_1b_tokens"), 1e9 / metric("output_tps_per_gpu") / 86_400.0);
+    near(metric("output_tps_per_user"), 1000.0 / metric("mean_tpot_ms"));
+    assert!(metric("startup_s") > 0.0);
+    assert_eq!(row["samples_beyond"]["p99_ttft_ms"], 1, "four requests");
     // Each configuration: two runs with two starts.
     for configuration in found["configurations"].as_array().unwrap() {
-        let of = &configuration["figures"]["output_throughput"];
+        let of = &configuration["metrics"]["output_throughput"];
         assert_eq!((&configuration["starts"], &of["n"]), (&4.into(), &4.into()));
         // Starts that do not differ say nothing of how far others would.
         assert_eq!(of["interval"].is_null(), of["sd"].as_f64().unwrap() < 1e-7 * of["mean"].as_f64().unwrap(), "{of}");
@@ -43,7 +43,7 @@ fn every_format_says_the_same_and_several_runs_are_left_as_they_are() {
     assert_eq!(names(Path::new(&first)), before, "nothing is written into a run beside others");
     let csv = scene.call(&["analyze", &first, &second, "--format", "csv"]).exits(0).stdout;
     assert_eq!(csv.lines().count(), 9);
-    assert!(csv.lines().next().unwrap().contains("p99_ttft_ms_rests_on"), "{csv}");
+    assert!(csv.lines().next().unwrap().contains("p99_ttft_ms_samples_beyond"), "{csv}");
     let markdown = scene.call(&["analyze", &first, &second, "--format", "markdown"]).exits(0);
     markdown.prints("SIMULATED").prints("| requests beyond |");
     // Named twice, its measurements would be repeats of themselves.
@@ -74,9 +74,9 @@ fn prices_files_and_rankings_come_from_flags() {
     let prices = prices.to_str().unwrap().to_owned();
     let found = json(&call(&["analyze", "--format", "json", "--prices", &prices]).exits(0));
     assert_eq!(found["currency"], "EUR");
-    let figures = &found["rows"][0]["figures"];
-    let cost = figures["cost_per_1m_output_tokens"].as_f64().unwrap();
-    let expected = 1.2e6 / (figures["output_tps_per_gpu"].as_f64().unwrap() * 3600.0);
+    let metrics = &found["rows"][0]["metrics"];
+    let cost = metrics["cost_per_1m_output_tokens"].as_f64().unwrap();
+    let expected = 1.2e6 / (metrics["output_tps_per_gpu"].as_f64().unwrap() * 3600.0);
     assert!((cost - expected).abs() < 1e-9, "{cost} is not {expected}");
     call(&["analyze", "--prices", &prices]).exits(0).prints("cost/1e6").prints("Per device and user (SIMULATED)");
     call(&["recommend", "--objective", "cost_per_1m_output_tokens", "--prices", &prices]).exits(0);
@@ -103,7 +103,7 @@ fn prices_files_and_rankings_come_from_flags() {
 fn speedups(found: &Value) -> [Option<f64>; 2] {
     [crate::support::FIRST, crate::support::SECOND].map(|name| {
         let rows = found["rows"].as_array().unwrap();
-        rows.iter().find(|row| row["name"] == name).unwrap()["figures"]["speedup"].as_f64()
+        rows.iter().find(|row| row["name"] == name).unwrap()["metrics"]["speedup"].as_f64()
     })
 }
 
@@ -130,7 +130,7 @@ fn a_baseline_that_is_excluded_is_told_wherever_speed_ups_are_shown() {
             assert_eq!(shown.matches(told).count(), lines, "{format}: {shown}");
         }
         scene.call(&["recommend", path, "--objective", "speedup"]).ends().says(told);
-        scene.call(&["plot", "ranking", path, "--figure", "speedup", "--output", "-"]).ends().says(told);
+        scene.call(&["plot", "ranking", path, "--metric", "speedup", "--output", "-"]).ends().says(told);
     };
     told_everywhere("do not rely on the speed-ups: their baseline a is excluded: `output_throughput` is 300.00");
     one("a.json", 1, 256.0, 3);
@@ -185,7 +185,7 @@ fn the_user_says_what_others_are_compared_with() {
     let page = scene.call(&["report", &run, "--output", "-", "--baseline", "enforce-eager=false"]).exits(0);
     page.prints("\"base\":1");
     scene
-        .call(&["plot", "ranking", &run, "--figure", "speedup", "--output", "-", "--baseline", "enforce-eager=false"])
+        .call(&["plot", "ranking", &run, "--metric", "speedup", "--output", "-", "--baseline", "enforce-eager=false"])
         .exits(0);
     for command in ["analyze", "recommend", "report", "plot"] {
         for (words, told) in [
@@ -245,7 +245,7 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
         (&["analyze", "--prices", "wrong.yaml"], &["wrong.yaml:2", "H100", "the price of one device for one hour"]),
         (&["analyze", "--prices", "none.yaml"], &["none.yaml", "there is no such file"]),
         (&["recommend", "--group-by", "modle"], &["--group-by", "did you mean `model`?"]),
-        (&["compare", "a", "b", "--figures", "speed"], &["--figures"]),
+        (&["compare", "a", "b", "--metrics", "speed"], &["--metrics"]),
     ] {
         let call = scene.call(words);
         let call = if words[0] == "compare" { call } else { call.set("--results-dir", [results.as_str()]) };

@@ -1,4 +1,4 @@
-//! From figures to a decision: `recommend`, `compare` and `run --noise-check`, as a user calls them.
+//! From metrics to a decision: `recommend`, `compare` and `run --noise-check`, as a user calls them.
 
 use crate::support::Scene;
 use serde_json::Value;
@@ -77,7 +77,7 @@ fn a_run_compared_with_itself_has_changed_in_nothing_and_a_slower_one_is_told() 
         .flat_map(|one| one["effects"].as_array().unwrap())
         .map(|effect| effect["outcome"].as_str().unwrap())
         .collect();
-    assert_eq!(outcomes.len(), 6, "two configurations, three figures");
+    assert_eq!(outcomes.len(), 6, "two configurations, three metrics");
     assert!(outcomes.iter().all(|outcome| ["same", "not-decided"].contains(outcome)), "{outcomes:?}");
     assert_eq!(found["environment"], serde_json::json!([]));
     // The seed of the simulation varies its steps; settings differ by it, so that nothing matches.
@@ -207,7 +207,7 @@ fn what_keeps_runs_apart_is_named_and_can_be_ignored() {
     // A metric that none of them has does not vanish.
     let faster = serde_json::json!({"max_num_seqs": 1, "output_throughput": 1200.0});
     let faster = result_file(&scene, "faster", "a.json", faster);
-    let ended = scene.call(&["compare", &same, &faster, "--figures", "output_throughput,p90_ttft_ms"]).exits(0);
+    let ended = scene.call(&["compare", &same, &faster, "--metrics", "output_throughput,p90_ttft_ms"]).exits(0);
     ended.prints("`p90_ttft_ms` was not measured in either run");
 }
 
@@ -273,8 +273,8 @@ fn limits_of_the_sweep_file_are_kept_unless_the_user_names_others() {
     assert_eq!(
         found["limits"],
         serde_json::json!([
-            {"figure": "p99_ttft_ms", "below": 0.001, "inclusive": false},
-            {"figure": "output_throughput", "above": 1.0, "inclusive": false},
+            {"metric": "p99_ttft_ms", "below": 0.001, "inclusive": false},
+            {"metric": "output_throughput", "above": 1.0, "inclusive": false},
         ])
     );
     // A flag takes the place of all of them; an empty one of all without another.
@@ -482,7 +482,7 @@ fn every_format_says_the_same_answer_and_its_command_starts_what_was_measured() 
             .find(|line| line["model"] == answer["model"].as_str().unwrap() && line["workload"] == workload)
             .unwrap();
         let row = exported["configurations"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
-        let tps = row["figures"]["output_tps_per_gpu"]["mean"].as_f64().unwrap();
+        let tps = row["metrics"]["output_tps_per_gpu"]["mean"].as_f64().unwrap();
         let written: f64 = of_cluster["overall_tps"].parse().unwrap();
         assert!((written / tps - 1.0).abs() < 1e-6, "{written} and {tps}");
         // The command starts what was measured: these flags and variables, no others.
@@ -536,7 +536,7 @@ fn the_objective_is_chosen_once_and_kept_with_the_run() {
     for (words, told) in [
         (&["recommend", "--objective", "p99_ttft_ms", "--total"][..], "`--total` has no effect"),
         (&["plot", "throughput", "--objective", "p99_ttft_ms"], "`--objective` has no effect with `plot throughput`"),
-        (&["plot", "ranking", "--figure", "ttft", "--slo", "ttft.p99<5"], "`--slo` has no effect with `--figure`"),
+        (&["plot", "ranking", "--metric", "ttft", "--slo", "ttft.p99<5"], "`--slo` has no effect with `--metric`"),
     ] {
         scene.call(words).exits(2).says(told);
     }

@@ -459,11 +459,11 @@ fn the_quick_reference_is_one_page() {
 }
 
 #[test]
-fn the_picture_says_that_it_is_simulated() {
-    let picture = document("docs/terminal.svg");
-    assert!(picture.contains("SIMULATED") && picture.contains("Recommendation"));
+fn the_plot_says_that_it_is_simulated() {
+    let plot = document("docs/terminal.svg");
+    assert!(plot.contains("SIMULATED") && plot.contains("Recommendation"));
     // It is of today: one warning for all that a rule leaves out.
-    assert!(picture.contains("Skipping 2 combinations by the rule"), "make it again: docs/make_terminal_picture.py");
+    assert!(plot.contains("Skipping 2 combinations by the rule"), "make it again: docs/make_terminal_svg.py");
 }
 
 #[test]

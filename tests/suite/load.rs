@@ -125,7 +125,7 @@ fn a_load_against_the_simulated_server_writes_what_vllm_s_client_writes_and_says
     }
     assert_eq!((&found["model_id"], &found["simulated"]), (&MODEL.into(), &true.into()));
     assert_eq!(found["vllm_bench_load"]["arrival_clock"], "simulated");
-    // Virtual time: the same figures again.
+    // Virtual time: the same metrics again.
     load(&scene, &server.url, SMALL).exits(0);
     let again = result(&scene);
     for key in ["duration", "mean_ttft_ms", "p99_itl_ms", "mean_tpot_ms", "output_throughput"] {
@@ -178,7 +178,7 @@ fn prompts_are_shown_and_counted_with_the_chat_template() {
 }
 
 #[test]
-fn messages_have_parts_and_tool_calls_and_pictures_go_to_chats_only() {
+fn messages_have_parts_and_tool_calls_and_plots_go_to_chats_only() {
     let scene = Scene::new();
     with_template(&scene.path("model"));
     let part = |kind: &str| serde_json::json!({"type": kind, "text": "word"});
@@ -194,8 +194,8 @@ fn messages_have_parts_and_tool_calls_and_pictures_go_to_chats_only() {
     );
     load(&scene, &server.url, &format!("{data} --backend openai-chat")).exits(0);
     assert_eq!(result(&scene)["completed"], 1);
-    let picture = serde_json::json!({"messages": [{"role": "user", "content": [part("image_url")]}]});
-    std::fs::write(scene.path("m.jsonl"), picture.to_string()).unwrap();
+    let plot = serde_json::json!({"messages": [{"role": "user", "content": [part("image_url")]}]});
+    std::fs::write(scene.path("m.jsonl"), plot.to_string()).unwrap();
     load(&scene, &server.url, &data).exits(2).says("`image_url`").says("--backend openai-chat");
     std::fs::write(scene.path("m.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": 7}]}").unwrap();
     load(&scene, &server.url, &data).exits(2).says("neither a text nor a list of parts");
@@ -1291,7 +1291,7 @@ fn a_sweep_with_the_builtin_client_leaves_the_files_of_one_with_vllm_s() {
     assert_eq!(ours["vllm_bench"]["client"], "builtin");
     assert_ne!(
         ours["vllm_bench"]["identity"], theirs["vllm_bench"]["identity"],
-        "figures of two clients do not stand for each other"
+        "metrics of two clients do not stand for each other"
     );
     for key in ["completed", "total_output_tokens", "total_input_tokens"] {
         assert_eq!(ours[key], theirs[key], "{key}");

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vllm_bench::analyse::{
-    About, Assumptions, Facts, Limit, Load, Metrics, Origin, Row, RunTable, ShownAxes, Status, Wanted, derive,
+    About, Assumptions, Facts, Limit, Load, Origin, Row, RunTable, ShownAxes, Status, VllmMetrics, Wanted, derive,
 };
-use vllm_bench::model::{Better, Metric};
+use vllm_bench::model::{Better, VllmMetric};
 use vllm_bench::report::datatrove::Datatrove;
 
 /// Model, tp of the baseline, its tokens per second and device, those of the best, the speed-up, the best parameters.
@@ -52,12 +52,12 @@ fn row(model: &str, base_tp: u32, tps: f64, changes: &str, group: &str) -> Row {
     if let Some((method, tokens)) = change("spec").and_then(|spec| spec.split_once('_')) {
         flags.push(("speculative-config", format!(r#"{{"method":"{method}","num_speculative_tokens":{tokens}}}"#)));
     }
-    let mut metrics = Metrics::none();
+    let mut metrics = VllmMetrics::none();
     for (metric, value) in [
-        (Metric::Completed, 10_000.0),
-        (Metric::Failed, 0.0),
-        (Metric::Duration, 100.0),
-        (Metric::OutputThroughput, tps * f64::from(tp)),
+        (VllmMetric::Completed, 10_000.0),
+        (VllmMetric::Failed, 0.0),
+        (VllmMetric::Duration, 100.0),
+        (VllmMetric::OutputThroughput, tps * f64::from(tp)),
     ] {
         metrics.set(metric, Some(value));
     }
@@ -98,7 +98,7 @@ fn table() -> RunTable {
         // Smaller sizes did not fit: no result.
         for smaller in [1, 2].into_iter().filter(|size| *size < tp) {
             let mut failed = row(model, smaller, 0.0, "", "tier0-x");
-            (failed.status, failed.metrics) = (Status::NotRun, Metrics::none());
+            (failed.status, failed.metrics) = (Status::NotRun, VllmMetrics::none());
             rows.push(failed);
         }
         rows.push(row(model, tp, base, "", "tier0-x"));
@@ -163,7 +163,7 @@ fn the_best_of_the_cluster_sweep_is_by_the_objective_and_within_the_limits() {
     for row in table.rows.iter_mut().filter(|row| row.is_valid()) {
         // The plain ones answer at once.
         let ttft = if row.name.ends_with(' ') { 10.0 } else { 900.0 };
-        row.metrics.set(Metric::MeanTtft, Some(ttft));
+        row.metrics.set(VllmMetric::MeanTtft, Some(ttft));
     }
     let mut wanted =
         Wanted { rank_by: "mean_ttft_ms".into(), better: Better::Lower, per_device: false, ..Wanted::default() };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::{Call, Scene};
 
-/// Four configurations under three loads, with the figures of single requests.
+/// Four configurations under three loads, with the metrics of single requests.
 fn measured(scene: &Scene) -> Call<'_> {
     let sweep = "
 serve: {model: org/tiny, tensor-parallel-size: [1, 2], enforce-eager: [true, false]}
@@ -91,7 +91,7 @@ fn every_kind_is_drawn_and_is_what_its_name_says() {
 }
 
 #[test]
-fn one_picture_per_measurement_and_the_size_that_was_asked_for() {
+fn one_plot_per_measurement_and_the_size_that_was_asked_for() {
     let scene = Scene::new();
     measured(&scene).exits(0);
     let run = scene.run();
@@ -109,7 +109,7 @@ fn one_picture_per_measurement_and_the_size_that_was_asked_for() {
     let wanted = ["plot", "ranking", path, "--output", "r.png", "--width", "500", "--height", "700", "--dpi", "192"];
     scene.call(&wanted).exits(0);
     assert_eq!(size(&scene.path("r.png")), (1000, 1400));
-    // The pictures of several runs belong to none of them.
+    // The plots of several runs belong to none of them.
     let copy = scene.path("copy");
     assert!(std::process::Command::new("cp").arg("-r").args([&run.0, &copy]).status().unwrap().success());
     let both = ["plot", "ranking", path, copy.to_str().unwrap()];
@@ -133,7 +133,7 @@ fn wrong_words_and_missing_data_are_told_with_the_next_step() {
         (&["plot", "ttft-cdf", path], 3, "save-detailed"),
         (&["plot", "throughput", path], 3, "one value of `max-concurrency`"),
         (&["plot", "heatmap", path], 3, "two settings"),
-        (&["plot", "ranking", path, "--figure", "speed"], 2, "--figure"),
+        (&["plot", "ranking", path, "--metric", "speed"], 2, "--metric"),
         (&["plot", "ranking", path, "--where", "tp"], 2, "--where"),
         (&["plot", "ranking", path, "--where", "tp=9"], 3, "there is: 1"),
         (&["plot", "ranking", path, "--where", "tpp=9"], 2, "--where"),

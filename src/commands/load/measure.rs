@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::files::Sweep;
 use super::telemetry::Telemetry;
 use super::{Measured, Prepared, Whole};
-use crate::analyse::{Doubt, DoubtKind, Signs, doubts};
+use crate::analyse::{Signs, Warning, WarningKind, warnings_from};
 use crate::config::{LoadSettings, Point};
 use crate::error::Error;
 use crate::load::arrival::Arrival;
@@ -193,31 +193,31 @@ pub(super) async fn one(
     let mut result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
     let warnings = warnings(&result);
     if let Some(own) = result.get_mut("vllm_bench_load").and_then(Value::as_object_mut) {
-        own.insert("warnings".into(), warnings.iter().map(|doubt| Value::from(doubt.text.clone())).collect());
+        own.insert("warnings".into(), warnings.iter().map(|warning| Value::from(warning.text.clone())).collect());
     }
     ui.out_raw(output::console(&subject, &metrics, &ended, &result).as_bytes());
     // The block above tells the others.
-    for doubt in warnings.iter().filter(|doubt| !TOLD.contains(&doubt.kind)) {
-        ui.warn(&doubt.text);
+    for warning in warnings.iter().filter(|warning| !TOLD.contains(&warning.kind)) {
+        ui.warn(&warning.text);
     }
     Ok(Measured { point: point.clone(), metrics, ended, result, whole, requests: requests_file })
 }
 
 /// What the console block tells by itself.
-const TOLD: [DoubtKind; 7] = [
-    DoubtKind::FailedRequests,
-    DoubtKind::EndedEarly,
-    DoubtKind::ShortOutputs,
-    DoubtKind::LongOutputs,
-    DoubtKind::MiscountedTokens,
-    DoubtKind::EstimatedTokens,
-    DoubtKind::Simulated,
+const TOLD: [WarningKind; 7] = [
+    WarningKind::FailedRequests,
+    WarningKind::EndedEarly,
+    WarningKind::ShortOutputs,
+    WarningKind::LongOutputs,
+    WarningKind::MiscountedTokens,
+    WarningKind::EstimatedTokens,
+    WarningKind::Simulated,
 ];
 
 /// What says that a result may not be what it looks like.
-fn warnings(result: &Map<String, Value>) -> Vec<Doubt> {
+fn warnings(result: &Map<String, Value>) -> Vec<Warning> {
     let number = |key: &str| result.get(key).and_then(Value::as_f64);
-    doubts(&Signs::of_result(number, result.get("vllm_bench_load")))
+    warnings_from(&Signs::of_result(number, result.get("vllm_bench_load")))
 }
 
 /// The server's metrics before a load; none where a signal comes first.

@@ -132,14 +132,14 @@ fn listing(settings: &Settings, plan: &Plan) -> String {
         plan.experiments.len(),
         plan.skips.len()
     );
-    let figure = |flag: &str| settings.sweep.shown(Section::Bench, flag);
+    let metric = |flag: &str| settings.sweep.shown(Section::Bench, flag);
     let _ = writeln!(
         text,
         "load: {} prompts of {} tokens, {} tokens of output each, {} in flight",
-        figure("num-prompts"),
-        figure("random-input-len"),
-        figure("random-output-len"),
-        figure("max-concurrency")
+        metric("num-prompts"),
+        metric("random-input-len"),
+        metric("random-output-len"),
+        metric("max-concurrency")
     );
     let _ = writeln!(
         text,

@@ -49,7 +49,7 @@ pub struct RunReport {
     pub path: String,
     /// Its name.
     pub name: String,
-    /// No figure of it was measured on a real server.
+    /// No metric of it was measured on a real server.
     pub simulated: bool,
     /// How it stands.
     pub standing: Standing,

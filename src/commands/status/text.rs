@@ -46,7 +46,7 @@ impl Page<'_> {
     fn run(&mut self, run: &RunReport) {
         self.row("Run", &wording::path(Path::new(&run.path), self.from));
         if run.simulated {
-            self.row("", &self.ui.caution("simulated: no figure of this run was measured on a real server"));
+            self.row("", &self.ui.caution("simulated: no metric of this run was measured on a real server"));
         }
         self.standing(run);
         self.row("Progress", &self.counts(&run.counts));

@@ -185,11 +185,11 @@ schema!(
     }
 );
 schema!(
-    /// Limits on figures.
+    /// Limits on metrics.
     Slo,
     |_g| {
         let limit = json_schema!({
-            "description": "A number that the figure must be better than, or a sign and a number: \"< 500\", \"> 100\".",
+            "description": "A number that the metric must be better than, or a sign and a number: \"< 500\", \"> 100\".",
             "anyOf": [{"type": "number"}, {"type": "string", "pattern": "^ *(<=?|>=?)? *[-+0-9.eE]+ *$"}, {"type": "null"}]
         });
         let words = json_schema!({"type": "string", "description": "As after --slo: ttft.p99<500,tpot.mean<50"});

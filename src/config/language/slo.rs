@@ -1,4 +1,4 @@
-//! Limits on figures (`slo`) as the language writes them. Which figures there are is not known here.
+//! Limits on metrics (`slo`) as the language writes them. Which metrics there are is not known here.
 
 use crate::config::Origin;
 use crate::config::tree::{Kind, Node, Raw, Trouble, join};
@@ -6,7 +6,7 @@ use crate::config::tree::{Kind, Node, Raw, Trouble, join};
 /// A limit as a sweep file states it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatedLimit {
-    /// The name of the figure, `ttft.p99`; empty where name and value are one text (`ttft.p99<500`).
+    /// The name of the metric, `ttft.p99`; empty where name and value are one text (`ttft.p99<500`).
     pub name: String,
     /// The value, as written.
     pub value: String,
@@ -34,7 +34,7 @@ pub fn stated(raw: &Raw) -> Result<Vec<StatedLimit>, Trouble> {
             }
         }
         Kind::Map(_) => below(&raw.node, &raw.path, "", &mut found)?,
-        Kind::Bool(_) | Kind::Number(_) => return Err(wrong(&raw.node, &raw.path, "limits on figures")),
+        Kind::Bool(_) | Kind::Number(_) => return Err(wrong(&raw.node, &raw.path, "limits on metrics")),
     }
     Ok(found)
 }

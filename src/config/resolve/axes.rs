@@ -174,8 +174,8 @@ fn from_command_line(trouble: Trouble, node: &Node) -> Error {
     }
 }
 
-/// Figures of the load that must be at least 1.
-const FIGURES: [&str; 5] =
+/// Metrics of the load that must be at least 1.
+const METRICS: [&str; 5] =
     ["random-input-len", "random-output-len", "max-concurrency", "num-prompts", PROMPTS_PER_CONCURRENCY];
 
 fn check_value(key: &str, value: &Value, node: &Node, path: &str, section: Section) -> Result<(), Error> {
@@ -201,7 +201,7 @@ fn check_value(key: &str, value: &Value, node: &Node, path: &str, section: Secti
         (Section::Serve, "quantization") => {
             quantization(value).map_or(Ok(()), |(expected, hint)| wrong(expected, hint))
         }
-        (Section::Bench, key) if FIGURES.contains(&key) && !is_number(value) => wrong(number, None),
+        (Section::Bench, key) if METRICS.contains(&key) && !is_number(value) => wrong(number, None),
         (Section::Serve | Section::Bench | Section::Env, _) => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::UNNAMED;
 use crate::analyse::{FailedAttempt, Row, Status, load_labels, over_starts, settings, short_settings};
-use crate::model::Metric;
+use crate::model::VllmMetric;
 use crate::plan::FailureReason;
 
 /// The columns, in their order.
@@ -61,7 +61,7 @@ pub(super) struct Line<'a> {
 
 impl Line<'_> {
     /// The mean of a metric over the server starts of the measurements that count, as in every answer.
-    pub fn figure(&self, key: &str) -> Option<f64> {
+    pub fn metric(&self, key: &str) -> Option<f64> {
         let mut starts: IndexMap<u32, Vec<f64>> = IndexMap::new();
         for row in &self.valid {
             if let Some(value) = of_row(row, key) {
@@ -71,18 +71,18 @@ impl Line<'_> {
         over_starts(&starts.into_values().collect::<Vec<_>>()).map(|of| of.mean)
     }
 
-    /// Why there are no figures, or what is to be known of them.
+    /// Why there are no metrics, or what is to be known of them.
     pub fn comment(&self) -> String {
         let mut said = Vec::new();
         match &self.row.status {
             Status::Valid => {
-                if let Some(failed) = self.row.metrics.get(Metric::Failed).filter(|failed| *failed > 0.0) {
+                if let Some(failed) = self.row.metrics.get(VllmMetric::Failed).filter(|failed| *failed > 0.0) {
                     said.push(format!("failed_requests={failed:.0}"));
                 }
                 if self.valid.len() > 1 {
                     said.push(format!("mean of {}", self.valid.len()));
                 }
-                said.extend(self.row.about.doubts.iter().map(|doubt| doubt.kind.name().to_owned()));
+                said.extend(self.row.about.warnings.iter().map(|warning| warning.kind.name().to_owned()));
             }
             Status::Failed(failed) => said.push(word(failed)),
             Status::Invalid(_) => said.push("stats.json not found".into()),
@@ -114,19 +114,19 @@ fn word(failed: &FailedAttempt) -> String {
 }
 
 fn of_row(row: &Row, key: &str) -> Option<f64> {
-    let metric = |metric: Metric| row.metrics.get(metric);
+    let metric = |metric: VllmMetric| row.metrics.get(metric);
     match key {
-        "tokens_output_per_sec" => metric(Metric::OutputThroughput),
+        "tokens_output_per_sec" => metric(VllmMetric::OutputThroughput),
         "tokens_input_per_sec" => {
-            let seconds = metric(Metric::Duration).filter(|seconds| *seconds > 0.0)?;
-            Some(metric(Metric::TotalInputTokens)? / seconds)
+            let seconds = metric(VllmMetric::Duration).filter(|seconds| *seconds > 0.0)?;
+            Some(metric(VllmMetric::TotalInputTokens)? / seconds)
         }
-        "prompt_tokens_total" => metric(Metric::TotalInputTokens),
-        "completion_tokens_total" => metric(Metric::TotalOutputTokens),
-        "successful_requests" => metric(Metric::Completed),
-        "inference_time" => metric(Metric::Duration),
-        "e2e_time" => row.figure("e2e_s"),
-        _ => row.figure(key),
+        "prompt_tokens_total" => metric(VllmMetric::TotalInputTokens),
+        "completion_tokens_total" => metric(VllmMetric::TotalOutputTokens),
+        "successful_requests" => metric(VllmMetric::Completed),
+        "inference_time" => metric(VllmMetric::Duration),
+        "e2e_time" => row.metric("e2e_s"),
+        _ => row.metric(key),
     }
 }
 
@@ -167,7 +167,7 @@ pub(super) fn write<'l>(lines: impl Iterator<Item = (&'l str, &'l Line<'l>)>, ou
             "comment" => line.comment(),
             _ => match words.iter().find(|(word, _)| *word == column) {
                 Some((_, value)) => value.clone(),
-                None => number(column, line.figure(column)),
+                None => number(column, line.metric(column)),
             },
         }))?;
     }

@@ -64,7 +64,7 @@ pub fn render(optimized: &[Optimized<'_>], wanted: &Wanted) -> String {
     let loads = optimized.iter().any(|found| !found.workload.is_empty());
     let mut shape = vec![Column::text("Model")];
     shape.extend(loads.then(|| Column::text("Load")));
-    shape.extend(["Base TP", "Base tps/gpu", "Best tps/gpu", "Speedup"].map(Column::figures));
+    shape.extend(["Base TP", "Base tps/gpu", "Best tps/gpu", "Speedup"].map(Column::metrics));
     shape.push(Column::text("Best parameters"));
     let absent = || "n/a".to_owned();
     let lines = optimized.iter().map(|found| {

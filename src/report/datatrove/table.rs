@@ -6,8 +6,8 @@ use super::super::page::{Page, Style, Tone};
 use super::rows::Line;
 use crate::analyse::{Status, all_settings};
 
-/// The figures: heading, column, decimals.
-const FIGURES: [(&str, &str, usize); 6] = [
+/// The metrics: heading, column, decimals.
+const METRICS: [(&str, &str, usize); 6] = [
     ("gpus/1b/h", "gpus_for_1b_tokens_per_hour", 1),
     ("out tps/gpu", "output_tps_per_gpu", 0),
     ("mean_in", "mean_input_tokens", 0),
@@ -58,15 +58,15 @@ pub fn render(experiment: &str, lines: &[Line<'_>]) -> String {
         .filter(|(_, same)| !**same)
         .map(|((word, _), _)| Column::text(word.clone()))
         .collect();
-    shape.extend(FIGURES.map(|(title, ..)| Column::figures(title)));
-    shape.extend([Column::figures("inf/1k/gpu"), Column::text("comment")]);
+    shape.extend(METRICS.map(|(title, ..)| Column::metrics(title)));
+    shape.extend([Column::metrics("inf/1k/gpu"), Column::text("comment")]);
     let cells =
         lines.iter().zip(&settings).map(|(line, own)| {
             let mut cells = varying(own);
-            cells.extend(FIGURES.map(|(_, key, decimals)| {
-                line.figure(key).map(|value| format!("{value:.decimals$}")).unwrap_or_default()
+            cells.extend(METRICS.map(|(_, key, decimals)| {
+                line.metric(key).map(|value| format!("{value:.decimals$}")).unwrap_or_default()
             }));
-            cells.push(line.figure("inference_per_1k_per_gpu").map(clock).unwrap_or_default());
+            cells.push(line.metric("inference_per_1k_per_gpu").map(clock).unwrap_or_default());
             cells.push(cut(&line.comment(), 60));
             let tone = match line.row.status {
                 Status::Valid => Tone::Plain,

@@ -1,4 +1,4 @@
-//! The analysis as CSV: one line per measurement, every setting, every figure; then what the repeats of its configuration say.
+//! The analysis as CSV: one line per measurement, every setting, every metric; then what the repeats of its configuration say.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use super::{Analysis, requests_under};
 use crate::analyse::{
     Base, Estimate, Interval, Row, Standing, Wanted, all_settings, bases, load_labels, over_starts, settings, starts_by,
 };
-use crate::model::{Figure, Unit};
+use crate::model::{Metric, Unit};
 
 /// What stands before the settings.
 const FIRST: [&str; 17] = [
@@ -20,7 +20,7 @@ const FIRST: [&str; 17] = [
     "cause",
     "reason",
     "simulated",
-    "doubts",
+    "warnings",
     "may_be_best",
     "groups",
     "baseline",
@@ -76,7 +76,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn first(row: &Row, load: String) -> Vec<String> {
-    let doubts: Vec<&str> = row.about.doubts.iter().map(|doubt| doubt.kind.name()).collect();
+    let warnings: Vec<&str> = row.about.warnings.iter().map(|warning| warning.kind.name()).collect();
     let repeat = row.repeat.map(|repeat| (repeat.start.to_string(), repeat.run.to_string())).unwrap_or_default();
     vec![
         row.about.run.to_string(),
@@ -87,7 +87,7 @@ fn first(row: &Row, load: String) -> Vec<String> {
         cause(&row.status),
         reason(&row.status),
         row.simulated.to_string(),
-        doubts.join(" "),
+        warnings.join(" "),
         row.may_be_best().to_string(),
         row.groups.join(", "),
         row.baseline.to_string(),
@@ -103,7 +103,7 @@ fn first(row: &Row, load: String) -> Vec<String> {
 struct Columns {
     settings: Vec<String>,
     load: Vec<String>,
-    figures: Vec<String>,
+    metrics: Vec<String>,
 }
 
 impl Columns {
@@ -116,19 +116,19 @@ impl Columns {
             }
         }
         let load: BTreeSet<&String> = rows.iter().flat_map(|row| row.load.0.keys()).collect();
-        Self { settings, load: load.into_iter().cloned().collect(), figures: super::figure_keys(rows) }
+        Self { settings, load: load.into_iter().cloned().collect(), metrics: super::metric_keys(rows) }
     }
 
     fn percentiles(&self) -> impl Iterator<Item = &String> {
-        self.figures.iter().filter(|key| Figure::quantile(key).is_some_and(|(_, latency)| latency != "itl"))
+        self.metrics.iter().filter(|key| Metric::quantile(key).is_some_and(|(_, latency)| latency != "itl"))
     }
 
     fn names(&self, rank_by: &str) -> Vec<String> {
         let mut names: Vec<String> = FIRST.map(str::to_owned).into();
         names.extend(self.settings.iter().map(|key| format!("serve.{key}")));
         names.extend(self.load.iter().map(|key| format!("bench.{key}")));
-        names.extend(self.figures.iter().cloned());
-        names.extend(self.percentiles().map(|key| format!("{key}_rests_on")));
+        names.extend(self.metrics.iter().cloned());
+        names.extend(self.percentiles().map(|key| format!("{key}_samples_beyond")));
         names.push("samples".into());
         names.extend(["mean", "sd", "low", "high"].map(|what| format!("repeats.{rank_by}.{what}")));
         names.extend(
@@ -143,10 +143,10 @@ impl Columns {
         let set = |key: &String| own.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone());
         fields.extend(self.settings.iter().map(|key| set(key).unwrap_or_default()));
         fields.extend(self.load.iter().map(|key| row.load.0.get(key).map(ToString::to_string).unwrap_or_default()));
-        let unit = |key: &String| Figure::of(key).map_or(Unit::Seconds, |figure| figure.unit);
-        fields.extend(self.figures.iter().map(|key| number(row.figure(key), unit(key))));
+        let unit = |key: &String| Metric::of(key).map_or(Unit::Seconds, |metric| metric.unit);
+        fields.extend(self.metrics.iter().map(|key| number(row.metric(key), unit(key))));
         fields.extend(self.percentiles().map(|key| {
-            let under = row.figure(key).and_then(|_| requests_under(row, key));
+            let under = row.metric(key).and_then(|_| requests_under(row, key));
             under.map(|requests| requests.to_string()).unwrap_or_default()
         }));
     }
@@ -196,7 +196,7 @@ fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, Place> {
     found
 }
 
-/// What the repeats of each row's configuration say of a figure, by the row's index.
+/// What the repeats of each row's configuration say of a metric, by the row's index.
 fn estimates(rows: &[Row], key: &str) -> HashMap<usize, Estimate> {
     let valid: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.is_valid()).collect();
     let index: HashMap<*const Row, usize> = valid.iter().map(|(i, row)| (std::ptr::from_ref(*row), *i)).collect();

@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::super::csv::{cause, reason, status};
 use super::super::recommend;
-use super::{Analysis, figures, requests_under};
+use super::{Analysis, metrics, requests_under};
 use crate::analyse::{
     Base, Counts, Facts, Origin, Row, RunTable, all_settings, bases, components, load_labels, over_starts, settings,
     starts_by,
 };
-use crate::model::Figure;
+use crate::model::Metric;
 
 /// The version of the format: a number that grows when a key changes its meaning or goes.
 const SCHEMA: u32 = 1;
@@ -90,12 +90,12 @@ fn run(facts: &Facts) -> Value {
     })
 }
 
-/// Label, unit and direction of every figure that is in the document.
+/// Label, unit and direction of every metric that is in the document.
 fn units(table: &RunTable) -> Value {
-    let known = super::figure_keys(&table.rows).into_iter().filter_map(|key| {
-        let figure = Figure::of(&key)?;
-        let better = figure.better.map(|better| format!("{better:?}").to_lowercase());
-        Some((key, json!({"label": figure.label, "unit": figure.unit.symbol(), "better": better})))
+    let known = super::metric_keys(&table.rows).into_iter().filter_map(|key| {
+        let metric = Metric::of(&key)?;
+        let better = metric.better.map(|better| format!("{better:?}").to_lowercase());
+        Some((key, json!({"label": metric.label, "unit": metric.unit.symbol(), "better": better})))
     });
     Value::Object(known.collect())
 }
@@ -106,7 +106,7 @@ fn of_row(row: &Row, load: &str) -> Value {
     };
     let known = |text: String| (!text.is_empty()).then_some(text);
     let under: Map<String, Value> =
-        figures(row).filter_map(|(key, _)| Some((key.to_owned(), requests_under(row, key)?.into()))).collect();
+        metrics(row).filter_map(|(key, _)| Some((key.to_owned(), requests_under(row, key)?.into()))).collect();
     json!({
         "name": row.name,
         "run": &*row.about.run,
@@ -117,7 +117,7 @@ fn of_row(row: &Row, load: &str) -> Value {
         "cause": known(cause(&row.status)),
         "reason": known(reason(&row.status)),
         "simulated": row.simulated,
-        "doubts": row.about.doubts,
+        "warnings": row.about.warnings,
         "may_be_best": row.may_be_best(),
         "baseline": row.baseline,
         "groups": row.groups,
@@ -129,8 +129,8 @@ fn of_row(row: &Row, load: &str) -> Value {
         "device": row.about.device.as_deref(),
         "settings": texts(all_settings(row)),
         "load": texts(row.load.0.iter().map(|(key, value)| (key.clone(), value.to_string())).collect()),
-        "figures": figures(row).map(|(key, value)| (key.to_owned(), json!(value))).collect::<Map<String, Value>>(),
-        "rests_on": under,
+        "metrics": metrics(row).map(|(key, value)| (key.to_owned(), json!(value))).collect::<Map<String, Value>>(),
+        "samples_beyond": under,
     })
 }
 
@@ -146,12 +146,12 @@ fn over(base: &Base<'_>) -> Value {
 /// What the repeats of each configuration say: one sample is one sample, without an interval.
 fn configurations(table: &RunTable, bases: &[Base<'_>]) -> Vec<Value> {
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
-    let keys = super::figure_keys(&table.rows);
+    let keys = super::metric_keys(&table.rows);
     let directed: Vec<&String> =
-        keys.iter().filter(|key| Figure::of(key).is_some_and(|figure| figure.better.is_some())).collect();
+        keys.iter().filter(|key| Metric::of(key).is_some_and(|metric| metric.better.is_some())).collect();
     let one = |rows: Vec<&Row>| {
         let first = *rows.first()?;
-        let figures: Map<String, Value> = directed
+        let metrics: Map<String, Value> = directed
             .iter()
             .filter_map(|key| {
                 let starts = starts_by(&rows, key)?;
@@ -169,7 +169,7 @@ fn configurations(table: &RunTable, bases: &[Base<'_>]) -> Vec<Value> {
             bases.iter().flat_map(|base| &base.used).any(|used| rows.iter().any(|row| std::ptr::eq(*row, used.row)));
         Some(json!({
             "name": first.name, "model": first.axes.model, "is_baseline": base,
-            "measurements": rows.len(), "starts": starts.len(), "figures": figures,
+            "measurements": rows.len(), "starts": starts.len(), "metrics": metrics,
         }))
     };
     settings(&valid).into_iter().filter_map(one).collect()

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use super::super::answer;
 use super::super::compare::cell;
-use super::super::display::{configuration, counted, figure};
+use super::super::display::{configuration, counted, in_unit};
 use super::super::text::{banner, baseline_rule, nothing, status};
 use super::{Analysis, requests_under};
 use crate::analyse::{Choice, Counts, Facts, Row, bases, mean_over_starts};
-use crate::model::{Figure, Metric};
+use crate::model::{Metric, VllmMetric};
 
 /// Renders it.
 pub fn render(analysis: &Analysis<'_>) -> String {
@@ -66,7 +66,7 @@ pub fn render(analysis: &Analysis<'_>) -> String {
     text
 }
 
-/// The figures beside the ranked one.
+/// The metrics beside the ranked one.
 const BESIDE: [&str; 5] = ["output_tps_per_gpu", "output_tps_per_user", "mean_ttft_ms", "mean_tpot_ms", "speedup"];
 
 fn head(text: &mut String, analysis: &Analysis<'_>, per_device: bool) {
@@ -75,7 +75,7 @@ fn head(text: &mut String, analysis: &Analysis<'_>, per_device: bool) {
     columns.push(wanted.objective(per_device));
     columns.push("95 % interval".into());
     let beside = BESIDE.iter().filter(|key| **key != wanted.rank_by);
-    columns.extend(beside.filter_map(|key| Figure::of(key)).map(|of| format!("{} ({})", of.label, of.unit.symbol())));
+    columns.extend(beside.filter_map(|key| Metric::of(key)).map(|of| format!("{} ({})", of.label, of.unit.symbol())));
     columns.extend(["P99 TTFT (ms)".into(), "requests beyond".into(), "warnings".into()]);
     let rule =
         columns.iter().enumerate().map(|(i, _)| if (2..columns.len() - 1).contains(&i) { "---:" } else { "---" });
@@ -85,8 +85,8 @@ fn head(text: &mut String, analysis: &Analysis<'_>, per_device: bool) {
 fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<'_>) {
     let (row, wanted) = (option.row, &analysis.wanted);
     let shown = |value: Option<f64>, key: &str| {
-        let unit = Figure::of(key).map(|of| of.unit);
-        value.zip(unit).map_or_else(String::new, |(value, unit)| figure(value, unit))
+        let unit = Metric::of(key).map(|of| of.unit);
+        value.zip(unit).map_or_else(String::new, |(value, unit)| in_unit(value, unit))
     };
     let mut cells = vec![
         mark.to_owned(),
@@ -96,9 +96,9 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
         shown(Some(option.value), &wanted.rank_by),
         answer::interval(option, &wanted.rank_by),
     ];
-    let beside = BESIDE.iter().filter(|key| **key != wanted.rank_by && Figure::of(key).is_some());
+    let beside = BESIDE.iter().filter(|key| **key != wanted.rank_by && Metric::of(key).is_some());
     cells.extend(beside.map(|key| shown(mean_of(analysis, option, key), key)));
-    let p99 = Metric::P99Ttft.key();
+    let p99 = VllmMetric::P99Ttft.key();
     let tail = mean_of(analysis, option, p99);
     cells.push(shown(tail, p99));
     let under = tail
@@ -106,7 +106,7 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
         .and_then(|_| requests_under(row, p99))
         .and_then(|n| usize::try_from(n).ok());
     cells.push(under.map(|n| counted(n, "request")).unwrap_or_default());
-    cells.push(cell(&option.warnings.iter().map(|doubt| doubt.text.clone()).collect::<Vec<_>>().join("; ")));
+    cells.push(cell(&option.warnings.iter().map(|warning| warning.text.clone()).collect::<Vec<_>>().join("; ")));
     let _ = writeln!(text, "| {} |", cells.join(" | "));
 }
 
@@ -119,7 +119,7 @@ fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f6
 /// What speed-ups are over, for each model and workload.
 fn speedups(text: &mut String, analysis: &Analysis<'_>) {
     let bases = bases(analysis.table, &analysis.wanted);
-    let there = analysis.table.comparable().iter().any(|row| row.figure("speedup").is_some());
+    let there = analysis.table.comparable().iter().any(|row| row.metric("speedup").is_some());
     if analysis.answers.is_empty() || !(there || bases.iter().any(|base| base.excluded.is_some())) {
         return;
     }

@@ -10,8 +10,8 @@ pub use markdown::render as render_markdown;
 
 use std::collections::BTreeSet;
 
-use crate::analyse::{Answer, BY_MODEL, Row, RunTable, Wanted, answers, rests_on};
-use crate::model::{Figure, Metric};
+use crate::analyse::{Answer, BY_MODEL, Row, RunTable, Wanted, answers, samples_beyond};
+use crate::model::{Metric, VllmMetric};
 
 /// A table with its answers: computed once, and printed by every format.
 #[derive(Debug)]
@@ -36,16 +36,16 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// Every figure of a row: key and value, vLLM's first.
-fn figures(row: &Row) -> impl Iterator<Item = (&str, f64)> {
-    let metrics = Metric::ALL.into_iter().filter_map(|metric| Some((metric.key(), row.metrics.get(metric)?)));
-    metrics.chain(row.about.figures.iter())
+/// Every metric of a row: key and value, vLLM's first.
+fn metrics(row: &Row) -> impl Iterator<Item = (&str, f64)> {
+    let metrics = VllmMetric::ALL.into_iter().filter_map(|metric| Some((metric.key(), row.metrics.get(metric)?)));
+    metrics.chain(row.about.further.iter())
 }
 
-/// The keys of all figures that any row has: those with a fixed name in their order, then the others.
-fn figure_keys(rows: &[Row]) -> Vec<String> {
-    let there: BTreeSet<&str> = rows.iter().flat_map(|row| figures(row).map(|(key, _)| key)).collect();
-    let fixed: Vec<&str> = Figure::keys().filter(|key| there.contains(key)).collect();
+/// The keys of all metrics that any row has: those with a fixed name in their order, then the others.
+fn metric_keys(rows: &[Row]) -> Vec<String> {
+    let there: BTreeSet<&str> = rows.iter().flat_map(|row| metrics(row).map(|(key, _)| key)).collect();
+    let fixed: Vec<&str> = Metric::keys().filter(|key| there.contains(key)).collect();
     let others = there.iter().filter(|key| !fixed.contains(*key)).copied();
     fixed.iter().copied().chain(others).map(str::to_owned).collect()
 }
@@ -53,8 +53,8 @@ fn figure_keys(rows: &[Row]) -> Vec<String> {
 /// How many requests a percentile of a row rests on; `None` where it is no percentile of requests, or their number is not known.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn requests_under(row: &Row, key: &str) -> Option<u64> {
-    let (q, latency) = Figure::quantile(key)?;
-    let completed = row.metrics.get(Metric::Completed).filter(|completed| *completed >= 0.0)?;
+    let (q, latency) = Metric::quantile(key)?;
+    let completed = row.metrics.get(VllmMetric::Completed).filter(|completed| *completed >= 0.0)?;
     // Intervals between tokens are no requests, and those of one answer are not independent.
-    (latency != "itl").then(|| rests_on(completed as u64, q))
+    (latency != "itl").then(|| samples_beyond(completed as u64, q))
 }

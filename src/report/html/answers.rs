@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use super::super::answer;
-use super::super::display::{ABSENT, clean, configuration, cut, figure, quantity};
+use super::super::display::{ABSENT, clean, configuration, cut, in_unit, quantity};
 use super::super::text::nothing;
 use super::shell;
 use crate::analyse::{Answer, Choice, Recommendation, Wanted};
-use crate::model::{Figure, Unit};
+use crate::model::{Metric, Unit};
 
 /// So many options stand in the table of an answer.
 const OPTIONS: usize = 10;
@@ -30,7 +30,7 @@ pub(super) struct Shown {
 struct Found {
     name: String,
     configuration: String,
-    figures: Vec<(String, String)>,
+    metrics: Vec<(String, String)>,
     sentences: Vec<String>,
     warnings: Vec<String>,
     single: bool,
@@ -54,11 +54,11 @@ struct Line {
 }
 
 fn label(key: &str) -> String {
-    Figure::of(key).map_or_else(|| key.to_owned(), |figure| figure.label)
+    Metric::of(key).map_or_else(|| key.to_owned(), |metric| metric.label)
 }
 
 fn unit(key: &str) -> Option<Unit> {
-    Figure::of(key).map(|figure| figure.unit)
+    Metric::of(key).map(|metric| metric.unit)
 }
 
 fn amount(key: &str, value: Option<f64>) -> String {
@@ -93,20 +93,20 @@ fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Option<Found> {
     let choice = found.chosen()?;
     let row = choice.row;
     let per = if found.per_device { " per device" } else { "" };
-    let mut figures = vec![(format!("{}{per}", label(&wanted.rank_by)), amount(&wanted.rank_by, Some(choice.value)))];
-    figures.push((label(&wanted.latency), amount(&wanted.latency, choice.latency)));
+    let mut metrics = vec![(format!("{}{per}", label(&wanted.rank_by)), amount(&wanted.rank_by, Some(choice.value)))];
+    metrics.push((label(&wanted.latency), amount(&wanted.latency, choice.latency)));
     if let Some(devices) = row.about.devices {
-        figures.push(("Devices".into(), devices.to_string()));
+        metrics.push(("Devices".into(), devices.to_string()));
     }
-    figures.push(("Starts".into(), choice.n.to_string()));
+    metrics.push(("Starts".into(), choice.n.to_string()));
     if let Some(noise) = found.noise {
-        figures.push(("Noise".into(), format!("{:.1} %", 100.0 * noise)));
+        metrics.push(("Noise".into(), format!("{:.1} %", 100.0 * noise)));
     }
     let lines = found.options.iter().enumerate().take(OPTIONS);
     Some(Found {
         name: clean(&row.name),
         configuration: configuration(&row.axes),
-        figures,
+        metrics,
         sentences: answer::sentences(found, wanted).iter().map(|sentence| clean(sentence)).collect(),
         warnings: answer::warnings(found).iter().map(|warning| clean(warning)).collect(),
         single: !found.basis.is_established(),
@@ -124,7 +124,7 @@ fn line(found: &Recommendation<'_>, index: usize, option: &Choice<'_>, wanted: &
         "?" => ("", "undecided"),
         _ => ("", ""),
     };
-    let number = |key: &str, value: f64| unit(key).map_or_else(|| format!("{value:.2}"), |unit| figure(value, unit));
+    let number = |key: &str, value: f64| unit(key).map_or_else(|| format!("{value:.2}"), |unit| in_unit(value, unit));
     Line {
         mark,
         label,

@@ -1,4 +1,4 @@
-//! The data block that the script reads: settings by number, figures rounded to six digits, every command word once.
+//! The data block that the script reads: settings by number, metrics rounded to six digits, every command word once.
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
@@ -9,27 +9,27 @@ use super::super::text::status;
 use super::shell;
 use super::table::{Columns, Setting, told};
 use crate::analyse::{Answer, Row, RunTable, Standing, Status, Wanted, over_starts, starts_by};
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
 pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>], wanted: &Wanted) -> String {
-    let Columns { settings, figures, shown } = columns;
+    let Columns { settings, metrics, shown } = columns;
     let mut words = IndexSet::new();
     let groups = groups(table);
     let all = table.is_all_simulated();
-    let of_row = |(index, row): (usize, &Row)| one(index, row, settings, figures, &mut words, all);
+    let of_row = |(index, row): (usize, &Row)| one(index, row, settings, metrics, &mut words, all);
     let rows: Vec<Value> = table.rows.iter().enumerate().map(of_row).collect();
     let value = json!({
         "run": clean(&table.facts.run),
         "simulated": table.is_all_simulated(),
-        "figures": figures.iter().map(described).collect::<Vec<Value>>(),
+        "metrics": metrics.iter().map(described).collect::<Vec<Value>>(),
         "shown": shown,
         "settings": settings.iter().map(|setting| json!({
             "key": setting.key, "short": short_key(&setting.key), "values": setting.values, "varies": setting.varies, "load": setting.load,
         })).collect::<Vec<Value>>(),
         "phases": phases(table),
         "rows": rows,
-        "groups": groups.iter().map(|rows| group(table, rows, figures)).collect::<Vec<Value>>(),
+        "groups": groups.iter().map(|rows| group(table, rows, metrics)).collect::<Vec<Value>>(),
         "words": words,
         "choices": choices(table, answers),
         "rank_by": wanted.rank_by,
@@ -60,16 +60,16 @@ fn escaped(json: &str) -> String {
     out
 }
 
-fn described(figure: &Figure) -> Value {
-    let better = match figure.better {
+fn described(metric: &Metric) -> Value {
+    let better = match metric.better {
         Some(Better::Higher) => 1,
         Some(Better::Lower) => -1,
         None => 0,
     };
-    json!({"key": figure.key, "label": figure.label, "unit": figure.unit.symbol(), "better": better})
+    json!({"key": metric.key, "label": metric.label, "unit": metric.unit.symbol(), "better": better})
 }
 
-/// Six digits: more than any figure is exact to, and a third of the bytes.
+/// Six digits: more than any metric is exact to, and a third of the bytes.
 fn rounded(value: Option<f64>) -> Value {
     value.and_then(|value| format!("{value:.5e}").parse::<f64>().ok()).map_or(Value::Null, short)
 }
@@ -84,7 +84,7 @@ fn one(
     index: usize,
     row: &Row,
     settings: &[Setting],
-    figures: &[Figure],
+    metrics: &[Metric],
     words: &mut IndexSet<String>,
     all_simulated: bool,
 ) -> Value {
@@ -93,16 +93,16 @@ fn one(
     out.insert("s".into(), json!(status_key(&row.status)));
     out.insert("t".into(), json!(clean(&status(row))));
     out.insert("v".into(), json!(settings.iter().map(|setting| setting.of_row[index]).collect::<Vec<_>>()));
-    let values: Vec<Value> = figures.iter().map(|figure| rounded(row.figure(&figure.key))).collect();
+    let values: Vec<Value> = metrics.iter().map(|metric| rounded(row.metric(&metric.key))).collect();
     if values.iter().any(|value| !value.is_null()) {
         out.insert("f".into(), json!(values));
     }
     if let Some(repeat) = row.repeat {
         out.insert("r".into(), json!([repeat.start, repeat.run]));
     }
-    let doubts: Vec<String> = told(row).map(|doubt| cut(&doubt.text, 200)).collect();
-    if !doubts.is_empty() {
-        out.insert("d".into(), json!(doubts));
+    let warnings: Vec<String> = told(row).map(|warning| cut(&warning.text, 200)).collect();
+    if !warnings.is_empty() {
+        out.insert("d".into(), json!(warnings));
     }
     // Beside real rows a simulated one is never compared.
     if row.is_valid() && (!row.may_be_best() || row.simulated && !all_simulated) {
@@ -153,15 +153,15 @@ fn groups(table: &RunTable) -> Vec<Vec<usize>> {
 }
 
 /// Means and intervals over repeats; a start counts once, because its measurements share what it has of its own.
-fn group(table: &RunTable, indices: &[usize], figures: &[Figure]) -> Value {
-    let of_figure = |figure: &Figure| {
+fn group(table: &RunTable, indices: &[usize], metrics: &[Metric]) -> Value {
+    let of_metric = |metric: &Metric| {
         let rows: Vec<&Row> = indices.iter().filter_map(|&index| table.rows.get(index)).collect();
-        let of = over_starts(&starts_by(&rows, &figure.key)?)?;
-        let interval = of.interval.filter(|_| figure.better.is_some());
+        let of = over_starts(&starts_by(&rows, &metric.key)?)?;
+        let interval = of.interval.filter(|_| metric.better.is_some());
         let [low, high] = [interval.map(|i| i.low), interval.map(|i| i.high)].map(rounded);
         Some(json!([rounded(Some(of.mean)), low, high, of.n]))
     };
-    json!({"rows": indices, "f": figures.iter().map(of_figure).collect::<Vec<Option<Value>>>()})
+    json!({"rows": indices, "f": metrics.iter().map(of_metric).collect::<Vec<Option<Value>>>()})
 }
 
 /// The rows that are recommended, and those that may be the best as well.
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_six_digits_and_whole_ones_no_point() {
+    fn metrics_have_six_digits_and_whole_ones_no_point() {
         assert_eq!(rounded(Some(1_234.567_89)).to_string(), "1234.57");
         assert_eq!(rounded(Some(20.0)).to_string(), "20");
         assert_eq!(rounded(None), Value::Null);

@@ -1,4 +1,4 @@
-//! What has no figures and why, and what is doubtful.
+//! What has no metrics and why, and what is suspect.
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub(super) struct Problems {
     never: usize,
     skips: Vec<Said>,
     skipped: usize,
-    doubts: Vec<Said>,
+    warnings: Vec<Said>,
     unreadable: Vec<Said>,
 }
 
@@ -74,7 +74,7 @@ impl Problems {
     pub fn of(table: &RunTable) -> Self {
         let failures = failures(table);
         let open = table.rows.iter().filter(|row| matches!(row.status, Status::Interrupted | Status::Running));
-        let doubtful = table.rows.iter().filter(|row| told(row).next().is_some());
+        let suspect = table.rows.iter().filter(|row| told(row).next().is_some());
         let skips = skips(table);
         Self {
             failed: failures.iter().map(|group| group.count).sum(),
@@ -83,7 +83,7 @@ impl Problems {
             never: table.rows.iter().filter(|row| row.status == Status::NotRun).count(),
             skipped: skips.iter().map(|rule| rule.said.len()).sum(),
             skips,
-            doubts: doubtful.map(doubts).collect(),
+            warnings: suspect.map(warnings_from).collect(),
             unreadable: table
                 .unreadable
                 .iter()
@@ -157,10 +157,10 @@ fn skips(table: &RunTable) -> Vec<Said> {
     rules.into_iter().map(|(name, said)| Said { name, said }).collect()
 }
 
-fn doubts(row: &Row) -> Said {
-    let said = told(row).map(|doubt| {
-        let bars = if doubt.kind.bars() { " (never called best)" } else { "" };
-        format!("{}{bars}", cut(&doubt.text, REASON))
+fn warnings_from(row: &Row) -> Said {
+    let said = told(row).map(|warning| {
+        let bars = if warning.kind.bars() { " (never called best)" } else { "" };
+        format!("{}{bars}", cut(&warning.text, REASON))
     });
     Said { name: cut(&row.name, 160), said: said.collect() }
 }

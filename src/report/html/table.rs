@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use super::super::csv::status as status_key;
-use super::super::display::{ABSENT, clean, cut, figure};
+use super::super::display::{ABSENT, clean, cut, in_unit};
 use super::super::text::status;
 use super::Options;
-use crate::analyse::{Doubt, DoubtKind, RANKED, Row, RunTable};
-use crate::model::{Figure, Metric};
+use crate::analyse::{RANKED, Row, RunTable, Warning, WarningKind};
+use crate::model::{Metric, VllmMetric};
 
 /// A setting over all rows.
 pub(super) struct Setting {
@@ -28,8 +28,8 @@ pub(super) struct Setting {
 pub(super) struct Columns {
     /// Settings, those of the grid first.
     pub settings: Vec<Setting>,
-    /// Figures that some row has.
-    pub figures: Vec<Figure>,
+    /// MetricValues that some row has.
+    pub metrics: Vec<Metric>,
     /// Which of them stand in the table from the start.
     pub shown: Vec<usize>,
 }
@@ -37,8 +37,8 @@ pub(super) struct Columns {
 impl Columns {
     /// Of a table.
     pub fn of(table: &RunTable, options: &Options) -> Self {
-        let figures = figures(table);
-        Self { settings: settings(table), shown: shown(&figures, options), figures }
+        let metrics = metrics(table);
+        Self { settings: settings(table), shown: shown(&metrics, options), metrics }
     }
 }
 
@@ -78,32 +78,32 @@ fn collect(table: &RunTable, key: &str, load: bool, read: impl Fn(&Row) -> Optio
     Setting { key: key.to_owned(), values: values.into_iter().collect(), of_row, load, varies }
 }
 
-/// Every figure that some row has.
-fn figures(table: &RunTable) -> Vec<Figure> {
-    let mut keys: Vec<&str> = Metric::ALL.iter().map(|metric| metric.key()).collect();
+/// Every metric that some row has.
+fn metrics(table: &RunTable) -> Vec<Metric> {
+    let mut keys: Vec<&str> = VllmMetric::ALL.iter().map(|metric| metric.key()).collect();
     let derived: std::collections::BTreeSet<&str> =
-        table.rows.iter().flat_map(|row| row.about.figures.keys()).collect();
-    keys.extend(derived.into_iter().filter(|key| Metric::ALL.iter().all(|metric| metric.key() != *key)));
+        table.rows.iter().flat_map(|row| row.about.further.keys()).collect();
+    keys.extend(derived.into_iter().filter(|key| VllmMetric::ALL.iter().all(|metric| metric.key() != *key)));
     keys.into_iter()
-        .filter(|key| table.rows.iter().any(|row| row.figure(key).is_some()))
-        .filter_map(Figure::of)
+        .filter(|key| table.rows.iter().any(|row| row.metric(key).is_some()))
+        .filter_map(Metric::of)
         .collect()
 }
 
-/// The figures that stand in the table from the start: the ranked ones, and what the recommendation rests on.
-fn shown(figures: &[Figure], options: &Options) -> Vec<usize> {
+/// The metrics that stand in the table from the start: the ranked ones, and what the recommendation rests on.
+fn shown(metrics: &[Metric], options: &Options) -> Vec<usize> {
     let mut keys: Vec<&str> = RANKED.iter().map(|metric| metric.key()).collect();
     for key in [options.wanted.rank_by.as_str(), options.wanted.latency.as_str()] {
         if !keys.contains(&key) {
             keys.push(key);
         }
     }
-    keys.into_iter().filter_map(|key| figures.iter().position(|figure| figure.key == key)).collect()
+    keys.into_iter().filter_map(|key| metrics.iter().position(|metric| metric.key == key)).collect()
 }
 
-/// The doubts of a row but the one that stands at the head of the page.
-pub(super) fn told(row: &Row) -> impl Iterator<Item = &Doubt> {
-    row.about.doubts.iter().filter(|doubt| doubt.kind != DoubtKind::Simulated)
+/// The warnings of a row but the one that stands at the head of the page.
+pub(super) fn told(row: &Row) -> impl Iterator<Item = &Warning> {
+    row.about.warnings.iter().filter(|warning| warning.kind != WarningKind::Simulated)
 }
 
 /// One cell for a reader without the script.
@@ -124,7 +124,7 @@ pub(super) struct Line {
 
 /// The table for a reader without the script: its headings, then its rows.
 pub(super) fn lines(table: &RunTable, columns: &Columns) -> (Vec<Cell>, Vec<Line>) {
-    let Columns { settings, figures, shown } = columns;
+    let Columns { settings, metrics, shown } = columns;
     let varying: Vec<&Setting> = settings.iter().filter(|setting| setting.varies).collect();
     let repeats = table.rows.iter().any(|row| row.repeat.is_some());
     let heading = |text: String, number: bool| Cell { text, number };
@@ -133,7 +133,7 @@ pub(super) fn lines(table: &RunTable, columns: &Columns) -> (Vec<Cell>, Vec<Line
         head.push(heading("start.run".into(), false));
     }
     head.extend(
-        shown.iter().map(|&at| heading(format!("{} ({})", figures[at].label, figures[at].unit.symbol()), true)),
+        shown.iter().map(|&at| heading(format!("{} ({})", metrics[at].label, metrics[at].unit.symbol()), true)),
     );
     let line = |(index, row): (usize, &Row)| {
         let value = |setting: &&Setting| setting.of_row[index].map_or(String::new(), |at| cut(&setting.values[at], 60));
@@ -143,11 +143,11 @@ pub(super) fn lines(table: &RunTable, columns: &Columns) -> (Vec<Cell>, Vec<Line
             cells.push(heading(repeat, false));
         }
         cells.extend(shown.iter().map(|&at| {
-            let value = row.figure(&figures[at].key).map(|value| figure(value, figures[at].unit));
+            let value = row.metric(&metrics[at].key).map(|value| in_unit(value, metrics[at].unit));
             heading(value.unwrap_or_else(|| ABSENT.to_owned()), true)
         }));
-        let doubtful = if told(row).next().is_some() { ", doubtful" } else { "" };
-        let status = clean(&format!("{}{doubtful}", status(row)));
+        let suspect = if told(row).next().is_some() { ", warnings" } else { "" };
+        let status = clean(&format!("{}{suspect}", status(row)));
         Line { name: cut(&row.name, 120), class: status_key(&row.status), status, cells }
     };
     (head, table.rows.iter().enumerate().map(line).collect())

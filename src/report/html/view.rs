@@ -83,8 +83,8 @@ impl<'a> View<'a> {
             notes: notes(table, &options.wanted),
             counts: counted_out(&counts),
             ranked_by: options.wanted.objective(options.wanted.per_device),
-            latency: crate::model::Figure::of(&options.wanted.latency)
-                .map_or_else(|| options.wanted.latency.clone(), |figure| figure.label),
+            latency: crate::model::Metric::of(&options.wanted.latency)
+                .map_or_else(|| options.wanted.latency.clone(), |metric| metric.label),
             limits: options.wanted.about().map(|said| clean(&said)),
             answers: answers::of(&answers, &options.wanted),
             axes: axes.into_iter().map(asked).collect(),

@@ -62,7 +62,7 @@ pub fn draw(svg: &mut Svg, bars: &Bars, (x, y, wide, high): Area) {
             tip = tip.max(b);
         }
         let value = fit(&bar.value, size, Weight::Regular, x + wide - tip - 6.0);
-        // No line of the grid goes through the figure.
+        // No line of the grid goes through the metric.
         let room = (tip + 4.0, middle - size * 0.6, width(&value, size, Weight::Regular) + 4.0, size * 1.2);
         svg.rect(room, "#ffffff", None);
         svg.text((tip + 6.0, middle + size * 0.36), &value, Ink::new(size));

@@ -1,9 +1,9 @@
-//! What a picture shows, before anything is drawn: plain data.
+//! What a plot shows, before anything is drawn: plain data.
 
 use super::look::Look;
 use super::scale::{Scale, Tick};
 
-/// One picture.
+/// One plot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
     /// What it shows.
@@ -51,7 +51,7 @@ pub enum Sampled {
 pub struct Panel {
     /// What it shows; empty where it is the only one.
     pub title: String,
-    /// A few figures below the title; may be empty.
+    /// A few metrics below the title; may be empty.
     pub facts: String,
     /// Its content.
     pub body: Body,

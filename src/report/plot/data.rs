@@ -8,7 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use super::kind::{Query, Refusal};
 use super::scale::short;
 use crate::analyse::{Estimate, Requests, Row, RunTable, Status, over_starts, spread};
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 use crate::report::display::{clean, counted};
 
 /// Keys of the load that follow the one on the axis: with more requests in flight, more are sent.
@@ -16,7 +16,7 @@ const FOLLOWERS: [&str; 4] = ["num-prompts", "num-prompts-per-concurrency", "num
 /// Keys in which measurements may differ and still be the same.
 const NEVER: [&str; 4] = ["seed", "port", "host", "base-url"];
 
-/// One measurement, and its requests where a picture asks for them.
+/// One measurement, and its requests where a plot asks for them.
 #[derive(Debug, Clone)]
 pub struct Shot<'a> {
     /// Its row.
@@ -25,7 +25,7 @@ pub struct Shot<'a> {
     pub requests: Option<Requests>,
 }
 
-/// What a picture is drawn of.
+/// What a plot is drawn of.
 pub struct Data<'a> {
     /// The table.
     pub table: &'a RunTable,
@@ -142,9 +142,9 @@ impl<'a> Data<'a> {
         if valid < planned {
             left_out.push(format!("{} of {planned} experiments have no valid result.", planned - valid));
         }
-        let doubtful = rows.iter().filter(|row| !row.may_be_best()).count();
-        if doubtful > 0 {
-            left_out.push(format!("{} doubtful (`analyze` says why).", are(doubtful, "measurement")));
+        let suspect = rows.iter().filter(|row| !row.may_be_best()).count();
+        if suspect > 0 {
+            left_out.push(format!("{} suspect (`analyze` says why).", are(suspect, "measurement")));
         }
         let simulated = table.rows.iter().filter(|row| row.is_valid() && row.simulated).count();
         if simulated > 0 && rows.iter().any(|row| !row.simulated) {
@@ -184,7 +184,7 @@ impl<'a> Data<'a> {
         self.shots.retain(|shot| shot.requests.as_ref().is_some_and(|requests| !requests.is_empty()));
         if self.shots.is_empty() {
             return Err(Refusal::missing(
-                "the results have no figures of single requests".into(),
+                "the results have no metrics of single requests".into(),
                 "measure with `vllm-bench run --bench-arg save-detailed`".into(),
             ));
         }
@@ -302,7 +302,7 @@ impl<'a> Data<'a> {
         let mut caption = vec![format!("Run {}; {}.", self.run_name(), counted(experiments.len(), "measurement"))];
         if self.simulated() {
             caption
-                .push("SIMULATED: a timing model made these figures up; they say nothing about any hardware.".into());
+                .push("SIMULATED: a timing model made these metrics up; they say nothing about any hardware.".into());
         }
         caption.extend(self.query.only.iter().map(|(key, value)| format!("Only {key} = {}.", clean(value))));
         caption.extend(self.left_out.iter().cloned());
@@ -359,7 +359,7 @@ fn short_model(model: &str, models: &IndexSet<&str>) -> String {
     if shared || mine.is_empty() { model.to_owned() } else { mine }
 }
 
-/// What the measurements of a group say of a figure, over server starts.
+/// What the measurements of a group say of a metric, over server starts.
 pub fn mean_of(shots: &[&Shot<'_>], value: &dyn Fn(&Shot<'_>) -> Option<f64>) -> Option<Estimate> {
     let mut starts: IndexMap<(&str, u32), Vec<f64>> = IndexMap::new();
     for shot in shots {
@@ -391,8 +391,8 @@ pub fn intervals(estimates: &[Estimate]) -> String {
 
 /// The key's label with its unit; a key that has none is shown as it is.
 pub fn axis_label(key: &str) -> String {
-    match Figure::of(key) {
-        Some(figure) => format!("{} ({})", figure.label, figure.unit.symbol()),
+    match Metric::of(key) {
+        Some(metric) => format!("{} ({})", metric.label, metric.unit.symbol()),
         None => match key {
             "max-concurrency" => "Concurrency (requests in flight)".into(),
             "random-input-len" => "Prompt length (tokens)".into(),
@@ -404,13 +404,13 @@ pub fn axis_label(key: &str) -> String {
     }
 }
 
-/// A figure by its key.
+/// A metric by its key.
 ///
 /// # Errors
 /// When there is none of this key.
-pub fn figure(flag: &str, key: &str) -> Result<Figure, Refusal> {
-    Figure::of(key).ok_or_else(|| Refusal::Wrong {
-        message: format!("invalid value `{}` for `{flag}`: it is no figure", key.escape_debug()),
+pub fn metric(flag: &str, key: &str) -> Result<Metric, Refusal> {
+    Metric::of(key).ok_or_else(|| Refusal::Wrong {
+        message: format!("invalid value `{}` for `{flag}`: it is no metric", key.escape_debug()),
         hint: "such as output_throughput, request_throughput, mean_ttft_ms, p99_tpot_ms".into(),
     })
 }
@@ -444,6 +444,6 @@ pub fn is_better(better: Option<Better>, a: f64, b: f64) -> bool {
 }
 
 /// A value with its unit.
-pub fn with_unit(value: f64, figure: &Figure) -> String {
-    format!("{} {}", short(value), figure.unit.symbol())
+pub fn with_unit(value: f64, metric: &Metric) -> String {
+    format!("{} {}", short(value), metric.unit.symbol())
 }

@@ -1,4 +1,4 @@
-//! The font of every picture, compiled in: a picture does not depend on what the machine has installed.
+//! The font of every plot, compiled in: a plot does not depend on what the machine has installed.
 //!
 //! Arimo has the widths of Arial, Helvetica and Liberation Sans, so that an SVG shown with one of these fits as measured here.
 

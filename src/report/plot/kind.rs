@@ -1,4 +1,4 @@
-//! The kinds of pictures, what is asked of them, and why one may be refused.
+//! The kinds of plots, what is asked of them, and why one may be refused.
 
 use indexmap::IndexSet;
 
@@ -8,7 +8,7 @@ use super::kinds::{concurrency, heatmap, interaction, pareto, ranking, requests,
 use crate::analyse::{RunTable, Wanted};
 use crate::nearest;
 
-/// A kind of picture: a closed set.
+/// A kind of plot: a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "`about` says what each shows")]
 pub enum Kind {
@@ -84,36 +84,36 @@ impl Kind {
             Kind::TtftCdf => "share of requests below each TTFT (needs save-detailed)",
             Kind::LatencyCdf => "share of requests below each latency (needs save-detailed)",
             Kind::ThroughputCdf => "share of requests below each tok/s (needs save-detailed)",
-            Kind::Histogram => "how a figure of requests is distributed (--y ttft, latency, prompt-tokens …)",
-            Kind::OverTime => "a figure of requests in the course of the measurement (--y ttft, throughput …)",
+            Kind::Histogram => "how a metric of requests is distributed (--y ttft, latency, prompt-tokens …)",
+            Kind::OverTime => "a metric of requests in the course of the measurement (--y ttft, throughput …)",
             Kind::Dashboard => "throughput, latency, TTFT and tok/s against concurrency on one sheet",
             Kind::DashboardThroughput => "request throughput against concurrency",
             Kind::DashboardLatency => "p50, p95 and p99 of the latency against concurrency",
             Kind::DashboardTtft => "boxes of the TTFT for each concurrency",
             Kind::DashboardTokens => "mean and median tok/s of a request against concurrency",
             Kind::Pareto => "tok/s per device against latency, the front and the recommended configuration",
-            Kind::Heatmap => "a figure over two settings",
+            Kind::Heatmap => "a metric over two settings",
             Kind::Interaction => "which setting matters most, alone and together with another",
             Kind::Startup => "where the seconds of a server's start go",
-            Kind::Ranking => "configurations by a figure, best first",
+            Kind::Ranking => "configurations by a metric, best first",
         }
     }
 }
 
-/// What is asked of a picture.
+/// What is asked of a plot.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Query {
     /// The key on the axis from left to right.
     pub x: Option<String>,
-    /// The figure (of a heat map: the key from top to bottom).
+    /// The metric (of a heat map: the key from top to bottom).
     pub y: Option<String>,
-    /// The figure that a heat map, an interaction or a ranking shows.
-    pub figure: Option<String>,
+    /// The metric that a heat map, an interaction or a ranking shows.
+    pub metric: Option<String>,
     /// The keys that make series.
     pub by: Vec<String>,
     /// Keys with the one value that is drawn.
     pub only: Vec<(String, String)>,
-    /// One picture per measurement.
+    /// One plot per measurement.
     pub each: bool,
     /// What a heat map shows of several configurations that share a cell.
     pub over: Over,
@@ -138,16 +138,16 @@ pub enum Over {
     Mean,
 }
 
-/// A picture with the name of its file, without the ending.
+/// A plot with the name of its file, without the ending.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
+pub struct Plot {
     /// Name of the file.
     pub stem: String,
     /// What is drawn.
     pub chart: Chart,
 }
 
-/// Why there is no picture.
+/// Why there is no plot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The data do not hold what the kind needs.
@@ -184,11 +184,11 @@ impl Refusal {
     }
 }
 
-/// Makes the pictures of a kind: one, or one per measurement.
+/// Makes the plots of a kind: one, or one per measurement.
 ///
 /// # Errors
 /// When the data do not hold what the kind needs, or the query is wrong.
-pub fn pictures(table: &RunTable, kind: Kind, query: &Query) -> Result<Vec<Picture>, Refusal> {
+pub fn plots(table: &RunTable, kind: Kind, query: &Query) -> Result<Vec<Plot>, Refusal> {
     let data = Data::new(table, query)?;
     match kind {
         Kind::Throughput => concurrency::throughput(&data.with_requests()),

@@ -1,6 +1,6 @@
-//! Pictures of a run: from the table to SVG and PNG, without a display and without fonts on the machine.
+//! Plots of a run: from the table to SVG and PNG, without a display and without fonts on the machine.
 //!
-//! [`pictures`] says what is drawn (plain data), [`svg`] and [`png`] draw it. The same run gives the same bytes.
+//! [`plots`] says what is drawn (plain data), [`svg`] and [`png`] draw it. The same run gives the same bytes.
 
 mod bars;
 mod chart;
@@ -20,21 +20,21 @@ mod xy;
 mod tests;
 
 pub use data::full_key;
-pub use kind::{Kind, Over, Picture, Query, Refusal, pictures};
+pub use kind::{Kind, Over, Plot, Query, Refusal, plots};
 pub(super) use kinds::concurrency::tokens_per_second_of_a_request;
 pub use kinds::list;
 pub use sheet::Size;
 use svg::Letters;
 
-/// Draws a picture as SVG.
-pub fn svg(picture: &Picture, size: Size) -> String {
-    sheet::draw(&picture.chart, size, Letters::Text)
+/// Draws a plot as SVG.
+pub fn svg(plot: &Plot, size: Size) -> String {
+    sheet::draw(&plot.chart, size, Letters::Text)
 }
 
 /// Draws a chart as PNG, with `scale` pixels per CSS pixel.
 ///
 /// # Errors
-/// In words, when the picture is too large for memory.
-pub fn png(picture: &Picture, size: Size, scale: f64) -> Result<Vec<u8>, String> {
-    png::draw(&sheet::draw(&picture.chart, size, Letters::Outlines), scale)
+/// In words, when the plot is too large for memory.
+pub fn png(plot: &Plot, size: Size, scale: f64) -> Result<Vec<u8>, String> {
+    png::draw(&sheet::draw(&plot.chart, size, Letters::Outlines), scale)
 }

@@ -2,13 +2,13 @@
 
 use resvg::{tiny_skia, usvg};
 
-/// The largest side of a picture, in pixels.
+/// The largest side of a plot, in pixels.
 pub const LARGEST: f64 = 20_000.0;
 
 /// Draws an SVG whose letters are outlines, with `scale` pixels per CSS pixel (2 = 192 to the inch).
 ///
 /// # Errors
-/// In words, when the picture is too large for memory.
+/// In words, when the plot is too large for memory.
 pub fn draw(svg: &str, scale: f64) -> Result<Vec<u8>, String> {
     let tree = usvg::Tree::from_str(svg, &usvg::Options::default()).map_err(|error| error.to_string())?;
     let side = |length: f32| (f64::from(length) * scale).ceil().clamp(1.0, LARGEST) as u32;

@@ -28,7 +28,7 @@ pub struct Tick {
     pub label: String,
 }
 
-/// Beyond this no figure of a benchmark lies; differences of larger numbers could overflow.
+/// Beyond this no metric of a benchmark lies; differences of larger numbers could overflow.
 const LARGEST: f64 = 1e150;
 
 impl Scale {

@@ -10,7 +10,7 @@ use super::xy;
 /// Part of the sheet: x, y, width, height.
 pub type Area = (f64, f64, f64, f64);
 
-/// How large a picture is, in CSS pixels (96 to the inch). What is not given is chosen by the content.
+/// How large a plot is, in CSS pixels (96 to the inch). What is not given is chosen by the content.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Size {
     /// Width.

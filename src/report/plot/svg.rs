@@ -1,4 +1,4 @@
-//! A small writer of SVG: what the pictures need, every text escaped, numbers short, the same input the same bytes.
+//! A small writer of SVG: what the plots need, every text escaped, numbers short, the same input the same bytes.
 
 use std::fmt::Write as _;
 
@@ -77,7 +77,7 @@ pub enum Letters {
     Outlines,
 }
 
-/// A picture under construction.
+/// A plot under construction.
 #[derive(Debug)]
 pub struct Svg {
     out: String,

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use roxmltree::{Document, Node};
 
 use super::font::{Weight, width};
-use super::{Kind, Over, Query, Refusal, Size, pictures, png, svg};
-use crate::analyse::{About, Facts, Load, LoadValue, Metrics, Row, RunTable, ShownAxes, Status};
-use crate::model::{Metric, Repeat, StartPhase, StartStep, Timings};
+use super::{Kind, Over, Query, Refusal, Size, plots, png, svg};
+use crate::analyse::{About, Facts, Load, LoadValue, Row, RunTable, ShownAxes, Status, VllmMetrics};
+use crate::model::{Repeat, StartPhase, StartStep, Timings, VllmMetric};
 
 /// What a hostile or careless name may hold.
 const NASTY: &str = "org/<b>&\"'\u{202e}\u{0}\u{1b}[31mモデル-שלום";
@@ -30,17 +30,17 @@ fn load(concurrency: u32) -> Arc<Load> {
 /// A measurement of the i-th configuration.
 fn row(i: usize, model: &str, tp: u32, seqs: u32, concurrency: u32, start: u32) -> Row {
     let speed = f64::from(tp).sqrt() * f64::from(concurrency).powf(0.7) * (1.0 + 0.01 * f64::from(start));
-    let mut metrics = Metrics::none();
+    let mut metrics = VllmMetrics::none();
     let per_request = 64.0;
-    let figures = [
-        (Metric::Completed, 64.0),
-        (Metric::TotalOutputTokens, 64.0 * per_request),
-        (Metric::RequestThroughput, speed),
-        (Metric::OutputThroughput, speed * per_request * (1.0 + f64::from(seqs) / 4096.0)),
-        (Metric::MeanTtft, 40.0 * f64::from(concurrency) / f64::from(tp)),
-        (Metric::MeanTpot, 10.0 + f64::from(concurrency)),
+    let values = [
+        (VllmMetric::Completed, 64.0),
+        (VllmMetric::TotalOutputTokens, 64.0 * per_request),
+        (VllmMetric::RequestThroughput, speed),
+        (VllmMetric::OutputThroughput, speed * per_request * (1.0 + f64::from(seqs) / 4096.0)),
+        (VllmMetric::MeanTtft, 40.0 * f64::from(concurrency) / f64::from(tp)),
+        (VllmMetric::MeanTpot, 10.0 + f64::from(concurrency)),
     ];
-    figures.into_iter().for_each(|(metric, value)| metrics.set(metric, Some(value)));
+    values.into_iter().for_each(|(metric, value)| metrics.set(metric, Some(value)));
     let step = |phase, seconds| StartStep { phase, seconds };
     let steps = vec![step(StartPhase::Importing, 4.0), step(StartPhase::Loading, 9.0 / f64::from(tp))];
     Row {
@@ -108,7 +108,7 @@ fn detailed(mut table: RunTable, dir: &Path) -> RunTable {
         let mut text = String::new();
         let n = 40;
         let list = |value: &dyn Fn(usize) -> String| (0..n).map(value).collect::<Vec<_>>().join(",");
-        let ttft = row.metrics.get(Metric::MeanTtft).unwrap() / 1e3;
+        let ttft = row.metrics.get(VllmMetric::MeanTtft).unwrap() / 1e3;
         let _ = write!(
             text,
             r#"{{"ttfts":[{}],"itls":[{}],"input_lens":[{}],"output_lens":[{}],"start_times":[{}],"completed":{n}}}"#,
@@ -191,9 +191,9 @@ fn nothing_is_clipped_or_covered_with_3_30_and_300_measurements() {
         let table = detailed(sweep(n), dir.path());
         for kind in Kind::ALL {
             for y in [None, Some("throughput")].into_iter().take(if kind == Kind::OverTime { 2 } else { 1 }) {
-                match pictures(&table, kind, &query(kind, y)) {
-                    Ok(pictures) => pictures.iter().for_each(|picture| {
-                        let svg = svg(picture, Size::default());
+                match plots(&table, kind, &query(kind, y)) {
+                    Ok(plots) => plots.iter().for_each(|plot| {
+                        let svg = svg(plot, Size::default());
                         assert!(svg.contains("SIMULATED"), "{kind:?}");
                         check_texts(&format!("{} with {n}", kind.name()), &svg);
                     }),
@@ -214,9 +214,9 @@ fn small_and_large_sheets_hold_what_they_show() {
     let dir = tempfile::tempdir().unwrap();
     let table = detailed(sweep(30), dir.path());
     for kind in Kind::ALL {
-        for picture in pictures(&table, kind, &query(kind, None)).unwrap() {
+        for plot in plots(&table, kind, &query(kind, None)).unwrap() {
             for (width, height) in [(Some(1600.0), None), (Some(700.0), None), (Some(200.0), Some(200.0))] {
-                let svg = svg(&picture, Size { width, height });
+                let svg = svg(&plot, Size { width, height });
                 if height.is_none() {
                     check_texts(&format!("{} at {width:?}", kind.name()), &svg);
                 }
@@ -231,10 +231,10 @@ fn the_same_run_gives_the_same_bytes_and_pixels() {
     let dir = tempfile::tempdir().unwrap();
     let table = detailed(sweep(30), dir.path());
     for kind in Kind::ALL {
-        let draw = || svg(&pictures(&table, kind, &query(kind, None)).unwrap()[0], Size::default());
+        let draw = || svg(&plots(&table, kind, &query(kind, None)).unwrap()[0], Size::default());
         assert_eq!(draw(), draw(), "{kind:?}");
     }
-    let ranking = &pictures(&table, Kind::Ranking, &Query::default()).unwrap()[0];
+    let ranking = &plots(&table, Kind::Ranking, &Query::default()).unwrap()[0];
     let pixels = png(ranking, Size::default(), 1.0).unwrap();
     assert_eq!(pixels, png(ranking, Size::default(), 1.0).unwrap());
     assert_eq!(pixels[..8], *b"\x89PNG\r\n\x1a\n");
@@ -244,7 +244,7 @@ fn the_same_run_gives_the_same_bytes_and_pixels() {
 fn loads_and_models_are_never_averaged_over_in_silence() {
     let table = sweep(300);
     let by = |by: &str| Query { by: vec![by.into()], ..Query::default() };
-    match pictures(&table, Kind::Throughput, &by("tensor-parallel-size")) {
+    match plots(&table, Kind::Throughput, &by("tensor-parallel-size")) {
         Err(Refusal::Wrong { message, hint }) => {
             assert!(message.contains("`model`"), "{message}");
             assert!(hint.contains("--by tensor-parallel-size,model"), "{hint}");
@@ -252,14 +252,13 @@ fn loads_and_models_are_never_averaged_over_in_silence() {
         other => panic!("{other:?}"),
     }
     // Over settings of the server a mean is taken where the user says so, and the caption says so too.
-    let picture =
-        &pictures(&table, Kind::Throughput, &Query { by: vec!["model".into()], ..Query::default() }).unwrap()[0];
-    let caption = picture.chart.caption.join(" ");
+    let plot = &plots(&table, Kind::Throughput, &Query { by: vec!["model".into()], ..Query::default() }).unwrap()[0];
+    let caption = plot.chart.caption.join(" ");
     assert!(caption.contains("mean over all values of tensor-parallel-size, max-num-seqs"), "{caption}");
     // More series than looks: the others are grey and counted.
-    let picture = &pictures(&table, Kind::Throughput, &Query::default()).unwrap()[0];
-    assert_eq!(picture.chart.legend.last().unwrap().label, "… and 41 more");
-    let caption = picture.chart.caption.join(" ");
+    let plot = &plots(&table, Kind::Throughput, &Query::default()).unwrap()[0];
+    assert_eq!(plot.chart.legend.last().unwrap().label, "… and 41 more");
+    let caption = plot.chart.caption.join(" ");
     assert!(caption.contains("Named are the 7 of 48"), "{caption}");
 }
 
@@ -269,13 +268,13 @@ fn what_the_data_do_not_hold_is_refused_with_the_next_step() {
     for (kind, step) in
         [(Kind::TtftCdf, "save-detailed"), (Kind::Histogram, "save-detailed"), (Kind::Interaction, "sweep file")]
     {
-        match pictures(&few, kind, &Query::default()) {
+        match plots(&few, kind, &Query::default()) {
             Err(Refusal::Missing { hint, .. }) => assert!(hint.contains(step), "{hint}"),
             other => panic!("{kind:?}: {other:?}"),
         }
     }
     let one_level = table(few.rows[..1].to_vec());
-    match pictures(&one_level, Kind::Throughput, &Query::default()) {
+    match plots(&one_level, Kind::Throughput, &Query::default()) {
         Err(Refusal::Missing { message, .. }) => {
             assert!(message.contains("one value of `max-concurrency`"), "{message}")
         }
@@ -286,18 +285,18 @@ fn what_the_data_do_not_hold_is_refused_with_the_next_step() {
         (Query { y: Some("speed".into()), ..Query::default() }, "--y"),
         (Query { by: vec!["colour".into()], ..Query::default() }, "--by"),
     ] {
-        match pictures(&few, Kind::Throughput, &query) {
+        match plots(&few, Kind::Throughput, &query) {
             Err(Refusal::Wrong { message, .. }) => assert!(message.contains(flag), "{message}"),
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(pictures(&table(Vec::new()), Kind::Ranking, &Query::default()), Err(Refusal::Missing { .. })));
+    assert!(matches!(plots(&table(Vec::new()), Kind::Ranking, &Query::default()), Err(Refusal::Missing { .. })));
 }
 
 #[test]
-fn a_few_pictures_stay_as_they_are() {
+fn a_few_plots_stay_as_they_are() {
     let small = Size { width: Some(480.0), height: Some(260.0) };
-    let draw = |kind| svg(&pictures(&sweep(3), kind, &Query::default()).unwrap()[0], small);
+    let draw = |kind| svg(&plots(&sweep(3), kind, &Query::default()).unwrap()[0], small);
     insta::assert_snapshot!("pareto", draw(Kind::Pareto));
     insta::assert_snapshot!("startup", draw(Kind::Startup));
 }
@@ -307,7 +306,7 @@ fn a_heat_map_shows_the_best_or_the_mean_and_says_which() {
     let table = sweep(30);
     let ask = |over| {
         let query = Query { over, ..query(Kind::Heatmap, None) };
-        pictures(&table, Kind::Heatmap, &query).unwrap()[0].chart.clone()
+        plots(&table, Kind::Heatmap, &query).unwrap()[0].chart.clone()
     };
     let (best, mean) = (ask(Over::Best), ask(Over::Mean));
     let first = |chart: &super::chart::Chart| match &chart.panels[0].body {
@@ -325,7 +324,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn no_figure_and_no_name_breaks_a_picture(
+    fn no_metric_and_no_name_breaks_a_plot(
         values in proptest::collection::vec(
             prop_oneof![Just(0.0), Just(1e-9), Just(1e12), Just(f64::MAX), Just(-1.0), -1e3f64..1e3, Just(f64::NAN)], 1..24),
         name in "\\PC{0,40}[\\x00-\\x1f<>&\"']{0,5}.{0,300}",
@@ -333,7 +332,7 @@ proptest! {
         let mut rows = Vec::new();
         for (i, value) in values.iter().enumerate() {
             let mut row = row(i % 2, if i % 2 == 0 { &name } else { "m" }, 1 << (i % 3), 64, 1 << (i % 4), 1);
-            for metric in [Metric::OutputThroughput, Metric::MeanTtft, Metric::RequestThroughput] {
+            for metric in [VllmMetric::OutputThroughput, VllmMetric::MeanTtft, VllmMetric::RequestThroughput] {
                 row.metrics.set(metric, Some(*value));
             }
             row.timings = Some(Timings { startup: Some(*value), ..Timings::default() });
@@ -341,9 +340,9 @@ proptest! {
         }
         let table = table(rows);
         for kind in Kind::ALL {
-            if let Ok(pictures) = pictures(&table, kind, &Query::default()) {
-                for picture in pictures {
-                    parse(&svg(&picture, Size::default()));
+            if let Ok(plots) = plots(&table, kind, &Query::default()) {
+                for plot in plots {
+                    parse(&svg(&plot, Size::default()));
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::record::{
 /// A result as vLLM 0.14.1 wrote it.
 pub const SAMPLE: &str = include_str!("vllm_bench_serve_0.14.1.json");
 
-/// A result of 16 prompts with these figures.
+/// A result of 16 prompts with these metrics.
 pub fn result(model: &str, request_throughput: f64, ttft: f64) -> Map<String, Value> {
     let mut result: Map<String, Value> = serde_json::from_str(SAMPLE).unwrap();
     result.insert("model_id".into(), json!(model));

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::fixture::Fixture;
 use super::read_run;
-use crate::analyse::{DoubtKind, RunTable, Wanted};
+use crate::analyse::{RunTable, Wanted, WarningKind};
 use crate::model::{Engine, Repeat};
 use crate::report::html::{Options, render};
 
@@ -60,7 +60,7 @@ fn the_same_run_gives_the_same_bytes() {
 }
 
 #[test]
-fn a_simulated_run_says_so_on_top_and_at_each_figure() {
+fn a_simulated_run_says_so_on_top_and_at_each_metric() {
     let page = page(&small("org/other", "RuntimeError: no", Engine::Sim));
     let body = body(&page);
     assert!(body.contains("<strong>SIMULATED</strong>") && page.contains("(SIMULATED)</title>"));
@@ -171,7 +171,7 @@ fn limits_decide_and_an_empty_run_is_a_page_too() {
 }
 
 #[test]
-fn repeats_are_shown_with_their_interval_and_doubts_with_their_row() {
+fn repeats_are_shown_with_their_interval_and_warnings_with_their_row() {
     let run = small("org/other", "RuntimeError: no", Engine::Vllm);
     let mut table = read_run(run.path()).unwrap();
     let first = table.rows[0].clone();
@@ -179,15 +179,15 @@ fn repeats_are_shown_with_their_interval_and_doubts_with_their_row() {
     for start in 1..=3 {
         let mut row = first.clone();
         row.repeat = Some(Repeat { start, run: 1 });
-        row.metrics.set(crate::model::Metric::OutputThroughput, Some(100.0 + f64::from(start)));
+        row.metrics.set(crate::model::VllmMetric::OutputThroughput, Some(100.0 + f64::from(start)));
         table.rows.push(row);
     }
     table.rows.remove(0);
-    let kind = DoubtKind::ShortOutputs;
-    table.rows[2].about.doubts.push(crate::analyse::Doubt { kind, text: "2 answers were shorter".into() });
+    let kind = WarningKind::ShortOutputs;
+    table.rows[2].about.warnings.push(crate::analyse::Warning { kind, text: "2 answers were shorter".into() });
     let data = data(&render(&table, &Options::default()));
     assert_eq!(data["groups"][0]["rows"], serde_json::json!([0, 1, 2]));
-    let at = data["figures"].as_array().unwrap().iter().position(|f| f["key"] == "output_throughput").unwrap();
+    let at = data["metrics"].as_array().unwrap().iter().position(|f| f["key"] == "output_throughput").unwrap();
     // 102 +- t(0.975, 2) x 1 / sqrt(3) = 4.302653 x 0.577350.
     assert_eq!(data["groups"][0]["f"][at], serde_json::json!([102, 99.5159, 104.484, 3]));
     assert_eq!((&data["rows"][2]["b"], &data["rows"][2]["d"][0]), (&1.into(), &"2 answers were shorter".into()));
@@ -205,7 +205,7 @@ fn a_thousand_experiments_fit_into_two_megabytes() {
             row.axes.server.push(("max-num-seqs".into(), index.to_string()));
             row.about.serve_command = (0..40).map(|word| format!("--flag-number-{word}={}", index / 7)).collect();
             row.about.bench_command = row.about.serve_command.clone();
-            row.about.figures = (50..95).map(|p| (format!("p{p}_ttft_ms"), f64::from(p) * f64::from(index))).collect();
+            row.about.further = (50..95).map(|p| (format!("p{p}_ttft_ms"), f64::from(p) * f64::from(index))).collect();
             row
         })
         .collect();

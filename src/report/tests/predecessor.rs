@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::fixture::{Fixture, SAMPLE, result};
 use super::{outputs, read_run, text};
 use crate::analyse::{RunTable, Status, overall};
-use crate::model::{Engine, Metric};
+use crate::model::{Engine, VllmMetric};
 use crate::record::layout;
 
 struct Old {
@@ -79,9 +79,9 @@ fn the_real_file_of_vllm_is_read() {
     old.raw("tiny-qwen3_tp1_quant-none_eager-false", SAMPLE);
     let row = &old.table().rows[0];
     assert!(row.is_valid());
-    assert_eq!(row.metrics.get(Metric::OutputThroughput), Some(1_471.090_056_326_302_4));
-    assert_eq!(row.metrics.get(Metric::P99Itl), Some(9.871_355_920_049_61));
-    assert_eq!(row.metrics.get(Metric::MeanE2el), None, "absent, not 0");
+    assert_eq!(row.metrics.get(VllmMetric::OutputThroughput), Some(1_471.090_056_326_302_4));
+    assert_eq!(row.metrics.get(VllmMetric::P99Itl), Some(9.871_355_920_049_61));
+    assert_eq!(row.metrics.get(VllmMetric::MeanE2el), None, "absent, not 0");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn trap_2_completed_0_is_a_failure() {
     let table = old.table();
     for (row, summary) in table.rows.iter().zip(["no request was completed (16 failed)", "1 of 17 requests failed"]) {
         assert!(matches!(&row.status, Status::Failed(failed) if failed.summary == summary), "{:?}", row.status);
-        assert_eq!(row.metrics.get(Metric::RequestThroughput), None);
+        assert_eq!(row.metrics.get(VllmMetric::RequestThroughput), None);
     }
     assert!(table.comparable().is_empty());
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::fixture::{Fixture, result};
 use super::{outputs, read_run};
 use crate::analyse::{Origin, Program, Row, RunTable, Status, Wanted, choose, settings};
-use crate::model::{Better, Engine, Metric, Repeat};
+use crate::model::{Better, Engine, Repeat, VllmMetric};
 use crate::record::{Error, layout};
 use crate::results::{read_requests, read_runs};
 
@@ -225,7 +225,7 @@ const REQUESTS: &str = "run_id,qid,prefill_tokens,max_new_tokens,ttft_ms,latency
                         chat,2,64,11,30,330,64,1,64,,t,0.67,1.0\n";
 
 #[test]
-fn figures_of_requests_one_by_one_follow_vllms_definitions() {
+fn metrics_of_requests_one_by_one_follow_vllms_definitions() {
     let place = Place::new();
     let row = read_run(&place.put("requests.csv", REQUESTS)).unwrap().rows.remove(0);
     assert!(row.is_valid() && row.name == "chat");
@@ -233,19 +233,19 @@ fn figures_of_requests_one_by_one_follow_vllms_definitions() {
         let value = row.metrics.get(metric).unwrap();
         assert!((value - expected).abs() < 1e-9, "{metric:?}: {value}, not {expected}");
     };
-    close(Metric::Duration, 1.0);
-    close(Metric::RequestThroughput, 3.0);
-    close(Metric::OutputThroughput, 33.0);
-    close(Metric::TotalTokenThroughput, 225.0);
-    close(Metric::MeanTtft, 20.0);
+    close(VllmMetric::Duration, 1.0);
+    close(VllmMetric::RequestThroughput, 3.0);
+    close(VllmMetric::OutputThroughput, 33.0);
+    close(VllmMetric::TotalTokenThroughput, 225.0);
+    close(VllmMetric::MeanTtft, 20.0);
     // numpy 2.3: std([10, 20, 30]), percentile([10, 20, 30], 99), percentile([110, 220, 330], 99)
-    close(Metric::StdTtft, 8.164_965_809_277_26);
-    close(Metric::P99Ttft, 29.8);
-    close(Metric::P99E2el, 327.8);
+    close(VllmMetric::StdTtft, 8.164_965_809_277_26);
+    close(VllmMetric::P99Ttft, 29.8);
+    close(VllmMetric::P99E2el, 327.8);
     // (110 - 10) / 10 and (220 - 20) / 20; one token has none.
-    close(Metric::MeanTpot, 10.0);
-    assert_eq!(row.figure("p95_ttft_ms"), Some(29.0));
-    assert_eq!(row.metrics.get(Metric::MeanItl), None, "not in the file");
+    close(VllmMetric::MeanTpot, 10.0);
+    assert_eq!(row.metric("p95_ttft_ms"), Some(29.0));
+    assert_eq!(row.metrics.get(VllmMetric::MeanItl), None, "not in the file");
     let requests = read_requests(&row).unwrap().unwrap();
     assert_eq!(requests.ttft_ms, [20.0, 10.0, 30.0], "in the order of their starts");
     assert_eq!(requests.start_s.iter().map(|s| (s * 100.0).round()).collect::<Vec<_>>(), [0.0, 50.0, 67.0]);
@@ -267,10 +267,15 @@ fn what_a_load_generator_does_not_tell_is_not_known() {
     assert_eq!(table.facts.origin, Origin::Files(Program::Requests));
     assert_eq!(table.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["a", "b"], "each run once");
     let [a, b] = &table.rows[..] else { panic!() };
-    for metric in [Metric::RequestThroughput, Metric::OutputThroughput, Metric::TotalInputTokens, Metric::MeanTpot] {
+    for metric in [
+        VllmMetric::RequestThroughput,
+        VllmMetric::OutputThroughput,
+        VllmMetric::TotalInputTokens,
+        VllmMetric::MeanTpot,
+    ] {
         assert_eq!(a.metrics.get(metric), None, "{metric:?}");
     }
-    assert_eq!(a.metrics.get(Metric::MedianTtft), Some(11.0));
+    assert_eq!(a.metrics.get(VllmMetric::MedianTtft), Some(11.0));
     let failed = "1 of 2 requests failed, the first with: HTTP 500";
     assert!(matches!(&b.status, Status::Failed(of) if of.summary == failed), "{:?}", b.status);
     let files: Vec<(&str, bool)> = table.unreadable.iter().map(|bad| (bad.file.as_str(), bad.lost)).collect();

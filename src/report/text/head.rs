@@ -7,7 +7,7 @@ use crate::model::Engine;
 
 /// What stands over everything that the simulated vLLM yielded.
 pub(in crate::report) const SIMULATED: &str =
-    "SIMULATED: these figures come from the simulated vLLM (--engine sim). Nothing was measured on a real server.";
+    "SIMULATED: these metrics come from the simulated vLLM (--engine sim). Nothing was measured on a real server.";
 
 /// What stands over a table in which anything is simulated; real rows are never under the banner of simulated ones.
 pub(in crate::report) fn banner(table: &RunTable) -> Option<String> {
@@ -100,7 +100,7 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
     }
     if !table.more.is_empty() && versions.len() > 1 {
         let text = format!(
-            "these runs used different versions of vLLM ({}): their figures differ for that too",
+            "these runs used different versions of vLLM ({}): their metrics differ for that too",
             versions.join(", ")
         );
         page.field(1, "Versions", LABEL + 1, Tone::Warning, &text);
@@ -179,7 +179,7 @@ pub(in crate::report) fn load_fields(page: &mut Page, table: &RunTable) {
         let text = if table.rows.iter().any(|row| !row.axes.workload.is_empty()) {
             "These rows were measured under different loads: each has statistics and an answer of its own."
         } else {
-            "These rows were measured under different loads: figures of different loads do not compare, and \
+            "These rows were measured under different loads: metrics of different loads do not compare, and \
              the statistics and rankings below mix them."
         };
         page.paragraph(2, "! ", Tone::Warning, text);

@@ -1,15 +1,15 @@
 //! `detailed_analysis.txt`, and the same on the terminal: what was asked, what came out, what failed and why,
 //! and what to do next.
 
-mod figures;
 mod head;
+mod metrics;
 mod per_device;
 mod problems;
 pub(super) mod ranking;
 mod screen;
 
-pub(super) use figures::status;
 pub(super) use head::{SIMULATED, banner, load_fields};
+pub(super) use metrics::status;
 pub(super) use per_device::baseline_rule;
 pub(super) use ranking::nothing;
 pub use screen::on_screen;
@@ -32,12 +32,12 @@ pub fn render_analysis(analysis: &Analysis<'_>, style: Style) -> String {
     head::put(&mut page, table, &counts);
     let rows = table.comparable();
     ranking::put(&mut page, table, &analysis.answers, &analysis.wanted);
-    figures::statistics(&mut page, table, &rows);
-    figures::by_model(&mut page, table);
+    metrics::statistics(&mut page, table, &rows);
+    metrics::by_model(&mut page, table);
     per_device::put(&mut page, table, &rows, &analysis.wanted);
-    figures::baseline(&mut page, table, &rows, &analysis.wanted);
-    figures::noise(&mut page, table, &rows);
-    figures::doubts(&mut page, table);
+    metrics::baseline(&mut page, table, &rows, &analysis.wanted);
+    metrics::noise(&mut page, table, &rows);
+    metrics::warnings_from(&mut page, table);
     problems::failures(&mut page, table);
     problems::not_measured(&mut page, table);
     problems::skips(&mut page, table);

@@ -1,11 +1,11 @@
 //! What each configuration yields per device and user, and what a billion tokens take.
 
 use super::super::columns::{Column, Table};
-use super::super::display::{ABSENT, configuration, counted, cut, put_figure};
+use super::super::display::{ABSENT, configuration, counted, cut, put_value};
 use super::super::page::{Page, Tone};
-use super::figures::caption;
+use super::metrics::caption;
 use crate::analyse::{Base, BaselineRule, Row, RunTable, Slot, Wanted, bases, mean_over_starts, settings};
-use crate::model::{Figure, Unit};
+use crate::model::{Metric, Unit};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
 const COLUMNS: [(&str, &str); 7] = [
@@ -23,21 +23,21 @@ const NAME: usize = 240;
 
 /// One line per configuration whose devices are known; repeats with their mean.
 pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Wanted) {
-    let known: Vec<&Row> = rows.iter().copied().filter(|row| row.figure("output_tps_per_gpu").is_some()).collect();
+    let known: Vec<&Row> = rows.iter().copied().filter(|row| row.metric("output_tps_per_gpu").is_some()).collect();
     if known.is_empty() {
         return;
     }
     page.heading(&caption("Per device and user", table));
-    let there = |key: &str| known.iter().any(|row| row.figure(key).is_some());
+    let there = |key: &str| known.iter().any(|row| row.metric(key).is_some());
     // The price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
     let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
     let columns: Vec<(&str, Slot<'_>, Option<Unit>)> =
-        shown.iter().map(|(key, _)| (*key, Slot::of(key), Figure::of(key).map(|figure| figure.unit))).collect();
+        shown.iter().map(|(key, _)| (*key, Slot::of(key), Metric::of(key).map(|metric| metric.unit))).collect();
     let speedup = there("speedup");
     let bases = bases(table, wanted);
-    let mut shape = vec![Column::text("Configuration"), Column::figures("Devs")];
-    shape.extend(shown.iter().map(|(_, title)| Column::figures(*title)));
+    let mut shape = vec![Column::text("Configuration"), Column::metrics("Devs")];
+    shape.extend(shown.iter().map(|(_, title)| Column::metrics(*title)));
     for (model, measured) in by_model(&known) {
         page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
         page.gap();
@@ -127,7 +127,7 @@ fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(&str, Slot<'_>, Option
         // One measurement needs no look-up of its key: a table may have a hundred thousand of them.
         let mean = if let [only] = rows { only.at(slot) } else { mean_over_starts(rows, key) };
         table.cell(|text| match mean.zip(*unit) {
-            Some((value, unit)) => put_figure(text, value, unit),
+            Some((value, unit)) => put_value(text, value, unit),
             None => text.push_str(ABSENT),
         });
     }
@@ -141,7 +141,7 @@ mod tests {
     use super::super::super::tests::fixture::Fixture;
     use super::*;
     use crate::analyse::{Assumptions, Prices, derive};
-    use crate::model::{Engine, Metric};
+    use crate::model::{Engine, VllmMetric};
     use crate::results::read_run;
 
     /// The table of a run with every column, whose first configuration has these further settings and this output throughput.
@@ -155,7 +155,7 @@ mod tests {
         let first = &mut table.rows[0];
         first.axes.server = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         first.axes.workload = vec![("max-concurrency".into(), "32".into())];
-        first.metrics.set(Metric::OutputThroughput, Some(tps));
+        first.metrics.set(VllmMetric::OutputThroughput, Some(tps));
         first.baseline = true;
         let prices = Prices { currency: "EUR".into(), default: Some(1.0), ..Prices::default() };
         derive(&mut table, &Assumptions { prices: Some(prices), ..Assumptions::default() });

@@ -1,4 +1,4 @@
-//! What has no figures, why, and what to do next.
+//! What has no metrics, why, and what to do next.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::super::answer;
 use super::super::display::{configuration, counted, cut, quantity};
 use super::super::export::Analysis;
 use super::super::page::{Page, Tone};
-use super::figures::status;
+use super::metrics::status;
 use crate::analyse::{Counts, FailedAttempt, Origin, Row, RunTable, Status};
 use crate::model::{Cause, Unit};
 use crate::record::layout::{self, Layout};
@@ -192,7 +192,7 @@ pub(super) fn next(page: &mut Page, analysis: &Analysis<'_>, counts: &Counts, ro
         step("Plan a sweep with `vllm-bench run --dry-run`, then measure it with `vllm-bench run`.".into());
     }
     step(format!(
-        "Every figure (p99, ITL, seconds): `{}`; vLLM's own: `{}`.",
+        "Every metric (p99, ITL, seconds): `{}`; vLLM's own: `{}`.",
         layout::SUMMARY_CSV,
         layout::RAW_RESULTS
     ));

@@ -2,10 +2,10 @@
 
 use super::super::answer;
 use super::super::columns::{self, Column};
-use super::super::display::{ABSENT, configuration, cut, figure};
+use super::super::display::{ABSENT, configuration, cut, in_unit};
 use super::super::page::{Page, Tone};
 use crate::analyse::{Answer, LeftOut, Recommendation, RunTable, Wanted};
-use crate::model::Figure;
+use crate::model::Metric;
 
 /// So many options stand on a screen.
 const OPTIONS: usize = 40;
@@ -15,7 +15,7 @@ const LEFT_OUT: usize = 12;
 /// Every group.
 pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Answer<'_>], wanted: &Wanted) {
     let by = format!("Recommendation by {}", wanted.objective(wanted.per_device));
-    page.heading(&super::figures::caption(&by, table));
+    page.heading(&super::metrics::caption(&by, table));
     if let Some(said) = wanted.about() {
         page.paragraph(2, "", Tone::Plain, &cut(&said, 1000));
     }
@@ -73,14 +73,15 @@ pub(in crate::report) fn one(page: &mut Page, group: &Answer<'_>, found: &Recomm
     let names = [
         Column::text(""),
         Column::text("Configuration"),
-        Column::figures("Devs"),
-        Column::figures("Mean"),
-        Column::figures("95 % interval"),
-        Column::figures(wanted.latency.clone()),
-        Column::figures("Starts"),
+        Column::metrics("Devs"),
+        Column::metrics("Mean"),
+        Column::metrics("95 % interval"),
+        Column::metrics(wanted.latency.clone()),
+        Column::metrics("Starts"),
         Column::text("Front"),
     ];
-    let number = |key: &str, value: f64| Figure::of(key).map_or_else(|| value.to_string(), |of| figure(value, of.unit));
+    let number =
+        |key: &str, value: f64| Metric::of(key).map_or_else(|| value.to_string(), |of| in_unit(value, of.unit));
     let models = group.value("model").is_none();
     let lines = found.options.iter().enumerate().take(OPTIONS).map(|(index, option)| {
         let model = if models { format!("{}  ", cut(&option.row.axes.model, 30)) } else { String::new() };

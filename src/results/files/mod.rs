@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::analyse::{Facts, Origin, Program, Row, RunTable, Unreadable};
-use crate::model::Metric;
+use crate::model::VllmMetric;
 use crate::record::Error;
 use crate::results::parallel;
 use read::{Content, Kind, Taken};
@@ -118,7 +118,7 @@ fn run(taken: &Taken) -> String {
 
 /// The metrics of a result, where it has some.
 fn metrics(taken: &Taken) -> Option<String> {
-    let known = taken.row.is_valid() && taken.row.metrics.get(Metric::MeanTtft).is_some();
+    let known = taken.row.is_valid() && taken.row.metrics.get(VllmMetric::MeanTtft).is_some();
     known.then(|| digits(&taken.row))
 }
 
@@ -130,19 +130,19 @@ fn content(taken: &Taken) -> Option<String> {
 
 fn digits(row: &Row) -> String {
     let digits =
-        |metric: &Metric| row.metrics.get(*metric).map_or_else(|| "-".to_owned(), |value| format!("{value:.5e}"));
+        |metric: &VllmMetric| row.metrics.get(*metric).map_or_else(|| "-".to_owned(), |value| format!("{value:.5e}"));
     SAME.iter().map(digits).collect::<Vec<_>>().join(" ")
 }
 
-/// Metrics that are never all alike for two measurements.
-const SAME: [Metric; 7] = [
-    Metric::Completed,
-    Metric::Failed,
-    Metric::RequestThroughput,
-    Metric::OutputThroughput,
-    Metric::MeanTtft,
-    Metric::P99Ttft,
-    Metric::MeanTpot,
+/// VllmMetrics that are never all alike for two measurements.
+const SAME: [VllmMetric; 7] = [
+    VllmMetric::Completed,
+    VllmMetric::Failed,
+    VllmMetric::RequestThroughput,
+    VllmMetric::OutputThroughput,
+    VllmMetric::MeanTtft,
+    VllmMetric::P99Ttft,
+    VllmMetric::MeanTpot,
 ];
 
 /// What has been read so far.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::analyse::{About, FailedAttempt, Metrics, Row, Signs, Status, doubts};
+use crate::analyse::{About, FailedAttempt, Row, Signs, Status, VllmMetrics, warnings_from};
 use crate::model::Repeat;
 use crate::record::validate_with;
 use crate::results::files::requests_csv;
@@ -164,7 +164,7 @@ fn odd(path: &Path, nothing: bool) -> Refusal {
 }
 
 fn kind_of(result: &ResultFile, beginning: Beginning) -> Option<Kind> {
-    let has = |key: &str| result.figures.contains_key(key);
+    let has = |key: &str| result.metrics.contains_key(key);
     let of_sweep = has("run_number");
     match (has("completed"), of_sweep, beginning) {
         (true, true, Beginning::List) => Some(Kind::Summary),
@@ -204,8 +204,8 @@ fn table(path: &Path, file: &Path) -> Content {
             break;
         };
         let cells = columns.iter().zip(&record).filter(|(name, cell)| !name.is_empty() && !cell.is_empty());
-        let figures = cells.map(|(name, cell)| (name.to_owned(), value_of(cell))).collect();
-        let result = ResultFile { figures, ..ResultFile::default() };
+        let metrics = cells.map(|(name, cell)| (name.to_owned(), value_of(cell))).collect();
+        let result = ResultFile { metrics, ..ResultFile::default() };
         let date = result.text("date");
         let mut row = row(file, Some(i), Kind::Table, &result);
         shared.share(&mut row);
@@ -248,20 +248,20 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
     let status = match kind {
         Kind::Failure => failure(result),
         Kind::Client | Kind::Run | Kind::Summary | Kind::Table | Kind::Requests => {
-            let asked = result.figures.get("num_prompts").and_then(Value::as_u64);
-            validate_with(&result.figures, asked, needed(result))
+            let asked = result.metrics.get("num_prompts").and_then(Value::as_u64);
+            validate_with(&result.metrics, asked, needed(result))
                 .map_or_else(|invalid| without_result(&invalid), |()| Status::Valid)
         }
     };
     let valid = matches!(status, Status::Valid);
     let metrics = if valid { result.metrics() } else { result.metrics().counts_only() };
-    let run = result.figures.get("run_number").and_then(Value::as_u64).and_then(|run| u32::try_from(run).ok());
+    let run = result.metrics.get("run_number").and_then(Value::as_u64).and_then(|run| u32::try_from(run).ok());
     let identity = of_sweep.then(|| stated.identity());
     Row {
         axes: axes(&stated),
         status,
         metrics,
-        simulated: result.figures.get("simulated").and_then(Value::as_bool) == Some(true),
+        simulated: result.metrics.get("simulated").and_then(Value::as_bool) == Some(true),
         attempt: None,
         timings: None,
         load: Arc::new(stated.load()),
@@ -274,8 +274,8 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
             devices: stated.devices(),
             overrides: stated.server.len(),
             settings: identity.clone(),
-            doubts: if valid { doubts(&stated_signs(result, &stated)) } else { Vec::new() },
-            figures: if valid { result.percentiles() } else { Default::default() },
+            warnings: if valid { warnings_from(&stated_signs(result, &stated)) } else { Vec::new() },
+            further: if valid { result.percentiles() } else { Default::default() },
             flags: Arc::new(stated.server),
             part,
             ..About::default()
@@ -320,7 +320,7 @@ pub(super) fn name_of(file: &Path, part: Option<usize>) -> String {
     part.map_or_else(|| name.clone().into_owned(), |part| format!("{name}#{}", part + 1))
 }
 
-/// Figures of no result.
-pub(super) fn no_figures() -> Metrics {
-    Metrics::none()
+/// MetricValues of no result.
+pub(super) fn no_metrics() -> VllmMetrics {
+    VllmMetrics::none()
 }

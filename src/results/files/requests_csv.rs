@@ -1,4 +1,4 @@
-//! Requests one by one: `requests.csv` of `vllm-bench load`, and the same columns of other load generators. The figures are
+//! Requests one by one: `requests.csv` of `vllm-bench load`, and the same columns of other load generators. The metrics are
 //! computed from them, with vLLM's definitions and numpy's percentiles.
 
 use std::path::Path;
@@ -8,12 +8,12 @@ use csv::{Reader, StringRecord};
 use indexmap::IndexMap;
 
 use crate::analyse::{
-    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Metrics, Requests, Row, Sample, ShownAxes, Signs, Stats,
-    Status, doubts,
+    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Requests, Row, Sample, ShownAxes, Signs, Stats, Status,
+    VllmMetrics, warnings_from,
 };
-use crate::model::Metric;
+use crate::model::VllmMetric;
 use crate::record::{Invalid, ResultValues, plausible};
-use crate::results::files::read::{Content, Kind, Taken, no_figures};
+use crate::results::files::read::{Content, Kind, Taken, no_metrics};
 use crate::results::files::stated::NO_MODEL;
 use crate::results::result_file::Refusal;
 
@@ -55,15 +55,15 @@ impl Columns {
 /// No request takes eleven days, in milliseconds, or has as many tokens.
 const MOST: f64 = 1e9;
 
-/// Metrics that were computed here.
-struct Computed<'m>(&'m Metrics);
+/// VllmMetrics that were computed here.
+struct Computed<'m>(&'m VllmMetrics);
 
 impl ResultValues for Computed<'_> {
     fn value(&self, _: &str) -> Option<&serde_json::Value> {
         None
     }
     fn number(&self, key: &str) -> Option<f64> {
-        self.0.get(Metric::of(key)?)
+        self.0.get(VllmMetric::of(key)?)
     }
     fn each_time(&self, _: &mut dyn FnMut(&str, f64)) {}
 }
@@ -186,38 +186,38 @@ impl Run {
     #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 requests")]
     fn row(&self, name: String, file: &Path, part: Option<usize>) -> Row {
         let valid = self.completed > 0 && self.failed == 0 && self.impossible.is_none();
-        let mut metrics = no_figures();
-        let mut figures = std::collections::BTreeMap::new();
+        let mut metrics = no_metrics();
+        let mut further = std::collections::BTreeMap::new();
         let mut put = |metric, value| metrics.set(metric, value);
-        put(Metric::Completed, Some(self.completed as f64));
-        put(Metric::Failed, Some(self.failed as f64));
+        put(VllmMetric::Completed, Some(self.completed as f64));
+        put(VllmMetric::Failed, Some(self.failed as f64));
         let completed = self.completed as f64;
         let input = Some(self.input).filter(|_| self.inputs == self.completed);
         let output = Some(self.output).filter(|_| self.outputs == self.completed);
         if valid {
             let per_second = |value: Option<f64>| Some(value? / self.duration()?);
-            put(Metric::Duration, self.duration());
-            put(Metric::TotalInputTokens, input);
-            put(Metric::TotalOutputTokens, output);
-            put(Metric::RequestThroughput, per_second(Some(completed)));
-            put(Metric::OutputThroughput, per_second(output));
-            put(Metric::TotalTokenThroughput, per_second(input.zip(output).map(|(a, b)| a + b)));
+            put(VllmMetric::Duration, self.duration());
+            put(VllmMetric::TotalInputTokens, input);
+            put(VllmMetric::TotalOutputTokens, output);
+            put(VllmMetric::RequestThroughput, per_second(Some(completed)));
+            put(VllmMetric::OutputThroughput, per_second(output));
+            put(VllmMetric::TotalTokenThroughput, per_second(input.zip(output).map(|(a, b)| a + b)));
             let of = |value: fn(&Request) -> Option<f64>| Sample::new(self.requests.iter().filter_map(value));
             for (latency, sample, [mean, median, std, p99]) in [
                 (
                     "ttft",
                     of(|request| request.ttft_ms),
-                    [Metric::MeanTtft, Metric::MedianTtft, Metric::StdTtft, Metric::P99Ttft],
+                    [VllmMetric::MeanTtft, VllmMetric::MedianTtft, VllmMetric::StdTtft, VllmMetric::P99Ttft],
                 ),
                 (
                     "tpot",
                     of(|request| request.tpot_ms),
-                    [Metric::MeanTpot, Metric::MedianTpot, Metric::StdTpot, Metric::P99Tpot],
+                    [VllmMetric::MeanTpot, VllmMetric::MedianTpot, VllmMetric::StdTpot, VllmMetric::P99Tpot],
                 ),
                 (
                     "e2el",
                     of(|request| Some(request.e2el_ms)),
-                    [Metric::MeanE2el, Metric::MedianE2el, Metric::StdE2el, Metric::P99E2el],
+                    [VllmMetric::MeanE2el, VllmMetric::MedianE2el, VllmMetric::StdE2el, VllmMetric::P99E2el],
                 ),
             ] {
                 let Some(sample) = sample else { continue };
@@ -228,13 +228,13 @@ impl Run {
                 put(std, Some((squares / sample.sorted().len() as f64).sqrt()));
                 put(p99, sample.quantile(0.99));
                 for (which, q) in PERCENTILES {
-                    figures.extend(sample.quantile(q).map(|value| (format!("{which}_{latency}_ms"), value)));
+                    further.extend(sample.quantile(q).map(|value| (format!("{which}_{latency}_ms"), value)));
                 }
             }
         }
         let signs = Signs {
             empty: self.empty_answers(),
-            mean_ttft_ms: metrics.get(Metric::MeanTtft),
+            mean_ttft_ms: metrics.get(VllmMetric::MeanTtft),
             implausible: plausible::suspicious(&Computed(&metrics)),
             ..Signs::default()
         };
@@ -276,8 +276,8 @@ impl Run {
             source: Some(file.to_owned()),
             about: About {
                 part,
-                figures: figures.into_iter().collect(),
-                doubts: if valid { doubts(&signs) } else { Vec::new() },
+                further: further.into_iter().collect(),
+                warnings: if valid { warnings_from(&signs) } else { Vec::new() },
                 ..About::default()
             },
         }

@@ -12,8 +12,8 @@ use crate::model::Identity;
 use crate::results::predecessor::counted_load;
 use crate::results::result_file::ResultFile;
 
-/// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those that [`is_figure`] tells by their ends.
-const FIGURES: [&str; 47] = [
+/// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those that [`is_metric`] tells by their ends.
+const METRICS: [&str; 47] = [
     "date",
     "endpoint_type",
     "label",
@@ -117,9 +117,9 @@ const BENCH: [&str; 34] = [
 const BENCH_BEGIN: [&str; 7] =
     ["random-", "prefix-repetition-", "sharegpt-", "sonnet-", "spec-bench-", "blazedit-", "timed-trace-"];
 
-/// Whether a key is a figure.
-fn is_figure(key: &str) -> bool {
-    FIGURES.contains(&key)
+/// Whether a key is a metric.
+fn is_metric(key: &str) -> bool {
+    METRICS.contains(&key)
         || key.ends_with("_ms")
         || key.ends_with("_throughput")
         || key.starts_with("spec_decode_")
@@ -150,8 +150,8 @@ impl Stated {
                 stated.bench.insert(flag.to_owned(), value);
             }
         }
-        for (key, value) in result.figures.iter() {
-            let known = is_figure(key) || key == "model_id" || LOAD.iter().any(|(known, _)| *known == key);
+        for (key, value) in result.metrics.iter() {
+            let known = is_metric(key) || key == "model_id" || LOAD.iter().any(|(known, _)| *known == key);
             if !known && let Some(value) = word(value) {
                 stated.put(key, value);
             }
@@ -164,7 +164,7 @@ impl Stated {
                         stated.put(key, value);
                     });
                 }
-                key if !is_figure(key) && of_sweep => stated.put(key, text.clone()),
+                key if !is_metric(key) && of_sweep => stated.put(key, text.clone()),
                 _ => {}
             }
         }

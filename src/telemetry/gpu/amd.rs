@@ -41,7 +41,7 @@ pub(in super::super) fn find(probe: &Probe, without_kfd: bool) -> Found {
     Found { report: DeviceReport { kind: DeviceKind::Rocm, devices, slots, sources, problems }, present }
 }
 
-/// Used memory of the visible devices, from sysfs; one call of the vendor's tool where sysfs gives no figure.
+/// Used memory of the visible devices, from sysfs; one call of the vendor's tool where sysfs gives no metric.
 pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
     let mut ignored = Vec::new();
     let mut devices = from_sysfs(probe, &mut ignored);

@@ -129,7 +129,7 @@ fn largest_window(node: &RenderNode) -> u64 {
     sizes.max().unwrap_or(0)
 }
 
-/// A number in the folder of the card (`device/drm/cardN/NAME`), where Intel's out-of-tree i915 puts its memory figures.
+/// A number in the folder of the card (`device/drm/cardN/NAME`), where Intel's out-of-tree i915 puts its memory metrics.
 fn card_number(node: &RenderNode, name: &str) -> Option<u64> {
     let entries = std::fs::read_dir(node.sysfs.join("drm")).ok()?;
     let cards = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("card"));
@@ -141,7 +141,7 @@ struct VideoMemory {
     used_bytes: Option<u64>,
 }
 
-/// xe's memory manager in debugfs: whole-device figures, for root where debugfs is mounted.
+/// xe's memory manager in debugfs: whole-device metrics, for root where debugfs is mounted.
 fn video_memory(probe: &Probe, node: &RenderNode) -> Option<VideoMemory> {
     if node.driver.as_deref() != Some("xe") {
         return None;
@@ -158,14 +158,14 @@ fn debugfs_memory(probe: &Probe, address: &str) -> Option<VideoMemory> {
         })
         .collect();
     let sum = |key: &str| -> Option<u64> {
-        let figure =
+        let metric =
             |text: &String| text.lines().find_map(|line| line.trim().strip_prefix(key)?.trim().parse::<u64>().ok());
-        texts.iter().map(figure).sum::<Option<u64>>().filter(|_| !texts.is_empty())
+        texts.iter().map(metric).sum::<Option<u64>>().filter(|_| !texts.is_empty())
     };
     (!texts.is_empty()).then(|| VideoMemory { total_bytes: sum("size:"), used_bytes: sum("usage:") })
 }
 
-/// Bytes in use: the driver's own figure where there is one, else what the visible processes hold.
+/// Bytes in use: the driver's own metric where there is one, else what the visible processes hold.
 fn used(probe: &Probe, device: &Device, users: &BTreeMap<String, Option<u64>>) -> Option<(u64, MemorySource)> {
     let address = device.pci_address.as_deref()?;
     let node =

@@ -50,7 +50,7 @@ function tickText(value, all) {
   return value.toLocaleString('en-US', { maximumSignificantDigits: 6 });
 }
 
-/** An axis of a figure or setting over rows: numbers, logarithms or categories; `low` and `high` are in its own terms. */
+/** An axis of a metric or setting over rows: numbers, logarithms or categories; `low` and `high` are in its own terms. */
 function axisOf(column, values, log) {
   const known = values.filter((value) => value !== null);
   if (!column.numeric) {
@@ -104,7 +104,7 @@ const hideTip = () => { tip.hidden = true; };
 // A focus that comes by key may scroll the page itself.
 addEventListener('scroll', () => { if (!document.activeElement?.matches('svg [role=button]:focus-visible')) hideTip(); }, { passive: true });
 
-/** What a tooltip says of a row: the figures of the plot, then the settings. */
+/** What a tooltip says of a row: the metrics of the plot, then the settings. */
 function facts(row, shown) {
   const pairs = [];
   const seen = new Set();
@@ -121,7 +121,7 @@ function facts(row, shown) {
   if (row.repeat) pairs.push(['repeat', row.repeat]);
   if (row.best) pairs.push(['recommendation', 'the choice']);
   else if (row.equal) pairs.push(['recommendation', 'may be the best as well']);
-  for (const doubt of row.doubts) pairs.push(['doubt', doubt]);
+  for (const warning of row.warnings) pairs.push(['warning', warning]);
   return pairs;
 }
 

@@ -45,13 +45,13 @@ const isNumber = (text) => text !== '' && Number.isFinite(Number(text));
 
 const best = new Set(data.choices.best);
 const equal = new Set(data.choices.equal);
-const figures = data.figures.map((figure, at) => ({
-  id: 'f:' + figure.key, at, kind: 'figure', numeric: true, label: figure.label, unit: figure.unit, better: figure.better,
-  value: (row) => (row.figures ? row.figures[at] ?? null : null),
+const metrics = data.metrics.map((metric, at) => ({
+  id: 'f:' + metric.key, at, kind: 'metric', numeric: true, label: metric.label, unit: metric.unit, better: metric.better,
+  value: (row) => (row.metrics ? row.metrics[at] ?? null : null),
   interval: (row) => (row.intervals ? row.intervals[at] : null),
 }));
 const times = ['Server start', 'Benchmark', 'Whole experiment'].map((label, at) => ({
-  id: 't:' + at, kind: 'figure', numeric: true, label, unit: 's', better: 0,
+  id: 't:' + at, kind: 'metric', numeric: true, label, unit: 's', better: 0,
   value: (row) => (row.seconds ? row.seconds[at] : null), interval: () => null,
 })).filter((time) => data.rows.some((row) => row.q && row.q[time.id.slice(2)] !== null));
 const settings = data.settings.map((setting, at) => ({
@@ -65,8 +65,8 @@ const settings = data.settings.map((setting, at) => ({
   interval: () => null,
 }));
 const single = data.rows.map((row, index) => ({
-  index, members: [index], name: row.n, status: row.s, statusText: row.t, settings: row.v, figures: row.f ?? null, intervals: null,
-  repeat: row.r ? row.r.join('.') : '', doubts: row.d ?? [], barred: Boolean(row.b), baseline: Boolean(row.base), seconds: row.q ?? null,
+  index, members: [index], name: row.n, status: row.s, statusText: row.t, settings: row.v, metrics: row.f ?? null, intervals: null,
+  repeat: row.r ? row.r.join('.') : '', warnings: row.d ?? [], barred: Boolean(row.b), baseline: Boolean(row.base), seconds: row.q ?? null,
   phases: row.p ?? [], why: row.why ?? '', serve: row.c ?? null, bench: row.k ?? null, best: best.has(index), equal: equal.has(index),
 }));
 /** Repeats of the same settings as one row with means and intervals. */
@@ -78,9 +78,9 @@ const averaged = (() => {
     const members = group.rows.map((index) => single[index]);
     first.set(group.rows[0], {
       ...members[0], members: group.rows, repeat: 'mean of ' + members.length,
-      figures: group.f.map((figure) => (figure ? figure[0] : null)),
-      intervals: group.f.map((figure) => (figure && figure[1] !== null ? [figure[1], figure[2], figure[3]] : null)),
-      doubts: [...new Set(members.flatMap((row) => row.doubts))], barred: members.every((row) => row.barred),
+      metrics: group.f.map((metric) => (metric ? metric[0] : null)),
+      intervals: group.f.map((metric) => (metric && metric[1] !== null ? [metric[1], metric[2], metric[3]] : null)),
+      warnings: [...new Set(members.flatMap((row) => row.warnings))], barred: members.every((row) => row.barred),
       baseline: members.some((row) => row.baseline),
       best: members.some((row) => row.best), equal: members.some((row) => row.equal),
     });
@@ -90,16 +90,16 @@ const averaged = (() => {
 const repeated = data.groups.length > 0;
 const meta = {
   repeat: { id: 'repeat', kind: 'meta', label: repeated ? 'repeat' : 'start.run', unit: '', better: 0, numeric: false, value: (row) => row.repeat || null, interval: () => null },
-  doubts: { id: 'doubts', kind: 'meta', label: 'doubts', unit: '', better: 0, numeric: false, value: (row) => row.doubts.join('; ') || null, interval: () => null },
+  warnings: { id: 'warnings', kind: 'meta', label: 'warnings', unit: '', better: 0, numeric: false, value: (row) => row.warnings.join('; ') || null, interval: () => null },
   name: { id: 'name', kind: 'meta', label: 'experiment', unit: '', better: 0, numeric: false, value: (row) => row.name, interval: () => null },
   status: { id: 'status', kind: 'meta', label: 'status', unit: '', better: 0, numeric: false, value: (row) => row.statusText, interval: () => null },
 };
-const columns = [meta.name, ...settings, ...(data.rows.some((row) => row.r) ? [meta.repeat] : []), ...figures, ...times, meta.doubts, meta.status];
+const columns = [meta.name, ...settings, ...(data.rows.some((row) => row.r) ? [meta.repeat] : []), ...metrics, ...times, meta.warnings, meta.status];
 const byId = new Map(columns.map((column) => [column.id, column]));
 const varying = settings.filter((setting) => setting.varies);
 const defaultColumns = [
-  ...varying.map((setting) => setting.id), ...(byId.has('repeat') ? ['repeat'] : []), ...data.shown.map((at) => figures[at].id),
-  ...(single.some((row) => row.doubts.length) ? ['doubts'] : []), 'status',
+  ...varying.map((setting) => setting.id), ...(byId.has('repeat') ? ['repeat'] : []), ...data.shown.map((at) => metrics[at].id),
+  ...(single.some((row) => row.warnings.length) ? ['warnings'] : []), 'status',
 ];
 const heading = (column) => (column.unit ? `${column.label} (${column.unit})` : column.label);
 /** The settings that vary, in one line. */
@@ -173,7 +173,7 @@ function passes(row) {
     if (value !== '' && column && column.text(row) !== value) return false;
   }
   if (!state.q) return true;
-  const text = `${row.name} ${row.statusText} ${row.doubts.join(' ')} ${row.why} ${settings.map((setting) => setting.text(row)).join(' ')}`.toLowerCase();
+  const text = `${row.name} ${row.statusText} ${row.warnings.join(' ')} ${row.why} ${settings.map((setting) => setting.text(row)).join(' ')}`.toLowerCase();
   return state.q.toLowerCase().split(/\s+/).every((word) => text.includes(word));
 }
 const shownRows = () => allRows().filter(passes);

@@ -1,7 +1,7 @@
 
 // --- the plots --------------------------------------------------------------------------------------------------------
 
-const known = [...figures, ...times].filter((figure) => single.some((row) => figure.value(row) !== null));
+const known = [...metrics, ...times].filter((metric) => single.some((row) => metric.value(row) !== null));
 const ranked = byId.get('f:' + data.rank_by) ?? known[0];
 const latency = byId.get('f:' + data.latency) ?? known[1] ?? known[0];
 const manyValues = (setting) => setting.values.length > 1;
@@ -21,9 +21,9 @@ function tickBox(name, label, redraw) {
   return { control: el('label', { class: 'check' }, input, label), get on() { return input.checked; } };
 }
 const empty = (holder, text) => holder.replaceChildren(el('p', { class: 'faint' }, text));
-const NOTHING = 'No row of the table has both figures: change the filters or the axes.';
+const NOTHING = 'No row of the table has both metrics: change the filters or the axes.';
 
-/** Any figure or setting against any other; the front where both have a better end. */
+/** Any metric or setting against any other; the front where both have a better end. */
 function scatterPanel(panel) {
   const redraw = () => draw();
   const axes = [...known, ...varying];
@@ -39,7 +39,7 @@ function scatterPanel(panel) {
   let zoom = null;
   const reset = el('button', { type: 'button', 'data-reset': '', onclick: () => zoom?.reset() }, 'Reset zoom');
   panel.append(el('div', { class: 'controls' }, x.control, y.control, color.control, logX.control, logY.control, el('span', { class: 'push' }, reset)), plot, keys,
-    el('p', { class: 'help' }, 'Drag a box to zoom; wheel with Ctrl, or after a click into the plot; double-click for all. Tab into the plot, then arrow keys, + and −, Enter selects the row. The dashed line joins what nothing beats in both; hollow points have a doubt and are never called best.'));
+    el('p', { class: 'help' }, 'Drag a box to zoom; wheel with Ctrl, or after a click into the plot; double-click for all. Tab into the plot, then arrow keys, + and −, Enter selects the row. The dashed line joins what nothing beats in both; hollow points have a warning and are never called best.'));
   function draw() {
     const rows = shownRows().filter((row) => x.column.value(row) !== null && y.column.value(row) !== null);
     if (!rows.length) { keys.replaceChildren(); return empty(plot, NOTHING); }
@@ -69,7 +69,7 @@ function front(points, x, y) {
   return kept.sort((a, b) => a.x - b.x);
 }
 
-/** Two figures against a number that varies: a line for each configuration. */
+/** Two metrics against a number that varies: a line for each configuration. */
 function linesPanel(panel) {
   if (!steps.length) {
     panel.append(el('p', { class: 'faint' }, 'No setting with numbers varies in this run, so that there is nothing to draw lines over.'));
@@ -92,15 +92,15 @@ function linesPanel(panel) {
     el('p', { class: 'help' }, 'A line goes through the means where several rows share a place. Legend entries switch lines off and on.'));
   function draw() {
     const over = x.column;
-    const rows = shownRows().filter((row) => over.value(row) !== null && row.figures);
+    const rows = shownRows().filter((row) => over.value(row) !== null && row.metrics);
     const nameOf = (row) => (by.column ? by.column.text(row) : configuration(row, [over.id]));
     const names = [...new Set(rows.map(nameOf))].sort(order);
     legend(keys, '', names, hidden, draw);
-    [upper.column, lower.column].forEach((figure, side) => {
-      const usable = rows.filter((row) => figure.value(row) !== null);
+    [upper.column, lower.column].forEach((metric, side) => {
+      const usable = rows.filter((row) => metric.value(row) !== null);
       if (!usable.length) return empty(holders[side], NOTHING);
       const ax = axisOf(over, usable.map((row) => over.value(row)), log.on);
-      const ay = axisOf(figure, usable.map((row) => figure.value(row)), false);
+      const ay = axisOf(metric, usable.map((row) => metric.value(row)), false);
       const points = [];
       const drawn = [];
       names.forEach((name, index) => {
@@ -109,13 +109,13 @@ function linesPanel(panel) {
         const at = new Map();
         for (const row of mine) {
           const place = ax.of(over.value(row));
-          at.set(place, [...(at.get(place) ?? []), ay.of(figure.value(row))]);
-          points.push({ row, x: place, y: ay.of(figure.value(row)), yi: figure.interval(row)?.slice(0, 2) ?? null, color: seriesColor(index), shape: seriesShape(index), title: name || configuration(row), pairs: () => facts(row, [over, figure]) });
+          at.set(place, [...(at.get(place) ?? []), ay.of(metric.value(row))]);
+          points.push({ row, x: place, y: ay.of(metric.value(row)), yi: metric.interval(row)?.slice(0, 2) ?? null, color: seriesColor(index), shape: seriesShape(index), title: name || configuration(row), pairs: () => facts(row, [over, metric]) });
         }
         const line = [...at].map(([place, values]) => ({ x: place, y: values.reduce((a, b) => a + b, 0) / values.length })).sort((a, b) => a.x - b.x);
         if (line.length > 1) drawn.push({ color: seriesColor(index), points: line });
       });
-      xyChart(holders[side], { x: ax, y: ay, points, lines: drawn, label: `${figure.label} over ${over.label}`, height: 380 }, views[side]);
+      xyChart(holders[side], { x: ax, y: ay, points, lines: drawn, label: `${metric.label} over ${over.label}`, height: 380 }, views[side]);
     });
   }
   return draw;
@@ -167,16 +167,16 @@ function howMany(name, redraw) {
 const heldBack = (note, shown, all) => { note.textContent = all > shown ? `The first ${shown} of ${all}.` : ''; };
 
 function barsPanel(panel) {
-  const figure = choice('bar', 'Figure', known, ranked, () => draw());
+  const metric = choice('bar', 'Metric', known, ranked, () => draw());
   const color = choice('barcolor', 'Colour', [null, ...varying], varying.find((setting) => setting.values.length <= 8) ?? null, () => { hidden.clear(); draw(); });
   const count = howMany('bars', () => draw());
   const plot = el('div', { class: 'plot' });
   const keys = el('div', { class: 'legend' });
   const note = el('p', { class: 'help' });
   const hidden = new Set();
-  panel.append(el('div', { class: 'controls' }, figure.control, color.control, count.control), plot, keys, note);
+  panel.append(el('div', { class: 'controls' }, metric.control, color.control, count.control), plot, keys, note);
   function draw() {
-    const column = figure.column;
+    const column = metric.column;
     const rows = shownRows().filter((row) => column.value(row) !== null);
     if (!rows.length) { keys.replaceChildren(); return empty(plot, NOTHING); }
     const paint = coloring(color.column, rows);
@@ -220,7 +220,7 @@ function startupPanel(panel) {
   return draw;
 }
 
-/** The mean of a figure for each pair of two settings. */
+/** The mean of a metric for each pair of two settings. */
 function heatPanel(panel) {
   const able = varying.filter(manyValues);
   if (able.length < 2) {
@@ -230,12 +230,12 @@ function heatPanel(panel) {
   const first = loadStep && able.includes(loadStep) ? loadStep : able[0];
   const x = choice('heatx', 'Across', able, first, () => draw());
   const y = choice('heaty', 'Down', able, able.find((setting) => setting !== first), () => draw());
-  const figure = choice('heat', 'Figure', known, ranked, () => draw());
+  const metric = choice('heat', 'Metric', known, ranked, () => draw());
   const plot = el('div', { class: 'plot' });
   const keys = el('div', { class: 'legend' });
-  panel.append(el('div', { class: 'controls' }, x.control, y.control, figure.control), plot, keys, el('p', { class: 'help' }, 'Each cell is the mean of the rows that share both settings; a filter on the others narrows it down.'));
+  panel.append(el('div', { class: 'controls' }, x.control, y.control, metric.control), plot, keys, el('p', { class: 'help' }, 'Each cell is the mean of the rows that share both settings; a filter on the others narrows it down.'));
   function draw() {
-    const column = figure.column;
+    const column = metric.column;
     const rows = shownRows().filter((row) => [x.column, y.column, column].every((one) => one.value(row) !== null));
     if (!rows.length) { keys.replaceChildren(); return empty(plot, NOTHING); }
     const across = [...new Set(rows.map((row) => x.column.text(row)))].sort(order);

@@ -133,7 +133,7 @@ function coloring(column, rows) {
   if (!column) return { of: () => ({ color: 'var(--s0)', shape: 0, key: '' }), names: [] };
   const values = rows.map((row) => column.value(row)).filter((value) => value !== null);
   const names = [...new Set(values)].sort(order);
-  if (column.numeric && (column.kind === 'figure' || names.length > 8)) {
+  if (column.numeric && (column.kind === 'metric' || names.length > 8)) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     return { ramp: [low, high], names: [], of: (row) => {
       const value = column.value(row);

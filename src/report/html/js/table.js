@@ -10,7 +10,7 @@ function buildTable() {
   const shown = shownColumns();
   const head = el('tr', {}, shown.map((column) => {
     const button = el('button', { type: 'button', title: 'Sort by ' + heading(column), onclick: () => sortBy(column.id) }, heading(column));
-    return el('th', { scope: 'col', class: column.kind === 'figure' ? 'num' : null, 'data-column': column.id, 'data-title': heading(column) }, button);
+    return el('th', { scope: 'col', class: column.kind === 'metric' ? 'num' : null, 'data-column': column.id, 'data-title': heading(column) }, button);
   }));
   table.tHead.replaceChildren(head);
   lines = new Map();
@@ -24,7 +24,7 @@ function buildTable() {
 }
 
 function cell(row, column) {
-  if (column.kind === 'figure') {
+  if (column.kind === 'metric') {
     const value = column.value(row);
     const interval = column.interval(row);
     const node = el('td', { class: 'num' }, value === null ? el('span', { class: 'faint' }, 'n/a') : number(value));
@@ -121,15 +121,15 @@ function detail(row) {
   const card = el('article', { class: 'card', 'aria-label': 'Selected experiment' },
     el('h3', {}, row.name), el('p', {}, el('span', { class: row.status === 'valid' ? 'tag good' : 'tag bad' }, row.statusText),
       row.repeat ? ` start.run ${row.repeat}` : '', row.why ? ' ' + row.why : ''));
-  row.doubts.forEach((doubt) => card.append(el('p', { class: 'unsure' }, doubt)));
+  row.warnings.forEach((warning) => card.append(el('p', { class: 'unsure' }, warning)));
   const failure = $('failure-' + row.index);
   if (failure) card.append(el('div', {}, [...failure.childNodes].map((node) => node.cloneNode(true))));
   if (row.serve) card.append(el('h4', {}, 'Serve'), commandBox(command(row.serve), 'Command that serves it'));
   if (row.bench) card.append(el('h4', {}, 'Bench'), commandBox(command(row.bench), 'Command that measures it'));
-  const known = [...figures, ...times].filter((figure) => figure.value(row) !== null);
+  const known = [...metrics, ...times].filter((metric) => metric.value(row) !== null);
   if (known.length) {
-    card.append(el('details', {}, el('summary', {}, `All figures (${known.length})`),
-      el('dl', { class: 'pairs' }, known.map((figure) => pair(figure.label, `${number(figure.value(row))} ${figure.unit}`)))));
+    card.append(el('details', {}, el('summary', {}, `All metrics (${known.length})`),
+      el('dl', { class: 'pairs' }, known.map((metric) => pair(metric.label, `${number(metric.value(row))} ${metric.unit}`)))));
   }
   const set = settings.filter((setting) => setting.text(row) !== '');
   card.append(el('details', {}, el('summary', {}, `All settings (${set.length})`),
@@ -188,7 +188,7 @@ function chooser() {
   const part = (title, all) => (all.length ? el('fieldset', {}, el('legend', {}, title), all.map(box)) : null);
   const details = el('details', { class: 'columns', id: 'columns' }, el('summary', {}, 'Columns'), el('div', {},
     part('Experiment', columns.filter((column) => column.kind === 'meta')), part('Settings that vary', varying),
-    part('Figures', [...figures, ...times]), part('Settings that are the same', settings.filter((setting) => !setting.varies))));
+    part('Metrics', [...metrics, ...times]), part('Settings that are the same', settings.filter((setting) => !setting.varies))));
   details.addEventListener('keydown', (event) => {
     if (event.key === 'Escape') { details.open = false; details.firstChild.focus(); }
   });
@@ -205,7 +205,7 @@ function csv() {
     if (/^[=+\-@\t\r]/.test(text) && !isNumber(text)) text = "'" + text;
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   };
-  const head = shown.flatMap((column) => [heading(column), ...(state.mean && column.kind === 'figure' ? [column.label + ' low', column.label + ' high'] : [])]);
+  const head = shown.flatMap((column) => [heading(column), ...(state.mean && column.kind === 'metric' ? [column.label + ' low', column.label + ' high'] : [])]);
   if (data.simulated) head.push('simulated');
   const ordered = [...table.tBodies[0].rows].filter((line) => !line.hidden);
   const rowOf = new Map([...lines].map(([row, line]) => [line, row]));
@@ -213,7 +213,7 @@ function csv() {
     const row = rowOf.get(line);
     const cells = shown.flatMap((column) => {
       const interval = column.interval(row);
-      return [column.value(row), ...(state.mean && column.kind === 'figure' ? [interval ? interval[0] : null, interval ? interval[1] : null] : [])];
+      return [column.value(row), ...(state.mean && column.kind === 'metric' ? [interval ? interval[0] : null, interval ? interval[1] : null] : [])];
     });
     return data.simulated ? [...cells, 'true'] : cells;
   });

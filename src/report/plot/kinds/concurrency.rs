@@ -1,12 +1,12 @@
-//! Figures against concurrency: S2's two panels and its lines per number of devices, S3's dashboard.
+//! MetricValues against concurrency: S2's two panels and its lines per number of devices, S3's dashboard.
 
 use super::super::chart::{Axis, Body, BoxPlot, Chart, Entry, Panel, Sampled, Series, Shape, Xy};
-use super::super::data::{Data, Shot, axis_label, figure, intervals, key_words};
-use super::super::kind::{Picture, Refusal};
+use super::super::data::{Data, Shot, axis_label, intervals, key_words, metric};
+use super::super::kind::{Plot, Refusal};
 use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, Tick, separated};
 use super::super::svg::TEXT;
-use super::lines::{Drawn, Line, Lines, figure_axis, legend, lines, look, over, reach, series, unnamed};
+use super::lines::{Drawn, Line, Lines, legend, lines, look, metric_axis, over, reach, series, unnamed};
 use crate::analyse::{Estimate, Requests, Row, Sample};
 use crate::model::Better;
 use crate::record::layout;
@@ -17,14 +17,14 @@ pub fn tokens_per_second_of_a_request(row: &Row, requests: Option<&Requests>) ->
     if let Some(sample) = requests.and_then(|requests| Sample::new(rates_of(requests))) {
         return Some(sample.mean());
     }
-    let figure = |key: &str| row.figure(key);
-    let tokens = figure("total_output_tokens")? / figure("completed").filter(|count| *count > 0.0)?;
-    let latency = figure("mean_e2el_ms")
-        .or_else(|| Some(figure("mean_ttft_ms")? + figure("mean_tpot_ms")? * (tokens - 1.0).max(0.0)))?;
+    let metric = |key: &str| row.metric(key);
+    let tokens = metric("total_output_tokens")? / metric("completed").filter(|count| *count > 0.0)?;
+    let latency = metric("mean_e2el_ms")
+        .or_else(|| Some(metric("mean_ttft_ms")? + metric("mean_tpot_ms")? * (tokens - 1.0).max(0.0)))?;
     (latency > 0.0 && tokens > 0.0).then(|| tokens / latency * 1e3)
 }
 
-/// The same of a measurement in a picture.
+/// The same of a measurement in a plot.
 pub fn per_request(shot: &Shot<'_>) -> Option<f64> {
     tokens_per_second_of_a_request(shot.row, shot.requests.as_ref())
 }
@@ -68,12 +68,12 @@ fn missing(what: &str) -> Refusal {
 /// S2's two panels.
 ///
 /// # Errors
-/// As [`lines`], and when no result has the figures.
-pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
+/// As [`lines`], and when no result has the metrics.
+pub fn throughput(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let lines = lines(data, "max-concurrency", &[])?;
     let key = data.query.y.as_deref().unwrap_or("output_throughput");
-    let shown = figure("--y", key)?;
-    let total = lines.drawn(&|shot| shot.row.figure(key));
+    let shown = metric("--y", key)?;
+    let total = lines.drawn(&|shot| shot.row.metric(key));
     let each = lines.drawn(&per_request);
     if total.is_empty() {
         return Err(missing(&format!("`{key}`")));
@@ -82,7 +82,7 @@ pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     let title = format!("{} against {}", shown.label, key_words(&lines.x));
     let mut panels = vec![panel(
         &format!("{} of the server", shown.label),
-        xy(lines.axis(), figure_axis(axis_label(key), &reach(&total)), series(&total, &named, Shape::Line)),
+        xy(lines.axis(), metric_axis(axis_label(key), &reach(&total)), series(&total, &named, Shape::Line)),
     )];
     let mut caption = data.caption();
     caption.push(intervals(&all_estimates(&total)));
@@ -93,7 +93,7 @@ pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
             body: super::empty("no result has the latencies that it takes"),
         });
     } else {
-        let y = figure_axis("Output throughput per request (tok/s)".into(), &reach(&each));
+        let y = metric_axis("Output throughput per request (tok/s)".into(), &reach(&each));
         panels.push(panel("Output throughput of one request", xy(lines.axis(), y, series(&each, &named, Shape::Line))));
         caption.push(PER_REQUEST.into());
     }
@@ -109,18 +109,18 @@ pub fn throughput(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption,
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::BATCH_SIZES.into(), chart }])
+    Ok(vec![Plot { stem: layout::plot::BATCH_SIZES.into(), chart }])
 }
 
 /// S2's lines per number of devices.
 ///
 /// # Errors
-/// As [`lines`], and when no result has the figure.
-pub fn scaling(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
+/// As [`lines`], and when no result has the metric.
+pub fn scaling(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let lines = lines(data, "max-concurrency", &["devices"])?;
     let key = data.query.y.as_deref().unwrap_or("output_throughput");
-    let shown = figure("--y", key)?;
-    let drawn = lines.drawn(&|shot| shot.row.figure(key));
+    let shown = metric("--y", key)?;
+    let drawn = lines.drawn(&|shot| shot.row.metric(key));
     if drawn.is_empty() {
         return Err(missing(&format!("`{key}`")));
     }
@@ -129,7 +129,7 @@ pub fn scaling(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     caption.push(intervals(&all_estimates(&drawn)));
     caption.extend(over(&lines.over));
     caption.extend(unnamed(drawn.len(), named.len(), &shown.label.to_lowercase()));
-    let y = figure_axis(axis_label(key), &reach(&drawn));
+    let y = metric_axis(axis_label(key), &reach(&drawn));
     let mut entries = legend(&labels(&lines), &named, drawn.len().max(2), Sampled::LineAndMark);
     entries.truncate(if drawn.len() > named.len() { named.len() + 1 } else { named.len() });
     let chart = Chart {
@@ -141,7 +141,7 @@ pub fn scaling(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption,
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::COMBINED.into(), chart }])
+    Ok(vec![Plot { stem: layout::plot::COMBINED.into(), chart }])
 }
 
 /// A panel of S3's dashboard.
@@ -195,7 +195,7 @@ struct Board<'a, 'd> {
 ///
 /// # Errors
 /// As [`lines`], and when there is nothing for any panel.
-pub fn dashboard(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
+pub fn dashboard(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let board = Board::new(data)?;
     let parts = [Part::Throughput, Part::Latency, Part::Ttft, Part::Tokens];
     let panels: Vec<Panel> = parts
@@ -208,7 +208,7 @@ pub fn dashboard(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
             })
         })
         .collect();
-    Ok(vec![board.picture(
+    Ok(vec![board.plot(
         data,
         format!("Performance against {}", key_words(&board.lines.x)),
         panels,
@@ -221,14 +221,14 @@ pub fn dashboard(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
 ///
 /// # Errors
 /// As [`lines`], and when the results do not have what it needs.
-pub fn one_of_dashboard(data: &Data<'_>, part: Part) -> Result<Vec<Picture>, Refusal> {
+pub fn one_of_dashboard(data: &Data<'_>, part: Part) -> Result<Vec<Plot>, Refusal> {
     let board = Board::new(data)?;
     let mut panel = board
         .part(part)
         .map_err(|why| Refusal::missing(why, "measure with `vllm-bench run --bench-arg save-detailed`".into()))?;
     panel.title = String::new();
     let title = format!("{} against {}", part.title(), key_words(&board.lines.x));
-    Ok(vec![board.picture(data, title, vec![panel], &[part], part.word())])
+    Ok(vec![board.plot(data, title, vec![panel], &[part], part.word())])
 }
 
 impl Part {
@@ -276,12 +276,12 @@ impl Part {
 impl<'a, 'd> Board<'a, 'd> {
     fn new(data: &'d Data<'a>) -> Result<Self, Refusal> {
         let lines = lines(data, "max-concurrency", &[])?;
-        let drawn = lines.drawn(&|shot| shot.row.figure("request_throughput"));
+        let drawn = lines.drawn(&|shot| shot.row.metric("request_throughput"));
         let named = lines.named(&drawn, Some(Better::Higher), ON_DASHBOARD);
         Ok(Self { named, estimates: all_estimates(&drawn), lines, simulated: data.simulated() })
     }
 
-    fn picture(&self, data: &Data<'_>, title: String, panels: Vec<Panel>, parts: &[Part], stem: &str) -> Picture {
+    fn plot(&self, data: &Data<'_>, title: String, panels: Vec<Panel>, parts: &[Part], stem: &str) -> Plot {
         let mut caption = data.caption();
         caption.push(intervals(&self.estimates));
         caption.extend(parts.iter().map(|part| part.note().to_owned()));
@@ -303,24 +303,24 @@ impl<'a, 'd> Board<'a, 'd> {
             caption,
             simulated: self.simulated,
         };
-        Picture { stem: layout::picture::of(&data.run_name(), stem), chart }
+        Plot { stem: layout::plot::of(&data.run_name(), stem), chart }
     }
 
     fn part(&self, part: Part) -> Result<Panel, String> {
-        let need = "the results have no figures of single requests (`--bench-arg save-detailed`)".to_owned();
+        let need = "the results have no metrics of single requests (`--bench-arg save-detailed`)".to_owned();
         let body = match part {
             Part::Throughput => {
-                let drawn = self.lines.drawn(&|shot| shot.row.figure("request_throughput"));
+                let drawn = self.lines.drawn(&|shot| shot.row.metric("request_throughput"));
                 if drawn.is_empty() {
                     return Err("the results have no `request_throughput`".into());
                 }
-                let y = figure_axis("Request throughput (req/s)".into(), &reach(&drawn));
+                let y = metric_axis("Request throughput (req/s)".into(), &reach(&drawn));
                 xy(self.lines.axis(), y, series(&drawn, &self.named, Shape::Line))
             }
             Part::Latency => {
                 let at = [("median_e2el_ms", 0.5), ("p95_e2el_ms", 0.95), ("p99_e2el_ms", 0.99)];
                 let curves = at
-                    .map(|(key, q)| self.lines.drawn(&move |shot| shot.row.figure(key).or_else(|| quantile(shot, q))));
+                    .map(|(key, q)| self.lines.drawn(&move |shot| shot.row.metric(key).or_else(|| quantile(shot, q))));
                 self.curves(curves, "Latency of a request (ms)").ok_or(need)?
             }
             Part::Tokens => {
@@ -359,7 +359,7 @@ impl<'a, 'd> Board<'a, 'd> {
             }
         }
         all.sort_by(|a, b| a.look.width.total_cmp(&b.look.width));
-        Some(xy(self.lines.axis(), figure_axis(label.into(), &values), all))
+        Some(xy(self.lines.axis(), metric_axis(label.into(), &values), all))
     }
 
     fn boxes(&self) -> Option<Xy> {
@@ -393,7 +393,7 @@ impl<'a, 'd> Board<'a, 'd> {
             scale: Scale::exact(-0.5, levels.len() as f64 - 0.5),
             ticks: Some(levels.iter().enumerate().map(tick).collect()),
         };
-        let mut y = figure_axis("TTFT (ms)".into(), &values);
+        let mut y = metric_axis("TTFT (ms)".into(), &values);
         if y.scale.counting() == Counting::Linear {
             y.scale = Scale::of(Counting::Linear, values, true);
         }

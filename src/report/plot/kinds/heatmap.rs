@@ -1,23 +1,23 @@
-//! A figure over two settings.
+//! A metric over two settings.
 
 use indexmap::{IndexMap, IndexSet};
 
 use super::super::chart::{Body, Chart, Heat, Panel};
-use super::super::data::{Data, Group, Shot, axis_label, figure, is_better, key_words, mean_of, setting, word};
-use super::super::kind::{Over, Picture, Refusal};
+use super::super::data::{Data, Group, Shot, axis_label, is_better, key_words, mean_of, metric, setting, word};
+use super::super::kind::{Over, Plot, Refusal};
 use crate::analyse::estimate;
-use crate::model::Figure;
+use crate::model::Metric;
 use crate::record::layout;
 
 /// Panels on one sheet.
 const PANELS: usize = 6;
 
-/// Draws it: `--x` and `--y` are the settings, `--figure` is what the colours show.
+/// Draws it: `--x` and `--y` are the settings, `--metric` is what the colours show.
 ///
 /// # Errors
 /// When no two settings have several values, or more models and loads differ than fit on a sheet.
-pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let shown = figure("--figure", data.query.figure.as_deref().unwrap_or("output_throughput"))?;
+pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
+    let shown = metric("--metric", data.query.metric.as_deref().unwrap_or("output_throughput"))?;
     let (x, y) = axes(data)?;
     let rest = data.rest(&[&x, &y]);
     let (apart, over): (Vec<String>, Vec<String>) = rest.into_iter().partition(|key| data.is_load(key));
@@ -32,7 +32,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     if panels.is_empty() {
         return Err(Refusal::missing(
             format!("no result has `{}`", shown.key),
-            "choose another figure with `--figure KEY`".into(),
+            "choose another metric with `--metric KEY`".into(),
         ));
     }
     let mut caption = data.caption();
@@ -57,7 +57,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption,
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::HEATMAP.into(), chart }])
+    Ok(vec![Plot { stem: layout::plot::HEATMAP.into(), chart }])
 }
 
 /// The axes as asked for; else the two settings with the most values, those of the load and the model first, as cells never mix
@@ -89,7 +89,7 @@ fn axes(data: &Data<'_>) -> Result<(String, String), Refusal> {
     }
 }
 
-fn panel(data: &Data<'_>, group: &Group<'_, '_>, (x, y): (&str, &str), shown: &Figure) -> Option<Panel> {
+fn panel(data: &Data<'_>, group: &Group<'_, '_>, (x, y): (&str, &str), shown: &Metric) -> Option<Panel> {
     let names = |key: &str| -> Vec<Option<String>> {
         let groups = data.groups_of(group.shots.clone(), &[key.to_owned()]);
         let first = |group: &Group<'_, '_>| setting(group.shots.first()?.row, key).map(std::borrow::Cow::into_owned);
@@ -106,7 +106,7 @@ fn panel(data: &Data<'_>, group: &Group<'_, '_>, (x, y): (&str, &str), shown: &F
         let configurations = data.groups_of(places.get(&[column.clone(), row.clone()])?.clone(), &over);
         let means: Vec<f64> = configurations
             .iter()
-            .filter_map(|one| Some(mean_of(&one.shots, &|shot| shot.row.figure(&shown.key))?.mean))
+            .filter_map(|one| Some(mean_of(&one.shots, &|shot| shot.row.metric(&shown.key))?.mean))
             .collect();
         match data.query.over {
             Over::Mean => estimate(&means).map(|estimate| estimate.mean),

@@ -3,8 +3,8 @@
 use indexmap::IndexMap;
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, figure, in_sentence, mean_of, setting};
-use super::super::kind::{Picture, Refusal};
+use super::super::data::{Data, in_sentence, mean_of, metric, setting};
+use super::super::kind::{Plot, Refusal};
 use super::super::look::Look;
 use super::super::scale::short;
 use crate::record::layout;
@@ -12,7 +12,7 @@ use crate::record::layout;
 /// Pairs on the sheet.
 const PAIRS: usize = 12;
 
-/// A configuration: its levels, and its figure relative to the mean of its model and load.
+/// A configuration: its levels, and its metric relative to the mean of its model and load.
 struct Cell {
     levels: Vec<Option<String>>,
     value: f64,
@@ -21,10 +21,10 @@ struct Cell {
 /// Draws it.
 ///
 /// # Errors
-/// When no setting of the server has several values, or no result has the figure.
-pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
+/// When no setting of the server has several values, or no result has the metric.
+pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let shown =
-        figure("--figure", data.query.figure.as_deref().or(data.query.y.as_deref()).unwrap_or("output_throughput"))?;
+        metric("--metric", data.query.metric.as_deref().or(data.query.y.as_deref()).unwrap_or("output_throughput"))?;
     let (load, axes): (Vec<String>, Vec<String>) = data.rest(&[]).into_iter().partition(|key| data.is_load(key));
     if axes.is_empty() {
         return Err(Refusal::missing(
@@ -36,7 +36,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     if cells.len() < 2 {
         return Err(Refusal::missing(
             format!("fewer than two configurations have `{}`", shown.key),
-            "choose another figure with `--figure KEY`".into(),
+            "choose another metric with `--metric KEY`".into(),
         ));
     }
     let mut main: Vec<(String, f64)> =
@@ -106,7 +106,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption,
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::INTERACTION.into(), chart }])
+    Ok(vec![Plot { stem: layout::plot::INTERACTION.into(), chart }])
 }
 
 /// The configurations, and the relative standard deviation between repeats (root of the mean variance).
@@ -117,7 +117,7 @@ fn cells(data: &Data<'_>, load: &[String], axes: &[String], key: &str) -> (Vec<C
         let configurations = data.groups_of(block.shots.clone(), axes);
         let known: Vec<_> = configurations
             .iter()
-            .filter_map(|one| Some((one, mean_of(&one.shots, &|shot| shot.row.figure(key))?)))
+            .filter_map(|one| Some((one, mean_of(&one.shots, &|shot| shot.row.metric(key))?)))
             .collect();
         let mean = known.iter().map(|(_, e)| e.mean).sum::<f64>() / known.len().max(1) as f64;
         if known.is_empty() || mean.abs() < f64::MIN_POSITIVE || !mean.is_finite() {

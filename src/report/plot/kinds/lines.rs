@@ -98,7 +98,7 @@ pub fn list(text: &[String]) -> Vec<String> {
     text.iter().flat_map(|text| text.split(',')).map(full_key).filter(|key| !key.is_empty()).collect()
 }
 
-/// A line's points for a figure.
+/// A line's points for a metric.
 pub struct Drawn {
     /// The line's number.
     pub index: usize,
@@ -109,7 +109,7 @@ pub struct Drawn {
 }
 
 impl Lines<'_, '_> {
-    /// The points of every line for a figure; lines without any are left out.
+    /// The points of every line for a metric; lines without any are left out.
     pub fn drawn(&self, value: &dyn Fn(&Shot<'_>) -> Option<f64>) -> Vec<Drawn> {
         let draw = |(index, line): (usize, &Line<'_, '_>)| {
             let known: Vec<(f64, Estimate)> =
@@ -212,8 +212,8 @@ pub fn over(keys: &[String]) -> Option<String> {
         .then(|| format!("Each point is the mean over all values of {}, so that it has no interval.", keys.join(", ")))
 }
 
-/// The axis of a figure, from zero; logarithmic where values differ by a factor of more than a hundred.
-pub fn figure_axis(label: String, values: &[f64]) -> Axis {
+/// The axis of a metric, from zero; logarithmic where values differ by a factor of more than a hundred.
+pub fn metric_axis(label: String, values: &[f64]) -> Axis {
     let (low, high) = values.iter().fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)));
     let counting = if low > 0.0 && high / low > 100.0 { Counting::Log10 } else { Counting::Linear };
     Axis { label, scale: Scale::of(counting, values.iter().copied(), true), ticks: None }

@@ -1,4 +1,4 @@
-//! One file for each family of pictures: from the data to a chart.
+//! One file for each family of plots: from the data to a chart.
 
 pub mod concurrency;
 pub mod heatmap;

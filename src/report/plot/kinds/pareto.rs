@@ -3,18 +3,18 @@
 use indexmap::IndexMap;
 
 use super::super::chart::{Axis, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Xy};
-use super::super::data::{Data, Shot, axis_label, ends, figure, in_sentence, intervals, mean_of};
-use super::super::kind::{Picture, Refusal};
+use super::super::data::{Data, Shot, axis_label, ends, in_sentence, intervals, mean_of, metric};
+use super::super::kind::{Plot, Refusal};
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
 use super::lines::{legend, named};
 use crate::analyse::{BY_MODEL, Estimate, Row, Wanted};
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 use crate::record::layout;
 use crate::report::answer;
 use crate::report::export::Analysis;
 
-/// A configuration on the picture.
+/// A configuration on the plot.
 struct Spot {
     label: String,
     point: Point,
@@ -32,16 +32,16 @@ struct Cloud {
 /// Draws it.
 ///
 /// # Errors
-/// When no result has both figures.
-pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
+/// When no result has both metrics.
+pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let asked = data.query.wanted(data.table);
     // An objective that is a latency is no gain: throughput is drawn against latency all the same.
     let usual = if asked.better == Better::Higher { asked.rank_by.as_str() } else { "output_throughput" };
     let (x, y) = (data.query.x.as_deref().unwrap_or(&asked.latency), data.query.y.as_deref());
-    let y = y.or(data.query.figure.as_deref()).unwrap_or(usual);
-    let (latency, gain) = (figure("--x", x)?, figure("--y", y)?);
+    let y = y.or(data.query.metric.as_deref()).unwrap_or(usual);
+    let (latency, gain) = (metric("--x", x)?, metric("--y", y)?);
     let better = gain.better.unwrap_or(Better::Higher);
-    let of_all = if y == asked.rank_by { asked.per_device } else { Figure::is_of_all_devices(y) };
+    let of_all = if y == asked.rank_by { asked.per_device } else { Metric::is_of_all_devices(y) };
     let per_device = of_all && data.shots.iter().all(|shot| shot.row.about.devices.is_some_and(|devices| devices > 0));
     let wanted =
         Wanted { rank_by: y.into(), better, per_device, latency: x.into(), limits: Vec::new(), ..Wanted::default() };
@@ -50,7 +50,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     if clouds.is_empty() {
         return Err(Refusal::missing(
             format!("no result has both `{x}` and `{y}`"),
-            "`vllm-bench analyze` lists the figures of the results".into(),
+            "`vllm-bench analyze` lists the metrics of the results".into(),
         ));
     }
     let peaks: Vec<(usize, Vec<f64>)> = clouds
@@ -69,8 +69,8 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         let plain = |spot: &Spot| Point { x_range: None, y_range: None, ..spot.point };
         let points = of(true).map(|spot| if quiet && !spot.recommended { plain(spot) } else { spot.point }).collect();
         series.push(Series { points, look, shape: Shape::Cloud });
-        let doubted = Look { marker: Marker::Cross, ..OTHERS };
-        series.push(Series { points: of(false).map(plain).collect(), look: doubted, shape: Shape::Cloud });
+        let warned = Look { marker: Marker::Cross, ..OTHERS };
+        series.push(Series { points: of(false).map(plain).collect(), look: warned, shape: Shape::Cloud });
         let recommended = cloud.spots.iter().filter(|spot| spot.recommended).map(plain).collect();
         series.push(Series { points: recommended, look: MARKED, shape: Shape::Marks });
     }
@@ -105,7 +105,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption: caption(data, &clouds, named.len(), better, &analysis),
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::PARETO.into(), chart }])
+    Ok(vec![Plot { stem: layout::plot::PARETO.into(), chart }])
 }
 
 /// The configurations by model and load, with the choice of `recommend` among each.
@@ -122,8 +122,8 @@ fn clouds(data: &Data<'_>, wanted: &Wanted, analysis: &Analysis<'_>) -> Vec<Clou
         };
         let mut spots = Vec::new();
         for one in data.groups_of(group.shots.clone(), &server) {
-            let value = |shot: &Shot<'_>| shot.row.figure(&wanted.rank_by).map(|value| value * scale(shot.row));
-            let latency = |shot: &Shot<'_>| shot.row.figure(&wanted.latency);
+            let value = |shot: &Shot<'_>| shot.row.metric(&wanted.rank_by).map(|value| value * scale(shot.row));
+            let latency = |shot: &Shot<'_>| shot.row.metric(&wanted.latency);
             let (Some(y), Some(x)) = (mean_of(&one.shots, &value), mean_of(&one.shots, &latency)) else { continue };
             spots.push(Spot {
                 point: Point { x: x.mean, y: y.mean, x_range: ends(&x), y_range: ends(&y) },
@@ -140,7 +140,7 @@ fn clouds(data: &Data<'_>, wanted: &Wanted, analysis: &Analysis<'_>) -> Vec<Clou
     clouds
 }
 
-/// From the lowest latency to the best figure: what no other beats in both.
+/// From the lowest latency to the best metric: what no other beats in both.
 fn front(cloud: &Cloud, better: Better) -> Vec<Point> {
     let mut spots: Vec<&Spot> = cloud.spots.iter().filter(|spot| spot.believed).collect();
     let gain = |spot: &Spot| if better == Better::Higher { spot.point.y } else { -spot.point.y };
@@ -181,7 +181,7 @@ fn entries(clouds: &[Cloud], named: &[usize]) -> Vec<Entry> {
     }
     if clouds.iter().flat_map(|cloud| &cloud.spots).any(|spot| !spot.believed) {
         let look = Look { marker: Marker::Cross, ..OTHERS };
-        entries.push(Entry { label: "doubtful, not asked".into(), look, sample: Sampled::Mark });
+        entries.push(Entry { label: "with warnings, not checked".into(), look, sample: Sampled::Mark });
     }
     entries
 }
@@ -200,7 +200,7 @@ fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better, anal
     }
     if clouds.len() > named {
         caption.push(format!(
-            "Named are the {named} of {} models and loads with the best figure; the others are grey.",
+            "Named are the {named} of {} models and loads with the best metric; the others are grey.",
             clouds.len()
         ));
     }

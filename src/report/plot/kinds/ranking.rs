@@ -1,11 +1,11 @@
 //! Configurations by a metric, best mean first, with those that may be the best.
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, Shot, ends, figure, in_sentence, intervals, is_better, mean_of, with_unit};
-use super::super::kind::{Picture, Refusal};
+use super::super::data::{Data, Shot, ends, in_sentence, intervals, is_better, mean_of, metric, with_unit};
+use super::super::kind::{Plot, Refusal};
 use super::super::look::{Look, OTHERS};
 use crate::analyse::{Estimate, Recommendation, Row, Standing, Wanted, choose};
-use crate::model::{Better, Figure};
+use crate::model::{Better, Metric};
 use crate::record::layout;
 use crate::report::answer;
 
@@ -24,13 +24,13 @@ struct Ranked<'a> {
 /// Draws it.
 ///
 /// # Errors
-/// When no result has the figure, or more models and loads differ than fit on a sheet.
-pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let named = data.query.figure.as_deref().or(data.query.y.as_deref());
+/// When no result has the metric, or more models and loads differ than fit on a sheet.
+pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
+    let named = data.query.metric.as_deref().or(data.query.y.as_deref());
     let asked = data.query.wanted(data.table);
     let usual = asked.rank_by.clone();
     let key = named.unwrap_or(&usual);
-    let shown = figure("--figure", key)?;
+    let shown = metric("--metric", key)?;
     // Without a metric it is the answer of `recommend`; a metric that is named is shown as it stands in the results.
     let wanted = match named {
         None => asked,
@@ -50,7 +50,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
     if sheets.is_empty() {
         return Err(Refusal::missing(
             format!("no result has `{key}`"),
-            "choose another figure with `--figure KEY`".into(),
+            "choose another metric with `--metric KEY`".into(),
         ));
     }
     let panels_shown = sheets.len().min(PANELS);
@@ -103,7 +103,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         legend.push(Entry { label: "others".into(), look: Look { colour: LIGHT, ..OTHERS }, sample: Sampled::Field });
     }
     if sheets.iter().flat_map(|(_, ranked, _)| ranked).any(|one| !one.believed) {
-        legend.push(Entry { label: "doubtful, not asked".into(), look: OTHERS, sample: Sampled::Field });
+        legend.push(Entry { label: "with warnings, not checked".into(), look: OTHERS, sample: Sampled::Field });
     }
     let chart = Chart {
         title: format!(
@@ -118,7 +118,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption,
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::ranking(key), chart }])
+    Ok(vec![Plot { stem: layout::plot::ranking(key), chart }])
 }
 
 /// Bars that are not the best.
@@ -151,7 +151,7 @@ fn ranked<'a>(
     data: &Data<'a>,
     shots: Vec<&Shot<'a>>,
     server: &[String],
-    shown: &Figure,
+    shown: &Metric,
     scale: impl Fn(&'a Row) -> f64,
 ) -> Vec<Ranked<'a>> {
     let mut ranked: Vec<Ranked<'a>> = data
@@ -160,7 +160,7 @@ fn ranked<'a>(
         .filter_map(|one| {
             let first = one.shots.first()?.row;
             let by = scale(first);
-            let value = |shot: &Shot<'_>| shot.row.figure(&shown.key).map(|value| value * by);
+            let value = |shot: &Shot<'_>| shot.row.metric(&shown.key).map(|value| value * by);
             let label = if one.label.is_empty() { "the only one".to_owned() } else { one.label };
             Some(Ranked {
                 label,
@@ -178,17 +178,17 @@ fn ranked<'a>(
     ranked
 }
 
-fn bar(one: &Ranked<'_>, best: bool, shown: &Figure) -> Bar {
+fn bar(one: &Ranked<'_>, best: bool, shown: &Metric) -> Bar {
     let look = match (one.believed, best) {
         (false, _) => OTHERS,
         (true, true) => Look::of(0),
         (true, false) => Look { colour: LIGHT, ..OTHERS },
     };
-    let doubt = if one.believed { "" } else { " (doubtful)" };
+    let warning = if one.believed { "" } else { " (suspect)" };
     Bar {
         label: one.label.clone(),
         parts: vec![(one.estimate.mean.max(0.0), look)],
         range: ends(&one.estimate),
-        value: format!("{}{doubt}", with_unit(one.estimate.mean, shown)),
+        value: format!("{}{warning}", with_unit(one.estimate.mean, shown)),
     }
 }

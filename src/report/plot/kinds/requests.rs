@@ -2,16 +2,16 @@
 
 use super::super::chart::{Axis, Bin, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Vertical, Xy};
 use super::super::data::{Data, Group, Shot};
-use super::super::kind::{Picture, Refusal};
+use super::super::kind::{Plot, Refusal};
 use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, short};
 use super::concurrency::rates;
 use super::lines::{legend, look, named, split};
-use crate::analyse::{Sample, rests_on};
+use crate::analyse::{Sample, samples_beyond};
 use crate::model::Better;
 use crate::record::layout;
 
-/// A figure of a request.
+/// A metric of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {
     /// Time to the first token.
@@ -67,7 +67,7 @@ impl Of {
             other => other,
         };
         FACTS.into_iter().find(|fact| fact.1 == wanted).map(|fact| fact.0).ok_or_else(|| Refusal::Wrong {
-            message: format!("invalid value `{}` for `--y`: it is no figure of a request", text.escape_debug()),
+            message: format!("invalid value `{}` for `--y`: it is no metric of a request", text.escape_debug()),
             hint: format!("there is: {}", FACTS.map(|fact| fact.1).join(", ")),
         })
     }
@@ -149,7 +149,7 @@ fn caption(data: &Data<'_>, sheet: &Sheet<'_, '_>) -> Vec<String> {
 /// `p99 41.2 ms`, with a word where few values carry it.
 fn percentile(sample: &Sample, q: f64, unit: &str) -> String {
     let value = sample.quantile(q).unwrap_or_default();
-    let carried = rests_on(sample.sorted().len() as u64, q);
+    let carried = samples_beyond(sample.sorted().len() as u64, q);
     let name = short(q * 100.0);
     let rests = if carried < 5 { format!(" (rests on {carried})") } else { String::new() };
     format!("p{name} {} {unit}{rests}", short(value))
@@ -159,10 +159,10 @@ fn percentile(sample: &Sample, q: f64, unit: &str) -> String {
 ///
 /// # Errors
 /// When the results do not tell single requests apart.
-pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
+pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Plot>, Refusal> {
     let data = data.with_requests().only_with_requests()?;
     let (file, label, unit) = of.facts();
-    let mut pictures = Vec::new();
+    let mut plots = Vec::new();
     for sheet in sheets(&data)? {
         let samples: Vec<(usize, Sample)> =
             sheet.groups.iter().enumerate().filter_map(|(i, group)| Some((i, of.sample(&group.shots)?))).collect();
@@ -219,8 +219,8 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
             );
             caption.push(best);
         }
-        pictures.push(Picture {
-            stem: layout::picture::of(&sheet.id, &format!("{file}_cdf")),
+        plots.push(Plot {
+            stem: layout::plot::of(&sheet.id, &format!("{file}_cdf")),
             chart: Chart {
                 title: format!("{label}: share of requests"),
                 subtitle: subtitle(&data, &sheet),
@@ -232,7 +232,7 @@ pub fn cdf(data: Data<'_>, of: Of) -> Result<Vec<Picture>, Refusal> {
             },
         });
     }
-    Ok(pictures)
+    Ok(plots)
 }
 
 fn subtitle(data: &Data<'_>, sheet: &Sheet<'_, '_>) -> String {
@@ -266,15 +266,15 @@ fn statistics(sample: &Sample, unit: &str) -> Vec<String> {
     lines
 }
 
-/// How a figure of requests is distributed.
+/// How a metric of requests is distributed.
 ///
 /// # Errors
-/// When the results do not tell single requests apart, or the figure is unknown.
-pub fn histogram(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let of = data.query.y.as_deref().or(data.query.figure.as_deref()).map_or(Ok(Of::Ttft), Of::parse)?;
+/// When the results do not tell single requests apart, or the metric is unknown.
+pub fn histogram(data: Data<'_>) -> Result<Vec<Plot>, Refusal> {
+    let of = data.query.y.as_deref().or(data.query.metric.as_deref()).map_or(Ok(Of::Ttft), Of::parse)?;
     let data = data.with_requests().only_with_requests()?;
     let (file, label, unit) = of.facts();
-    let mut pictures = Vec::new();
+    let mut plots = Vec::new();
     for sheet in sheets(&data)? {
         let samples: Vec<(&Group<'_, '_>, Sample)> =
             sheet.groups.iter().filter_map(|group| Some((group, of.sample(&group.shots)?))).collect();
@@ -316,8 +316,8 @@ pub fn histogram(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
                 samples.len()
             ));
         }
-        pictures.push(Picture {
-            stem: layout::picture::of(&sheet.id, &format!("{file}_hist")),
+        plots.push(Plot {
+            stem: layout::plot::of(&sheet.id, &format!("{file}_hist")),
             chart: Chart {
                 title: format!("{label}: distribution over requests"),
                 subtitle: subtitle(&data, &sheet),
@@ -329,7 +329,7 @@ pub fn histogram(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             },
         });
     }
-    Ok(pictures)
+    Ok(plots)
 }
 
 /// Bars of equal width; of whole numbers none narrower than one.
@@ -360,15 +360,15 @@ fn bins(sample: &Sample, whole: bool) -> Vec<Bin> {
     bins
 }
 
-/// A figure of requests against the time at which they were sent.
+/// A metric of requests against the time at which they were sent.
 ///
 /// # Errors
 /// As [`histogram`].
-pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
-    let of = data.query.y.as_deref().or(data.query.figure.as_deref()).map_or(Ok(Of::Ttft), Of::parse)?;
+pub fn over_time(data: Data<'_>) -> Result<Vec<Plot>, Refusal> {
+    let of = data.query.y.as_deref().or(data.query.metric.as_deref()).map_or(Ok(Of::Ttft), Of::parse)?;
     let data = data.with_requests().only_with_requests()?;
     let (file, label, _) = of.facts();
-    let mut pictures = Vec::new();
+    let mut plots = Vec::new();
     for sheet in sheets(&data)? {
         // Times of different measurements are not one time: each measurement is a series.
         let timed = sheet.groups.iter().flat_map(|group| &group.shots).all(|shot| has_times(of, shot));
@@ -404,7 +404,7 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
         let ys: Vec<f64> = all.iter().flat_map(|series| series.points.iter().map(|p| p.y)).collect();
         let label_x = if timed { "Time since the first request (s)" } else { "Requests in the order of their sending" };
         let x = Axis { label: label_x.into(), scale: Scale::of(Counting::Linear, xs, true), ticks: None };
-        let y = super::lines::figure_axis(of.label(), &ys);
+        let y = super::lines::metric_axis(of.label(), &ys);
         let mut caption = caption(&data, &sheet);
         caption.retain(|line| !line.starts_with("Requests of repeats"));
         if !timed {
@@ -420,8 +420,8 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
                 .push(format!("Named are the {} of {total} with the best median; the others are grey.", named.len()));
         }
         let labels: Vec<String> = courses.into_iter().map(|(label, _)| label).collect();
-        pictures.push(Picture {
-            stem: layout::picture::of(&sheet.id, &format!("{file}_over_time")),
+        plots.push(Plot {
+            stem: layout::plot::of(&sheet.id, &format!("{file}_over_time")),
             chart: Chart {
                 title: format!("{label} over time"),
                 subtitle: subtitle(&data, &sheet),
@@ -437,7 +437,7 @@ pub fn over_time(data: Data<'_>) -> Result<Vec<Picture>, Refusal> {
             },
         });
     }
-    Ok(pictures)
+    Ok(plots)
 }
 
 /// The configuration and which of its measurements.
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_figures_are_the_users() {
+    fn names_of_metrics_are_the_users() {
         assert_eq!(Of::parse("e2el_ms"), Ok(Of::Latency));
         assert_eq!(Of::parse("prompt_tokens"), Ok(Of::PromptTokens));
         assert!(matches!(Of::parse("speed"), Err(Refusal::Wrong { .. })));

@@ -4,7 +4,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
 use super::super::data::{Data, Group};
-use super::super::kind::{Picture, Refusal};
+use super::super::kind::{Plot, Refusal};
 use super::super::look::{Dash, Look, Marker};
 use super::super::scale::short;
 use crate::model::{StartPhase, Timings};
@@ -45,7 +45,7 @@ struct Start {
 ///
 /// # Errors
 /// When no measurement says how long its server took to start.
-pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
+pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let keys: Vec<String> =
         data.rest(&["max-concurrency"]).into_iter().filter(|key| key == "model" || !data.is_load(key)).collect();
     let mut starts: Vec<Start> = data.groups(&keys).iter().filter_map(start).collect();
@@ -93,7 +93,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Picture>, Refusal> {
         caption,
         simulated: data.simulated(),
     };
-    Ok(vec![Picture { stem: layout::picture::STARTUP.into(), chart }])
+    Ok(vec![Plot { stem: layout::plot::STARTUP.into(), chart }])
 }
 
 /// What is known of the starts of a configuration: measurements on a shared server have its start once.

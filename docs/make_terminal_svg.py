@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Turns what a terminal shows into an SVG picture: text with colours in, SVG out. Standard library only.
+"""Turns what a terminal shows into an SVG plot: text with colours in, SVG out. Standard library only.
 
 docs/terminal.svg was made from a real run, in a window of 100 columns, with VLLM_BENCH_KEEP_FOREIGN=true and
 VLLM_BENCH_PORT=auto in the environment:
 
-    tmux new-session -d -s picture -x 100 -y 60
-    tmux send-keys -t picture "vllm-bench run --engine sim --models openai/gpt-oss-20b --tp 4 8 --sim-speed 300" Enter
-    tmux capture-pane -e -p -S - -t picture > screen.txt        # when the run has ended
-    docs/make_terminal_picture.py --title 'vllm-bench run --engine sim' --omit ' Created ' '── Recommendation' \\
+    tmux new-session -d -s plot -x 100 -y 60
+    tmux send-keys -t plot "vllm-bench run --engine sim --models openai/gpt-oss-20b --tp 4 8 --sim-speed 300" Enter
+    tmux capture-pane -e -p -S - -t plot > screen.txt        # when the run has ended
+    docs/make_terminal_svg.py --title 'vllm-bench run --engine sim' --omit ' Created ' '── Recommendation' \\
         --omit '── Overall statistics' 'no such line' < screen.txt > docs/terminal.svg
 
 Lines that were left out show as one `⋮`; nothing else is changed.
 
-The picture brings its own dark background, so that it reads the same on light and on dark pages.
+The plot brings its own dark background, so that it reads the same on light and on dark pages.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def attributes(style):
     return " ".join(found)
 
 
-def picture(lines, columns, title):
+def plot(lines, columns, title):
     rows, style = [], {}
     for number, line in enumerate(lines):
         parts, style = pieces(line, style)
@@ -148,7 +148,7 @@ def main():
         lines[begin:end] = ["\x1b[0;2m  \u22ee\x1b[0m", ""]
     while lines and not SGR.sub("", lines[-1]).strip():
         lines.pop()
-    sys.stdout.write(picture(lines, options.columns, options.title))
+    sys.stdout.write(plot(lines, options.columns, options.title))
 
 
 if __name__ == "__main__":

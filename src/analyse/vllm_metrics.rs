@@ -1,9 +1,9 @@
 //! The values of vLLM's metrics in one row.
 
-use crate::model::Metric;
+use crate::model::VllmMetric;
 
 /// How many there are.
-const COUNT: usize = Metric::ALL.len();
+const COUNT: usize = VllmMetric::ALL.len();
 
 /// Numbers that may be absent, in half the room of options: NaN stands for what is not there.
 #[derive(Clone, Copy)]
@@ -46,30 +46,30 @@ impl<const N: usize> std::fmt::Debug for Sparse<N> {
     }
 }
 
-/// The figures of one row; what is not known is absent, never 0.
+/// The metrics of one row; what is not known is absent, never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Metrics(Sparse<COUNT>);
+pub struct VllmMetrics(Sparse<COUNT>);
 
-impl Metrics {
-    /// No figure.
+impl VllmMetrics {
+    /// No metric.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// A figure.
-    pub fn get(&self, metric: Metric) -> Option<f64> {
+    /// A metric.
+    pub fn get(&self, metric: VllmMetric) -> Option<f64> {
         self.0.get(metric as usize)
     }
 
-    /// Sets or removes a figure; NaN and infinities count as absent.
-    pub fn set(&mut self, metric: Metric, value: Option<f64>) {
+    /// Sets or removes a metric; NaN and infinities count as absent.
+    pub fn set(&mut self, metric: VllmMetric, value: Option<f64>) {
         self.0.set(metric as usize, value);
     }
 
     /// Only the counts of requests: what a result that is not valid may still say.
     pub fn counts_only(&self) -> Self {
         let mut counts = Self::default();
-        for metric in [Metric::Completed, Metric::Failed] {
+        for metric in [VllmMetric::Completed, VllmMetric::Failed] {
             counts.set(metric, self.get(metric));
         }
         counts
@@ -82,11 +82,12 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_absent() {
-        let mut metrics = Metrics::none();
-        for (metric, value) in [(Metric::Completed, f64::NAN), (Metric::Failed, f64::INFINITY), (Metric::Duration, 1.5)]
+        let mut metrics = VllmMetrics::none();
+        for (metric, value) in
+            [(VllmMetric::Completed, f64::NAN), (VllmMetric::Failed, f64::INFINITY), (VllmMetric::Duration, 1.5)]
         {
             metrics.set(metric, Some(value));
         }
-        assert_eq!(Metric::ALL.map(|metric| metrics.get(metric)).into_iter().flatten().collect::<Vec<_>>(), [1.5]);
+        assert_eq!(VllmMetric::ALL.map(|metric| metrics.get(metric)).into_iter().flatten().collect::<Vec<_>>(), [1.5]);
     }
 }

@@ -1,14 +1,14 @@
-//! The figures: statistics, tables by model, and what is best.
+//! The metrics: statistics, tables by model, and what is best.
 
 use super::super::columns::{self, Column, Table};
-use super::super::display::{ABSENT, configuration, counted, cut, eager, figure, put_figure, quantization, tp};
+use super::super::display::{ABSENT, configuration, counted, cut, eager, in_unit, put_value, quantization, tp};
 use super::super::page::{Page, Tone};
 use super::per_device;
 use crate::analyse::{
-    Against, Doubt, DoubtKind, RANKED, Row, RunTable, Status, Wanted, against_baseline, bases, by_model_and_load,
-    components, detectable, estimate, level, over_starts, overall, rests_on, settings, starts_of,
+    Against, RANKED, Row, RunTable, Status, Wanted, Warning, WarningKind, against_baseline, bases, by_model_and_load,
+    components, detectable, estimate, level, over_starts, overall, samples_beyond, settings, starts_of,
 };
-use crate::model::Metric;
+use crate::model::VllmMetric;
 use crate::plan::abbreviation;
 
 /// Names of models in headings.
@@ -59,31 +59,31 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
 
 fn statistics_of(page: &mut Page, rows: &[&Row]) {
     let columns = [
-        Column::text("Metric"),
-        Column::figures("Min"),
-        Column::figures("Mean"),
-        Column::figures("Median"),
-        Column::figures("Max"),
+        Column::text("VllmMetric"),
+        Column::metrics("Min"),
+        Column::metrics("Mean"),
+        Column::metrics("Median"),
+        Column::metrics("Max"),
         Column::text("Unit"),
     ];
     let lines = overall(rows).into_iter().map(|(metric, stats)| {
         let unit = metric.unit();
         let cells = stats.map_or([ABSENT; 4].map(str::to_owned), |stats| {
-            [stats.min, stats.mean, stats.median, stats.max].map(|value| figure(value, unit))
+            [stats.min, stats.mean, stats.median, stats.max].map(|value| in_unit(value, unit))
         });
         let line = [metric.label().to_owned()].into_iter().chain(cells).chain([unit.symbol().to_owned()]);
         (Tone::Plain, line.collect())
     });
     columns::put(page, &columns, lines.collect());
     // The tail of a small sample is a request or two.
-    let fewest = rows.iter().filter_map(|row| row.metrics.get(Metric::Completed)).reduce(f64::min);
+    let fewest = rows.iter().filter_map(|row| row.metrics.get(VllmMetric::Completed)).reduce(f64::min);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     if let Some(requests) = fewest.map(|requests| requests as u64)
-        && rests_on(requests, 0.99) < FIRM
-        && rows.iter().any(|row| row.metrics.get(Metric::P99Ttft).is_some())
+        && samples_beyond(requests, 0.99) < FIRM
+        && rows.iter().any(|row| row.metrics.get(VllmMetric::P99Ttft).is_some())
     {
         page.gap();
-        let on = counted(usize::try_from(rests_on(requests, 0.99)).unwrap_or(usize::MAX), "request");
+        let on = counted(usize::try_from(samples_beyond(requests, 0.99)).unwrap_or(usize::MAX), "request");
         let text = format!("A p99 of {requests} requests rests on {on}: it differs much from run to run.");
         page.paragraph(2, "", Tone::Faint, &text);
     }
@@ -102,12 +102,12 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
         page.gap();
         let keys = varying(&rows);
         let repeats = rows.iter().any(|row| row.repeat.is_some());
-        let mut columns = vec![Column::figures("TP"), Column::text("Quant"), Column::text("Eager")];
-        columns.extend(keys.iter().map(|key| Column::figures(abbreviation(key).to_owned())));
+        let mut columns = vec![Column::metrics("TP"), Column::text("Quant"), Column::text("Eager")];
+        columns.extend(keys.iter().map(|key| Column::metrics(abbreviation(key).to_owned())));
         if repeats {
-            columns.extend([Column::figures("Start"), Column::figures("Run")]);
+            columns.extend([Column::metrics("Start"), Column::metrics("Run")]);
         }
-        columns.extend(["Req/s", "Out tok/s", "TTFT ms", "TPOT ms"].map(Column::figures));
+        columns.extend(["Req/s", "Out tok/s", "TTFT ms", "TPOT ms"].map(Column::metrics));
         columns.push(Column::text("Status"));
         let mut lines = Table::new(&columns);
         rows.into_iter().for_each(|row| line(&mut lines, row, &keys, repeats));
@@ -155,13 +155,13 @@ fn line(table: &mut Table<'_>, row: &Row, keys: &[&str], repeats: bool) {
     }
     for metric in RANKED {
         table.cell(|text| match row.metrics.get(metric) {
-            Some(value) => put_figure(text, value, metric.unit()),
+            Some(value) => put_value(text, value, metric.unit()),
             None => text.push_str(ABSENT),
         });
     }
     let baseline = if row.baseline { ", baseline" } else { "" };
-    let doubtful = if told(row).is_empty() { "" } else { ", doubtful" };
-    table.cell(|text| text.push_str(&cut(&format!("{}{doubtful}{baseline}", status(row)), STATUS)));
+    let suspect = if told(row).is_empty() { "" } else { ", warnings" };
+    table.cell(|text| text.push_str(&cut(&format!("{}{suspect}{baseline}", status(row)), STATUS)));
 }
 
 /// The status of a row in a few words.
@@ -186,7 +186,7 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted:
     page.heading(&caption("Against the baseline", table));
     let compared = against_baseline(rows);
     // Beside metrics per device they stand there.
-    if rows.iter().all(|row| row.figure("speedup").is_none()) {
+    if rows.iter().all(|row| row.metric("speedup").is_none()) {
         bases(table, wanted).iter().for_each(|base| per_device::excluded(page, base));
     }
     if compared.is_empty() {
@@ -197,7 +197,7 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted:
     let mut last: Option<(&str, String)> = None;
     let mut lines: Vec<(Tone, Vec<String>)> = Vec::new();
     let columns =
-        [Column::text("Configuration"), Column::figures("Out tok/s"), Column::figures("TTFT"), Column::figures("TPOT")];
+        [Column::text("Configuration"), Column::metrics("Out tok/s"), Column::metrics("TTFT"), Column::metrics("TPOT")];
     for Against { row, baseline, output_throughput, ttft, tpot } in compared {
         let key = (row.axes.model.as_str(), row.axes.workload_label());
         if last.as_ref() != Some(&key) {
@@ -216,25 +216,25 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted:
     columns::put(page, &columns, lines);
 }
 
-/// Rows whose figures are doubtful, each with what was seen.
-pub(super) fn doubts(page: &mut Page, table: &RunTable) {
-    let doubtful: Vec<&Row> = table.rows.iter().filter(|row| !told(row).is_empty()).collect();
-    if doubtful.is_empty() {
+/// Rows whose metrics are suspect, each with what was seen.
+pub(super) fn warnings_from(page: &mut Page, table: &RunTable) {
+    let suspect: Vec<&Row> = table.rows.iter().filter(|row| !told(row).is_empty()).collect();
+    if suspect.is_empty() {
         return;
     }
-    page.heading(&caption("Doubts", table));
-    for row in doubtful {
+    page.heading(&caption("Warnings", table));
+    for row in suspect {
         let texts: Vec<String> = told(row)
             .iter()
-            .map(|doubt| format!("{}{}", doubt.text, if doubt.kind.bars() { " (never called best)" } else { "" }))
+            .map(|warning| format!("{}{}", warning.text, if warning.kind.bars() { " (never called best)" } else { "" }))
             .collect();
         page.paragraph(2, "! ", Tone::Warning, &format!("{}: {}", cut(&row.name, MODEL), texts.join("; ")));
     }
 }
 
-/// The doubts of a row but the one that stands in every heading.
-fn told(row: &Row) -> Vec<&Doubt> {
-    row.about.doubts.iter().filter(|doubt| doubt.kind != DoubtKind::Simulated).collect()
+/// The warnings of a row but the one that stands in every heading.
+fn told(row: &Row) -> Vec<&Warning> {
+    row.about.warnings.iter().filter(|warning| warning.kind != WarningKind::Simulated).collect()
 }
 
 /// How repeats of the same configuration differ, and what difference that lets one see.
@@ -246,14 +246,14 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         }
     }
     let columns = [
-        Column::text("Figure"),
-        Column::figures("n"),
-        Column::figures("Mean"),
-        Column::figures("95 % interval"),
-        Column::figures("Starts"),
-        Column::figures("Runs"),
-        Column::figures("MDE 3"),
-        Column::figures("MDE 10"),
+        Column::text("Metric"),
+        Column::metrics("n"),
+        Column::metrics("Mean"),
+        Column::metrics("95 % interval"),
+        Column::metrics("Starts"),
+        Column::metrics("Runs"),
+        Column::metrics("MDE 3"),
+        Column::metrics("MDE 10"),
     ];
     let rows_of_all = rows;
     let mut begun = false;
@@ -285,7 +285,7 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
                 least.map_or(ABSENT.to_owned(), |least| format!("{:.1} %", 100.0 * least))
             };
             let interval = of.interval.map_or(ABSENT.to_owned(), |interval| {
-                format!("{} to {}", figure(interval.low, metric.unit()), figure(interval.high, metric.unit()))
+                format!("{} to {}", in_unit(interval.low, metric.unit()), in_unit(interval.high, metric.unit()))
             });
             let between = parts.map(|parts| parts.between_starts).or(of.sd.filter(|_| starts.len() > 1));
             let only = starts.first().filter(|_| starts.len() == 1);
@@ -295,7 +295,7 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
                 vec![
                     metric.label().to_owned(),
                     of.n.to_string(),
-                    figure(of.mean, metric.unit()),
+                    in_unit(of.mean, metric.unit()),
                     interval,
                     share(between),
                     share(within),

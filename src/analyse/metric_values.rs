@@ -1,23 +1,23 @@
-//! Further figures of a row by their keys. A table may have a hundred thousand rows with two dozen of them each: those with a
+//! Further metrics of a row by their keys. A table may have a hundred thousand rows with two dozen of them each: those with a
 //! fixed key lie in an array, without an allocation and without a copy of the key.
 
 use std::borrow::Cow;
 
-use super::metric::Sparse;
+use super::vllm_metrics::Sparse;
 use crate::model::DERIVED;
 
 /// How many keys are fixed.
 const FIXED: usize = DERIVED.len();
 
-/// Figures by key.
+/// MetricValues by key.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Figures {
+pub struct MetricValues {
     fixed: Sparse<FIXED>,
     /// In the order of their keys.
     others: Vec<(Cow<'static, str>, f64)>,
 }
 
-/// Where a figure lies.
+/// Where a metric lies.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'k> {
     /// In the array of fixed keys.
@@ -33,13 +33,13 @@ impl<'k> Place<'k> {
     }
 }
 
-impl Figures {
-    /// A figure.
+impl MetricValues {
+    /// A metric.
     pub fn get(&self, key: &str) -> Option<f64> {
         self.at(&Place::of(key))
     }
 
-    /// The figure at a place.
+    /// The metric at a place.
     pub fn at(&self, place: &Place<'_>) -> Option<f64> {
         match place {
             Place::Fixed(index) => self.fixed.get(*index),
@@ -47,7 +47,7 @@ impl Figures {
         }
     }
 
-    /// Puts a figure in, in place of the one under its key.
+    /// Puts a metric in, in place of the one under its key.
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: f64) {
         let key = key.into();
         if let Place::Fixed(index) = Place::of(&key) {
@@ -60,7 +60,7 @@ impl Figures {
         }
     }
 
-    /// Puts a figure in, unless there is one under its key.
+    /// Puts a metric in, unless there is one under its key.
     pub fn insert_new(&mut self, key: impl Into<Cow<'static, str>>, value: f64) {
         let key = key.into();
         if self.get(&key).is_none() {
@@ -83,7 +83,7 @@ impl Figures {
         self.others.retain(|(key, _)| !is_gone(key));
     }
 
-    /// Keys and figures: those with a fixed key first.
+    /// Keys and metrics: those with a fixed key first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
         let fixed = self.fixed.iter().zip(DERIVED).filter_map(|(value, (key, ..))| Some((key, value?)));
         fixed.chain(self.others.iter().map(|(key, value)| (key.as_ref(), *value)))
@@ -99,10 +99,10 @@ impl Figures {
     }
 }
 
-impl FromIterator<(String, f64)> for Figures {
-    fn from_iter<I: IntoIterator<Item = (String, f64)>>(figures: I) -> Self {
+impl FromIterator<(String, f64)> for MetricValues {
+    fn from_iter<I: IntoIterator<Item = (String, f64)>>(metrics: I) -> Self {
         let mut found = Self::default();
-        found.extend(figures.into_iter().map(|(key, value)| (key.into(), value)));
+        found.extend(metrics.into_iter().map(|(key, value)| (key.into(), value)));
         found
     }
 }
@@ -113,25 +113,25 @@ mod tests {
 
     #[test]
     fn the_last_one_under_a_key_counts() {
-        let mut figures: Figures =
+        let mut metrics: MetricValues =
             [("b", 1.0), ("a", 2.0), ("b", 3.0)].map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
-        assert_eq!(figures.iter().collect::<Vec<_>>(), [("a", 2.0), ("b", 3.0)]);
-        figures.extend([("c".into(), 4.0), ("a".into(), 5.0)]);
-        figures.insert_new("a", 6.0);
-        figures.insert_new("aa", 7.0);
-        figures.remove(|key| key == "b");
-        assert_eq!(figures.iter().collect::<Vec<_>>(), [("a", 5.0), ("aa", 7.0), ("c", 4.0)]);
-        assert_eq!((figures.get("c"), figures.get("b")), (Some(4.0), None));
+        assert_eq!(metrics.iter().collect::<Vec<_>>(), [("a", 2.0), ("b", 3.0)]);
+        metrics.extend([("c".into(), 4.0), ("a".into(), 5.0)]);
+        metrics.insert_new("a", 6.0);
+        metrics.insert_new("aa", 7.0);
+        metrics.remove(|key| key == "b");
+        assert_eq!(metrics.iter().collect::<Vec<_>>(), [("a", 5.0), ("aa", 7.0), ("c", 4.0)]);
+        assert_eq!((metrics.get("c"), metrics.get("b")), (Some(4.0), None));
     }
 
     #[test]
     fn fixed_keys_are_as_others() {
-        let mut figures = Figures::default();
-        figures.extend([("x".into(), 1.0), ("speedup".into(), 2.0), ("devices".into(), 4.0)]);
-        figures.insert_new("speedup", 3.0);
-        figures.insert("devices", 8.0);
-        assert_eq!(figures.iter().collect::<Vec<_>>(), [("speedup", 2.0), ("devices", 8.0), ("x", 1.0)]);
-        figures.remove(|key| key == "speedup");
-        assert_eq!((figures.get("speedup"), figures.get("devices"), figures.get("x")), (None, Some(8.0), Some(1.0)));
+        let mut metrics = MetricValues::default();
+        metrics.extend([("x".into(), 1.0), ("speedup".into(), 2.0), ("devices".into(), 4.0)]);
+        metrics.insert_new("speedup", 3.0);
+        metrics.insert("devices", 8.0);
+        assert_eq!(metrics.iter().collect::<Vec<_>>(), [("speedup", 2.0), ("devices", 8.0), ("x", 1.0)]);
+        metrics.remove(|key| key == "speedup");
+        assert_eq!((metrics.get("speedup"), metrics.get("devices"), metrics.get("x")), (None, Some(8.0), Some(1.0)));
     }
 }
