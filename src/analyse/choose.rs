@@ -6,7 +6,7 @@ use super::decide::{Standing, Why};
 use super::inference::over_starts;
 use super::limit::{Kept, kept};
 use super::rank::{settings, starts_by, starts_of_rows};
-use super::{Basis, Candidate, Decision, Estimate, Row, Status, Wanted, Warning, decide};
+use super::{Basis, Candidate, Decision, Estimate, RankingSpec, Row, Status, Warning, decide};
 use crate::model::{Better, Metric};
 
 /// Server starts that failed by a cause of their own, of those that ended.
@@ -63,7 +63,7 @@ pub struct Recommendation<'a> {
     pub why: Why,
     /// Whether the best mean is significantly better than every other, by more than the margin.
     pub significantly_best: bool,
-    /// What it rests on.
+    /// What it is based on.
     pub basis: Basis,
     /// Relative standard deviation between starts.
     pub noise: Option<f64>,
@@ -107,7 +107,7 @@ pub(super) struct Asked<'a> {
 ///
 /// # Errors
 /// When no configuration may be chosen.
-pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a>, Vec<LeftOut<'a>>> {
+pub fn choose<'a>(rows: &[&'a Row], wanted: &RankingSpec) -> Result<Recommendation<'a>, Vec<LeftOut<'a>>> {
     let (mut left_out, mut asked) = (Vec::new(), Vec::new());
     for rows in settings(rows) {
         let Some(row) = rows.first().copied() else { continue };
@@ -192,7 +192,7 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Recommendation<'a
 }
 
 /// Takes out what does not keep the limits. Returns whether those that are left are only not shown to break them.
-fn keep_limits<'a>(asked: &mut Vec<Asked<'a>>, left_out: &mut Vec<LeftOut<'a>>, wanted: &Wanted) -> bool {
+fn keep_limits<'a>(asked: &mut Vec<Asked<'a>>, left_out: &mut Vec<LeftOut<'a>>, wanted: &RankingSpec) -> bool {
     let mut verdicts: Vec<Kept> = asked.iter().map(|_| Kept::Yes).collect();
     for limit in &wanted.limits {
         let starts: Vec<Option<Vec<Vec<f64>>>> =
@@ -269,7 +269,7 @@ pub(super) fn failures(rows: &[&Row], measured_nothing: impl Fn(&Row) -> bool) -
 }
 
 /// The valid measurements of a configuration, or why it is not asked.
-pub(super) fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>, String> {
+pub(super) fn refused<'a>(rows: &[&'a Row], wanted: &RankingSpec) -> Result<Asked<'a>, String> {
     // A rate of nothing is no measurement; but none of the requests may keep the goals of a goodput.
     let rate = Metric::of(&wanted.rank_by).and_then(|of| of.better) == Some(Better::Higher)
         && wanted.rank_by != "request_goodput";
@@ -287,7 +287,7 @@ pub(super) fn refused<'a>(rows: &[&'a Row], wanted: &Wanted) -> Result<Asked<'a>
     if measured.is_empty() {
         return Err("it has no valid result".into());
     }
-    if let Some(warning) = measured.iter().flat_map(|row| &row.about.warnings).find(|warning| warning.kind.bars()) {
+    if let Some(warning) = measured.iter().flat_map(|row| &row.about.warnings).find(|warning| warning.kind.excludes()) {
         return Err(warning.text.clone());
     }
     if measured.iter().all(|row| row.metric(&wanted.rank_by).is_none()) {
@@ -323,10 +323,10 @@ mod tests {
     use super::*;
     use crate::model::{Cause, Repeat, VllmMetric};
 
-    fn wanted(limits: &[&str]) -> Wanted {
-        Wanted {
+    fn wanted(limits: &[&str]) -> RankingSpec {
+        RankingSpec {
             limits: limits.iter().map(|text| Limit::parse(text).unwrap()).collect(),
-            ..Wanted::by("request_throughput", Better::Higher)
+            ..RankingSpec::by("request_throughput", Better::Higher)
         }
     }
 
@@ -383,7 +383,7 @@ mod tests {
         let found = choose(&interleaved(&all), &wanted(&[])).unwrap();
         assert_eq!((chosen(&found), found.why, found.basis), (Some(2), Why::Equivalent, Basis::Starts));
         assert_eq!((found.options[0].row.axes.tensor_parallel_size, found.others_in_set()), (Some(4), 1));
-        let strict = Wanted { margin: 0.0005, ..wanted(&[]) };
+        let strict = RankingSpec { margin: 0.0005, ..wanted(&[]) };
         assert_eq!(chosen(&choose(&interleaved(&all), &strict).unwrap()), Some(4));
         assert_eq!(all[0][0].metrics.get(VllmMetric::RequestThroughput), Some(9.99));
     }
@@ -415,7 +415,7 @@ mod tests {
         let found = choose(&interleaved(&all), &wanted(&[])).unwrap();
         assert_eq!(chosen(&found), Some(1));
         assert_eq!(found.left_out[0].why, "1 of 3 starts failed (out-of-device-memory)");
-        let lenient = Wanted { failures: 0.4, ..wanted(&[]) };
+        let lenient = RankingSpec { failures: 0.4, ..wanted(&[]) };
         let found = choose(&interleaved(&all), &lenient).unwrap();
         assert_eq!((chosen(&found), found.options[0].failures), (Some(2), Failures { failed: 1, of: 3 }));
         // A port that somebody else took says nothing of the configuration.

@@ -202,7 +202,7 @@ fn lost_requests(rows: &[&Row]) -> Option<f64> {
 fn excluded(then: &[&Row], now: &[&Row]) -> Option<String> {
     let first = |rows: &[&Row]| {
         let mut all = rows.iter().flat_map(|row| &row.about.warnings);
-        all.find(|warning| warning.kind.bars()).map(|warning| warning.text.clone())
+        all.find(|warning| warning.kind.excludes()).map(|warning| warning.text.clone())
     };
     first(now).map(|text| format!("after: {text}")).or_else(|| first(then).map(|text| format!("before: {text}")))
 }

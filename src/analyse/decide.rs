@@ -41,7 +41,7 @@ pub struct Candidate {
     pub overrides: usize,
 }
 
-/// What the answer rests on.
+/// What the answer is based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
@@ -99,7 +99,7 @@ pub struct Decision {
     pub why: Why,
     /// Whether the leader is significantly better than every other one, by more than the margin.
     pub significantly_best: bool,
-    /// What it rests on.
+    /// What it is based on.
     pub basis: Basis,
     /// Relative standard deviation between starts, where it is known: the root of the pooled variance.
     pub noise: Option<f64>,

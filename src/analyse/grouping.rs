@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use super::{LeftOut, Recommendation, Row, RunTable, Wanted, choose, load_labels};
+use super::{LeftOut, RankingSpec, Recommendation, Row, RunTable, choose, load_labels};
 
 /// The grouping where nobody asks for another.
 pub const BY_MODEL: &str = "model";
@@ -71,7 +71,7 @@ fn values(row: &Row, key: &str) -> Vec<String> {
 
 /// Groups the planned rows by these keys and by load, and answers for each group that has a valid result. Where some were measured,
 /// simulated rows are left out.
-pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &Wanted) -> Vec<Answer<'a>> {
+pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &RankingSpec) -> Vec<Answer<'a>> {
     let rows = table.judged();
     let mut groups: IndexMap<(Group, String), Vec<&Row>> = IndexMap::new();
     for (row, load) in rows.iter().zip(load_labels(&rows)) {
@@ -107,12 +107,12 @@ mod tests {
         rows[1].groups = vec!["tier0".into()];
         rows[2].groups = vec!["tier0".into()];
         rows[2].axes.workload = vec![("max-concurrency".into(), "64".into())];
-        let wanted = Wanted {
+        let wanted = RankingSpec {
             rank_by: VllmMetric::RequestThroughput.key().into(),
             better: Better::Higher,
             per_device: false,
             latency: "mean_ttft_ms".into(),
-            ..Wanted::default()
+            ..RankingSpec::default()
         };
         let table = table_of(rows);
         let found = answers(&table, &["group".to_owned()], &wanted);

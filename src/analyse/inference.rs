@@ -149,7 +149,7 @@ pub fn components(starts: &[Vec<f64>]) -> Option<Components> {
     Some(Components { between_starts: variance.sqrt(), within_start: within.sqrt() })
 }
 
-/// How many values of a sample of `n` lie at or beyond its quantile `q`: what the metric rests on.
+/// How many values of a sample of `n` lie at or beyond its quantile `q`.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

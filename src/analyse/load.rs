@@ -103,7 +103,7 @@ const NO_LOAD: [&str; 6] =
     ["seed", "max-model-len", "num-warmups", "percentile-metrics", "metric-percentiles", "save-detailed"];
 
 /// What the load of each row has of its own among the loads of all of them, as text: rows with different ones are never ranked
-/// against each other. Of one sweep that is what its axes say; several sources are told apart by every parameter in which
+/// against each other. Of one sweep that is what its axes say; several sources are distinguished by every parameter in which
 /// they differ.
 pub fn load_labels(rows: &[&Row]) -> Vec<String> {
     // Rows of one run share its name and directory: nothing needs to be compared.

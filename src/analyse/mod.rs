@@ -52,4 +52,4 @@ pub use summary::{Counts, overall};
 pub use table::{About, Facts, FailedAttempt, Origin, Program, Row, RunTable, ShownAxes, Slot, Status, Unreadable};
 pub use verdict::{EmptyAnswers, Signs, Warning, WarningKind, warnings_from};
 pub use vllm_metrics::VllmMetrics;
-pub use wanted::{LimitsFrom, Objective, ObjectiveFrom, Wanted};
+pub use wanted::{LimitsFrom, Objective, ObjectiveFrom, RankingSpec};

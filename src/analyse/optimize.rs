@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use super::choose::refused;
 use super::rank::{mean_over_starts, settings, starts_by};
 use super::setting::different;
-use super::{Basis, Candidate, LeftOut, Recommendation, Row, RunTable, Wanted, change, choose, load_labels};
+use super::{Basis, Candidate, LeftOut, RankingSpec, Recommendation, Row, RunTable, change, choose, load_labels};
 use crate::model::{Better, VllmMetric};
 
 /// The metric in which the gain is told.
@@ -54,13 +54,13 @@ pub struct Base<'a> {
     pub rows: Vec<&'a Row>,
     /// What they are over; `None` = there are none.
     pub used: Option<Baseline<'a>>,
-    /// The configuration that is meant as the baseline where it is excluded (it failed, or a warning bars it), and why.
+    /// The configuration that is meant as the baseline where it is excluded (it failed, or a warning excludes it), and why.
     pub excluded: Option<LeftOut<'a>>,
 }
 
 impl<'a> Base<'a> {
     /// Of the rows of one model and load.
-    fn of(model: &'a str, workload: String, rows: Vec<&'a Row>, wanted: &Wanted) -> Self {
+    fn of(model: &'a str, workload: String, rows: Vec<&'a Row>, wanted: &RankingSpec) -> Self {
         let used = baseline(&rows);
         let excluded = excluded(&rows, used.as_ref(), wanted);
         Self { model, workload, rows, used, excluded }
@@ -89,7 +89,7 @@ impl<'a> Base<'a> {
 }
 
 /// What the speed-ups of each model under each load are over, of the rows that speed-ups are computed of: where some were measured, no simulated ones.
-pub fn bases<'a>(table: &'a RunTable, wanted: &Wanted) -> Vec<Base<'a>> {
+pub fn bases<'a>(table: &'a RunTable, wanted: &RankingSpec) -> Vec<Base<'a>> {
     let rows = table.judged();
     let of = |((model, workload), indices): ((&'a str, String), Vec<usize>)| {
         let all: Vec<&'a Row> = indices.iter().filter_map(|index| rows.get(*index).copied()).collect();
@@ -117,7 +117,7 @@ pub struct Tier<'a> {
     pub parameters: Vec<(String, String)>,
     /// Others that may be the best as well.
     pub in_set: usize,
-    /// What the choice rests on.
+    /// What the choice is based on.
     pub basis: Basis,
 }
 
@@ -158,7 +158,7 @@ pub fn optimize<'a>(
     rows: &[&'a Row],
     names: &[String],
     part: impl Fn(&Row, &str) -> bool,
-    wanted: &Wanted,
+    wanted: &RankingSpec,
 ) -> Vec<Optimized<'a>> {
     let groups = by_model_and_load(rows);
     groups
@@ -275,7 +275,7 @@ pub fn baseline<'a>(rows: &[&'a Row]) -> Option<Baseline<'a>> {
 }
 
 /// The first configuration that is meant as the baseline and is excluded, up to the one that is used.
-fn excluded<'a>(rows: &[&'a Row], used: Option<&Baseline<'a>>, wanted: &Wanted) -> Option<LeftOut<'a>> {
+fn excluded<'a>(rows: &[&'a Row], used: Option<&Baseline<'a>>, wanted: &RankingSpec) -> Option<LeftOut<'a>> {
     let all = settings(rows);
     let is_used = |rows: &[&Row]| used.is_some_and(|used| rows.iter().any(|row| std::ptr::eq(*row, used.row)));
     // In order; of several that are meant alike (plain ones of one size) that which is used, else all.
@@ -286,7 +286,10 @@ fn excluded<'a>(rows: &[&'a Row], used: Option<&Baseline<'a>>, wanted: &Wanted) 
         let is_plain = |rows: &[&Row], tp| rows.first().is_some_and(|row| is_plainest(row, tp, &shared));
         SIZES.map(|tp| all.iter().filter(|rows| is_plain(rows, tp)).collect()).into()
     };
-    let wanted = Wanted { failures: wanted.failures, ..Wanted::by(VllmMetric::OutputThroughput.key(), Better::Higher) };
+    let wanted = RankingSpec {
+        failures: wanted.failures,
+        ..RankingSpec::by(VllmMetric::OutputThroughput.key(), Better::Higher)
+    };
     let excluded = |rows: &Vec<&'a Row>| Some(LeftOut { row: rows.first()?, why: refused(rows, &wanted).err()? });
     for alike in meant {
         if let Some(rows) = alike.iter().find(|rows| is_used(rows)) {
@@ -367,7 +370,7 @@ mod tests {
 
     fn overall<'a>(rows: &'a [Row]) -> Vec<Optimized<'a>> {
         let rows: Vec<&'a Row> = rows.iter().collect();
-        optimize(&rows, &tiers(&rows), is_in_tier, &Wanted::default())
+        optimize(&rows, &tiers(&rows), is_in_tier, &RankingSpec::default())
     }
 
     #[test]

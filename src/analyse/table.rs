@@ -79,7 +79,7 @@ pub struct About {
     pub bench_command: Vec<String>,
     /// What sends the requests; `None` where nobody recorded it.
     pub client: Option<Client>,
-    /// What plays vLLM; `None` where nobody recorded it.
+    /// The server backend; `None` where nobody recorded it.
     pub engine: Option<Engine>,
     /// Further metrics of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
     pub further: MetricValues,
@@ -300,8 +300,8 @@ impl Program {
     pub fn words(self) -> &'static str {
         match self {
             Program::Sweep => "`vllm bench sweep serve`: only the settings that it varied are known",
-            Program::Client => "`vllm bench serve`: what the server was told is not known",
-            Program::Requests => "a load generator, request by request: what the server was told is not known",
+            Program::Client => "`vllm bench serve`: server arguments are not known",
+            Program::Requests => "a load generator, request by request: server arguments are not known",
             Program::Several => "several programs: settings that a file does not say are not known",
         }
     }
@@ -427,9 +427,9 @@ impl Row {
         matches!(self.status, Status::Valid)
     }
 
-    /// Whether it may be called best: a result that counts, with no warning that bars it.
+    /// Whether it may be called best: a result that counts, with no warning that excludes it.
     pub fn may_be_best(&self) -> bool {
-        self.is_valid() && !self.about.warnings.iter().any(|warning| warning.kind.bars())
+        self.is_valid() && !self.about.warnings.iter().any(|warning| warning.kind.excludes())
     }
 
     /// A metric by vLLM's key.

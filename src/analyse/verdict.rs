@@ -1,6 +1,6 @@
 //! Whether the metrics of an experiment can be believed. Pure.
 //!
-//! Every warning is carried into every ranking: a row with one is shown and not crowned, unless the warning is about all rows alike
+//! Every warning is carried into every ranking: a row with one is reported, not ranked, unless the warning is about all rows alike
 //! (a simulated run among simulated runs).
 
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub enum WarningKind {
     ImplausibleMetrics,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,
-    /// A timing model made the metrics up.
+    /// The metrics are synthetic: a timing model.
     Simulated,
 }
 
@@ -71,7 +71,7 @@ impl WarningKind {
     }
 
     /// Whether a row with it may not be called best. The others are told beside the row.
-    pub fn bars(self) -> bool {
+    pub fn excludes(self) -> bool {
         match self {
             Self::FailedRequests
             | Self::EndedEarly
@@ -358,7 +358,7 @@ pub fn warnings_from(signs: &Signs) -> Vec<Warning> {
         warning(WarningKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
     }
     if signs.simulated {
-        warning(WarningKind::Simulated, "a timing model made the metrics up".into());
+        warning(WarningKind::Simulated, "its metrics are synthetic (a timing model)".into());
     }
     found
 }

@@ -22,7 +22,7 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// Reads the key of a metric that can be better or worse. A throughput of the whole server counts per device, but for
+    /// Reads the key of a metric with a direction. A throughput of the whole server counts per device, but for
     /// `total:KEY`. `None` where it is something else.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -63,7 +63,7 @@ pub enum ObjectiveFrom {
 
 /// What is asked of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
+pub struct RankingSpec {
     /// Key of the metric of the objective.
     pub rank_by: String,
     /// Which direction of it is better.
@@ -84,7 +84,7 @@ pub struct Wanted {
     pub failures: f64,
 }
 
-impl Wanted {
+impl RankingSpec {
     /// By this metric, within no limits: per device where it is a throughput of the whole server.
     pub fn by(rank_by: &str, better: Better) -> Self {
         let per_device = Metric::is_of_all_devices(rank_by);
@@ -203,7 +203,7 @@ fn facts_of(table: &RunTable) -> impl Iterator<Item = &Facts> {
     std::iter::once(&table.facts).chain(&table.more)
 }
 
-impl Default for Wanted {
+impl Default for RankingSpec {
     /// The most output tokens per second and device, whatever the latency.
     fn default() -> Self {
         Self {
@@ -235,9 +235,9 @@ mod tests {
         for wrong in ["", "total:", "total:p99_ttft_ms", "completed", "output_troughput", "total:output_tps_per_gpu"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
-        let usual = Wanted::default();
+        let usual = RankingSpec::default();
         assert_eq!(
-            Wanted::default().with_objective(Objective::parse(OBJECTIVE).unwrap(), ObjectiveFrom::Default),
+            RankingSpec::default().with_objective(Objective::parse(OBJECTIVE).unwrap(), ObjectiveFrom::Default),
             usual
         );
     }
@@ -250,7 +250,7 @@ mod tests {
             let mut all = objectives.iter().map(facts);
             table.facts = all.next().unwrap();
             table.more = all.collect();
-            let (wanted, wrong) = Wanted::default().with_objective_of(&table);
+            let (wanted, wrong) = RankingSpec::default().with_objective_of(&table);
             (wanted.rank_by.clone(), wanted.per_device, wanted.objective_from, wrong.len())
         };
         let usual = |from, wrong| (OBJECTIVE.to_owned(), true, from, wrong);
@@ -265,17 +265,17 @@ mod tests {
 
     #[test]
     fn it_is_said_who_asks_for_the_limits_and_the_objective() {
-        let wanted = |limits: &[&str]| Wanted {
+        let wanted = |limits: &[&str]| RankingSpec {
             limits: limits.iter().map(|text| Limit::parse(text).unwrap()).collect(),
-            ..Wanted::by("request_throughput", Better::Higher)
+            ..RankingSpec::by("request_throughput", Better::Higher)
         };
-        let from = |limits: &[&str], limits_from| Wanted { limits_from, ..wanted(limits) }.about();
+        let from = |limits: &[&str], limits_from| RankingSpec { limits_from, ..wanted(limits) }.about();
         assert_eq!(from(&[], LimitsFrom::Flag), None);
         assert_eq!(from(&[], LimitsFrom::SweepFile), None);
         assert_eq!(from(&["ttft.p99<5"], LimitsFrom::Flag).as_deref(), Some("Limits of `--slo`: p99_ttft_ms < 5."));
         assert!(from(&["ttft.p99<5"], LimitsFrom::SweepFile).is_some_and(|said| said.contains("of the sweep file")));
         assert!(from(&[], LimitsFrom::Different).is_some_and(|said| said.contains("differ")));
-        let by = |objective_from| Wanted { objective_from, ..wanted(&["ttft.p99<5"]) }.about().unwrap();
+        let by = |objective_from| RankingSpec { objective_from, ..wanted(&["ttft.p99<5"]) }.about().unwrap();
         assert!(
             by(ObjectiveFrom::Run).starts_with("The objective is that of the run")
                 && by(ObjectiveFrom::Run).contains("--slo")

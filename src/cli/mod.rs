@@ -126,7 +126,7 @@ pub enum Command {
     Backup(BackupArgs),
     /// Remove runs, after asking
     Clean(CleanArgs),
-    /// Drive load at a server: `vllm bench serve`, inside this program
+    /// Send load to a server: `vllm bench serve`, inside this program
     #[command(infer_long_args = true)]
     Load(Box<LoadArgs>),
     /// Look at, prepare or try the prompts of a load

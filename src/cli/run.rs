@@ -18,11 +18,11 @@ fn on_or_off() -> PossibleValuesParser {
 /// Flags of `run` and `sanity`. List-valued flags take several values after one flag, commas, or repetition.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
-    /// Sweep files (YAML, JSON or TOML), laid upon each other from left to right
+    /// Sweep files (YAML, JSON or TOML), merged; later files win
     #[arg(value_name = "FILES")]
     pub files: Vec<PathBuf>,
 
-    /// What lies below the files: full, sanity or none (default: the one a file names, else none; without files: full)
+    /// The base preset: full, sanity or none (default: the one a file names, else none; without files: full)
     #[arg(long, value_name = "PRESET", help_heading = "Grid", value_parser = ["full", "sanity", "none"])]
     pub preset: Option<String>,
 
@@ -86,7 +86,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Measuring")]
     pub no_reuse: bool,
 
-    /// Prompts of an unrecorded load before the first measurement of each workload on a server
+    /// Warm-up prompts before the first measurement of each workload on a server
     #[arg(long, value_name = "PROMPTS", help_heading = "Measuring")]
     pub warmup: Option<String>,
 
@@ -202,11 +202,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Measuring", conflicts_with = "extend")]
     pub noise_check: Option<String>,
 
-    /// What drives the load: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`
+    /// What sends the workload: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`
     #[arg(long, value_name = "CLIENT", help_heading = "Run", value_parser = ["vllm", "builtin"])]
     pub client: Option<String>,
 
-    /// What plays vLLM: `vllm`, or `sim` for the simulated one
+    /// The server backend: `vllm`, or `sim` for the simulated one
     #[arg(long, value_name = "ENGINE", help_heading = "Simulated vLLM", value_parser = ["vllm", "sim"])]
     pub engine: Option<String>,
 

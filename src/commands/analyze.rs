@@ -18,7 +18,8 @@ use crate::report::{BatchSizes, Style, Written, on_screen, render_analysis, rend
 use crate::results::{add_server_logs, read_run, read_runs};
 use crate::ui::Ui;
 
-use super::{asked, choice, locate};
+use super::choice;
+use crate::commands::{find_run, query_args};
 
 /// Refuses flags that have no effect with a format, rather than let the user believe that they did.
 fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
@@ -69,11 +70,11 @@ fn ending_of(format: Format) -> &'static str {
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let format = args.format();
     refuse_idle(format, args)?;
-    let assumed = asked::assumptions(&args.cost, environment)?;
+    let assumed = query_args::assumptions(&args.cost, environment)?;
     let wanted = choice::of_flags(&args.choice)?;
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
-    let keys = asked::group_keys(&args.group_by, &table)?;
-    let renamed = asked::baseline(&args.against.baseline, &mut table, ui)?;
+    let keys = query_args::group_keys(&args.group_by, &table)?;
+    let renamed = query_args::baseline(&args.against.baseline, &mut table, ui)?;
     prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, ui);
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
     let output = args.output.as_deref().map(|path| environment.absolute(path));
@@ -256,20 +257,20 @@ pub(super) fn target(
     }
     // It writes beside what it reads: never in a live run of another directory that the user did not name.
     let found = match (run, results_dir) {
-        (None, None) => locate::find_here(environment),
-        (run, results_dir) => locate::find(run, results_dir, environment),
+        (None, None) => find_run::find_here(environment),
+        (run, results_dir) => find_run::find(run, results_dir, environment),
     };
     match found {
         Ok(found) => Ok(found.run.path().to_owned()),
         Err(error) => {
             let named = run.or(results_dir).map(|path| environment.absolute(path));
-            let defaults = locate::results_dirs(None, environment);
+            let defaults = find_run::results_dirs(None, environment);
             // A file is named on purpose, whatever it is; a directory may also be a default.
             let foreign = |path: &PathBuf| path.is_dir() || (run.is_some() && path.exists());
             let candidates = if named.is_some() { named.into_iter().collect() } else { defaults };
             candidates.into_iter().find(foreign).ok_or_else(|| match (run, error) {
                 (Some(run), Error::NotFound { nearest, .. }) => {
-                    locate::no_source(run, &locate::results_dirs(results_dir, environment), nearest, environment)
+                    find_run::no_source(run, &find_run::results_dirs(results_dir, environment), nearest, environment)
                 }
                 (_, error) => error,
             })

@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 
 use self::copy::{Failed, Job, Sum, to_archive, to_tree};
 use self::inventory::Inventory;
-use super::{locate, wording};
 use crate::cli::BackupArgs;
+use crate::commands::{find_run, format};
 use crate::config::{self, Environment, Origin};
 use crate::error::Error;
 use crate::exit;
@@ -35,7 +35,7 @@ const ARCHIVE: &str = ".tar.gz";
 /// When there is none, the disk has no room for a copy, or it could not be written or verified; nothing is left then.
 pub async fn run(args: &BackupArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let plan = Plan::new(args, environment, Utc::now())?;
-    ui.say(&format!("copying `{}` …", wording::path(&plan.from, environment.working_directory())));
+    ui.say(&format!("copying `{}` …", format::path(&plan.from, environment.working_directory())));
     let cancelled = Arc::new(AtomicBool::new(false));
     let work = tokio::task::spawn_blocking({
         let cancelled = Arc::clone(&cancelled);
@@ -74,19 +74,19 @@ fn damaged(from: &std::path::Path) -> Vec<String> {
 fn tell(done: &Done, environment: &Environment, ui: &Ui) {
     let Sum { files, links, bytes } = done.sum;
     let links = if links > 0 {
-        format!(", {}", wording::count(usize::try_from(links).unwrap_or(0), "link"))
+        format!(", {}", format::count(usize::try_from(links).unwrap_or(0), "link"))
     } else {
         String::new()
     };
-    let packed = done.packed.map_or(String::new(), |packed| format!(", {} packed", wording::bytes(packed)));
-    let files = wording::count(usize::try_from(files).unwrap_or(usize::MAX), "file");
-    let place = wording::path(&done.place, environment.working_directory());
-    ui.out(&format!("{place}: {files}{links}, {bytes} bytes ({}){packed}, verified", wording::bytes(bytes)));
+    let packed = done.packed.map_or(String::new(), |packed| format!(", {} packed", format::bytes(packed)));
+    let files = format::count(usize::try_from(files).unwrap_or(usize::MAX), "file");
+    let place = format::path(&done.place, environment.working_directory());
+    ui.out(&format!("{place}: {files}{links}, {bytes} bytes ({}){packed}, verified", format::bytes(bytes)));
     if done.live {
         ui.say("a run is live: the copy holds what was recorded until now");
     }
     for path in &done.left_out {
-        ui.warn(&format!("`{}` is no file and was left out", wording::plain(&path.to_string_lossy())));
+        ui.warn(&format!("`{}` is no file and was left out", format::plain(&path.to_string_lossy())));
     }
 }
 
@@ -132,16 +132,16 @@ struct Plan {
 impl Plan {
     fn new(args: &BackupArgs, environment: &Environment, now: DateTime<Utc>) -> Result<Self, Error> {
         let zone = zone(args.timezone.as_deref(), environment)?;
-        let from = locate::one_results_dir(args.results_dir.as_deref(), environment);
+        let from = find_run::one_results_dir(args.results_dir.as_deref(), environment);
         if !from.is_dir() || Inventory::of(&from)?.items.is_empty() {
             return Err(Error::Nothing {
-                message: format!("nothing to back up in `{}`", wording::path(&from, environment.working_directory())),
+                message: format!("nothing to back up in `{}`", format::path(&from, environment.working_directory())),
                 hint: "name the place with `--results-dir DIR`".into(),
             });
         }
         // One run alone is copied as a results directory that holds this run.
         let (results_dir, below) = match (from.parent(), from.file_name()) {
-            (Some(parent), Some(name)) if locate::is_run(&from) => (parent, PathBuf::from(name)),
+            (Some(parent), Some(name)) if find_run::is_run(&from) => (parent, PathBuf::from(name)),
             _ => (from.as_path(), PathBuf::new()),
         };
         let (Some(beside), Some(name)) = (results_dir.parent(), results_dir.file_name()) else {
@@ -288,8 +288,8 @@ fn locked(file: io::Result<std::fs::File>) -> Option<std::fs::File> {
 fn no_room(needed: u64, free: u64) -> String {
     format!(
         "the copy needs {} and {} are free there: free some space, or remove runs with `vllm-bench clean`",
-        wording::bytes(needed),
-        wording::bytes(free)
+        format::bytes(needed),
+        format::bytes(free)
     )
 }
 

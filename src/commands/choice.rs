@@ -1,9 +1,9 @@
 //! By what configurations are chosen: the flags of every command that gives an answer, over what the runs keep of their sweep.
 
-use super::asked;
 use super::compare::percent;
-use crate::analyse::{Limit, LimitsFrom, Objective, ObjectiveFrom, Row, RunTable, Wanted};
+use crate::analyse::{Limit, LimitsFrom, Objective, ObjectiveFrom, RankingSpec, Row, RunTable};
 use crate::cli::ChoiceArgs;
+use crate::commands::query_args;
 use crate::config::{self, Settings};
 use crate::error::Error;
 use crate::model::Metric;
@@ -14,13 +14,13 @@ use crate::ui::Ui;
 ///
 /// # Errors
 /// When one of them names no metric, is no limit, or has no effect.
-pub(super) fn of_flags(args: &ChoiceArgs) -> Result<Wanted, Error> {
-    let plain = Wanted::default();
-    let latency = asked::metric("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
-    let limits = asked::limits(&args.slo)?;
+pub(super) fn of_flags(args: &ChoiceArgs) -> Result<RankingSpec, Error> {
+    let plain = RankingSpec::default();
+    let latency = query_args::metric("--latency", args.latency.as_deref().unwrap_or(&plain.latency))?;
+    let limits = query_args::limits(&args.slo)?;
     let margin = args.margin.as_deref().map(|text| percent("--margin", text)).transpose()?;
     let failures = args.max_failure_rate.as_deref().map(|text| percent("--max-failure-rate", text)).transpose()?;
-    let wanted = Wanted {
+    let wanted = RankingSpec {
         latency: latency.0.key,
         limits,
         limits_from: LimitsFrom::Flag,
@@ -46,7 +46,7 @@ fn objective(flag: &str, text: &str) -> Result<Objective, Error> {
     }
     let key = text.trim().strip_prefix("total:").unwrap_or(text.trim());
     // The error for a key that is no metric; one that is has a `total:` that means nothing.
-    asked::metric(flag, key)?;
+    query_args::metric(flag, key)?;
     Err(Error::Usage {
         message: format!("invalid value `{}` for `{flag}`: {}", text.escape_debug(), NOT_OF_ALL),
         hint: format!("write `{key}`"),
@@ -60,19 +60,21 @@ const NOT_OF_ALL: &str = "`total:` is for throughputs of the whole server";
 ///
 /// # Errors
 /// When a limit of `--slo` is on a metric that no result has.
-pub(super) fn of_runs(wanted: Wanted, args: &ChoiceArgs, table: &RunTable, ui: &Ui) -> Result<Wanted, Error> {
+pub(super) fn of_runs(wanted: RankingSpec, args: &ChoiceArgs, table: &RunTable, ui: &Ui) -> Result<RankingSpec, Error> {
     let wanted = match args.objective {
         Some(_) => wanted,
         None => {
             let (wanted, wrong) = wanted.with_objective_of(table);
             for (text, run) in wrong {
                 let (text, run) = (clean(&text), clean(&run));
-                ui.warn(&format!("the objective `{text}` of the run {run} is no metric that can be better or worse: the default is used"));
+                ui.warn(&format!(
+                    "the objective `{text}` of the run {run} is no metric with a direction: the default is used"
+                ));
             }
             wanted
         }
     };
-    let wanted = Wanted { per_device: wanted.per_device && !args.total, ..wanted };
+    let wanted = RankingSpec { per_device: wanted.per_device && !args.total, ..wanted };
     if !args.slo.is_empty() {
         return known_limits(&wanted, table).map(|()| wanted);
     }
@@ -88,7 +90,7 @@ pub(super) fn of_runs(wanted: Wanted, args: &ChoiceArgs, table: &RunTable, ui: &
 }
 
 /// Refuses a limit on a metric that no result has: nothing could keep it.
-fn known_limits(wanted: &Wanted, table: &RunTable) -> Result<(), Error> {
+fn known_limits(wanted: &RankingSpec, table: &RunTable) -> Result<(), Error> {
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
     let unknown = |limit: &&Limit| !valid.is_empty() && valid.iter().all(|row| row.metric(&limit.key).is_none());
     let Some(limit) = wanted.limits.iter().find(unknown) else { return Ok(()) };
@@ -115,7 +117,7 @@ fn known_limits(wanted: &Wanted, table: &RunTable) -> Result<(), Error> {
 /// Checks the objective of a sweep before anything is measured.
 ///
 /// # Errors
-/// When it is no metric that can be better or worse, or one that its results will not have.
+/// When it is no metric with a direction, or one that its results will not have.
 pub(super) fn check_objective(settings: &Settings, ui: &Ui) -> Result<(), Error> {
     let Some(raw) = &settings.objective else { return Ok(()) };
     let text = raw.node.scalar().unwrap_or_default();
@@ -124,12 +126,12 @@ pub(super) fn check_objective(settings: &Settings, ui: &Ui) -> Result<(), Error>
     };
     let Some(objective) = Objective::parse(&text) else {
         let key = text.trim().strip_prefix("total:").unwrap_or(text.trim());
-        return match asked::metric("--objective", key) {
+        return match query_args::metric("--objective", key) {
             Ok(_) => wrong(
                 &format!("a metric of the whole server after `total:`, as {NOT_OF_ALL}"),
                 format!("write `{key}`"),
             ),
-            Err(error) => wrong("the key of a metric that can be better or worse", error.hints().join("; ")),
+            Err(error) => wrong("the key of a metric with a direction", error.hints().join("; ")),
         };
     };
     let has_goals = settings.sweep.groups.iter().any(|group| group.bench.iter().any(|axis| axis.key == "goodput"));

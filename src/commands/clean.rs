@@ -4,9 +4,10 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::locate::{self, Head};
-use super::wording;
 use crate::cli::CleanArgs;
+use crate::commands::find_run;
+use crate::commands::find_run::Head;
+use crate::commands::format;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -24,7 +25,7 @@ const SHOWN: usize = 40;
 /// # Errors
 /// When there is nothing to remove, nobody to ask, or a run is live, not ours or cannot be removed.
 pub fn run(args: &CleanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let dirs = locate::results_dirs(args.results_dir.as_deref(), environment);
+    let dirs = find_run::results_dirs(args.results_dir.as_deref(), environment);
     let choice = choose(args, &dirs, environment)?;
     for run in &choice.live {
         ui.say(&format!("run {} is live and stays", run.name()));
@@ -51,7 +52,7 @@ pub fn run(args: &CleanArgs, environment: &Environment, ui: &Ui) -> Result<u8, E
         remove(victim)?;
         freed += victim.bytes;
     }
-    ui.out(&format!("removed {}, {} freed", wording::count(choice.victims.len(), "run"), wording::bytes(freed)));
+    ui.out(&format!("removed {}, {} freed", format::count(choice.victims.len(), "run"), format::bytes(freed)));
     Ok(exit::OK)
 }
 
@@ -63,7 +64,7 @@ fn agreed(victims: &[Victim], ui: &Ui) -> Result<bool, Error> {
             hint: "add `--yes` to remove without being asked".into(),
         });
     }
-    let question = format!("Remove {} for good? Type \"yes\":", wording::count(victims.len(), "run"));
+    let question = format!("Remove {} for good? Type \"yes\":", format::count(victims.len(), "run"));
     Ok(ui.ask(&question).as_deref() == Some("yes"))
 }
 
@@ -99,7 +100,7 @@ fn choose(args: &CleanArgs, dirs: &[PathBuf], environment: &Environment) -> Resu
         return Ok(choice);
     }
     // `--results-dir` that is itself a run means this run.
-    if let Some(dir) = args.results_dir.as_deref().filter(|dir| locate::is_run(&environment.absolute(dir))) {
+    if let Some(dir) = args.results_dir.as_deref().filter(|dir| find_run::is_run(&environment.absolute(dir))) {
         choice.victims.push(named_victim(dir, dirs, environment)?);
         return Ok(choice);
     }
@@ -123,7 +124,7 @@ fn choose(args: &CleanArgs, dirs: &[PathBuf], environment: &Environment) -> Resu
 
 /// A run that the user named; everything that speaks against removing it is an error.
 fn named_victim(named: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<Victim, Error> {
-    let found = locate::named(named, dirs, environment)?;
+    let found = find_run::named(named, dirs, environment)?;
     let path = found.run.path();
     // A results directory stands for its newest run elsewhere; here the user must say which run goes.
     let is_the_same = path.file_name() == environment.absolute(named).file_name()
@@ -231,7 +232,7 @@ fn hide(path: &Path, results_dir: &Path) -> Result<PathBuf, Error> {
 fn cleaner(results_dir: &Path) -> Holder {
     Holder {
         process: ProcessId::current(),
-        user: wording::user(nix::unistd::geteuid().as_raw()),
+        user: format::user(nix::unistd::geteuid().as_raw()),
         since: "a moment ago (vllm-bench clean)".into(),
         run: results_dir.join(TEMPORARY),
     }
@@ -239,22 +240,22 @@ fn cleaner(results_dir: &Path) -> Holder {
 
 fn table(victims: &[Victim], from: &Path) -> String {
     let shown = &victims[..victims.len().min(SHOWN)];
-    let paths: Vec<String> = shown.iter().map(|victim| wording::path(&victim.path, from)).collect();
+    let paths: Vec<String> = shown.iter().map(|victim| format::path(&victim.path, from)).collect();
     let width = paths.iter().map(String::len).max().unwrap_or(0).max(3);
     let mut lines =
         vec![format!("{:<width$}  {:<16}  {:>11}  {:>7}  {:>9}", "RUN", "MADE", "EXPERIMENTS", "RESULTS", "SIZE")];
     for (victim, path) in shown.iter().zip(paths) {
         let made = victim.created.get(..16).unwrap_or("").replace('T', " ");
-        let made = if made.is_empty() { "left over".to_owned() } else { wording::plain(&made) };
-        let bytes = wording::bytes(victim.bytes);
+        let made = if made.is_empty() { "left over".to_owned() } else { format::plain(&made) };
+        let bytes = format::bytes(victim.bytes);
         lines
             .push(format!("{path:<width$}  {made:<16}  {:>11}  {:>7}  {bytes:>9}", victim.experiments, victim.results));
     }
     if let Some(more @ 1..) = victims.len().checked_sub(SHOWN) {
         lines.push(format!("and {more} more"));
     }
-    let bytes = wording::bytes(victims.iter().map(|victim| victim.bytes).sum());
-    lines.push(format!("{} in all, {bytes}", wording::count(victims.len(), "run")));
+    let bytes = format::bytes(victims.iter().map(|victim| victim.bytes).sum());
+    lines.push(format!("{} in all, {bytes}", format::count(victims.len(), "run")));
     lines.join("\n")
 }
 
@@ -288,7 +289,7 @@ mod tests {
 
         fn choose(&self, runs: &[&str], keep_last: Option<usize>) -> Result<Vec<String>, Error> {
             let args = self.args(runs, keep_last);
-            let dirs = locate::results_dirs(None, &self.environment());
+            let dirs = find_run::results_dirs(None, &self.environment());
             let choice = choose(&args, &dirs, &self.environment())?;
             Ok(choice.victims.iter().map(|v| v.path.file_name().unwrap().to_string_lossy().into_owned()).collect())
         }

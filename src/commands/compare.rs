@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::analyze;
 use super::run::resume::drivers;
-use super::{analyze, asked, locate};
 use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::{CompareArgs, CompareFormat};
+use crate::commands::{find_run, query_args};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -21,7 +22,7 @@ use crate::ui::Ui;
 /// When a run cannot be found or read, or a flag is wrong.
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
-    let metrics = asked::metrics(&args.metrics)?;
+    let metrics = query_args::metrics(&args.metrics)?;
     let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
     refuse_simulated_beside_real(["the run before", "the run after"], [&before, &after])?;
     let noise = match &args.noise {
@@ -32,7 +33,7 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         }
         None => Noise::new(),
     };
-    let pairing = asked::pairing(&args.ignore, &args.match_on, [&before, &after])?;
+    let pairing = query_args::pairing(&args.ignore, &args.match_on, [&before, &after])?;
     let comparison = compare(&before, &after, &metrics, threshold, &noise, &pairing);
     if comparison.matched.is_empty() && comparison.failing.is_empty() {
         return Err(nothing_in_common(&before, &after));
@@ -65,7 +66,7 @@ fn refuse_simulated_beside_real(which: [&str; 2], tables: [&RunTable; 2]) -> Res
     let name = |side: usize| format!("{}, `{}`,", which[side], report::clean(&tables[side].facts.run));
     Err(Error::Nothing {
         message: format!("no verdict: {} is simulated, and {} was measured", name(simulated), name(real)),
-        hint: "a timing model made the metrics of one up, and they say nothing of the other: compare two runs on real vLLM, or two with \
+        hint: "a timing model gave the metrics of one, and they say nothing of the other: compare two runs on real vLLM, or two with \
                `--engine sim`"
             .into(),
     })
@@ -150,7 +151,7 @@ pub(super) fn percent(flag: &str, text: &str) -> Result<f64, Error> {
 
 /// A run by its path or name.
 fn table(run: &Path, args: &CompareArgs, environment: &Environment) -> Result<RunTable, Error> {
-    let path: PathBuf = match locate::find(Some(run), args.results_dir.as_deref(), environment) {
+    let path: PathBuf = match find_run::find(Some(run), args.results_dir.as_deref(), environment) {
         Ok(found) => found.run.path().to_owned(),
         Err(error) => {
             let path = environment.absolute(run);

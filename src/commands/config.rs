@@ -1,7 +1,7 @@
 //! `vllm-bench config`: the settings in effect, and the schema of sweep files.
 
-use super::asked;
 use crate::cli::{ConfigArgs, ConfigCommand};
+use crate::commands::query_args;
 use crate::config::{Environment, Preset, Settings, language, show};
 use crate::error::Error;
 use crate::exit;
@@ -15,7 +15,7 @@ pub fn run(args: &ConfigArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
     match &args.command {
         ConfigCommand::Show(args) => {
             let settings = Settings::resolve(args, environment, Preset::Full)?;
-            asked::check_slo(&settings)?;
+            query_args::check_slo(&settings)?;
             for note in settings.notes.iter().chain(&settings.warnings) {
                 ui.warn(note);
             }

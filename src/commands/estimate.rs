@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::wording;
+use crate::commands::format;
 use crate::config::Settings;
 use crate::plan::Counts;
 use crate::record::{ResultRecord, list_runs};
@@ -35,8 +35,8 @@ pub fn text(settings: &Settings, counts: &Counts) -> String {
             let seconds = starts * start + measurements * (measurement + settings.cooldown.as_secs_f64());
             format!(
                 "about {}, by {} in `{}`",
-                wording::seconds(seconds),
-                wording::count(past.measurements.len(), "earlier measurement"),
+                format::seconds(seconds),
+                format::count(past.measurements.len(), "earlier measurement"),
                 settings.results_dir.display()
             )
         }
@@ -48,7 +48,7 @@ pub fn text(settings: &Settings, counts: &Counts) -> String {
     };
     format!(
         "time: {expected}; at most {} by the limits, when nothing is tried again\ndisk: {disk}\n",
-        wording::seconds(most)
+        format::seconds(most)
     )
 }
 

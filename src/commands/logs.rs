@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use self::sanitize::Sanitizer;
 use self::tail::{JournalTail, Tail};
-use super::locate::{self, Found, Head};
-use super::wording;
 use crate::cli::LogsArgs;
+use crate::commands::find_run;
+use crate::commands::find_run::{Found, Head};
+use crate::commands::format;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -32,9 +33,9 @@ const NAMES: usize = 10;
 /// # Errors
 /// When there is no such run, experiment or log, or it cannot be read.
 pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let found = locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
+    let found = find_run::find(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
     if args.run.is_none() && args.results_dir.is_none() {
-        locate::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
+        find_run::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
     }
     let mut damaged: Vec<String> = Vec::new();
     let wanted = match &args.experiment {
@@ -90,7 +91,7 @@ fn is_open(found: &Found, state: &RunState, scene: &Scene, has_log: bool) -> boo
 
 fn no_log(found: &Found, scene: &Scene) -> Error {
     let what = scene.role.map_or("log".to_owned(), |role| format!("log of a {role}"));
-    let of = scene.wanted.as_ref().map_or("run".to_owned(), |name| format!("experiment {}, run", wording::plain(name)));
+    let of = scene.wanted.as_ref().map_or("run".to_owned(), |name| format!("experiment {}, run", format::plain(name)));
     Error::Nothing {
         message: format!("there is no {what} of {of} {} yet", found.run.name()),
         hint: "`vllm-bench status` shows which experiments were begun".into(),
@@ -149,7 +150,7 @@ impl Target {
 
     fn header(&self) -> String {
         let attempt = if self.attempt > 1 { format!(" (attempt {})", self.attempt) } else { String::new() };
-        format!("==> {} {}{attempt} <==", wording::plain(&self.name), self.role)
+        format!("==> {} {}{attempt} <==", format::plain(&self.name), self.role)
     }
 }
 
@@ -202,7 +203,7 @@ impl Follower<'_> {
                 () = tokio::time::sleep(POLL) => {}
                 () = &mut interrupted => return Ok(()),
             }
-            if self.step(show)? || wording::stdout_is_gone() {
+            if self.step(show)? || format::stdout_is_gone() {
                 return Ok(());
             }
         }
@@ -269,7 +270,7 @@ impl Show<'_> {
                 self.ui.out_harmless(&sanitizer.finish());
                 self.ui.say(&target.header());
             }
-            if piece.bytes.is_empty() || wording::stdout_is_gone() {
+            if piece.bytes.is_empty() || format::stdout_is_gone() {
                 return Ok(());
             }
             self.ui.out_harmless(&sanitizer.feed(&piece.bytes));

@@ -1,7 +1,6 @@
 //! One file per subcommand: settings -> stages -> exit code.
 
 pub mod analyze;
-mod asked;
 pub mod backup;
 pub mod check;
 mod choice;
@@ -11,23 +10,24 @@ pub mod completions;
 pub mod config;
 pub mod diagnose;
 mod estimate;
-mod facts;
+pub mod find_run;
 #[cfg(test)]
 mod fixture;
+mod format;
+mod host_facts;
 pub mod load;
-pub mod locate;
 pub mod logs;
 pub mod plan;
 pub mod plot;
 mod preflight;
 pub mod prompts;
+mod query_args;
 pub mod recommend;
 mod render;
 pub mod report;
 pub mod run;
 pub mod status;
 pub mod stop;
-mod wording;
 
 use crate::cli::{Cli, Command};
 use crate::config::{Environment, Preset};

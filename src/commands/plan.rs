@@ -5,8 +5,10 @@ use std::collections::HashSet;
 
 use serde_json::{Value as Json, json};
 
-use super::{asked, choice, facts, preflight, run::engine, wording};
+use super::run::engine;
+use super::{choice, preflight};
 use crate::cli::PlanArgs;
+use crate::commands::{format, host_facts, query_args};
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
@@ -27,14 +29,14 @@ const LONG: u64 = 500_000;
 /// When a file, variable or flag is wrong, or vLLM does not know a flag.
 pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut settings = Settings::resolve(&args.run, environment, Preset::Full)?;
-    asked::check_slo(&settings)?;
+    query_args::check_slo(&settings)?;
     choice::check_objective(&settings, ui)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
     let found = (!settings.simulated()).then(|| engine::find_vllm(settings.vllm_bin.clone(), environment).ok());
     let program = found.flatten();
-    facts::gather(&mut settings, environment, program.as_deref());
+    host_facts::gather(&mut settings, environment, program.as_deref());
     let counts = count(&settings, ui)?;
     match (&program, settings.simulated()) {
         (Some(program), false) => preflight::check(&settings, environment, program, ui)?,
@@ -72,7 +74,7 @@ pub fn count(settings: &Settings, ui: &Ui) -> Result<Counts, Error> {
     {
         add_baseline(settings, &mut counts);
     }
-    for warning in facts::idle_rules(settings, &counts.idle) {
+    for warning in host_facts::idle_rules(settings, &counts.idle) {
         ui.warn(&warning);
     }
     if counts.kept == 0 {
@@ -121,8 +123,8 @@ pub fn summary(settings: &Settings, counts: &Counts) -> String {
         text += &format!(
             "  {} settings x {} x {}\n",
             counts.distinct,
-            wording::count(repeats.starts as usize, "fresh start"),
-            wording::count(repeats.runs as usize, "run")
+            format::count(repeats.starts as usize, "fresh start"),
+            format::count(repeats.runs as usize, "run")
         );
     }
     text +=
@@ -131,7 +133,7 @@ pub fn summary(settings: &Settings, counts: &Counts) -> String {
 }
 
 fn many(count: u64, noun: &str) -> String {
-    wording::count(usize::try_from(count).unwrap_or(usize::MAX), noun)
+    format::count(usize::try_from(count).unwrap_or(usize::MAX), noun)
 }
 
 fn list_plan(settings: &Settings, all: bool, ui: &Ui) {

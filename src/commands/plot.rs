@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, asked, choice};
+use super::{analyze, choice};
 use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::{PlotArgs, PlotFormat, PlotKind, PlotOver};
+use crate::commands::query_args;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -68,13 +69,13 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
             .collect::<Result<Vec<_>, _>>()?,
     };
     let mut table = read_runs(&paths)?;
-    if asked::baseline(&args.against.baseline, &mut table, ui)? {
+    if query_args::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
     if [&args.x, &args.y, &args.metric].into_iter().flatten().any(|key| key == "speedup") || wanted.rank_by == "speedup"
     {
-        asked::tell_excluded_baselines(&table, &wanted, ui);
+        query_args::tell_excluded_baselines(&table, &wanted, ui);
     }
     let query = Query { wanted: Some(wanted), ..query };
     let target = target(args, &table, environment, kind.is_none())?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::facts;
+use crate::commands::host_facts;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::LoadLine;
@@ -160,7 +160,7 @@ fn judge(settings: &Settings, section: Section, axis: &Axis, known: &Known, foun
         let (flag, values) = written(&axis.key, value, section)?;
         let problem =
             known.check(&Asked { flag: &flag, values: &values }).or_else(|| out_of_range(section, &flag, &values))?;
-        let place = facts::place(settings, section, &axis.key, &value.shown());
+        let place = host_facts::place(settings, section, &axis.key, &value.shown());
         Some((flag, problem, place.map(|place| format!("{place}: ")).unwrap_or_default()))
     };
     let all: Vec<_> = axis.values.iter().filter_map(of).collect();
@@ -222,7 +222,7 @@ pub fn check_without_vllm(settings: &Settings) -> Result<(), Error> {
             for (axis, value) in axes.iter().flat_map(|axis| axis.values.iter().map(move |value| (axis, value))) {
                 let Some((flag, values)) = written(&axis.key, value, section) else { continue };
                 let Some(problem) = out_of_range(section, &flag, &values) else { continue };
-                let place = facts::place(settings, section, &axis.key, &value.shown());
+                let place = host_facts::place(settings, section, &axis.key, &value.shown());
                 let line =
                     format!("{}`--{flag}` {problem}", place.map(|place| format!("{place}: ")).unwrap_or_default());
                 if !errors.contains(&line) {

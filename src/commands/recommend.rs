@@ -1,8 +1,9 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
-use super::{analyze, asked, choice};
+use super::{analyze, choice};
 use crate::analyse::{answers, derive};
 use crate::cli::{RecommendArgs, RecommendFormat};
+use crate::commands::query_args;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -16,15 +17,15 @@ use crate::ui::Ui;
 /// When the run cannot be found or read, or a flag is wrong.
 pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let wanted = choice::of_flags(&args.choice)?;
-    let assumed = asked::assumptions(&args.cost, environment)?;
+    let assumed = query_args::assumptions(&args.cost, environment)?;
     let mut table = analyze::table(&args.runs, args.results_dir.as_deref(), environment)?;
-    asked::baseline(&args.against.baseline, &mut table, ui)?;
+    query_args::baseline(&args.against.baseline, &mut table, ui)?;
     derive(&mut table, &assumed);
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
     if wanted.rank_by == "speedup" {
-        asked::tell_excluded_baselines(&table, &wanted, ui);
+        query_args::tell_excluded_baselines(&table, &wanted, ui);
     }
-    let keys = asked::group_keys(&args.group_by, &table)?;
+    let keys = query_args::group_keys(&args.group_by, &table)?;
     let answers = answers(&table, &keys, &wanted);
     if answers.is_empty() {
         return Err(Error::Nothing {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, asked, choice};
+use super::{analyze, choice};
 use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::ReportArgs;
+use crate::commands::query_args;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::record::{atomic, layout};
@@ -26,7 +27,7 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
     }
     let runs = targets(args, environment)?;
     let mut table = read_runs(&runs)?;
-    if asked::baseline(&args.against.baseline, &mut table, ui)? {
+    if query_args::baseline(&args.against.baseline, &mut table, ui)? {
         derive(&mut table, &Assumptions::default());
     }
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;

@@ -12,9 +12,10 @@ use std::time::Duration;
 use chrono::Utc;
 
 use self::report::{ProcessReport, Report, RunReport, SCHEMA, Sources, Standing};
-use super::locate::{self, Head};
-use super::wording;
 use crate::cli::StatusArgs;
+use crate::commands::find_run;
+use crate::commands::find_run::Head;
+use crate::commands::format;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -33,7 +34,7 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 /// # Errors
 /// When there is no run, or its files cannot be read.
 pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let found = match locate::find(args.run.as_deref(), args.results_dir.as_deref(), environment) {
+    let found = match find_run::find(args.run.as_deref(), args.results_dir.as_deref(), environment) {
         Ok(found) => found,
         Err(error @ (Error::Nothing { .. } | Error::NotFound { .. })) => {
             show(
@@ -47,7 +48,7 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
         Err(error) => return Err(error),
     };
     if args.run.is_none() && args.results_dir.is_none() {
-        locate::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
+        find_run::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
     }
     let mut reader = Reader::new(found.run)?;
     if !args.watch {
@@ -81,7 +82,7 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
             ui.out_harmless(CLEAR.as_bytes());
         }
         ui.out_raw(format!("{page}\n{}", if in_place { "" } else { "\n" }).as_bytes());
-        if !live || wording::stdout_is_gone() {
+        if !live || format::stdout_is_gone() {
             return Ok(exit::OK);
         }
     }
@@ -162,7 +163,7 @@ fn processes() -> Vec<ProcessReport> {
             process.group_token.as_ref().and_then(|token| records.iter().find(|record| record.token == *token));
         ProcessReport {
             pid: process.pid,
-            user: wording::user(process.uid),
+            user: format::user(process.uid),
             kind: process.kind.to_string(),
             command: process.title,
             ours: process.group_token.is_some(),

@@ -10,9 +10,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-use super::locate::{self, Found, Head};
-use super::wording;
 use crate::cli::StopArgs;
+use crate::commands::find_run;
+use crate::commands::find_run::{Found, Head};
+use crate::commands::format;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::execute::end_leftovers;
@@ -33,7 +34,7 @@ const TALK: Duration = Duration::from_secs(5);
 
 /// What is asked of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum StopMode {
     /// Finish the experiment under way.
     AfterCurrent,
     /// SIGTERM, grace, SIGKILL.
@@ -42,21 +43,21 @@ enum Wish {
     Now,
 }
 
-impl Wish {
+impl StopMode {
     fn of(args: &StopArgs) -> Self {
         match (args.after_current, args.now) {
-            (true, _) => Wish::AfterCurrent,
-            (false, true) => Wish::Now,
-            (false, false) => Wish::InOrder,
+            (true, _) => StopMode::AfterCurrent,
+            (false, true) => StopMode::Now,
+            (false, false) => StopMode::InOrder,
         }
     }
 
     /// How an orchestrator is asked (see `run`).
     fn signal(self) -> Signal {
         match self {
-            Wish::AfterCurrent => Signal::SIGUSR1,
-            Wish::InOrder => Signal::SIGTERM,
-            Wish::Now => Signal::SIGUSR2,
+            StopMode::AfterCurrent => Signal::SIGUSR1,
+            StopMode::InOrder => Signal::SIGTERM,
+            StopMode::Now => Signal::SIGUSR2,
         }
     }
 }
@@ -79,16 +80,16 @@ enum Asked {
 /// # Errors
 /// When nothing is, or the registry of process groups cannot be used.
 pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let wish = Wish::of(args);
-    let dirs = locate::results_dirs(args.results_dir.as_deref(), environment);
-    let mut live: Vec<Found> = dirs.iter().filter_map(|dir| locate::live_run(dir)).collect();
+    let wish = StopMode::of(args);
+    let dirs = find_run::results_dirs(args.results_dir.as_deref(), environment);
+    let mut live: Vec<Found> = dirs.iter().filter_map(|dir| find_run::live_run(dir)).collect();
     if args.results_dir.is_none() && !args.all && live.len() > 1 {
         return Err(several(&live, environment));
     }
     let mut elsewhere: Vec<Found> = Vec::new();
     if args.results_dir.is_none() {
-        let others = locate::registered_results_dirs().into_iter().filter(|dir| !dirs.contains(dir));
-        elsewhere = others.filter_map(|dir| locate::live_run(&dir)).collect();
+        let others = find_run::registered_results_dirs().into_iter().filter(|dir| !dirs.contains(dir));
+        elsewhere = others.filter_map(|dir| find_run::live_run(&dir)).collect();
     }
     if args.all || live.is_empty() && is_meant(&elsewhere, environment, ui) {
         live.append(&mut elsewhere);
@@ -109,9 +110,9 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
     }
     let grace = live.iter().map(grace_of).max().unwrap_or(GRACE);
     let reaped = match wish {
-        Wish::AfterCurrent => Vec::new(),
-        Wish::InOrder => end_leftovers(grace, &mut Stop::never()).await?,
-        Wish::Now => end_leftovers(Duration::ZERO, &mut Stop::never()).await?,
+        StopMode::AfterCurrent => Vec::new(),
+        StopMode::InOrder => end_leftovers(grace, &mut Stop::never()).await?,
+        StopMode::Now => end_leftovers(Duration::ZERO, &mut Stop::never()).await?,
     };
     for reaped in &reaped {
         if !tell_reaped(reaped, ui) {
@@ -130,7 +131,7 @@ fn is_meant(elsewhere: &[Found], environment: &Environment, ui: &Ui) -> bool {
     if !std::io::stdin().is_terminal() {
         return false;
     }
-    let place = wording::path(found.run.path(), environment.working_directory());
+    let place = format::path(found.run.path(), environment.working_directory());
     let question = format!("no run is live here; end the one in `{place}`? Type `yes` to end it:");
     ui.ask(&question).as_deref() == Some("yes")
 }
@@ -168,10 +169,8 @@ struct Failed;
 /// Ending the wrong run loses hours of somebody's: with several live, one must be named.
 fn several(live: &[Found], environment: &Environment) -> Error {
     let from = environment.working_directory();
-    let places: Vec<String> = live
-        .iter()
-        .filter_map(|found| Some(format!("`{}`", wording::path(found.run.path().parent()?, from))))
-        .collect();
+    let places: Vec<String> =
+        live.iter().filter_map(|found| Some(format!("`{}`", format::path(found.run.path().parent()?, from)))).collect();
     Error::Usage {
         message: format!("{} runs are live: in {}", live.len(), places.join(" and ")),
         hint: "say which one with `--results-dir DIR`, or end all of yours with `--all`".to_owned(),
@@ -182,19 +181,19 @@ fn nothing(dirs: &[PathBuf], elsewhere: &[Found], environment: &Environment) -> 
     let from = environment.working_directory();
     let others: Vec<String> = elsewhere
         .iter()
-        .filter_map(|found| Some(format!("`{}`", wording::path(found.run.path().parent()?, from))))
+        .filter_map(|found| Some(format!("`{}`", format::path(found.run.path().parent()?, from))))
         .collect();
-    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
-    let strangers = foreign::vllm_processes().iter().filter(|process| process.group_token.is_none()).count();
+    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", format::path(dir, from))).collect();
+    let unplanned = foreign::vllm_processes().iter().filter(|process| process.group_token.is_none()).count();
     let hint = if !others.is_empty() {
         format!(
             "a run of yours is live in {}: `--results-dir DIR` ends that one, `--all` every run of yours",
             others.join(" and ")
         )
-    } else if strangers > 0 {
+    } else if unplanned > 0 {
         format!(
             "{} of this machine not started by vllm-bench: `vllm-bench status` lists them",
-            if strangers == 1 { "one vLLM process is".to_owned() } else { format!("{strangers} vLLM processes are") }
+            if unplanned == 1 { "one vLLM process is".to_owned() } else { format!("{unplanned} vLLM processes are") }
         )
     } else {
         "`vllm-bench status` shows the newest run".to_owned()
@@ -209,7 +208,7 @@ fn nothing(dirs: &[PathBuf], elsewhere: &[Found], environment: &Environment) -> 
 async fn stop_run(
     found: &Found,
     holder: &Holder,
-    wish: Wish,
+    wish: StopMode,
     environment: &Environment,
     ui: &Ui,
 ) -> Result<(), Failed> {
@@ -232,7 +231,7 @@ async fn stop_run(
             return Err(Failed);
         }
     }
-    if wish == Wish::AfterCurrent {
+    if wish == StopMode::AfterCurrent {
         ui.out(&format!("run {name}: asked to end after {}", under_way(&before)));
         ui.hint("`vllm-bench status --watch` shows when it has; `vllm-bench stop` ends it sooner");
         return Ok(());
@@ -248,13 +247,13 @@ async fn stop_run(
         ui.out(&line);
     }
     if !found.run.state().is_ok_and(|state| state.is_finished()) {
-        ui.hint(&format!("go on with `{}`", wording::resume(found.run.path(), environment)));
+        ui.hint(&format!("go on with `{}`", format::resume(found.run.path(), environment)));
     }
     Ok(())
 }
 
 /// Sends the signal to exactly the process that signed the lock.
-fn ask(holder: &Holder, wish: Wish) -> Asked {
+fn ask(holder: &Holder, wish: StopMode) -> Asked {
     if holder.process.pid <= 1 {
         return Asked::Refused(Errno::EINVAL);
     }
@@ -281,7 +280,7 @@ fn ask(holder: &Holder, wish: Wish) -> Asked {
 }
 
 fn why_not(holder: &Holder, errno: Errno) -> String {
-    let (pid, user) = (holder.process.pid, wording::plain(&holder.user));
+    let (pid, user) = (holder.process.pid, format::plain(&holder.user));
     match errno {
         Errno::ESRCH => format!(
             "its process {pid} of {user} is not to be seen; if it runs in a container, call `vllm-bench stop` there"
@@ -315,12 +314,12 @@ fn grace_of(found: &Found) -> Duration {
 }
 
 fn whole(duration: Duration) -> String {
-    wording::seconds(duration.as_secs_f64())
+    format::seconds(duration.as_secs_f64())
 }
 
 fn under_way(state: &RunState) -> String {
     match &state.live {
-        Some(live) => format!("experiment {}, {}", live.index, wording::plain(&live.name)),
+        Some(live) => format!("experiment {}, {}", live.index, format::plain(&live.name)),
         None => "what is under way".into(),
     }
 }
@@ -333,7 +332,7 @@ fn told(found: &Found, before: &RunState) -> Vec<String> {
         let client = live.client.map(|process| format!("client process {}", process.pid));
         let processes: Vec<String> = server.into_iter().chain(client).collect();
         let processes = if processes.is_empty() { String::new() } else { format!(": {}", processes.join(", ")) };
-        lines.push(format!("  ended in experiment {}, {}{processes}", live.index, wording::plain(&live.name)));
+        lines.push(format!("  ended in experiment {}, {}{processes}", live.index, format::plain(&live.name)));
     }
     lines
 }
@@ -342,7 +341,7 @@ fn told(found: &Found, before: &RunState) -> Vec<String> {
 fn tell_reaped(reaped: &Reaped, ui: &Ui) -> bool {
     let owner = &reaped.record.owner;
     let leader = reaped.record.leader.map_or(String::new(), |leader| format!(" of group {}", leader.pid));
-    let experiment = wording::plain(&owner.experiment);
+    let experiment = format::plain(&owner.experiment);
     let processes =
         if reaped.processes == 1 { "1 process".to_owned() } else { format!("{} processes", reaped.processes) };
     if reaped.emptied.empty != Some(false) {
@@ -418,7 +417,9 @@ mod tests {
     fn each_wish_is_its_own_signal() {
         let home = tempfile::tempdir().unwrap();
         let fixture = Fixture::new(home.path(), "r");
-        for (wish, word) in [(Wish::AfterCurrent, "after-current"), (Wish::InOrder, "in-order"), (Wish::Now, "now")] {
+        for (wish, word) in
+            [(StopMode::AfterCurrent, "after-current"), (StopMode::InOrder, "in-order"), (StopMode::Now, "now")]
+        {
             let mut orchestrator = Orchestrator::start();
             assert_eq!(ask(&orchestrator.holder(&fixture), wish), Asked::Yes);
             assert_eq!(orchestrator.next(), word);
@@ -433,7 +434,7 @@ mod tests {
         let orchestrator = Orchestrator::start();
         let holder = orchestrator.holder(&fixture);
         let found = Found { run: fixture.run(), holder: Some(holder.clone()) };
-        assert!(stop_run(&found, &holder, Wish::InOrder, &Environment::default(), &quiet()).await.is_ok());
+        assert!(stop_run(&found, &holder, StopMode::InOrder, &Environment::default(), &quiet()).await.is_ok());
         assert!(!holder.process.is_alive());
         assert_eq!(
             told(&found, &found.run.state().unwrap()),
@@ -448,11 +449,11 @@ mod tests {
         let orchestrator = Orchestrator::start();
         let mut other = orchestrator.holder(&fixture);
         other.process.start_time += 1;
-        assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::ESRCH));
+        assert_eq!(ask(&other, StopMode::Now), Asked::Refused(Errno::ESRCH));
         other.process.pid = 0;
-        assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::EINVAL));
+        assert_eq!(ask(&other, StopMode::Now), Asked::Refused(Errno::EINVAL));
         other.process.pid = -1;
-        assert_eq!(ask(&other, Wish::Now), Asked::Refused(Errno::EINVAL));
+        assert_eq!(ask(&other, StopMode::Now), Asked::Refused(Errno::EINVAL));
         assert!(orchestrator.holder(&fixture).process.is_alive());
     }
 

@@ -8,7 +8,7 @@ use super::handover::hand_over;
 use super::kept::Kept;
 use super::language::spelling::canonical;
 use super::layers::Layers;
-use super::tree::{Entry, Kind, Node, Trouble, merge, merge_axes};
+use super::tree::{Diagnostic, Entry, Kind, Node, merge, merge_axes};
 use super::{Environment, Error, Origin, Preset, foreign, is_secret_name, load};
 use crate::model::{FlagError, FlagValue, Flags};
 use crate::nearest::nearest;
@@ -321,11 +321,11 @@ impl Preset {
     }
 
     /// The run settings below all presets.
-    fn defaults() -> Result<Node, Trouble> {
+    fn defaults() -> Result<Node, Diagnostic> {
         compiled_in(super::DEFAULTS, include_str!("presets/defaults.yaml"))
     }
 
-    fn tree(self) -> Result<Node, Trouble> {
+    fn tree(self) -> Result<Node, Diagnostic> {
         match self {
             Preset::Full => compiled_in("full", include_str!("presets/full.yaml")),
             Preset::Sanity => compiled_in("sanity", include_str!("presets/sanity.yaml")),
@@ -334,7 +334,7 @@ impl Preset {
     }
 }
 
-fn compiled_in(name: &str, text: &str) -> Result<Node, Trouble> {
+fn compiled_in(name: &str, text: &str) -> Result<Node, Diagnostic> {
     let place = |line, _| Origin::Preset { name: name.to_owned(), line };
     let tree = super::tree::parse_yaml(text, &place)?;
     canonical(tree.unwrap_or_else(|| Node::map(&place(1, 1))))

@@ -1,7 +1,7 @@
 //! What can be wrong with what the user asks for.
 
 use super::Origin;
-use super::tree::{Node, Trouble};
+use super::tree::{Diagnostic, Node};
 use crate::model::FlagError;
 
 /// A setting is wrong; nothing was started.
@@ -67,7 +67,7 @@ pub enum Error {
     },
     /// Something in a sweep file, or in what all layers add up to.
     #[error("{}", document(.0))]
-    Document(Trouble),
+    Document(Diagnostic),
     /// Every combination is left out by a rule.
     #[error("the plan is empty: {} every combination", leave_out(.rules))]
     EmptyPlan {
@@ -78,9 +78,9 @@ pub enum Error {
     },
 }
 
-impl From<Trouble> for Error {
+impl From<Diagnostic> for Error {
     /// Flags and variables have their own wording: they have no key path.
-    fn from(trouble: Trouble) -> Self {
+    fn from(trouble: Diagnostic) -> Self {
         match trouble.origin {
             Some(origin @ (Origin::Flag(_) | Origin::Variable(_))) => {
                 Error::Argument { origin, problem: trouble.problem, hints: trouble.hints }
@@ -121,7 +121,7 @@ fn ways_out(rules: &[String], explanation: &str) -> Vec<String> {
     ways
 }
 
-fn document(trouble: &Trouble) -> String {
+fn document(trouble: &Diagnostic) -> String {
     let place = trouble.origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default();
     let path = if trouble.path.is_empty() { String::new() } else { format!("{}: ", trouble.path) };
     format!("{place}{path}{}", trouble.problem)
@@ -147,7 +147,7 @@ impl Error {
         if node.origin.is_document() {
             let problem = format!("expected {expected}, found {}", node.describe());
             let hints = vec![hint.unwrap_or_else(|| next_step(path, expected))];
-            return Error::Document(Trouble {
+            return Error::Document(Diagnostic {
                 origin: Some(node.origin.clone()),
                 path: path.to_owned(),
                 problem,

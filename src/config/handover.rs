@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::tree::{Kind, Node, Trouble, join};
+use super::tree::{Diagnostic, Kind, Node, join};
 use super::{Environment, Error, Origin};
 use crate::safe::{
     holds_secret, is_searched, is_secret_header, is_secret_key, is_secret_name, is_secret_variable, json_secrets,
@@ -270,7 +270,7 @@ impl Moved<'_> {
     fn given(&mut self, text: &mut String, origin: &Origin, path: &str) -> Result<(), Error> {
         for name in references(text).into_iter().map(str::to_owned).collect::<Vec<_>>() {
             let Some(value) = self.environment.get(&name) else {
-                let trouble = Trouble::new(origin, path, format!("the variable `{name}` is not set"));
+                let trouble = Diagnostic::new(origin, path, format!("the variable `{name}` is not set"));
                 return Err(trouble.hint(format!("export {name}=…; `${{{name}}}` stands for its value")).into());
             };
             let carrier = if is_secret_name(&name) { name.clone() } else { format!("SECRET_{name}") };
@@ -304,7 +304,7 @@ impl Moved<'_> {
                  server the secret in a variable (`--env NAME`)"
             }
         };
-        Trouble::new(origin, path, problem).hint(hint).into()
+        Diagnostic::new(origin, path, problem).hint(hint).into()
     }
 }
 

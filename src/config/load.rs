@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::tree::{Node, Trouble, parse_json, parse_toml, parse_yaml};
+use super::tree::{Diagnostic, Node, parse_json, parse_toml, parse_yaml};
 use super::{Environment, Origin};
 use crate::bounded;
 use crate::nearest::nearest;
@@ -15,7 +15,7 @@ const LARGEST_FILE: u64 = bounded::TEXT;
 ///
 /// # Errors
 /// When there is no such file, or it holds no sweep; with its place and what to do.
-pub fn load(named: &Path, environment: &Environment) -> Result<Node, Trouble> {
+pub fn load(named: &Path, environment: &Environment) -> Result<Node, Diagnostic> {
     let shown = named.display().to_string();
     let bytes = read(named, &environment.absolute(named), &shown)?;
     let text = text_of(bytes, &shown)?;
@@ -28,7 +28,7 @@ pub fn load(named: &Path, environment: &Environment) -> Result<Node, Trouble> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn parse(text: &str, shown: &str) -> Result<Node, Trouble> {
+pub fn parse(text: &str, shown: &str) -> Result<Node, Diagnostic> {
     // Columns are counted after a byte order mark, as editors do.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let place = |line, column| Origin::File { path: shown.to_owned(), line, column };
@@ -39,18 +39,18 @@ pub fn parse(text: &str, shown: &str) -> Result<Node, Trouble> {
         Some(_) | None => parse_yaml(text, &place),
     }?;
     match tree {
-        None => Err(Trouble::new(&place(1, 1), "", "the file is empty").hint(
+        None => Err(Diagnostic::new(&place(1, 1), "", "the file is empty").hint(
             "begin with `serve:` and, below it, `model: ORG/NAME`; `vllm-bench config show` prints a whole sweep",
         )),
         Some(tree) => Ok(tree),
     }
 }
 
-fn nowhere(shown: &str, problem: String) -> Trouble {
-    Trouble { origin: None, path: String::new(), problem: format!("{shown}: {problem}"), hints: Vec::new() }
+fn nowhere(shown: &str, problem: String) -> Diagnostic {
+    Diagnostic { origin: None, path: String::new(), problem: format!("{shown}: {problem}"), hints: Vec::new() }
 }
 
-fn read(named: &Path, path: &Path, shown: &str) -> Result<Vec<u8>, Trouble> {
+fn read(named: &Path, path: &Path, shown: &str) -> Result<Vec<u8>, Diagnostic> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => nowhere(shown, "there is no such file".to_owned()).hint(others(named, path)),
         std::io::ErrorKind::PermissionDenied => {
@@ -88,7 +88,7 @@ fn others(named: &Path, path: &Path) -> String {
     }
 }
 
-fn text_of(bytes: Vec<u8>, shown: &str) -> Result<String, Trouble> {
+fn text_of(bytes: Vec<u8>, shown: &str) -> Result<String, Diagnostic> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.into_bytes();
@@ -98,7 +98,7 @@ fn text_of(bytes: Vec<u8>, shown: &str) -> Result<String, Trouble> {
         let column = String::from_utf8_lossy(before.get(start..).unwrap_or_default()).chars().count() + 1;
         let byte = bytes.get(at).copied().unwrap_or_default();
         let origin = Origin::File { path: shown.to_owned(), line, column };
-        Trouble::new(&origin, "", format!("the byte 0x{byte:02x} is no UTF-8"))
+        Diagnostic::new(&origin, "", format!("the byte 0x{byte:02x} is no UTF-8"))
             .hint("save the file as UTF-8 (`iconv -t UTF-8`), or name a sweep file: YAML, JSON or TOML")
     })
 }

@@ -54,7 +54,7 @@ pub(crate) fn is_secret_entry(name: &str, node: &tree::Node) -> bool {
 /// The name of the run settings below all presets.
 pub const DEFAULTS: &str = "defaults";
 
-/// What lies below the sweep files; compiled in.
+/// The base presets; compiled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
     /// `vllm-bench run` without files.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::tree::Trouble;
+use super::tree::Diagnostic;
 use super::{Environment, Error};
 
 /// What a price file says.
@@ -42,7 +42,7 @@ pub fn read_prices(file: &Path, environment: &Environment) -> Result<PriceFile, 
             _ => drop(found.devices.insert(key.clone(), price)),
         }
     }
-    let lacks = |what: &str| Error::from(Trouble::new(&tree.origin, "", what).hint(hint().unwrap_or_default()));
+    let lacks = |what: &str| Error::from(Diagnostic::new(&tree.origin, "", what).hint(hint().unwrap_or_default()));
     if found.currency.is_empty() {
         return Err(lacks("misses `currency`"));
     }

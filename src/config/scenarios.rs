@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::foreign::{entries, missing, positive, several, unknown, wrong};
-use super::tree::{Kind, Node, Trouble};
+use super::tree::{Diagnostic, Kind, Node};
 use super::{Environment, Error};
 use crate::cli::{Backend, LoadArgs};
 use crate::load::dataset;
@@ -154,7 +154,7 @@ fn load_scenario(
     if !absent.is_empty() {
         return Err(missing(node, &path, &absent).into());
     }
-    let number = |key: &str| -> Result<Option<u64>, Trouble> {
+    let number = |key: &str| -> Result<Option<u64>, Diagnostic> {
         map.get(key).map(|entry| positive(&entry.value, &format!("{path}.{key}"))).transpose()
     };
     let mut args = base.clone();
@@ -168,7 +168,7 @@ fn load_scenario(
         if all.is_empty() {
             return Err(wrong(&levels.value, &format!("{path}.concurrencies"), "a list of whole numbers").into());
         }
-        let levels: Result<Vec<String>, Trouble> =
+        let levels: Result<Vec<String>, Diagnostic> =
             all.iter().map(|level| Ok(positive(level, &format!("{path}.concurrencies"))?.to_string())).collect();
         args.max_concurrency = Some(levels?.join(","));
     }
@@ -256,7 +256,7 @@ fn completion_scenarios(tree: &Node, flags: &LoadArgs) -> Result<Vec<Scenario>, 
             let (Some(name), Some(completions)) = (map.get("name"), map.get("completions")) else {
                 return Err(missing(node, &path, &absent).into());
             };
-            let numbers: Result<Vec<String>, Trouble> = several(&completions.value)
+            let numbers: Result<Vec<String>, Diagnostic> = several(&completions.value)
                 .iter()
                 .map(|number| Ok(positive(number, &format!("{path}.completions"))?.to_string()))
                 .collect();

@@ -66,7 +66,7 @@ pub struct Settings {
     pub on_failure: OnFailure,
     /// When a run goes on: failures that are left alone.
     pub skip_failure_reasons: Vec<FailureReason>,
-    /// Prompts of an unrecorded load before the first measurement of each workload on a server start.
+    /// Warm-up prompts before the first measurement of each workload on a server start.
     pub warmup_prompts: u64,
     /// Pause after each measurement.
     pub cooldown: Duration,

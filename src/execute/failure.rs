@@ -38,12 +38,12 @@ impl Failure {
 }
 
 /// Everything needed to find out who is to blame.
-pub(super) struct Blame<'a> {
+pub(super) struct FailureClassifier<'a> {
     pub places: &'a Places,
     pub context: &'a UnitContext,
 }
 
-impl Blame<'_> {
+impl FailureClassifier<'_> {
     /// The server ended before it was ready.
     pub fn server_exited(&self, ending: Ending, phase: StartPhase) -> Failure {
         self.blame_server_log(ending, Cause::Crashed, Phase::Starting(phase))

@@ -54,7 +54,7 @@ pub(super) async fn launch(
         .map_err(|error| failed(role, &error))
 }
 
-/// Starts the unrecorded load before the first measurement of a workload.
+/// Starts the warm-up before the first measurement of a workload.
 pub(super) async fn launch_warmup(job: &Job<'_>, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
     let args = warmup_args(job.experiment, job.port, &job.places.warmup_result, context.warmup_prompts);
     let role = Role::Benchmark;

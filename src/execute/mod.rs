@@ -26,6 +26,6 @@ mod unit;
 pub use emit::{Emitter, Recorder};
 pub use error::Error;
 pub use leftovers::{end_foreign, end_leftovers};
-pub use run::{Job, Jobs, Totals, clear_the_way, run_all};
+pub use run::{Job, Jobs, Totals, end_foreign_and_leftovers, run_all};
 pub use script::{EngineCommand, ScriptContext, bench_args, client_host, quote, script, serve_args};
 pub use unit::{Attempted, Places, UnitContext};

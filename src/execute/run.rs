@@ -65,7 +65,7 @@ pub async fn run_all<'p>(
     emit: &mut Emitter<'_>,
     stop: &mut Stop,
 ) -> Result<Totals, Error> {
-    let mut run = Run { jobs, context, keep_foreign, totals: Totals::default(), doomed: Vec::new() };
+    let mut run = Run { jobs, context, keep_foreign, totals: Totals::default(), failed_servers: Vec::new() };
     for block in starts(pending, context.reuse) {
         if run.is_over(stop) {
             break;
@@ -81,7 +81,7 @@ struct Run<'r, 'p> {
     keep_foreign: bool,
     totals: Totals,
     /// Server configurations that will never start, with what their last start came to.
-    doomed: Vec<(&'p ServerConfig, Failure)>,
+    failed_servers: Vec<(&'p ServerConfig, Failure)>,
 }
 
 /// What is still to be measured on one server configuration.
@@ -120,11 +120,11 @@ impl<'p> Run<'_, 'p> {
             if self.is_over(stop) {
                 break;
             }
-            clear_the_way(self.context.grace, self.keep_foreign, emit, stop).await?;
+            end_foreign_and_leftovers(self.context.grace, self.keep_foreign, emit, stop).await?;
             let began = Instant::now();
             let job = self.jobs.fresh(first);
             begin(&job, emit);
-            if let Some((_, failure)) = self.doomed.iter().find(|(server, _)| **server == first.server) {
+            if let Some((_, failure)) = self.failed_servers.iter().find(|(server, _)| **server == first.server) {
                 let failure = never_started(failure);
                 self.give_up(job, &mut queue, failure, None, began, emit);
                 continue;
@@ -170,7 +170,7 @@ impl<'p> Run<'_, 'p> {
             return;
         }
         if [FailureReason::Oom, FailureReason::InvalidConfig].iter().any(|reason| reason.covers(failure.cause)) {
-            self.doomed.push((&job.experiment.server, failure.clone()));
+            self.failed_servers.push((&job.experiment.server, failure.clone()));
         }
         self.give_up(job, queue, failure, Some(not), began, emit);
     }
@@ -351,7 +351,7 @@ fn never_started(failure: &Failure) -> Failure {
 ///
 /// # Errors
 /// As [`run_all`].
-pub async fn clear_the_way(
+pub async fn end_foreign_and_leftovers(
     grace: Duration,
     keep_foreign: bool,
     emit: &mut Emitter<'_>,

@@ -17,7 +17,7 @@ use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId};
 use crate::process::{Role, pid_namespace};
 use crate::sim::settings::START;
 
-/// What plays `vllm`: a program, and what comes before the arguments that vLLM would get.
+/// The server backend: a program, and what comes before the arguments that vLLM would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineCommand {
     /// Absolute path of the program.
@@ -27,7 +27,7 @@ pub struct EngineCommand {
 }
 
 impl EngineCommand {
-    /// The command that drives the load of an experiment: `vllm bench serve`, or this very program's `load`. `stall`: after
+    /// The command that sends the workload of an experiment: `vllm bench serve`, or this very program's `load`. `stall`: after
     /// so long without a token it gives up.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ pub fn bench_args(experiment: &Experiment, port: u16, result: &Path) -> Vec<Stri
     args
 }
 
-/// The arguments of the client for an unrecorded load of `prompts` requests, like the one that is measured after it. Its
+/// The arguments of the client for a warm-up of `prompts` requests, like the one that is measured after it. Its
 /// prompts are others, so that none of them is in the prefix cache afterwards.
 pub fn warmup_args(experiment: &Experiment, port: u16, result: &Path, prompts: u64) -> Vec<String> {
     let mut warmup = experiment.clone();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::failure::Blame;
+use super::failure::FailureClassifier;
 use super::launch::launch;
 use super::memory::DeviceMemory;
 use super::port::PortWatch;
@@ -265,7 +265,7 @@ fn not_ready(
     own_end: Option<Ending>,
     seen: &Seen,
 ) -> Outcome {
-    let blame = Blame { places: &job.places, context };
+    let blame = FailureClassifier { places: &job.places, context };
     let Seen { phase, silent, log_length } = *seen;
     let failure = match started {
         Verdict::Watched(Started::Ready(_)) | Verdict::Stopped => return Outcome::Interrupted,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::failure::{self, Blame};
+use super::failure::{self, FailureClassifier};
 use super::launch::{command, launch, launch_warmup};
 use super::profile::Profile;
 use super::script::EngineCommand;
@@ -24,7 +24,7 @@ use crate::telemetry::{DeviceKind, Probe};
 /// What every experiment of a run shares.
 #[derive(Debug, Clone)]
 pub struct UnitContext {
-    /// What plays `vllm`.
+    /// The server backend.
     pub engine: EngineCommand,
     /// oneAPI's environment script, where it exists.
     pub setvars: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub struct UnitContext {
     pub retry: RetryPolicy,
     /// What a failure means for the others.
     pub on_failure: OnFailure,
-    /// Prompts of the unrecorded load before the first measurement of each workload; 0 = none.
+    /// Prompts of the warm-up before the first measurement of each workload; 0 = none.
     pub warmup_prompts: u64,
     /// Pause after each measurement.
     pub cooldown: Duration,
@@ -82,7 +82,7 @@ pub struct Places {
     pub server_log: PathBuf,
     /// The client's output; must not exist.
     pub benchmark_log: PathBuf,
-    /// Output of the unrecorded load; must not exist.
+    /// Output of the warm-up; must not exist.
     pub warmup_log: PathBuf,
     /// The server's script as run.
     pub server_script: PathBuf,
@@ -90,7 +90,7 @@ pub struct Places {
     pub benchmark_script: PathBuf,
     /// Where the client writes its result; must not exist.
     pub result: PathBuf,
-    /// Where the unrecorded load writes one.
+    /// Where the warm-up writes one.
     pub warmup_result: PathBuf,
 }
 
@@ -119,7 +119,7 @@ pub struct Attempted {
     pub prefix_cache: Option<PrefixCache>,
     /// Requests that the server began again, by its counter.
     pub preemptions: Option<f64>,
-    /// The how-manieth measurement on its server start, from 1.
+    /// The ordinal of the measurement on its server start, from 1.
     pub on_start: u32,
 }
 
@@ -181,7 +181,7 @@ impl Died {
         }
     }
 
-    fn failure(self, port: u16, blame: &Blame<'_>) -> Failure {
+    fn failure(self, port: u16, blame: &FailureClassifier<'_>) -> Failure {
         match self {
             Died::Shared(who) => blame.foreign_listener(port, &who, Phase::Measuring),
             Died::Server(ending) => blame.server_died(ending),
@@ -302,19 +302,19 @@ impl Unit<'_> {
 
     /// The failure that another process on the server's port is.
     fn sharer(&self, server: &mut Server) -> Option<Failure> {
-        let blame = Blame { places: &self.job.places, context: self.context };
+        let blame = FailureClassifier { places: &self.job.places, context: self.context };
         let who = server.watch.foreign()?;
         Some(blame.foreign_listener(self.job.port, &who, Phase::Measuring))
     }
 
-    /// The unrecorded load; `None` where it went well.
+    /// The warm-up; `None` where it went well.
     async fn warm_up(&self, server: &mut Server, emit: &mut Emitter<'_>, stop: &mut Stop) -> Option<Outcome> {
         let client = match launch_warmup(self.job, self.context, stop).await {
             Ok(client) => client,
             Err(_) if stop.level() >= StopLevel::Drain => return Some(Outcome::Interrupted),
             Err(failure) => return Some(Outcome::Failed(failure)),
         };
-        let blame = Blame { places: &self.job.places, context: self.context };
+        let blame = FailureClassifier { places: &self.job.places, context: self.context };
         let ran = self.supervise(client, server, &self.job.places.warmup_log, emit, stop).await;
         let _ = std::fs::remove_file(&self.job.places.warmup_result);
         match ran {
@@ -342,7 +342,7 @@ impl Unit<'_> {
             process: client.leader,
             log: self.context.relative(&self.job.places.benchmark_log),
         });
-        let blame = Blame { places: &self.job.places, context: self.context };
+        let blame = FailureClassifier { places: &self.job.places, context: self.context };
         match self.supervise(client, server, &self.job.places.benchmark_log, emit, stop).await {
             Ran::Ended(ending) => match (self.judge_client(ending, &blame, emit), self.sharer(server)) {
                 (_, Some(shared)) => Outcome::Failed(shared),
@@ -399,7 +399,7 @@ impl Unit<'_> {
         let verdict = supervise(&mut client, deadline, stop, watched).await;
         // A client that has ended leaves at once; one that has not gets the grace period like a server.
         let emptied = client.end(stop).await;
-        let blame = Blame { places: &self.job.places, context: self.context };
+        let blame = FailureClassifier { places: &self.job.places, context: self.context };
         match verdict {
             Verdict::Exited(ending) => Ran::Ended(ending),
             Verdict::Watched(died) => Ran::Failed(died.failure(self.job.port, &blame)),
@@ -439,7 +439,7 @@ impl Unit<'_> {
     fn judge_client(
         &mut self,
         ending: Ending,
-        blame: &Blame<'_>,
+        blame: &FailureClassifier<'_>,
         emit: &mut Emitter<'_>,
     ) -> Result<Map<String, Value>, Failure> {
         // Our own client says by its exit code that a request failed; its result says more.
@@ -476,7 +476,7 @@ const END_OF_SERVER: Duration = Duration::from_millis(300);
 
 /// What died under the client, if anything did: requests fail a moment before the server's end is seen, and vLLM's API
 /// server ends seconds after it has logged that its engine is dead.
-async fn end_of_server(server: &mut Group, blame: &Blame<'_>) -> Option<Died> {
+async fn end_of_server(server: &mut Group, blame: &FailureClassifier<'_>) -> Option<Died> {
     match tokio::time::timeout(END_OF_SERVER, server.changed()).await {
         Ok(change) => Some(Died::of(change)),
         Err(_) => blame.server_is_dying().then_some(Died::Engine),

@@ -550,7 +550,7 @@ impl Collector {
     }
 }
 
-/// Seconds of a load that are told apart; what is longer is not looked at second by second.
+/// Seconds of a load that are kept apart; what is longer is not looked at second by second.
 const MOST_SLOTS: usize = 10_000_000;
 
 fn bump(counts: &mut Vec<u64>, at: usize, tokens: u64) {

@@ -322,7 +322,7 @@ pub(super) enum Next {
     /// Not due before this time.
     Later(u64),
     /// The feeder is behind: a wake-up follows.
-    Hungry,
+    Starved,
     /// All is sent.
     Nothing,
 }
@@ -386,7 +386,7 @@ impl Queue {
             None if state.complete => Next::Nothing,
             None => {
                 state.hungry.push(Arc::clone(waker));
-                Next::Hungry
+                Next::Starved
             }
         }
     }

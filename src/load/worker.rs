@@ -249,7 +249,7 @@ impl<'a> Worker<'a> {
                     continue;
                 }
                 Next::Later(due) => self.set_timer(due.saturating_sub(now)),
-                Next::Hungry => {}
+                Next::Starved => {}
                 Next::Nothing => self.all_taken = true,
             }
             if burst {

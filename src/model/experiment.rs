@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Flags, Identity};
 
-/// What plays the server and the benchmark client.
+/// The backend of server and client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
@@ -27,7 +27,7 @@ impl fmt::Display for Engine {
     }
 }
 
-/// What drives the load.
+/// What sends the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Client {
@@ -196,7 +196,7 @@ pub fn named_models<'a>(flag: &str, values: impl IntoIterator<Item = &'a str>) -
 pub struct Workload {
     /// Flags of `vllm bench serve`, without host, port, model and result path.
     pub flags: Flags,
-    /// What drives it.
+    /// What sends it.
     #[serde(default, skip_serializing_if = "Client::is_vllm")]
     pub client: Client,
 }
@@ -219,7 +219,7 @@ pub struct Experiment {
     pub identity: Identity,
     /// The grid values behind the name.
     pub axes: Axes,
-    /// What plays vLLM.
+    /// The server backend.
     pub engine: Engine,
     /// The server.
     pub server: ServerConfig,

@@ -67,7 +67,7 @@ impl Identity {
         Self::of(&server_settings(engine, server, context))
     }
 
-    /// The identity of a workload alone, whatever drives it.
+    /// The identity of a workload alone, whatever sends it.
     pub fn of_workload(workload: &Workload) -> Self {
         Self::of(&json!(sorted(&workload.flags)))
     }

@@ -102,7 +102,7 @@ pub fn abbreviation(key: &str) -> &str {
 }
 
 /// A value in a name: speculative decoding by its method and length, other JSON and long texts cut. Names that become
-/// alike by it are told apart by their identity.
+/// alike by it are distinguished by their identity.
 fn short(value: &str) -> String {
     let json = serde_json::from_str::<serde_json::Value>(value).ok().filter(serde_json::Value::is_object);
     let speculation = json.as_ref().and_then(|json| {

@@ -202,9 +202,9 @@ pub struct ModelFacts {
 /// A whole sweep.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// What plays vLLM.
+    /// The server backend.
     pub engine: Engine,
-    /// What drives the load.
+    /// What sends the workload.
     pub client: Client,
     /// At least one.
     pub groups: Vec<Group>,

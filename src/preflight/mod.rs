@@ -4,10 +4,10 @@
 //! started. Knows nothing of sweeps.
 
 mod ask;
-mod known;
+mod flag_spec;
 pub mod ranges;
 mod version;
 
 pub use ask::{Error, Help, PATIENCE, Shell, ask};
-pub use known::{Asked, FlagSpec, Kind, Known, Problem, Takes};
+pub use flag_spec::{Asked, FlagSpec, Kind, Known, Problem, Takes};
 pub use version::installed_version;

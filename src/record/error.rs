@@ -148,7 +148,7 @@ impl Error {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["free space on that disk, then go on with `vllm-bench run --resume`".into()]
+                vec!["free space on that disk, then resume with `vllm-bench run --resume`".into()]
             }
             Error::Write { source, .. }
                 if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>

@@ -131,12 +131,12 @@ impl Layout {
         self.logs().join(numbered(name, "benchmark", n))
     }
 
-    /// Output of the n-th unrecorded load before an experiment, from 1.
+    /// Output of the n-th warm-up before an experiment, from 1.
     pub fn warmup_log(&self, name: &str, n: u32) -> PathBuf {
         self.logs().join(numbered(name, "warmup", n))
     }
 
-    /// What the unrecorded load wrote; removed after it.
+    /// What the warm-up wrote; removed after it.
     pub fn warmup_result(&self, name: &str) -> PathBuf {
         self.unchecked_dir().join(format!("{name}_warmup.json"))
     }

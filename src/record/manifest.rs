@@ -62,7 +62,7 @@ pub struct Manifest {
     pub command_line: Vec<String>,
     /// The directory in which it was called.
     pub working_directory: PathBuf,
-    /// What plays vLLM.
+    /// The server backend.
     pub engine: Engine,
     /// Which vLLM; `None` for the simulated one.
     pub vllm: Option<VllmInfo>,

@@ -19,7 +19,7 @@ pub use lock::{Holder, Lock};
 pub use manifest::{Limits, Manifest, Setting, VllmInfo};
 pub use plausible::ResultValues;
 pub use result::{FailureRecord, Invalid, ResultMeta, ResultRecord, validate, validate_with};
-pub use run_dir::{RunDir, list_runs, remove_stillborn, remove_whatever};
+pub use run_dir::{RunDir, list_runs, remove_empty_runs, remove_whatever};
 pub use state::{Attempt, Live, RunState};
 
 /// Version of every file format written here; a reader refuses a newer one with a clear message.

@@ -139,7 +139,7 @@ pub struct ResultMeta {
     /// Which measurement of these settings.
     #[serde(default)]
     pub repeat: Repeat,
-    /// The how-manieth measurement on its server start, from 1.
+    /// The ordinal of the measurement on its server start, from 1.
     #[serde(default = "first")]
     pub on_start: u32,
     /// What kept the prefix cache out of the metrics.

@@ -240,7 +240,7 @@ struct Header {
 
 /// Removes what a crash before the first manifest left: run directories of ours that hold nothing yet. Only for the
 /// holder of the results directory's lock. Directories with anything else in them stay, whoever made them.
-pub fn remove_stillborn(results_dir: &Path) {
+pub fn remove_empty_runs(results_dir: &Path) {
     let Ok(entries) = std::fs::read_dir(results_dir) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         let layout = Layout::new(entry.path());
@@ -310,7 +310,7 @@ mod tests {
         std::fs::write(used.layout().logs().join("x_server.log"), "a line").unwrap();
         let predecessors = dir.path().join("20260101_0000");
         std::fs::create_dir_all(predecessors.join("logs")).unwrap();
-        remove_stillborn(dir.path());
+        remove_empty_runs(dir.path());
         assert!(!dead.path().exists());
         assert!(used.layout().logs().join("x_server.log").exists() && used.layout().unchecked_dir().exists());
         assert!(predecessors.join("logs").exists());

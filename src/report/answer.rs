@@ -2,7 +2,7 @@
 //! run next. The numbers are those of [`crate::analyse`]; nothing is decided here.
 
 use super::display::{configuration, counted, cut, in_unit};
-use crate::analyse::{Basis, Choice, FEWEST_STARTS, Recommendation, Standing, Wanted, Why};
+use crate::analyse::{Basis, Choice, FEWEST_STARTS, RankingSpec, Recommendation, Standing, Why};
 use crate::model::Metric;
 
 /// A number with as many digits as its unit has in tables.
@@ -47,7 +47,7 @@ pub(super) fn how_sure(found: &Recommendation<'_>) -> String {
 }
 
 /// The numbers of the choice, in a sentence.
-fn numbers(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> String {
+fn numbers(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &RankingSpec) -> String {
     let interval = match choice.estimate.and_then(|of| of.interval) {
         Some(_) => {
             let assumed = if choice.n < FEW { ", if starts are about normal" } else { "" };
@@ -77,7 +77,7 @@ fn numbers(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> 
 }
 
 /// Why it is the choice, and how sure that is.
-fn reason(found: &Recommendation<'_>, wanted: &Wanted) -> String {
+fn reason(found: &Recommendation<'_>, wanted: &RankingSpec) -> String {
     let margin = format!("{} %", number_of(wanted.margin * 100.0));
     if found.options.len() == 1 {
         return match (found.left_out.is_empty(), wanted.limits.is_empty()) {
@@ -162,7 +162,7 @@ pub(super) fn next(found: &Recommendation<'_>) -> Option<String> {
 }
 
 /// What the choice gives and takes against the next one.
-fn against_runner_up(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &Wanted) -> Option<String> {
+fn against_runner_up(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &RankingSpec) -> Option<String> {
     let theirs = found.runner_up()?;
     let change = |ours: f64, theirs: f64| (theirs > 0.0).then(|| format!("{:+.1} %", (ours / theirs - 1.0) * 100.0));
     let value = change(choice.value, theirs.value)?;
@@ -181,7 +181,7 @@ fn against_runner_up(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &W
 }
 
 /// All that is said of an answer, sentence by sentence.
-pub(super) fn sentences(found: &Recommendation<'_>, wanted: &Wanted) -> Vec<String> {
+pub(super) fn sentences(found: &Recommendation<'_>, wanted: &RankingSpec) -> Vec<String> {
     let Some(choice) = found.chosen() else { return Vec::new() };
     let mut said = vec![numbers(found, choice, wanted), reason(found, wanted)];
     if choice.failures.failed > 0 {

@@ -3,7 +3,7 @@
 //! The data stay exact: a model whose name begins with `=`, `+`, `-` or `@` is written as it is, though a spreadsheet
 //! may take it for a formula. Whoever joins this table with another needs the true name, a path may well begin with
 //! such a character, and the prefix that would defuse it (`'`) is data for every other reader of CSV. Import the file
-//! as text where names come from strangers.
+//! as text where names come from unplanned.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

@@ -7,7 +7,7 @@ use super::display::{configuration, cut};
 use super::page::{Page, Style, Tone};
 use super::text::ranking;
 use crate::analyse::{
-    Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, Recommendation, Row, RunTable, Standing, Wanted,
+    Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, RankingSpec, Recommendation, Row, RunTable, Standing,
 };
 
 /// The command that starts a configuration as it was measured.
@@ -22,7 +22,7 @@ fn left_out_simulated(table: &RunTable) -> usize {
 }
 
 /// As text.
-pub fn text(answers: &[Answer<'_>], wanted: &Wanted, table: &RunTable, style: Style) -> String {
+pub fn text(answers: &[Answer<'_>], wanted: &RankingSpec, table: &RunTable, style: Style) -> String {
     let mut page = Page::new(style);
     page.title("vllm-bench · recommendation", &cut(&format!("by {}", wanted.objective(wanted.per_device)), 60));
     if let Some(banner) = super::text::banner(table) {
@@ -78,7 +78,7 @@ fn option(option: &Choice<'_>) -> Value {
     })
 }
 
-fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Value {
+fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Value {
     let choice = found.chosen();
     let in_set = found.options.iter().filter(|option| option.standing == Standing::MayBeBest);
     json!({
@@ -105,7 +105,7 @@ fn left_out(all: &[LeftOut<'_>]) -> Vec<(String, String)> {
 }
 
 /// As JSON.
-pub fn json(answers: &[Answer<'_>], wanted: &Wanted, table: &RunTable) -> Value {
+pub fn json(answers: &[Answer<'_>], wanted: &RankingSpec, table: &RunTable) -> Value {
     let group = |answer: &Answer<'_>| -> serde_json::Map<String, Value> {
         answer.group.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
     };

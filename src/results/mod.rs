@@ -4,7 +4,9 @@
 //! content of any file stops an analysis: what cannot be read is listed with the reason. Only a path at which there is
 //! nothing to analyse is an error.
 
+mod fields;
 mod files;
+mod intern;
 mod parallel;
 mod predecessor;
 mod remains;
@@ -13,8 +15,6 @@ mod result_file;
 mod run;
 mod scan;
 mod server_log;
-mod shared;
-mod values;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

@@ -13,11 +13,11 @@ use crate::analyse::{
     About, Facts, FailedAttempt, Load, LoadValue, Origin, Row, RunTable, ShownAxes, Status, Unreadable, warnings_from,
 };
 use crate::record::{Error, Invalid, layout, validate};
+use crate::results::intern::Shared;
 use crate::results::parallel;
 use crate::results::result_file;
 use crate::results::result_file::{Members, Refusal, ResultFile};
 use crate::results::run::{is_result_name, signs};
-use crate::results::shared::Shared;
 use crate::results::shown;
 
 /// Bytes of results that are held so that a report need not read them again.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crate::analyse::{About, Facts, Load, Origin, Row, RunTable, ShownAxes, Status, Unreadable, VllmMetrics};
 use crate::model::{Event, Outcome, Phase};
 use crate::record::{Error, RunDir, RunState, layout};
+use crate::results::intern::Shared;
 use crate::results::predecessor;
 use crate::results::result_file;
 use crate::results::result_file::Members;
 use crate::results::run::{broken, duration, failed, journal_of, read_failure};
-use crate::results::shared::Shared;
 
 /// Loads what is left of a run. `error`: why its manifest cannot be read.
 ///

@@ -17,8 +17,8 @@ use crate::bounded::{self, Plain, PythonJson};
 use crate::load::drift::{Drift, drift};
 use crate::model::VllmMetric;
 use crate::record::{ResultMeta, SCHEMA};
+use crate::results::fields::Values;
 use crate::results::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
-use crate::results::values::Values;
 
 /// A result file beyond this size is not read.
 const LARGEST: u64 = bounded::RESULT;

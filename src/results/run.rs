@@ -64,7 +64,7 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
     }
     rows.extend(manifest.plan.skips.iter().map(|skip| skipped(skip, manifest.simulated)));
     let mut unreadable = loader.bad;
-    unreadable.extend(strangers(dir, &manifest.plan)?);
+    unreadable.extend(unplanned(dir, &manifest.plan)?);
     let measured = |row: &Row| row.is_valid() || matches!(row.status, Status::Failed(_) | Status::Invalid(_));
     if damaged.is_empty() && journal.entries.is_empty() && rows.iter().any(measured) {
         damaged.push(format!("`{}` is empty or gone: what else was tried is not known", layout::JOURNAL));
@@ -568,17 +568,17 @@ fn range(flag: &impl Fn(&str) -> Option<String>, side: &str) -> Option<f64> {
 }
 
 /// Files under the name of a result that belong to no experiment of the plan. Our own outputs are none.
-fn strangers(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
+fn unplanned(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
     let planned: HashSet<_> =
         plan.experiments.iter().map(|experiment| file_name(&dir.layout().result(&experiment.name))).collect();
-    let mut strangers = Vec::new();
+    let mut unplanned = Vec::new();
     for entry in std::fs::read_dir(dir.path()).map_err(Error::read(dir.path()))?.flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
         if is_result_name(&file) && !planned.contains(&file) {
-            strangers.push(Unreadable { file, reason: "of no experiment of the plan".into(), lost: false });
+            unplanned.push(Unreadable { file, reason: "of no experiment of the plan".into(), lost: false });
         }
     }
-    Ok(strangers)
+    Ok(unplanned)
 }
 
 /// Whether a file name is that of a result; `raw_results.json` ends like one and is an output, never an input.

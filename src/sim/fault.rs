@@ -211,7 +211,7 @@ pub struct FaultSpec {
     pub fault: Fault,
     /// Flags (key, value) that a run must have.
     pub only_if: Vec<(String, String)>,
-    /// Only the so-manieth benchmark on one server start, from 1 (`@load=2`).
+    /// Only the n-th benchmark on one server start, from 1 (`@load=2`).
     pub load: Option<u64>,
     /// Only while the attempt number is at most this.
     pub attempts: Option<u32>,

@@ -203,7 +203,7 @@ impl SimSettings {
         self.faults.iter().filter(|spec| spec.applies(self.attempt, &flag)).map(|spec| spec.fault.clone()).collect()
     }
 
-    /// The same for a client that is the so-manieth on its server's start; `None` where no server said.
+    /// The same for a client that is the n-th on its server's start; `None` where no server said.
     pub fn faults_of_load(&self, load: Option<u64>, flag: impl Fn(&str) -> Option<String>) -> Vec<Fault> {
         let of_load = |spec: &&FaultSpec| spec.load.is_none() || spec.load == load;
         let active = self.faults.iter().filter(of_load).filter(|spec| spec.applies(self.attempt, &flag));

@@ -25,7 +25,7 @@ impl Trigger {
         Trigger { after, load, completed: AtomicU64::new(0), fired: AtomicBool::new(false), notify: Notify::new() }
     }
 
-    /// In the so-manieth benchmark so many more requests were completed, so long after the first arrived: does it fire (or has it)?
+    /// In the n-th benchmark so many more requests were completed, so long after the first arrived: does it fire (or has it)?
     pub fn check(&self, load: u64, newly_completed: u64, elapsed: Nanos) -> bool {
         if self.load.is_some_and(|only| only != load) {
             return false;

@@ -1,4 +1,4 @@
-//! The few things of `/proc/PID` that this room needs, below a given root.
+//! The few things of `/proc/PID` that this module needs, below a given root.
 
 use std::io;
 use std::path::{Path, PathBuf};

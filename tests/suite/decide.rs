@@ -532,7 +532,7 @@ fn the_objective_is_chosen_once_and_kept_with_the_run() {
     let file = scene.path("wrong.yaml");
     std::fs::write(&file, "preset: sanity\nobjective: completed\n").unwrap();
     let plan = scene.call(&["plan", file.to_str().unwrap()]).exits(2);
-    plan.says("wrong.yaml:2:12: objective: expected the key of a metric that can be better or worse");
+    plan.says("wrong.yaml:2:12: objective: expected the key of a metric with a direction");
     for (words, told) in [
         (&["recommend", "--objective", "p99_ttft_ms", "--total"][..], "`--total` has no effect"),
         (&["plot", "throughput", "--objective", "p99_ttft_ms"], "`--objective` has no effect with `plot throughput`"),

@@ -166,7 +166,7 @@ fn a_fault_for_all_fails_all_and_the_sweep_still_ends() {
     ended.says("[2/2]");
 }
 
-/// The causes that a server's death is told apart by stand beside `server-died`.
+/// The causes that a server's death is distinguished by stand beside `server-died`.
 #[test]
 fn a_server_that_dies_in_the_benchmark_has_its_own_diagnosis() {
     for (how, own, ending) in [

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vllm_bench::analyse::{
-    About, Assumptions, Facts, Limit, Load, Origin, Row, RunTable, ShownAxes, Status, VllmMetrics, Wanted, derive,
+    About, Assumptions, Facts, Limit, Load, Origin, RankingSpec, Row, RunTable, ShownAxes, Status, VllmMetrics, derive,
 };
 use vllm_bench::model::{Better, VllmMetric};
 use vllm_bench::report::datatrove::Datatrove;
@@ -118,7 +118,7 @@ fn table() -> RunTable {
 #[test]
 fn the_published_optimization_table_comes_out_again() {
     let table = table();
-    let text = Datatrove::new(&table, None, &Wanted::default()).render();
+    let text = Datatrove::new(&table, None, &RankingSpec::default()).render();
     let (_, summary) = text.split_once("Optimization results").unwrap();
     for (model, tp, base, best, speedup, parameters) in PUBLISHED {
         let line = summary.lines().find(|line| line.trim_start().starts_with(&format!("{model} "))).unwrap();
@@ -145,7 +145,7 @@ fn an_axis_value_that_leaves_the_flag_out_is_the_clusters_none() {
     }
     derive(&mut table, &Assumptions::default());
     let dir = tempfile::tempdir().unwrap();
-    Datatrove::new(&table, None, &Wanted::default()).write(dir.path()).unwrap();
+    Datatrove::new(&table, None, &RankingSpec::default()).write(dir.path()).unwrap();
     let summary = std::fs::read_to_string(dir.path().join("optimization_summary.csv")).unwrap();
     let first = summary.lines().nth(1).unwrap();
     assert!(
@@ -165,12 +165,16 @@ fn the_best_of_the_cluster_sweep_is_by_the_objective_and_within_the_limits() {
         let ttft = if row.name.ends_with(' ') { 10.0 } else { 900.0 };
         row.metrics.set(VllmMetric::MeanTtft, Some(ttft));
     }
-    let mut wanted =
-        Wanted { rank_by: "mean_ttft_ms".into(), better: Better::Lower, per_device: false, ..Wanted::default() };
+    let mut wanted = RankingSpec {
+        rank_by: "mean_ttft_ms".into(),
+        better: Better::Lower,
+        per_device: false,
+        ..RankingSpec::default()
+    };
     let text = Datatrove::new(&table, None, &wanted).render();
     let line = |text: &str| text.lines().rfind(|line| line.contains("Qwen3-8B  ")).unwrap().to_owned();
     assert!(text.contains("Best by Mean TTFT (ms).") && line(&text).contains("(baseline is optimal)"), "{text}");
-    wanted = Wanted { limits: vec![Limit::parse("ttft.mean<100").unwrap()], ..Wanted::default() };
+    wanted = RankingSpec { limits: vec![Limit::parse("ttft.mean<100").unwrap()], ..RankingSpec::default() };
     let text = Datatrove::new(&table, None, &wanted).render();
     assert!(text.contains("mean_ttft_ms < 100") && line(&text).contains("1.00x"), "{text}");
 }
@@ -179,7 +183,7 @@ fn the_best_of_the_cluster_sweep_is_by_the_objective_and_within_the_limits() {
 fn the_summary_file_has_the_cluster_sweeps_columns() {
     let dir = tempfile::tempdir().unwrap();
     let table = table();
-    Datatrove::new(&table, None, &Wanted::default()).write(dir.path()).unwrap();
+    Datatrove::new(&table, None, &RankingSpec::default()).write(dir.path()).unwrap();
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let summary = read("optimization_summary.csv");
     let mut lines = summary.lines();

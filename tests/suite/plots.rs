@@ -102,7 +102,7 @@ fn one_plot_per_measurement_and_the_size_that_was_asked_for() {
     for file in &each {
         let text = fs::read_to_string(file).unwrap();
         assert!(file.to_str().unwrap().ends_with("_ttft_cdf.svg"), "{file:?}");
-        for words in ["p50 ", "p95 ", "p99 ", "n = 8", "std = ", "rests on"] {
+        for words in ["p50 ", "p95 ", "p99 ", "n = 8", "std = ", "at or beyond"] {
             assert!(text.contains(words), "{words}\n{text}");
         }
     }

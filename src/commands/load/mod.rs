@@ -1,9 +1,9 @@
-//! `load`: drives load at a server and writes what came of it.
+//! `load`: sends load to a server and writes what came of it.
 
 mod files;
+mod load_target;
 mod measure;
 mod scenarios;
-mod subject;
 mod telemetry;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::load::sample::FailureClass;
 use crate::load::session::{Ended, Live};
 use crate::process::signals::Signals;
 use crate::ui::Ui;
-pub use subject::Prepared;
+pub use load_target::Prepared;
 
 /// What one load gave.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured
 }
 
 async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<Measured>, Error> {
-    let prepared = subject::prepare(settings, ui).await?;
+    let prepared = load_target::prepare(settings, ui).await?;
     let mut sweep = files::Sweep::begin(settings)?;
     let mut loads = Vec::new();
     for (number, point) in settings.points.iter().enumerate() {
@@ -167,7 +167,7 @@ impl From<load::target::Error> for Error {
     }
 }
 
-pub use subject::named;
+pub use load_target::named;
 
 /// What a model answered, by the number of the prompt.
 pub type Answers = Arc<std::sync::Mutex<Vec<(u64, Result<String, String>)>>>;
@@ -183,6 +183,6 @@ pub async fn one_by_one(
     answers: Answers,
     ui: &Ui,
 ) -> Result<Vec<load::prompt::Prompt>, Error> {
-    let prepared = subject::prepare(settings, ui).await?;
+    let prepared = load_target::prepare(settings, ui).await?;
     measure::answers(settings, &prepared, start, count, answers).await
 }

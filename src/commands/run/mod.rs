@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::cli::RunArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
-use crate::execute::{Emitter, EngineCommand, Recorder, Totals, UnitContext, clear_the_way, run_all};
+use crate::execute::{Emitter, EngineCommand, Recorder, Totals, UnitContext, end_foreign_and_leftovers, run_all};
 use crate::exit;
 use crate::model::{Event, Experiment, Outcome, Plan, ProcessId, Skip};
 use crate::plan::baseline_problem;
@@ -28,7 +28,8 @@ use crate::safe;
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
-use super::{asked, choice, wording};
+use super::choice;
+use crate::commands::{format, query_args};
 use prepare::{Prepared, Silent, lock_results, prepare};
 use recorder::{RunRecorder, SessionJobs};
 use resume::{Asked, Earlier};
@@ -41,7 +42,7 @@ use signals::Signals;
 pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: &Ui) -> Result<u8, Error> {
     let asked = Asked { args, environment, preset, ui };
     let Session { settings, plan, earlier } = session(asked)?;
-    asked::check_slo(&settings)?;
+    query_args::check_slo(&settings)?;
     choice::check_objective(&settings, ui)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
@@ -144,7 +145,7 @@ fn make_plan(
     ui: &Ui,
 ) -> Result<Plan, Error> {
     let program = if settings.simulated() { None } else { engine::quick_find(settings, environment) };
-    super::facts::gather(settings, environment, program.as_deref());
+    crate::commands::host_facts::gather(settings, environment, program.as_deref());
     if let Some(plan) = earlier {
         settings.sweep.context = plan.context_for(&settings.sweep.context);
     }
@@ -231,7 +232,7 @@ impl Sweep<'_> {
         let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
         let mut silent = Silent { reporter: &reporter };
         let mut early = Emitter::new(&mut silent, &sender);
-        clear_the_way(self.settings.grace, self.settings.keep_foreign, &mut early, &mut stop).await?;
+        end_foreign_and_leftovers(self.settings.grace, self.settings.keep_foreign, &mut early, &mut stop).await?;
         let mut prepared =
             prepare(self.earlier.as_ref(), self.settings, self.plan, self.environment, &engine, lock).await?;
         if self.args.detached_child {
@@ -267,8 +268,8 @@ impl Sweep<'_> {
         self.ui.say(&format!(
             "vllm-bench {}: {}, {} skipped{mark}",
             env!("CARGO_PKG_VERSION"),
-            wording::count(self.plan.experiments.len(), "experiment"),
-            wording::count(self.plan.skipped(), "combination")
+            format::count(self.plan.experiments.len(), "experiment"),
+            format::count(self.plan.skipped(), "combination")
         ));
         self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
         if !prepared.resumed {
@@ -394,13 +395,13 @@ impl Sweep<'_> {
         }
         let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if totals.interrupted {
-            self.ui.hint(&format!("go on with `{}`", wording::resume(prepared.run.path(), self.environment)));
+            self.ui.hint(&format!("go on with `{}`", format::resume(prepared.run.path(), self.environment)));
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
         }
         if totals.stopped_by_failure {
             self.ui.hint(&format!(
                 "`on-failure: stop` ended the run at its first failure; go on with `{}`",
-                wording::resume(prepared.run.path(), self.environment)
+                format::resume(prepared.run.path(), self.environment)
             ));
             return Ok(exit::EXPERIMENT_FAILED);
         }

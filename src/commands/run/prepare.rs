@@ -93,7 +93,7 @@ pub async fn prepare(
     mut results_lock: Lock,
 ) -> Result<Prepared, Error> {
     let (port, port_lock) = take_port(settings.port)?;
-    record::remove_stillborn(&settings.results_dir);
+    record::remove_empty_runs(&settings.results_dir);
     let resumed = earlier.is_some();
     let (run, manifest) = match earlier {
         Some(Earlier { run, manifest, changed, .. }) => {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::make_plan;
 use crate::cli::RunArgs;
-use crate::commands::{facts, locate, wording};
+use crate::commands::{find_run, format, host_facts};
 use crate::config::{Environment, Kept, Preset, Settings};
 use crate::error::Error;
 use crate::model::{Context, Engine, Experiment, Plan};
@@ -111,7 +111,7 @@ fn shown(value: &Value) -> String {
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     };
-    format!("`{}`", wording::cut_end(text.trim_matches('`'), 120).replace("` `", " "))
+    format!("`{}`", format::cut_end(text.trim_matches('`'), 120).replace("` `", " "))
 }
 
 /// The run that `--resume` means; `None` where nothing is to go on.
@@ -132,7 +132,7 @@ pub fn find(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
 
 /// The run directory of this name: in the results directories, or as a path. No link: it would be written through.
 fn locate_named(named: &Path, args: &RunArgs, environment: &Environment) -> Result<RunDir, Error> {
-    let dirs = locate::results_dirs(args.results_dir.as_deref().map(Path::new), environment);
+    let dirs = find_run::results_dirs(args.results_dir.as_deref().map(Path::new), environment);
     let inside = dirs.iter().map(|dir| dir.join(named)).find(|path| path.is_dir());
     let path = inside.unwrap_or_else(|| environment.absolute(named));
     let run = RunDir::open(&path)?;
@@ -267,7 +267,7 @@ impl Here {
         let context = Context {
             vllm_version: settings.vllm_bin.as_deref().and_then(installed_version),
             device_kind: Some(report.kind.label().to_ascii_lowercase()),
-            models: facts::commits(&models, environment),
+            models: host_facts::commits(&models, environment),
         };
         Self { context, drivers: drivers(&report) }
     }
@@ -440,7 +440,7 @@ fn list(runs: &[RunDir], plain: &Settings, environment: &Environment) -> Error {
         let valid = manifest.map_or(0, |manifest| {
             manifest.plan.experiments.iter().filter(|experiment| run.valid_result(experiment).is_some()).count()
         });
-        format!("{} ({valid} of {} measured)", run.name(), wording::count(planned, "experiment"))
+        format!("{} ({valid} of {} measured)", run.name(), format::count(planned, "experiment"))
     };
     let mut lines: Vec<String> = runs.iter().take(SHOWN).map(line).collect();
     if runs.len() > SHOWN {
@@ -454,7 +454,7 @@ fn list(runs: &[RunDir], plain: &Settings, environment: &Environment) -> Error {
             lines.join(", ")
         ),
         hint: runs.first().map_or_else(String::new, |run| {
-            format!("say which one: `{}` resumes the newest", wording::resume(run.path(), environment))
+            format!("say which one: `{}` resumes the newest", format::resume(run.path(), environment))
         }),
     }
 }
@@ -491,7 +491,7 @@ pub fn grown(run: &RunDir, old: &Plan, new: Plan, environment: &Environment) -> 
     if grown.experiments.len() == old.experiments.len() {
         return Err(Error::Nothing {
             message: format!("`{}` has every experiment of this sweep already", run.path().display()),
-            hint: format!("go on with what has no valid result: `{}`", wording::resume(run.path(), environment)),
+            hint: format!("go on with what has no valid result: `{}`", format::resume(run.path(), environment)),
         });
     }
     Ok(grown)

@@ -3,7 +3,7 @@
 //! A start costs what starts of the same configuration cost, else of the same model, else of all; a measurement what
 //! measurements under the same load cost, else all. So the estimate gets better with every experiment.
 
-use crate::commands::locate::ExperimentHead;
+use crate::commands::find_run::ExperimentHead;
 
 /// What one attempt took, in seconds.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ fn mean<'s>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::locate::PlanHead;
+    use crate::commands::find_run::PlanHead;
     use crate::model::Engine;
     use crate::plan::fixture::axis;
     use crate::plan::{Group, Sweep, expand};

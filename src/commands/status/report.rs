@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::remaining::{Sample, remaining};
-use crate::commands::locate::{ExperimentHead, Head};
+use crate::commands::find_run::{ExperimentHead, Head};
 use crate::model::{Event, Failure, Outcome, Phase, ProcessId};
 use crate::record::{Entry, Holder, RunState};
 

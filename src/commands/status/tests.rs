@@ -5,8 +5,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::report::{Counts, ProcessReport, Report, RunReport, SCHEMA, Sources, Standing};
 use super::text::text;
+use crate::commands::find_run::Head;
 use crate::commands::fixture::{Fixture, hold, holder};
-use crate::commands::locate::Head;
 use crate::record::JournalText;
 use crate::ui::{Display, Ui};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::report::{Counts, ExperimentReport, ProcessReport, Report, RunReport, Standing};
-use crate::commands::wording;
+use crate::commands::format;
 use crate::ui::Ui;
 
 /// The widest line, paths apart: those must stay whole to be of use.
@@ -44,7 +44,7 @@ impl Page<'_> {
     }
 
     fn run(&mut self, run: &RunReport) {
-        self.row("Run", &wording::path(Path::new(&run.path), self.from));
+        self.row("Run", &format::path(Path::new(&run.path), self.from));
         if run.simulated {
             self.row("", &self.ui.caution("simulated: no metric of this run was measured on a real server"));
         }
@@ -54,10 +54,10 @@ impl Page<'_> {
             self.experiment(experiment, run);
         }
         if let Some(elapsed) = run.elapsed_seconds {
-            let mut time = format!("{} elapsed", wording::seconds(elapsed));
+            let mut time = format!("{} elapsed", format::seconds(elapsed));
             match run.remaining_seconds {
                 Some(remaining) if remaining < 1.0 => time.push_str(", less than a second to go"),
-                Some(remaining) => time.push_str(&format!(", about {} to go", wording::seconds(remaining))),
+                Some(remaining) => time.push_str(&format!(", about {} to go", format::seconds(remaining))),
                 None if run.standing == Standing::Live => time.push_str(", not known yet how much is to go"),
                 None => {}
             }
@@ -67,7 +67,7 @@ impl Page<'_> {
             self.row("Time", &time);
         }
         if run.unreadable_journal_lines > 0 {
-            let lines = wording::count(run.unreadable_journal_lines, "line");
+            let lines = format::count(run.unreadable_journal_lines, "line");
             self.row("Journal", &self.ui.caution(&format!("{lines} cannot be read (a crash cuts one)")));
         }
         self.failures(run);
@@ -84,13 +84,13 @@ impl Page<'_> {
                         Some(false) => ", in a terminal",
                         None => "",
                     };
-                    let (user, since) = (wording::plain(&who.user), wording::plain(&who.since));
+                    let (user, since) = (format::plain(&who.user), format::plain(&who.since));
                     format!(": process {} of {user}, since {}{detached}", who.pid, moment(&since))
                 });
                 let live = format!("{}{}", self.ui.good("live"), who.unwrap_or_default());
                 self.row("State", &live);
                 if let Some(by) = &run.stop_requested {
-                    self.row("", &self.ui.caution(&format!("it was asked to stop ({})", wording::plain(by))));
+                    self.row("", &self.ui.caution(&format!("it was asked to stop ({})", format::plain(by))));
                 }
             }
             Standing::Finished => self.row("State", &format!("{}{last}", self.ui.good("finished"))),
@@ -111,7 +111,7 @@ impl Page<'_> {
 
     fn resume(&mut self, run: &RunReport) {
         // Named, so that it is this run that goes on, whatever its flags were.
-        let path = quoted(&wording::path(Path::new(&run.path), self.from));
+        let path = quoted(&format::path(Path::new(&run.path), self.from));
         self.row("", &format!("go on with `vllm-bench run --resume {path}`"));
     }
 
@@ -137,7 +137,7 @@ impl Page<'_> {
 
     fn experiment(&mut self, experiment: &ExperimentReport, run: &RunReport) {
         let place = format!("{} of {}  ", experiment.index, run.counts.planned);
-        let name = wording::cut_middle(&experiment.name, WIDTH - LABEL - place.len());
+        let name = format::cut_middle(&experiment.name, WIDTH - LABEL - place.len());
         let label = if run.standing == Standing::Live { "Experiment" } else { "Ended in" };
         self.row(label, &format!("{place}{name}"));
         let mut phase = experiment.phase.to_owned();
@@ -145,18 +145,18 @@ impl Page<'_> {
             phase = format!("{phase} ({start})");
         }
         if let Some(seconds) = experiment.phase_seconds {
-            phase = format!("{phase} for {}", wording::seconds(seconds));
+            phase = format!("{phase} for {}", format::seconds(seconds));
         }
         let attempt = if experiment.attempt > 1 { format!("attempt {}, ", experiment.attempt) } else { String::new() };
         let total =
-            experiment.seconds.map_or(String::new(), |seconds| format!("{} since it began", wording::seconds(seconds)));
+            experiment.seconds.map_or(String::new(), |seconds| format!("{} since it began", format::seconds(seconds)));
         self.row("Phase", &format!("{phase}   {}", self.ui.dim(&format!("{attempt}{total}"))));
         if let (Some(pid), Some(port)) = (experiment.server_pid, experiment.port) {
             let client = experiment.client_pid.map_or(String::new(), |pid| format!("   client process {pid}"));
             self.row("Server", &format!("process {pid}, port {port}{client}"));
         }
         if let Some(line) = &experiment.log_line {
-            self.row("Log", &self.ui.dim(&wording::cut_end(line.trim(), WIDTH - LABEL)));
+            self.row("Log", &self.ui.dim(&format::cut_end(line.trim(), WIDTH - LABEL)));
         }
     }
 
@@ -174,9 +174,9 @@ impl Page<'_> {
             self.lines.push(self.ui.dim(&format!("  the last {}:", run.last_failures.len())));
         }
         for failure in &run.last_failures {
-            self.lines.push(format!("  {}", wording::cut_middle(&failure.name, WIDTH - 2)));
+            self.lines.push(format!("  {}", format::cut_middle(&failure.name, WIDTH - 2)));
             let room = WIDTH - 6 - failure.cause.len();
-            let summary = wording::cut_end(&failure.summary, room);
+            let summary = format::cut_end(&failure.summary, room);
             self.lines.push(format!("    {}: {summary}", self.ui.bad(&failure.cause)));
         }
     }
@@ -187,7 +187,7 @@ impl Page<'_> {
         }
         self.section(&format!("Skipped ({})", run.skips.len()));
         for reason in run.skips.iter().take(SKIPS) {
-            self.lines.push(format!("  {}", wording::cut_end(reason, WIDTH - 2)));
+            self.lines.push(format!("  {}", format::cut_end(reason, WIDTH - 2)));
         }
         if let Some(more @ 1..) = run.skips.len().checked_sub(SKIPS) {
             self.lines.push(self.ui.dim(&format!("  and {more} more")));
@@ -204,10 +204,10 @@ impl Page<'_> {
             self.lines
                 .push(self.ui.dim(&format!("  {:>7}  {:<12}  {:<9}  COMMAND OR EXPERIMENT", "PID", "USER", "WHAT")));
             for process in list.iter().take(PROCESSES) {
-                let user = wording::cut_end(&process.user, 12);
+                let user = format::cut_end(&process.user, 12);
                 let what = match &process.experiment {
-                    Some(experiment) => wording::cut_middle(experiment, WIDTH - 36),
-                    None => wording::cut_end(&process.command, WIDTH - 36),
+                    Some(experiment) => format::cut_middle(experiment, WIDTH - 36),
+                    None => format::cut_end(&process.command, WIDTH - 36),
                 };
                 self.lines.push(format!("  {:>7}  {user:<12}  {:<9}  {what}", process.pid, process.kind));
             }

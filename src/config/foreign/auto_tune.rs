@@ -2,7 +2,7 @@
 //! `num_batched_tokens_list` on one server configuration.
 
 use super::{Draft, Translated, entries, missing, number, positive, unknown, wrong};
-use crate::config::tree::{Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Kind, Node};
 
 const FORMAT: &str = "a batch file of vLLM's auto_tune";
 const KEYS: [&str; 12] = [
@@ -37,7 +37,7 @@ fn lower(key: &str) -> String {
     super::dashes(&key.to_ascii_lowercase())
 }
 
-pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
+pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
     let mut draft = Draft::new(&tree.origin);
     for (i, job) in tree.items().unwrap_or_default().iter().enumerate() {
         add(&mut draft, job, &format!("[{}]", i + 1))?;
@@ -47,7 +47,7 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
     Ok(draft.finish(FORMAT))
 }
 
-fn add(draft: &mut Draft, job: &Node, path: &str) -> Result<(), Trouble> {
+fn add(draft: &mut Draft, job: &Node, path: &str) -> Result<(), Diagnostic> {
     let map: indexmap::IndexMap<String, _> =
         entries(job, path)?.into_iter().map(|(key, entry)| (key.to_ascii_lowercase(), entry)).collect();
     if let Some((key, entry)) = map.iter().find(|(key, _)| !KEYS.contains(&key.as_str())) {

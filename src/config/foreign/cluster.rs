@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::{Draft, Translated, dashes, entries, missing, number, positive, several, unknown, wrong};
 use crate::config::Origin;
-use crate::config::tree::{Entry, Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Entry, Kind, Node};
 
 const FORMAT: &str = "an experiment file of the SLURM sweep";
 
@@ -72,7 +72,7 @@ const KEPT: [&str; 27] = [
     "mem-per-cpu",
 ];
 
-pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
+pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
     let mut draft = Draft::new(&tree.origin);
     let top = ["script", "continue-on-failure", "fixed-args", "experiments"];
     let map = entries(tree, "")?;
@@ -82,7 +82,7 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
         }
     }
     if let Some(script) = map.get("script") {
-        draft.note(&script.value, "`script` is not run: vllm-bench drives `vllm bench serve` itself");
+        draft.note(&script.value, "`script` is not run: vllm-bench runs `vllm bench serve` itself");
     }
     if let Some(flag) = map.get("continue-on-failure") {
         let word = if flag.value.kind == Kind::Bool(false) { "stop" } else { "continue" };
@@ -102,13 +102,13 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
 }
 
 /// Arguments by their names with dashes, each one known.
-fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
+fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Diagnostic> {
     let map = entries(node, path)?;
     let known: Vec<&str> =
         SERVE.iter().chain(&BENCH).map(|(key, _, _)| *key).chain(KEPT).chain(["quantization"]).collect();
     for (key, entry) in &map {
         if key == "name" {
-            return Err(Trouble::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it")
+            return Err(Diagnostic::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it")
                 .hint("move it up, to the `name` of the experiment"));
         }
         if !known.contains(&key.as_str()) {
@@ -118,7 +118,7 @@ fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entr
     Ok(map)
 }
 
-fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, path: &str) -> Result<(), Trouble> {
+fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, path: &str) -> Result<(), Diagnostic> {
     let map = entries(experiment, path)?;
     if let Some((key, entry)) = map.iter().find(|(key, _)| !["name", "args"].contains(&key.as_str())) {
         return Err(unknown(entry, path, key, &["name", "args"]));
@@ -175,7 +175,7 @@ fn choices(
     default: u64,
     experiment: &Node,
     path: &str,
-) -> Result<Vec<(u64, Node)>, Trouble> {
+) -> Result<Vec<(u64, Node)>, Diagnostic> {
     match merged.get(key) {
         Some(entry) => several(&entry.value)
             .into_iter()
@@ -193,14 +193,15 @@ fn put(
     default: &str,
     theirs: &str,
     origin: &Origin,
-) -> Result<(), Trouble> {
+) -> Result<(), Diagnostic> {
     let Some(given) = given else {
         if !default.is_empty() {
             target.put(&[ours], Node::text(default, origin));
         }
         return Ok(());
     };
-    let values = several(given).into_iter().map(|node| value(node, theirs)).collect::<Result<Vec<Node>, Trouble>>()?;
+    let values =
+        several(given).into_iter().map(|node| value(node, theirs)).collect::<Result<Vec<Node>, Diagnostic>>()?;
     let node = match values.as_slice() {
         [one] => one.clone(),
         _ => Node::list(values, &given.origin),
@@ -210,7 +211,7 @@ fn put(
 }
 
 /// One value: `None`, `null` and nothing are off; what the format's program would refuse is refused.
-fn value(node: &Node, theirs: &str) -> Result<Node, Trouble> {
+fn value(node: &Node, theirs: &str) -> Result<Node, Diagnostic> {
     let text = node.scalar().unwrap_or_default();
     let off = node.kind == Kind::Null
         || node.scalar().is_some_and(|t| ["", "none", "null"].contains(&t.to_lowercase().as_str()));
@@ -233,7 +234,7 @@ fn value(node: &Node, theirs: &str) -> Result<Node, Trouble> {
 }
 
 /// ngram gets the look-up length that the format's program gives it; JSON is written compactly.
-fn speculation(node: &Node) -> Result<Node, Trouble> {
+fn speculation(node: &Node) -> Result<Node, Diagnostic> {
     let json: Option<Json> = match &node.kind {
         Kind::Text(text) => serde_json::from_str(text).ok(),
         Kind::Map(_) => Some(json(node)),

@@ -4,7 +4,7 @@
 //! samples, so that ceil(N / n) requests are sent.
 
 use super::{Draft, Translated, entries, missing, number, positive, several, unknown, wrong};
-use crate::config::tree::{Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Kind, Node};
 
 const FORMAT: &str = "a configuration of the completions benchmark";
 /// What its program falls back on.
@@ -12,7 +12,7 @@ const DEFAULT_IN_FLIGHT: u64 = 20;
 /// What its program fixes.
 const MAX_TOKENS: u64 = 4050;
 
-pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
+pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
     let mut draft = Draft::new(&tree.origin);
     let map = entries(tree, "")?;
     let top = ["server", "benchmark", "test-scenarios"];
@@ -62,7 +62,7 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
     Ok(draft.finish(FORMAT))
 }
 
-fn add(draft: &mut Draft, scenario: &Node, path: &str, most: u64) -> Result<(), Trouble> {
+fn add(draft: &mut Draft, scenario: &Node, path: &str, most: u64) -> Result<(), Diagnostic> {
     let map = entries(scenario, path)?;
     let keys = ["name", "completions", "prompt"];
     if let Some((key, entry)) = map.iter().find(|(key, _)| !keys.contains(&key.as_str())) {

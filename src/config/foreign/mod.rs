@@ -14,7 +14,7 @@ mod vllm_params;
 use indexmap::IndexMap;
 
 use super::Origin;
-use super::tree::{Entry, Kind, Node, Trouble};
+use super::tree::{Diagnostic, Entry, Kind, Node};
 use crate::nearest::nearest;
 
 /// What a foreign file says, in our language.
@@ -29,7 +29,7 @@ pub struct Translated {
 }
 
 /// Translates a foreign file; `None` where it is one of ours.
-pub fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
+pub fn translate(tree: &Node) -> Option<Result<Translated, Diagnostic>> {
     let has = |key: &str| tree.entries().is_some_and(|map| map.keys().any(|known| dashes(known) == key));
     if has("experiments") && (has("fixed-args") || has("script")) {
         Some(cluster::translate(tree))
@@ -122,33 +122,33 @@ fn number(value: u64, like: &Node) -> Node {
 }
 
 /// The entries of a map, by their names with dashes.
-pub(super) fn entries<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
+pub(super) fn entries<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Diagnostic> {
     let map = node.entries().ok_or_else(|| wrong(node, path, "a map of keys"))?;
     Ok(map.iter().map(|(key, entry)| (dashes(key), entry)).collect())
 }
 
-pub(super) fn wrong(node: &Node, path: &str, expected: &str) -> Trouble {
-    Trouble::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
+pub(super) fn wrong(node: &Node, path: &str, expected: &str) -> Diagnostic {
+    Diagnostic::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
         .hint("docs/foreign-formats.md has every key of this format")
 }
 
-pub(super) fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Trouble {
+pub(super) fn unknown(entry: &Entry, path: &str, key: &str, known: &[&str]) -> Diagnostic {
     let at = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    let trouble = Trouble::new(&entry.key, &at, format!("`{key}` is no key of this format"));
+    let trouble = Diagnostic::new(&entry.key, &at, format!("`{key}` is no key of this format"));
     match nearest(key, known.iter().copied()) {
         Some(near) => trouble.hint(format!("did you mean `{near}`?")),
         None => trouble.hint(format!("it has: {}", known.join(", "))),
     }
 }
 
-pub(super) fn missing(node: &Node, path: &str, keys: &[&str]) -> Trouble {
+pub(super) fn missing(node: &Node, path: &str, keys: &[&str]) -> Diagnostic {
     let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
-    Trouble::new(&node.origin, path, format!("misses {}", keys.join(", ")))
+    Diagnostic::new(&node.origin, path, format!("misses {}", keys.join(", ")))
         .hint("docs/foreign-formats.md has every key of this format")
 }
 
 /// A whole number of at least 1.
-pub(super) fn positive(node: &Node, path: &str) -> Result<u64, Trouble> {
+pub(super) fn positive(node: &Node, path: &str) -> Result<u64, Diagnostic> {
     let number = node.scalar().and_then(|text| text.parse().ok()).filter(|number| *number >= 1);
     number.ok_or_else(|| wrong(node, path, "a whole number of at least 1"))
 }

@@ -1,20 +1,20 @@
 //! Files of other tools that are no sweeps of ours and are not translated: they are named, with the next step.
 
 use super::dashes;
-use crate::config::tree::{Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Kind, Node};
 
 /// What a file of a known format is, and what to do with it; `None` where it is none of these.
-pub(super) fn named(tree: &Node) -> Option<Trouble> {
+pub(super) fn named(tree: &Node) -> Option<Diagnostic> {
     let has = |key: &str| has(tree, key);
     let refuse = |what: &str, hint: &str| {
         Some(
-            Trouble::new(&tree.origin, "", format!("this is {what}: vllm-bench does not read it"))
+            Diagnostic::new(&tree.origin, "", format!("this is {what}: vllm-bench does not read it"))
                 .hint(hint.to_owned()),
         )
     };
     if let Some(limit) = sla(tree) {
         return Some(
-            Trouble::new(&tree.origin, "", "these are limits for `--sla-params` of `vllm bench sweep serve_sla`: they say nothing that could be measured")
+            Diagnostic::new(&tree.origin, "", "these are limits for `--sla-params` of `vllm bench sweep serve_sla`: they say nothing that could be measured")
                 .hint(format!("run a sweep, then ask for each limit: `vllm-bench recommend --slo '{limit}'`; or write it in the sweep file as `slo: '{limit}'`")),
         );
     }

@@ -1,7 +1,7 @@
 //! The scenario files of the asynchronous load generator: `defaults`, `scenarios`.
 
 use super::{Draft, Translated, dashes, entries, missing, positive, several, unknown, wrong};
-use crate::config::tree::{Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Kind, Node};
 
 const FORMAT: &str = "a scenario file of the asynchronous load generator";
 const DEFAULTS: [&str; 4] = ["base-url", "model", "temperature", "stream"];
@@ -20,7 +20,7 @@ const KEYS: [&str; 12] = [
     "temperature",
 ];
 
-pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
+pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
     let mut draft = Draft::new(&tree.origin);
     let map = entries(tree, "")?;
     if let Some((key, entry)) = map.iter().find(|(key, _)| !["defaults", "scenarios"].contains(&key.as_str())) {
@@ -48,7 +48,7 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
     Ok(draft.finish(FORMAT))
 }
 
-fn add(draft: &mut Draft, name: &str, scenario: &Node) -> Result<(), Trouble> {
+fn add(draft: &mut Draft, name: &str, scenario: &Node) -> Result<(), Diagnostic> {
     let path = format!("scenarios.{name}");
     let map = entries(scenario, &path)?;
     if let Some((key, entry)) = map.iter().find(|(key, _)| !KEYS.contains(&key.as_str())) {

@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 
 use super::{Draft, Translated, entries, missing, several, unknown, wrong};
-use crate::config::tree::{Entry, Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Entry, Kind, Node};
 
 const FORMAT: &str = "serving tests of vLLM's CI";
 const SECTIONS: [(&str, &str); 3] =
@@ -25,7 +25,7 @@ pub(super) fn is_one(tree: &Node) -> bool {
     }
 }
 
-pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
+pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
     let mut draft = Draft::new(&tree.origin);
     let mut defaults = IndexMap::new();
     let tests = match tree.items() {
@@ -49,10 +49,10 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Trouble> {
 }
 
 /// The keys of a test or of the defaults.
-fn known<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Trouble> {
+fn known<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Diagnostic> {
     let map = entries(node, path)?;
     if let Some(entry) = map.get("parameters") {
-        return Err(Trouble::new(
+        return Err(Diagnostic::new(
             &entry.key,
             path,
             "this is a latency, throughput or startup test of vLLM's CI: it starts no server",
@@ -66,7 +66,7 @@ fn known<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, 
     }
 }
 
-fn add(draft: &mut Draft, test: &Node, path: &str, defaults: &IndexMap<String, &Entry>) -> Result<(), Trouble> {
+fn add(draft: &mut Draft, test: &Node, path: &str, defaults: &IndexMap<String, &Entry>) -> Result<(), Diagnostic> {
     let map = known(test, path)?;
     let name = map.get("test-name").ok_or_else(|| missing(test, path, &["test_name"]))?;
     let mut group = Node::map(&name.value.origin);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Draft, Translated, dashes};
-use crate::config::tree::{Kind, Node, Trouble};
+use crate::config::tree::{Diagnostic, Kind, Node};
 use crate::config::vllm_flags;
 
 pub(super) const SERVE_FORMAT: &str = "`--serve-params` of `vllm bench sweep serve`";
@@ -31,7 +31,7 @@ const BENCH: [&str; 16] = [
 ];
 
 /// `None` where it is no such file.
-pub(super) fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
+pub(super) fn translate(tree: &Node) -> Option<Result<Translated, Diagnostic>> {
     let sets = sets(tree)?;
     let keys = || sets.iter().filter_map(|(_, set)| set.entries()).flat_map(|map| map.keys().map(|key| dashes(key)));
     let own: Vec<String> = keys().filter(|key| key != "_benchmark-name").collect();
@@ -65,13 +65,13 @@ pub(super) fn translate(tree: &Node) -> Option<Result<Translated, Trouble>> {
     Some(Ok(draft.finish(format)))
 }
 
-fn no_flags(tree: &Node, keys: &[String]) -> Trouble {
+fn no_flags(tree: &Node, keys: &[String]) -> Diagnostic {
     let distinct: BTreeSet<&String> = keys.iter().collect();
     let mut shown: Vec<String> = distinct.iter().take(4).map(|key| format!("`{key}`")).collect();
     if distinct.len() > shown.len() {
         shown.push("…".to_owned());
     }
-    Trouble::new(
+    Diagnostic::new(
         &tree.origin,
         "",
         format!(

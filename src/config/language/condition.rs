@@ -2,27 +2,27 @@
 
 use super::spelling::condition_key;
 use super::value::axis;
-use crate::config::tree::{Kind, Node, Raw, Trouble, join};
+use crate::config::tree::{Diagnostic, Kind, Node, Raw, join};
 use crate::plan::{Comparison, Condition, Operand, Term, Test};
 
 /// Reads the value of `when`.
 ///
 /// # Errors
 /// When it is no map, is empty, or a test cannot be read.
-pub fn condition(when: &Raw) -> Result<Condition, Trouble> {
+pub fn condition(when: &Raw) -> Result<Condition, Diagnostic> {
     let (node, path) = (&when.node, &when.path);
     let entries = node.entries().ok_or_else(|| {
-        Trouble::new(&node.origin, path, format!("expected a map of keys, found {}", node.describe()))
+        Diagnostic::new(&node.origin, path, format!("expected a map of keys, found {}", node.describe()))
             .hint("write `when: {quantization: fp8, enforce-eager: false}`")
     })?;
     if entries.is_empty() {
-        return Err(Trouble::new(&node.origin, path, "the condition is empty: it would hold for everything")
+        return Err(Diagnostic::new(&node.origin, path, "the condition is empty: it would hold for everything")
             .hint("name at least one key, such as `when: {quantization: fp8}`"));
     }
     let term = |(key, entry): (&String, &crate::config::tree::Entry)| {
         Ok(Term { key: key.clone(), test: test(&entry.value, &join(path, key))? })
     };
-    Ok(Condition { terms: entries.iter().map(term).collect::<Result<_, Trouble>>()? })
+    Ok(Condition { terms: entries.iter().map(term).collect::<Result<_, Diagnostic>>()? })
 }
 
 /// The operators, the longer ones first.
@@ -42,7 +42,7 @@ enum Operator {
     Compare(Comparison),
 }
 
-fn test(node: &Node, path: &str) -> Result<Test, Trouble> {
+fn test(node: &Node, path: &str) -> Result<Test, Diagnostic> {
     if let Kind::Text(text) = &node.kind
         && text.trim_start().starts_with(['<', '>', '!', '='])
     {
@@ -51,8 +51,8 @@ fn test(node: &Node, path: &str) -> Result<Test, Trouble> {
     Ok(Test::OneOf(axis(node, path)?.into_iter().map(|placed| placed.value).collect()))
 }
 
-fn compared(text: &str, node: &Node, path: &str) -> Result<Test, Trouble> {
-    let wrong = |problem: String, hint: &str| Err(Trouble::new(&node.origin, path, problem).hint(hint));
+fn compared(text: &str, node: &Node, path: &str) -> Result<Test, Diagnostic> {
+    let wrong = |problem: String, hint: &str| Err(Diagnostic::new(&node.origin, path, problem).hint(hint));
     let known = "the operators are `!=`, `<`, `<=`, `>` and `>=`; a value alone means that it is equal";
     let found = OPERATORS.iter().find_map(|(sign, operator)| Some((*operator, text.strip_prefix(sign)?)));
     let Some((operator, right)) = found else {

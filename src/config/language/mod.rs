@@ -22,7 +22,7 @@ pub struct Document {
     #[serde(rename = "$schema")]
     #[schemars(with = "Option<String>", rename = "$schema")]
     pub schema: Option<Raw>,
-    /// What lies below this file: `full`, `sanity`, or `none` (the default).
+    /// The base preset of this file: `full`, `sanity`, or `none` (the default).
     #[schemars(with = "Option<schema::PresetName>")]
     pub preset: Option<Raw>,
     /// Flags of `vllm serve`, `model` among them. A list of values is an axis of the sweep.
@@ -64,7 +64,7 @@ pub struct Document {
     /// Whether experiments share server starts; `false` = one start per measurement.
     #[schemars(with = "Option<bool>")]
     pub reuse: Option<Raw>,
-    /// Prompts of an unrecorded load before the first measurement of each workload on a server start.
+    /// Warm-up prompts before the first measurement of each workload on a server start.
     #[schemars(with = "Option<u64>")]
     pub warmup: Option<Raw>,
     /// Pause after each measurement.
@@ -102,10 +102,10 @@ pub struct Document {
     /// The `vllm` program; without it, the one on PATH.
     #[schemars(with = "Option<String>")]
     pub vllm_bin: Option<Raw>,
-    /// What plays vLLM: `vllm`, or `sim` for the simulated one.
+    /// The server backend: `vllm`, or `sim` for the simulated one.
     #[schemars(with = "Option<schema::EngineName>")]
     pub engine: Option<Raw>,
-    /// What drives the load: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`.
+    /// What sends the workload: `vllm` for `vllm bench serve`, or `builtin` for `vllm-bench load`.
     #[schemars(with = "Option<schema::ClientName>")]
     pub client: Option<Raw>,
     /// Leave other vLLM processes of this user alone.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::value::is_none;
 use crate::config::parse_duration;
-use crate::config::tree::{Kind, Node, Raw, Trouble, join};
+use crate::config::tree::{Diagnostic, Kind, Node, Raw, join};
 use crate::nearest::nearest;
 use crate::plan::{FailureReason, Retry, RetryPolicy};
 
@@ -15,7 +15,7 @@ const MOST_ATTEMPTS: u32 = 1000;
 ///
 /// # Errors
 /// When a reason is unknown, or a number or duration cannot be read.
-pub fn retry(raw: &Raw) -> Result<RetryPolicy, Trouble> {
+pub fn retry(raw: &Raw) -> Result<RetryPolicy, Diagnostic> {
     let (node, path) = (&raw.node, &raw.path);
     match &node.kind {
         Kind::Null => Ok(RetryPolicy::default()),
@@ -25,9 +25,9 @@ pub fn retry(raw: &Raw) -> Result<RetryPolicy, Trouble> {
                 let reason = reason(key).map_err(|trouble| trouble.or_at(&entry.key, path))?;
                 Ok((reason, attempts(&entry.value, &join(path, key))?))
             };
-            Ok(RetryPolicy(map.iter().map(entry).collect::<Result<_, Trouble>>()?))
+            Ok(RetryPolicy(map.iter().map(entry).collect::<Result<_, Diagnostic>>()?))
         }
-        Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_) => Err(Trouble::new(
+        Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_) => Err(Diagnostic::new(
             &node.origin,
             path,
             format!("expected reasons and attempts, or `none`, found {}", node.describe()),
@@ -36,9 +36,9 @@ pub fn retry(raw: &Raw) -> Result<RetryPolicy, Trouble> {
     }
 }
 
-fn attempts(node: &Node, path: &str) -> Result<Retry, Trouble> {
+fn attempts(node: &Node, path: &str) -> Result<Retry, Diagnostic> {
     let wrong = |node: &Node, path: &str, expected: &str| {
-        Trouble::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
+        Diagnostic::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
     };
     let number = |node: &Node, path: &str| {
         let number = node.scalar().and_then(|text| text.trim().parse().ok()).filter(|n: &u32| *n <= MOST_ATTEMPTS);
@@ -62,7 +62,7 @@ fn attempts(node: &Node, path: &str) -> Result<Retry, Trouble> {
                 })?;
             }
             _ => {
-                return Err(Trouble::new(&entry.key, path, format!("the key `{key}` is not known here"))
+                return Err(Diagnostic::new(&entry.key, path, format!("the key `{key}` is not known here"))
                     .hint("the keys here are: attempts, back-off"));
             }
         }
@@ -78,10 +78,10 @@ pub fn pause(text: &str) -> Option<Duration> {
     }
 }
 
-fn reason(word: &str) -> Result<FailureReason, Trouble> {
+fn reason(word: &str) -> Result<FailureReason, Diagnostic> {
     FailureReason::from_name(word).ok_or_else(|| {
         let names = FailureReason::names();
-        let trouble = Trouble {
+        let trouble = Diagnostic {
             origin: None,
             path: String::new(),
             problem: format!("`{}` is no reason of a failure", word.escape_debug()),
@@ -98,10 +98,10 @@ fn reason(word: &str) -> Result<FailureReason, Trouble> {
 ///
 /// # Errors
 /// When a word is no reason.
-pub fn reasons(raw: &Raw) -> Result<Vec<FailureReason>, Trouble> {
+pub fn reasons(raw: &Raw) -> Result<Vec<FailureReason>, Diagnostic> {
     let one = |node: &Node| match node.scalar() {
         Some(word) => reason(&word).map_err(|trouble| trouble.or_at(&node.origin, &raw.path)),
-        None => Err(Trouble::new(&node.origin, &raw.path, format!("expected a reason, found {}", node.describe()))
+        None => Err(Diagnostic::new(&node.origin, &raw.path, format!("expected a reason, found {}", node.describe()))
             .hint("write `skip-failure-reasons: [oom, invalid-config]`, or `none`")),
     };
     match &raw.node.kind {

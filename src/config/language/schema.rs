@@ -148,12 +148,12 @@ schema!(
     |_g| json_schema!({"type": "string", "enum": ["continue", "stop"]})
 );
 schema!(
-    /// What plays vLLM.
+    /// The server backend.
     EngineName,
     |_g| json_schema!({"type": "string", "enum": ["vllm", "sim"]})
 );
 schema!(
-    /// What drives the load.
+    /// What sends the workload.
     ClientName,
     |_g| json_schema!({"type": "string", "enum": ["vllm", "builtin"]})
 );

@@ -1,7 +1,7 @@
 //! Limits on metrics (`slo`) as the language writes them. Which metrics there are is not known here.
 
 use crate::config::Origin;
-use crate::config::tree::{Kind, Node, Raw, Trouble, join};
+use crate::config::tree::{Diagnostic, Kind, Node, Raw, join};
 
 /// A limit as a sweep file states it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ const HINT: &str =
 ///
 /// # Errors
 /// When something else stands where a limit or a value is expected.
-pub fn stated(raw: &Raw) -> Result<Vec<StatedLimit>, Trouble> {
+pub fn stated(raw: &Raw) -> Result<Vec<StatedLimit>, Diagnostic> {
     let mut found = Vec::new();
     match &raw.node.kind {
         Kind::Null => {}
@@ -39,11 +39,11 @@ pub fn stated(raw: &Raw) -> Result<Vec<StatedLimit>, Trouble> {
     Ok(found)
 }
 
-fn wrong(node: &Node, path: &str, expected: &str) -> Trouble {
-    Trouble::new(&node.origin, path, format!("expected {expected}, found {}", node.describe())).hint(HINT)
+fn wrong(node: &Node, path: &str, expected: &str) -> Diagnostic {
+    Diagnostic::new(&node.origin, path, format!("expected {expected}, found {}", node.describe())).hint(HINT)
 }
 
-fn words(node: &Node, path: &str, found: &mut Vec<StatedLimit>) -> Result<(), Trouble> {
+fn words(node: &Node, path: &str, found: &mut Vec<StatedLimit>) -> Result<(), Diagnostic> {
     let Kind::Text(text) = &node.kind else {
         return Err(wrong(node, path, "a limit such as `ttft.p99<500`"));
     };
@@ -57,7 +57,7 @@ fn words(node: &Node, path: &str, found: &mut Vec<StatedLimit>) -> Result<(), Tr
     Ok(())
 }
 
-fn below(node: &Node, path: &str, name: &str, found: &mut Vec<StatedLimit>) -> Result<(), Trouble> {
+fn below(node: &Node, path: &str, name: &str, found: &mut Vec<StatedLimit>) -> Result<(), Diagnostic> {
     for (key, entry) in node.entries().into_iter().flatten() {
         let (node, path) = (&entry.value, join(path, key));
         let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::config::tree::parse_yaml;
 
-    fn read(yaml: &str) -> Result<Vec<(String, String, String)>, Trouble> {
+    fn read(yaml: &str) -> Result<Vec<(String, String, String)>, Diagnostic> {
         let place = |line, column| Origin::File { path: "a.yaml".into(), line, column };
         let tree = parse_yaml(yaml, &place).unwrap().unwrap();
         let raw = Raw { node: tree.get("slo").unwrap().clone(), path: "slo".into() };

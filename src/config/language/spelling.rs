@@ -1,9 +1,9 @@
-//! One spelling for every key, so that files, presets, variables and flags can be laid upon each other key by key.
+//! One spelling for every key, so that files, presets, variables and flags can be merged key by key.
 
 use indexmap::IndexMap;
 
 use crate::config::Origin;
-use crate::config::tree::{Entry, Kind, Node, Trouble, rivals};
+use crate::config::tree::{Diagnostic, Entry, Kind, Node, rivals};
 use crate::model::normalize;
 use crate::nearest::nearest;
 
@@ -28,11 +28,11 @@ pub fn is_top_level(key: &str) -> bool {
 ///
 /// # Errors
 /// When two spellings of the same key are used at once, or `server` asks for what there is not yet.
-pub fn canonical(tree: Node) -> Result<Node, Trouble> {
+pub fn canonical(tree: Node) -> Result<Node, Diagnostic> {
     let found = tree.describe();
     let origin = tree.origin;
     let Kind::Map(entries) = tree.kind else {
-        return Err(Trouble::new(&origin, "", format!("a sweep file is a map of keys, this is {found}"))
+        return Err(Diagnostic::new(&origin, "", format!("a sweep file is a map of keys, this is {found}"))
             .hint("begin with `serve:` and, below it, `model: ORG/NAME`"));
     };
     let mut whole = Renamed { path: String::new(), map: IndexMap::new() };
@@ -63,7 +63,7 @@ struct Renamed {
 }
 
 impl Renamed {
-    fn insert(&mut self, key: String, entry: Entry) -> Result<(), Trouble> {
+    fn insert(&mut self, key: String, entry: Entry) -> Result<(), Diagnostic> {
         if let Some(first) = self.map.get_mut(&key) {
             // Both say what stands below them: `server.env` and `env`, `num-runs` and `repeats`.
             if let (Kind::Map(map), Kind::Map(more)) = (&mut first.value.kind, &entry.value.kind)
@@ -77,20 +77,20 @@ impl Renamed {
                 Origin::Flag(_) | Origin::Variable(_) => first.key.to_string(),
             };
             let problem = format!("`{key}` is given twice in different spellings; the first is in {place}");
-            return Err(Trouble::new(&entry.key, &self.path, problem).hint("keep one of them"));
+            return Err(Diagnostic::new(&entry.key, &self.path, problem).hint("keep one of them"));
         }
         self.map.insert(key, entry);
         Ok(())
     }
 
-    fn nested(&mut self, outer: &str, inner: &str, entry: Entry) -> Result<(), Trouble> {
+    fn nested(&mut self, outer: &str, inner: &str, entry: Entry) -> Result<(), Diagnostic> {
         let key = entry.key.clone();
         let map = IndexMap::from([(inner.to_owned(), entry)]);
         self.insert(outer.to_owned(), Entry { value: Node::new(Kind::Map(map), &key), key })
     }
 }
 
-fn renamed(node: Node, path: &str, name: &dyn Fn(&str) -> String) -> Result<Node, Trouble> {
+fn renamed(node: Node, path: &str, name: &dyn Fn(&str) -> String) -> Result<Node, Diagnostic> {
     let Kind::Map(entries) = node.kind else { return Ok(node) };
     let mut renamed = Renamed { path: path.to_owned(), map: IndexMap::new() };
     for (key, entry) in entries {
@@ -100,7 +100,7 @@ fn renamed(node: Node, path: &str, name: &dyn Fn(&str) -> String) -> Result<Node
 }
 
 /// The value of a key of the top level.
-fn section(key: &str, node: Node, path: &str) -> Result<Node, Trouble> {
+fn section(key: &str, node: Node, path: &str) -> Result<Node, Diagnostic> {
     let dashes = |key: &str| key.replace('_', "-");
     match key {
         "serve" | "bench" | "baseline" => contradictions(renamed(node, path, &normalize)?, path),
@@ -116,7 +116,7 @@ fn section(key: &str, node: Node, path: &str) -> Result<Node, Trouble> {
 }
 
 /// Two keys that cannot both hold.
-fn contradictions(node: Node, path: &str) -> Result<Node, Trouble> {
+fn contradictions(node: Node, path: &str) -> Result<Node, Diagnostic> {
     for (key, entry) in node.entries().into_iter().flatten() {
         for rival in rivals(key, false) {
             if let Some(other) = node.get(&rival).filter(|_| key.len() > rival.len()) {
@@ -125,14 +125,14 @@ fn contradictions(node: Node, path: &str) -> Result<Node, Trouble> {
                     Origin::File { line, .. } | Origin::Preset { line, .. } => format!("the other is in line {line}; "),
                     Origin::Flag(_) | Origin::Variable(_) => String::new(),
                 };
-                return Err(Trouble::new(&entry.key, path, problem).hint(format!("{line}keep one of them")));
+                return Err(Diagnostic::new(&entry.key, path, problem).hint(format!("{line}keep one of them")));
             }
         }
     }
     Ok(node)
 }
 
-fn group(node: Node, path: &str) -> Result<Node, Trouble> {
+fn group(node: Node, path: &str) -> Result<Node, Diagnostic> {
     let Kind::Map(entries) = node.kind else { return Ok(node) };
     let mut renamed = Renamed { path: path.to_owned(), map: IndexMap::new() };
     for (key, entry) in entries {
@@ -143,7 +143,7 @@ fn group(node: Node, path: &str) -> Result<Node, Trouble> {
     Ok(Node { kind: Kind::Map(renamed.map), origin: node.origin })
 }
 
-fn rule(node: Node, path: &str) -> Result<Node, Trouble> {
+fn rule(node: Node, path: &str) -> Result<Node, Diagnostic> {
     let node = renamed(node, path, &|key| key.replace('_', "-"))?;
     each_value_of(node, "when", |node| renamed(node, &format!("{path}.when"), &condition_key))
 }
@@ -160,22 +160,34 @@ pub fn condition_key(key: &str) -> String {
     }
 }
 
-fn each_item(node: Node, path: &str, change: &dyn Fn(Node, &str) -> Result<Node, Trouble>) -> Result<Node, Trouble> {
+fn each_item(
+    node: Node,
+    path: &str,
+    change: &dyn Fn(Node, &str) -> Result<Node, Diagnostic>,
+) -> Result<Node, Diagnostic> {
     let Kind::List(items) = node.kind else { return Ok(node) };
     let items = items.into_iter().enumerate().map(|(at, item)| change(item, &format!("{path}[{}]", at + 1)));
     Ok(Node { kind: Kind::List(items.collect::<Result<_, _>>()?), origin: node.origin })
 }
 
-fn each_value(node: Node, path: &str, change: &dyn Fn(Node, &str) -> Result<Node, Trouble>) -> Result<Node, Trouble> {
+fn each_value(
+    node: Node,
+    path: &str,
+    change: &dyn Fn(Node, &str) -> Result<Node, Diagnostic>,
+) -> Result<Node, Diagnostic> {
     let Kind::Map(entries) = node.kind else { return Ok(node) };
     let changed = entries.into_iter().map(|(key, entry)| {
         let value = change(entry.value, &format!("{path}.{key}"))?;
         Ok((key, Entry { value, ..entry }))
     });
-    Ok(Node { kind: Kind::Map(changed.collect::<Result<_, Trouble>>()?), origin: node.origin })
+    Ok(Node { kind: Kind::Map(changed.collect::<Result<_, Diagnostic>>()?), origin: node.origin })
 }
 
-fn each_value_of(mut node: Node, key: &str, change: impl Fn(Node) -> Result<Node, Trouble>) -> Result<Node, Trouble> {
+fn each_value_of(
+    mut node: Node,
+    key: &str,
+    change: impl Fn(Node) -> Result<Node, Diagnostic>,
+) -> Result<Node, Diagnostic> {
     if let Some(entry) = node.entries_mut().and_then(|map| map.get_mut(key)) {
         let value = std::mem::replace(&mut entry.value, Node::new(Kind::Null, &entry.key));
         entry.value = change(value)?;
@@ -186,9 +198,9 @@ fn each_value_of(mut node: Node, key: &str, change: impl Fn(Node) -> Result<Node
 /// Keys of `server`, as other descriptions of sweeps have it.
 const SERVER: [&str; 7] = ["mode", "command", "prelude", "env", "server-ready-timeout", "docker", "slurm"];
 
-fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Trouble> {
+fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
     let Kind::Map(entries) = entry.value.kind else {
-        return Err(Trouble::new(
+        return Err(Diagnostic::new(
             &entry.key,
             "server",
             format!("expected a map of keys, found {}", entry.value.describe()),
@@ -206,7 +218,7 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Trouble> {
                         "expected `spawn`, found {}: other modes are not supported yet",
                         entry.value.describe()
                     );
-                    return Err(Trouble::new(&entry.value.origin, &path, problem)
+                    return Err(Diagnostic::new(&entry.value.origin, &path, problem)
                         .hint("leave `mode` out: vllm-bench starts every server itself"));
                 }
             },
@@ -223,7 +235,7 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Trouble> {
             "server-ready-timeout" => whole.nested("timeouts", "startup", entry)?,
             "env" | "docker" | "slurm" => whole.insert(key, entry)?,
             _ => {
-                let trouble = Trouble::new(&entry.key, "server", format!("the key `{key}` is not known here"));
+                let trouble = Diagnostic::new(&entry.key, "server", format!("the key `{key}` is not known here"));
                 return Err(match nearest(&key, SERVER.into_iter()) {
                     Some(near) => trouble.hint(format!("did you mean `{near}`?")),
                     None => trouble.hint(format!("the keys here are: {}", SERVER.join(", "))),
@@ -242,18 +254,20 @@ fn words(node: &Node) -> Option<Vec<String>> {
 }
 
 /// The program of `[PROGRAM, serve]`; `None` where it is `vllm`, which is looked for on PATH.
-fn program(node: &Node, path: &str) -> Result<Option<String>, Trouble> {
+fn program(node: &Node, path: &str) -> Result<Option<String>, Diagnostic> {
     let words = words(node).unwrap_or_default();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["vllm"] | ["vllm", "serve"] => Ok(None),
         [program] | [program, "serve"] => Ok(Some((*program).to_owned())),
-        _ => Err(Trouble::new(&node.origin, path, format!("expected `[PROGRAM, serve]`, found {}", node.describe()))
-            .hint("flags of `vllm serve` belong under `serve`")),
+        _ => {
+            Err(Diagnostic::new(&node.origin, path, format!("expected `[PROGRAM, serve]`, found {}", node.describe()))
+                .hint("flags of `vllm serve` belong under `serve`"))
+        }
     }
 }
 
 /// The path of `source PATH`.
-fn setvars(node: &Node, path: &str) -> Result<String, Trouble> {
+fn setvars(node: &Node, path: &str) -> Result<String, Diagnostic> {
     let lines: Option<Vec<String>> = match &node.kind {
         Kind::List(items) => items.iter().map(Node::scalar).collect(),
         Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
@@ -266,7 +280,7 @@ fn setvars(node: &Node, path: &str) -> Result<String, Trouble> {
         _ => None,
     };
     sourced.and_then(|words| words.get(1).cloned()).ok_or_else(|| {
-        Trouble::new(&node.origin, path, "expected one line `source /path/of/setvars.sh --force`")
+        Diagnostic::new(&node.origin, path, "expected one line `source /path/of/setvars.sh --force`")
             .hint("set variables under `env`; other commands belong in a script that is sourced")
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::Origin;
-use crate::config::tree::{Kind, Node, Trouble, join};
+use crate::config::tree::{Diagnostic, Kind, Node, join};
 use crate::plan::Value;
 
 /// A range with more values is a mistake.
@@ -22,10 +22,10 @@ pub struct Placed {
 ///
 /// # Errors
 /// When the list or a range is empty, or a text holds control characters.
-pub fn axis(node: &Node, path: &str) -> Result<Vec<Placed>, Trouble> {
+pub fn axis(node: &Node, path: &str) -> Result<Vec<Placed>, Diagnostic> {
     let Kind::List(items) = &node.kind else { return one(node, path) };
     if items.is_empty() {
-        return Err(Trouble::new(&node.origin, path, "the list is empty: an axis needs at least one value")
+        return Err(Diagnostic::new(&node.origin, path, "the list is empty: an axis needs at least one value")
             .hint("leave the key out, or write `none` to leave vLLM's flag out"));
     }
     let mut values = Vec::new();
@@ -40,7 +40,7 @@ pub fn axis(node: &Node, path: &str) -> Result<Vec<Placed>, Trouble> {
         }
     }
     if values.len() as u64 > LONGEST_RANGE {
-        return Err(Trouble::new(&node.origin, path, format!("the axis has more than {LONGEST_RANGE} values"))
+        return Err(Diagnostic::new(&node.origin, path, format!("the axis has more than {LONGEST_RANGE} values"))
             .hint("use a larger step, such as `1..1024:64`"));
     }
     Ok(values)
@@ -52,7 +52,7 @@ pub fn is_none(text: &str) -> bool {
 }
 
 /// What is no list: one value, or the values of a range.
-fn one(node: &Node, path: &str) -> Result<Vec<Placed>, Trouble> {
+fn one(node: &Node, path: &str) -> Result<Vec<Placed>, Diagnostic> {
     let placed = |value| Placed { value, origin: node.origin.clone() };
     let value = match &node.kind {
         Kind::Null => Value::Omitted,
@@ -69,7 +69,7 @@ fn one(node: &Node, path: &str) -> Result<Vec<Placed>, Trouble> {
     Ok(vec![placed(value)])
 }
 
-fn several(words: &[Node], list: &Node, path: &str) -> Result<Value, Trouble> {
+fn several(words: &[Node], list: &Node, path: &str) -> Result<Value, Diagnostic> {
     let mut texts = Vec::new();
     for word in words {
         for placed in one(word, path)? {
@@ -77,7 +77,7 @@ fn several(words: &[Node], list: &Node, path: &str) -> Result<Value, Trouble> {
                 Value::Text(text) => texts.push(text),
                 Value::Switch(on) => texts.push(on.to_string()),
                 Value::Omitted | Value::List(_) => {
-                    return Err(Trouble::new(
+                    return Err(Diagnostic::new(
                         &word.origin,
                         path,
                         format!("expected a word or a number, found {}", word.describe()),
@@ -88,14 +88,14 @@ fn several(words: &[Node], list: &Node, path: &str) -> Result<Value, Trouble> {
         }
     }
     if texts.is_empty() {
-        return Err(Trouble::new(&list.origin, path, "the inner list is empty: a value needs at least one word")
+        return Err(Diagnostic::new(&list.origin, path, "the inner list is empty: a value needs at least one word")
             .hint("write `none` to leave vLLM's flag out"));
     }
     Ok(Value::List(texts))
 }
 
-fn not_a_range(node: &Node, path: &str, text: &str, problem: &str) -> Trouble {
-    Trouble::new(&node.origin, path, format!("the range `{}` {problem}", text.escape_debug()))
+fn not_a_range(node: &Node, path: &str, text: &str, problem: &str) -> Diagnostic {
+    Diagnostic::new(&node.origin, path, format!("the range `{}` {problem}", text.escape_debug()))
         .hint("ranges are `1..8`, `1..32:4` (every fourth) and `pow2:1..256` (powers of two), the smaller end first")
 }
 
@@ -134,11 +134,11 @@ fn range(text: &str) -> Result<Option<Vec<u64>>, String> {
     Ok(Some(numbers))
 }
 
-fn checked(text: &str, node: &Node, path: &str) -> Result<String, Trouble> {
+fn checked(text: &str, node: &Node, path: &str) -> Result<String, Diagnostic> {
     match text.chars().find(|c| c.is_control()) {
         Some(control) => {
             let problem = format!("the text holds the control character `{}`", control.escape_default());
-            Err(Trouble::new(&node.origin, path, problem)
+            Err(Diagnostic::new(&node.origin, path, problem)
                 .hint("remove it: a value reaches vLLM as one word on a command line"))
         }
         None => Ok(text.to_owned()),
@@ -146,7 +146,7 @@ fn checked(text: &str, node: &Node, path: &str) -> Result<String, Trouble> {
 }
 
 /// Compact JSON; numbers keep their spelling where JSON has it.
-pub fn json(node: &Node, path: &str) -> Result<String, Trouble> {
+pub fn json(node: &Node, path: &str) -> Result<String, Diagnostic> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut out = String::new();
     match &node.kind {
@@ -162,7 +162,7 @@ pub fn json(node: &Node, path: &str) -> Result<String, Trouble> {
             let of = |(key, entry): (&String, &crate::config::tree::Entry)| {
                 Ok(format!("{}:{}", quoted(key), json(&entry.value, &join(path, key))?))
             };
-            let entries: Vec<String> = map.iter().map(of).collect::<Result<_, Trouble>>()?;
+            let entries: Vec<String> = map.iter().map(of).collect::<Result<_, Diagnostic>>()?;
             let _ = write!(out, "{{{}}}", entries.join(","));
         }
     }

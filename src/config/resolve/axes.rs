@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::words::positive;
 use crate::config::assemble::is_variable_name;
 use crate::config::language::value::{Placed, axis};
-use crate::config::tree::{Entry, Kind, Node, Trouble, join, plain};
+use crate::config::tree::{Diagnostic, Entry, Kind, Node, join, plain};
 use crate::config::{Error, is_secret_entry, is_secret_name};
 use crate::plan::{Axis, PROMPTS_PER_CONCURRENCY, Section, Value};
 use crate::process::registry::MARKER;
@@ -45,7 +45,7 @@ pub fn keys(node: Option<&Node>, path: &str) -> Result<Keys, Error> {
             Ok(map.iter().map(|(key, entry)| (key.clone(), (entry.clone(), join(path, key)))).collect())
         }
         Some((node, Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::List(_))) => {
-            Err(Trouble::new(&node.origin, path, format!("expected a map of keys, found {}", node.describe()))
+            Err(Diagnostic::new(&node.origin, path, format!("expected a map of keys, found {}", node.describe()))
                 .hint(format!("write one key per line below `{path}:`, such as `max-num-seqs: [128, 256]`"))
                 .into())
         }
@@ -82,7 +82,7 @@ pub fn read(keys: &Keys, section: Section) -> Result<Vec<(Axis, Vec<Placed>)>, E
 }
 
 fn check_key(key: &str, entry: &Entry, path: &str, section: Section) -> Result<(), Error> {
-    let refused = |problem: String, hint: &str| Err(Trouble::new(&entry.key, path, problem).hint(hint).into());
+    let refused = |problem: String, hint: &str| Err(Diagnostic::new(&entry.key, path, problem).hint(hint).into());
     let reserved: &[(&str, &str)] = match section {
         Section::Serve => &NOT_SERVE,
         Section::Bench => &NOT_BENCH,
@@ -150,10 +150,10 @@ fn secret(node: &Node, path: &str) -> Result<Vec<Placed>, Error> {
         Kind::Null => Ok(Placed { value: Value::Omitted, origin: node.origin.clone() }),
         _ => match model(node) {
             Placed { value: Value::Text(text), .. } if text.contains(['\0', '\n', '\r']) => {
-                Err(Trouble::new(&node.origin, path, "the secret holds a line break").hint("put it on one line"))
+                Err(Diagnostic::new(&node.origin, path, "the secret holds a line break").hint("put it on one line"))
             }
             placed if placed.value != Value::Omitted => Ok(placed),
-            _ => Err(Trouble::new(&node.origin, path, "expected a text").hint("put the secret into quotes")),
+            _ => Err(Diagnostic::new(&node.origin, path, "expected a text").hint("put the secret into quotes")),
         },
     };
     match &node.kind {
@@ -162,7 +162,7 @@ fn secret(node: &Node, path: &str) -> Result<Vec<Placed>, Error> {
     }
 }
 
-fn from_command_line(trouble: Trouble, node: &Node) -> Error {
+fn from_command_line(trouble: Diagnostic, node: &Node) -> Error {
     match &trouble.origin {
         Some(origin) if !origin.is_document() => Error::Invalid {
             origin: origin.clone(),

@@ -7,7 +7,7 @@ use super::words;
 use crate::config::language::condition::{condition, keys};
 use crate::config::language::value::is_none;
 use crate::config::language::{Document, Group as WrittenGroup, Rule as WrittenRule};
-use crate::config::tree::{At, Kind, Node, Raw, Trouble, join};
+use crate::config::tree::{At, Diagnostic, Kind, Node, Raw, join};
 use crate::config::vllm_flags;
 use crate::config::{Error, Origin, Places, is_secret_entry};
 use crate::model::{Engine, normalize};
@@ -72,7 +72,7 @@ pub fn resolve(document: &Document, engine: Engine, simulation: &[(String, Strin
         );
         let hint =
             "leave out values or axes, or split the sweep with `experiments`: every combination is a measurement";
-        return Err(Trouble::new(&top(document), "", &problem).hint(hint).into());
+        return Err(Diagnostic::new(&top(document), "", &problem).hint(hint).into());
     }
     sweep.secret_env = resolver.secrets.keys().cloned().collect();
     Ok(Resolved {
@@ -113,7 +113,7 @@ impl Resolver<'_> {
         };
         if written.value.is_empty() {
             let problem = "the list is empty: nothing would be measured";
-            let trouble = Trouble::new(&written.origin, &written.path, problem);
+            let trouble = Diagnostic::new(&written.origin, &written.path, problem);
             return Err(trouble.hint("leave `experiments` out, or add a group: `- {name: a, serve: {…}}`").into());
         }
         written.value.iter().map(|group| self.group(group, &base)).collect()
@@ -131,11 +131,11 @@ impl Resolver<'_> {
             own_env.iter().find(|(name, (entry, _))| is_secret_entry(name, &entry.value))
         {
             let problem = format!("the secret `{name}` cannot differ between groups");
-            return Err(Trouble::new(&entry.key, path, problem).hint("move it to `env` of the top level").into());
+            return Err(Diagnostic::new(&entry.key, path, problem).hint("move it to `env` of the top level").into());
         }
         let env = axes::over(env, own_env, Section::Env);
         if !serve.contains_key("model") {
-            let trouble = Trouble::new(
+            let trouble = Diagnostic::new(
                 &written.origin,
                 &join(&written.path, "serve"),
                 "the sweep has no model: the key `model` is missing",
@@ -220,7 +220,7 @@ impl Resolver<'_> {
             _ => {
                 let origin = values.first().map(|value| value.origin.clone());
                 let problem = "a secret has one value: it cannot be an axis of the sweep".to_owned();
-                let trouble = Trouble { origin, path: path.to_owned(), problem, hints: Vec::new() };
+                let trouble = Diagnostic { origin, path: path.to_owned(), problem, hints: Vec::new() };
                 Err(trouble.hint("give it one value, or set it in the environment of vllm-bench").into())
             }
         }
@@ -278,7 +278,7 @@ impl Resolver<'_> {
                 let name = key.rsplit_once('.').map_or(key, |(_, name)| name);
                 if let Some(near) = near.filter(|_| !vllm_flags::is_known(name)) {
                     let problem = format!("`{key}` is set nowhere in the sweep, and is no flag of vLLM");
-                    let trouble = Trouble::new(place, &written.value.when.path, problem);
+                    let trouble = Diagnostic::new(place, &written.value.when.path, problem);
                     wrong.get_or_insert(trouble.hint(format!("did you mean `{near}`?")));
                 }
                 let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -330,7 +330,7 @@ fn per_concurrency(keys: &Keys, group: &Group) -> Result<(), Error> {
         return Ok(());
     }
     let problem = "there is no `max-concurrency` to multiply with";
-    Err(Trouble::new(&entry.key, path, problem)
+    Err(Diagnostic::new(&entry.key, path, problem)
         .hint("add `max-concurrency` under `bench`, or use `num-prompts`")
         .into())
 }
@@ -345,7 +345,7 @@ fn rules_off(raw: Option<&Raw>, sweep: &Sweep) -> Result<Vec<String>, Error> {
     }
     for (name, (entry, path)) in axes::keys(Some(&raw.node), &raw.path)? {
         if !known.contains(&name.as_str()) {
-            let trouble = Trouble::new(&entry.key, &raw.path, format!("there is no rule `{name}`"));
+            let trouble = Diagnostic::new(&entry.key, &raw.path, format!("there is no rule `{name}`"));
             let trouble = match nearest(&name, known.iter().copied()) {
                 Some(near) => trouble.hint(format!("did you mean `{near}`?")),
                 None => trouble,
@@ -382,7 +382,7 @@ fn links(raw: Option<&Raw>, sweep: &Sweep) -> Result<Vec<Link>, Error> {
             let link = Link { serve: normalize(&serve), bench: normalize(bench.trim()) };
             if !sets(|group| &group.serve, &link.serve) && !sets(|group| &group.bench, &link.bench) {
                 let problem = format!("neither `serve.{}` nor `bench.{}` has a value", link.serve, link.bench);
-                return Err(Trouble::new(&entry.key, &path, problem)
+                return Err(Diagnostic::new(&entry.key, &path, problem)
                     .hint("give one of the two its values: the other takes them over")
                     .into());
             }
@@ -410,7 +410,7 @@ fn baseline(raw: Option<&Raw>, sweep: &Sweep) -> Result<Option<Baseline>, Error>
                 return Ok(Some(Baseline::Named(name.trim().to_owned())));
             }
             let trouble =
-                Trouble::new(&raw.node.origin, &raw.path, format!("no group is named `{}`", name.escape_debug()));
+                Diagnostic::new(&raw.node.origin, &raw.path, format!("no group is named `{}`", name.escape_debug()));
             let near = nearest(&name, names.iter().copied().chain(["vllm-defaults"]));
             Err(match near {
                 Some(near) => trouble.hint(format!("did you mean `{near}`?")),

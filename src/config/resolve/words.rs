@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::config::Error;
 use crate::config::layers;
-use crate::config::tree::{Kind, Raw, Trouble};
+use crate::config::tree::{Diagnostic, Kind, Raw};
 use crate::model::{Client, Engine};
 
 /// Reads a word that some layer always has.
@@ -13,7 +13,7 @@ use crate::model::{Client, Engine};
 /// When it is missing, no single word, or not what is expected.
 pub fn one<T>(raw: Option<&Raw>, key: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
     optional(raw, expected, parse)?.ok_or_else(|| {
-        let mut trouble = Trouble {
+        let mut trouble = Diagnostic {
             origin: None,
             path: key.to_owned(),
             problem: format!("a value is missing: expected {expected}"),
@@ -78,7 +78,7 @@ pub fn non_empty(text: &str) -> Option<String> {
     (!text.trim().is_empty() && !text.contains('\0')).then(|| text.to_owned())
 }
 
-/// What drives the load.
+/// What sends the workload.
 pub fn client(text: &str) -> Option<Client> {
     match text {
         "vllm" => Some(Client::Vllm),
@@ -87,7 +87,7 @@ pub fn client(text: &str) -> Option<Client> {
     }
 }
 
-/// What plays vLLM.
+/// The server backend.
 pub fn engine(text: &str) -> Option<Engine> {
     match text {
         "vllm" => Some(Engine::Vllm),

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer as Serde};
 
-use super::{Entry, Kind, Node, Origin, Trouble};
+use super::{Diagnostic, Entry, Kind, Node, Origin};
 use crate::config::vllm_flags;
 use crate::nearest::nearest;
 
@@ -35,7 +35,7 @@ pub struct Raw {
 ///
 /// # Errors
 /// The first thing in it that the type does not have.
-pub fn read<'t, T: Deserialize<'t>>(tree: &'t Node) -> Result<T, Trouble> {
+pub fn read<'t, T: Deserialize<'t>>(tree: &'t Node) -> Result<T, Diagnostic> {
     T::deserialize(Reader { node: tree, path: String::new() })
 }
 
@@ -84,19 +84,19 @@ fn decoded<T: de::DeserializeOwned, E: de::Error>(text: Option<String>) -> Resul
     serde_json::from_str(&text.unwrap_or_default()).map_err(E::custom)
 }
 
-fn encoded<T: serde::Serialize>(value: &T) -> Result<String, Trouble> {
+fn encoded<T: serde::Serialize>(value: &T) -> Result<String, Diagnostic> {
     serde_json::to_string(value).map_err(de::Error::custom)
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for Diagnostic {}
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.problem)
     }
 }
 
-impl de::Error for Trouble {
+impl de::Error for Diagnostic {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self { origin: None, path: String::new(), problem: message.to_string(), hints: Vec::new() }
     }
@@ -159,11 +159,11 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn placed<T>(result: Result<T, Trouble>, node: &Node, path: &str) -> Result<T, Trouble> {
+    fn placed<T>(result: Result<T, Diagnostic>, node: &Node, path: &str) -> Result<T, Diagnostic> {
         result.map_err(|trouble| trouble.or_at(&node.origin, path))
     }
 
-    fn any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Trouble> {
+    fn any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
         let Reader { node, path } = self;
         let result = match &node.kind {
             Kind::Null => visitor.visit_unit(),
@@ -177,13 +177,13 @@ impl<'t> Reader<'t> {
 }
 
 impl<'t> Serde<'t> for Reader<'t> {
-    type Error = Trouble;
+    type Error = Diagnostic;
 
-    fn deserialize_any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Trouble> {
+    fn deserialize_any<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
         self.any(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Trouble> {
+    fn deserialize_option<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Diagnostic> {
         // A key without a value is there: its place is needed to say that a value is missing.
         visitor.visit_some(self)
     }
@@ -193,7 +193,7 @@ impl<'t> Serde<'t> for Reader<'t> {
         name: &'static str,
         _len: usize,
         visitor: V,
-    ) -> Result<V::Value, Trouble> {
+    ) -> Result<V::Value, Diagnostic> {
         let Reader { node, path } = self;
         let head = match name {
             AT => vec![encoded(&node.origin)?, path.clone()],
@@ -204,7 +204,11 @@ impl<'t> Serde<'t> for Reader<'t> {
         Self::placed(visitor.visit_seq(Placed { head: head.into_iter(), rest }), node, &path)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'t>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Trouble> {
+    fn deserialize_newtype_struct<V: Visitor<'t>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Diagnostic> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -222,10 +226,10 @@ struct Placed<'t> {
 }
 
 impl<'t> SeqAccess<'t> for Placed<'t> {
-    type Error = Trouble;
-    fn next_element_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Trouble> {
+    type Error = Diagnostic;
+    fn next_element_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Diagnostic> {
         if let Some(text) = self.head.next() {
-            let text: value::StringDeserializer<Trouble> = text.into_deserializer();
+            let text: value::StringDeserializer<Diagnostic> = text.into_deserializer();
             return seed.deserialize(text).map(Some);
         }
         self.rest.take().map(|reader| seed.deserialize(reader)).transpose()
@@ -238,8 +242,8 @@ struct Items<'t, 'p> {
 }
 
 impl<'t> SeqAccess<'t> for Items<'t, '_> {
-    type Error = Trouble;
-    fn next_element_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Trouble> {
+    type Error = Diagnostic;
+    fn next_element_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Diagnostic> {
         let Some((index, node)) = self.items.next() else { return Ok(None) };
         let path = format!("{}[{}]", self.path, index + 1);
         let result = seed.deserialize(Reader { node, path: path.clone() });
@@ -254,15 +258,15 @@ struct Entries<'t, 'p> {
 }
 
 impl<'t> de::MapAccess<'t> for Entries<'t, '_> {
-    type Error = Trouble;
-    fn next_key_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Trouble> {
+    type Error = Diagnostic;
+    fn next_key_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Diagnostic> {
         let Some((key, entry)) = self.entries.next() else { return Ok(None) };
         self.value = Some((&entry.value, join(self.path, key)));
-        let text: value::BorrowedStrDeserializer<'t, Trouble> = value::BorrowedStrDeserializer::new(key);
+        let text: value::BorrowedStrDeserializer<'t, Diagnostic> = value::BorrowedStrDeserializer::new(key);
         seed.deserialize(text).map(Some).map_err(|trouble| trouble.or_at(&entry.key, self.path))
     }
 
-    fn next_value_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<S::Value, Trouble> {
+    fn next_value_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<S::Value, Diagnostic> {
         let (node, path) = self.value.take().ok_or_else(|| de::Error::custom("a value without a key"))?;
         let result = seed.deserialize(Reader { node, path: path.clone() });
         Reader::placed(result, node, &path)

@@ -60,7 +60,7 @@ pub struct Entry {
 
 /// Something about a document that is wrong: where, and what to do about it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
+pub struct Diagnostic {
     /// Where; `None` where it is not known yet.
     pub origin: Option<Origin>,
     /// The keys that lead there; empty at the top, or where the text itself cannot be read.
@@ -71,7 +71,7 @@ pub struct Trouble {
     pub hints: Vec<String>,
 }
 
-impl Trouble {
+impl Diagnostic {
     /// Something wrong at a place.
     pub fn new(origin: &Origin, path: &str, problem: impl Into<String>) -> Self {
         Self { origin: Some(origin.clone()), path: path.to_owned(), problem: problem.into(), hints: Vec::new() }

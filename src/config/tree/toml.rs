@@ -4,18 +4,18 @@ use indexmap::IndexMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{DEEPEST, Entry, Kind, Node, Origin, Trouble};
+use super::{DEEPEST, Diagnostic, Entry, Kind, Node, Origin};
 
 /// Reads TOML; `None` for a file with nothing in it. `place` makes an origin of a line and a column.
 ///
 /// # Errors
 /// When it is no TOML.
-pub fn parse_toml(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<Option<Node>, Trouble> {
+pub fn parse_toml(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<Option<Node>, Diagnostic> {
     let lines = Lines::of(text, place);
     let table = DeTable::parse(text).map_err(|error| {
         let origin = lines.at(error.span().map_or(0, |span| span.start));
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
-        Trouble::new(&origin, "", format!("this is no TOML: {message}")).hint(
+        Diagnostic::new(&origin, "", format!("this is no TOML: {message}")).hint(
             "texts stand in quotes, every key once, and a table's keys below its `[name]`; YAML (.yaml) is shorter",
         )
     })?;
@@ -46,7 +46,7 @@ impl<'p> Lines<'p> {
     }
 }
 
-fn map(table: &DeTable<'_>, offset: usize, lines: &Lines<'_>, depth: usize) -> Result<Node, Trouble> {
+fn map(table: &DeTable<'_>, offset: usize, lines: &Lines<'_>, depth: usize) -> Result<Node, Diagnostic> {
     let mut entries = IndexMap::new();
     for (key, value) in table {
         let place = lines.at(key.span().start);
@@ -55,10 +55,10 @@ fn map(table: &DeTable<'_>, offset: usize, lines: &Lines<'_>, depth: usize) -> R
     Ok(Node::new(Kind::Map(entries), &lines.at(offset)))
 }
 
-fn node(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>, depth: usize) -> Result<Node, Trouble> {
+fn node(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>, depth: usize) -> Result<Node, Diagnostic> {
     let origin = lines.at(value.span().start);
     if depth > DEEPEST {
-        return Err(Trouble::new(&origin, "", format!("values are nested deeper than {DEEPEST} levels"))
+        return Err(Diagnostic::new(&origin, "", format!("values are nested deeper than {DEEPEST} levels"))
             .hint("write deeply nested JSON as one text in quotes"));
     }
     let kind = match value.get_ref() {

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::{DEEPEST, Entry, Kind, LARGEST, Node, Origin, Trouble};
+use super::{DEEPEST, Diagnostic, Entry, Kind, LARGEST, Node, Origin};
 
 /// Reads YAML; `None` for a file with nothing in it. `place` makes an origin of a line and a column.
 ///
 /// # Errors
 /// When it is no YAML, or YAML that no sweep needs: several documents, tags, too large.
-pub fn parse_yaml(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<Option<Node>, Trouble> {
+pub fn parse_yaml(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<Option<Node>, Diagnostic> {
     let mut builder = Builder { place, open: Vec::new(), done: None, anchors: HashMap::new(), size: 0 };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| not_yaml(text, &at(place, error.marker()), error.info()))?;
@@ -25,7 +25,7 @@ pub fn parse_yaml(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<
 ///
 /// # Errors
 /// When it is no JSON.
-pub fn parse_json(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<Option<Node>, Trouble> {
+pub fn parse_json(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<Option<Node>, Diagnostic> {
     if text.trim().is_empty() {
         return Ok(None);
     }
@@ -33,7 +33,7 @@ pub fn parse_json(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
         let origin = place(error.line().max(1), error.column().max(1));
-        return Err(Trouble::new(&origin, "", format!("this is no JSON: {message}"))
+        return Err(Diagnostic::new(&origin, "", format!("this is no JSON: {message}"))
             .hint("close every bracket and quote, and leave no comma after a last element; or write YAML (.yaml)"));
     }
     parse_yaml(text, place)
@@ -75,8 +75,8 @@ fn at(place: &dyn Fn(usize, usize) -> Origin, marker: &Marker) -> Origin {
     place(marker.line().max(1), marker.col() + 1)
 }
 
-fn not_yaml(text: &str, origin: &Origin, info: &str) -> Trouble {
-    let trouble = Trouble::new(origin, "", format!("this is no YAML: {info}"));
+fn not_yaml(text: &str, origin: &Origin, info: &str) -> Diagnostic {
+    let trouble = Diagnostic::new(origin, "", format!("this is no YAML: {info}"));
     let line = match origin {
         Origin::File { line, .. } | Origin::Preset { line, .. } => *line,
         Origin::Flag(_) | Origin::Variable(_) => 1,
@@ -114,19 +114,19 @@ struct Builder<'p> {
 const MERGE: &str = "<<";
 
 impl Builder<'_> {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Trouble> {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
         let origin = at(self.place, &span.start);
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) if self.done.is_none() => Ok(()),
-            Event::DocumentStart(_) => Err(Trouble::new(&origin, "", "a second document begins here")
+            Event::DocumentStart(_) => Err(Diagnostic::new(&origin, "", "a second document begins here")
                 .hint("keep one document per file; `vllm-bench run FILE FILE` merges several files")),
             Event::Alias(id) => match self.anchors.get(&id).cloned() {
                 Some((node, size)) => {
                     self.count(size, depth(&node), &origin)?;
                     self.finish(node, 0, size, &origin)
                 }
-                None => Err(Trouble::new(&origin, "", "an alias may not be used within its own anchor")
+                None => Err(Diagnostic::new(&origin, "", "an alias may not be used within its own anchor")
                     .hint("write the value out")),
             },
             Event::Scalar(text, style, anchor, tag) => {
@@ -146,7 +146,7 @@ impl Builder<'_> {
         }
     }
 
-    fn begin(&mut self, kind: Kind, anchor: usize, tag: Option<&Tag>, origin: &Origin) -> Result<(), Trouble> {
+    fn begin(&mut self, kind: Kind, anchor: usize, tag: Option<&Tag>, origin: &Origin) -> Result<(), Diagnostic> {
         check_tag(tag, origin)?;
         self.count(1, 1, origin)?;
         self.open.push(Open { node: Node::new(kind, origin), anchor, key: None, merged: Vec::new(), size: 1 });
@@ -154,22 +154,22 @@ impl Builder<'_> {
     }
 
     /// Counts values before they are kept: a few lines of aliases can stand for billions of values.
-    fn count(&mut self, size: usize, levels: usize, origin: &Origin) -> Result<(), Trouble> {
+    fn count(&mut self, size: usize, levels: usize, origin: &Origin) -> Result<(), Diagnostic> {
         self.size = self.size.saturating_add(size);
         if self.size > LARGEST {
             let problem = format!("the file has more than {LARGEST} values once its aliases are filled in");
-            return Err(Trouble::new(origin, "", problem)
+            return Err(Diagnostic::new(origin, "", problem)
                 .hint("use fewer aliases (`*name`); a range such as `1..64` is one value"));
         }
         if self.open.len() + levels > DEEPEST {
-            return Err(Trouble::new(origin, "", format!("values are nested deeper than {DEEPEST} levels"))
+            return Err(Diagnostic::new(origin, "", format!("values are nested deeper than {DEEPEST} levels"))
                 .hint("write deeply nested JSON as one text in quotes"));
         }
         Ok(())
     }
 
     /// A value is complete: it becomes a key, the value of one, an element, or the document.
-    fn finish(&mut self, node: Node, anchor: usize, size: usize, origin: &Origin) -> Result<(), Trouble> {
+    fn finish(&mut self, node: Node, anchor: usize, size: usize, origin: &Origin) -> Result<(), Diagnostic> {
         if anchor > 0 {
             self.anchors.insert(anchor, (node.clone(), size));
         }
@@ -196,12 +196,12 @@ impl Builder<'_> {
 }
 
 /// The error for a key that stands twice in one map.
-pub(super) fn twice(key: &str, origin: &Origin, first: &Origin) -> Trouble {
+pub(super) fn twice(key: &str, origin: &Origin, first: &Origin) -> Diagnostic {
     let line = match first {
         Origin::File { line, .. } | Origin::Preset { line, .. } => format!("line {line}"),
         Origin::Flag(_) | Origin::Variable(_) => first.to_string(),
     };
-    Trouble::new(origin, "", format!("the key `{key}` stands here for the second time; the first is in {line}"))
+    Diagnostic::new(origin, "", format!("the key `{key}` stands here for the second time; the first is in {line}"))
         .hint("keep one of them; several values of a key are a list: `[1, 2]`")
 }
 
@@ -213,21 +213,21 @@ fn depth(node: &Node) -> usize {
     }
 }
 
-fn key_of(node: &Node) -> Result<String, Trouble> {
+fn key_of(node: &Node) -> Result<String, Diagnostic> {
     match &node.kind {
         Kind::Null => Ok("null".to_owned()),
         Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) => Ok(node.scalar().unwrap_or_default()),
-        Kind::List(_) | Kind::Map(_) => Err(Trouble::new(&node.origin, "", "a key must be a word")
+        Kind::List(_) | Kind::Map(_) => Err(Diagnostic::new(&node.origin, "", "a key must be a word")
             .hint("put texts that begin with `{` or `[` into quotes")),
     }
 }
 
-fn merged(node: Node, place: &Origin) -> Result<Vec<Node>, Trouble> {
+fn merged(node: Node, place: &Origin) -> Result<Vec<Node>, Diagnostic> {
     match node.kind {
         Kind::Map(_) => Ok(vec![node]),
         Kind::List(items) if items.iter().all(|item| item.entries().is_some()) => Ok(items),
         Kind::List(_) | Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) => {
-            Err(Trouble::new(place, "", "`<<` needs a map, or a list of maps")
+            Err(Diagnostic::new(place, "", "`<<` needs a map, or a list of maps")
                 .hint("name an anchor that is on a map: `base: &base {…}`, then `<<: *base`"))
         }
     }
@@ -242,18 +242,18 @@ fn bring(node: &mut Node, from: Node) {
     }
 }
 
-fn check_tag(tag: Option<&Tag>, origin: &Origin) -> Result<(), Trouble> {
+fn check_tag(tag: Option<&Tag>, origin: &Origin) -> Result<(), Diagnostic> {
     match tag {
         Some(tag) if !tag.is_yaml_core_schema() => {
             let shown = format!("{}{}", tag.handle, tag.suffix);
-            Err(Trouble::new(origin, "", format!("the tag `{shown}` has no meaning here"))
+            Err(Diagnostic::new(origin, "", format!("the tag `{shown}` has no meaning here"))
                 .hint("leave it out; a text that begins with `!` belongs in quotes"))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, origin: &Origin) -> Result<Kind, Trouble> {
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, origin: &Origin) -> Result<Kind, Diagnostic> {
     check_tag(tag, origin)?;
     Ok(match (tag.map(|tag| tag.suffix.as_str()), style) {
         (Some("str"), _) => Kind::Text(text.to_owned()),

@@ -100,7 +100,7 @@ fn text(path: &Path) -> Result<Option<String>, Error> {
     text.map(Some)
 }
 
-/// Runs a call of the tokenizers library. It rests on its files being whole: a damaged one can pass its reader and panic when a text
+/// Runs a call of the tokenizers library. It expects its files to be whole: a damaged one can pass its reader and panic when a text
 /// is encoded.
 ///
 /// # Errors

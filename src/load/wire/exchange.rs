@@ -15,7 +15,7 @@ const MOST_EXCERPT: usize = 2048;
 const MOST_WHOLE: usize = 256 << 20;
 /// The most text that is kept of one answer.
 const MOST_TEXT: usize = 4 << 20;
-/// Samples of one request that are told apart.
+/// Samples of one request that are kept apart.
 const MOST_SAMPLES: usize = 4096;
 /// Events after which a stream of unknown length is endless.
 const MOST_EVENTS: u64 = 8 << 20;

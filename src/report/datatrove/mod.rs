@@ -8,7 +8,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
-use crate::analyse::{OVERALL, Optimized, Row, RunTable, Wanted, is_in_tier, optimize};
+use crate::analyse::{OVERALL, Optimized, RankingSpec, Row, RunTable, is_in_tier, optimize};
 use crate::record::{Error, atomic, layout};
 use rows::Line;
 
@@ -24,14 +24,14 @@ pub struct Datatrove<'a> {
     /// Names of the parts of the summary.
     parts: Vec<String>,
     /// By what the best of each part is chosen.
-    wanted: Wanted,
+    wanted: RankingSpec,
     optimized: Vec<Optimized<'a>>,
 }
 
 impl<'a> Datatrove<'a> {
     /// Of a table; the parts of the summary are the values of a setting, or the tiers where none is named. The best of each part is
     /// that of every other answer by `wanted`.
-    pub fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &Wanted) -> Self {
+    pub fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &RankingSpec) -> Self {
         let rows: Vec<&'a Row> = table.rows.iter().filter(|row| !row.is_skipped()).collect();
         let comparable = table.judged();
         let value = |row: &Row, key: &str| match key {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::super::columns::{self, Column};
 use super::super::display::{configuration, counted, cut};
 use super::super::page::{Page, Style, Tone};
-use crate::analyse::{BaselineRule, Basis, OVERALL, Optimized, Tier, Wanted};
+use crate::analyse::{BaselineRule, Basis, OVERALL, Optimized, RankingSpec, Tier};
 
 /// The parameters of a choice, as the cluster sweep writes them.
 fn parameters(tier: &Tier<'_>) -> String {
@@ -52,7 +52,7 @@ pub fn write(parts: &[String], optimized: &[Optimized<'_>], out: &mut dyn Write)
 }
 
 /// The table: the best of all parts against the baseline.
-pub fn render(optimized: &[Optimized<'_>], wanted: &Wanted) -> String {
+pub fn render(optimized: &[Optimized<'_>], wanted: &RankingSpec) -> String {
     let mut page = Page::new(Style::PLAIN);
     if optimized.is_empty() {
         return page.finish();

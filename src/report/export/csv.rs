@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use super::super::csv::{cause, number, reason, status};
 use super::{Analysis, requests_under};
 use crate::analyse::{
-    Base, Estimate, Interval, Row, Standing, Wanted, all_settings, bases, load_labels, over_starts, settings, starts_by,
+    Base, Estimate, Interval, RankingSpec, Row, Standing, all_settings, bases, load_labels, over_starts, settings,
+    starts_by,
 };
 use crate::model::{Metric, Unit};
 
@@ -153,7 +154,7 @@ impl Columns {
 }
 
 /// The objective as a key: `output_throughput per device`.
-fn objective(wanted: &Wanted, per_device: bool) -> String {
+fn objective(wanted: &RankingSpec, per_device: bool) -> String {
     format!("{}{}", wanted.rank_by, if per_device { " per device" } else { "" })
 }
 

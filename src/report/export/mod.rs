@@ -10,7 +10,7 @@ pub use markdown::render as render_markdown;
 
 use std::collections::BTreeSet;
 
-use crate::analyse::{Answer, BY_MODEL, Row, RunTable, Wanted, answers, samples_beyond};
+use crate::analyse::{Answer, BY_MODEL, RankingSpec, Row, RunTable, answers, samples_beyond};
 use crate::model::{Metric, VllmMetric};
 
 /// A table with its answers: computed once, and printed by every format.
@@ -19,7 +19,7 @@ pub struct Analysis<'a> {
     /// All rows.
     pub table: &'a RunTable,
     /// The objective, and within which limits.
-    pub wanted: Wanted,
+    pub wanted: RankingSpec,
     /// Of each group by itself.
     pub answers: Vec<Answer<'a>>,
 }
@@ -27,11 +27,11 @@ pub struct Analysis<'a> {
 impl<'a> Analysis<'a> {
     /// By what its runs ask for, for each model and workload.
     pub fn of(table: &'a RunTable) -> Self {
-        Self::by(table, &[BY_MODEL.to_owned()], Wanted::of(table))
+        Self::by(table, &[BY_MODEL.to_owned()], RankingSpec::of(table))
     }
 
     /// By these keys and this objective.
-    pub fn by(table: &'a RunTable, keys: &[String], wanted: Wanted) -> Self {
+    pub fn by(table: &'a RunTable, keys: &[String], wanted: RankingSpec) -> Self {
         Self { table, answers: answers(table, keys, &wanted), wanted }
     }
 }
@@ -50,7 +50,7 @@ fn metric_keys(rows: &[Row]) -> Vec<String> {
     fixed.iter().copied().chain(others).map(str::to_owned).collect()
 }
 
-/// How many requests a percentile of a row rests on; `None` where it is no percentile of requests, or their number is not known.
+/// How many requests lie at or beyond a percentile of a row; `None` where it is no percentile of requests, or their number is not known.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn requests_under(row: &Row, key: &str) -> Option<u64> {
     let (q, latency) = Metric::quantile(key)?;

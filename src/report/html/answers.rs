@@ -6,7 +6,7 @@ use super::super::answer;
 use super::super::display::{ABSENT, clean, configuration, cut, in_unit, quantity};
 use super::super::text::nothing;
 use super::shell;
-use crate::analyse::{Answer, Choice, Recommendation, Wanted};
+use crate::analyse::{Answer, Choice, RankingSpec, Recommendation};
 use crate::model::{Metric, Unit};
 
 /// So many options stand in the table of an answer.
@@ -68,11 +68,11 @@ fn amount(key: &str, value: Option<f64>) -> String {
 }
 
 /// All answers as shown.
-pub(super) fn of(answers: &[Answer<'_>], wanted: &Wanted) -> Vec<Shown> {
+pub(super) fn of(answers: &[Answer<'_>], wanted: &RankingSpec) -> Vec<Shown> {
     answers.iter().map(|answer| one(answer, wanted)).collect()
 }
 
-fn one(answer: &Answer<'_>, wanted: &Wanted) -> Shown {
+fn one(answer: &Answer<'_>, wanted: &RankingSpec) -> Shown {
     let (found, all) = match &answer.choice {
         Ok(recommendation) => (found(recommendation, wanted), &recommendation.left_out),
         Err(left) => (None, left),
@@ -89,7 +89,7 @@ fn one(answer: &Answer<'_>, wanted: &Wanted) -> Shown {
     }
 }
 
-fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Option<Found> {
+fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Option<Found> {
     let choice = found.chosen()?;
     let row = choice.row;
     let per = if found.per_device { " per device" } else { "" };
@@ -117,7 +117,7 @@ fn found(found: &Recommendation<'_>, wanted: &Wanted) -> Option<Found> {
     })
 }
 
-fn line(found: &Recommendation<'_>, index: usize, option: &Choice<'_>, wanted: &Wanted) -> Line {
+fn line(found: &Recommendation<'_>, index: usize, option: &Choice<'_>, wanted: &RankingSpec) -> Line {
     let (mark, label) = match answer::mark(found, index) {
         ">" => ("choice", "choice"),
         "=" => ("equal", "may be the best"),

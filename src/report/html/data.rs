@@ -8,11 +8,11 @@ use super::super::display::{clean, cut};
 use super::super::text::status;
 use super::shell;
 use super::table::{Columns, Setting, told};
-use crate::analyse::{Answer, Row, RunTable, Standing, Status, Wanted, over_starts, starts_by};
+use crate::analyse::{Answer, RankingSpec, Row, RunTable, Standing, Status, over_starts, starts_by};
 use crate::model::{Better, Metric};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
-pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>], wanted: &Wanted) -> String {
+pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>], wanted: &RankingSpec) -> String {
     let Columns { settings, metrics, shown } = columns;
     let mut words = IndexSet::new();
     let groups = groups(table);

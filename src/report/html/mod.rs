@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use machine::Machine;
 
-use crate::analyse::{Answer, BY_MODEL, RunTable, Wanted, answers};
+use crate::analyse::{Answer, BY_MODEL, RankingSpec, RunTable, answers};
 
 pub(super) use shell::line as shell_line;
 
@@ -42,7 +42,7 @@ pub struct Options {
     /// Its title; `None` = the name of the run.
     pub title: Option<String>,
     /// What the recommendation is asked for.
-    pub wanted: Wanted,
+    pub wanted: RankingSpec,
     /// The machines of the runs, where their manifests are known.
     pub machines: Vec<Machine>,
 }
@@ -50,7 +50,7 @@ pub struct Options {
 impl Options {
     /// The plain options for a table, with the machines of its runs as their manifests say. A run without a manifest has none.
     pub fn of(table: &RunTable) -> Self {
-        Self { machines: machine::of(table), wanted: Wanted::of(table), ..Self::default() }
+        Self { machines: machine::of(table), wanted: RankingSpec::of(table), ..Self::default() }
     }
 
     /// The answer for each model and workload.

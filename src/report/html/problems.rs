@@ -159,8 +159,8 @@ fn skips(table: &RunTable) -> Vec<Said> {
 
 fn warnings_from(row: &Row) -> Said {
     let said = told(row).map(|warning| {
-        let bars = if warning.kind.bars() { " (never called best)" } else { "" };
-        format!("{}{bars}", cut(&warning.text, REASON))
+        let excluded = if warning.kind.excludes() { " (excluded from the ranking)" } else { "" };
+        format!("{}{excluded}", cut(&warning.text, REASON))
     });
     Said { name: cut(&row.name, 160), said: said.collect() }
 }

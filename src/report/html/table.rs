@@ -90,7 +90,7 @@ fn metrics(table: &RunTable) -> Vec<Metric> {
         .collect()
 }
 
-/// The metrics that stand in the table from the start: the ranked ones, and what the recommendation rests on.
+/// The metrics that stand in the table from the start: the ranked ones, and what the recommendation is based on.
 fn shown(metrics: &[Metric], options: &Options) -> Vec<usize> {
     let mut keys: Vec<&str> = RANKED.iter().map(|metric| metric.key()).collect();
     for key in [options.wanted.rank_by.as_str(), options.wanted.latency.as_str()] {

@@ -8,7 +8,7 @@ use super::answers::{self, Shown};
 use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
 use super::{Machine, Options, data, shell};
-use crate::analyse::{Base, Counts, Facts, Origin, RunTable, Wanted, bases};
+use crate::analyse::{Base, Counts, Facts, Origin, RankingSpec, RunTable, bases};
 use crate::model::Engine;
 
 /// The page's own parts.
@@ -164,7 +164,7 @@ fn engine(facts: &Facts) -> String {
 }
 
 /// What deserves a word at the head.
-fn notes(table: &RunTable, wanted: &Wanted) -> Vec<String> {
+fn notes(table: &RunTable, wanted: &RankingSpec) -> Vec<String> {
     let facts = &table.facts;
     let mut notes = Vec::new();
     notes.extend(banner(table).filter(|_| !table.is_all_simulated()));

@@ -197,7 +197,7 @@ impl<'a> Data<'a> {
         Ok(self)
     }
 
-    /// The value of a key by which series are told apart, or of an axis; `Err` where no row has it.
+    /// The value of a key by which series are distinguished, or of an axis; `Err` where no row has it.
     ///
     /// # Errors
     /// When no measurement has the key.

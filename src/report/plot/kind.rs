@@ -5,7 +5,7 @@ use indexmap::IndexSet;
 use super::chart::Chart;
 use super::data::Data;
 use super::kinds::{concurrency, heatmap, interaction, pareto, ranking, requests, startup};
-use crate::analyse::{RunTable, Wanted};
+use crate::analyse::{RankingSpec, RunTable};
 use crate::nearest;
 
 /// A kind of plot: a closed set.
@@ -118,13 +118,13 @@ pub struct Query {
     /// What a heat map shows of several configurations that share a cell.
     pub over: Over,
     /// By what the recommended one is chosen; `None` = what the runs ask for.
-    pub wanted: Option<Wanted>,
+    pub wanted: Option<RankingSpec>,
 }
 
 impl Query {
     /// By what the recommended one is chosen.
-    pub fn wanted(&self, table: &RunTable) -> Wanted {
-        self.wanted.clone().unwrap_or_else(|| Wanted::of(table))
+    pub fn wanted(&self, table: &RunTable) -> RankingSpec {
+        self.wanted.clone().unwrap_or_else(|| RankingSpec::of(table))
     }
 }
 

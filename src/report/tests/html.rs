@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::fixture::Fixture;
 use super::read_run;
-use crate::analyse::{RunTable, Wanted, WarningKind};
+use crate::analyse::{RankingSpec, RunTable, WarningKind};
 use crate::model::{Engine, Repeat};
 use crate::report::html::{Options, render};
 
@@ -161,7 +161,7 @@ fn limits_decide_and_an_empty_run_is_a_page_too() {
     let run = small("org/other", "RuntimeError: no", Engine::Vllm);
     let table = read_run(run.path()).unwrap();
     let limit = crate::analyse::Limit::parse("ttft.mean<1").unwrap();
-    let wanted = Wanted { limits: vec![limit], ..Wanted::default() };
+    let wanted = RankingSpec { limits: vec![limit], ..RankingSpec::default() };
     let page = render(&table, &Options { wanted, ..Options::of(&table) });
     assert!(
         page.contains("No configuration keeps the limits.") && page.contains("Limits of `--slo`: mean_ttft_ms &lt; 1.")

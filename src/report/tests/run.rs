@@ -8,7 +8,7 @@ use crate::analyse::{Status, Unreadable};
 use crate::model::{Engine, Event, Outcome};
 use crate::record::{Error, ResultRecord, layout};
 
-/// Three models; passes, failures, a torn and an invalid result, an interrupted one, some never begun, a stranger.
+/// Three models; passes, failures, a torn and an invalid result, an interrupted one, some never begun, an unplanned result.
 fn mixed() -> Fixture {
     let mut run =
         Fixture::new(&["openai/gpt-oss-20b", "Qwen/Qwen3-30B-A3B", "モデル/日本語"], &[2, 16, 4], Engine::Vllm);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::fixture::{Fixture, result};
 use super::{outputs, read_run};
-use crate::analyse::{Origin, Program, Row, RunTable, Status, Wanted, choose, settings};
+use crate::analyse::{Origin, Program, RankingSpec, Row, RunTable, Status, choose, settings};
 use crate::model::{Better, Engine, Repeat, VllmMetric};
 use crate::record::{Error, layout};
 use crate::results::{read_requests, read_runs};
@@ -334,7 +334,7 @@ fn several_runs_are_repeats_on_different_starts_and_keep_their_names() {
     let above = results(1).file_name().unwrap().to_string_lossy().into_owned();
     assert_eq!(valid[0].about.run.as_ref(), "20260225_1430");
     assert_eq!(valid[1].about.run.as_ref(), format!("{above}/20260225_1430"));
-    let found = choose(&valid, &Wanted::by("request_throughput", Better::Higher)).unwrap();
+    let found = choose(&valid, &RankingSpec::by("request_throughput", Better::Higher)).unwrap();
     assert_eq!(found.chosen().unwrap().n, 2);
     assert_eq!(read_runs(&[runs[0].path().into()]).unwrap(), read_run(runs[0].path()).unwrap());
 }

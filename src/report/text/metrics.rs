@@ -5,8 +5,9 @@ use super::super::display::{ABSENT, configuration, counted, cut, eager, in_unit,
 use super::super::page::{Page, Tone};
 use super::per_device;
 use crate::analyse::{
-    Against, RANKED, Row, RunTable, Status, Wanted, Warning, WarningKind, against_baseline, bases, by_model_and_load,
-    components, detectable, estimate, level, over_starts, overall, samples_beyond, settings, starts_of,
+    Against, RANKED, RankingSpec, Row, RunTable, Status, Warning, WarningKind, against_baseline, bases,
+    by_model_and_load, components, detectable, estimate, level, over_starts, overall, samples_beyond, settings,
+    starts_of,
 };
 use crate::model::VllmMetric;
 use crate::plan::abbreviation;
@@ -17,7 +18,7 @@ const MODEL: usize = 90;
 const STATUS: usize = 36;
 /// So many configurations are shown with their repeats.
 const MOST_NOISE: usize = 8;
-/// A p99 that rests on fewer requests is marked.
+/// A p99 with fewer requests at or beyond it is marked.
 const FIRM: u64 = 5;
 /// Models and workloads with statistics of their own.
 const MOST_STATISTICS: usize = 4;
@@ -84,7 +85,7 @@ fn statistics_of(page: &mut Page, rows: &[&Row]) {
     {
         page.gap();
         let on = counted(usize::try_from(samples_beyond(requests, 0.99)).unwrap_or(usize::MAX), "request");
-        let text = format!("A p99 of {requests} requests rests on {on}: it differs much from run to run.");
+        let text = format!("A p99 of {requests} requests has {on} at or beyond it: it differs much from run to run.");
         page.paragraph(2, "", Tone::Faint, &text);
     }
 }
@@ -179,7 +180,7 @@ pub(in crate::report) fn status(row: &Row) -> String {
 }
 
 /// Every configuration against the baseline of its model and load.
-pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Wanted) {
+pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &RankingSpec) {
     if !table.rows.iter().any(|row| row.baseline) {
         return;
     }
@@ -226,7 +227,9 @@ pub(super) fn warnings_from(page: &mut Page, table: &RunTable) {
     for row in suspect {
         let texts: Vec<String> = told(row)
             .iter()
-            .map(|warning| format!("{}{}", warning.text, if warning.kind.bars() { " (never called best)" } else { "" }))
+            .map(|warning| {
+                format!("{}{}", warning.text, if warning.kind.excludes() { " (excluded from the ranking)" } else { "" })
+            })
             .collect();
         page.paragraph(2, "! ", Tone::Warning, &format!("{}: {}", cut(&row.name, MODEL), texts.join("; ")));
     }

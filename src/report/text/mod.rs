@@ -1,17 +1,17 @@
 //! `detailed_analysis.txt`, and the same on the terminal: what was asked, what came out, what failed and why,
 //! and what to do next.
 
-mod head;
 mod metrics;
 mod per_device;
 mod problems;
 pub(super) mod ranking;
+mod run_header;
 mod screen;
 
-pub(super) use head::{SIMULATED, banner, load_fields};
 pub(super) use metrics::status;
 pub(super) use per_device::baseline_rule;
 pub(super) use ranking::nothing;
+pub(super) use run_header::{SIMULATED, banner, load_fields};
 pub use screen::on_screen;
 
 use super::export::Analysis;
@@ -29,7 +29,7 @@ pub fn render_analysis(analysis: &Analysis<'_>, style: Style) -> String {
     let table = analysis.table;
     let mut page = Page::new(style);
     let counts = Counts::of(&table.rows);
-    head::put(&mut page, table, &counts);
+    run_header::put(&mut page, table, &counts);
     let rows = table.comparable();
     ranking::put(&mut page, table, &analysis.answers, &analysis.wanted);
     metrics::statistics(&mut page, table, &rows);

@@ -4,7 +4,7 @@ use super::super::columns::{Column, Table};
 use super::super::display::{ABSENT, configuration, counted, cut, put_value};
 use super::super::page::{Page, Tone};
 use super::metrics::caption;
-use crate::analyse::{Base, BaselineRule, Row, RunTable, Slot, Wanted, bases, mean_over_starts, settings};
+use crate::analyse::{Base, BaselineRule, RankingSpec, Row, RunTable, Slot, bases, mean_over_starts, settings};
 use crate::model::{Metric, Unit};
 
 /// The columns: key and short heading. Money and speed-up are left out where no row has them.
@@ -22,7 +22,7 @@ const COLUMNS: [(&str, &str); 7] = [
 const NAME: usize = 240;
 
 /// One line per configuration whose devices are known; repeats with their mean.
-pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Wanted) {
+pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &RankingSpec) {
     let known: Vec<&Row> = rows.iter().copied().filter(|row| row.metric("output_tps_per_gpu").is_some()).collect();
     if known.is_empty() {
         return;
@@ -160,7 +160,7 @@ mod tests {
         let prices = Prices { currency: "EUR".into(), default: Some(1.0), ..Prices::default() };
         derive(&mut table, &Assumptions { prices: Some(prices), ..Assumptions::default() });
         let mut page = Page::new(Style::PLAIN);
-        put(&mut page, &table, &table.comparable(), &Wanted::default());
+        put(&mut page, &table, &table.comparable(), &RankingSpec::default());
         page.finish()
     }
 

@@ -4,7 +4,7 @@ use super::super::answer;
 use super::super::columns::{self, Column};
 use super::super::display::{ABSENT, configuration, cut, in_unit};
 use super::super::page::{Page, Tone};
-use crate::analyse::{Answer, LeftOut, Recommendation, RunTable, Wanted};
+use crate::analyse::{Answer, LeftOut, RankingSpec, Recommendation, RunTable};
 use crate::model::Metric;
 
 /// So many options stand on a screen.
@@ -13,7 +13,7 @@ const OPTIONS: usize = 40;
 const LEFT_OUT: usize = 12;
 
 /// Every group.
-pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Answer<'_>], wanted: &Wanted) {
+pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Answer<'_>], wanted: &RankingSpec) {
     let by = format!("Recommendation by {}", wanted.objective(wanted.per_device));
     page.heading(&super::metrics::caption(&by, table));
     if let Some(said) = wanted.about() {
@@ -39,13 +39,13 @@ pub(super) fn put(page: &mut Page, table: &RunTable, groups: &[Answer<'_>], want
 }
 
 /// That nothing is left, and why.
-pub(in crate::report) fn none(page: &mut Page, left_out: &[LeftOut<'_>], wanted: &Wanted) {
+pub(in crate::report) fn none(page: &mut Page, left_out: &[LeftOut<'_>], wanted: &RankingSpec) {
     page.paragraph(2, "", Tone::Bad, &format!("{}:", nothing(wanted)));
     exclusions(page, left_out, "- ", "");
 }
 
 /// That nothing is left, in words.
-pub(in crate::report) fn nothing(wanted: &Wanted) -> &'static str {
+pub(in crate::report) fn nothing(wanted: &RankingSpec) -> &'static str {
     match wanted.limits.is_empty() {
         true => "No configuration can be recommended",
         false => "No configuration keeps the limits",
@@ -62,7 +62,7 @@ fn exclusions(page: &mut Page, left_out: &[LeftOut<'_>], mark: &str, word: &str)
 }
 
 /// What is said of an answer, its options, its warnings and what is excluded.
-pub(in crate::report) fn one(page: &mut Page, group: &Answer<'_>, found: &Recommendation<'_>, wanted: &Wanted) {
+pub(in crate::report) fn one(page: &mut Page, group: &Answer<'_>, found: &Recommendation<'_>, wanted: &RankingSpec) {
     for sentence in answer::sentences(found, wanted) {
         page.paragraph(2, "", Tone::Plain, &cut(&sentence, 600));
     }

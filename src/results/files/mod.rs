@@ -2,9 +2,9 @@
 //! known by its content; its name only names the row.
 
 mod find;
+mod foreign_settings;
 mod read;
 mod requests_csv;
-mod stated;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -270,7 +270,7 @@ impl Collected {
         // A copy of our own results names its attempt, and its axes.
         let states =
             |row: &Row| row.attempt.is_none() && !one_by_one.contains(row.source.as_deref().unwrap_or(Path::new("")));
-        stated::show_what_varies(&mut rows, states);
+        foreign_settings::show_what_varies(&mut rows, states);
         let run: std::sync::Arc<str> = name.as_str().into();
         for row in &mut rows {
             row.about.run = match row.source.as_ref().filter(|_| by_file) {

@@ -11,14 +11,14 @@ use serde_json::Value;
 use crate::analyse::{About, FailedAttempt, Row, Signs, Status, VllmMetrics, warnings_from};
 use crate::model::Repeat;
 use crate::record::validate_with;
+use crate::results::files::foreign_settings::{Stated, axes};
 use crate::results::files::requests_csv;
-use crate::results::files::stated::{Stated, axes};
+use crate::results::intern::Shared;
 use crate::results::predecessor::without_result;
 use crate::results::result_file;
 use crate::results::result_file::{Members, Refusal, ResultFile, json_refusal, unreadable};
 use crate::results::run::{asked_tokens, signs};
 use crate::results::scan::{Beginning, Scanner, Stop};
-use crate::results::shared::Shared;
 
 /// What a result was found as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

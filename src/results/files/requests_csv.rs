@@ -13,8 +13,8 @@ use crate::analyse::{
 };
 use crate::model::VllmMetric;
 use crate::record::{Invalid, ResultValues, plausible};
+use crate::results::files::foreign_settings::NO_MODEL;
 use crate::results::files::read::{Content, Kind, Taken, no_metrics};
-use crate::results::files::stated::NO_MODEL;
 use crate::results::result_file::Refusal;
 
 /// Columns that every such file has.

@@ -127,7 +127,7 @@ fn quoted(out: &mut String, text: &str) {
 }
 
 /// `str.isprintable`: no control, format, private, unassigned or separator character but the space. Rust's `escape_debug`
-/// rests on the same categories; the letter before keeps it from escaping marks as well.
+/// uses the same categories; the letter before keeps it from escaping marks as well.
 fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();

@@ -39,7 +39,7 @@ function scatterPanel(panel) {
   let zoom = null;
   const reset = el('button', { type: 'button', 'data-reset': '', onclick: () => zoom?.reset() }, 'Reset zoom');
   panel.append(el('div', { class: 'controls' }, x.control, y.control, color.control, logX.control, logY.control, el('span', { class: 'push' }, reset)), plot, keys,
-    el('p', { class: 'help' }, 'Drag a box to zoom; wheel with Ctrl, or after a click into the plot; double-click for all. Tab into the plot, then arrow keys, + and −, Enter selects the row. The dashed line joins what nothing beats in both; hollow points have a warning and are never called best.'));
+    el('p', { class: 'help' }, 'Drag a box to zoom; wheel with Ctrl, or after a click into the plot; double-click for all. Tab into the plot, then arrow keys, + and −, Enter selects the row. The dashed line joins what nothing beats in both; hollow points have a warning and are excluded from the ranking.'));
   function draw() {
     const rows = shownRows().filter((row) => x.column.value(row) !== null && y.column.value(row) !== null);
     if (!rows.length) { keys.replaceChildren(); return empty(plot, NOTHING); }

@@ -333,7 +333,7 @@ impl<'a, 'd> Board<'a, 'd> {
         Ok(panel(part.title(), body))
     }
 
-    /// Two or three curves per line, told apart by their dashes; of lines without a name the first alone.
+    /// Two or three curves per line, distinguished by their dashes; of lines without a name the first alone.
     fn curves(&self, curves: [Vec<Drawn>; 3], label: &str) -> Option<Xy> {
         if curves[0].is_empty() {
             return None;

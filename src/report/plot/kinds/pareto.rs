@@ -8,7 +8,7 @@ use super::super::kind::{Plot, Refusal};
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
 use super::lines::{legend, named};
-use crate::analyse::{BY_MODEL, Estimate, Row, Wanted};
+use crate::analyse::{BY_MODEL, Estimate, RankingSpec, Row};
 use crate::model::{Better, Metric};
 use crate::record::layout;
 use crate::report::answer;
@@ -43,8 +43,14 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let better = gain.better.unwrap_or(Better::Higher);
     let of_all = if y == asked.rank_by { asked.per_device } else { Metric::is_of_all_devices(y) };
     let per_device = of_all && data.shots.iter().all(|shot| shot.row.about.devices.is_some_and(|devices| devices > 0));
-    let wanted =
-        Wanted { rank_by: y.into(), better, per_device, latency: x.into(), limits: Vec::new(), ..Wanted::default() };
+    let wanted = RankingSpec {
+        rank_by: y.into(),
+        better,
+        per_device,
+        latency: x.into(),
+        limits: Vec::new(),
+        ..RankingSpec::default()
+    };
     let analysis = Analysis::by(data.table, &[BY_MODEL.to_owned()], asked.clone());
     let clouds = clouds(data, &wanted, &analysis);
     if clouds.is_empty() {
@@ -109,7 +115,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
 }
 
 /// The configurations by model and load, with the choice of `recommend` among each.
-fn clouds(data: &Data<'_>, wanted: &Wanted, analysis: &Analysis<'_>) -> Vec<Cloud> {
+fn clouds(data: &Data<'_>, wanted: &RankingSpec, analysis: &Analysis<'_>) -> Vec<Cloud> {
     let keys: Vec<String> = data.rest(&[]);
     let (load, server): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| data.is_load(key));
     let answers = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());

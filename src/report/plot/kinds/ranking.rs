@@ -4,7 +4,7 @@ use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
 use super::super::data::{Data, Shot, ends, in_sentence, intervals, is_better, mean_of, metric, with_unit};
 use super::super::kind::{Plot, Refusal};
 use super::super::look::{Look, OTHERS};
-use crate::analyse::{Estimate, Recommendation, Row, Standing, Wanted, choose};
+use crate::analyse::{Estimate, RankingSpec, Recommendation, Row, Standing, choose};
 use crate::model::{Better, Metric};
 use crate::record::layout;
 use crate::report::answer;
@@ -34,7 +34,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     // Without a metric it is the answer of `recommend`; a metric that is named is shown as it stands in the results.
     let wanted = match named {
         None => asked,
-        Some(key) => Wanted { per_device: false, ..Wanted::by(key, shown.better.unwrap_or(Better::Higher)) },
+        Some(key) => RankingSpec { per_device: false, ..RankingSpec::by(key, shown.better.unwrap_or(Better::Higher)) },
     };
     let (load, server): (Vec<String>, Vec<String>) = data.rest(&[]).into_iter().partition(|key| data.is_load(key));
     let groups = data.groups(&load);
@@ -125,7 +125,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
 const LIGHT: &str = "#9cc7e3";
 
 /// What every value of these rows is divided by.
-fn scale<'r>(rows: &[&Row], wanted: &Wanted) -> impl Fn(&'r Row) -> f64 + use<'r> {
+fn scale<'r>(rows: &[&Row], wanted: &RankingSpec) -> impl Fn(&'r Row) -> f64 + use<'r> {
     let known = wanted.per_device && rows.iter().all(|row| row.about.devices.is_some_and(|devices| devices > 0));
     move |row: &Row| row.about.devices.filter(|_| known).map_or(1.0, |devices| 1.0 / f64::from(devices))
 }

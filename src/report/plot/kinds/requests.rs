@@ -151,7 +151,7 @@ fn percentile(sample: &Sample, q: f64, unit: &str) -> String {
     let value = sample.quantile(q).unwrap_or_default();
     let carried = samples_beyond(sample.sorted().len() as u64, q);
     let name = short(q * 100.0);
-    let rests = if carried < 5 { format!(" (rests on {carried})") } else { String::new() };
+    let rests = if carried < 5 { format!(" (of {carried} at or beyond)") } else { String::new() };
     format!("p{name} {} {unit}{rests}", short(value))
 }
 

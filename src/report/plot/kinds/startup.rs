@@ -67,7 +67,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
         .map(|(phase, colour)| Entry { label: phase.label().into(), look: look(colour), sample: Sampled::Field })
         .collect();
     if known.contains(&None) {
-        legend.push(Entry { label: "not told apart".into(), look: look(UNKNOWN), sample: Sampled::Field });
+        legend.push(Entry { label: "phases not known".into(), look: look(UNKNOWN), sample: Sampled::Field });
     }
     let mut caption = data.caption();
     caption.push(format!(

@@ -119,7 +119,7 @@ impl FromIterator<(String, Value)> for Values {
 mod tests {
     use serde_json::json;
 
-    use crate::results::values::*;
+    use crate::results::fields::*;
 
     #[test]
     fn keys_are_told_apart_and_the_last_one_counts() {

@@ -13,7 +13,7 @@ use crate::model::{Event, Repeat};
 use crate::process::registry;
 use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
 
-use super::wording;
+use crate::commands::format;
 
 /// Where runs are made unless the user says otherwise: `run`, `sanity`.
 pub const DEFAULT_RESULTS_DIRS: [&str; 2] = ["experiment_results", "sanity_test_results"];
@@ -254,7 +254,7 @@ pub fn live_elsewhere(found: &Found, environment: &Environment) -> Option<String
         return None;
     }
     let other = newest_live(&registered_results_dirs()).filter(|other| other.run.path() != found.run.path())?;
-    let place = other.run.path().parent().map(|dir| wording::path(dir, environment.working_directory()))?;
+    let place = other.run.path().parent().map(|dir| format::path(dir, environment.working_directory()))?;
     Some(format!("a run is live elsewhere: `--results-dir {place}` shows it"))
 }
 
@@ -292,11 +292,11 @@ pub fn named(run: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<
 pub fn no_source(named: &Path, dirs: &[PathBuf], runs: Vec<String>, environment: &Environment) -> Error {
     let from = environment.working_directory();
     let as_path = environment.absolute(named);
-    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
+    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", format::path(dir, from))).collect();
     let message = format!(
         "neither a run nor a file `{}` was found: looked for the path `{}`, and for a run of this name in {}",
         named.display().to_string().escape_debug(),
-        wording::path(&as_path, from),
+        format::path(&as_path, from),
         places.join(" and ")
     );
     // A slip of the pen in the last part of the path.
@@ -309,7 +309,7 @@ pub fn no_source(named: &Path, dirs: &[PathBuf], runs: Vec<String>, environment:
     let near = crate::nearest::nearest(&name, beside.iter().map(String::as_str));
     let hint = match near {
         Some(near) => {
-            format!("did you mean `{}`?", wording::path(&as_path.with_file_name(near), from).escape_debug())
+            format!("did you mean `{}`?", format::path(&as_path.with_file_name(near), from).escape_debug())
         }
         None if !runs.is_empty() => format!("there is: {}", runs.join(", ")),
         None => {
@@ -324,7 +324,7 @@ pub fn no_source(named: &Path, dirs: &[PathBuf], runs: Vec<String>, environment:
 /// The error where there is no run.
 pub fn no_run(dirs: &[PathBuf], environment: &Environment) -> Error {
     let from = environment.working_directory();
-    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", wording::path(dir, from))).collect();
+    let places: Vec<String> = dirs.iter().map(|dir| format!("`{}`", format::path(dir, from))).collect();
     Error::Nothing {
         message: format!("there is no run in {}", places.join(" or ")),
         hint: "start one with `vllm-bench run`, or name the place with `--results-dir DIR`".into(),

@@ -37,8 +37,8 @@ mod tests {
     use crate::analyse::LoadValue;
     use crate::model::Engine;
     use crate::report::tests::fixture::Fixture;
+    use crate::results::intern::*;
     use crate::results::read_run;
-    use crate::results::shared::*;
 
     #[test]
     fn rows_of_the_same_load_share_it_and_others_keep_their_own() {

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Base, COMPARED, Limit, NAME, Pairing, Prices, RunTable, Unmarked, Wanted, ambiguous, bases,
-    described, mark_baseline,
+    Assumptions, BY_MODEL, Base, COMPARED, Limit, NAME, Pairing, Prices, RankingSpec, RunTable, Unmarked, ambiguous,
+    bases, described, mark_baseline,
 };
 use crate::cli::CostArgs;
-use crate::config::tree::Trouble;
+use crate::config::tree::Diagnostic;
 use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
 use crate::model::{Better, Metric};
@@ -20,7 +20,7 @@ fn words(values: &[String]) -> impl Iterator<Item = &str> {
     values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
 }
 
-/// A metric that can be better or worse, by its key.
+/// A metric with a direction, by its key.
 pub(super) fn metric(flag: &str, key: &str) -> Result<(Metric, Better), Error> {
     let Some(found) = Metric::of(key) else { return Err(unknown_metric(flag, key, false)) };
     match found.better {
@@ -38,10 +38,8 @@ fn unknown_metric(flag: &str, key: &str, describes: bool) -> Error {
             "such as output_throughput, output_tps_per_gpu, mean_ttft_ms, p99_tpot_ms; docs/analysis.md has all".into()
         }
     };
-    let message = format!(
-        "invalid value `{}` for `{flag}`: expected the key of a metric that can be better or worse",
-        key.escape_debug()
-    );
+    let message =
+        format!("invalid value `{}` for `{flag}`: expected the key of a metric with a direction", key.escape_debug());
     Error::Usage { message, hint }
 }
 
@@ -138,7 +136,7 @@ pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
             },
             |near| format!("did you mean `{near}`?"),
         );
-        return Err(config::Error::Document(Trouble::new(&stated.origin, &stated.path, problem).hint(hint)).into());
+        return Err(config::Error::Document(Diagnostic::new(&stated.origin, &stated.path, problem).hint(hint)).into());
     }
     Ok(())
 }
@@ -250,7 +248,7 @@ fn some_of(known: &[String]) -> String {
 }
 
 /// Says where speed-ups are over a baseline that is excluded, or there are none because of that.
-pub(super) fn tell_excluded_baselines(table: &RunTable, wanted: &Wanted, ui: &Ui) {
+pub(super) fn tell_excluded_baselines(table: &RunTable, wanted: &RankingSpec, ui: &Ui) {
     bases(table, wanted).iter().filter_map(Base::warning).for_each(|warning| ui.warn(&warning));
 }
 
