@@ -58,7 +58,7 @@ pub struct Matched<'a> {
     pub row: &'a Row,
     /// Its metrics.
     pub effects: Vec<Effect>,
-    /// VllmMetrics that one of the runs has not: the key, whether the first has it, whether the second has it.
+    /// Metrics that one of the runs has not: the key, whether the first has it, whether the second has it.
     pub unmeasured: Vec<(String, bool, bool)>,
     /// Why nothing of it is decided: a warning of one of the runs that excludes a measurement from any ranking, or other work.
     pub not_comparable: Option<String>,

@@ -1,4 +1,4 @@
-//! MetricValues that follow from others: per device, per user, what a billion tokens take, money, speed-up. Pure.
+//! Metrics that follow from others: per device, per user, what a billion tokens take, money, speed-up. Pure.
 //!
 //! Formulas and names are those of the cluster sweep (huggingface/datatrove, `examples/inference/benchmark`), corrected: devices are
 //! tensor x pipeline x data parallel size, and the throughput is that of the measurement, into which no server start ever goes.

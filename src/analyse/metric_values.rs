@@ -9,7 +9,7 @@ use crate::model::DERIVED;
 /// How many keys are fixed.
 const FIXED: usize = DERIVED.len();
 
-/// MetricValues by key.
+/// Metrics by key.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricValues {
     fixed: Sparse<FIXED>,

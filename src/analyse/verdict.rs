@@ -38,7 +38,7 @@ pub enum WarningKind {
     SlowFirstRequest,
     /// Requests count as completed whose answer has no token.
     EmptyAnswers,
-    /// VllmMetrics contradict each other, or are nothing that was ever measured.
+    /// Metrics contradict each other, or are nothing that was ever measured.
     ImplausibleMetrics,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,

@@ -115,7 +115,7 @@ fn quiet(effects: &[Effect]) -> Option<String> {
     (!words.is_empty()).then(|| format!("changed by less than 0.05 %: {}", words.join("; ")))
 }
 
-/// VllmMetrics that one of the runs has not, as sentences.
+/// Metrics that one of the runs has not, as sentences.
 fn unmeasured(matched: &Matched<'_>) -> Vec<String> {
     let one = |(key, before, after): &(String, bool, bool)| {
         let which = match (before, after) {
@@ -181,7 +181,7 @@ fn failing(comparison: &Comparison<'_>) -> Vec<(bool, String)> {
     starts.chain(requests).collect()
 }
 
-const COLUMNS: [&str; 6] = ["VllmMetric", "Before", "After", "Change", "95 % interval", ""];
+const COLUMNS: [&str; 6] = ["Metric", "Before", "After", "Change", "95 % interval", ""];
 
 /// So many configurations without a change are named.
 const MOST_NAMES: usize = 12;

@@ -128,7 +128,7 @@ impl ResultFile {
         }
     }
 
-    /// MetricValues of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
+    /// Metrics of vLLM's metrics beyond the fixed ones, such as `p95_ttft_ms`.
     pub fn percentiles(&self) -> MetricValues {
         let known = |key: &str| VllmMetric::of(key).is_some();
         let named = |key: &str| {

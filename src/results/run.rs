@@ -498,13 +498,17 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
     let prefix = bench("random-prefix-len").is_some_and(|length| length != "0");
     let signs = Signs::of_result(|key| result.number(key), own);
     let unknown = meta.is_none() && own.and_then(|own| own.get("shares_prefixes")).is_none();
-    // Of vLLM's own client: what it counted, and what the server did meanwhile.
-    let prompts = || {
-        let asked = meta.filter(|_| own.is_none()).and_then(|_| asked_prompt(|flag| bench(flag).map(str::to_owned)))?;
-        Some((asked * signs.completed?, result.metrics().get(VllmMetric::TotalInputTokens)?))
+    // What the plan asked for, against what was counted: another client, or another server, did other work. To the prompts of a chat our
+    // own client adds the template.
+    let planned = || {
+        let asked = asked_prompt(|flag| bench(flag).map(str::to_owned))? * signs.completed?;
+        let counted = result.metrics().get(VllmMetric::TotalInputTokens)?;
+        let chat = own.is_some() && bench("backend").is_some_and(|backend| backend.contains("chat"));
+        Some((asked, if chat { counted.min(asked) } else { counted }))
     };
+    let differs = |(asked, counted): &(f64, f64)| asked != counted;
     Signs {
-        prompt_tokens: signs.prompt_tokens.or_else(prompts),
+        prompt_tokens: planned().filter(differs).or(signs.prompt_tokens),
         preemptions: signs.preemptions.or(meta.and_then(|meta| meta.preemptions)),
         prefix_hits: signs.prefix_hits.or_else(|| meta.and_then(found_cold)),
         shares_prefixes: signs.shares_prefixes

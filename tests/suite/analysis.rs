@@ -53,6 +53,36 @@ fn every_format_says_the_same_and_several_runs_are_left_as_they_are() {
     assert!(!found.to_string().contains("quantile_intervals"), "{found}");
 }
 
+/// Prompts other than those that were planned are other work, whichever client sent them.
+#[test]
+fn prompts_other_than_planned_are_a_warning_with_either_client() {
+    for client in ["vllm", "builtin"] {
+        let scene = Scene::new();
+        scene.sweep().set("--client", [client]).exits(0);
+        let run = scene.runs()[0].0.clone();
+        let warned = || {
+            let found = json(&scene.call(&["analyze", run.to_str().unwrap(), "--format", "json"]).exits(0));
+            found["rows"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|row| row["warnings"].to_string().contains("prompts have"))
+                .count()
+        };
+        assert_eq!(warned(), 0, "{client}");
+        let is_result = |name: &&String| name.ends_with("_results.json") && !name.starts_with("raw");
+        let file = run.join(names(&run).iter().find(is_result).unwrap());
+        let mut result: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let (input, output) =
+            (result["total_input_tokens"].as_f64().unwrap(), result["total_output_tokens"].as_f64().unwrap());
+        let fewer = (input * 0.37).floor();
+        result["total_input_tokens"] = (fewer as u64).into();
+        result["total_token_throughput"] = ((fewer + output) / result["duration"].as_f64().unwrap()).into();
+        std::fs::write(&file, result.to_string()).unwrap();
+        assert_eq!(warned(), 1, "{client}");
+    }
+}
+
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
@@ -238,7 +268,7 @@ fn wrong_words_are_named_with_the_flag_and_the_nearest() {
             &["`--baseline` has no effect with `--format batch-sizes`"],
         ),
         (&["analyze", "--objective", "output_troughput"], &["--objective", "did you mean `output_throughput`?"]),
-        (&["analyze", "--objective", "completed"], &["--objective", "better or worse"]),
+        (&["analyze", "--objective", "completed"], &["--objective", "direction"]),
         (&["analyze", "--group-by", "max-num-seq,modle"], &["--group-by", "did you mean"]),
         (&["analyze", "--slo", "output_tps_per_gpo>5"], &["--slo", "did you mean `output_tps_per_gpu`?"]),
         (&["analyze", "--devices-per-node", "0"], &["--devices-per-node", "at least 1"]),

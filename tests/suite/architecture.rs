@@ -218,7 +218,7 @@ const PRINTS: &[(&str, &str)] = &[
     ("src/process/guard.rs", "its standard output is the report pipe to the orchestrator"),
     ("src/commands/run/detach.rs", "its standard output is the pipe to the waiting parent"),
     ("src/commands/status.rs", "asks whether standard output is a terminal, to draw in place"),
-    ("src/commands/wording.rs", "asks whether anybody still reads standard output"),
+    ("src/commands/format.rs", "asks whether anybody still reads standard output"),
     ("src/main.rs", "asks whether the streams are terminals, gives stderr to tracing, shows clap's errors"),
 ];
 

@@ -362,7 +362,7 @@ fn every_cause_fault_phase_event_and_exit_code_is_documented() {
     let faults: BTreeSet<&str> = faults.split('`').skip(1).step_by(2).collect();
     let known: BTreeSet<&str> = fault::KNOWN.iter().map(|(name, ..)| *name).collect();
     assert_eq!(faults, known);
-    let events = fs::read_to_string(root().join("src/execute/event.rs")).unwrap();
+    let events = fs::read_to_string(root().join("src/model/event.rs")).unwrap();
     let events: Vec<String> = events
         .lines()
         .skip_while(|line| !line.starts_with("pub enum Event"))

@@ -28,7 +28,7 @@ pub(super) struct Setting {
 pub(super) struct Columns {
     /// Settings, those of the grid first.
     pub settings: Vec<Setting>,
-    /// MetricValues that some row has.
+    /// Metrics that some row has.
     pub metrics: Vec<Metric>,
     /// Which of them stand in the table from the start.
     pub shown: Vec<usize>,

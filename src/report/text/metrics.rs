@@ -60,7 +60,7 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
 
 fn statistics_of(page: &mut Page, rows: &[&Row]) {
     let columns = [
-        Column::text("VllmMetric"),
+        Column::text("Metric"),
         Column::metrics("Min"),
         Column::metrics("Mean"),
         Column::metrics("Median"),

@@ -134,7 +134,7 @@ fn digits(row: &Row) -> String {
     SAME.iter().map(digits).collect::<Vec<_>>().join(" ")
 }
 
-/// VllmMetrics that are never all alike for two measurements.
+/// Metrics that are never all alike for two measurements.
 const SAME: [VllmMetric; 7] = [
     VllmMetric::Completed,
     VllmMetric::Failed,

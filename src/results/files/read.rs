@@ -320,7 +320,7 @@ pub(super) fn name_of(file: &Path, part: Option<usize>) -> String {
     part.map_or_else(|| name.clone().into_owned(), |part| format!("{name}#{}", part + 1))
 }
 
-/// MetricValues of no result.
+/// Metrics of no result.
 pub(super) fn no_metrics() -> VllmMetrics {
     VllmMetrics::none()
 }

@@ -55,7 +55,7 @@ impl Columns {
 /// No request takes eleven days, in milliseconds, or has as many tokens.
 const MOST: f64 = 1e9;
 
-/// VllmMetrics that were computed here.
+/// Metrics that were computed here.
 struct Computed<'m>(&'m VllmMetrics);
 
 impl ResultValues for Computed<'_> {

@@ -1,4 +1,4 @@
-//! MetricValues against concurrency: S2's two panels and its lines per number of devices, S3's dashboard.
+//! Metrics against concurrency: S2's two panels and its lines per number of devices, S3's dashboard.
 
 use super::super::chart::{Axis, Body, BoxPlot, Chart, Entry, Panel, Sampled, Series, Shape, Xy};
 use super::super::data::{Data, Shot, axis_label, intervals, key_words, metric};
