@@ -1,12 +1,12 @@
 //! `vllm-bench`: find, on real hardware, the fastest way to serve a model with vLLM.
 //!
-//! The tree is the data flow; a stage never imports a later one:
+//! The way of the data; imports go one way too, and nothing imports upward:
 //!
 //! ```text
-//! config ──> plan ──> execute ──> record ──> analyse ──> report
+//! config ──> plan ──> execute ──> record ──> results ──> analyse ──> report
 //! ```
 //!
-//! Helpers that know nothing of sweeps: [`safe`], [`process`], [`diagnose`], [`telemetry`], [`sim`].
+//! The nouns are in [`model`]. Helpers that know nothing of sweeps: [`safe`], [`process`], [`diagnose`], [`telemetry`], [`sim`].
 //! Edges: [`cli`] (clap types only), [`commands`] (one file per subcommand), [`ui`] (the only code that prints).
 //! `ARCHITECTURE.md` is the map for whoever comes next.
 

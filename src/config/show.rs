@@ -296,8 +296,17 @@ mod tests {
             let mut args = RunArgs { preset: Some("none".into()), models: vec!["m".into()], ..RunArgs::default() };
             args.serve_arg = texts.iter().enumerate().map(|(at, text)| format!("x{at}={text}")).collect();
             let environment = Environment::of(&[], dir.path());
-            let Ok(settings) = Settings::resolve(&args, &environment, Preset::Full) else { return Ok(()) };
-            assert_loads_again(&settings, dir.path());
+            match Settings::resolve(&args, &environment, Preset::Full) {
+                Ok(settings) => assert_loads_again(&settings, dir.path()),
+                // What is refused is so by its own text, whatever stands beside it.
+                Err(error) => {
+                    let refused = |text: &String| {
+                        let serve_arg = vec![format!("x0={text}")];
+                        Settings::resolve(&RunArgs { serve_arg, ..args.clone() }, &environment, Preset::Full).is_err()
+                    };
+                    prop_assert!(texts.iter().any(refused), "{error}: {texts:?}");
+                }
+            }
         }
     }
 }

@@ -5,22 +5,23 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use clap::CommandFactory;
+
 use crate::support::{Scene, files};
 
-const COMMANDS: [&str; 12] = [
-    "run",
-    "sanity",
-    "status",
-    "stop",
-    "logs",
-    "check",
-    "analyze",
-    "backup",
-    "clean",
-    "diagnose",
-    "completions",
-    "man",
-];
+/// Every command that help shows, as words: `prompts inspect` too.
+fn all_commands() -> Vec<Vec<String>> {
+    fn below(command: &clap::Command, before: &[String], found: &mut Vec<Vec<String>>) {
+        for one in command.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help") {
+            let words = [before, &[one.get_name().to_owned()]].concat();
+            found.push(words.clone());
+            below(one, &words, found);
+        }
+    }
+    let mut found = Vec::new();
+    below(&vllm_bench::cli::Cli::command(), &[], &mut found);
+    found
+}
 
 /// Takes out of a text what differs from run to run.
 fn steady(text: &str, scene: &Scene) -> String {
@@ -32,7 +33,8 @@ fn steady(text: &str, scene: &Scene) -> String {
 fn the_help_of_every_command() {
     let scene = Scene::new();
     let mut text = String::new();
-    for words in std::iter::once(vec!["--help"]).chain(COMMANDS.iter().map(|command| vec![*command, "--help"])) {
+    for words in std::iter::once(Vec::new()).chain(all_commands()) {
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
         let help = scene.call(&words).exits(0);
         help.check(help.stderr.is_empty(), "help goes to stdout");
         let _ = writeln!(text, "$ vllm-bench {}\n{}\n", words.join(" "), steady(&help.stdout, &scene));
@@ -44,8 +46,8 @@ fn the_help_of_every_command() {
 fn the_help_lists_every_command_and_hides_our_own() {
     let scene = Scene::new();
     let help = scene.call(&["--help"]).exits(0).stdout;
-    for command in COMMANDS {
-        assert!(help.contains(&format!("\n  {command} ")), "{command} is missing:\n{help}");
+    for words in all_commands().iter().filter(|words| words.len() == 1) {
+        assert!(help.contains(&format!("\n  {} ", words[0])), "{words:?} is missing:\n{help}");
     }
     assert!(!help.contains("sim-vllm") && !help.contains("__guard"), "{help}");
 }
