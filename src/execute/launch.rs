@@ -105,6 +105,9 @@ fn spec(
 /// The script as it was run, for the reader. What has its name is replaced, never written through: it may be a link.
 fn keep_copy(path: &Path, text: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
-    let _ = std::fs::remove_file(path);
-    std::fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text)
+    let write = || {
+        let _ = std::fs::remove_file(path);
+        std::fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text)
+    };
+    write().map_err(|error| std::io::Error::new(error.kind(), format!("could not write `{}`: {error}", path.display())))
 }

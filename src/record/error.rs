@@ -86,7 +86,7 @@ pub enum Error {
         owner: String,
     },
     /// There is no run where one was named.
-    #[error("`{}` is not a run directory: it has no `manifest.json`", .0.display())]
+    #[error("`{}` is not a run directory: it has no file `manifest.json`", .0.display())]
     NotARun(PathBuf),
     /// A file was named that is no result.
     #[error("`{}` is no result: it is {reason}", path.display())]

@@ -30,6 +30,9 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.process.pid == 0 {
+            return f.write_str("it is just starting, and has not said yet who it is");
+        }
         write!(f, "process {} of {}, since {}, run `{}`", self.process.pid, self.user, self.since, self.run.display())
     }
 }
