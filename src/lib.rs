@@ -25,6 +25,7 @@ pub mod http;
 pub mod load;
 pub mod model;
 pub mod nearest;
+pub mod observe;
 pub mod plan;
 pub mod preflight;
 pub mod process;

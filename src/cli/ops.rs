@@ -18,6 +18,9 @@ pub struct StatusArgs {
     /// Show it again every second until the run ends
     #[arg(long, conflicts_with_all = ["json", "format"])]
     pub watch: bool,
+    /// With --json: print every event of the run, one per line, as it happens, until the run ends
+    #[arg(long, conflicts_with = "watch")]
+    pub follow: bool,
     /// For whom.
     #[command(flatten)]
     pub output: JsonArgs,

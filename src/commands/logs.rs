@@ -1,7 +1,6 @@
 //! `vllm-bench logs`: prints the newest log, follows it, and moves on as experiments change. Reads only.
 
 mod sanitize;
-mod tail;
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::sanitize::Sanitizer;
-use self::tail::{JournalTail, Tail};
+use super::tail::{JournalTail, Tail};
 use crate::cli::LogsArgs;
 use crate::commands::find_run;
 use crate::commands::find_run::{Found, Head};
@@ -18,9 +17,10 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
 use crate::model::Event;
+use crate::model::Stamped;
 use crate::process::Role;
 use crate::record::layout::Layout;
-use crate::record::{Entry, Holder, RunDir, RunState};
+use crate::record::{Holder, RunDir, RunState};
 use crate::ui::Ui;
 
 /// How often it is looked for something new.
@@ -163,7 +163,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn apply(&mut self, entry: &Entry) -> Option<Target> {
+    fn apply(&mut self, entry: &Stamped) -> Option<Target> {
         let (name, role, log) = if let Event::ServerLaunched { name, log, .. } = &entry.event {
             (name, Role::Server, log)
         } else if let Event::BenchmarkLaunched { name, log, .. } = &entry.event {
@@ -179,7 +179,7 @@ impl Scene {
     }
 
     /// Whether nothing more will come.
-    fn is_over(&self, entry: &Entry) -> bool {
+    fn is_over(&self, entry: &Stamped) -> bool {
         let ours = |name: &String| self.wanted.as_ref() == Some(name);
         matches!(&entry.event, Event::RunFinished { .. })
             || matches!(&entry.event, Event::ExperimentFinished { name, .. } if ours(name))

@@ -28,6 +28,7 @@ pub mod report;
 pub mod run;
 pub mod status;
 pub mod stop;
+mod tail;
 
 use crate::cli::{Cli, Command};
 use crate::config::{Environment, Preset};

@@ -16,6 +16,7 @@ use crate::cli::StatusArgs;
 use crate::commands::find_run;
 use crate::commands::find_run::Head;
 use crate::commands::format;
+use crate::commands::tail::JournalTail;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
@@ -26,6 +27,8 @@ use crate::ui::Ui;
 
 /// How often `--watch` draws.
 const REDRAW: Duration = Duration::from_secs(1);
+/// How often `--follow` looks for events.
+const FOLLOW: Duration = Duration::from_millis(100);
 /// Home, and clear what is below: no flicker, and the scroll-back stays.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -50,6 +53,9 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
     if args.run.is_none() && args.results_dir.is_none() {
         find_run::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
     }
+    if args.follow {
+        return follow(&found.run, args.output.is_json(), ui).await;
+    }
     let mut reader = Reader::new(found.run)?;
     if !args.watch {
         show(&reader.report(found.holder.as_ref())?, args.output.is_json(), environment, ui)?;
@@ -57,6 +63,34 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
     }
     let code = watch(&mut reader, environment, ui).await?;
     Ok(code.max(reader.code(ui)))
+}
+
+/// Prints the events of a run as they come, until it ends; Ctrl-C is a normal end.
+async fn follow(run: &RunDir, is_json: bool, ui: &Ui) -> Result<u8, Error> {
+    if !is_json {
+        return Err(Error::Usage {
+            message: "--follow prints events as JSON".into(),
+            hint: "write `status --follow --json`; `status --watch` shows the state of a run again and again".into(),
+        });
+    }
+    let path = run.layout().journal();
+    let mut journal = JournalTail::new(&path);
+    let mut interrupted = std::pin::pin!(signals::interrupted());
+    loop {
+        // Asked before the journal is read: what a run writes last is read after its end.
+        let live = run.live().is_some();
+        let events = journal.read().map_err(|source| Error::Input { path: path.clone(), source })?;
+        for stamped in events {
+            ui.out(&serde_json::to_string(&stamped).map_err(std::io::Error::from)?);
+        }
+        if !live || format::stdout_is_gone() {
+            return Ok(exit::OK);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(FOLLOW) => {}
+            () = &mut interrupted => return Ok(exit::OK),
+        }
+    }
 }
 
 /// Draws every second until the run ends; Ctrl-C is a normal end.

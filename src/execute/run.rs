@@ -316,6 +316,7 @@ fn begin(job: &Job<'_>, emit: &mut Emitter<'_>) {
         index: experiment.index,
         name: experiment.name.clone(),
         attempt: job.attempt,
+        axes: Some(Box::new(experiment.axes.clone())),
     });
 }
 

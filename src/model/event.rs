@@ -1,11 +1,28 @@
 //! What happens in a run. One type feeds the terminal, the journal, `status` and later the dashboard.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::ProcessId;
-use super::{Outcome, Phase, TeardownProof, Timings};
+use super::{Axes, Outcome, Phase, TeardownProof, Timings};
+
+/// An event with its place in the stream of a run, as the journal and every subscriber get it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// Format version.
+    pub v: u32,
+    /// Its number in the run, from 1, over all sessions. What the journal leaves out (most [`Event::Progress`]) leaves gaps; 0 in
+    /// journals of before there were numbers.
+    #[serde(default)]
+    pub seq: u64,
+    /// When, in the run's time zone (RFC 3339 with offset).
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +65,9 @@ pub enum Event {
         name: String,
         /// From 1, over all resumes.
         attempt: u32,
+        /// What is measured; absent in journals of before this was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        axes: Option<Box<Axes>>,
     },
     /// The server's process group exists.
     ServerLaunched {
@@ -121,6 +141,9 @@ pub enum Event {
         outcome: Outcome,
         /// Where the time went.
         timings: Timings,
+        /// Every plain number of a valid result, by its key.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metrics: BTreeMap<String, f64>,
     },
     /// The user asked for an end (a signal, or `vllm-bench stop`).
     StopRequested {

@@ -15,7 +15,7 @@ mod vllm_metric;
 
 pub use cause::{Cause, UnknownCause};
 pub use ending::{Ending, signal_name};
-pub use event::{Event, ForeignProcess};
+pub use event::{Event, ForeignProcess, Stamped};
 pub use experiment::{
     Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, Workload, named_models,
 };

@@ -8,40 +8,28 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, Utc};
 
-use super::{Error, SCHEMA};
+use super::Error;
 use crate::bounded;
-use crate::model::Event;
+use crate::model::{Event, Stamped};
 use crate::safe;
 
-/// One line of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Format version.
-    pub v: u32,
-    /// When, in the run's time zone (RFC 3339 with offset).
-    pub at: String,
-    /// What happened.
-    #[serde(flatten)]
-    pub event: Event,
-}
-
-impl Entry {
+impl Stamped {
     /// The moment, as a point in time.
     pub fn time(&self) -> Option<DateTime<Utc>> {
         DateTime::parse_from_rfc3339(&self.at).ok().map(|at| at.with_timezone(&Utc))
     }
 }
 
+/// How far back the last line is looked for.
+const LAST: u64 = 1 << 20;
+
 /// The open journal of a live run.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
-    zone: Tz,
 }
 
 impl Journal {
@@ -49,7 +37,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be opened or its torn last line cannot be closed.
-    pub fn open(path: &Path, zone: Tz) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let open = || {
             // A named pipe under this name would never take a line, and a link leads into another run.
             let waits = (nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW).bits();
@@ -66,27 +54,38 @@ impl Journal {
             Ok(file)
         };
         let file = open().map_err(Error::write(path))?;
-        Ok(Self { path: path.to_owned(), file, zone })
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// The number of the next event: one more than that of the last line that can be read.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn next_seq(&self) -> Result<u64, Error> {
+        let read = || {
+            let mut file = bounded::open(&self.path)?;
+            let length = file.seek(SeekFrom::End(0))?;
+            file.seek(SeekFrom::Start(length.saturating_sub(LAST)))?;
+            bounded::read_from(file, LAST)
+        };
+        let bytes = read().map_err(Error::read(&self.path))?;
+        let last = bytes.rsplit(|&byte| byte == b'\n').find_map(|line| serde_json::from_slice::<Stamped>(line).ok());
+        Ok(last.map_or(1, |last| last.seq + 1))
     }
 
     /// Appends an event. What must survive a power cut is on the disk when this returns.
     ///
     /// # Errors
     /// When the line cannot be written whole.
-    pub fn append(&mut self, event: &Event) -> Result<Entry, Error> {
-        let entry = Entry {
-            v: SCHEMA,
-            at: Utc::now().with_timezone(&self.zone).to_rfc3339_opts(SecondsFormat::Millis, false),
-            event: event.clone(),
-        };
-        let mut line = serde_json::to_vec(&entry).map_err(|e| Error::write(&self.path)(e.into()))?;
+    pub fn append(&mut self, stamped: &Stamped) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(stamped).map_err(|e| Error::write(&self.path)(e.into()))?;
         line.push(b'\n');
         let line = safe::file_bytes(&line);
         self.file.write_all(&line).map_err(Error::write(&self.path))?;
-        if is_milestone(event) {
+        if is_milestone(&stamped.event) {
             self.file.sync_data().map_err(Error::write(&self.path))?;
         }
-        Ok(entry)
+        Ok(())
     }
 }
 
@@ -115,7 +114,7 @@ fn is_milestone(event: &Event) -> bool {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JournalText {
     /// What could be read, in order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Stamped>,
     /// Lines that could not: torn by a crash, or written by a newer version.
     pub unreadable: usize,
     /// Of these, lines that no crash explains: they are not the last of a session.
@@ -139,7 +138,7 @@ fn parse(bytes: &[u8]) -> JournalText {
     // Whether the line before could not be read.
     let mut torn = false;
     for line in bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice::<Entry>(line) {
+        match serde_json::from_slice::<Stamped>(line) {
             Ok(entry) => {
                 let begins = matches!(entry.event, Event::RunStarted { .. });
                 text.damaged += usize::from(torn && !begins);
@@ -164,12 +163,17 @@ mod tests {
 
     use super::*;
 
+    fn notice(seq: u64, text: String) -> Stamped {
+        let at = "2026-02-25T14:30:00.000+02:00".to_owned();
+        Stamped { v: crate::record::SCHEMA, seq, at, event: Event::Notice { text } }
+    }
+
     fn journal_of(events: usize) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
-        let mut journal = Journal::open(&path, chrono_tz::Asia::Jerusalem).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
         for i in 0..events {
-            journal.append(&Event::Notice { text: format!("event {i} with ünïcode") }).unwrap();
+            journal.append(&notice(i as u64 + 1, format!("event {i} with ünïcode"))).unwrap();
         }
         (dir, path)
     }
@@ -184,8 +188,10 @@ mod tests {
             std::fs::write(&path, &whole[..at]).unwrap();
             let before = read_journal(&path).unwrap();
             prop_assert!(before.unreadable <= 1);
-            let mut journal = Journal::open(&path, chrono_tz::UTC).unwrap();
-            journal.append(&Event::Notice { text: "after".into() }).unwrap();
+            let mut journal = Journal::open(&path).unwrap();
+            let next = journal.next_seq().unwrap();
+            prop_assert_eq!(next, before.entries.last().map_or(1, |last| last.seq + 1));
+            journal.append(&notice(next, "after".into())).unwrap();
             let after = read_journal(&path).unwrap();
             prop_assert_eq!(after.entries.len(), before.entries.len() + 1);
             prop_assert_eq!(&after.entries[..before.entries.len()], &before.entries[..]);

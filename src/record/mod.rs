@@ -14,7 +14,7 @@ mod run_dir;
 mod state;
 
 pub use error::Error;
-pub use journal::{Entry, Journal, JournalText, read_journal};
+pub use journal::{Journal, JournalText, read_journal};
 pub use lock::{Holder, Lock};
 pub use manifest::{Limits, Manifest, Setting, VllmInfo};
 pub use plausible::ResultValues;

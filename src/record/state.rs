@@ -3,8 +3,7 @@
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 
-use super::Entry;
-use crate::model::{Event, Outcome, Phase, ProcessId, Timings};
+use crate::model::{Event, Outcome, Phase, ProcessId, Stamped, Timings};
 
 /// One attempt at an experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +66,7 @@ pub struct RunState {
 
 impl RunState {
     /// Replays a journal.
-    pub fn replay(entries: &[Entry]) -> Self {
+    pub fn replay(entries: &[Stamped]) -> Self {
         let mut state = Self::default();
         for entry in entries {
             state.apply(entry);
@@ -76,7 +75,7 @@ impl RunState {
     }
 
     /// Takes one more entry into account.
-    pub fn apply(&mut self, entry: &Entry) {
+    pub fn apply(&mut self, entry: &Stamped) {
         let at = entry.time();
         self.last_event = at.or(self.last_event);
         match &entry.event {
@@ -91,7 +90,7 @@ impl RunState {
                 self.finished = None;
             }
             Event::ExperimentReused { name } => self.reused.push(name.clone()),
-            Event::ExperimentStarted { index, name, attempt } => {
+            Event::ExperimentStarted { index, name, attempt, .. } => {
                 self.attempts.entry(name.clone()).or_default().push(Attempt {
                     number: *attempt,
                     outcome: None,

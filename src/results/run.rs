@@ -12,12 +12,11 @@ use crate::analyse::{
     VllmMetrics, warnings_from,
 };
 use crate::model::{
-    Context, Event, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip, VllmMetric,
+    Context, Event, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip, Stamped, VllmMetric,
 };
 use crate::plan::combination_name;
 use crate::record::{
-    Entry, Error, FailureRecord, JournalText, Manifest, ResultMeta, RunDir, RunState, atomic, layout, plausible,
-    validate,
+    Error, FailureRecord, JournalText, Manifest, ResultMeta, RunDir, RunState, atomic, layout, plausible, validate,
 };
 use crate::results::parallel;
 use crate::results::remains;
@@ -187,7 +186,7 @@ fn slo(manifest: &Manifest) -> Vec<(String, String)> {
 }
 
 /// Seconds over all sessions: what a session said at its end, or from its first to its last event where it died.
-pub(super) fn duration(entries: &[Entry]) -> Option<f64> {
+pub(super) fn duration(entries: &[Stamped]) -> Option<f64> {
     let mut sessions: Vec<f64> = Vec::new();
     let mut began = None;
     for entry in entries {

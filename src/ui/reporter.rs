@@ -97,7 +97,7 @@ impl Reporter {
             Event::ExperimentReused { name } => {
                 self.print(&format!("{} {}  has a valid result", self.counter(self.position(name)), self.title(name)));
             }
-            Event::ExperimentStarted { index, name, attempt } => {
+            Event::ExperimentStarted { index, name, attempt, .. } => {
                 let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
                 self.print(&format!("{} {}{again}", self.counter(*index), self.title(name)));
             }

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 10] = [
     &["bounded", "contained", "exit", "fold", "http", "model", "nearest", "releases", "safe"],
     &["analyse", "diagnose", "load", "plan", "process", "telemetry"],
     &["preflight", "record", "sim"],
-    &["execute", "results"],
+    &["execute", "observe", "results"],
     &["report"],
     &["cli"],
     &["config"],

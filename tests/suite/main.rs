@@ -15,6 +15,7 @@ mod documents;
 mod examples;
 mod faults;
 mod files;
+mod follow;
 mod load;
 mod locks;
 mod login;

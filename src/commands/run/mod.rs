@@ -8,6 +8,7 @@ mod prepare;
 mod recorder;
 pub(in crate::commands) mod resume;
 mod signals;
+mod store;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -393,6 +394,7 @@ impl Sweep<'_> {
         if let Some(error) = recorder.take_error() {
             return Err(error);
         }
+        recorder.close().iter().for_each(|lost| self.ui.warn(lost));
         let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if totals.interrupted {
             self.ui.hint(&format!("go on with `{}`", format::resume(prepared.run.path(), self.environment)));

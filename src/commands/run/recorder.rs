@@ -1,29 +1,22 @@
-//! Keeps a run: events into the journal, outcomes into their files, all of it onto the screen.
+//! Keeps a session of a run: outcomes into their files (the store), events onto the bus.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use super::prepare::Ports;
-use crate::bounded;
+use super::store::{Store, judge};
 use crate::error::Error;
-use crate::execute::{Attempted, Job, Jobs, Places, Recorder};
-use crate::model::{Cause, Engine, Event, Experiment, Failure, Outcome, Phase};
-use crate::record::layout::first_free;
-use crate::record::{
-    self, FailureRecord, Invalid, Journal, ResultMeta, ResultRecord, RunDir, RunState, SCHEMA, validate,
-};
+use crate::execute::{Attempted, Job, Jobs, Recorder};
+use crate::model::{Event, Experiment, Failure, Outcome, Stamped};
+use crate::observe::{Bus, Observer};
+use crate::record::{self, Journal, RunDir, RunState};
 use crate::ui::Reporter;
-
-/// The newest log line goes to the journal at most so often: it is there for `status`.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps one session of a run. Clones share it.
 #[derive(Debug, Clone)]
@@ -33,14 +26,17 @@ pub struct RunRecorder {
 
 #[derive(Debug)]
 struct Inner {
-    journal: Journal,
-    run: RunDir,
-    /// Device and inode of the run directory when the session began.
-    folder: Option<(u64, u64)>,
+    bus: Bus,
+    store: Store,
     zone: Tz,
-    reporter: Reporter,
     error: Option<Error>,
-    progress_at: Option<Instant>,
+}
+
+impl Observer for Reporter {
+    fn on(&mut self, stamped: &Stamped) -> Result<(), String> {
+        self.event(&stamped.event);
+        Ok(())
+    }
 }
 
 impl RunRecorder {
@@ -49,9 +45,9 @@ impl RunRecorder {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(run: &RunDir, zone: Tz, reporter: Reporter) -> Result<Self, Error> {
-        let journal = Journal::open(&run.layout().journal(), zone)?;
-        let folder = inode(run.path());
-        let inner = Inner { journal, run: run.clone(), folder, zone, reporter, error: None, progress_at: None };
+        let mut bus = Bus::new(Journal::open(&run.layout().journal())?, zone)?;
+        bus.show_on(reporter);
+        let inner = Inner { bus, store: Store::new(run), zone, error: None };
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -60,41 +56,20 @@ impl RunRecorder {
         self.lock().error.take()
     }
 
-    /// Prepares the next attempt at an experiment: fresh names, earlier files set aside, nothing overwritten. `server_log`
-    /// is that of the server that is running already, if one is.
+    /// Ends the stream of events; what a subscriber lost, in words.
+    pub fn close(&self) -> Vec<String> {
+        self.lock().bus.close()
+    }
+
+    /// Prepares the next attempt at an experiment. `server_log` is that of the server that is running already, if one is.
     pub fn job<'p>(&self, experiment: &'p Experiment, attempt: u32, port: u16, server_log: Option<PathBuf>) -> Job<'p> {
         let mut inner = self.lock();
-        let free_place = inner.run.require_own_place(experiment);
-        let layout = inner.run.layout().clone();
-        let name = &experiment.name;
-        let server = experiment.server_name();
-        let earlier = attempt.saturating_sub(1).max(1);
-        match free_place {
-            Ok(()) => {
-                set_aside(&layout.failure(name), |n| layout.old_failure(name, n), earlier);
-                // A file under the results name that is no valid result of this experiment must not stay there.
-                set_aside(&layout.result(name), |n| layout.old_result(name, n), earlier);
-            }
+        if let Err(error) = inner.store.make_room(experiment, attempt) {
             // The next event ends the run, before anything is started.
-            Err(error) => inner.error = inner.error.take().or(Some(error.into())),
+            inner.error = inner.error.take().or(Some(error.into()));
         }
-        let _ = record::remove_whatever(&layout.unchecked(name));
-        let free = |log: &dyn Fn(u32) -> PathBuf| log(first_free(log));
-        Job {
-            experiment,
-            attempt,
-            port,
-            places: Places {
-                server_log: server_log.unwrap_or_else(|| free(&|n| layout.server_log(server, n))),
-                benchmark_log: free(&|n| layout.benchmark_log(name, n)),
-                warmup_log: free(&|n| layout.warmup_log(name, n)),
-                server_script: layout.server_script(server),
-                benchmark_script: layout.benchmark_script(name),
-                result: layout.unchecked(name),
-                warmup_result: layout.warmup_result(name),
-            },
-            started: inner.now(),
-        }
+        let started = Utc::now().with_timezone(&inner.zone).to_rfc3339_opts(SecondsFormat::Millis, false);
+        Job { experiment, attempt, port, places: inner.store.places(experiment, server_log), started }
     }
 
     #[expect(clippy::expect_used, reason = "a poisoned lock means a panic elsewhere, which is a bug already reported")]
@@ -141,41 +116,13 @@ impl<'p> Jobs<'p> for SessionJobs<'_> {
     }
 }
 
-/// Device and inode of what has this name; `None` where it cannot be looked at.
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    let meta = path.symlink_metadata().ok()?;
-    Some((meta.dev(), meta.ino()))
-}
-
-/// Renames a file out of the way, to the first number from `from` on that is free.
-fn set_aside(path: &Path, name: impl Fn(u32) -> PathBuf, from: u32) {
-    if path.symlink_metadata().is_err() {
-        return;
-    }
-    if let Some(target) =
-        (from..from.saturating_add(10_000)).map(name).find(|target| target.symlink_metadata().is_err())
-    {
-        let _ = std::fs::rename(path, target);
-    }
-}
-
 impl Recorder for RunRecorder {
     fn event(&mut self, event: &Event) -> ControlFlow<()> {
         self.lock().event(event)
     }
 
     fn validate(&self, experiment: &Experiment, result: &Map<String, Value>) -> Result<(), Failure> {
-        validate(result, experiment.workload.num_prompts()).map_err(|invalid| {
-            let cause = match invalid {
-                Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } => Cause::RequestsFailed,
-                Invalid::Missing
-                | Invalid::Unparsable(_)
-                | Invalid::NoKey(_)
-                | Invalid::Count { .. }
-                | Invalid::Impossible(_) => Cause::ResultInvalid,
-            };
-            Failure::plain(cause, Phase::Measuring, invalid.to_string())
-        })
+        judge(experiment, result)
     }
 
     fn keep(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
@@ -184,7 +131,7 @@ impl Recorder for RunRecorder {
             return ControlFlow::Continue(());
         }
         let mut inner = self.lock();
-        match inner.keep(job, attempted) {
+        match inner.store.keep(job, attempted) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => inner.fail(error.into()),
         }
@@ -193,7 +140,7 @@ impl Recorder for RunRecorder {
     fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
         let mut inner = self.lock();
         // The file first, then the event: a crash between the two costs a look at the file, never a result.
-        if let Err(error) = inner.keep(job, attempted) {
+        if let Err(error) = inner.store.keep(job, attempted) {
             return inner.fail(error.into());
         }
         if let (Outcome::Passed { .. }, Some(result)) = (&attempted.outcome, &attempted.result) {
@@ -208,29 +155,19 @@ impl Recorder for RunRecorder {
             attempt: job.attempt,
             outcome: attempted.outcome.clone(),
             timings: attempted.timings.clone(),
+            metrics: metrics_of(attempted),
         })
     }
 }
 
 impl Inner {
-    fn now(&self) -> String {
-        Utc::now().with_timezone(&self.zone).to_rfc3339_opts(SecondsFormat::Millis, false)
-    }
-
     fn event(&mut self, event: &Event) -> ControlFlow<()> {
-        self.reporter.event(event);
-        if self.error.is_some() {
-            return ControlFlow::Break(());
-        }
-        if matches!(event, Event::Progress { .. }) {
-            if self.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
-                return ControlFlow::Continue(());
-            }
-            self.progress_at = Some(Instant::now());
-        }
-        let appended = self.require_same_folder().and_then(|()| self.journal.append(event));
-        match appended {
-            Ok(_) => ControlFlow::Continue(()),
+        let broken = self.error.is_some();
+        let place = if broken { Ok(()) } else { self.store.require_same_folder() };
+        let published = self.bus.publish(event, !broken && place.is_ok());
+        match place.and(published) {
+            Ok(()) if broken => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
             Err(error) => self.fail(error.into()),
         }
     }
@@ -239,102 +176,11 @@ impl Inner {
         self.error.get_or_insert(error);
         ControlFlow::Break(())
     }
+}
 
-    /// The run directory is still the one in which the session began: what was put in its place is not written to.
-    fn require_same_folder(&self) -> Result<(), record::Error> {
-        self.run.require_own()?;
-        let path = self.run.path();
-        if inode(path) == self.folder {
-            return Ok(());
-        }
-        Err(record::Error::Swapped { path: path.to_owned(), found: "another directory than when the run began".into() })
-    }
-
-    fn keep(&self, job: &Job<'_>, attempted: &Attempted) -> Result<(), record::Error> {
-        self.require_same_folder()?;
-        let layout = self.run.layout();
-        match &attempted.outcome {
-            Outcome::Passed { .. } => {
-                self.run.require_own_place(job.experiment)?;
-                self.keep_result(job, attempted, &layout.result(&job.experiment.name))?;
-            }
-            Outcome::Failed(failure) => {
-                let record = self.failure(job, attempted, failure);
-                record::atomic::keep_json(&layout.failure(&job.experiment.name), &record)?;
-            }
-            Outcome::Interrupted => {}
-        }
-        let _ = std::fs::remove_file(&job.places.result);
-        Ok(())
-    }
-
-    /// Writes a result. One with very many requests is copied as the client wrote it, once: its end is not known yet then, and the
-    /// journal has it.
-    fn keep_result(&self, job: &Job<'_>, attempted: &Attempted, path: &Path) -> Result<(), record::Error> {
-        let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
-        if size(&job.places.result) > bounded::LARGE {
-            return self.result(job, attempted).write_behind(&job.places.result, path);
-        }
-        if size(path) > bounded::LARGE && !job.places.result.exists() {
-            return Ok(());
-        }
-        self.result(job, attempted).write(path)
-    }
-
-    fn relative(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(self.run.path()).unwrap_or(path).to_owned()
-    }
-
-    fn result(&self, job: &Job<'_>, attempted: &Attempted) -> ResultRecord {
-        let experiment = job.experiment;
-        ResultRecord {
-            vllm: attempted.result.clone().unwrap_or_default(),
-            vllm_bench: Some(ResultMeta {
-                schema: SCHEMA,
-                simulated: experiment.engine == Engine::Sim,
-                name: experiment.name.clone(),
-                identity: experiment.identity.clone(),
-                attempt: job.attempt,
-                axes: experiment.axes.clone(),
-                engine: experiment.engine,
-                client: experiment.workload.client,
-                vllm_version: attempted.vllm_version.clone(),
-                serve: experiment.server.flags.clone(),
-                env: experiment.server.env.clone(),
-                bench: experiment.workload.flags.clone(),
-                serve_command: attempted.serve_command.clone(),
-                bench_command: attempted.bench_command.clone(),
-                started: job.started.clone(),
-                timings: attempted.timings.clone(),
-                teardown: attempted.teardown.clone(),
-                repeat: experiment.repeat,
-                on_start: attempted.on_start,
-                isolation: attempted.isolation,
-                prefix_cache: attempted.prefix_cache,
-                preemptions: attempted.preemptions,
-                groups: experiment.groups.clone(),
-                baseline: experiment.baseline,
-                server_log: Some(self.relative(&job.places.server_log)),
-            }),
-        }
-    }
-
-    fn failure(&self, job: &Job<'_>, attempted: &Attempted, failure: &Failure) -> FailureRecord {
-        let experiment = job.experiment;
-        FailureRecord {
-            schema: SCHEMA,
-            simulated: experiment.engine == Engine::Sim,
-            name: experiment.name.clone(),
-            identity: experiment.identity.clone(),
-            attempt: job.attempt,
-            axes: experiment.axes.clone(),
-            failure: failure.clone(),
-            started: job.started.clone(),
-            timings: attempted.timings.clone(),
-            teardown: attempted.teardown.clone(),
-            server_log: self.relative(&job.places.server_log),
-            benchmark_log: attempted.benchmarked.then(|| self.relative(&job.places.benchmark_log)),
-            invalid_result: attempted.result.clone().map(Value::Object),
-        }
-    }
+/// Every plain number of a valid result.
+fn metrics_of(attempted: &Attempted) -> std::collections::BTreeMap<String, f64> {
+    let result = attempted.result.as_ref().filter(|_| matches!(attempted.outcome, Outcome::Passed { .. }));
+    let numbers = result.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)));
+    numbers.filter(|(_, value)| value.is_finite()).collect()
 }

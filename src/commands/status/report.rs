@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::remaining::{Sample, remaining};
 use crate::commands::find_run::{ExperimentHead, Head};
+use crate::model::Stamped;
 use crate::model::{Event, Failure, Outcome, Phase, ProcessId};
-use crate::record::{Entry, Holder, RunState};
+use crate::record::{Holder, RunState};
 
 /// Version of the JSON that `status --json` prints.
 pub const SCHEMA: u32 = 1;
@@ -187,7 +188,7 @@ pub struct Sources<'a> {
     /// Its manifest.
     pub head: &'a Head,
     /// Its journal.
-    pub entries: &'a [Entry],
+    pub entries: &'a [Stamped],
     /// Lines of it that could not be read.
     pub unreadable: usize,
     /// Who holds its lock.
@@ -307,7 +308,7 @@ struct Session {
 }
 
 impl Session {
-    fn of(entries: &[Entry]) -> Self {
+    fn of(entries: &[Stamped]) -> Self {
         let mut session = Self::default();
         for entry in entries {
             if let Event::RunStarted { .. } = &entry.event {

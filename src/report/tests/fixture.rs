@@ -6,14 +6,12 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    Cause, Engine, Event, Evidence, Experiment, Failure, Outcome, Phase, Plan, ProcessId, StartPhase, StartStep,
-    TeardownProof, Timings,
+    Cause, Engine, Event, Evidence, Experiment, Failure, Outcome, Phase, Plan, ProcessId, Stamped, StartPhase,
+    StartStep, TeardownProof, Timings,
 };
 use crate::plan::fixture::{axis, grid};
 use crate::plan::{Sweep, expand};
-use crate::record::{
-    Entry, FailureRecord, Limits, Manifest, ResultMeta, ResultRecord, RunDir, SCHEMA, VllmInfo, atomic,
-};
+use crate::record::{FailureRecord, Limits, Manifest, ResultMeta, ResultRecord, RunDir, SCHEMA, VllmInfo, atomic};
 
 /// A result as vLLM 0.14.1 wrote it.
 pub const SAMPLE: &str = include_str!("vllm_bench_serve_0.14.1.json");
@@ -46,7 +44,7 @@ pub struct Fixture {
     pub dir: RunDir,
     pub plan: Plan,
     engine: Engine,
-    entries: Vec<Entry>,
+    entries: Vec<Stamped>,
 }
 
 impl Fixture {
@@ -81,17 +79,27 @@ impl Fixture {
     /// Notes an event, so many seconds after the beginning.
     pub fn event(&mut self, second: u32, event: Event) {
         let at = format!("2026-02-25T{:02}:{:02}:{:02}.000+02:00", 14 + second / 3600, second / 60 % 60, second % 60);
-        self.entries.push(Entry { v: SCHEMA, at, event });
+        self.entries.push(Stamped { v: SCHEMA, seq: self.entries.len() as u64 + 1, at, event });
     }
 
     pub fn start(&mut self, i: usize) {
         let name = self.plan.experiments[i].name.clone();
-        self.event(1, Event::ExperimentStarted { index: i + 1, name, attempt: 1 });
+        self.event(1, Event::ExperimentStarted { index: i + 1, name, attempt: 1, axes: None });
     }
 
     pub fn finish(&mut self, i: usize, outcome: Outcome) {
         let name = self.plan.experiments[i].name.clone();
-        self.event(2, Event::ExperimentFinished { index: i + 1, name, attempt: 1, outcome, timings: timings(i) });
+        self.event(
+            2,
+            Event::ExperimentFinished {
+                index: i + 1,
+                name,
+                attempt: 1,
+                outcome,
+                timings: timings(i),
+                metrics: Default::default(),
+            },
+        );
     }
 
     /// A valid result.

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::bounded;
-use crate::record::Entry;
+use crate::model::Stamped;
 
 /// How much is read at a time.
 const PIECE: u64 = 256 << 10;
@@ -144,7 +144,7 @@ impl JournalTail {
     ///
     /// # Errors
     /// When the journal exists and cannot be read, or is larger than what any command reads.
-    pub fn read(&mut self) -> io::Result<Vec<Entry>> {
+    pub fn read(&mut self) -> io::Result<Vec<Stamped>> {
         let mut entries = Vec::new();
         loop {
             let piece = self.tail.read()?;
