@@ -1,6 +1,7 @@
 //! Where events go, and the one thing that can go wrong with them.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -45,6 +46,15 @@ impl<'a> Emitter<'a> {
     pub fn event(&mut self, event: Event) {
         let flow = self.recorder.event(&event);
         self.heed(flow);
+    }
+
+    /// This process itself was stopped for so long; what follows from it.
+    pub fn was_stopped(&mut self, stopped: Duration, so: &str) {
+        if !stopped.is_zero() {
+            let text =
+                format!("vllm-bench itself was stopped for {} s or so (SIGSTOP, Ctrl-Z): {so}", stopped.as_secs());
+            self.event(Event::Notice { text });
+        }
     }
 
     /// An experiment moved on.

@@ -14,7 +14,7 @@ use super::script::client_host;
 use super::{Emitter, Job, UnitContext, port};
 use crate::load::server::Reading;
 use crate::model::{Cause, Ending, Event, Experiment, Failure, Outcome, Phase, StartPhase, StartStep, TeardownProof};
-use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, supervise};
+use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
 
 /// What vLLM's engine and worker processes call themselves.
 pub(super) const ENGINE_TITLE: &str = "VLLM::";
@@ -254,7 +254,9 @@ async fn until_ready(
             }
         }
     };
-    supervise(server, deadline, stop, watched).await
+    let Waited { verdict, stopped } = supervise(server, deadline, stop, watched).await;
+    emit.was_stopped(stopped, "the limit of the start does not count that time");
+    verdict
 }
 
 /// Why a server did not become ready.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::load::server::Reading;
-use crate::process::{Members, cpu_ticks};
+use crate::process::{Members, cpu_ticks, stood_still};
 use crate::telemetry::netport;
 
-/// So many looks in a row must have seen nothing: a program that was itself stopped for a while has looked at nothing.
+/// So many looks in a row must have seen nothing.
 const LOOKS: u32 = 3;
 /// Looks within the limit.
 const LOOKS_PER_LIMIT: u32 = 10;
@@ -82,9 +82,15 @@ pub(super) async fn until_stalled(watched: Watched<'_>) -> Stalled {
     };
     let (mut moved, mut looks) = (Instant::now(), 0);
     loop {
+        let began = Instant::now();
         tokio::time::sleep(interval).await;
         if seen.moves(&watched).await {
             (moved, looks) = (Instant::now(), 0);
+            continue;
+        }
+        let lost = stood_still(began, interval + answer_limit(watched.limit));
+        if !lost.is_zero() {
+            (moved, looks) = (moved + lost, 0);
             continue;
         }
         looks += 1;
@@ -121,8 +127,12 @@ impl Seen {
     }
 }
 
+/// How long the server may take to tell its counters, where it is stalled after `limit`.
+fn answer_limit(limit: Duration) -> Duration {
+    (limit / 4).clamp(ANSWER_LIMITS[0], ANSWER_LIMITS[1])
+}
+
 async fn counters(watched: &Watched<'_>) -> Counters {
-    let limit = (watched.limit / 4).clamp(ANSWER_LIMITS[0], ANSWER_LIMITS[1]);
     let asked = async {
         let response = watched.http.get(format!("{}/metrics", watched.base)).send().await.ok()?;
         if !response.status().is_success() {
@@ -131,7 +141,7 @@ async fn counters(watched: &Watched<'_>) -> Counters {
         let reading = Reading::parse(&response.text().await.ok()?);
         Some(if reading.counts_tokens() { Counters::Told(reading) } else { Counters::Absent })
     };
-    tokio::time::timeout(limit, asked).await.ok().flatten().unwrap_or(Counters::Unanswered)
+    tokio::time::timeout(answer_limit(watched.limit), asked).await.ok().flatten().unwrap_or(Counters::Unanswered)
 }
 
 fn ticks(client: &Members) -> u64 {

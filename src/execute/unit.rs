@@ -18,7 +18,7 @@ use crate::model::{
     Cause, Client, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache, TeardownProof, Timings,
 };
 use crate::plan::{OnFailure, RetryPolicy};
-use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, supervise};
+use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
 use crate::telemetry::{DeviceKind, Probe};
 
 /// What every experiment of a run shares.
@@ -396,7 +396,8 @@ impl Unit<'_> {
             }
             died.await
         };
-        let verdict = supervise(&mut client, deadline, stop, watched).await;
+        let Waited { verdict, stopped } = supervise(&mut client, deadline, stop, watched).await;
+        emit.was_stopped(stopped, "limits do not count that time, and nobody watched the server's port");
         // A client that has ended leaves at once; one that has not gets the grace period like a server.
         let emptied = client.end(stop).await;
         let blame = FailureClassifier { places: &self.job.places, context: self.context };

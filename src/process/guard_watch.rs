@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ending::signal;
 use super::guard::is_guard;
-use super::procfs;
+use super::{procfs, stood_still};
 use crate::model::ProcessId;
 
 /// How often a guard is looked at.
@@ -24,17 +24,20 @@ pub(super) struct GuardWatch {
     guard: ProcessId,
     stopped_since: Option<Instant>,
     deadline: Option<Instant>,
+    /// When it was looked at last: time in which this process itself was stopped is not the guard's.
+    looked: Instant,
 }
 
 impl GuardWatch {
     /// Waits for as long as the guard does not stay stopped.
     pub fn new(guard: ProcessId) -> Self {
-        Self { guard, stopped_since: None, deadline: None }
+        Self { guard, stopped_since: None, deadline: None, looked: Instant::now() }
     }
 
     /// From now on it is not waited for longer than this; a nearer limit stays.
     pub fn limit(&mut self, limit: Duration) {
-        let deadline = Instant::now() + limit;
+        self.looked = Instant::now();
+        let deadline = self.looked + limit;
         self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
     }
 
@@ -46,7 +49,12 @@ impl GuardWatch {
     }
 
     fn is_over(&mut self) -> bool {
-        let now = Instant::now();
+        let (now, lost) = (Instant::now(), stood_still(self.looked, POLL));
+        self.looked = now;
+        if !lost.is_zero() {
+            self.stopped_since = None;
+            self.deadline = self.deadline.map(|deadline| (deadline + lost).max(now + STOPPED_LIMIT));
+        }
         if wake(self.guard) {
             if now >= *self.stopped_since.get_or_insert(now) + STOPPED_LIMIT {
                 return true;

@@ -36,4 +36,4 @@ pub use guard::guard_main;
 pub use identity::{boot_id, keep_files_ours, pid_namespace};
 pub use members::Members;
 pub use procfs::cpu_ticks;
-pub use supervise::{Stop, StopLevel, StopSender, Verdict, stop_channel, supervise};
+pub use supervise::{Stop, StopLevel, StopSender, Verdict, Waited, stood_still, stop_channel, supervise};

@@ -1,5 +1,7 @@
 //! THE wait loop: server start, benchmark, hooks all wait here for the same things.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -88,24 +90,66 @@ pub enum Verdict<T> {
     Stopped,
 }
 
+/// What came of waiting.
+#[derive(Debug)]
+pub struct Waited<T> {
+    /// Why it ended.
+    pub verdict: Verdict<T>,
+    /// How long this process itself was stopped meanwhile; the limit was extended by as much.
+    pub stopped: Duration,
+}
+
+/// The longest turn of the loop: so soon it is seen that this process was stopped.
+const TURN: Duration = Duration::from_millis(250);
+/// A turn that takes so much longer than was asked for was no turn: the process was stopped (SIGSTOP, a frozen cgroup).
+const STOPPED: Duration = Duration::from_secs(1);
+/// What came while the process was stopped is still read within this.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// At the deadline it is looked for so long whether the end has come, and is only not read yet.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// How long this process itself was stopped, if what began then and was to take no longer than `asked` is over only now.
+pub fn stood_still(began: Instant, asked: Duration) -> Duration {
+    Some(began.elapsed().saturating_sub(asked)).filter(|excess| *excess >= STOPPED).unwrap_or_default()
+}
+
 /// Waits for the first of: the group's leader ends, the watched future is ready, the deadline, a stop. The group is
-/// not ended here: whoever spawned it does that.
+/// not ended here: whoever spawned it does that. Time in which this process itself was stopped is nobody's silence.
 pub async fn supervise<T>(
     group: &mut Group,
-    deadline: Instant,
+    mut deadline: Instant,
     stop: &mut Stop,
     watched: impl Future<Output = T>,
-) -> Verdict<T> {
-    tokio::select! {
-        // The user first, then facts about the process, then what was asked for, then the clock.
-        biased;
-        () = stop.reached(StopLevel::Drain) => Verdict::Stopped,
-        change = group.changed() => match change {
-            Change::Exited(ending) => Verdict::Exited(ending),
-            Change::GuardLost => Verdict::GuardLost,
-            Change::LogFailed(reason) => Verdict::LogFailed(reason),
-        },
-        value = watched => Verdict::Watched(value),
-        () = tokio::time::sleep_until(deadline) => Verdict::Deadline,
+) -> Waited<T> {
+    tokio::pin!(watched);
+    let (mut stopped, mut is_last) = (Duration::ZERO, false);
+    loop {
+        let began = Instant::now();
+        let turn = TURN.min(deadline.saturating_duration_since(began));
+        let came = tokio::select! {
+            // The user first, then facts about the process, then what was asked for, then the clock.
+            biased;
+            () = stop.reached(StopLevel::Drain) => Some(Verdict::Stopped),
+            change = group.changed() => Some(match change {
+                Change::Exited(ending) => Verdict::Exited(ending),
+                Change::GuardLost => Verdict::GuardLost,
+                Change::LogFailed(reason) => Verdict::LogFailed(reason),
+            }),
+            value = &mut watched => Some(Verdict::Watched(value)),
+            () = tokio::time::sleep(turn) => None,
+        };
+        let lost = stood_still(began, turn);
+        stopped += lost;
+        if let Some(verdict) = came {
+            return Waited { verdict, stopped };
+        }
+        let now = Instant::now();
+        if !lost.is_zero() {
+            (deadline, is_last) = ((deadline + lost).max(now + CATCH_UP), false);
+        } else if now >= deadline && is_last {
+            return Waited { verdict: Verdict::Deadline, stopped };
+        } else if now >= deadline {
+            (deadline, is_last) = (now + LAST_LOOK, true);
+        }
     }
 }

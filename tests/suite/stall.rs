@@ -1,6 +1,8 @@
 //! A benchmark in which nothing moves is ended within the stall limit, with any client; one that is slow is not.
 
-use crate::support::{FIRST, Live, SECOND, Scene};
+use std::time::{Duration, Instant};
+
+use crate::support::{FIRST, Live, SECOND, Scene, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -59,4 +61,42 @@ fn a_benchmark_that_waits_for_nothing_is_ended_within_the_limit_each_time() {
         assert_eq!(run.outcomes(FIRST).len(), 2, "{client}: tried again once");
         run.assert_passed(SECOND);
     }
+}
+
+/// Stops the program itself until `done`, and longer than the limit of three seconds.
+fn stopped_until<T>(live: &Live<'_>, what: &str, done: impl FnMut() -> Option<T>) {
+    let since = Instant::now();
+    live.signal(Signal::SIGSTOP);
+    wait_for(what, done);
+    std::thread::sleep(Duration::from_secs(5).saturating_sub(since.elapsed()));
+    live.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn what_was_finished_while_the_program_itself_was_stopped_counts_after_its_limits_too() {
+    for limit in ["--timeout-benchmark", "--stall-timeout"] {
+        let scene = Scene::new();
+        let sweep = slow(&scene).without("--stall-timeout").set("--enforce-eager", ["true"]);
+        let mut live = sweep.set(limit, ["3"]).start();
+        live.event(&["benchmark-launched", FIRST]);
+        let role = |record: &serde_json::Value| record["owner"]["role"] == "benchmark";
+        stopped_until(&live, "the end of the client", || (!scene.records().iter().any(role)).then_some(()));
+        let ended = live.ends().with_code(0);
+        let run = scene.run();
+        run.assert_passed(FIRST);
+        let told =
+            run.events("notice").iter().any(|event| event["text"].as_str().unwrap().contains("itself was stopped"));
+        ended.check(told, "it is said");
+    }
+}
+
+#[test]
+fn a_server_that_became_ready_while_the_program_itself_was_stopped_is_ready() {
+    let scene = Scene::new();
+    let mut live = scene.sweep().set("--enforce-eager", ["true"]).set("--timeout-startup", ["3"]).start();
+    let launched = live.event(&["server-launched", FIRST]);
+    let address = ("127.0.0.1", u16::try_from(launched["port"].as_u64().unwrap()).unwrap());
+    stopped_until(&live, "the server's port", || std::net::TcpStream::connect(address).ok());
+    live.ends().with_code(0);
+    scene.run().assert_passed(FIRST);
 }
