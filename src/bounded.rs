@@ -181,6 +181,11 @@ pub fn too_large(most: u64) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {most}"))
 }
 
+/// Whether a write met the limit of file sizes of its process (`ulimit -f`).
+pub fn is_file_size_limit(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::EFBIG as i32)
+}
+
 /// Why a JSON object could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum NoObject {

@@ -11,6 +11,7 @@ use vllm_bench::{commands, exit, process, sim};
 
 fn main() -> ExitCode {
     process::keep_files_ours();
+    process::signals::survive_file_size_limit();
     let cli = match Cli::read(Environment::words()) {
         Ok(cli) => cli,
         Err(error) => return said_by_clap(&error),

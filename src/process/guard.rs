@@ -24,6 +24,7 @@ use super::{
     Emptied, GroupSpec, Members, Redactor, StopLevel, StopSender, boot_id, cgroup, end_members, pid_namespace, procfs,
     stop_channel,
 };
+use crate::bounded::is_file_size_limit;
 use crate::model::{Ending, HeldBy, ProcessId};
 
 /// The hidden subcommand that runs a guard.
@@ -116,7 +117,7 @@ async fn guard() {
     let mut signals = Signals::listen();
     let log = match open_log(&spec.log) {
         Ok(log) => log,
-        Err(error) => return report(&Report::LogFailed { reason: error.to_string() }),
+        Err(error) => return report(&log_failed(&error)),
     };
     let mut record = Record {
         boot_id: boot_id(),
@@ -157,7 +158,7 @@ async fn guard() {
     let (written_tx, mut written) = mpsc::channel(1);
     let redactor = Redactor::new(spec.secrets.clone());
     std::thread::spawn(move || {
-        capture(output, log, redactor, LOG_LIMIT, |error| report(&Report::LogFailed { reason: error.to_string() }));
+        capture(output, log, redactor, LOG_LIMIT, |error| report(&log_failed(error)));
         let _ = written_tx.blocking_send(());
     });
 
@@ -374,6 +375,11 @@ fn capture(
     }
     let _ = log.write_all(&tail);
     let _ = log.flush();
+}
+
+fn log_failed(error: &std::io::Error) -> Report {
+    let limit = if is_file_size_limit(error) { ": the limit of file sizes (`ulimit -f`) was reached" } else { "" };
+    Report::LogFailed { reason: format!("{error}{limit}") }
 }
 
 /// The orchestrator may be gone; there is nobody else to tell.

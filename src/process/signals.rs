@@ -35,6 +35,16 @@ impl Signals {
     }
 }
 
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error that can be told: the kernel's signal would end this
+/// process without a word. It is caught, not ignored: what is started gets the default back. To be called before there is a
+/// second thread; the handler outlives its runtime.
+pub fn survive_file_size_limit() {
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() {
+        let _inside = runtime.enter();
+        let _ = Signals::of(Signal::SIGXFSZ);
+    }
+}
+
 /// Waits for Ctrl-C; for ever where SIGINT is ignored, or cannot be listened to.
 pub async fn interrupted() {
     match Signals::of(Signal::SIGINT) {

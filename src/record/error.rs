@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Holder;
-use crate::exit;
+use crate::{bounded, exit};
 
 /// A file of a run could not be read, written or locked.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,13 @@ impl Error {
         match self {
             Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 vec!["free space on that disk, then resume with `vllm-bench run --resume`".into()]
+            }
+            Error::Write { source, .. } if bounded::is_file_size_limit(source) => {
+                vec![
+                    "raise the limit of file sizes (`ulimit -f`, or of the service or batch system), then resume with \
+                     `vllm-bench run --resume`"
+                        .into(),
+                ]
             }
             Error::Write { source, .. }
                 if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>

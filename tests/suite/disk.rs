@@ -72,6 +72,27 @@ fn a_disk_that_fills_while_a_server_runs_ends_the_run_and_the_server() {
     run.journal();
 }
 
+/// The kernel's signal would end the program without a word.
+#[test]
+fn a_limit_of_file_sizes_is_a_clear_error() {
+    let limited = |blocks: u32| format!("ulimit -f {blocks}; exec \"$@\"");
+    let scene = Scene::new();
+    let ended = scene.sweep().through(&["bash", "-c", &limited(2), "sh"]).exits(5);
+    assert_clear(&ended, &scene.results());
+    ended.says("File too large").says("`ulimit -f`");
+    // The log of the server alone grows beyond it: its guard writes that.
+    let scene = Scene::new();
+    let call = scene.sweep().set("--enforce-eager", ["true"]).fault("server-floods;benchmark-hangs");
+    call.through(&["bash", "-c", &limited(1 << 10), "sh"]).exits(1);
+    let failure = scene.run().failure(crate::support::FIRST);
+    let summary = failure["summary"].as_str().unwrap();
+    assert!(
+        summary.contains("the log of the server could not be written") && summary.contains("`ulimit -f`"),
+        "{summary}"
+    );
+    assert_eq!(scene.left(), [""; 0], "the server is gone");
+}
+
 #[test]
 fn a_full_disk_while_starting_is_noticed_before_the_limit() {
     let scene = Scene::new();

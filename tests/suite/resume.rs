@@ -229,6 +229,7 @@ fn sigterm_ends_in_order_with_143() {
 #[test]
 fn sighup_ends_in_order_with_129() {
     signalled(&[Signal::SIGHUP], STAYS_MEASURING, 129, "SIGHUP");
+    signalled(&[Signal::SIGQUIT], STAYS_MEASURING, 131, "SIGQUIT");
 }
 
 #[test]

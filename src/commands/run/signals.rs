@@ -1,6 +1,6 @@
 //! What a signal means to a run.
 //!
-//! SIGINT, SIGTERM and SIGHUP: the first stops in order (SIGTERM to the server, grace, proof, record); the second kills
+//! SIGINT, SIGTERM, SIGHUP and SIGQUIT: the first stops in order (SIGTERM to the server, grace, proof, record); the second kills
 //! the groups at once; the third leaves, and the guards finish the work. `vllm-bench stop --after-current` sends
 //! SIGUSR1, `stop --now` SIGUSR2. One of them that was ignored at the start (`nohup`) stays ignored.
 
@@ -42,6 +42,7 @@ impl Signals {
             (Signal::SIGINT, 2, "SIGINT"),
             (Signal::SIGTERM, 15, "SIGTERM"),
             (Signal::SIGHUP, 1, "SIGHUP"),
+            (Signal::SIGQUIT, 3, "SIGQUIT"),
             (Signal::SIGUSR1, 10, "stop --after-current"),
             (Signal::SIGUSR2, 12, "stop --now"),
         ];
