@@ -15,7 +15,7 @@ const LISTEN: &str = "0A";
 /// The kernel's number of the state ESTABLISHED.
 const ESTABLISHED: &str = "01";
 
-/// One listening socket.
+/// One socket of a port: it listens, or is a connection that was accepted there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Number of the socket, by which its owners are found.
@@ -44,11 +44,37 @@ pub struct PortHolder {
     pub uid: u32,
 }
 
+/// The sockets of one port of this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnPort {
+    /// Those that listen, IPv4 first.
+    pub listening: Vec<Listener>,
+    /// Connections that a process has accepted there. One that nobody has accepted yet, or that is closed, has no number.
+    pub connected: Vec<Listener>,
+}
+
 /// The sockets that listen on `port`, IPv4 first.
 pub fn listeners(root: &Path, port: u16) -> Vec<Listener> {
-    let tables = ["proc/net/tcp", "proc/net/tcp6"];
-    let texts = tables.iter().filter_map(|table| std::fs::read_to_string(root.join(table)).ok());
-    texts.flat_map(|text| text.lines().filter_map(|line| parse(line, port)).collect::<Vec<_>>()).collect()
+    on_port(root, port).listening
+}
+
+/// The sockets on `port`, by one reading of the tables.
+pub fn on_port(root: &Path, port: u16) -> OnPort {
+    let mut found = OnPort::default();
+    for text in tables(root) {
+        for line in text.lines() {
+            match parse(line, port) {
+                Some((LISTEN, socket)) => found.listening.push(socket),
+                Some((ESTABLISHED, socket)) => found.connected.push(socket),
+                Some(_) | None => {}
+            }
+        }
+    }
+    found
+}
+
+fn tables(root: &Path) -> impl Iterator<Item = String> {
+    ["proc/net/tcp", "proc/net/tcp6"].iter().filter_map(move |table| std::fs::read_to_string(root.join(table)).ok())
 }
 
 /// Who holds `port`; `None` when nobody listens there.
@@ -90,10 +116,8 @@ pub fn connected_pids(root: &Path, port: u16, candidates: &[i32]) -> Vec<i32> {
         let inode = words.nth(5)?.parse().ok().filter(|inode| *inode != 0 && is_open)?;
         Some(Listener { inode, address: Ipv4Addr::UNSPECIFIED.into(), uid: 0 })
     };
-    let tables = ["proc/net/tcp", "proc/net/tcp6"];
-    let texts = tables.iter().filter_map(|table| std::fs::read_to_string(root.join(table)).ok());
     let connections: Vec<Listener> =
-        texts.flat_map(|text| text.lines().filter_map(to_port).collect::<Vec<_>>()).collect();
+        tables(root).flat_map(|text| text.lines().filter_map(to_port).collect::<Vec<_>>()).collect();
     owners(root, &connections, candidates)
 }
 
@@ -115,17 +139,17 @@ fn owners(root: &Path, listeners: &[Listener], candidates: &[i32]) -> Vec<i32> {
     candidates.iter().copied().filter(holds).collect()
 }
 
-/// One line of the table: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn parse(line: &str, port: u16) -> Option<Listener> {
+/// One line of the table: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`. With its state.
+fn parse(line: &str, port: u16) -> Option<(&str, Listener)> {
     let mut words = line.split_ascii_whitespace();
     let (address, local_port) = words.nth(1)?.split_once(':')?;
     let state = words.nth(1)?;
-    if state != LISTEN || u16::from_str_radix(local_port, 16) != Ok(port) {
+    if u16::from_str_radix(local_port, 16) != Ok(port) {
         return None;
     }
     let uid = words.nth(3)?.parse().ok()?;
     let inode = words.nth(1)?.parse().ok().filter(|inode| *inode != 0)?;
-    Some(Listener { inode, address: parse_address(address)?, uid })
+    Some((state, Listener { inode, address: parse_address(address)?, uid }))
 }
 
 /// Addresses are words of 32 bits in network order, each printed as a number of this machine.
@@ -181,6 +205,8 @@ mod tests {
         assert_eq!(listeners(tree.path(), 8001)[0].address, "127.0.0.1".parse::<IpAddr>().unwrap());
         assert_eq!(listeners(tree.path(), 8002)[0].address, "::1".parse::<IpAddr>().unwrap());
         assert!(listeners(tree.path(), 8003).is_empty());
+        let connected = on_port(tree.path(), 8000).connected;
+        assert_eq!(connected.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [778]);
     }
 
     #[test]

@@ -260,8 +260,8 @@ fn a_stopped_guard_whose_run_was_killed_is_taken_over_by_the_next_command() {
     }
 }
 
-/// Listens on a port beside whoever listens there already, and answers like a vLLM, until the tests are over.
-fn join(port: u16) {
+/// Listens on a port beside whoever listens there already.
+fn beside(port: u16) -> std::net::TcpListener {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -271,6 +271,12 @@ fn join(port: u16) {
         socket.listen(64).unwrap().into_std().unwrap()
     });
     listener.set_nonblocking(false).unwrap();
+    listener
+}
+
+/// Joins a port and answers like a vLLM, until the tests are over.
+fn join(port: u16) {
+    let listener = beside(port);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 2048]);
@@ -279,6 +285,30 @@ fn join(port: u16) {
             let _ = write!(stream, "{head} {}\r\n\r\n{body}", body.len());
         }
     });
+}
+
+#[test]
+fn a_connection_that_another_process_serves_makes_the_measurement_invalid_although_it_listens_no_more() {
+    let scene = Scene::new();
+    // Nothing is answered, and a new connection is opened for each request.
+    let sweep = scene.sweep().fault("streams-fail:silent+all@eager=true").set("--num-prompts", ["2000"]);
+    let sweep = sweep
+        .set("--enforce-eager", ["true"])
+        .set("--concurrency", ["2000"])
+        .also("--bench-arg", "request-rate=50")
+        .set("--client", ["builtin"]);
+    let mut live = sweep.start();
+    let port = live.event(&["server-launched", FIRST])["port"].as_u64().unwrap();
+    live.event(&["benchmark-launched", FIRST]);
+    let listener = beside(u16::try_from(port).unwrap());
+    let served = listener.accept().unwrap();
+    drop(listener);
+    let ended = live.ends().with_code(1);
+    drop(served);
+    let failure = scene.run().failure(FIRST);
+    ended.check(failure["cause"] == "foreign-listener", &format!("{failure:#}"));
+    let me = format!("process {}", std::process::id());
+    ended.check(failure["summary"].as_str().unwrap().contains(&me), &format!("it is named: {failure:#}"));
 }
 
 #[test]
