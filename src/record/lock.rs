@@ -1,9 +1,9 @@
 //! Locks that the kernel frees when their holder dies, however it dies.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,6 +53,23 @@ impl Lock {
     /// # Errors
     /// When the file cannot be made or locked for another reason.
     pub fn take(path: &Path) -> Result<Result<Lock, Option<Holder>>, Error> {
+        for _ in 0..ATTEMPTS {
+            match Self::take_once(path)? {
+                Ok(lock) if !lock.is_at(path) => {}
+                taken => return Ok(taken),
+            }
+        }
+        Err(Error::write(path)(io::Error::other("it is replaced again and again")))
+    }
+
+    /// Whether the file at this path is still the one that is locked: one that was removed meanwhile keeps nobody off.
+    fn is_at(&self, path: &Path) -> bool {
+        let place = |meta: Metadata| (meta.dev(), meta.ino());
+        let there = std::fs::symlink_metadata(path).map(place).ok();
+        there.is_some() && there == self.file.metadata().map(place).ok()
+    }
+
+    fn take_once(path: &Path) -> Result<Result<Lock, Option<Holder>>, Error> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -124,6 +141,18 @@ mod tests {
         drop(lock);
         assert_eq!(Lock::holder(&path), None);
         assert!(Lock::take(&path).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = Lock::take(&path).unwrap().unwrap();
+        assert!(lock.is_at(&path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!lock.is_at(&path));
+        let next = Lock::take(&path).unwrap().unwrap();
+        assert!(next.is_at(&path) && !lock.is_at(&path));
     }
 
     #[test]

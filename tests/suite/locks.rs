@@ -26,6 +26,29 @@ fn a_second_run_on_the_same_results_directory_is_told_who_holds_it() {
 }
 
 #[test]
+fn a_run_that_lives_is_not_resumed_although_the_file_of_its_lock_was_removed() {
+    let scene = Scene::new();
+    let mut first = scene.sweep().fault(HANGS).start();
+    first.event(&["benchmark-launched"]);
+    let journal = scene.run().path("journal.jsonl");
+    let refused = |why: &str| {
+        let _ = std::fs::remove_file(scene.results().join(".vllm-bench.lock"));
+        let lines = std::fs::read_to_string(&journal).unwrap();
+        let ended = scene.sweep().fault(HANGS).set("--resume", [scene.run().name().as_str()]).exits(5);
+        ended.says("another run holds `").says(&format!("process {} of ", first.pid())).says("vllm-bench stop");
+        assert_eq!(std::fs::read_to_string(&journal).unwrap(), lines, "{why}: nothing was written into the run");
+    };
+    refused("its journal names it");
+    let lines = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, "").unwrap();
+    refused("its process groups name it");
+    first.kill();
+    scene.wait_until_nothing_is_left();
+    std::fs::write(&journal, lines).unwrap();
+    scene.sweep().fault(HANGS).flag("--resume").exits(0);
+}
+
+#[test]
 fn a_second_run_on_the_same_port_is_told_who_holds_it() {
     let scene = Scene::new();
     let mut first = scene.sweep().fault(HANGS).start();

@@ -31,7 +31,7 @@ use crate::ui::{Reporter, Ui};
 
 use super::choice;
 use crate::commands::{format, query_args};
-use prepare::{Prepared, Silent, lock_results, prepare};
+use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::{RunRecorder, SessionJobs};
 use resume::{Asked, Earlier};
 use signals::Signals;
@@ -230,6 +230,9 @@ impl Sweep<'_> {
         let signals = Signals::listen(sender.clone())?;
         let engine = engine::resolve(self.settings, self.environment).await?;
         let lock = lock_results(self.settings)?;
+        if let Some(Earlier { run, .. }) = &self.earlier {
+            require_not_live(run)?;
+        }
         let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
         let mut silent = Silent { reporter: &reporter };
         let mut early = Emitter::new(&mut silent, &sender);

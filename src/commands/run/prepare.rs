@@ -12,7 +12,7 @@ use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Job, Recorder, port};
 use crate::model::{Event, Experiment, Failure, Plan, ProcessId};
-use crate::process::registry;
+use crate::process::{procfs, registry};
 use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout};
 use crate::safe;
 use crate::telemetry::{HostInfo, Probe, devices};
@@ -80,6 +80,36 @@ pub fn lock_results(settings: &Settings) -> Result<Lock, Error> {
     }
 }
 
+/// Refuses a run directory that a living session writes to, though nobody holds the lock: somebody removed its file. What was
+/// begun says so: the journal, and the process groups of the run.
+///
+/// # Errors
+/// [`record::Error::Locked`] with that session.
+pub fn require_not_live(run: &RunDir) -> Result<(), Error> {
+    let state = run.state()?;
+    let journal = state.process.filter(|process| {
+        state.finished.is_none() && process.is_alive() && procfs::is_this_program(process.pid) != Some(false)
+    });
+    let process = match journal {
+        Some(process) => process,
+        None => {
+            match registry::records()?.iter().find(|record| record.is_cared_for() && record.owner.run == run.path()) {
+                Some(record) => record.orchestrator,
+                None => return Ok(()),
+            }
+        }
+    };
+    let holder = Holder {
+        process,
+        user: procfs::uid(process.pid).map_or_else(|| "another user".to_owned(), |uid| user_name(uid.into())),
+        since: state
+            .session_began
+            .map_or_else(|| "an unknown time".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string()),
+        run: run.path().to_owned(),
+    };
+    Err(record::Error::Locked { path: run.path().to_owned(), holder: Box::new(holder) }.into())
+}
+
 /// Chooses the port and the run directory, and writes the manifest of a new one.
 ///
 /// # Errors
@@ -107,7 +137,7 @@ pub async fn prepare(
     };
     let holder = Holder {
         process: ProcessId::current(),
-        user: user_name(),
+        user: user_name(nix::unistd::geteuid()),
         since: Utc::now().with_timezone(&settings.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string(),
         run: run.path().to_owned(),
     };
@@ -231,8 +261,7 @@ fn as_called(arg: &str) -> &str {
     if arg == "--detached-child" { "--detach" } else { arg }
 }
 
-fn user_name() -> String {
-    let uid = nix::unistd::geteuid();
+fn user_name(uid: nix::unistd::Uid) -> String {
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => uid.to_string(),
