@@ -138,7 +138,7 @@ fn describe(holder: &PortHolder) -> String {
             format!("process {pid} (`{}`)", shown_argv(argv))
         }
         (Some(pid), None) => format!("process {pid}"),
-        (None, _) => format!("a process of user {} (not visible here)", holder.uid),
+        (None, _) => format!("a process of user {} (not visible here, or gone by now)", holder.uid),
     }
 }
 
