@@ -373,12 +373,15 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         mark = f"SWEEP_MARKER={self.trial.folder.name}".encode()
+        typed = set()
         while not self.over.wait(0.02):
             for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
-                # What this script starts itself is what the user typed.
-                if parent(int(pid)) == os.getpid() or mark not in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
-                    continue
                 line = read_bytes(f"/proc/{pid}/cmdline")
+                # What this script starts itself is what the user typed; between fork and exec its children show the same.
+                if parent(int(pid)) == os.getpid():
+                    typed.add(line)
+                if line in typed or mark not in read_bytes(f"/proc/{pid}/environ").split(b"\0"):
+                    continue
                 # What the program that plays vLLM starts for itself is its own.
                 if b"python3" not in line and b"sed" not in line:
                     self.see("command line of a process", line)

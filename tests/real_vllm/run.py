@@ -452,7 +452,7 @@ def sweep(s: Scenario) -> None:
                 script = (run / "scripts" / f"{name}_{role}.sh").read_text()
                 command = ours["serve_command" if role == "server" else "bench_command"]
                 that(all(word in script for word in command), f"script of the {role} of {name}")
-    with s.check("the figures are those that vLLM's client printed, in the JSON and in the CSV"):
+    with s.check("the metrics are those that vLLM's client printed, in the JSON and in the CSV"):
         rows = {row["Experiment"]: row for row in csv.DictReader(open(run / "results_summary.csv", newline=""))}
         for name in good:
             result = s.result(name)
@@ -792,7 +792,8 @@ def live(s: Scenario) -> None:
         contains(" ".join(Process(now["client_pid"]).argv), "bench serve", "the client's arguments")
         that(healthy(port), "nothing answers on the port")
         code, text = s.call("logs", "--server", "--no-follow", "-n", "3", "--results-dir", str(s.results))
-        contains(text, "APIServer", "the server's log")
+        # 0.14.1 puts the name of the process before each line, 0.32.0 not before those of requests.
+        that("APIServer" in text or "HTTP/1.1" in text, f"the server's log: {text}")
     with s.check("stop ends it in order and says what it ended") as note:
         began = time.monotonic()
         code, text = s.call("stop", "--results-dir", str(s.results), limit=2 * GRACE)
@@ -922,7 +923,7 @@ def load(s: Scenario) -> None:
             most = max(apart(a) + apart(b))
             note(f"{key} {mean(a):.4g} and {mean(b):.4g}, {100 * (mean(a) / mean(b) - 1):+.1f} %; two runs of one client differ by "
                  f"{100 * same / mean(b):.1f} % on average, {100 * most / mean(b):.1f} % at most")
-            # A clear disagreement fails; a figure beyond the noise of so few runs on a busy machine is only told.
+            # A clear disagreement fails; a metric beyond the noise of so few runs on a busy machine is only told.
             if abs(mean(a) - mean(b)) > max(most, 0.25 * mean(b)):
                 wrong.append(key)
         that(not wrong, f"beyond the noise: {wrong}")
@@ -945,9 +946,9 @@ def load(s: Scenario) -> None:
                       ["plot_pareto", str(folder), "--label-by", "max_concurrency", "--user-count-var", "max_concurrency"]):
             done = subprocess.run([str(s.bench.vllm), "bench", "sweep", *words], cwd=s.dir, env=environment, capture_output=True, text=True)
             equal(done.returncode, 0, f"vllm bench sweep {words[0]}: {(done.stdout + done.stderr)[-1500:]}")
-        pictures = sorted(path.name for path in folder.rglob("*.png"))
-        that(len(pictures) >= 2, f"pictures: {pictures}")
-        note(", ".join(pictures))
+        plots = sorted(path.name for path in folder.rglob("*.png"))
+        that(len(plots) >= 2, f"plots: {plots}")
+        note(", ".join(plots))
     server.terminate()
     server.wait(60)
 
@@ -1140,7 +1141,7 @@ def decide(s: Scenario) -> None:
         equal([option["n"] for option in options], [s.bench.starts] * 3, "measurements")
         best = [option for option in options if option["standing"] == "may-be-best"]
         that(all(seats(option) == 8 for option in best), f"the best set: {[option['name'] for option in best]}")
-        equal(answer["basis"], "starts", "what it rests on")
+        equal(answer["basis"], "starts", "what it is based on")
         note(", ".join(f"{option['name']} {option['value']:.0f}" for option in options) + f" tok/s; noise {100 * answer['noise']:.1f} %")
     with s.check("A/A: of two names of the same configuration none is called better") as note:
         if len(best) != 2:
