@@ -50,7 +50,7 @@ RESULT_KEYS = """
     mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms p99_tpot_ms
     mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms
 """.split()
-#: Keys of a result, and the words under which the client prints the same figure, rounded, into its log.
+#: Keys of a result, and the words under which the client prints the same metric, rounded, into its log.
 PRINTED = {
     "completed": "Successful requests:",
     "total_input_tokens": "Total input tokens:",
