@@ -32,6 +32,14 @@ pub use text::{on_screen, render as render_text, render_analysis};
 use crate::analyse::{Origin, RunTable};
 use crate::record::{Error, atomic, layout};
 
+/// A table of numbers for a person, without colour: one heading for each column.
+pub fn table(headings: &[&'static str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let columns: Vec<columns::Column> = headings.iter().map(|heading| columns::Column::metrics(*heading)).collect();
+    let mut page = page::Page::new(Style::PLAIN);
+    columns::put(&mut page, &columns, rows.map(|cells| (page::Tone::Plain, cells)).collect());
+    page.finish()
+}
+
 /// The reports beside a run.
 #[derive(Debug)]
 pub struct Written {

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::load::output::{REQUEST_COLUMNS, RequestRow, python_json};
 use crate::load::sample::Sample;
 use crate::record;
+use crate::report;
 use crate::safe::{self, SafeWriter};
 use crate::ui::Ui;
 
@@ -176,25 +177,13 @@ pub(super) fn write_csv(path: &Path, loads: &[Measured]) -> Result<(), Error> {
 
 /// The comparison as text.
 fn table(loads: &[Measured]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header([
-        "concurrency",
-        "rate",
-        "in",
-        "out",
-        "run",
-        "ok",
-        "failed",
-        "tok/s",
-        "tok/s per user",
-        "TTFT ms",
-        "TPOT ms",
-    ]);
-    for load in loads {
+    const HEADINGS: [&str; 11] =
+        ["concurrency", "rate", "in", "out", "run", "ok", "failed", "tok/s", "tok/s per user", "TTFT ms", "TPOT ms"];
+    let row = |load: &Measured| {
         let (point, metrics) = (&load.point, &load.metrics);
         let some = |value: f64| if metrics.completed > 0 { format!("{value:.2}") } else { "-".into() };
         let timed = |value: f64| if metrics.has_ttft { some(value) } else { "-".into() };
-        table.add_row([
+        vec![
             point.max_concurrency.map_or("-".into(), |value| value.to_string()),
             if point.request_rate.is_finite() { point.request_rate.to_string() } else { "inf".into() },
             point.input_len.to_string(),
@@ -206,8 +195,9 @@ fn table(loads: &[Measured]) -> String {
             some(metrics.tokens_per_second_per_user.mean),
             timed(metrics.ttft.mean),
             timed(metrics.tpot.mean),
-        ]);
-    }
+        ]
+    };
+    let table = report::table(&HEADINGS, loads.iter().map(row));
     let simulated = loads.iter().any(|load| load.result.contains_key("simulated"));
     format!("{}{table}", if simulated { "SIMULATED\n" } else { "" })
 }

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exit;
 use crate::load::metrics::Summary;
 use crate::record;
+use crate::report;
 use crate::ui::Ui;
 
 /// Runs the scenarios of a file.
@@ -390,22 +391,21 @@ fn report_csv(reports: &[(String, String, Value)]) -> Result<Vec<u8>, Error> {
 }
 
 /// S4's table.
-fn comparison(head: &str, key: &str, reports: &[(String, String, Value)]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header([head, "Time (s)", "Throughput (1/s)", "Latency (s)", "Success %"]);
-    for (scenario, _, report) in reports {
+fn comparison(head: &'static str, key: &str, reports: &[(String, String, Value)]) -> String {
+    let row = |(scenario, _, report): &(String, String, Value)| {
         let number = |key: &str| report[key].as_f64();
         let some = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
         let name = if scenario.is_empty() { String::new() } else { format!("{scenario}: ") };
-        table.add_row([
+        vec![
             format!("{name}{}", report[key]),
             some(number("total_time")),
             some(number("throughput")),
             some(number("avg_latency")),
             number("success_rate").map_or("-".into(), |rate| format!("{:.1}", rate * 100.0)),
-        ]);
-    }
+        ]
+    };
+    let table =
+        report::table(&[head, "Time (s)", "Throughput (1/s)", "Latency (s)", "Success %"], reports.iter().map(row));
     let simulated = reports.iter().any(|(_, _, report)| report.get("simulated").is_some());
     format!("{}{table}", if simulated { "SIMULATED\n" } else { "" })
 }
