@@ -1,5 +1,7 @@
 //! `prompts render`: the text that a chat template makes of messages, as Hugging Face transformers makes it.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Map, Value, json};
 
 use crate::cli::{PromptArgs, PromptsRenderArgs};
@@ -14,9 +16,28 @@ use crate::ui::Ui;
 /// Where the text comes from.
 enum Renderer {
     /// A template by itself; special tokens are variables of the conversation.
-    Alone(ChatTemplate),
+    Alone(Template),
     /// A model's tokenizer, with a template of its own or another one.
-    Model(Box<HfTokenizer>, Option<ChatTemplate>),
+    Model(Box<HfTokenizer>, Option<Template>),
+}
+
+/// A template that the user named.
+struct Template {
+    compiled: ChatTemplate,
+    file: PathBuf,
+}
+
+impl Template {
+    fn read(path: &Path, environment: &Environment) -> Result<Self, Error> {
+        let text = read(&environment.absolute(path))?;
+        let file = path.to_owned();
+        let compiled = ChatTemplate::new(&text).map_err(|reason| Error::Load(refused(&reason, &file).into()))?;
+        Ok(Self { compiled, file })
+    }
+}
+
+fn refused(reason: &str, file: &Path) -> tokenizer::Error {
+    tokenizer::Error::Template { reason: format!("{reason}, in `{}`", file.display()) }
 }
 
 /// Runs `prompts render`.
@@ -24,14 +45,7 @@ enum Renderer {
 /// # Errors
 /// When a file cannot be read, or a template refuses a conversation.
 pub fn run(args: &PromptsRenderArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let template = match &args.chat_template {
-        Some(path) => {
-            let text = read(&environment.absolute(path))?;
-            let compiled = ChatTemplate::new(&text);
-            Some(compiled.map_err(|reason| template_refused(&format!("{reason}, in `{}`", path.display())))?)
-        }
-        None => None,
-    };
+    let template = args.chat_template.as_ref().map(|path| Template::read(path, environment)).transpose()?;
     let flags =
         PromptArgs { tokenizer: args.tokenizer.clone(), tokenizer_mode: args.tokenizer_mode, ..PromptArgs::default() };
     let settings = resolve_prompts(&flags, 0, environment)?;
@@ -64,15 +78,12 @@ pub fn run(args: &PromptsRenderArgs, environment: &Environment, ui: &Ui) -> Resu
     Ok(if refused { exit::EXPERIMENT_FAILED } else { exit::OK })
 }
 
-fn template_refused(reason: &str) -> Error {
-    Error::Load(tokenizer::Error::Template { reason: reason.to_owned() }.into())
-}
-
 impl Renderer {
     /// The text, and how many tokens it has where a tokenizer is there.
     fn render(&self, conversation: &Conversation, special: bool) -> Result<(String, Option<u64>), tokenizer::Error> {
-        let own = |template: &ChatTemplate, named: &Map<String, Value>| {
-            template.render(&conversation.variables(named)).map_err(|reason| tokenizer::Error::Template { reason })
+        let own = |template: &Template, named: &Map<String, Value>| {
+            let rendered = template.compiled.render(&conversation.variables(named));
+            rendered.map_err(|reason| refused(&reason, &template.file))
         };
         let (text, model) = match self {
             Self::Alone(template) => return Ok((own(template, &Map::new())?, None)),
@@ -84,19 +95,16 @@ impl Renderer {
     }
 }
 
-fn read(path: &std::path::Path) -> Result<String, Error> {
+fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| {
         let path = path.to_owned();
         Error::Load(load::Error::Dataset(dataset::Error::File { path, source }))
     };
-    if !path.is_file() {
-        return Err(failed(std::io::Error::other("it is no regular file")));
-    }
-    std::fs::read_to_string(path).map_err(failed)
+    crate::bounded::read_named(path, crate::bounded::RESULT).map_err(failed)
 }
 
 /// The conversations of a file: one as JSON, or one on each line.
-fn conversations(path: &std::path::Path) -> Result<Vec<Conversation>, Error> {
+fn conversations(path: &Path) -> Result<Vec<Conversation>, Error> {
     let text = read(path)?;
     let wrong = |line: Option<u64>, reason: String| {
         let path = path.to_owned();

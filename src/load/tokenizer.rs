@@ -1,6 +1,7 @@
 //! The model's tokenizer: from its files, or through the server.
 
 mod conversation;
+mod growth;
 mod hf;
 mod server;
 mod template;
@@ -157,10 +158,12 @@ pub fn find(name: &str, cache: &Cache, rules: Rules) -> Result<HfTokenizer, Erro
     let mut places = Vec::new();
     let candidates = [Some(path), cache.snapshot("models", name)];
     for path in candidates.into_iter().flatten() {
-        let file = if path.is_file() { path } else { path.join("tokenizer.json") };
-        if file.is_file() {
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path };
+        // What is no regular file is named by its reader.
+        if file.exists() {
             return HfTokenizer::load(&file, rules);
         }
+        let file = if file.ends_with("tokenizer.json") { file } else { file.join("tokenizer.json") };
         places.push(file);
     }
     Err(Error::NotFound { name: name.to_owned(), places })

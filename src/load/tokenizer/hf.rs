@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PostProcessor as _};
 
 use super::conversation::{self, Conversation};
+use super::growth;
 use super::template::ChatTemplate;
 use super::{Error, Rules, Tokenizer};
+use crate::bounded;
 use crate::contained::contained;
 use crate::load::prompt::Message;
 
@@ -24,13 +25,20 @@ pub struct HfTokenizer {
     clean_up: bool,
     /// Named special tokens (`bos_token`), which chat templates use.
     named: Map<String, Value>,
-    templates: BTreeMap<String, String>,
+    templates: BTreeMap<String, Template>,
 }
 
 impl fmt::Debug for HfTokenizer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("HfTokenizer").field("vocab_size", &self.vocab_size).finish_non_exhaustive()
     }
+}
+
+/// A chat template, and the file that has it.
+#[derive(Debug)]
+struct Template {
+    text: String,
+    file: PathBuf,
 }
 
 /// Keys of `tokenizer_config.json` and `special_tokens_map.json` that name special tokens.
@@ -69,35 +77,30 @@ const CLASSES: [Class; 6] = [
     ),
 ];
 
-/// Largest file that is read: the largest known `tokenizer.json` has 35 MB.
-const MOST_BYTES: u64 = 1 << 30;
+/// Largest `tokenizer.json` that is read: the largest known one has 35 MB.
+const MOST_BYTES: u64 = 256 << 20;
 
-/// The bytes of a regular file; `None` = there is none.
+/// What is in a file beside `tokenizer.json`; `None` = there is none.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let failed = |reason: String| Error::File { path: path.to_owned(), reason };
-    if !path.is_file() {
-        return Ok(None);
+    match bounded::read(path, bounded::TEXT) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, error)),
     }
-    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut bytes = Vec::new();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(failed(format!("it has more than {MOST_BYTES} bytes")));
-    }
-    Ok(Some(bytes))
+}
+
+fn failed(path: &Path, reason: impl fmt::Display) -> Error {
+    Error::File { path: path.to_owned(), reason: reason.to_string() }
 }
 
 fn object(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    let found = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
-    found.map(Some).map_err(|reason| Error::File { path: path.to_owned(), reason })
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(path, error))
 }
 
 fn text(path: &Path) -> Result<Option<String>, Error> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    let text =
-        String::from_utf8(bytes).map_err(|_| Error::File { path: path.to_owned(), reason: "it is not UTF-8".into() });
-    text.map(Some)
+    String::from_utf8(bytes).map(Some).map_err(|_| failed(path, "it is not UTF-8"))
 }
 
 /// Runs a call of the tokenizers library. It expects its files to be whole: a damaged one can pass its reader and panic when a text
@@ -119,7 +122,8 @@ impl HfTokenizer {
     /// When a file cannot be read, or is damaged.
     pub fn load(file: &Path, rules: Rules) -> Result<Self, Error> {
         let damaged = |reason: String| Error::File { path: file.to_owned(), reason };
-        let bytes = read(file)?.ok_or_else(|| damaged("it is no regular file".into()))?;
+        let bytes = bounded::read(file, MOST_BYTES).map_err(|error| failed(file, error))?;
+        library(|| Ok(growth::check(&bytes))).and_then(|checked| checked).map_err(damaged)?;
         let mut inner = library(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(damaged)?;
         drop(bytes);
         let folder = file.parent().unwrap_or(Path::new("."));
@@ -189,8 +193,9 @@ impl HfTokenizer {
                 names => format!("there is none named `default`, only {}", names.join(", ")),
             }));
         };
-        let template = ChatTemplate::new(template).map_err(failed)?;
-        template.render(&conversation.variables(&self.named)).map_err(failed)
+        let rendered = ChatTemplate::new(&template.text)
+            .and_then(|compiled| compiled.render(&conversation.variables(&self.named)));
+        rendered.map_err(|reason| failed(format!("{reason}, in `{}`", template.file.display())))
     }
 
     /// Named special tokens (`bos_token`), as chat templates have them.
@@ -199,7 +204,7 @@ impl HfTokenizer {
     }
 
     fn has_content_parts(&self) -> bool {
-        self.templates.get("default").is_some_and(|template| conversation::takes_parts(template))
+        self.templates.get("default").is_some_and(|template| conversation::takes_parts(&template.text))
     }
 }
 
@@ -352,10 +357,16 @@ fn put_ends(
 }
 
 /// The chat templates of a model by their names. Files of their own come before `tokenizer_config.json`.
-fn templates(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, String>, Error> {
+fn templates(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, Template>, Error> {
     let mut found = BTreeMap::new();
-    if let Some(template) = text(&folder.join("chat_template.jinja"))? {
-        found.insert("default".to_owned(), template);
+    let mut put = |name: &str, text: String, file: &Path| {
+        drop(found.insert(name.to_owned(), Template { text, file: file.to_owned() }));
+    };
+    let file = folder.join("chat_template.jinja");
+    let mut alone = false;
+    if let Some(template) = text(&file)? {
+        put("default", template, &file);
+        alone = true;
     }
     for entry in std::fs::read_dir(folder.join("additional_chat_templates")).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -364,28 +375,33 @@ fn templates(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<Stri
             .and_then(|name| name.to_str())
             .filter(|_| path.extension().is_some_and(|end| end == "jinja"));
         if let (Some(name), Some(template)) = (name, text(&path)?) {
-            found.insert(name.to_owned(), template);
+            put(name, template, &path);
+            alone = true;
         }
     }
-    if !found.is_empty() {
+    if alone {
         return Ok(found);
     }
+    let file = folder.join("tokenizer_config.json");
     match config.get("chat_template") {
-        Some(Value::String(template)) => drop(found.insert("default".to_owned(), template.clone())),
+        Some(Value::String(template)) => put("default", template.clone(), &file),
         Some(Value::Array(named)) => {
             let text = |one: &Value, key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
-            found.extend(named.iter().filter_map(|one| Some((text(one, "name")?, text(one, "template")?))));
+            let all = named.iter().filter_map(|one| Some((text(one, "name")?, text(one, "template")?)));
+            all.for_each(|(name, text)| put(&name, text, &file));
         }
         Some(Value::Object(named)) => {
-            found.extend(named.iter().filter_map(|(name, one)| Some((name.clone(), one.as_str()?.to_owned()))));
+            let all = named.iter().filter_map(|(name, one)| Some((name, one.as_str()?.to_owned())));
+            all.for_each(|(name, text)| put(name, text, &file));
         }
         _ => {}
     }
+    let file = folder.join("chat_template.json");
     if found.is_empty()
-        && let Some(file) = object(&folder.join("chat_template.json"))?
-        && let Some(template) = file.get("chat_template").and_then(Value::as_str)
+        && let Some(object) = object(&file)?
+        && let Some(template) = object.get("chat_template").and_then(Value::as_str)
     {
-        found.insert("default".to_owned(), template.to_owned());
+        found.insert("default".to_owned(), Template { text: template.to_owned(), file });
     }
     Ok(found)
 }
@@ -491,6 +507,65 @@ pub(crate) mod tests {
         let file = folder.path().join("tokenizer.json");
         std::fs::write(&file, "{").unwrap();
         assert!(matches!(HfTokenizer::load(&file, Rules::default()), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn files_beside_it_are_regular_and_small_or_absent() {
+        for name in
+            ["tokenizer_config.json", "special_tokens_map.json", "config.json", "chat_template.jinja", "tokenizer.json"]
+        {
+            let (folder, _) = words();
+            let path = folder.path().join(name);
+            let _ = std::fs::remove_file(&path);
+            let load =
+                || super::super::find(&folder.path().display().to_string(), &Default::default(), Rules::default());
+            std::fs::create_dir(&path).unwrap();
+            let error = load().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("a directory, not a regular file"), "{error}");
+            std::fs::remove_dir(&path).unwrap();
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let error = load().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("a named pipe"), "{error}");
+            std::fs::remove_file(&path).unwrap();
+            std::fs::File::create(&path).unwrap().set_len(100 << 30).unwrap();
+            let error = load().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("it is larger than"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_makes_very_much_of_little_text_is_refused() {
+        let replace =
+            |from: &str, to: &str| serde_json::json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let times = |count: usize| serde_json::json!({"type": "Sequence", "normalizers": vec![replace("b", &"b".repeat(10)); count]});
+        let load = |part: &str, value: Value| {
+            let folder = changed(|file| file[part] = value, serde_json::json!({}));
+            HfTokenizer::load(&folder.path().join("tokenizer.json"), Rules::default())
+                .map_err(|error| error.to_string())
+        };
+        let error = load("normalizer", times(9)).unwrap_err();
+        assert!(error.contains("tokenizer.json`: its normalizer makes more than 1000 characters of one"), "{error}");
+        assert!(load("normalizer", times(1)).is_ok());
+        // Llama's, several times over.
+        let plain = vec![replace(" ", "\u{2581}"); 50];
+        assert!(load("normalizer", serde_json::json!({"type": "Sequence", "normalizers": plain})).is_ok());
+        let single = |count: usize| {
+            serde_json::json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
+            "single": vec![serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}); count]})
+        };
+        let error = load("post_processor", single(100_000)).unwrap_err();
+        assert!(error.contains("its post-processor makes 100000 texts"), "{error}");
+        assert!(load("post_processor", single(1)).is_ok());
+    }
+
+    #[test]
+    fn a_template_that_refuses_is_named() {
+        let folder = changed(|_| {}, serde_json::json!({"chat_template": "{{ raise_exception('no') }}"}));
+        let error = load(&folder, Rules::default()).chat(&[]).unwrap_err().to_string();
+        assert!(
+            error.contains("no (line 1 of the template), in `") && error.contains("tokenizer_config.json`"),
+            "{error}"
+        );
     }
 
     /// A folder with a tokenizer whose parts are changed.

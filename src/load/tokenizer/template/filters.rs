@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use minijinja::filters as builtin;
-use minijinja::formatting::{FormatStyle, format};
+use minijinja::formatting::FormatStyle;
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State};
 
-use super::methods::{View, capitalized, stripped};
+use super::limits;
+use super::methods::{View, capitalized, formatted, replaced, stripped};
 use super::python::{Dump, json, text};
 use super::{is_iterable, items, wrong};
 
@@ -21,20 +22,18 @@ pub fn register(environment: &mut Environment<'_>) {
     }
     environment.add_filter("length", length);
     environment.add_filter("count", length);
-    environment.add_filter("string", |value: Value| if value.as_str().is_some() { value } else { text(&value).into() });
+    environment.add_filter("string", |value: Value| -> Result<Value, Error> {
+        Ok(if value.as_str().is_some() { value } else { text(&value)?.into() })
+    });
     environment.add_filter("tojson", tojson);
     environment.add_filter("trim", |value: &Value, chars: Option<String>| {
-        like(value, stripped(&text(value), chars.as_deref(), true, true))
+        Ok::<_, Error>(like(value, stripped(&text(value)?, chars.as_deref(), true, true)))
     });
-    environment.add_filter("upper", |value: &Value| like(value, &text(value).to_uppercase()));
-    environment.add_filter("lower", |value: &Value| like(value, &text(value).to_lowercase()));
-    environment.add_filter("capitalize", |value: &Value| like(value, &capitalized(&text(value))));
+    environment.add_filter("upper", |value: &Value| Ok::<_, Error>(like(value, &text(value)?.to_uppercase())));
+    environment.add_filter("lower", |value: &Value| Ok::<_, Error>(like(value, &text(value)?.to_lowercase())));
+    environment.add_filter("capitalize", |value: &Value| Ok::<_, Error>(like(value, &capitalized(&text(value)?))));
     environment.add_filter("replace", |value: &Value, old: &Value, new: &Value, count: Option<i64>| {
-        let (value, old, new) = (text(value), text(old), text(new));
-        match count.and_then(|count| usize::try_from(count).ok()) {
-            Some(count) => value.replacen(&old, &new, count),
-            None => value.replace(&old, &new),
-        }
+        replaced(&text(value)?, &text(old)?, &text(new)?, count)
     });
     environment.add_filter("join", join);
     environment.add_filter("list", items);
@@ -49,12 +48,13 @@ pub fn register(environment: &mut Environment<'_>) {
     environment.add_filter("int", int);
     environment.add_filter("float", float);
     environment.add_filter("wordcount", |value: &Value| {
-        let text = text(value);
-        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count()
+        let text = text(value)?;
+        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+        Ok::<_, Error>(words.count())
     });
-    environment.add_filter("safe", |value: &Value| Value::from_safe_string(text(value)));
+    environment.add_filter("safe", |value: &Value| text(value).map(Value::from_safe_string));
     for name in ["e", "escape"] {
-        environment.add_filter(name, |value: &Value| if value.is_safe() { value.clone() } else { escaped(value) });
+        environment.add_filter(name, |value: &Value| if value.is_safe() { Ok(value.clone()) } else { escaped(value) });
     }
     environment.add_filter("forceescape", |value: &Value| escaped(value));
     generators(environment);
@@ -68,9 +68,19 @@ pub fn register(environment: &mut Environment<'_>) {
     environment.add_filter("__percent", |template: &str, value: &Value| {
         let many = value.downcast_object_ref::<Tuple>().is_some();
         let values = if many { items(value)? } else { vec![value.clone()] };
-        format(FormatStyle::Printf, template, &values)
+        formatted(FormatStyle::Printf, template, &values)
     });
-    environment.add_function("__concat", |parts: Rest<Value>| parts.iter().map(text).collect::<String>());
+    environment.add_filter("__within", |value: Value, namespaces: Rest<Value>| {
+        limits::may_be_put(&value, &namespaces, 0).map(|()| value)
+    });
+    environment.add_function("__concat", |parts: Rest<Value>| {
+        let mut all = String::new();
+        for part in parts.iter() {
+            all.push_str(&text(part)?);
+            limits::grown(all.len())?;
+        }
+        Ok::<_, Error>(all)
+    });
     environment.add_function("__sum", |terms: Rest<Value>| {
         let mut terms = terms.0.into_iter();
         let first = terms.next().unwrap_or_default();
@@ -91,9 +101,9 @@ fn like(value: &Value, text: &str) -> Value {
 }
 
 /// markupsafe's `escape`.
-fn escaped(value: &Value) -> Value {
+fn escaped(value: &Value) -> Result<Value, Error> {
     let mut out = String::new();
-    for c in text(value).chars() {
+    for c in text(value)?.chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -103,7 +113,8 @@ fn escaped(value: &Value) -> Value {
             c => out.push(c),
         }
     }
-    Value::from_safe_string(out)
+    limits::grown(out.len())?;
+    Ok(Value::from_safe_string(out))
 }
 
 /// `a + b`: texts, of which a safe one escapes the other; numbers; lists.
@@ -112,10 +123,13 @@ fn add(a: &Value, b: &Value) -> Result<Value, Error> {
     let refused = || wrong(format!("tried to use + operator on unsupported types {} and {}", a.kind(), b.kind()));
     if let (Some(first), Some(second)) = (a.as_str(), b.as_str()) {
         if !a.is_safe() && !b.is_safe() {
+            limits::grown(first.len() + second.len())?;
             return Ok(format!("{first}{second}").into());
         }
-        let part = |value: &Value| if value.is_safe() { text(value) } else { text(&escaped(value)) };
-        return Ok(Value::from_safe_string(format!("{}{}", part(a), part(b))));
+        let part = |value: &Value| if value.is_safe() { text(value) } else { text(&escaped(value)?) };
+        let sum = format!("{}{}", part(a)?, part(b)?);
+        limits::grown(sum.len())?;
+        return Ok(Value::from_safe_string(sum));
     }
     match (a.kind(), b.kind()) {
         (Number | Bool, Number | Bool) if is_whole(a) && is_whole(b) => {
@@ -142,8 +156,15 @@ fn is_whole(value: &Value) -> bool {
 
 /// What Python makes on demand and only once.
 #[derive(Debug)]
-struct Generator {
+pub struct Generator {
     left: Mutex<VecDeque<Value>>,
+}
+
+impl Generator {
+    /// What it still has.
+    pub fn left(&self) -> Vec<Value> {
+        self.left.lock().map(|left| left.iter().cloned().collect()).unwrap_or_default()
+    }
 }
 
 impl Object for Generator {
@@ -198,11 +219,14 @@ fn generators(environment: &mut Environment<'_>) {
 fn length(value: &Value) -> Result<usize, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(0),
-        ValueKind::String => Ok(value.as_str().map_or(0, |text| text.chars().count())),
+        ValueKind::String => Ok(text(value)?.chars().count()),
         ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => {
             Err(wrong("object of type 'generator' has no len()"))
         }
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => Ok(value.try_iter()?.count()),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => match value.len() {
+            Some(length) => Ok(length),
+            None => Ok(items(value)?.len()),
+        },
         kind => Err(wrong(format!("object of type {kind} has no len()"))),
     }
 }
@@ -264,7 +288,7 @@ fn tojson(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<String, E
         Some(pair) => {
             let pair = items(&pair)?;
             let [item, key] = pair.as_slice() else { return Err(wrong("separators must be a pair of str")) };
-            (text(item), text(key))
+            (text(item)?, text(key)?)
         }
         None if indent.is_some() => (",".into(), ": ".into()),
         None => (", ".into(), ": ".into()),
@@ -280,15 +304,19 @@ fn tojson(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<String, E
 
 fn join(value: &Value, separator: Option<&Value>, named: Kwargs) -> Result<String, Error> {
     let named_separator: Option<Value> = named.get("d")?;
-    let separator = separator.or(named_separator.as_ref()).map(text).unwrap_or_default();
+    let separator = separator.or(named_separator.as_ref()).map(text).transpose()?.unwrap_or_default();
     let attribute: Option<Value> = named.get("attribute")?;
     named.assert_all_used()?;
-    let mut parts = Vec::new();
-    for item in items(value)? {
-        parts.push(match &attribute {
-            Some(attribute) => text(&item.get_item(attribute)?),
-            None => text(&item),
+    let mut all = String::new();
+    for (index, item) in items(value)?.into_iter().enumerate() {
+        if index > 0 {
+            all.push_str(&separator);
+        }
+        all.push_str(&match &attribute {
+            Some(attribute) => text(&item.get_item(attribute)?)?,
+            None => text(&item)?,
         });
+        limits::grown(all.len())?;
     }
-    Ok(parts.join(&separator))
+    Ok(all)
 }

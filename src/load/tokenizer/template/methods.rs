@@ -7,6 +7,7 @@ use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::limits::{MOST_PADDED, grown, work};
 use super::{items, python, wrong};
 
 /// Calls a method that minijinja does not know.
@@ -66,8 +67,9 @@ impl Arguments {
 
 fn string(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     if method == "format" {
-        return format(FormatStyle::StrFormat, text, args).map(Value::from);
+        return formatted(FormatStyle::StrFormat, text, args).map(Value::from);
     }
+    work(text.len())?;
     let given = Arguments::of(args)?;
     Ok(match method {
         "upper" => text.to_uppercase().into(),
@@ -83,10 +85,7 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
         "removesuffix" => text.strip_suffix(&*given.needed(0, "suffix")?).unwrap_or(text).into(),
         "replace" => {
             let (old, new) = (given.needed(0, "old")?, given.needed(1, "new")?);
-            match given.number(2, "count")?.and_then(|count| usize::try_from(count).ok()) {
-                Some(count) => text.replacen(&old, &new, count).into(),
-                None => text.replace(&old, &new).into(),
-            }
+            replaced(text, &old, &new, given.number(2, "count")?)?.into()
         }
         "split" => split(text, given.text(0, "sep")?.as_deref(), given.number(1, "maxsplit")?, false)?,
         "rsplit" => split(text, given.text(0, "sep")?.as_deref(), given.number(1, "maxsplit")?, true)?,
@@ -116,14 +115,16 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
         "find" | "rfind" | "index" | "rindex" | "count" => find(text, method, &given)?,
         "join" => {
             let what = given.get(0, "iterable").ok_or_else(|| wrong("join needs a list"))?;
-            let mut parts = Vec::new();
+            let (mut all, mut between) = (String::new(), "");
             for item in items(&what)? {
-                parts.push(item.as_str().ok_or_else(|| wrong("join takes a list of str"))?.to_owned());
+                let item = item.as_str().ok_or_else(|| wrong("join takes a list of str"))?;
+                all.extend([std::mem::replace(&mut between, text), item]);
+                grown(all.len())?;
             }
-            parts.join(text).into()
+            all.into()
         }
         "ljust" | "rjust" | "center" | "zfill" => padded(text, method, &given)?.into(),
-        "expandtabs" => expanded(text, given.number(0, "tabsize")?.unwrap_or(8)).into(),
+        "expandtabs" => expanded(text, given.number(0, "tabsize")?.unwrap_or(8))?.into(),
         "isspace" => every(text, is_space),
         "isdigit" | "isdecimal" => every(text, |c| c.is_ascii_digit() || is_other_digit(c)),
         "isnumeric" => every(text, char::is_numeric),
@@ -133,7 +134,7 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
         "islower" => (text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)).into(),
         "isupper" => (text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)).into(),
         "istitle" => (titled(text) == text && text.chars().any(char::is_alphabetic)).into(),
-        "isprintable" => python::repr(&Value::from(text.replace(['\'', '\\'], ""))).chars().all(|c| c != '\\').into(),
+        "isprintable" => python::repr(&Value::from(text.replace(['\'', '\\'], "")))?.chars().all(|c| c != '\\').into(),
         "isidentifier" => {
             let mut chars = text.chars();
             let first = chars.next().is_some_and(|c| c == '_' || c.is_alphabetic());
@@ -290,8 +291,47 @@ fn partition(text: &str, separator: &str, from_right: bool) -> Result<Value, Err
     Ok(Tuple::from(parts.map(Value::from)).into())
 }
 
-/// Most characters that a text is padded to.
-const MOST_PADDED: usize = 1_000_000;
+/// `str.replace`, of which at most so many.
+pub fn replaced(text: &str, old: &str, new: &str, most: Option<i64>) -> Result<String, Error> {
+    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    let found = if new.len() > old.len() { text.matches(old).take(most).count() } else { 0 };
+    grown(text.len().saturating_add(found.saturating_mul(new.len())))?;
+    Ok(text.replacen(old, new, most))
+}
+
+/// `str.format`, and `%` of a text.
+pub fn formatted(style: FormatStyle, template: &str, args: &[Value]) -> Result<String, Error> {
+    work(template.len())?;
+    let mark = if style == FormatStyle::Printf { '%' } else { '{' };
+    let (mut fields, mut asked) = (0usize, 0usize);
+    for field in template.split(mark).skip(1) {
+        fields += 1;
+        let how = match style {
+            FormatStyle::Printf => {
+                field.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(field, |(_, how)| how)
+            }
+            FormatStyle::StrFormat => {
+                field.split('}').next().and_then(|field| field.split_once(':')).map_or("", |(_, how)| how)
+            }
+        };
+        let end = match style {
+            FormatStyle::Printf => how.find(|c: char| !(c.is_ascii_digit() || " #+-.*".contains(c))),
+            FormatStyle::StrFormat => None,
+        };
+        let numbers =
+            how[..end.unwrap_or(how.len())].split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        asked = numbers.fold(asked, |sum, digits| sum.saturating_add(digits.parse().unwrap_or(usize::MAX)));
+    }
+    if asked > MOST_PADDED {
+        return Err(wrong(format!("a format asks for more than {MOST_PADDED} characters")));
+    }
+    let mut longest = 0;
+    for value in args.iter().filter(|value| !matches!(value.kind(), ValueKind::Iterable)) {
+        longest = longest.max(python::text(value)?.len());
+    }
+    grown(template.len().saturating_add(fields.saturating_mul(longest)))?;
+    format(style, template, args)
+}
 
 fn padded(text: &str, method: &str, given: &Arguments) -> Result<String, Error> {
     let width = given.number(0, "width")?.ok_or_else(|| wrong(format!("{method} needs a width")))?;
@@ -300,6 +340,9 @@ fn padded(text: &str, method: &str, given: &Arguments) -> Result<String, Error> 
         return Err(wrong(format!("{method} to {width} characters is too much")));
     }
     let fill = given.text(1, "fillchar")?.unwrap_or_else(|| " ".into());
+    if fill.chars().count() != 1 {
+        return Err(wrong("The fill character must be exactly one character long"));
+    }
     let fill = |count: usize| fill.repeat(count);
     Ok(match method {
         "ljust" => format!("{text}{}", fill(missing)),
@@ -318,8 +361,9 @@ fn padded(text: &str, method: &str, given: &Arguments) -> Result<String, Error> 
     })
 }
 
-fn expanded(text: &str, size: i64) -> String {
+fn expanded(text: &str, size: i64) -> Result<String, Error> {
     let size = usize::try_from(size).unwrap_or(0).min(1000);
+    grown(text.len().saturating_add(text.matches('\t').count().saturating_mul(size)))?;
     let (mut out, mut column) = (String::new(), 0);
     for c in text.chars() {
         match c {
@@ -338,11 +382,11 @@ fn expanded(text: &str, size: i64) -> String {
             }
         }
     }
-    out
+    Ok(out)
 }
 
 fn dictionary(value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let keys = || -> Result<Vec<Value>, Error> { Ok(value.try_iter()?.collect()) };
+    let keys = || items(value);
     Ok(match method {
         "keys" => View::of("dict_keys", keys()?),
         "values" => {
@@ -371,7 +415,7 @@ fn list(value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
         "index" => {
             let (what,): (&Value,) = from_args(args)?;
             let at = items(value)?.iter().position(|item| item == what);
-            at.ok_or_else(|| wrong(format!("{} is not in list", python::repr(what))))?.into()
+            at.ok_or_else(|| wrong(format!("{} is not in list", python::repr(what).unwrap_or_default())))?.into()
         }
         "copy" => items(value)?.into(),
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
@@ -383,7 +427,8 @@ fn list(value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
 pub struct View {
     /// Its name in Python.
     pub name: &'static str,
-    items: Vec<Value>,
+    /// What it has.
+    pub items: Vec<Value>,
 }
 
 impl View {

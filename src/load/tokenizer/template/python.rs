@@ -5,26 +5,39 @@ use std::fmt::Write as _;
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, Value};
 
+use super::limits::{grown, nested, work};
 use super::methods::View;
 use super::wrong;
 
 /// `str(value)`; nothing of an undefined value.
-pub fn text(value: &Value) -> String {
+///
+/// # Errors
+/// When a limit is passed.
+pub fn text(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
-        ValueKind::Undefined => String::new(),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            work(text.len())?;
+            Ok(text.to_owned())
+        }
+        ValueKind::Undefined => Ok(String::new()),
         _ => repr(value),
     }
 }
 
 /// `repr(value)`.
-pub fn repr(value: &Value) -> String {
+///
+/// # Errors
+/// When a limit is passed.
+pub fn repr(value: &Value) -> Result<String, Error> {
     let mut out = String::new();
-    write_repr(&mut out, value);
-    out
+    write_repr(&mut out, value, 0)?;
+    work(out.len())?;
+    Ok(out)
 }
 
-fn write_repr(out: &mut String, value: &Value) {
+fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+    nested(depth)?;
     match value.kind() {
         ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::Number => out.push_str(&number(value)),
@@ -33,9 +46,9 @@ fn write_repr(out: &mut String, value: &Value) {
             out.push('{');
             for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                write_repr(out, &key);
+                write_repr(out, &key, depth + 1)?;
                 out.push_str(": ");
-                write_repr(out, &value.get_item(&key).unwrap_or_default());
+                write_repr(out, &value.get_item(&key).unwrap_or_default(), depth + 1)?;
             }
             out.push('}');
         }
@@ -49,7 +62,7 @@ fn write_repr(out: &mut String, value: &Value) {
             let mut count = 0;
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                write_repr(out, &item);
+                write_repr(out, &item, depth + 1)?;
                 count = index + 1;
             }
             out.push_str(match (tuple, count) {
@@ -65,6 +78,7 @@ fn write_repr(out: &mut String, value: &Value) {
             let _ = write!(out, "{value}");
         }
     }
+    grown(out.len())
 }
 
 /// A slice or a sum of lists: a list in Python, made on demand by minijinja.
@@ -159,10 +173,12 @@ pub struct Dump {
 pub fn json(value: &Value, dump: &Dump) -> Result<String, Error> {
     let mut out = String::new();
     write_json(&mut out, value, dump, 0)?;
+    work(out.len())?;
     Ok(out)
 }
 
 fn write_json(out: &mut String, value: &Value, dump: &Dump, depth: usize) -> Result<(), Error> {
+    nested(depth)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -203,7 +219,7 @@ fn write_json(out: &mut String, value: &Value, dump: &Dump, depth: usize) -> Res
         }
         kind => return Err(wrong(format!("Object of type {kind} is not JSON serializable"))),
     }
-    Ok(())
+    grown(out.len())
 }
 
 fn start_item(out: &mut String, dump: &Dump, depth: usize, empty: &mut bool) {
@@ -266,6 +282,7 @@ fn json_string(out: &mut String, text: &str, ascii: bool) {
 /// # Errors
 /// When the format cannot be written.
 pub fn strftime(now: &chrono::DateTime<chrono::Local>, format: &str) -> Result<String, Error> {
+    work(format.len())?;
     let mut out = String::new();
     let mut rest = format;
     while let Some(at) = rest.find('%') {

@@ -8,17 +8,24 @@
 //! | `{% generation %}` (transformers: marks text, and is a scope) | `{% with %}` |
 //! | `{% raw %}` | `{% raw +%}`: the line end after it stays |
 //! | escapes of strings | resolved as Python resolves them |
+//! | `set x = y`, `set n.x = y` | `set x = (y) \| __within()`, `(y) \| __within(n)`: no endless nesting (`limits`) |
 //! | `for x in y` | `for x in (y) \| __iterable`: None is no list |
 //! | `'…' % y` | `('…' \| __percent(y))` |
 //! | `a ~ b` | `__concat(a, b)`: numbers and lists as Python prints them |
 //! | `a + b`, where the template has `safe` or `escape` | `__sum(a, b)`: text that is safe escapes the other |
 
+use super::limits::{MOST_BRACKETS, MOST_BRANCHES, MOST_OPERATORS};
+
 /// Rewrites a template.
-pub fn prepare(template: &str) -> String {
+///
+/// # Errors
+/// When it nests too deep to be compiled.
+pub fn prepare(template: &str) -> Result<String, String> {
     let text = template.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(text.len());
     let marks = has_markup(&text);
     let mut rest = text.as_str();
+    let mut branches = 0;
     while let Some(at) = rest.find('{') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
@@ -28,7 +35,7 @@ pub fn prepare(template: &str) -> String {
                 out.push_str(&rest[..end]);
                 end
             }
-            Some(b'{') => expression(rest, "}}", marks, &mut out),
+            Some(b'{') => expression(rest, "}}", marks, &mut out)?,
             Some(b'%') => match raw_block(rest) {
                 Some((start, end)) => {
                     // Jinja2 keeps the line end after this tag.
@@ -40,7 +47,13 @@ pub fn prepare(template: &str) -> String {
                     out.push_str(&rest[start..end]);
                     end
                 }
-                None => tag(rest, marks, &mut out),
+                None => {
+                    branches += usize::from(is_branch(rest));
+                    if branches > MOST_BRANCHES {
+                        return Err(format!("it has more than {MOST_BRANCHES} `elif`"));
+                    }
+                    tag(rest, marks, &mut out)?
+                }
             },
             _ => {
                 out.push('{');
@@ -50,7 +63,12 @@ pub fn prepare(template: &str) -> String {
         rest = &rest[taken..];
     }
     out.push_str(rest);
-    out
+    Ok(out)
+}
+
+/// Whether the tag at the start of `text` is an `elif`: each is within the one before it.
+fn is_branch(text: &str) -> bool {
+    text[2..].trim_start_matches(['-', '+']).trim_start().starts_with("elif")
 }
 
 /// Whether a filter makes markup, which escapes what is added to it.
@@ -85,11 +103,11 @@ fn named_tag(text: &str, name: &str) -> Option<usize> {
 }
 
 /// Copies a tag; a generation block becomes a `with` block without variables.
-fn tag(text: &str, marks: bool, out: &mut String) -> usize {
+fn tag(text: &str, marks: bool, out: &mut String) -> Result<usize, String> {
     for (name, scope) in [("generation", "with"), ("endgeneration", "endwith")] {
         if let Some(length) = named_tag(text, name) {
             out.push_str(&text[..length].replacen(name, scope, 1));
-            return length;
+            return Ok(length);
         }
     }
     expression(text, "%}", marks, out)
@@ -148,7 +166,7 @@ fn is_keyword(word: &str) -> bool {
 }
 
 /// Copies what is between delimiters, rewritten; returns how much of `text` that was.
-fn expression(text: &str, close: &str, marks: bool, out: &mut String) -> usize {
+fn expression(text: &str, close: &str, marks: bool, out: &mut String) -> Result<usize, String> {
     let mut at = 2;
     out.push_str(&text[..2]);
     if text[at..].starts_with(['-', '+']) {
@@ -157,6 +175,7 @@ fn expression(text: &str, close: &str, marks: bool, out: &mut String) -> usize {
     }
     let mut tokens = Vec::new();
     let mut open = 0usize;
+    let mut depth = Depth::default();
     loop {
         let white = text[at..].len() - text[at..].trim_start().len();
         let before = text[at..at + white].to_owned();
@@ -168,9 +187,10 @@ fn expression(text: &str, close: &str, marks: bool, out: &mut String) -> usize {
             write(&rewritten(tokens, marks), out);
             out.push_str(&before);
             out.push_str(&rest[..end]);
-            return at + end;
+            return Ok(at + end);
         };
         let (length, value, kind) = token(rest, first);
+        depth.add(&value, kind)?;
         if kind == Kind::Sign {
             match first {
                 '{' | '(' | '[' => open += 1,
@@ -180,6 +200,42 @@ fn expression(text: &str, close: &str, marks: bool, out: &mut String) -> usize {
         }
         tokens.push(Token { before, text: value, kind });
         at += length;
+    }
+}
+
+/// How deep an expression is: operators of what is open.
+#[derive(Debug, Default)]
+struct Depth {
+    outer: Vec<usize>,
+    operators: usize,
+    all: usize,
+}
+
+impl Depth {
+    fn add(&mut self, text: &str, kind: Kind) -> Result<(), String> {
+        match (kind, text) {
+            (Kind::Text | Kind::Number, _) => {}
+            (Kind::Name, word) if !is_keyword(word) => {}
+            (Kind::Sign, "," | ":") => self.all -= std::mem::take(&mut self.operators),
+            (Kind::Sign, "(" | "[" | "{") => self.outer.push(std::mem::take(&mut self.operators)),
+            (Kind::Sign, ")" | "]" | "}") => {
+                self.all = self.all - self.operators + 1;
+                self.operators = self.outer.pop().unwrap_or(0) + 1;
+            }
+            _ => {
+                self.operators += 1;
+                self.all += 1;
+            }
+        }
+        if self.outer.len() > MOST_BRACKETS {
+            return Err(format!("it has more than {MOST_BRACKETS} brackets within each other"));
+        }
+        if self.all > MOST_OPERATORS {
+            return Err(format!(
+                "an expression in it has more than {MOST_OPERATORS} operators, filters and attributes"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -213,7 +269,38 @@ fn token(text: &str, first: char) -> (usize, String, Kind) {
 fn rewritten(tokens: Vec<Token>, marks: bool) -> Vec<Token> {
     let tokens = if tokens.iter().any(|token| token.is("~")) { with_calls(tokens, CONCAT) } else { tokens };
     let tokens = if marks { with_calls(tokens, SUM) } else { tokens };
-    with_iterable(with_percent(tokens))
+    with_limit(with_iterable(with_percent(tokens)))
+}
+
+/// Puts what a `set` tag sets through a filter that refuses what is nested too deep, or within itself.
+fn with_limit(mut tokens: Vec<Token>) -> Vec<Token> {
+    if !tokens.first().is_some_and(|token| token.is("set")) {
+        return tokens;
+    }
+    let mut open = 0usize;
+    let sign = tokens.iter().position(|token| {
+        open = (open + usize::from(token.opens())).saturating_sub(token.closes().into());
+        open == 0 && token.is("=")
+    });
+    let Some(at) = sign else { return tokens };
+    if at + 1 == tokens.len() {
+        return tokens;
+    }
+    let namespaces: Vec<Token> = (1..at)
+        .filter(|at| tokens[*at].is("."))
+        .map(|at| Token { before: " ".into(), ..tokens[at - 1].clone() })
+        .collect();
+    let mut after =
+        vec![Token::sign(")"), Token::sign("|"), Token { before: String::new(), ..Token::name("__within") }];
+    after.push(Token::sign("("));
+    for (index, namespace) in namespaces.into_iter().enumerate() {
+        after.extend((index > 0).then(|| Token::sign(",")));
+        after.push(namespace);
+    }
+    after.push(Token::sign(")"));
+    tokens.extend(after);
+    tokens.insert(at + 1, Token { before: " ".into(), ..Token::sign("(") });
+    tokens
 }
 
 /// Where the group that opens at `at` closes.
@@ -458,7 +545,7 @@ mod tests {
             "{%- if a -%} b {%+ endif +%}",
             "{{ 'open",
         ] {
-            assert_eq!(prepare(same), same);
+            assert_eq!(prepare(same).unwrap(), same);
         }
         for (template, ready) in [
             ("{%- generation -%}a{% endgeneration %}", "{%- with -%}a{% endwith %}"),
@@ -470,9 +557,12 @@ mod tests {
             ("{% for k, v in d.items() %}", "{% for k, v in ( d.items())|__iterable %}"),
             ("{{ '%02d' % n + 'x' }}", "{{ ( '%02d'|__percent( n)) + 'x' }}"),
             ("{{ a|safe + b.c ~ 'd' }}", "{{ __sum( a|safe, __concat( b.c, 'd')) }}"),
+            ("{% set a = b %}", "{% set a = ( b)|__within() %}"),
+            ("{%- set n.a = n.b, 1 -%}", "{%- set n.a = ( n.b, 1)|__within( n) -%}"),
+            ("{% set a | tojson(indent=2) %}b{% endset %}", "{% set a | tojson(indent=2) %}b{% endset %}"),
             ("{% if a ~ (b ~ c) == -d ~ e %}", "{% if __concat( a, ( __concat(b, c))) == __concat( -d, e) %}"),
         ] {
-            assert_eq!(prepare(template), ready);
+            assert_eq!(prepare(template).unwrap(), ready);
         }
     }
 }
