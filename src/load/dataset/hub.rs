@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::rows::{self, Placed};
+use super::rows::{self, Rows};
 use super::{Error, Hub};
 
 /// Endings of files with rows, the preferred ones first.
-/// Beyond this a file of a data set is not fetched: it is held in memory.
-const LARGEST: u64 = 4 << 30;
 const ENDINGS: [&str; 4] = ["parquet", "jsonl", "json", "csv"];
 /// Files that are no data.
 const OTHER: [&str; 3] = ["dataset_infos.json", "dataset_info.json", "config.json"];
@@ -20,12 +18,12 @@ const OTHER: [&str; 3] = ["dataset_infos.json", "dataset_info.json", "config.jso
 ///
 /// # Errors
 /// When it is neither in the cache nor to be had.
-pub fn rows(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Result<Vec<Placed>, Error> {
+pub fn rows(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Result<Rows, Error> {
     if let Some(folder) = hub.cache.snapshot("datasets", name) {
         let files: Vec<String> = below(&folder, &folder);
         let chosen = choose(&files, subset, split);
         if !chosen.is_empty() {
-            return chosen.iter().try_fold(Vec::new(), |mut all, file| {
+            return chosen.iter().try_fold(Rows::default(), |mut all, file| {
                 all.extend(rows::read(&folder.join(file))?);
                 Ok(all)
             });
@@ -73,7 +71,7 @@ fn choose<'a>(files: &'a [String], subset: Option<&str>, split: Option<&str>) ->
     chosen
 }
 
-fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Result<Vec<Placed>, Error> {
+fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Result<Rows, Error> {
     let failed = |reason: String| Error::Hub { name: name.to_owned(), reason };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -93,7 +91,7 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
             let response = request.send().await.map_err(|error| crate::bounded::chain(&error))?;
             let status = response.status();
             match status.as_u16() {
-                200 => crate::bounded::body(response, LARGEST).await,
+                200 => crate::bounded::body(response, rows::MOST_BYTES).await,
                 401 | 403 => {
                     Err(format!("HTTP {status} at {url}: a gated data set needs HF_TOKEN, and its terms accepted"))
                 }
@@ -115,7 +113,7 @@ fn fetch(hub: &Hub, name: &str, subset: Option<&str>, split: Option<&str>) -> Re
     if chosen.is_empty() {
         return Err(failed(format!("it has no parquet, JSONL, JSON or CSV file among {} files", files.len())));
     }
-    let mut all = Vec::new();
+    let mut all = Rows::default();
     for file in chosen {
         let bytes =
             runtime.block_on(get(format!("{}/datasets/{name}/resolve/main/{file}", hub.endpoint))).map_err(failed)?;
@@ -144,8 +142,8 @@ mod tests {
         std::fs::write(snapshot.join("dataset_infos.json"), "{}").unwrap();
         let cache = Cache { hub: Some(folder.path().to_owned()) };
         let hub = Hub { cache, endpoint: "http://127.0.0.1:1".into(), token: None, offline: true };
-        assert_eq!(rows(&hub, "org/name", None, None).unwrap()[0].1["prompt"], "x");
-        assert_eq!(rows(&hub, "org/name", None, Some("test")).unwrap()[0].1["prompt"], "y");
+        assert_eq!(rows(&hub, "org/name", None, None).unwrap().get(0).unwrap().1["prompt"], "x");
+        assert_eq!(rows(&hub, "org/name", None, Some("test")).unwrap().get(0).unwrap().1["prompt"], "y");
         let error = rows(&hub, "org/other", None, None).unwrap_err().to_string();
         assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
         let hub = Hub { offline: false, ..hub };

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use super::random::shuffle;
-use super::rows::{self, Placed, Row, format, kind};
+use super::rows::{self, Row, Rows, format, kind};
 use super::{Error, Name, SharedTokenizer, Spec, hub, rag};
 use crate::load::prompt::{Content, Message, Prompt};
 
@@ -56,11 +56,11 @@ pub fn open(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Promp
         return sonnet(spec, tokenizer);
     }
     let (name, mut candidates) = candidates(spec)?;
-    if candidates.is_empty() {
+    if candidates.len() == 0 {
         return Err(Error::TooFew { name, asked: spec.count, available: 0, filters: "no row has a prompt".into() });
     }
     if spec.shuffle && spec.name != Name::Text {
-        shuffle(&mut candidates, &mut ChaCha8Rng::seed_from_u64(spec.seed));
+        shuffle(&mut candidates.order, &mut ChaCha8Rng::seed_from_u64(spec.seed));
     }
     let preset = matches!(spec.name, Name::Dolly | Name::Alpaca | Name::OpenAssistant);
     let filter = Filter {
@@ -70,14 +70,14 @@ pub fn open(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Vec<Promp
         sharegpt: spec.name == Name::ShareGpt,
         once: preset,
     };
-    choose(spec, &name, candidates, filter, tokenizer.as_ref())
+    choose(spec, &name, &candidates, filter, tokenizer.as_ref())
 }
 
 /// Counts candidates until there are enough.
 fn choose(
     spec: &Spec,
     name: &str,
-    candidates: Vec<Candidate>,
+    candidates: &Candidates,
     filter: Filter,
     tokenizer: Option<&SharedTokenizer>,
 ) -> Result<Vec<Prompt>, Error> {
@@ -88,10 +88,11 @@ fn choose(
     }
     let (all, mut seen, mut prompts) = (candidates.len(), HashSet::new(), Vec::new());
     let (mut short, mut long, mut twice) = (0u64, 0u64, 0u64);
-    for candidate in candidates {
+    for index in 0..all {
         if prompts.len() as u64 >= spec.count {
             break;
         }
+        let Some(candidate) = candidates.get(spec, index)? else { continue };
         let text = plain(&candidate.content);
         if text.chars().count() < filter.least_chars {
             short += 1;
@@ -206,23 +207,53 @@ fn adapt(spec: &Spec, content: Content, tokenizer: Option<&SharedTokenizer>) -> 
     }
 }
 
-fn candidates(spec: &Spec) -> Result<(String, Vec<Candidate>), Error> {
+/// What prompts are chosen from: one text as often as it is asked for, or rows, of which each is parsed once more when its turn
+/// comes.
+struct Candidates {
+    same: Option<(Candidate, usize)>,
+    rows: Rows,
+    path: PathBuf,
+    /// Numbers of the rows that have a prompt.
+    order: Vec<usize>,
+}
+
+impl Candidates {
+    fn len(&self) -> usize {
+        self.same.as_ref().map_or(self.order.len(), |(_, count)| *count)
+    }
+
+    fn get(&self, spec: &Spec, index: usize) -> Result<Option<Candidate>, Error> {
+        match &self.same {
+            Some((same, _)) => Ok(Some(same.clone())),
+            None => self.of_row(spec, self.order[index]),
+        }
+    }
+
+    fn of_row(&self, spec: &Spec, number: usize) -> Result<Option<Candidate>, Error> {
+        let (line, row) = self.rows.get(number)?;
+        candidate(spec, &row, &self.path, line)
+    }
+}
+
+fn candidates(spec: &Spec) -> Result<(String, Candidates), Error> {
     if let (Name::Text, Some(text)) = (spec.name, &spec.text) {
         let count = usize::try_from(spec.count).unwrap_or(usize::MAX);
-        return Ok(("--prompt".into(), vec![Candidate::of(Content::Text(text.clone())); count]));
+        let same = Some((Candidate::of(Content::Text(text.clone())), count));
+        let (rows, path, order) = Default::default();
+        return Ok(("--prompt".into(), Candidates { same, rows, path, order }));
     }
     let (name, rows, path) = load(spec)?;
-    let mut found = Vec::new();
-    for (line, row) in &rows {
-        if let Some(candidate) = candidate(spec, row, &path, *line)? {
-            found.push(candidate);
+    let mut found = Candidates { same: None, rows, path, order: Vec::new() };
+    for number in 0..found.rows.len() {
+        if found.of_row(spec, number)?.is_some() {
+            found.order.push(number);
         }
     }
     Ok((name, found))
 }
 
 /// The rows, what they are called, and where they are.
-fn load(spec: &Spec) -> Result<(String, Vec<Placed>, PathBuf), Error> {
+fn load(spec: &Spec) -> Result<(String, Rows, PathBuf), Error> {
     let preset = match spec.name {
         Name::Dolly => Some("databricks/databricks-dolly-15k"),
         Name::Alpaca => Some("tatsu-lab/alpaca"),
