@@ -48,6 +48,23 @@ fn seed(text: Option<&String>) -> Result<u64, Error> {
 /// So many prompts are looked at unless another number is asked for.
 const MOST_LOOKED_AT: u64 = 500;
 
+/// `--num-prompts` of what holds all prompts in memory.
+fn count(asked: u64, settings: &PromptSettings) -> Result<u64, Error> {
+    const MOST: u64 = 10_000_000;
+    if asked > MOST {
+        return Err(Error::Usage {
+            message: format!("--num-prompts is {asked}: at most {MOST} prompts are held in memory"),
+            hint: "ask for fewer".into(),
+        });
+    }
+    let made = matches!(settings.spec.name, Name::Random | Name::PrefixRepetition | Name::Sonnet | Name::Rag);
+    if made {
+        dataset::held(&dataset::Spec { count: asked, ..settings.spec.clone() })
+            .map_err(|error| Error::Load(crate::load::error::Error::Dataset(error)))?;
+    }
+    Ok(asked.max(1))
+}
+
 /// The first prompts of a data set.
 async fn collect(
     mut settings: PromptSettings,
@@ -102,7 +119,7 @@ fn tokenizer_of(settings: &PromptSettings) -> Result<Option<SharedTokenizer>, Er
 
 async fn inspect(args: &PromptsInspectArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let settings = resolve_prompts(&args.prompts, seed(args.seed.as_ref())?, environment)?;
-    let asked = args.num_prompts.unwrap_or(MOST_LOOKED_AT).max(1);
+    let asked = count(args.num_prompts.unwrap_or(MOST_LOOKED_AT), &settings)?;
     let tokenizer = tokenizer_of(&settings)?;
     let prompts = match collect(settings.clone(), tokenizer.clone(), asked, ui).await {
         Err(Error::Load(crate::load::error::Error::Dataset(dataset::Error::TooFew { available, .. })))
@@ -141,8 +158,9 @@ async fn inspect(args: &PromptsInspectArgs, environment: &Environment, ui: &Ui) 
 
 async fn build(args: &PromptsBuildArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let settings = resolve_prompts(&args.prompts, seed(args.seed.as_ref())?, environment)?;
+    let count = count(args.num_prompts, &settings)?;
     let tokenizer = tokenizer_of(&settings)?;
-    let prompts = collect(settings, tokenizer, args.num_prompts.max(1), ui).await?;
+    let prompts = collect(settings, tokenizer, count, ui).await?;
     let path = environment.absolute(&args.output);
     let mut text = String::new();
     for (index, prompt) in prompts.iter().enumerate() {
@@ -159,7 +177,7 @@ async fn build(args: &PromptsBuildArgs, environment: &Environment, ui: &Ui) -> R
 
 async fn answers(args: &PromptsAnswersArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut flags = args.load.clone();
-    flags.num_prompts = Some((args.start + args.show).max(1).to_string());
+    flags.num_prompts = Some(args.start.saturating_add(args.show).max(1).to_string());
     flags.max_concurrency = Some("1".into());
     flags.backend.get_or_insert(Backend::OpenaiChat);
     let settings = resolve_load(&flags, environment)?;

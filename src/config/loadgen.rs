@@ -178,11 +178,50 @@ fn argument(flag: &'static str, problem: impl Into<String>, hint: impl Into<Stri
     }
 }
 
+/// What a load may be asked for at most: more would be held in memory, or have no end.
+const MOST: [(&[&str], u64, &str); 4] = [
+    (
+        &["num-prompts", "num-warmups", "completions", "compare"],
+        100_000_000,
+        "up to 100000000 (the requests of one load)",
+    ),
+    (
+        &[
+            "input-len",
+            "random-input-len",
+            "random-prefix-len",
+            "sonnet-input-len",
+            "sonnet-prefix-len",
+            "prefix-repetition-prefix-len",
+            "prefix-repetition-suffix-len",
+        ],
+        16_000_000,
+        "up to 16000000 (the tokens of one prompt)",
+    ),
+    (&["max-concurrency", "concurrent-tests"], 1_000_000, "up to 1000000 (each request under way is a socket)"),
+    (&["num-runs"], MOST_POINTS, "up to 100000 (the loads of one call)"),
+];
+
+/// Loads of one call.
+const MOST_POINTS: u64 = 100_000;
+
+/// What is expected of a flag of `load` instead of a number that is beyond its limit.
+fn beyond_limit(flag: &str, number: u64) -> Option<&'static str> {
+    let flag = flag.trim_start_matches('-');
+    MOST.iter().find(|(flags, most, _)| flags.contains(&flag) && number > *most).map(|(_, _, expected)| *expected)
+}
+
+/// A number that is not beyond the limit of its flag.
+fn limited(flag: &'static str, number: u64) -> Result<u64, Error> {
+    beyond_limit(flag, number)
+        .map_or(Ok(number), |expected| Err(invalid(flag, &number.to_string(), &format!("a number {expected}"))))
+}
+
 /// A whole number within limits.
 fn whole(flag: &'static str, text: Option<&String>, least: u64) -> Result<Option<u64>, Error> {
     text.map(|text| {
         let number = text.trim().replace('_', "").parse::<u64>().ok().filter(|number| *number >= least);
-        number.ok_or_else(|| invalid(flag, text, &format!("a whole number from {least}")))
+        limited(flag, number.ok_or_else(|| invalid(flag, text, &format!("a whole number from {least}")))?)
     })
     .transpose()
 }
@@ -226,7 +265,10 @@ pub fn whole_numbers(flag: &'static str, text: &str, least: u64) -> Result<Vec<u
             numbers.push(item.replace('_', "").parse().map_err(|_| wrong())?);
         }
     }
-    if numbers.is_empty() || numbers.iter().any(|number| *number < least) { Err(wrong()) } else { Ok(numbers) }
+    if numbers.is_empty() || numbers.iter().any(|number| *number < least) {
+        return Err(wrong());
+    }
+    numbers.into_iter().map(|number| limited(flag, number)).collect()
 }
 
 fn pairs(
@@ -658,6 +700,13 @@ fn points(
             "add it, or use --num-prompts",
         ));
     }
+    let lists = [prompts.input_lens.len(), prompts.output_lens.len(), rates.len(), requests.len(), concurrencies.len()];
+    let all = lists.iter().chain([&completions.len().max(1)]).fold(runs, |all, list| all.saturating_mul(*list as u64));
+    if all > MOST_POINTS {
+        let problem =
+            format!("makes {all} loads with what has several values: at most {MOST_POINTS} are made by one call");
+        return Err(argument("--num-runs", problem, "ask for fewer at once"));
+    }
     let mut points = Vec::new();
     for input_len in &prompts.input_lens {
         for output_len in &prompts.output_lens {
@@ -665,7 +714,10 @@ fn points(
                 for requests in &requests {
                     for concurrency in &concurrencies {
                         let num_prompts = match (per_stream, concurrency) {
-                            (Some(each), Some(streams)) => Some(each.saturating_mul(*streams)),
+                            (Some(each), Some(streams)) => {
+                                let all = each.saturating_mul(*streams);
+                                limited("--num-prompts", all).map_err(|_| over_per_stream(each, *streams)).map(Some)?
+                            }
                             _ if pattern == "burst" && limit.is_none() => requests.or(*concurrency),
                             _ => *requests,
                         };
@@ -700,6 +752,15 @@ fn points(
         }
     }
     Ok((pattern, points))
+}
+
+fn over_per_stream(each: u64, streams: u64) -> Error {
+    let expected = beyond_limit("num-prompts", u64::MAX).unwrap_or_default();
+    let problem = format!(
+        "makes {} requests of {each} for each of {streams}: expected a number {expected}",
+        each.saturating_mul(streams)
+    );
+    argument("--num-prompts-per-concurrency", problem, "ask for fewer")
 }
 
 /// S4: so many samples over so many streams; every request asks for as many as make one round (n = N / C), and the rest comes
@@ -1001,6 +1062,16 @@ mod tests {
             ("--backend openai-chat --prompt-format token-ids", "--prompt-format"),
             ("--stall-timeout soon", "--stall-timeout"),
             ("--burstiness 0", "--burstiness"),
+            ("--num-prompts 1000000000000", "--num-prompts"),
+            ("--num-warmups 1000000000000", "--num-warmups"),
+            ("--completions 1000000000000", "--completions"),
+            ("--random-input-len 10000000000", "--random-input-len"),
+            ("--input-len 16000001", "up to 16000000 (the tokens of one prompt)"),
+            ("--random-prefix-len 10000000000", "--random-prefix-len"),
+            ("--max-concurrency 1000000000", "--max-concurrency"),
+            ("--num-runs 4000000000", "--num-runs"),
+            ("--num-runs 100000 --max-concurrency 1,2", "--num-runs"),
+            ("--num-prompts-per-concurrency 100000000 --max-concurrency 9", "--num-prompts-per-concurrency"),
         ] {
             let error = load(line).unwrap_err().to_string();
             assert!(error.contains(flag), "{line}: {error}");

@@ -309,8 +309,33 @@ pub struct Spec {
 /// When it cannot be read, or has too few prompts.
 pub fn open(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Source, Error> {
     let is_made = matches!(spec.name, Name::Random | Name::PrefixRepetition);
+    if matches!(spec.name, Name::PrefixRepetition | Name::Sonnet | Name::Rag) {
+        held(spec)?;
+    }
     let source = open_any(spec, tokenizer)?;
     Ok(if is_made && spec.chat { Arc::new(ForChat(source)) } else { source })
+}
+
+/// Tokens of prompts that are all held in memory: about 4 GB of text.
+const MOST_HELD: u64 = 1 << 30;
+
+/// Whether the prompts of a data set may all be held in memory.
+///
+/// # Errors
+/// When they would have too many tokens.
+pub fn held(spec: &Spec) -> Result<(), Error> {
+    let tokens = match spec.name {
+        Name::PrefixRepetition => spec.prefix_len.saturating_add(spec.suffix_len),
+        Name::Random => spec.prefix_len.saturating_add(spec.input_len),
+        _ => spec.input_len,
+    };
+    let most = MOST_HELD / tokens.max(1);
+    if spec.count <= most {
+        return Ok(());
+    }
+    let found = if spec.count == u64::MAX { "not given".into() } else { spec.count.to_string() };
+    let expected = format!("expected at most {most} of {tokens} tokens each: they are all held in memory");
+    Err(Error::Flag { flag: "num-prompts", found, expected })
 }
 
 fn open_any(spec: &Spec, tokenizer: Option<SharedTokenizer>) -> Result<Source, Error> {
@@ -377,6 +402,16 @@ pub(crate) mod tests {
             chat_template: true,
             chat: false,
             hub: Hub { offline: true, ..Hub::default() },
+        }
+    }
+
+    #[test]
+    fn prompts_that_are_all_held_are_refused_where_they_are_too_many() {
+        for name in [Name::PrefixRepetition, Name::Sonnet, Name::Rag] {
+            for count in [1 << 40, u64::MAX] {
+                let error = open(&Spec { count, ..spec(name) }, None).unwrap_err().to_string();
+                assert!(error.contains("--num-prompts") && error.contains("held in memory"), "{error}");
+            }
         }
     }
 

@@ -33,9 +33,39 @@ const EAGER_TOKENS: u64 = 20_000_000;
 
 #[derive(Debug)]
 struct Lengths {
-    input: Vec<u32>,
-    output: Vec<u32>,
-    offset: Vec<u32>,
+    input: Drawn,
+    output: Drawn,
+    offset: Drawn,
+}
+
+/// One number for each prompt.
+#[derive(Debug)]
+enum Drawn {
+    /// The same for all: nothing was drawn.
+    Same(u32),
+    Each(Vec<u32>),
+}
+
+impl Drawn {
+    /// `low` included, `high` excluded.
+    fn new(rng: &mut DefaultRng, low: u64, high: u64, count: usize) -> Self {
+        let mut one = || u32::try_from(rng.integer(low, high)).unwrap_or(u32::MAX);
+        if high.saturating_sub(low) <= 1 { Self::Same(one()) } else { Self::Each((0..count).map(|_| one()).collect()) }
+    }
+
+    fn at(&self, index: usize) -> u32 {
+        match self {
+            Self::Same(number) => *number,
+            Self::Each(numbers) => numbers[index],
+        }
+    }
+
+    fn sum(&self, count: usize) -> u64 {
+        match self {
+            Self::Same(number) => u64::from(*number).saturating_mul(count as u64),
+            Self::Each(numbers) => numbers.iter().map(|number| u64::from(*number)).sum(),
+        }
+    }
 }
 
 /// Random prompts.
@@ -72,9 +102,7 @@ impl Random {
         let count = usize::try_from(self.count).unwrap_or(usize::MAX);
         let vocabulary = u64::from(tokenizer.vocab_size());
         let mut rng = DefaultRng::new(self.seed);
-        let mut draw = |low: u64, high: u64| -> Vec<u32> {
-            (0..count).map(|_| u32::try_from(rng.integer(low, high)).unwrap_or(u32::MAX)).collect()
-        };
+        let mut draw = |low, high| Drawn::new(&mut rng, low, high, count);
         let lengths = Lengths {
             input: draw(input_low, input_high + 1),
             output: draw(output_low.max(1), output_high.max(1) + 1),
@@ -89,7 +117,7 @@ impl Random {
             .map(|_| allowed[usize::try_from(rng.integer(0, allowed.len() as u64)).unwrap_or(0)])
             .collect();
         let prompts = RandomPrompts { tokenizer, spec: self, lengths, prefix, allowed };
-        let tokens: u64 = prompts.lengths.input.iter().map(|length| u64::from(*length) + self.prefix_len).sum();
+        let tokens = prompts.lengths.input.sum(count).saturating_add(self.prefix_len.saturating_mul(self.count));
         if self.token_ids || tokens > EAGER_TOKENS {
             return Ok(std::sync::Arc::new(prompts));
         }
@@ -100,10 +128,10 @@ impl Random {
 
 impl RandomPrompts {
     fn make(&self, index: usize, rng: &mut DefaultRng) -> Result<Prompt, Error> {
-        let (length, offset) = (self.lengths.input[index] as usize, self.lengths.offset[index] as usize);
+        let (length, offset) = (self.lengths.input.at(index) as usize, self.lengths.offset.at(index) as usize);
         let mut ids = self.prefix.clone();
         ids.extend((0..length).map(|at| self.allowed[(offset + index + at) % self.allowed.len()]));
-        let output_len = Some(u64::from(self.lengths.output[index]));
+        let output_len = Some(u64::from(self.lengths.output.at(index)));
         if self.spec.token_ids {
             let prompt_len = Some(ids.len() as u64);
             return Ok(Prompt { content: Content::TokenIds(ids), prompt_len, output_len, id: None });
@@ -119,7 +147,7 @@ impl PromptSource for RandomPrompts {
     }
 
     fn prompt(&self, index: u64) -> Result<Prompt, Error> {
-        let at = usize::try_from(index).ok().filter(|at| *at < self.lengths.input.len());
+        let at = usize::try_from(index).ok().filter(|_| index < self.spec.count);
         let at = at.ok_or_else(|| Error::TooFew {
             name: "random".into(),
             asked: index + 1,
@@ -278,6 +306,18 @@ mod tests {
         let made = prefix_repetition(tokenizer.as_ref(), (4, 2), 3, 7, (10, 1)).unwrap();
         assert_eq!((made.len(), made[0].output_len), (9, Some(7)));
         assert!(prefix_repetition(tokenizer.as_ref(), (4, 2), 30, 7, (10, 1)).is_err());
+    }
+
+    /// Numbers that are the same for all are not held for each.
+    #[test]
+    fn what_is_not_drawn_takes_no_room() {
+        let (_folder, tokenizer) = words();
+        let many = Random { range_ratio: 0.0, token_ids: true, ..random(1000) }.open(tokenizer.clone()).unwrap();
+        let few = Random { range_ratio: 0.0, token_ids: true, ..random(999) }.open(tokenizer).unwrap();
+        assert_eq!(many.prompt(998).unwrap().output_len, few.prompt(998).unwrap().output_len);
+        let mut rng = DefaultRng::new(1);
+        assert!(matches!(Drawn::new(&mut rng, 5, 6, usize::MAX), Drawn::Same(5)));
+        assert_eq!(Drawn::Same(7).sum(usize::MAX), u64::MAX);
     }
 
     #[test]
