@@ -187,8 +187,9 @@ fn nothing(dirs: &[PathBuf], elsewhere: &[Found], environment: &Environment) -> 
     let unplanned = foreign::vllm_processes().iter().filter(|process| process.group_token.is_none()).count();
     let hint = if !others.is_empty() {
         format!(
-            "a run of yours is live in {}: `--results-dir DIR` ends that one, `--all` every run of yours",
-            others.join(" and ")
+            "a run of yours is live in {}: `--results-dir DIR` ends {}, `--all` every run of yours",
+            others.join(" and "),
+            if others.len() == 1 { "that one" } else { "one of them" }
         )
     } else if unplanned > 0 {
         format!(

@@ -36,7 +36,8 @@ pub fn parse_json(text: &str, place: &dyn Fn(usize, usize) -> Origin) -> Result<
         return Err(Diagnostic::new(&origin, "", format!("this is no JSON: {message}"))
             .hint("close every bracket and quote, and leave no comma after a last element; or write YAML (.yaml)"));
     }
-    parse_yaml(text, place)
+    // YAML takes no tab after a colon. In JSON one is white space: texts cannot have it.
+    parse_yaml(&text.replace('\t', " "), place)
 }
 
 /// The type of a plain word by YAML's core rules.
@@ -332,6 +333,12 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err(), problem, "{}", &text[..text.len().min(40)]);
         }
+    }
+
+    #[test]
+    fn json_may_have_tabs_between_what_it_says() {
+        let tree = load::parse("{\"a\":\t1,\n\t\"b\":\t2}", "a.json").unwrap();
+        assert_eq!(tree.get("b").unwrap().origin.to_string(), "a.json:2:7");
     }
 
     #[test]
