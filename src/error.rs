@@ -64,6 +64,12 @@ pub enum Error {
         /// Each flag with its place, and what is wrong with it.
         problems: Vec<String>,
     },
+    /// A signal came before there was a load.
+    #[error("stopped before the load: nothing was sent, and nothing is written")]
+    StoppedEarly {
+        /// Its number.
+        signal: u8,
+    },
     /// A second signal came while the first was obeyed.
     #[error("stopped at once by a second signal: what was under way is not written")]
     StoppedTwice {
@@ -92,7 +98,7 @@ impl Error {
             Error::Input { .. } => exit::USAGE,
             Error::Terminal(_) | Error::Output(_) => exit::RECORD,
             Error::NotFound { .. } | Error::Nothing { .. } => exit::NOTHING,
-            Error::StoppedTwice { signal } => exit::SIGNAL + signal,
+            Error::StoppedEarly { signal } | Error::StoppedTwice { signal } => exit::SIGNAL + signal,
         }
     }
 
@@ -105,7 +111,7 @@ impl Error {
             Error::Load(error) => error.hints(),
             Error::Process(_) => vec!["`vllm-bench check` shows whether this machine can run a sweep".into()],
             Error::Input { .. } => vec!["name a file that exists, or `-` for standard input".into()],
-            Error::Terminal(_) | Error::StoppedTwice { .. } => Vec::new(),
+            Error::Terminal(_) | Error::StoppedEarly { .. } | Error::StoppedTwice { .. } => Vec::new(),
             Error::Output(_) => {
                 vec!["what was printed is incomplete: send it to a place with room, and call the command again".into()]
             }

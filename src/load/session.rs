@@ -116,8 +116,8 @@ pub struct Spec {
     pub kernel_clock: bool,
     /// The simulated vLLM is at the other end.
     pub simulated: Option<SimSession>,
-    /// It is known that the server hangs: nothing is sent, and every request is accounted for.
-    pub hangs: bool,
+    /// Why nothing is to be sent; every request is accounted for.
+    pub over: Option<GaveUp>,
 }
 
 impl Spec {
@@ -292,6 +292,9 @@ pub enum Error {
     Died,
 }
 
+/// How long a prompt that is still being made is waited for when the load is over.
+const FEEDER: Duration = Duration::from_secs(2);
+
 /// Bytes of requests that are made before they are sent.
 const MOST_WAITING_BYTES: usize = 16 << 20;
 
@@ -359,12 +362,16 @@ impl Queue {
     }
 
     /// Waits until there is enough to begin with.
-    fn wait_filled(&self, live: &Live) {
+    fn wait_filled(&self, live: &Live, until: Option<Instant>) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.complete && state.bytes <= MOST_WAITING_BYTES && !live.is_over() {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return false;
+            }
             let waited = self.filled.wait_timeout(state, Duration::from_millis(100));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
     pub fn next(&self, now: u64, waker: &Arc<mio::Waker>) -> Next {
@@ -433,7 +440,7 @@ impl Shared {
 /// When it cannot begin, or prompts cannot be made.
 pub fn run(
     spec: Spec,
-    source: &dyn PromptSource,
+    source: &Arc<dyn PromptSource>,
     live: &Arc<Live>,
     each: &mut dyn FnMut(Sample),
 ) -> Result<Ended, Error> {
@@ -452,7 +459,7 @@ pub fn run(
         Arrival::Burst => spec.max_concurrency.or(spec.requests).unwrap_or(1),
         _ => u64::MAX,
     };
-    let shared = Shared {
+    let shared = Arc::new(Shared {
         writer: Writer::new(spec.form.clone(), &spec.target),
         tls,
         queues,
@@ -468,16 +475,22 @@ pub fn run(
         gave_up: Mutex::default(),
         refused: AtomicU64::new(0),
         spec,
-    };
-    if shared.spec.hangs {
-        shared.give_up(GaveUp::Hung);
+    });
+    if let Some(why) = shared.spec.over {
+        shared.give_up(why);
     }
     let (sender, receiver) = mpsc::channel::<Vec<Sample>>();
     let mut failed = None;
     let mut last_end = 0u64;
+    let feeder = {
+        let (shared, source) = (Arc::clone(&shared), Arc::clone(source));
+        std::thread::spawn(move || feed(&shared, source.as_ref()))
+    };
+    let until = shared.spec.limits.total.map(|total| Instant::now() + total);
+    if !shared.queues.iter().all(|queue| queue.wait_filled(&shared.live, until)) {
+        shared.give_up(GaveUp::TimeIsUp);
+    }
     std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| feed(&shared, source));
-        shared.queues.iter().for_each(|queue| queue.wait_filled(&shared.live));
         let clock = Clock::since(*shared.live.began.get_or_init(Instant::now));
         let workers: Vec<_> = (0..threads)
             .map(|number| {
@@ -499,14 +512,20 @@ pub fn run(
                 Err(_) => failed = Some(Error::Died),
             }
         }
-        // Whoever still makes prompts has nobody to make them for.
-        shared.live.abort();
+    });
+    // Whoever still makes prompts has nobody to make them for; one that is under way is not waited for.
+    shared.live.abort();
+    let patience = Instant::now() + FEEDER;
+    while !feeder.is_finished() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if feeder.is_finished() {
         match feeder.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failed = Some(Error::Prompts(error)),
             Err(_) => failed = Some(Error::Died),
         }
-    });
+    }
     if let Some(error) = failed {
         return Err(error);
     }
@@ -583,6 +602,9 @@ fn make(shared: &Shared, source: &dyn PromptSource) -> Result<(), super::dataset
         _ => None,
     };
     for index in 0..spec.requests.unwrap_or(u64::MAX) {
+        if shared.live.is_over() {
+            return Ok(());
+        }
         let due = match &mut schedule {
             Some(schedule) => schedule.next().map(|seconds| (seconds * 1e9) as u64),
             None => None,

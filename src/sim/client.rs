@@ -175,7 +175,7 @@ impl Options {
             kernel_clock: false,
             simulated: is_ours
                 .then(|| SimSession { turn: self.turn, ..SimSession::new(requests, concurrency, warmup) }),
-            hangs: false,
+            over: None,
         })
     }
 
@@ -481,8 +481,9 @@ async fn run_load<S: Send + 'static>(
     mut state: S,
     each: impl Fn(&mut S, Sample) + Send + 'static,
 ) -> Result<(Ended, S), String> {
+    let source: Arc<dyn PromptSource> = source;
     let load = move || {
-        let ended = session::run(spec, &*source, &Arc::new(Live::default()), &mut |sample| each(&mut state, sample));
+        let ended = session::run(spec, &source, &Arc::new(Live::default()), &mut |sample| each(&mut state, sample));
         ended.map(|ended| (ended, state))
     };
     match tokio::task::spawn_blocking(load).await {

@@ -1323,6 +1323,8 @@ fn what_the_builtin_client_would_refuse_is_refused_before_the_first_start() {
     refused("no-such-flag=3", "no-such-flag");
     refused("burstiness=0", "--burstiness");
     refused("num-runs=2", "list");
+    refused("num-prompts=1000000000000", "up to 100000000");
+    refused("random-input-len=10000000000", "up to 16000000");
     let ended = scene.sweep().set("--client", ["builtin"]).fault("benchmark-hangs").exits(2);
     ended.says("benchmark-");
 }
@@ -1377,6 +1379,52 @@ fn a_signal_is_heard_while_the_server_does_not_tell_its_metrics() {
         "{}",
         result(&scene)
     );
+}
+
+/// A data set that comes through a pipe and has no end, and a client that reads it: it has taken more than the pipe holds.
+fn endless_prompts(scene: &Scene, url: &str, flags: &[&str]) -> Child {
+    let mut child = Command::new(BIN)
+        .current_dir(scene.path(""))
+        .args(["load", "--base-url", url, "--model", "m", "--tokenizer", "none", "--num-prompts", "2"])
+        .args([
+            "--dataset-name",
+            "text",
+            "--dataset-path",
+            "/dev/stdin",
+            "--save-result",
+            "--result-filename",
+            "r.json",
+        ])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(&b"some text\n".repeat(100_000)).unwrap();
+    child
+}
+
+#[test]
+fn a_signal_and_the_total_timeout_are_heard_while_prompts_are_made() {
+    let scene = Scene::new();
+    let (url, _asked) = silent_metrics(0, Vec::new());
+    let mut child = endless_prompts(&scene, &url, &[]);
+    let held = child.stdin.take();
+    nix::sys::signal::kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "128 + SIGTERM");
+    drop(held);
+    let found = result(&scene);
+    assert_eq!((&found["completed"], &found["failed"]), (&0.into(), &2.into()), "{found}");
+    assert_eq!(found["vllm_bench_load"]["interrupted"], true);
+
+    let scene = Scene::new();
+    let mut child = endless_prompts(&scene, &url, &["--total-timeout", "1s"]);
+    let held = child.stdin.take();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    drop(held);
+    let found = result(&scene);
+    assert_eq!((&found["completed"], &found["failed"]), (&0.into(), &2.into()), "{found}");
 }
 
 /// The second signal ends what the first has not ended yet, by an exit code as documented.

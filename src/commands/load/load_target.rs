@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::load::dataset::{Name, SharedTokenizer};
 use crate::load::server::{Model, Server};
 use crate::load::target::Target;
-use crate::load::tokenizer::{self, Cache, Rules, ServerTokenizer};
+use crate::load::tokenizer::{self, Cache, HfTokenizer, Rules, ServerTokenizer};
 use crate::ui::Ui;
 
 /// Everything that all loads of a sweep share.
@@ -66,6 +66,13 @@ pub fn named(name: &str, cache: &Cache, rules: Rules) -> Result<SharedTokenizer,
     Ok(Arc::new(tokenizer::find(name, cache, rules).map_err(load)?))
 }
 
+/// Opens a tokenizer beside what else is waited for: a signal is heard meanwhile.
+async fn found(name: &str, cache: &Cache, rules: Rules) -> Result<Result<HfTokenizer, tokenizer::Error>, Error> {
+    let (name, cache) = (name.to_owned(), cache.clone());
+    let opened = tokio::task::spawn_blocking(move || tokenizer::find(&name, &cache, rules)).await;
+    opened.map_err(|_| load(crate::load::session::Error::Died))
+}
+
 async fn tokenizer_of(
     settings: &LoadSettings,
     target: &Target,
@@ -77,13 +84,16 @@ async fn tokenizer_of(
     let cache = &settings.prompts.cache;
     match &settings.prompts.tokenizer {
         TokenizerChoice::Absent => return Ok((model_id.to_owned(), None)),
-        TokenizerChoice::Named(name) => return Ok((name.clone(), Some(named(name, cache, rules)?))),
+        TokenizerChoice::Named(name) => {
+            let found = found(name, cache, rules).await?.map_err(load)?;
+            return Ok((name.clone(), Some(Arc::new(found))));
+        }
         TokenizerChoice::Auto => {}
     }
     // The model's own files: as it is named here, or as the server was told, if it is this machine.
     let root = served.and_then(|model| model.root.as_deref()).filter(|root| *root != model_id);
     for name in [Some(model_id), root].into_iter().flatten() {
-        match tokenizer::find(name, cache, rules) {
+        match found(name, cache, rules).await? {
             Ok(found) => return Ok((name.to_owned(), Some(Arc::new(found)))),
             Err(tokenizer::Error::NotFound { .. }) => {}
             Err(error) => return Err(load(error)),

@@ -110,13 +110,15 @@ pub(super) async fn one(
             hint: "say how many: --num-prompts".into(),
         });
     }
-    let prompts = prompts(settings, prepared, number).await?;
+    let (prompts, mut over) = made_in_time(settings, prepared, number, live_of_sweep).await?;
     let plan = Plan { settings, prepared, point };
-    if let (Some(limit), 0) = (settings.ready_check, number) {
-        plan.ready(&prompts.source, limit, ui).await?;
+    if let (Some(limit), 0, None) = (settings.ready_check, number, over) {
+        plan.ready(&prompts.source, limit, live_of_sweep, ui).await?;
     }
     let warmups = settings.warmups(point);
-    let hangs = plan.warm_up(warmups, &prompts, live_of_sweep, ui).await?;
+    if over.is_none() && !live_of_sweep.is_stopped() {
+        over = plan.warm_up(warmups, &prompts, live_of_sweep, ui).await?;
+    }
     if settings.profile {
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }
@@ -129,7 +131,7 @@ pub(super) async fn one(
     }
     let requests = point.num_prompts.unwrap_or(0);
     let spec = plan.spec(requests, prompts.first, false, true);
-    let spec = Spec { requests: point.num_prompts, hangs, ..spec };
+    let spec = Spec { requests: point.num_prompts, over, ..spec };
     let work = spec.form.work();
     let mut rows = sweep.requests_csv(settings, point, number)?;
     let telemetry = match &settings.telemetry {
@@ -267,6 +269,31 @@ struct Prompts {
     warmup: Source,
 }
 
+/// The prompts of a load, unless a signal or the end of its time comes before they are made: then there are none, and the reason
+/// where it is not a signal.
+async fn made_in_time(
+    settings: &LoadSettings,
+    prepared: &Prepared,
+    number: usize,
+    live: &Live,
+) -> Result<(Prompts, Option<GaveUp>), Error> {
+    let limit = async {
+        match settings.limits.total {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let none = || {
+        let source: Source = Arc::new(dataset::List::new(Vec::new(), false));
+        Prompts { source: source.clone(), first: 0, warmup: source }
+    };
+    tokio::select! {
+        prompts = prompts(settings, prepared, number) => Ok((prompts?, None)),
+        () = live.stopped() => Ok((none(), None)),
+        () = limit => Ok((none(), Some(GaveUp::TimeIsUp))),
+    }
+}
+
 /// Made prompts come from a seed of their own for each load; others are used once over all loads of a sweep.
 async fn prompts(settings: &LoadSettings, prepared: &Prepared, number: usize) -> Result<Prompts, Error> {
     let point = &settings.points[number];
@@ -370,14 +397,20 @@ impl Plan<'_> {
             threads: settings.threads,
             kernel_clock: settings.kernel_clock,
             simulated,
-            hangs: false,
+            over: None,
         }
     }
 
-    /// The requests before the load. Returns whether the server hangs: the load itself would only wait as long again.
-    async fn warm_up(&self, count: u64, prompts: &Prompts, of_sweep: &Arc<Live>, ui: &Ui) -> Result<bool, Error> {
+    /// The requests before the load. Returns that the server hangs, where it does: the load itself would only wait as long again.
+    async fn warm_up(
+        &self,
+        count: u64,
+        prompts: &Prompts,
+        of_sweep: &Arc<Live>,
+        ui: &Ui,
+    ) -> Result<Option<GaveUp>, Error> {
         if count == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let own = if self.settings.num_warmups.is_none() { "; --num-warmups 0 for none" } else { "" };
         ui.say(&format!("warming up: {count} requests with prompts of their own, which are not measured{own}"));
@@ -391,7 +424,7 @@ impl Plan<'_> {
         if let Some(first) = failed.first() {
             ui.warn(&format!("{} of {count} warm-up requests failed: {first}", failed.len()));
         }
-        Ok(ended.gave_up == Some(GaveUp::Hung))
+        Ok(ended.gave_up.filter(|why| *why == GaveUp::Hung))
     }
 
     fn subject(&self, simulated: bool) -> Subject {
@@ -415,20 +448,19 @@ impl Plan<'_> {
         }
     }
 
-    /// Sends one request until it is answered.
-    async fn ready(&self, source: &Source, limit: Duration, ui: &Ui) -> Result<(), Error> {
+    /// Sends one request until it is answered, or a signal comes.
+    async fn ready(&self, source: &Source, limit: Duration, of_sweep: &Arc<Live>, ui: &Ui) -> Result<(), Error> {
         ui.say(&format!("waiting for an answer of the server, {} s at most", limit.as_secs()));
         let until = Instant::now() + limit;
         loop {
             let mut failed = None;
             let spec = Spec { requests: Some(1), ..self.spec(1, 0, true, false) };
             let live = Arc::new(Live::default());
-            let nobody = Arc::new(Live::default());
-            run(spec, source.clone(), live, &nobody, &mut || {}, &mut |sample| {
+            run(spec, source.clone(), live, of_sweep, &mut || {}, &mut |sample| {
                 failed = sample.failure.map(|failure| format!("{}: {}", failure.class, failure.detail));
             })
             .await?;
-            let Some(last) = failed else { return Ok(()) };
+            let Some(last) = failed.filter(|_| !of_sweep.is_stopped()) else { return Ok(()) };
             if Instant::now() >= until {
                 let seconds = limit.as_secs();
                 return Err(Error::Load(crate::load::error::Error::NotReady { seconds, last }));
@@ -451,7 +483,7 @@ async fn run(
     let of_load = Arc::clone(&live);
     let load = tokio::task::spawn_blocking(move || {
         let mut batch = Vec::new();
-        let ended = session::run(spec, source.as_ref(), &of_load, &mut |sample| {
+        let ended = session::run(spec, &source, &of_load, &mut |sample| {
             batch.push(sample);
             if batch.len() >= 256 {
                 let _ = sender.blocking_send(std::mem::take(&mut batch));

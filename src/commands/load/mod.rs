@@ -86,7 +86,10 @@ pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured
 }
 
 async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<Measured>, Error> {
-    let prepared = load_target::prepare(settings, ui).await?;
+    let prepared = tokio::select! {
+        prepared = load_target::prepare(settings, ui) => prepared?,
+        () = live.stopped() => return Err(Error::StoppedEarly { signal: live.stopped_by().unwrap_or_default() }),
+    };
     let mut sweep = files::Sweep::begin(settings)?;
     let mut loads = Vec::new();
     for (number, point) in settings.points.iter().enumerate() {
