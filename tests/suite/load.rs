@@ -1323,8 +1323,13 @@ fn what_the_builtin_client_would_refuse_is_refused_before_the_first_start() {
     refused("no-such-flag=3", "no-such-flag");
     refused("burstiness=0", "--burstiness");
     refused("num-runs=2", "list");
-    refused("num-prompts=1000000000000", "up to 100000000");
-    refused("random-input-len=10000000000", "up to 16000000");
+    for (flag, value, told) in
+        [("--num-prompts", "1000000000000", "up to 100000000"), ("--input-len", "10000000000", "up to 16000000")]
+    {
+        let call = scene.sweep().set("--client", ["builtin"]).set("--no-rule", ["context-length"]);
+        call.set(flag, [value]).exits(2).says(told);
+        assert!(scene.runs().is_empty(), "nothing was begun");
+    }
     let ended = scene.sweep().set("--client", ["builtin"]).fault("benchmark-hangs").exits(2);
     ended.says("benchmark-");
 }

@@ -10,7 +10,7 @@ use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, Valu
 use minijinja::{Environment, Error, State};
 
 use super::limits;
-use super::methods::{View, capitalized, formatted, replaced, stripped};
+use super::methods::{View, capitalized, formatted, lines, replaced, stripped};
 use super::python::{Dump, json, text};
 use super::{is_iterable, items, wrong};
 
@@ -36,6 +36,7 @@ pub fn register(environment: &mut Environment<'_>) {
         replaced(&text(value)?, &text(old)?, &text(new)?, count)
     });
     environment.add_filter("join", join);
+    environment.add_filter("indent", indent);
     environment.add_filter("list", items);
     environment
         .add_filter("first", |value: &Value| Ok::<_, Error>(items(value)?.into_iter().next().unwrap_or_default()));
@@ -229,6 +230,36 @@ fn length(value: &Value) -> Result<usize, Error> {
         },
         kind => Err(wrong(format!("object of type {kind} has no len()"))),
     }
+}
+
+/// Jinja2's `indent(width=4, first=False, blank=False)`.
+fn indent(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let argument = |at: usize, name: &str| placed.get(at).cloned().or_else(|| named.get(name).ok());
+    let by = match argument(0, "width") {
+        Some(width) if width.as_str().is_some() => text(&width)?,
+        width => {
+            let width = width.map_or(Ok(4), i64::try_from)?;
+            let width = usize::try_from(width).unwrap_or(0);
+            if width > limits::MOST_PADDED {
+                return Err(wrong(format!("indent by more than {} characters", limits::MOST_PADDED)));
+            }
+            " ".repeat(width)
+        }
+    };
+    let is_set = |at, name| argument(at, name).is_some_and(|value: Value| value.is_true());
+    let (first, blank) = (is_set(1, "first"), is_set(2, "blank"));
+    named.assert_all_used()?;
+    let whole = text(value)? + "\n";
+    let lines = lines(&whole);
+    limits::grown(whole.len().saturating_add(lines.len().saturating_mul(by.len())))?;
+    let mut out = String::new();
+    for (index, (line, _)) in lines.into_iter().enumerate() {
+        out.push_str(if index > 0 { "\n" } else { "" });
+        let indented = if index > 0 { blank || !line.is_empty() } else { first };
+        out.push_str(if indented { &by } else { "" });
+        out.push_str(line);
+    }
+    Ok(like(value, &out))
 }
 
 /// Jinja2's `int`: the default where there is no number.

@@ -35,6 +35,8 @@ const MOST_NESTED: usize = 250;
 const MOST_WORK: u64 = if cfg!(test) { 100_000_000 } else { 500_000_000 };
 /// Work of one item.
 pub const ITEM: usize = 16;
+/// Work of one value that is looked into: of sums of lists each asks all of them.
+const LOOKED_INTO: usize = 64;
 /// The stack that the limits above fit into.
 const STACK: usize = 64 << 20;
 
@@ -84,7 +86,7 @@ pub fn nested(depth: usize) -> Result<(), Error> {
 /// Whether a value may be put into these namespaces: it is not nested too deep, and holds none of them.
 pub fn may_be_put(value: &Value, into: &[Value], depth: usize) -> Result<(), Error> {
     nested(depth)?;
-    work(ITEM)?;
+    work(LOOKED_INTO)?;
     if value.as_object().is_none() {
         return Ok(());
     }

@@ -260,7 +260,7 @@ fn words(text: &str, most: usize, from_right: bool) -> Vec<&str> {
 }
 
 /// Lines with their ends, as `splitlines` finds them.
-fn lines(text: &str) -> Vec<(&str, &str)> {
+pub fn lines(text: &str) -> Vec<(&str, &str)> {
     let is_end = |c: char| {
         matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
     };

@@ -156,7 +156,7 @@ mod tests {
             ("{{ '%1000000000d'|format(5) }}".into(), "steps"),
             ("{{ '{:>10000000000}'.format('x') }}".into(), "more than 1000000 characters"),
             ("{{ ('{0}'*99999).format('x'*9999) }}".into(), "64 MiB"),
-            ("{{ 'ab'|indent(1000000000) }}".into(), "steps"),
+            ("{{ 'ab'|indent(1000000000) }}".into(), "1000000 characters"),
             ("{{ ('a'*999999)|replace('', 'x'*999999) }}".into(), "64 MiB"),
             ("{{ ('\\t'*999999).expandtabs(1000) }}".into(), "64 MiB"),
             ("{{ ('x'*999999)|list|join('y'*9999) }}".into(), "64 MiB"),
