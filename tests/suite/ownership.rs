@@ -301,14 +301,21 @@ fn a_connection_that_another_process_serves_makes_the_measurement_invalid_althou
     let port = live.event(&["server-launched", FIRST])["port"].as_u64().unwrap();
     live.event(&["benchmark-launched", FIRST]);
     let listener = beside(u16::try_from(port).unwrap());
-    let served = listener.accept().unwrap();
+    // The run may have seen the listener, and have ended, before a connection comes to it.
+    listener.set_nonblocking(true).unwrap();
+    let served = (0..500).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        listener.accept().ok()
+    });
     drop(listener);
     let ended = live.ends().with_code(1);
     drop(served);
     let failure = scene.run().failure(FIRST);
     ended.check(failure["cause"] == "foreign-listener", &format!("{failure:#}"));
-    let me = format!("process {}", std::process::id());
-    ended.check(failure["summary"].as_str().unwrap().contains(&me), &format!("it is named: {failure:#}"));
+    // Whose socket it was can be told only while it is there.
+    let said = failure["summary"].as_str().unwrap();
+    let named = [format!("process {}", std::process::id()), "gone by now".to_owned()];
+    ended.check(named.iter().any(|name| said.contains(name)), &format!("it is named: {failure:#}"));
 }
 
 #[test]
