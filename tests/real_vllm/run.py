@@ -446,7 +446,9 @@ def sweep(s: Scenario) -> None:
                 that("compiling" in steps, f"{name} compiles nothing: {steps}")
             proof = ours["teardown"]
             equal((proof["group_empty"], proof["port_closed"]), (True, True), "teardown")
-            equal((proof["killed"], proof["strays_ended"]), (False, 0), "teardown in order")
+            # SIGKILL only after the patience that a server without a device gets: a busy machine may need it.
+            in_order = not proof["killed"] or proof["seconds"] >= 3.0
+            equal((in_order, proof["strays_ended"]), (True, 0), f"teardown in order: {proof}")
             for role in ("server", "benchmark"):
                 that((run / "logs" / f"{name}_{role}.log").stat().st_size > 0, f"log of the {role} of {name}")
                 script = (run / "scripts" / f"{name}_{role}.sh").read_text()
@@ -931,6 +933,9 @@ def load(s: Scenario) -> None:
     if s.bench.ci:
         server.terminate()
         server.wait(60)
+        # This server is the test's own: its children may take a moment longer.
+        with contextlib.suppress(AssertionError):
+            wait_for("the end of the server's children", lambda: not s.members(), GONE)
         return s.check_nothing_left()
 
     with s.check("vLLM's own plot tools read our result files, between their own") as note:
