@@ -166,7 +166,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ZONE", help_heading = "Run")]
     pub timezone: Option<String>,
 
-    /// Go on with the newest unfinished run of the same plan; with RUN: with that one, its plan and its limits
+    /// Resume the newest unfinished run of the same plan; with RUN: that one, its plan and its limits
     #[arg(long, num_args = 0..=1, value_name = "RUN", help_heading = "Run", conflicts_with = "fresh")]
     pub resume: Option<Option<PathBuf>>,
 
@@ -174,7 +174,7 @@ pub struct RunArgs {
     #[arg(long, num_args = 0..=1, value_name = "EXPERIMENT", help_heading = "Run")]
     pub dry_run: Option<Option<String>>,
 
-    /// Go on without the terminal; resumes an unfinished run of the same plan
+    /// Run in the background; resumes an unfinished run of the same plan
     #[arg(long, help_heading = "Run", conflicts_with = "dry_run")]
     pub detach: bool,
 

@@ -37,6 +37,12 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 /// # Errors
 /// When there is no run, or its files cannot be read.
 pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    if args.follow && !args.output.is_json() {
+        return Err(Error::Usage {
+            message: "--follow prints events as JSON".into(),
+            hint: "write `status --follow --json`; `status --watch` shows the state of a run again and again".into(),
+        });
+    }
     let found = match find_run::find(args.run.as_deref(), args.results_dir.as_deref(), environment) {
         Ok(found) => found,
         Err(error @ (Error::Nothing { .. } | Error::NotFound { .. })) => {
@@ -54,7 +60,7 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
         find_run::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
     }
     if args.follow {
-        return follow(&found.run, args.output.is_json(), ui).await;
+        return follow(&found.run, ui).await;
     }
     let mut reader = Reader::new(found.run)?;
     if !args.watch {
@@ -66,13 +72,7 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
 }
 
 /// Prints the events of a run as they come, until it ends; Ctrl-C is a normal end.
-async fn follow(run: &RunDir, is_json: bool, ui: &Ui) -> Result<u8, Error> {
-    if !is_json {
-        return Err(Error::Usage {
-            message: "--follow prints events as JSON".into(),
-            hint: "write `status --follow --json`; `status --watch` shows the state of a run again and again".into(),
-        });
-    }
+async fn follow(run: &RunDir, ui: &Ui) -> Result<u8, Error> {
     let path = run.layout().journal();
     let mut journal = JournalTail::new(&path);
     let mut interrupted = std::pin::pin!(signals::interrupted());

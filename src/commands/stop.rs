@@ -248,7 +248,7 @@ async fn stop_run(
         ui.out(&line);
     }
     if !found.run.state().is_ok_and(|state| state.is_finished()) {
-        ui.hint(&format!("go on with `{}`", format::resume(found.run.path(), environment)));
+        ui.hint(&format!("resume with `{}`", format::resume(found.run.path(), environment)));
     }
     Ok(())
 }

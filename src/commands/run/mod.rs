@@ -400,12 +400,12 @@ impl Sweep<'_> {
         recorder.close().iter().for_each(|lost| self.ui.warn(lost));
         let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if totals.interrupted {
-            self.ui.hint(&format!("go on with `{}`", format::resume(prepared.run.path(), self.environment)));
+            self.ui.hint(&format!("resume with `{}`", format::resume(prepared.run.path(), self.environment)));
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
         }
         if totals.stopped_by_failure {
             self.ui.hint(&format!(
-                "`on-failure: stop` ended the run at its first failure; go on with `{}`",
+                "`on-failure: stop` ended the run at its first failure; resume with `{}`",
                 format::resume(prepared.run.path(), self.environment)
             ));
             return Ok(exit::EXPERIMENT_FAILED);

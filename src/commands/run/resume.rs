@@ -491,7 +491,7 @@ pub fn grown(run: &RunDir, old: &Plan, new: Plan, environment: &Environment) -> 
     if grown.experiments.len() == old.experiments.len() {
         return Err(Error::Nothing {
             message: format!("`{}` has every experiment of this sweep already", run.path().display()),
-            hint: format!("go on with what has no valid result: `{}`", format::resume(run.path(), environment)),
+            hint: format!("resume what has no valid result: `{}`", format::resume(run.path(), environment)),
         });
     }
     Ok(grown)

@@ -112,7 +112,7 @@ impl Page<'_> {
     fn resume(&mut self, run: &RunReport) {
         // Named, so that it is this run that goes on, whatever its flags were.
         let path = quoted(&format::path(Path::new(&run.path), self.from));
-        self.row("", &format!("go on with `vllm-bench run --resume {path}`"));
+        self.row("", &format!("resume with `vllm-bench run --resume {path}`"));
     }
 
     fn counts(&self, counts: &Counts) -> String {
