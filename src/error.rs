@@ -109,7 +109,7 @@ impl Error {
             Error::Record(error) => error.hints(),
             Error::Execute(error) => error.hints(),
             Error::Load(error) => error.hints(),
-            Error::Process(_) => vec!["`vllm-bench check` shows whether this machine can run a sweep".into()],
+            Error::Process(error) => error.hints(),
             Error::Input { .. } => vec!["name a file that exists, or `-` for standard input".into()],
             Error::Terminal(_) | Error::StoppedEarly { .. } | Error::StoppedTwice { .. } => Vec::new(),
             Error::Output(_) => {

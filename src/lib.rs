@@ -3,7 +3,8 @@
 //! The way of the data; imports go one way too, and nothing imports upward:
 //!
 //! ```text
-//! config ──> plan ──> execute ──> record ──> results ──> analyse ──> report
+//! config ──> plan ──> search ──> execute ──> record ──> results ──> analyse ──> report
+//!                        └───── campaign ─────┘
 //! ```
 //!
 //! The nouns are in [`model`]. Helpers that know nothing of sweeps: [`safe`], [`process`], [`diagnose`], [`telemetry`], [`sim`].
@@ -12,6 +13,7 @@
 
 pub mod analyse;
 pub mod bounded;
+pub mod campaign;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -34,6 +36,7 @@ pub mod releases;
 pub mod report;
 pub mod results;
 pub mod safe;
+pub mod search;
 pub mod sim;
 pub mod telemetry;
 pub mod ui;

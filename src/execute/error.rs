@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
+use crate::{exit, process, record};
 
 /// The environment does not let a run start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub enum Error {
         /// Where the search began.
         from: u16,
     },
+    /// A lock or another file of the record.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    /// The registry of live groups.
+    #[error(transparent)]
+    Process(#[from] process::Error),
     /// A launch script could not be written.
     #[error("could not write the launch script `{}`", path.display())]
     Script {
@@ -41,7 +47,9 @@ impl Error {
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::NoVllm
+            Error::Record(error) => error.exit_code(),
+            Error::Process(_)
+            | Error::NoVllm
             | Error::NotExecutable(_)
             | Error::PortTaken { .. }
             | Error::NoFreePort { .. }
@@ -52,6 +60,8 @@ impl Error {
     /// The next steps.
     pub fn hints(&self) -> Vec<String> {
         match self {
+            Error::Record(error) => error.hints(),
+            Error::Process(error) => error.hints(),
             Error::NoVllm => vec![
                 "run inside the vLLM container, or name the program with `--vllm-bin PATH`".into(),
                 "`--engine sim` tries everything on the built-in simulated vLLM".into(),

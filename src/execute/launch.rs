@@ -9,10 +9,10 @@ use crate::process::{Group, GroupSpec, Owner, Role, Stop};
 use crate::safe;
 
 /// The words after the program's own for the server of a job, or for its measurement.
-pub(super) fn arguments(role: Role, job: &Job<'_>) -> Vec<String> {
+pub(super) fn arguments(role: Role, job: &Job) -> Vec<String> {
     match role {
-        Role::Server => serve_args(job.experiment, job.port),
-        Role::Benchmark => bench_args(job.experiment, job.port, &job.places.result),
+        Role::Server => serve_args(&job.experiment, job.port),
+        Role::Benchmark => bench_args(&job.experiment, job.port, &job.places.result),
     }
 }
 
@@ -22,15 +22,15 @@ pub(super) fn shell(login: bool) -> Vec<&'static str> {
 }
 
 /// The program that plays a role in a job.
-fn program(role: Role, job: &Job<'_>, context: &UnitContext) -> std::io::Result<EngineCommand> {
+fn program(role: Role, job: &Job, context: &UnitContext) -> std::io::Result<EngineCommand> {
     match role {
         Role::Server => Ok(context.engine.clone()),
-        Role::Benchmark => context.engine.client_of(job.experiment, context.stall),
+        Role::Benchmark => context.engine.client_of(&job.experiment, context.stall),
     }
 }
 
 /// The whole command line.
-pub(super) fn command(role: Role, job: &Job<'_>, context: &UnitContext) -> Vec<String> {
+pub(super) fn command(role: Role, job: &Job, context: &UnitContext) -> Vec<String> {
     let engine = program(role, job, context).unwrap_or_else(|_| context.engine.clone());
     let mut command = vec![engine.program.to_string_lossy().into_owned()];
     command.extend(engine.prefix.iter().cloned());
@@ -39,12 +39,7 @@ pub(super) fn command(role: Role, job: &Job<'_>, context: &UnitContext) -> Vec<S
 }
 
 /// Starts the server or the client of a job.
-pub(super) async fn launch(
-    role: Role,
-    job: &Job<'_>,
-    context: &UnitContext,
-    stop: &mut Stop,
-) -> Result<Group, Failure> {
+pub(super) async fn launch(role: Role, job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
     let (kept, log) = match role {
         Role::Server => (&job.places.server_script, &job.places.server_log),
         Role::Benchmark => (&job.places.benchmark_script, &job.places.benchmark_log),
@@ -55,8 +50,8 @@ pub(super) async fn launch(
 }
 
 /// Starts the warm-up before the first measurement of a workload.
-pub(super) async fn launch_warmup(job: &Job<'_>, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
-    let args = warmup_args(job.experiment, job.port, &job.places.warmup_result, context.warmup_prompts);
+pub(super) async fn launch_warmup(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
+    let args = warmup_args(&job.experiment, job.port, &job.places.warmup_result, context.warmup_prompts);
     let role = Role::Benchmark;
     Group::spawn(spec(role, job, context, &args, None, &job.places.warmup_log)?, stop)
         .await
@@ -75,7 +70,7 @@ fn failed(role: Role, error: &dyn std::error::Error) -> Failure {
 /// Writes the script, and says how it is started.
 fn spec(
     role: Role,
-    job: &Job<'_>,
+    job: &Job,
     context: &UnitContext,
     args: &[String],
     kept: Option<&Path>,
@@ -85,7 +80,7 @@ fn spec(
     let engine = program(role, job, context).map_err(|error| failed(&error))?;
     let script_context =
         ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
-    let text = script(role, job.experiment, args, &script_context);
+    let text = script(role, &job.experiment, args, &script_context);
     if let Some(kept) = kept {
         keep_copy(kept, &safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
     }

@@ -8,24 +8,28 @@
 //!
 //! Nothing here prints, and nothing here knows the names of files in a run directory: paths come in as data.
 
+mod block;
 mod emit;
 mod error;
 mod failure;
 mod launch;
+mod lease;
 mod leftovers;
+mod local;
 mod memory;
 pub mod port;
 mod profile;
 mod readiness;
-mod run;
 mod script;
 mod server;
 mod stall;
 mod unit;
 
+pub use block::{BlockEnd, Policy, Turn};
 pub use emit::{Emitter, Recorder};
 pub use error::Error;
+pub use lease::{Lease, LockedPort};
 pub use leftovers::{end_foreign, end_leftovers};
-pub use run::{Job, Jobs, Totals, end_foreign_and_leftovers, run_all};
+pub use local::{Executor, Job, Jobs, LocalExecutor, end_foreign_and_leftovers};
 pub use script::{EngineCommand, ScriptContext, bench_args, client_host, quote, script, serve_args};
 pub use unit::{Attempted, Places, UnitContext};

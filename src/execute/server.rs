@@ -79,9 +79,9 @@ struct Seen {
 impl Server {
     /// Starts the server of a job and waits until it is ready. A server that does not become ready is ended.
     pub async fn start(
-        job: &Job<'_>,
+        job: &Job,
         context: &UnitContext,
-        emit: &mut Emitter<'_>,
+        emit: &Emitter,
         stop: &mut Stop,
     ) -> Result<Self, Box<NotStarted>> {
         if let Some(holder) = port::holder(job.port) {
@@ -112,7 +112,7 @@ impl Server {
         if ready {
             emit.event(Event::ServerReady { name: name.clone(), seconds: startup });
         }
-        let host = reachable(client_host(job.experiment));
+        let host = reachable(client_host(&job.experiment));
         let mut server =
             Self { group, memory, watch, port: job.port, host, started_for: name, version, startup, steps };
         if ready {
@@ -123,7 +123,7 @@ impl Server {
             silent: log.last_growth.elapsed(),
             log_length: std::fs::metadata(&job.places.server_log).map_or(0, |meta| meta.len()),
         };
-        emit.phase(job.experiment, Phase::Draining);
+        emit.phase(&job.experiment, Phase::Draining);
         let own_end = match &verdict {
             Verdict::Watched(Started::Fatal(_) | Started::EngineGone) => end_by_itself(&mut server.group, stop).await,
             _ => None,
@@ -189,7 +189,7 @@ impl Server {
     }
 
     /// Ends the server and proves that nothing is left.
-    pub async fn drain(self, context: &UnitContext, emit: &mut Emitter<'_>, stop: &mut Stop) -> TeardownProof {
+    pub async fn drain(self, context: &UnitContext, emit: &Emitter, stop: &mut Stop) -> TeardownProof {
         let began = Instant::now();
         let members = self.group.members();
         let Emptied { empty, held_by, killed, strays, .. } = self.group.end(stop).await;
@@ -220,15 +220,15 @@ async fn end_by_itself(server: &mut Group, stop: &mut Stop) -> Option<Ending> {
 }
 
 async fn until_ready(
-    job: &Job<'_>,
+    job: &Job,
     context: &UnitContext,
     server: &mut Group,
     watch: &mut PortWatch,
     log: &mut StartLog,
-    emit: &mut Emitter<'_>,
+    emit: &Emitter,
     stop: &mut Stop,
 ) -> Verdict<Started> {
-    let experiment: &Experiment = job.experiment;
+    let experiment: &Experiment = &job.experiment;
     emit.phase(experiment, Phase::Starting(StartPhase::Launching));
     let question = Question {
         host: reachable(client_host(experiment)),
@@ -261,7 +261,7 @@ async fn until_ready(
 
 /// Why a server did not become ready.
 fn not_ready(
-    job: &Job<'_>,
+    job: &Job,
     context: &UnitContext,
     started: Verdict<Started>,
     own_end: Option<Ending>,

@@ -12,12 +12,11 @@ use super::profile::Profile;
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
-use super::{Emitter, Job};
+use super::{Emitter, Job, Turn};
 use crate::load::server::Reading;
 use crate::model::{
     Cause, Client, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache, TeardownProof, Timings,
 };
-use crate::plan::{OnFailure, RetryPolicy};
 use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
 use crate::telemetry::{DeviceKind, Probe};
 
@@ -56,16 +55,8 @@ pub struct UnitContext {
     pub devices: DeviceKind,
     /// For `/health` and `/v1/models`: never through a proxy.
     pub http: reqwest::Client,
-    /// Whether experiments share server starts.
-    pub reuse: bool,
-    /// Which failures are tried again within the run.
-    pub retry: RetryPolicy,
-    /// What a failure means for the others.
-    pub on_failure: OnFailure,
     /// Prompts of the warm-up before the first measurement of each workload; 0 = none.
     pub warmup_prompts: u64,
-    /// Pause after each measurement.
-    pub cooldown: Duration,
 }
 
 impl UnitContext {
@@ -125,7 +116,7 @@ pub struct Attempted {
 
 impl Attempted {
     /// An attempt that got no further than its server's start.
-    pub(super) fn not_started(not: NotStarted, job: &Job<'_>, context: &UnitContext, began: Instant) -> Self {
+    pub(super) fn not_started(not: NotStarted, job: &Job, context: &UnitContext, began: Instant) -> Self {
         let NotStarted { outcome, startup, steps, teardown } = not;
         let timings = Timings {
             startup,
@@ -199,27 +190,18 @@ enum Ran {
     Interrupted,
 }
 
-/// How a measurement stands to others on the same server start.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Turn {
-    /// From 1.
-    pub on_start: u32,
-    /// Whether its workload has not run on this start yet.
-    pub new_workload: bool,
-}
-
 /// Measures one experiment on a ready server. A failure of the experiment is in the outcome; the emitter holds a
 /// failure of the record, which ends the run.
 pub(super) async fn measure(
-    job: &Job<'_>,
+    job: &Job,
     server: &mut Server,
     turn: Turn,
     context: &UnitContext,
-    emit: &mut Emitter<'_>,
+    emit: &Emitter,
     stop: &mut Stop,
 ) -> Attempted {
     let began = Instant::now();
-    emit.phase(job.experiment, Phase::Measuring);
+    emit.phase(&job.experiment, Phase::Measuring);
     let mut unit = Unit { job, context, result: None, benchmarked: false };
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
@@ -276,7 +258,7 @@ pub(super) async fn measure(
 }
 
 struct Unit<'a> {
-    job: &'a Job<'a>,
+    job: &'a Job,
     context: &'a UnitContext,
     result: Option<Map<String, Value>>,
     benchmarked: bool,
@@ -284,7 +266,7 @@ struct Unit<'a> {
 
 impl Unit<'_> {
     /// Does what the plan says about the prefix cache, and tells what was achieved.
-    async fn isolate(&self, server: &Server, turn: Turn, emit: &mut Emitter<'_>) -> Isolation {
+    async fn isolate(&self, server: &Server, turn: Turn, emit: &Emitter) -> Isolation {
         let planned = self.job.experiment.isolation;
         if planned != Isolation::Reset
             || turn.on_start == 1
@@ -308,7 +290,7 @@ impl Unit<'_> {
     }
 
     /// The warm-up; `None` where it went well.
-    async fn warm_up(&self, server: &mut Server, emit: &mut Emitter<'_>, stop: &mut Stop) -> Option<Outcome> {
+    async fn warm_up(&self, server: &mut Server, emit: &Emitter, stop: &mut Stop) -> Option<Outcome> {
         let client = match launch_warmup(self.job, self.context, stop).await {
             Ok(client) => client,
             Err(_) if stop.level() >= StopLevel::Drain => return Some(Outcome::Interrupted),
@@ -330,7 +312,7 @@ impl Unit<'_> {
     }
 
     /// Runs the client against a ready server.
-    async fn benchmark(&mut self, server: &mut Server, emit: &mut Emitter<'_>, stop: &mut Stop) -> Outcome {
+    async fn benchmark(&mut self, server: &mut Server, emit: &Emitter, stop: &mut Stop) -> Outcome {
         let client = match launch(Role::Benchmark, self.job, self.context, stop).await {
             Ok(client) => client,
             Err(_) if stop.level() >= StopLevel::Drain => return Outcome::Interrupted,
@@ -367,7 +349,7 @@ impl Unit<'_> {
         mut client: Group,
         server: &mut Server,
         log: &Path,
-        emit: &mut Emitter<'_>,
+        emit: &Emitter,
         stop: &mut Stop,
     ) -> Ran {
         let deadline = Instant::now() + self.context.timeout_benchmark;
@@ -441,7 +423,7 @@ impl Unit<'_> {
         &mut self,
         ending: Ending,
         blame: &FailureClassifier<'_>,
-        emit: &mut Emitter<'_>,
+        emit: &Emitter,
     ) -> Result<Map<String, Value>, Failure> {
         // Our own client says by its exit code that a request failed; its result says more.
         let told = self.job.experiment.workload.client == Client::Builtin
@@ -457,7 +439,7 @@ impl Unit<'_> {
                 self.result = Some(result);
                 return Err(blame.client_saw_no_token());
             }
-            let valid = emit.recorder.validate(self.job.experiment, &result);
+            let valid = emit.validate(&self.job.experiment, &result);
             self.result = Some(result.clone());
             valid.map(|()| result)
         };
@@ -466,7 +448,7 @@ impl Unit<'_> {
 }
 
 /// Whether the server keeps prefixes in a tier of its own beside the device's memory, which is emptied only when asked.
-fn keeps_prefixes_elsewhere(job: &Job<'_>) -> bool {
+fn keeps_prefixes_elsewhere(job: &Job) -> bool {
     ["kv-transfer-config", "kv-offloading-size", "kv-offloading-backend"]
         .iter()
         .any(|flag| job.experiment.server.flags.contains(flag))

@@ -1,6 +1,7 @@
 //! The nouns: what is planned, what happens, what came of it, and what is measured. Plain data that imports no other module; what is done
 //! with it stands where it is done.
 
+mod capacity;
 mod cause;
 mod ending;
 mod event;
@@ -13,6 +14,7 @@ mod process;
 mod start_phase;
 mod vllm_metric;
 
+pub use capacity::Capacity;
 pub use cause::{Cause, UnknownCause};
 pub use ending::{Ending, signal_name};
 pub use event::{Event, ForeignProcess, Stamped};

@@ -26,7 +26,7 @@ pub use matrix::{Setting, expand, extend};
 pub use name::{abbreviation, combination_name, experiment_name, sanitize};
 pub use policy::{FailureReason, OnFailure, Retry, RetryPolicy};
 pub use rule::Rule;
-pub use schedule::starts;
+pub use schedule::{Block, blocks};
 pub use selection::{Candidate, Counts, Judgement, Selection};
 pub use sweep::{
     Axis, Baseline, Exclusion, Group, Link, ModelFacts, Order, PROMPTS_PER_CONCURRENCY, Repeats, Section, Sweep, Value,

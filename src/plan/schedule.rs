@@ -1,10 +1,12 @@
 //! In which order settings are measured, and which measurements share a server start.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 
 use super::matrix::{Setting, experiment};
 use super::{Order, Sweep};
-use crate::model::{Experiment, Identity, Repeat};
+use crate::model::{Experiment, Failure, Identity, Repeat, ServerConfig};
 
 /// Arranges settings with their repeats. Experiments that share a server start stand together.
 pub(super) fn arrange(sweep: &Sweep, settings: Vec<Setting>) -> Vec<Experiment> {
@@ -73,20 +75,41 @@ fn by_server(settings: Vec<Setting>, order: Order) -> Vec<Vec<Setting>> {
     servers
 }
 
+/// Experiments that share a server start, in the order in which they are measured. All have the same server configuration.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Block {
+    /// At least one.
+    pub experiments: Vec<Arc<Experiment>>,
+    /// What a start of this server configuration came to before, where it will never start.
+    pub known_failure: Option<Failure>,
+}
+
+impl Block {
+    /// A block of these experiments.
+    pub fn new(experiments: Vec<Arc<Experiment>>) -> Self {
+        Self { experiments, known_failure: None }
+    }
+
+    /// The server configuration that they share.
+    pub fn server(&self) -> Option<&ServerConfig> {
+        self.experiments.first().map(|experiment| &experiment.server)
+    }
+}
+
 /// Splits experiments, in running order, into those that share a server start.
-pub fn starts<'e>(experiments: &[&'e Experiment], reuse: bool) -> Vec<Vec<&'e Experiment>> {
-    let mut starts: Vec<Vec<&Experiment>> = Vec::new();
+pub fn blocks(experiments: impl IntoIterator<Item = Arc<Experiment>>, reuse: bool) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
     for experiment in experiments {
-        let same = |last: &&Experiment| {
+        let same = |last: &Arc<Experiment>| {
             reuse
                 && last.repeat.start == experiment.repeat.start
                 && last.engine == experiment.engine
                 && last.server == experiment.server
         };
-        match starts.last_mut() {
-            Some(block) if block.last().is_some_and(same) => block.push(experiment),
-            _ => starts.push(vec![experiment]),
+        match blocks.last_mut() {
+            Some(block) if block.experiments.last().is_some_and(same) => block.experiments.push(experiment),
+            _ => blocks.push(Block::new(vec![experiment])),
         }
     }
-    starts
+    blocks
 }

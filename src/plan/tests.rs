@@ -2,6 +2,7 @@
 
 use crate::model::{Context, Engine, Experiment, Isolation, Plan, Repeat};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -241,9 +242,9 @@ fn repeats_share_an_identity_and_not_a_name() {
         ]
     );
     assert_eq!(plan.experiments.iter().map(|e| &e.identity).collect::<HashSet<_>>().len(), 2);
-    let all: Vec<&Experiment> = plan.experiments.iter().collect();
-    assert_eq!(starts(&all, true).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
-    assert_eq!(starts(&all, false).len(), 8);
+    let split = |reuse| blocks(plan.experiments.iter().cloned().map(Arc::new), reuse);
+    assert_eq!(split(true).iter().map(|block| block.experiments.len()).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(split(false).len(), 8);
     let first = expand(&Sweep { repeats: Repeats::default(), ..sweep });
     assert_eq!(first.experiments[0].name, plan.experiments[0].name, "more repeats must not rename what is there");
 }

@@ -46,3 +46,10 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+impl Error {
+    /// The next steps.
+    pub fn hints(&self) -> Vec<String> {
+        vec!["`vllm-bench check` shows whether this machine can run a sweep".into()]
+    }
+}

@@ -28,6 +28,14 @@ pub struct Holder {
     pub run: std::path::PathBuf,
 }
 
+impl Holder {
+    /// The holder of a lock that is not signed yet.
+    pub fn unknown() -> Self {
+        let process = ProcessId { pid: 0, start_time: 0 };
+        Self { process, user: "unknown".into(), since: "just now".into(), run: std::path::PathBuf::new() }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.process.pid == 0 {

@@ -10,22 +10,24 @@ pub(in crate::commands) mod resume;
 mod signals;
 mod store;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use tokio::sync::oneshot;
 
+use crate::campaign::{self, Totals};
 use crate::cli::RunArgs;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
-use crate::execute::{Emitter, EngineCommand, Recorder, Totals, UnitContext, end_foreign_and_leftovers, run_all};
+use crate::execute::{Emitter, EngineCommand, LocalExecutor, Policy, Recorder, UnitContext, end_foreign_and_leftovers};
 use crate::exit;
 use crate::model::{Event, Experiment, Outcome, Plan, ProcessId, Skip};
 use crate::plan::baseline_problem;
 use crate::process::{Stop, StopSender, become_subreaper, stop_channel};
 use crate::record::RunState;
 use crate::safe;
+use crate::search::Grid;
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
@@ -234,9 +236,8 @@ impl Sweep<'_> {
             require_not_live(run)?;
         }
         let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
-        let mut silent = Silent { reporter: &reporter };
-        let mut early = Emitter::new(&mut silent, &sender);
-        end_foreign_and_leftovers(self.settings.grace, self.settings.keep_foreign, &mut early, &mut stop).await?;
+        let early = Emitter::new(Arc::new(Silent { reporter: reporter.clone() }), sender.clone());
+        end_foreign_and_leftovers(self.settings.grace, self.settings.keep_foreign, &early, &mut stop).await?;
         let mut prepared =
             prepare(self.earlier.as_ref(), self.settings, self.plan, self.environment, &engine, lock).await?;
         if self.args.detached_child {
@@ -252,7 +253,7 @@ impl Sweep<'_> {
         let showing = self.settings.show_logs.then(|| tokio::spawn(show));
         let began = Instant::now();
         let totals = tokio::select! {
-            totals = self.run_jobs(&context, &mut prepared, recorder.clone(), &sender, &mut stop) => totals,
+            totals = self.measure(context, &mut prepared, &recorder, sender, stop) => totals,
             // The third signal: leave at once. The guards see their control pipes close and end their groups.
             number = signals.leave() => return Ok(exit::SIGNAL + number),
         };
@@ -314,22 +315,18 @@ impl Sweep<'_> {
             probe: Probe::of_machine(self.environment.vars().clone()),
             // A simulated server uses no device: nothing there could come back.
             devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },
-            reuse: self.settings.sweep.reuse,
-            retry: self.settings.retry.clone(),
-            on_failure: self.settings.on_failure,
             warmup_prompts: self.settings.warmup_prompts,
-            cooldown: self.settings.cooldown,
             http: crate::http::client(false).build().map_err(std::io::Error::other)?,
         })
     }
 
-    async fn run_jobs(
+    async fn measure(
         &self,
-        context: &UnitContext,
+        context: UnitContext,
         prepared: &mut Prepared,
-        mut recorder: RunRecorder,
-        sender: &StopSender,
-        stop: &mut Stop,
+        recorder: &RunRecorder,
+        sender: StopSender,
+        stop: Stop,
     ) -> Result<Totals, Error> {
         let (left_alone, pending): (Vec<&Experiment>, Vec<&Experiment>) = self
             .plan
@@ -337,8 +334,7 @@ impl Sweep<'_> {
             .iter()
             .filter(|e| !prepared.valid.contains(&e.name))
             .partition(|e| self.is_left_alone(e, &prepared.state));
-        let naming = recorder.clone();
-        let mut emit = Emitter::new(&mut recorder, sender);
+        let emit = Emitter::new(Arc::new(recorder.clone()), sender);
         emit.event(Event::RunStarted {
             process: ProcessId::current(),
             simulated: self.settings.simulated(),
@@ -347,7 +343,7 @@ impl Sweep<'_> {
             pending: pending.len(),
         });
         for notice in self.earlier.iter().flat_map(|earlier| &earlier.notices) {
-            emit.event(Event::Notice { text: notice.clone() });
+            emit.say(notice.clone());
         }
         for name in &prepared.valid {
             emit.event(Event::ExperimentReused { name: name.clone() });
@@ -355,11 +351,20 @@ impl Sweep<'_> {
         for experiment in &left_alone {
             let text =
                 format!("`{}` is left alone: it failed before, and `skip-failure-reasons` names why", experiment.name);
-            emit.event(Event::Notice { text });
+            emit.say(text);
         }
-        let Prepared { state, ports, .. } = prepared;
-        let mut jobs = SessionJobs { recorder: naming, state, ports, attempts: HashMap::new() };
-        let mut totals = run_all(&pending, &mut jobs, context, self.settings.keep_foreign, &mut emit, stop).await?;
+        let mut strategy = Grid::new(pending.into_iter().cloned().map(Arc::new), self.settings.sweep.reuse);
+        let policy = Policy {
+            retry: self.settings.retry.clone(),
+            on_failure: self.settings.on_failure,
+            cooldown: self.settings.cooldown,
+            ..Policy::default()
+        };
+        let jobs = Arc::new(SessionJobs::new(recorder.clone(), &prepared.state));
+        let leases = std::mem::take(&mut prepared.leases);
+        let live = (emit, stop.clone());
+        let executor = LocalExecutor::new(context, policy, jobs, live, self.settings.keep_foreign, leases);
+        let mut totals = campaign::run(&mut strategy, &executor, &stop).await?;
         totals.failed += left_alone.len();
         Ok(totals)
     }
@@ -379,7 +384,7 @@ impl Sweep<'_> {
     fn conclude(
         &self,
         totals: Totals,
-        mut recorder: RunRecorder,
+        recorder: RunRecorder,
         prepared: &Prepared,
         signals: &Signals,
         began: Instant,

@@ -1,7 +1,6 @@
 //! What must stand before the first experiment: locks, the run directory, the manifest.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use chrono::{SecondsFormat, Utc};
 use indexmap::IndexMap;
@@ -10,16 +9,13 @@ use serde_json::{Map, Value};
 use super::resume::Earlier;
 use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
-use crate::execute::{Attempted, EngineCommand, Job, Recorder, port};
+use crate::execute::{Attempted, EngineCommand, Job, Lease, LockedPort, Recorder};
 use crate::model::{Event, Experiment, Failure, Plan, ProcessId};
 use crate::process::{procfs, registry};
 use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout};
 use crate::safe;
 use crate::telemetry::{HostInfo, Probe, devices};
 use crate::ui::Reporter;
-
-/// The first port that `--port auto` tries.
-const FIRST_PORT: u16 = 8000;
 
 /// Everything a session needs that is on disk or locked.
 #[derive(Debug)]
@@ -32,8 +28,8 @@ pub struct Prepared {
     pub resumed: bool,
     /// Names of experiments with a valid result from before.
     pub valid: Vec<String>,
-    /// The server's port.
-    pub ports: Ports,
+    /// What blocks run on.
+    pub leases: Vec<Lease>,
     /// The manifest as written.
     pub manifest: Manifest,
     /// Held for the life of the run.
@@ -41,13 +37,14 @@ pub struct Prepared {
 }
 
 /// Shows what happens before there is a journal.
-pub struct Silent<'a> {
+#[derive(Debug)]
+pub struct Silent {
     /// Where it is shown.
-    pub reporter: &'a Reporter,
+    pub reporter: Reporter,
 }
 
-impl Recorder for Silent<'_> {
-    fn event(&mut self, event: &Event) -> ControlFlow<()> {
+impl Recorder for Silent {
+    fn event(&self, event: &Event) -> ControlFlow<()> {
         self.reporter.event(event);
         ControlFlow::Continue(())
     }
@@ -56,11 +53,11 @@ impl Recorder for Silent<'_> {
         Ok(())
     }
 
-    fn keep(&mut self, _: &Job<'_>, _: &Attempted) -> ControlFlow<()> {
+    fn keep(&self, _: &Job, _: &Attempted) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
-    fn finished(&mut self, _: &Job<'_>, _: &Attempted) -> ControlFlow<()> {
+    fn finished(&self, _: &Job, _: &Attempted) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
@@ -75,7 +72,8 @@ pub fn lock_results(settings: &Settings) -> Result<Lock, Error> {
     match Lock::take(&layout::results_lock(dir))? {
         Ok(lock) => Ok(lock),
         Err(holder) => {
-            Err(record::Error::Locked { path: dir.clone(), holder: Box::new(holder.unwrap_or_else(unknown)) }.into())
+            Err(record::Error::Locked { path: dir.clone(), holder: Box::new(holder.unwrap_or_else(Holder::unknown)) }
+                .into())
         }
     }
 }
@@ -122,7 +120,10 @@ pub async fn prepare(
     engine: &EngineCommand,
     mut results_lock: Lock,
 ) -> Result<Prepared, Error> {
-    let (port, port_lock) = take_port(settings.port)?;
+    let port = LockedPort::take(match settings.port {
+        PortChoice::Fixed(port) => Some(port),
+        PortChoice::Auto => None,
+    })?;
     record::remove_empty_runs(&settings.results_dir);
     let resumed = earlier.is_some();
     let (run, manifest) = match earlier {
@@ -142,8 +143,7 @@ pub async fn prepare(
         run: run.path().to_owned(),
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
-    let ports = Ports { choice: settings.port, port, lock: port_lock, holder };
-    let ports = ports.signed()?;
+    let leases = vec![port.signed(holder)?];
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
@@ -153,62 +153,7 @@ pub async fn prepare(
             hint: "begin a new run without `--resume`".into(),
         });
     }
-    Ok(Prepared { run, state, resumed, valid, ports, manifest, _lock: results_lock })
-}
-
-/// The port of the next server, and the lock that keeps other runs off it.
-#[derive(Debug)]
-pub struct Ports {
-    choice: PortChoice,
-    port: u16,
-    lock: Lock,
-    holder: Holder,
-}
-
-impl Ports {
-    fn signed(mut self) -> Result<Self, Error> {
-        self.lock.sign(&port_lock_path(self.port)?, &self.holder)?;
-        Ok(self)
-    }
-
-    /// Whether another port is chosen where this one is taken.
-    pub fn is_auto(&self) -> bool {
-        self.choice == PortChoice::Auto
-    }
-
-    /// The port of the next server: with `--port auto` another one, where somebody took the last one meanwhile.
-    pub fn next(&mut self) -> u16 {
-        if self.choice == PortChoice::Auto
-            && port::holder(self.port).is_some()
-            && let Ok((port, lock)) = take_port(PortChoice::Auto)
-        {
-            (self.port, self.lock) = (port, lock);
-            // Unsigned, the lock holds as well; only its message to others is poorer.
-            if let Ok(path) = port_lock_path(port) {
-                let _ = self.lock.sign(&path, &self.holder);
-            }
-        }
-        self.port
-    }
-}
-
-fn take_port(choice: PortChoice) -> Result<(u16, Lock), Error> {
-    match choice {
-        PortChoice::Fixed(port) => match Lock::take(&port_lock_path(port)?)? {
-            Ok(lock) => Ok((port::require_free(port)?, lock)),
-            Err(holder) => {
-                Err(record::Error::PortLocked { port, holder: Box::new(holder.unwrap_or_else(unknown)) }.into())
-            }
-        },
-        PortChoice::Auto => {
-            let claim = |port| Lock::take(&port_lock_path(port).ok()?).ok()?.ok();
-            Ok(port::find_free(FIRST_PORT, claim)?)
-        }
-    }
-}
-
-fn port_lock_path(port: u16) -> Result<PathBuf, Error> {
-    Ok(registry::home()?.join(format!("port-{port}.lock")))
+    Ok(Prepared { run, state, resumed, valid, leases, manifest, _lock: results_lock })
 }
 
 async fn create_run(
@@ -265,15 +210,5 @@ fn user_name(uid: nix::unistd::Uid) -> String {
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => uid.to_string(),
-    }
-}
-
-/// A lock that is held but not signed yet.
-fn unknown() -> Holder {
-    Holder {
-        process: ProcessId { pid: 0, start_time: 0 },
-        user: "unknown".into(),
-        since: "just now".into(),
-        run: PathBuf::new(),
     }
 }

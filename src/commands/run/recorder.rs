@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
-use super::prepare::Ports;
 use super::store::{Store, judge};
 use crate::error::Error;
 use crate::execute::{Attempted, Job, Jobs, Recorder};
@@ -62,14 +61,15 @@ impl RunRecorder {
     }
 
     /// Prepares the next attempt at an experiment. `server_log` is that of the server that is running already, if one is.
-    pub fn job<'p>(&self, experiment: &'p Experiment, attempt: u32, port: u16, server_log: Option<PathBuf>) -> Job<'p> {
+    pub fn job(&self, experiment: &Arc<Experiment>, attempt: u32, port: u16, server_log: Option<PathBuf>) -> Job {
         let mut inner = self.lock();
         if let Err(error) = inner.store.make_room(experiment, attempt) {
             // The next event ends the run, before anything is started.
             inner.error = inner.error.take().or(Some(error.into()));
         }
         let started = Utc::now().with_timezone(&inner.zone).to_rfc3339_opts(SecondsFormat::Millis, false);
-        Job { experiment, attempt, port, places: inner.store.places(experiment, server_log), started }
+        let places = inner.store.places(experiment, server_log);
+        Job { experiment: Arc::clone(experiment), attempt, port, places, started }
     }
 
     #[expect(clippy::expect_used, reason = "a poisoned lock means a panic elsewhere, which is a bug already reported")]
@@ -80,44 +80,41 @@ impl RunRecorder {
 
 /// The jobs of one session.
 #[derive(Debug)]
-pub struct SessionJobs<'s> {
+pub struct SessionJobs {
     /// Where names and times come from.
-    pub recorder: RunRecorder,
-    /// What earlier sessions came to.
-    pub state: &'s RunState,
-    /// The ports of servers.
-    pub ports: &'s mut Ports,
-    /// Attempts of this session, by experiment.
-    pub attempts: HashMap<String, u32>,
+    recorder: RunRecorder,
+    /// The newest attempt at each experiment, of this session and of earlier ones.
+    attempts: Mutex<HashMap<String, u32>>,
 }
 
-impl SessionJobs<'_> {
-    fn attempt(&mut self, experiment: &Experiment) -> u32 {
-        let before = self.state.next_attempt(&experiment.name).saturating_sub(1);
-        let attempt = self.attempts.entry(experiment.name.clone()).or_insert(before);
+impl SessionJobs {
+    /// Jobs of a session that goes on from `state`.
+    pub fn new(recorder: RunRecorder, state: &RunState) -> Self {
+        let newest = |name: &String| (name.clone(), state.next_attempt(name).saturating_sub(1));
+        Self { recorder, attempts: Mutex::new(state.attempts.keys().map(newest).collect()) }
+    }
+
+    fn attempt(&self, experiment: &Experiment) -> u32 {
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = attempts.entry(experiment.name.clone()).or_default();
         *attempt += 1;
         *attempt
     }
 }
 
-impl<'p> Jobs<'p> for SessionJobs<'_> {
-    fn fresh(&mut self, experiment: &'p Experiment) -> Job<'p> {
-        let attempt = self.attempt(experiment);
-        self.recorder.job(experiment, attempt, self.ports.next(), None)
+impl Jobs for SessionJobs {
+    fn fresh(&self, experiment: &Arc<Experiment>, port: u16) -> Job {
+        self.recorder.job(experiment, self.attempt(experiment), port, None)
     }
 
-    fn on_server_of(&mut self, earlier: &Job<'p>, experiment: &'p Experiment) -> Job<'p> {
-        let attempt = self.attempt(experiment);
-        self.recorder.job(experiment, attempt, earlier.port, Some(earlier.places.server_log.clone()))
-    }
-
-    fn chooses_ports(&self) -> bool {
-        self.ports.is_auto()
+    fn on_server_of(&self, earlier: &Job, experiment: &Arc<Experiment>) -> Job {
+        let log = earlier.places.server_log.clone();
+        self.recorder.job(experiment, self.attempt(experiment), earlier.port, Some(log))
     }
 }
 
 impl Recorder for RunRecorder {
-    fn event(&mut self, event: &Event) -> ControlFlow<()> {
+    fn event(&self, event: &Event) -> ControlFlow<()> {
         self.lock().event(event)
     }
 
@@ -125,7 +122,7 @@ impl Recorder for RunRecorder {
         judge(experiment, result)
     }
 
-    fn keep(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
+    fn keep(&self, job: &Job, attempted: &Attempted) -> ControlFlow<()> {
         // A failure is written once, when the end of its server is known.
         if !matches!(attempted.outcome, Outcome::Passed { .. }) {
             return ControlFlow::Continue(());
@@ -137,7 +134,7 @@ impl Recorder for RunRecorder {
         }
     }
 
-    fn finished(&mut self, job: &Job<'_>, attempted: &Attempted) -> ControlFlow<()> {
+    fn finished(&self, job: &Job, attempted: &Attempted) -> ControlFlow<()> {
         let mut inner = self.lock();
         // The file first, then the event: a crash between the two costs a look at the file, never a result.
         if let Err(error) = inner.store.keep(job, attempted) {

@@ -78,11 +78,10 @@ impl Signals {
     /// From now on signals are recorded as events.
     pub fn record_into(&self, recorder: &RunRecorder) {
         let Ok(mut shared) = self.shared.lock() else { return };
-        let mut recorder = recorder.clone();
         for name in std::mem::take(&mut shared.unrecorded) {
             let _ = recorder.event(&Event::StopRequested { by: name.to_owned() });
         }
-        shared.recorder = Some(recorder);
+        shared.recorder = Some(recorder.clone());
     }
 
     /// The number of the first signal, if one came.
@@ -110,7 +109,7 @@ async fn listen_to(mut stream: signals::Signals, mut on_signal: impl FnMut()) {
 fn note(shared: &Mutex<Shared>, number: u8, name: &'static str) {
     let Ok(mut shared) = shared.lock() else { return };
     shared.first.get_or_insert(number);
-    match &mut shared.recorder {
+    match &shared.recorder {
         Some(recorder) => drop(recorder.event(&Event::StopRequested { by: name.to_owned() })),
         None => shared.unrecorded.push(name),
     }

@@ -71,12 +71,12 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be written, or the directory is another.
-    pub fn keep(&self, job: &Job<'_>, attempted: &Attempted) -> Result<(), record::Error> {
+    pub fn keep(&self, job: &Job, attempted: &Attempted) -> Result<(), record::Error> {
         self.require_same_folder()?;
         let layout = self.run.layout();
         match &attempted.outcome {
             Outcome::Passed { .. } => {
-                self.run.require_own_place(job.experiment)?;
+                self.run.require_own_place(&job.experiment)?;
                 self.keep_result(job, attempted, &layout.result(&job.experiment.name))?;
             }
             Outcome::Failed(failure) => {
@@ -91,7 +91,7 @@ impl Store {
 
     /// Writes a result. One with very many requests is copied as the client wrote it, once: its end is not known yet then, and the
     /// journal has it.
-    fn keep_result(&self, job: &Job<'_>, attempted: &Attempted, path: &Path) -> Result<(), record::Error> {
+    fn keep_result(&self, job: &Job, attempted: &Attempted, path: &Path) -> Result<(), record::Error> {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         if size(&job.places.result) > bounded::LARGE {
             return self.result(job, attempted).write_behind(&job.places.result, path);
@@ -106,8 +106,8 @@ impl Store {
         path.strip_prefix(self.run.path()).unwrap_or(path).to_owned()
     }
 
-    fn result(&self, job: &Job<'_>, attempted: &Attempted) -> ResultRecord {
-        let experiment = job.experiment;
+    fn result(&self, job: &Job, attempted: &Attempted) -> ResultRecord {
+        let experiment = &job.experiment;
         ResultRecord {
             vllm: attempted.result.clone().unwrap_or_default(),
             vllm_bench: Some(ResultMeta {
@@ -140,8 +140,8 @@ impl Store {
         }
     }
 
-    fn failure(&self, job: &Job<'_>, attempted: &Attempted, failure: &Failure) -> FailureRecord {
-        let experiment = job.experiment;
+    fn failure(&self, job: &Job, attempted: &Attempted, failure: &Failure) -> FailureRecord {
+        let experiment = &job.experiment;
         FailureRecord {
             schema: SCHEMA,
             simulated: experiment.engine == Engine::Sim,

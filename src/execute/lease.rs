@@ -1,0 +1,86 @@
+//! What a block runs on: for now the port of its servers, with the lock that keeps other runs off it. Where something ran is
+//! recorded, and never part of an identity.
+
+use std::path::PathBuf;
+
+use crate::process::registry;
+use crate::record::{self, Holder, Lock};
+
+use super::{Error, port};
+
+/// The first port that is tried where the run chooses.
+const FIRST_PORT: u16 = 8000;
+
+/// The port of one server after the other.
+#[derive(Debug)]
+pub struct Lease {
+    /// Whether another port is taken where somebody took this one.
+    chooses: bool,
+    port: u16,
+    lock: Lock,
+    holder: Holder,
+}
+
+/// A port that is locked, and not signed yet.
+#[derive(Debug)]
+pub struct LockedPort {
+    chooses: bool,
+    port: u16,
+    lock: Lock,
+}
+
+impl LockedPort {
+    /// Locks a port: this one, or with `None` the first free one from 8000 on.
+    ///
+    /// # Errors
+    /// When it is taken or locked, or none is free.
+    pub fn take(fixed: Option<u16>) -> Result<Self, Error> {
+        let chooses = fixed.is_none();
+        let (port, lock) = match fixed {
+            Some(port) => match Lock::take(&lock_path(port)?)? {
+                Ok(lock) => (port::require_free(port)?, lock),
+                Err(holder) => {
+                    let holder = Box::new(holder.unwrap_or_else(Holder::unknown));
+                    return Err(record::Error::PortLocked { port, holder }.into());
+                }
+            },
+            None => port::find_free(FIRST_PORT, |port| Lock::take(&lock_path(port).ok()?).ok()?.ok())?,
+        };
+        Ok(Self { chooses, port, lock })
+    }
+
+    /// Says who holds it.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be written.
+    pub fn signed(mut self, holder: Holder) -> Result<Lease, Error> {
+        self.lock.sign(&lock_path(self.port)?, &holder)?;
+        Ok(Lease { chooses: self.chooses, port: self.port, lock: self.lock, holder })
+    }
+}
+
+impl Lease {
+    /// Whether another port is chosen where this one is taken.
+    pub fn chooses_ports(&self) -> bool {
+        self.chooses
+    }
+
+    /// The port of the next server: where the run chooses another one, when somebody took the last one meanwhile.
+    pub fn next_port(&mut self) -> u16 {
+        if self.chooses
+            && port::holder(self.port).is_some()
+            && let Ok(LockedPort { port, lock, .. }) = LockedPort::take(None)
+        {
+            (self.port, self.lock) = (port, lock);
+            // Unsigned, the lock holds as well; only its message to others is poorer.
+            if let Ok(path) = lock_path(port) {
+                let _ = self.lock.sign(&path, &self.holder);
+            }
+        }
+        self.port
+    }
+}
+
+fn lock_path(port: u16) -> Result<PathBuf, Error> {
+    Ok(registry::home()?.join(format!("port-{port}.lock")))
+}

@@ -1,0 +1,304 @@
+//! Blocks on this machine: the steps of [`Machine`] with real processes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::block::{BlockEnd, Machine, Policy, Seen, Step, Turn};
+use super::server::{NotStarted, Server};
+use super::unit::measure;
+use super::{Attempted, Emitter, Error, Lease, Places, UnitContext, end_foreign, end_leftovers, port};
+use crate::model::{Capacity, Event, Experiment, Failure, Outcome, Phase};
+use crate::plan::Block;
+use crate::process::{Stop, StopLevel};
+
+/// One attempt that is to be made.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What to measure.
+    pub experiment: Arc<Experiment>,
+    /// From 1, over all resumes.
+    pub attempt: u32,
+    /// The server's port.
+    pub port: u16,
+    /// Where its files go.
+    pub places: Places,
+    /// When it began, as shown and recorded; set by the recorder's clock.
+    pub started: String,
+}
+
+/// Makes jobs: names and numbers are fresh when an experiment's turn comes.
+pub trait Jobs: Send + Sync {
+    /// The next attempt at an experiment, with a server of its own on this port.
+    fn fresh(&self, experiment: &Arc<Experiment>, port: u16) -> Job;
+
+    /// The next attempt at an experiment on the server of `earlier`.
+    fn on_server_of(&self, earlier: &Job, experiment: &Arc<Experiment>) -> Job;
+}
+
+/// Takes blocks through their lives, somewhere.
+pub trait Executor: Send + Sync {
+    /// What is free now.
+    fn capacity(&self) -> Capacity;
+
+    /// Measures a block; to be called only where there is room for one. What a failed experiment came to is in the end; an error is that
+    /// of the tool.
+    fn run(&self, block: Block) -> BoxFuture<'_, Result<BlockEnd, Error>>;
+}
+
+/// Runs blocks on this machine, each on a lease.
+pub struct LocalExecutor {
+    context: Arc<UnitContext>,
+    jobs: Arc<dyn Jobs>,
+    emit: Emitter,
+    stop: Stop,
+    policy: Policy,
+    keep_foreign: bool,
+    /// Leases that no block uses.
+    free: Mutex<Vec<Lease>>,
+}
+
+impl std::fmt::Debug for LocalExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalExecutor").field("policy", &self.policy).field("free", &self.free).finish_non_exhaustive()
+    }
+}
+
+impl LocalExecutor {
+    /// An executor on these leases. `keep_foreign`: other people's servers are left alone.
+    pub fn new(
+        context: UnitContext,
+        policy: Policy,
+        jobs: Arc<dyn Jobs>,
+        (emit, stop): (Emitter, Stop),
+        keep_foreign: bool,
+        leases: Vec<Lease>,
+    ) -> Self {
+        Self { context: Arc::new(context), jobs, emit, stop, policy, keep_foreign, free: Mutex::new(leases) }
+    }
+
+    fn leases(&self) -> std::sync::MutexGuard<'_, Vec<Lease>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn block(&self, block: Block, lease: &mut Lease) -> Result<BlockEnd, Error> {
+        let policy = Policy { chooses_ports: lease.chooses_ports(), ..self.policy.clone() };
+        let mut machine = Machine::new(block, policy);
+        let mut hands = Hands { executor: self, lease, stop: self.stop.clone(), attempt: None, server: None };
+        let mut seen = Seen::Nothing;
+        loop {
+            let steps = machine.next(seen, hands.stop.level());
+            seen = Seen::Nothing;
+            for step in steps {
+                if step == Step::End {
+                    return Ok(machine.into_end());
+                }
+                if let Some(now) = hands.step(step).await? {
+                    seen = now;
+                }
+            }
+        }
+    }
+}
+
+impl Executor for LocalExecutor {
+    fn capacity(&self) -> Capacity {
+        Capacity { blocks: self.leases().len() }
+    }
+
+    fn run(&self, block: Block) -> BoxFuture<'_, Result<BlockEnd, Error>> {
+        let lease = self.leases().pop();
+        async move {
+            // Nobody was to ask: the block is left for a resume.
+            let Some(mut lease) = lease else { return Ok(BlockEnd { interrupted: true, ..BlockEnd::default() }) };
+            let end = self.block(block, &mut lease).await;
+            self.leases().push(lease);
+            end
+        }
+        .boxed()
+    }
+}
+
+/// The attempt at hand.
+struct Attempt {
+    job: Job,
+    began: Instant,
+    /// What came of it so far.
+    came: Option<Attempted>,
+}
+
+/// What does the steps of one block.
+struct Hands<'e> {
+    executor: &'e LocalExecutor,
+    lease: &'e mut Lease,
+    stop: Stop,
+    attempt: Option<Attempt>,
+    server: Option<Server>,
+}
+
+impl Hands<'_> {
+    /// Does one step; what was seen, where it is a step whose outcome is asked for.
+    async fn step(&mut self, step: Step) -> Result<Option<Seen>, Error> {
+        let (executor, emit) = (self.executor, &self.executor.emit);
+        match step {
+            Step::Clear => {
+                end_foreign_and_leftovers(executor.context.grace, executor.keep_foreign, emit, &mut self.stop).await?;
+            }
+            Step::Begin { experiment, shares_server } => self.begin(&experiment, shares_server),
+            Step::Start => return Ok(Some(self.start().await)),
+            Step::Reuse => self.reuse(),
+            Step::Measure(turn) => return Ok(Some(self.measure(turn).await)),
+            Step::Keep => {
+                if let Some(Attempt { job, came: Some(came), .. }) = &self.attempt {
+                    emit.keep(job, came);
+                }
+            }
+            Step::Record => self.record(),
+            Step::RecordFailure(failure) => self.record_failure(failure),
+            Step::Say(text) => emit.say(text),
+            Step::Pause(duration) => {
+                pause(duration, &mut self.stop).await;
+                return Ok(Some(Seen::Paused));
+            }
+            Step::CheckHealth => {
+                let well = match &mut self.server {
+                    Some(server) => server.is_healthy(&executor.context, &mut self.stop).await,
+                    None => false,
+                };
+                return Ok(Some(Seen::Health(well)));
+            }
+            Step::Drain { of_attempt } => {
+                self.drain(of_attempt).await;
+                return Ok(Some(Seen::Drained));
+            }
+            Step::End => {}
+        }
+        Ok(None)
+    }
+
+    fn begin(&mut self, experiment: &Arc<Experiment>, shares_server: bool) {
+        let earlier = self.attempt.take().filter(|_| shares_server);
+        let job = match &earlier {
+            Some(earlier) => self.executor.jobs.on_server_of(&earlier.job, experiment),
+            None => self.executor.jobs.fresh(experiment, self.lease.next_port()),
+        };
+        self.executor.emit.event(Event::ExperimentStarted {
+            index: experiment.index,
+            name: experiment.name.clone(),
+            attempt: job.attempt,
+            axes: Some(Box::new(experiment.axes.clone())),
+        });
+        self.attempt = Some(Attempt { job, began: Instant::now(), came: None });
+    }
+
+    async fn start(&mut self) -> Seen {
+        let Some(attempt) = &mut self.attempt else { return Seen::Nothing };
+        let context = &self.executor.context;
+        match Server::start(&attempt.job, context, &self.executor.emit, &mut self.stop).await {
+            Ok(server) => {
+                self.server = Some(server);
+                Seen::Ready
+            }
+            Err(not) => {
+                let outcome = not.outcome.clone();
+                attempt.came = Some(Attempted::not_started(*not, &attempt.job, context, attempt.began));
+                // Our server is ended: whoever holds the port now is somebody else.
+                let stolen = port::holder(attempt.job.port).map(|_| attempt.job.port);
+                Seen::NotStarted { outcome, stolen }
+            }
+        }
+    }
+
+    fn reuse(&self) {
+        if let (Some(Attempt { job, .. }), Some(server)) = (&self.attempt, &self.server) {
+            self.executor.emit.event(Event::ServerReused {
+                name: job.experiment.name.clone(),
+                process: server.group.leader,
+                port: job.port,
+            });
+        }
+    }
+
+    async fn measure(&mut self, turn: Turn) -> Seen {
+        let (Some(attempt), Some(server)) = (&mut self.attempt, &mut self.server) else { return Seen::Nothing };
+        let (context, emit) = (&self.executor.context, &self.executor.emit);
+        let came = measure(&attempt.job, server, turn, context, emit, &mut self.stop).await;
+        let outcome = came.outcome.clone();
+        attempt.came = Some(came);
+        Seen::Measured(outcome)
+    }
+
+    fn record(&mut self) {
+        if let Some(Attempt { job, came, .. }) = &mut self.attempt
+            && let Some(came) = came.take()
+        {
+            self.executor.emit.finished(job, &came);
+        }
+    }
+
+    fn record_failure(&mut self, failure: Failure) {
+        let Some(attempt) = &self.attempt else { return };
+        let nothing =
+            NotStarted { outcome: Outcome::Failed(failure), startup: None, steps: Vec::new(), teardown: None };
+        let came = Attempted::not_started(nothing, &attempt.job, &self.executor.context, attempt.began);
+        self.executor.emit.finished(&attempt.job, &came);
+    }
+
+    async fn drain(&mut self, of_attempt: bool) {
+        let Some(server) = self.server.take() else { return };
+        let (context, emit) = (&self.executor.context, &self.executor.emit);
+        if let (true, Some(attempt)) = (of_attempt, &self.attempt) {
+            emit.phase(&attempt.job.experiment, Phase::Draining);
+        }
+        let proof = server.drain(context, emit, &mut self.stop).await;
+        if let (true, Some(Attempt { came: Some(came), .. })) = (of_attempt, &mut self.attempt) {
+            came.drained(proof);
+        }
+    }
+}
+
+async fn pause(duration: Duration, stop: &mut Stop) {
+    tokio::select! {
+        () = tokio::time::sleep(duration) => (),
+        () = stop.reached(StopLevel::AfterCurrent) => (),
+    }
+}
+
+/// Ends leftovers of ours and, unless told otherwise, other vLLM processes of this user (rule 14).
+///
+/// # Errors
+/// When the registry of live groups cannot be used: without it, nothing may be started.
+pub async fn end_foreign_and_leftovers(
+    grace: Duration,
+    keep_foreign: bool,
+    emit: &Emitter,
+    stop: &mut Stop,
+) -> Result<(), Error> {
+    for reaped in end_leftovers(grace, stop).await? {
+        let owner = &reaped.record.owner;
+        let proof = match reaped.emptied.empty {
+            Some(true) => "",
+            Some(false) => ": not all of them could be ended",
+            None => {
+                ": that none is left is not proven, because no cgroup held them when both their guard and their run died"
+            }
+        };
+        emit.say(format!(
+            "ended {} process(es) that the {} of `{}` had left behind (run `{}`){proof}",
+            reaped.processes,
+            owner.role,
+            owner.experiment,
+            owner.run.display()
+        ));
+    }
+    if !keep_foreign {
+        let processes = end_foreign(grace, stop).await;
+        if !processes.is_empty() {
+            emit.event(Event::ForeignEnded { processes });
+        }
+    }
+    Ok(())
+}
