@@ -85,7 +85,7 @@ fn is_open(found: &Found, state: &RunState, scene: &Scene, has_log: bool) -> boo
     let wanted_is_over = scene
         .wanted
         .as_ref()
-        .is_some_and(|wanted| has_log && state.live.as_ref().is_none_or(|live| live.name != *wanted));
+        .is_some_and(|wanted| has_log && !state.live.contains_key(wanted));
     !over && !wanted_is_over
 }
 

@@ -20,7 +20,7 @@ use crate::execute::end_leftovers;
 use crate::exit;
 use crate::process::registry::Reaped;
 use crate::process::{Stop, foreign, procfs};
-use crate::record::{Holder, RunState, layout};
+use crate::record::{Holder, Live, RunState, layout};
 use crate::ui::Ui;
 
 /// What a run needs to end beyond its grace period: two groups one after the other, proof, reports.
@@ -319,16 +319,17 @@ fn whole(duration: Duration) -> String {
 }
 
 fn under_way(state: &RunState) -> String {
-    match &state.live {
-        Some(live) => format!("experiment {}, {}", live.index, format::plain(&live.name)),
-        None => "what is under way".into(),
+    let one = |live: &Live| format!("experiment {}, {}", live.index, format::plain(&live.name));
+    match state.live.values().map(one).collect::<Vec<_>>() {
+        none if none.is_empty() => "what is under way".into(),
+        some => some.join(" and "),
     }
 }
 
 /// What became of a run that was stopped.
 fn told(found: &Found, before: &RunState) -> Vec<String> {
     let mut lines = vec![format!("run {} has ended", found.run.name())];
-    if let Some(live) = &before.live {
+    for live in before.live.values() {
         let server = live.server.map(|(process, port)| format!("server process {} on port {port}", process.pid));
         let client = live.client.map(|process| format!("client process {}", process.pid));
         let processes: Vec<String> = server.into_iter().chain(client).collect();

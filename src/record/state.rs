@@ -46,8 +46,8 @@ pub struct RunState {
     pub attempts: IndexMap<String, Vec<Attempt>>,
     /// Names whose earlier result was taken by the newest session.
     pub reused: Vec<String>,
-    /// The experiment under way.
-    pub live: Option<Live>,
+    /// The experiments under way, in the order in which they began; one for each block that runs.
+    pub live: IndexMap<String, Live>,
     /// How often the run was begun (1 = never resumed).
     pub sessions: usize,
     /// When the first session began.
@@ -85,7 +85,7 @@ impl RunState {
                 self.session_began = at;
                 self.process = Some(*process);
                 self.reused.clear();
-                self.live = None;
+                self.live.clear();
                 self.stop_requested = None;
                 self.finished = None;
             }
@@ -96,7 +96,7 @@ impl RunState {
                     outcome: None,
                     timings: None,
                 });
-                self.live = Some(Live {
+                let live = Live {
                     index: *index,
                     name: name.clone(),
                     attempt: *attempt,
@@ -106,18 +106,19 @@ impl RunState {
                     server: None,
                     client: None,
                     line: None,
-                });
+                };
+                self.live.insert(name.clone(), live);
             }
-            Event::ServerLaunched { process, port, .. } => self.update(|live| live.server = Some((*process, *port))),
-            Event::ServerReused { process, port, .. } => self.update(|live| live.server = Some((*process, *port))),
-            Event::BenchmarkLaunched { process, .. } => self.update(|live| live.client = Some(*process)),
-            Event::PhaseChanged { now, .. } => self.update(|live| {
+            Event::ServerLaunched { name, process, port, .. } => self.update(name, |live| live.server = Some((*process, *port))),
+            Event::ServerReused { name, process, port, .. } => self.update(name, |live| live.server = Some((*process, *port))),
+            Event::BenchmarkLaunched { name, process, .. } => self.update(name, |live| live.client = Some(*process)),
+            Event::PhaseChanged { name, now } => self.update(name, |live| {
                 live.phase = *now;
                 live.phase_began = at;
             }),
-            Event::Progress { line, .. } => self.update(|live| live.line = Some(line.clone())),
+            Event::Progress { name, line } => self.update(name, |live| live.line = Some(line.clone())),
             Event::ExperimentFinished { name, attempt, outcome, timings, .. } => {
-                self.live = None;
+                self.live.shift_remove(name);
                 let attempts = self.attempts.entry(name.clone()).or_default();
                 if let Some(open) = attempts.iter_mut().rev().find(|open| open.number == *attempt) {
                     open.outcome = Some(outcome.clone());
@@ -127,14 +128,14 @@ impl RunState {
             Event::StopRequested { by } => self.stop_requested = Some(by.clone()),
             Event::RunFinished { interrupted, .. } => {
                 self.finished = Some(*interrupted);
-                self.live = None;
+                self.live.clear();
             }
             Event::Notice { .. } | Event::ForeignEnded { .. } | Event::ServerReady { .. } | Event::TornDown { .. } => {}
         }
     }
 
-    fn update(&mut self, change: impl FnOnce(&mut Live)) {
-        if let Some(live) = &mut self.live {
+    fn update(&mut self, name: &str, change: impl FnOnce(&mut Live)) {
+        if let Some(live) = self.live.get_mut(name) {
             change(live);
         }
     }

@@ -318,7 +318,7 @@ impl Loader<'_> {
     fn settle(&mut self, experiment: &Experiment, row: &mut Row, invalid: Option<String>) {
         let newest = self.state.newest(&experiment.name).cloned();
         let number = newest.as_ref().map_or(0, |newest| newest.number);
-        let under_way = self.live && self.state.live.as_ref().is_some_and(|live| live.name == experiment.name);
+        let under_way = self.live && self.state.live.contains_key(&experiment.name);
         let failure = self.failure(experiment).filter(|record| record.attempt >= number);
         let told = match (failure, newest.as_ref().and_then(|newest| newest.outcome.clone())) {
             (Some(record), _) => {

@@ -68,8 +68,10 @@ pub struct RunReport {
     pub elapsed_seconds: Option<f64>,
     /// Expected from the mean of finished attempts; absent while none is finished, and in a run that is not live.
     pub remaining_seconds: Option<f64>,
-    /// The experiment under way.
+    /// The experiment under way; the first of several.
     pub experiment: Option<ExperimentReport>,
+    /// All experiments under way.
+    pub under_way: Vec<ExperimentReport>,
     /// How many experiments stand how.
     pub counts: Counts,
     /// How many failures have which cause, the most frequent first.
@@ -215,6 +217,7 @@ impl RunReport {
         let now = if live { Some(sources.now) } else { state.last_event };
         let tally = Tally::of(sources.head, &state, &session, live);
         let elapsed_seconds = since(now, state.session_began);
+        let experiments = || state.live.values().map(|live| experiment(live, now));
         let name = sources.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         RunReport {
             path: sources.path.to_string_lossy().into_owned(),
@@ -223,7 +226,8 @@ impl RunReport {
             standing,
             orchestrator: sources.holder.map(|holder| orchestrator(holder, sources.detached)),
             remaining_seconds: if live { tally.remaining(sources.head, &state, sources.now) } else { None },
-            experiment: state.live.as_ref().map(|live| experiment(live, now)),
+            experiment: experiments().next(),
+            under_way: experiments().collect(),
             stop_requested: state.stop_requested.clone(),
             session: state.sessions,
             began: session.began.clone(),
@@ -344,11 +348,10 @@ impl<'a> Tally<'a> {
         let mut to_do = Vec::new();
         // A kill between a result and its entry in the journal: the resume found the result, and says so.
         let reused: HashSet<&str> = state.reused.iter().map(String::as_str).collect();
-        let running = state.live.as_ref().filter(|_| live).map(|live| live.name.as_str());
         for name in head.plan.experiments.iter().map(|experiment| experiment.name.as_str()) {
             let outcome = state.newest(name).and_then(|attempt| attempt.outcome.as_ref());
             match outcome {
-                _ if running == Some(name) => counts.running += 1,
+                _ if live && state.live.contains_key(name) => counts.running += 1,
                 Some(Outcome::Passed { .. }) => counts.passed += 1,
                 _ if reused.contains(name) => counts.passed += 1,
                 Some(Outcome::Failed(failure)) if !live || finished.contains(name) => {
@@ -387,7 +390,8 @@ impl<'a> Tally<'a> {
             .collect();
         let live = state
             .live
-            .as_ref()
+            .values()
+            .next()
             .and_then(|live| Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0))));
         let pending: Vec<&ExperimentHead> = self.to_do.iter().filter_map(|name| by_name.get(name).copied()).collect();
         remaining(&pending, live.filter(|_| self.counts.running > 0), &samples)

@@ -50,7 +50,7 @@ impl Page<'_> {
         }
         self.standing(run);
         self.row("Progress", &self.counts(&run.counts));
-        if let Some(experiment) = &run.experiment {
+        for experiment in &run.under_way {
             self.experiment(experiment, run);
         }
         if let Some(elapsed) = run.elapsed_seconds {
