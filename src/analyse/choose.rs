@@ -6,7 +6,7 @@ use super::decide::{Standing, Why};
 use super::inference::over_starts;
 use super::limit::{Kept, kept};
 use super::rank::{settings, starts_by, starts_of_rows};
-use super::{Basis, Candidate, Decision, Estimate, RankingSpec, Row, Status, Warning, decide};
+use super::{Basis, Candidate, Decision, Design, Estimate, RankingSpec, Row, Status, Warning, decide};
 use crate::model::{Better, Metric};
 
 /// Server starts that failed by a cause of their own, of those that ended.
@@ -63,6 +63,8 @@ pub struct Recommendation<'a> {
     pub why: Why,
     /// Whether the best mean is significantly better than every other, by more than the margin.
     pub significantly_best: bool,
+    /// Whether the best mean is shown to be worse than no other by more than the margin.
+    pub within_margin: bool,
     /// What it is based on.
     pub basis: Basis,
     /// Relative standard deviation between starts.
@@ -157,10 +159,20 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &RankingSpec) -> Result<Recommendati
             overrides: option.row.about.overrides,
         })
         .collect();
-    let grouped = is_grouped(rows);
-    let Some(decision) = decide(&candidates, wanted.better, wanted.margin, grouped) else { return Err(left_out) };
-    let Decision { standings, leader, choice, why, significantly_best, basis, noise, starts_needed, intervals } =
-        decision;
+    let design = Design { margin: wanted.margin, grouped: is_grouped(rows), until: wanted.until };
+    let Some(decision) = decide(&candidates, wanted.better, design) else { return Err(left_out) };
+    let Decision {
+        standings,
+        leader,
+        choice,
+        why,
+        significantly_best,
+        within_margin,
+        basis,
+        noise,
+        starts_needed,
+        intervals,
+    } = decision;
     for ((option, standing), interval) in options.iter_mut().zip(standings).zip(intervals) {
         option.standing = standing;
         option.estimate = option.estimate.map(|of| Estimate { interval, ..of });
@@ -182,6 +194,7 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &RankingSpec) -> Result<Recommendati
         choice,
         why,
         significantly_best,
+        within_margin,
         basis,
         noise,
         starts_needed,

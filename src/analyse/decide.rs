@@ -14,6 +14,11 @@
 //! other, as a drift of the machine would look like a difference. The choice is the best mean, or a simpler configuration that is shown to be
 //! equivalent to it within the margin (two one-sided tests, Schuirmann 1987).
 //!
+//! **Starts that are added until the answer is decided** ([`Design::until`]): the data are looked at after three starts of each, and after each
+//! further one of those that may still be the best. The 5 % are spent over these looks (Lan and DeMets 1983, with Pocock's function), so that the
+//! error rates above hold for the sweep as a whole; what was left out at a look stays out. The answer is decided where the leader is shown to be
+//! worse than no other one by more than the margin, at the level of that look.
+//!
 //! The intervals of all means hold together (Bonferroni): the best of many means is one that chance made larger, and an interval that holds
 //! 95 % of the means of one configuration holds as few as 62 % of those of the best of 30 equals.
 
@@ -25,6 +30,8 @@ use crate::model::Better;
 
 /// Configurations with fewer starts are undecided.
 pub const FEWEST_STARTS: usize = 3;
+/// What may be claimed wrongly, in all.
+const ALPHA: f64 = 1.0 - CONFIDENCE;
 /// Differences below this part do not matter where nobody says otherwise.
 pub const MARGIN: f64 = 0.02;
 /// Beyond this many configurations each is compared with the leader alone: a little less is left out, and the time stays linear.
@@ -39,6 +46,17 @@ pub struct Candidate {
     pub devices: u32,
     /// Flags that differ from the plainest configuration: fewer are simpler.
     pub overrides: usize,
+}
+
+/// How candidates were measured, and what matters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Design {
+    /// Relative difference that matters.
+    pub margin: f64,
+    /// Whether configurations were measured one after the other.
+    pub grouped: bool,
+    /// Starts were added until the answer was decided, to at most so many of each.
+    pub until: Option<usize>,
 }
 
 /// What the answer is based on.
@@ -99,6 +117,8 @@ pub struct Decision {
     pub why: Why,
     /// Whether the leader is significantly better than every other one, by more than the margin.
     pub significantly_best: bool,
+    /// Whether the leader is shown to be worse than no other one by more than the margin.
+    pub within_margin: bool,
     /// What it is based on.
     pub basis: Basis,
     /// Relative standard deviation between starts, where it is known: the root of the pooled variance.
@@ -111,20 +131,73 @@ pub struct Decision {
 }
 
 /// The one-sided level of each comparison among `k` configurations.
-#[expect(clippy::cast_precision_loss, reason = "configurations are few")]
 pub fn level(k: usize) -> f64 {
-    (1.0 - CONFIDENCE) / (k.saturating_sub(1) as f64).max(2.5)
+    share(ALPHA, k)
 }
 
-/// Decides among candidates; `None` where there is none, or one has no value or one that is not finite. `margin`: relative difference that
-/// matters. `grouped`: configurations were measured one after the other.
-pub fn decide(candidates: &[Candidate], better: Better, margin: f64, grouped: bool) -> Option<Decision> {
+/// The part of `alpha` that each comparison among `k` configurations has.
+#[expect(clippy::cast_precision_loss, reason = "configurations are few")]
+fn share(alpha: f64, k: usize) -> f64 {
+    alpha / (k.saturating_sub(1) as f64).max(2.5)
+}
+
+/// What of `alpha` the look after `starts` of at most `most` may spend, beyond what the looks before it have.
+#[expect(clippy::cast_precision_loss, reason = "starts are few")]
+fn spent_at(starts: usize, most: usize) -> f64 {
+    let until = |starts: usize| match starts {
+        few if few < FEWEST_STARTS => 0.0,
+        all if all >= most => ALPHA,
+        some => ALPHA * ((std::f64::consts::E - 1.0) * some as f64 / most as f64).ln_1p(),
+    };
+    until(starts) - until(starts - 1)
+}
+
+/// What the looks at a sweep came to whose starts were added until it was decided.
+struct Looks {
+    /// What the last one may spend.
+    alpha: f64,
+    /// Those that an earlier one has left out.
+    out: Vec<bool>,
+}
+
+impl Looks {
+    /// One look alone.
+    fn one(k: usize) -> Self {
+        Self { alpha: ALPHA, out: vec![false; k] }
+    }
+
+    /// The looks after three starts of each and after every further one, but for the last.
+    fn until(candidates: &[Candidate], better: Better, most: usize) -> Option<Self> {
+        let mut looks = Self::one(candidates.len());
+        let starts = candidates.iter().map(|candidate| candidate.starts.len()).max()?;
+        for now in FEWEST_STARTS..starts {
+            let cut = |candidate: &Candidate| {
+                let starts = candidate.starts.iter().take(now).cloned().collect();
+                Candidate { starts, ..candidate.clone() }
+            };
+            let samples = Samples::of(&candidates.iter().map(cut).collect::<Vec<_>>(), better)?;
+            looks.alpha = spent_at(now, most);
+            let leader = samples.leader(candidates, &looks.out)?;
+            if samples.basis(leader, false).is_established() {
+                let standings = samples.standings(leader, &looks);
+                looks.out = standings.iter().map(|standing| *standing == Standing::NotBest).collect();
+            }
+        }
+        looks.alpha = if starts < FEWEST_STARTS { ALPHA } else { spent_at(starts, most.max(starts)) };
+        Some(looks)
+    }
+}
+
+/// Decides among candidates; `None` where there is none, or one has no value or one that is not finite.
+pub fn decide(candidates: &[Candidate], better: Better, design: Design) -> Option<Decision> {
+    let Design { margin, grouped, until } = design;
     let samples = Samples::of(candidates, better)?;
     let k = candidates.len();
-    let order = |a: &usize, b: &usize| samples.means[*a].total_cmp(&samples.means[*b]);
-    let simpler = |index: usize| (candidates[index].devices, candidates[index].overrides, index);
-    // Of the very same means the simplest leads.
-    let leader = (0..k).max_by(|a, b| order(a, b).then(simpler(*b).cmp(&simpler(*a))))?;
+    let looks = match until {
+        Some(most) => Looks::until(candidates, better, most)?,
+        None => Looks::one(k),
+    };
+    let leader = samples.leader(candidates, &looks.out)?;
     let basis = samples.basis(leader, grouped && k > 1);
     let noise = samples.noise();
     let mut decision = Decision {
@@ -133,6 +206,7 @@ pub fn decide(candidates: &[Candidate], better: Better, margin: f64, grouped: bo
         choice: leader,
         why: Why::BestMean,
         significantly_best: false,
+        within_margin: false,
         basis,
         noise: noise.filter(|_| basis != Basis::NoVariance),
         starts_needed: None,
@@ -141,20 +215,30 @@ pub fn decide(candidates: &[Candidate], better: Better, margin: f64, grouped: bo
     if !basis.is_established() {
         return Some(decision);
     }
-    decision.standings = samples.standings(leader);
+    decision.standings = samples.standings(leader, &looks);
     let may_be_best = |index: &usize| decision.standings[*index] == Standing::MayBeBest;
     let others = || (0..k).filter(|index| *index != leader);
     let gap = |index: usize| samples.relative(leader, index);
     let all_decided = decision.standings.iter().all(|standing| *standing != Standing::Undecided);
     decision.significantly_best =
         k > 1 && all_decided && others().all(|index| !may_be_best(&index) && gap(index) >= margin);
+    let rivals: Vec<usize> = others().filter(may_be_best).collect();
+    decision.within_margin = all_decided && samples.none_is_better(leader, &rivals, margin, looks.alpha);
     let nearest = others().filter(may_be_best).map(gap).filter(|gap| *gap > 0.0).reduce(f64::min);
     decision.starts_needed = nearest.zip(noise).and_then(|(gap, noise)| starts_to_separate(gap, noise, level(k)));
-    let simplest = samples.equivalent(leader, candidates, margin).into_iter().min_by_key(|index| simpler(*index));
+    let simplest = samples
+        .equivalent(leader, candidates, margin, looks.alpha)
+        .into_iter()
+        .min_by_key(|index| simpler(&candidates[*index], *index));
     if let Some(choice) = simplest {
         (decision.choice, decision.why) = (choice, Why::Equivalent);
     }
     Some(decision)
+}
+
+/// Orders candidates by what they take: the simpler first.
+fn simpler(candidate: &Candidate, index: usize) -> (u32, usize, usize) {
+    (candidate.devices, candidate.overrides, index)
 }
 
 /// What stands for candidates in the tests: a value per start, larger = better.
@@ -220,6 +304,13 @@ impl Samples {
         candidates.iter().enumerate().map(one).collect()
     }
 
+    /// The best mean of those that are not out; of the very same means the simplest.
+    fn leader(&self, candidates: &[Candidate], out: &[bool]) -> Option<usize> {
+        let order = |a: &usize, b: &usize| self.means[*a].total_cmp(&self.means[*b]);
+        let key = |index: usize| simpler(&candidates[index], index);
+        (0..candidates.len()).filter(|index| !out[*index]).max_by(|a, b| order(a, b).then(key(*b).cmp(&key(*a))))
+    }
+
     fn basis(&self, leader: usize, grouped: bool) -> Basis {
         let starts = |values: &Vec<f64>| values.len();
         match (self.values.iter().map(starts).max().unwrap_or(0), self.values[leader].len()) {
@@ -264,10 +355,10 @@ impl Samples {
         ((va + vb).sqrt(), freedom)
     }
 
-    fn standings(&self, leader: usize) -> Vec<Standing> {
+    fn standings(&self, leader: usize, looks: &Looks) -> Vec<Standing> {
         let k = self.values.len();
-        let level = level(k);
-        let mut rivals: Vec<usize> = (0..k).filter(|index| self.counts(*index)).collect();
+        let level = share(looks.alpha, looks.out.iter().filter(|out| !**out).count());
+        let mut rivals: Vec<usize> = (0..k).filter(|index| self.counts(*index) && !looks.out[*index]).collect();
         rivals.sort_by(|a, b| self.means[*b].total_cmp(&self.means[*a]));
         let others: &[usize] = if k > MOST_FOR_ALL { &rivals[..rivals.len().min(1)] } else { &rivals };
         let beats = |better: usize, index: usize| {
@@ -276,6 +367,7 @@ impl Samples {
             test.is_some_and(|(error, freedom)| error <= 0.0 || t_above(gap / error, freedom) < level)
         };
         let standing = |index: usize| match self.counts(index) {
+            _ if looks.out[index] => Standing::NotBest,
             false => Standing::Undecided,
             true if index != leader && others.iter().any(|better| beats(*better, index)) => Standing::NotBest,
             true => Standing::MayBeBest,
@@ -286,19 +378,29 @@ impl Samples {
     /// The simpler ones that are shown to be equivalent to the leader: both ends of the interval of the difference lie within the
     /// margin, at the level of one test divided by the number of those asked.
     #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
-    fn equivalent(&self, leader: usize, candidates: &[Candidate], margin: f64) -> Vec<usize> {
+    fn equivalent(&self, leader: usize, candidates: &[Candidate], margin: f64, alpha: f64) -> Vec<usize> {
         let key = |index: usize| (candidates[index].devices, candidates[index].overrides);
         let asked: Vec<usize> = (0..candidates.len())
             .filter(|index| key(*index) < key(leader) && self.counts(*index) && self.relative(leader, *index) < margin)
             .collect();
-        let level = (1.0 - CONFIDENCE) / asked.len().max(1) as f64;
+        let level = alpha / asked.len().max(1) as f64;
+        let gap = |index: usize| self.means[leader] - self.means[index];
+        asked.into_iter().filter(|index| self.is_below(gap(*index), (leader, *index), margin, level)).collect()
+    }
+
+    /// Whether a difference of the means of two is shown to be less than the margin, at this level.
+    fn is_below(&self, gap: f64, (a, b): (usize, usize), margin: f64, level: f64) -> bool {
         let limit = if self.logarithms { margin.ln_1p() } else { margin };
-        let shown = |index: &usize| {
-            let test = self.error(leader, *index);
-            test.and_then(|(error, freedom)| Some(t_quantile(1.0 - level, freedom)? * error))
-                .is_some_and(|half| self.means[leader] - self.means[*index] + half < limit)
-        };
-        asked.into_iter().filter(shown).collect()
+        let half = self.error(a, b).and_then(|(error, freedom)| Some(t_quantile(1.0 - level, freedom)? * error));
+        half.is_some_and(|half| gap + half < limit)
+    }
+
+    /// Whether none of the rivals is better than the leader by more than the margin, shown for all of them together.
+    #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
+    fn none_is_better(&self, leader: usize, rivals: &[usize], margin: f64, alpha: f64) -> bool {
+        let level = alpha / rivals.len().max(1) as f64;
+        let lead = |index: usize| self.means[index] - self.means[leader];
+        rivals.iter().all(|index| self.is_below(lead(*index), (*index, leader), margin, level))
     }
 }
 
@@ -347,10 +449,96 @@ mod tests {
     }
 
     fn decided(candidates: &[Candidate]) -> Decision {
-        decide(candidates, Better::Higher, MARGIN, false).unwrap()
+        decide(candidates, Better::Higher, USUAL).unwrap()
     }
 
     const SWEEPS: usize = 1000;
+    const USUAL: Design = Design { margin: MARGIN, grouped: false, until: None };
+
+    /// A sweep whose starts are added until it is decided, to at most 8 of each: the decision, and how many starts it took.
+    fn in_turn(random: &mut ChaCha8Rng, truths: &[f64], noise: impl Fn(usize) -> f64) -> (Decision, usize) {
+        let mut all: Vec<Candidate> = truths
+            .iter()
+            .enumerate()
+            .map(|(i, truth)| candidate(measured(random, *truth, noise(i), FEWEST_STARTS)))
+            .collect();
+        for starts in FEWEST_STARTS.. {
+            let decision = decide(&all, Better::Higher, Design { until: Some(8), ..USUAL }).unwrap();
+            if decision.within_margin || starts == 8 {
+                return (decision, all.iter().map(|candidate| candidate.starts.len()).sum());
+            }
+            for (i, one) in all.iter_mut().enumerate() {
+                if decision.standings[i] == Standing::MayBeBest {
+                    one.starts.extend(measured(random, truths[i], noise(i), 1));
+                }
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn starts_that_are_added_until_it_is_decided_cost_less_and_keep_the_error_rates() {
+        let steps = |step: f64| (0..12).map(|i| 100.0 * (1.0 - step).powi(i)).collect::<Vec<f64>>();
+        // Truths, noise of the first over that of the others, most of the starts of 8 of each, and whether the first is the best.
+        let cases: [(&str, Vec<f64>, f64, f64, bool); 6] = [
+            ("steps of 10 %", steps(0.1), 1.0, 0.40, true),
+            ("steps of 5 %", steps(0.05), 1.0, 0.45, true),
+            ("steps of 3 %", steps(0.03), 1.0, 0.50, true),
+            ("steps of 1 %", steps(0.01), 1.0, 0.75, true),
+            ("steps of 3 %, the best noisy", steps(0.03), 4.5, 0.75, true),
+            ("equals", vec![100.0; 12], 1.0, 1.0, false),
+        ];
+        for (name, truths, noisy, most, one_is_best) in cases {
+            let mut random = ChaCha8Rng::seed_from_u64(2028);
+            let (mut held, mut called, mut near, mut took, mut covered, mut wrong) = (0, 0, 0, 0, 0, 0);
+            let mut full_near = 0;
+            let sweeps = 400;
+            for _ in 0..sweeps {
+                let noise = |i: usize| if i == 0 { 0.02 * noisy } else { 0.02 };
+                let (decision, starts) = in_turn(&mut random, &truths, noise);
+                took += starts;
+                held += usize::from(decision.standings[0] == Standing::MayBeBest);
+                called += usize::from(decision.significantly_best);
+                near += usize::from(truths[decision.choice] >= truths[0] * (1.0 - MARGIN));
+                wrong += usize::from(decision.within_margin && truths[decision.leader] < truths[0] * (1.0 - MARGIN));
+                let full: Vec<Candidate> =
+                    truths.iter().enumerate().map(|(i, t)| candidate(measured(&mut random, *t, noise(i), 8))).collect();
+                let full = decided(&full);
+                full_near += usize::from(truths[full.choice] >= truths[0] * (1.0 - MARGIN));
+                let truth = truths[decision.leader];
+                covered +=
+                    usize::from(decision.intervals[decision.leader].is_some_and(|i| i.low <= truth && truth <= i.high));
+            }
+            let share = |count: usize| count as f64 / sweeps as f64;
+            let cost = share(took) / (8.0 * truths.len() as f64);
+            eprintln!(
+                "{name}: cost {cost:.3}, in the set {:.3}, called {:.3}, choice within 2 % {:.3}, interval {:.3}, wrongly decided {:.3}; 8 starts of all: choice within 2 % {:.3}",
+                share(held),
+                share(called),
+                share(near),
+                share(covered),
+                share(wrong),
+                share(full_near)
+            );
+            assert!(cost <= most, "{name}: {cost}");
+            // Where one is several times as noisy, not even 8 starts of each find it more often.
+            assert!(share(near) >= 0.95 || near + sweeps / 50 >= full_near, "{name}: {}", share(near));
+            assert!(share(wrong) <= 0.05, "{name}: {}", share(wrong));
+            assert!(share(covered) >= 0.93, "{name}: {}", share(covered));
+            match one_is_best {
+                true => assert!(share(held) >= 0.95, "{name}: {}", share(held)),
+                false => assert!(share(called) <= 0.05, "{name}: {}", share(called)),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_looks_spend_adds_up_to_5_percent() {
+        for most in [3, 4, 8, 20] {
+            let all: f64 = (FEWEST_STARTS..=most).map(|starts| spent_at(starts, most)).sum();
+            assert!((all - 0.05).abs() < 1e-12, "{most}: {all}");
+        }
+    }
 
     #[test]
     fn the_true_best_is_in_the_set_and_of_equals_none_is_called_better() {
@@ -414,7 +602,7 @@ mod tests {
         let close = |simple: &[f64], margin: f64| {
             let mut all = [of(&[100.0, 100.2, 99.9, 100.1]), of(simple)];
             all[0].overrides = 2;
-            decide(&all, Better::Higher, margin, false).unwrap()
+            decide(&all, Better::Higher, Design { margin, ..USUAL }).unwrap()
         };
         let shown = close(&[99.8, 99.9, 100.1, 99.7], MARGIN);
         assert_eq!((shown.choice, shown.why), (1, Why::Equivalent));
@@ -443,7 +631,7 @@ mod tests {
         assert_eq!((tiny.basis, tiny.significantly_best), (Basis::Starts, false));
         // One configuration after the other.
         let all = [of(&[100.0, 101.0, 99.0]), of(&[50.0, 51.0, 49.0])];
-        assert_eq!(decide(&all, Better::Higher, MARGIN, true).unwrap().basis, Basis::GroupedOrder);
+        assert_eq!(decide(&all, Better::Higher, Design { grouped: true, ..USUAL }).unwrap().basis, Basis::GroupedOrder);
         assert!(decided(&all).significantly_best);
     }
 
@@ -474,11 +662,11 @@ mod tests {
     #[test]
     fn zeros_are_compared_by_their_differences_and_lower_may_be_better() {
         let preemptions = [of(&[0.0, 0.0, 0.0]), of(&[50.0, 60.0, 55.0]), of(&[52.0, 48.0, 51.0])];
-        let decision = decide(&preemptions, Better::Lower, MARGIN, false).unwrap();
+        let decision = decide(&preemptions, Better::Lower, USUAL).unwrap();
         assert_eq!((decision.choice, decision.significantly_best), (0, true));
-        assert_eq!(decide(&[], Better::Higher, MARGIN, false), None);
-        assert_eq!(decide(&[of(&[f64::NAN])], Better::Higher, MARGIN, false), None);
-        assert_eq!(decide(&[of(&[5.0])], Better::Higher, MARGIN, false).unwrap().basis, Basis::OneStart);
+        assert_eq!(decide(&[], Better::Higher, USUAL), None);
+        assert_eq!(decide(&[of(&[f64::NAN])], Better::Higher, USUAL), None);
+        assert_eq!(decide(&[of(&[5.0])], Better::Higher, USUAL).unwrap().basis, Basis::OneStart);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use choose::{Choice, Failures, LeftOut, Recommendation, choose};
 pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Effect, Failing, LostRequests, Matched, Noise, Outcome, compare, noise_of};
-pub use decide::{Basis, Candidate, Decision, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
+pub use decide::{Basis, Candidate, Decision, Design, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{

@@ -82,6 +82,8 @@ pub struct RankingSpec {
     pub margin: f64,
     /// Share of starts that may fail (0 to 1).
     pub failures: f64,
+    /// The run added starts until the answer was decided, to at most so many of each configuration.
+    pub until: Option<usize>,
 }
 
 impl RankingSpec {
@@ -216,6 +218,7 @@ impl Default for RankingSpec {
             limits_from: LimitsFrom::Flag,
             margin: MARGIN,
             failures: 0.0,
+            until: None,
         }
     }
 }

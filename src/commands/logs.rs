@@ -82,10 +82,7 @@ pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<
 fn is_open(found: &Found, state: &RunState, scene: &Scene, has_log: bool) -> bool {
     let Some(holder) = &found.holder else { return false };
     let over = state.finished.is_some() && state.process == Some(holder.process);
-    let wanted_is_over = scene
-        .wanted
-        .as_ref()
-        .is_some_and(|wanted| has_log && !state.live.contains_key(wanted));
+    let wanted_is_over = scene.wanted.as_ref().is_some_and(|wanted| has_log && !state.live.contains_key(wanted));
     !over && !wanted_is_over
 }
 

@@ -109,8 +109,12 @@ impl RunState {
                 };
                 self.live.insert(name.clone(), live);
             }
-            Event::ServerLaunched { name, process, port, .. } => self.update(name, |live| live.server = Some((*process, *port))),
-            Event::ServerReused { name, process, port, .. } => self.update(name, |live| live.server = Some((*process, *port))),
+            Event::ServerLaunched { name, process, port, .. } => {
+                self.update(name, |live| live.server = Some((*process, *port)))
+            }
+            Event::ServerReused { name, process, port, .. } => {
+                self.update(name, |live| live.server = Some((*process, *port)))
+            }
             Event::BenchmarkLaunched { name, process, .. } => self.update(name, |live| live.client = Some(*process)),
             Event::PhaseChanged { name, now } => self.update(name, |live| {
                 live.phase = *now;

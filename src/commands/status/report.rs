@@ -388,11 +388,10 @@ impl<'a> Tally<'a> {
                 measurement.is_finite().then_some(Sample { experiment, start, measurement })
             })
             .collect();
-        let live = state
-            .live
-            .values()
-            .next()
-            .and_then(|live| Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0))));
+        let live =
+            state.live.values().next().and_then(|live| {
+                Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0)))
+            });
         let pending: Vec<&ExperimentHead> = self.to_do.iter().filter_map(|name| by_name.get(name).copied()).collect();
         remaining(&pending, live.filter(|_| self.counts.running > 0), &samples)
     }
