@@ -342,6 +342,8 @@ pub struct Facts {
     pub slo: Vec<(String, String)>,
     /// The objective that it keeps, as written; `None` where it keeps none. See [`super::Objective::parse`].
     pub objective: Option<String>,
+    /// Starts were added until the answer was decided, to at most so many of each configuration.
+    pub until: Option<usize>,
 }
 
 impl Facts {
@@ -364,6 +366,7 @@ impl Facts {
             damaged: Vec::new(),
             slo: Vec::new(),
             objective: None,
+            until: None,
         }
     }
 }

@@ -95,7 +95,7 @@ impl RankingSpec {
 
     /// What the runs of a table ask for: the objective and the limits that they keep.
     pub fn of(table: &RunTable) -> Self {
-        Self::default().with_objective_of(table).0.with_limits_of(table).0
+        Self::default().with_objective_of(table).0.with_limits_of(table).0.with_starts_of(table)
     }
 
     /// The same by this objective.
@@ -198,6 +198,15 @@ impl RankingSpec {
             (self.limits, self.limits_from) = (Vec::new(), LimitsFrom::Different);
         }
         (self, wrong)
+    }
+}
+
+impl RankingSpec {
+    /// How the runs of a table added starts, where all did so in the same way: then what was looked at on the way counts.
+    #[must_use]
+    pub fn with_starts_of(self, table: &RunTable) -> Self {
+        let until = table.facts.until.filter(|until| table.more.iter().all(|other| other.until == Some(*until)));
+        Self { until, ..self }
     }
 }
 

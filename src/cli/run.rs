@@ -70,9 +70,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Measuring")]
     pub runs: Option<String>,
 
-    /// Fresh starts of each server configuration
-    #[arg(long, value_name = "N", help_heading = "Measuring")]
+    /// Fresh starts of each server configuration; auto: as many as decide which is the best
+    #[arg(long, value_name = "N|auto", help_heading = "Measuring")]
     pub starts: Option<String>,
+
+    /// With --starts auto, the most starts of each server configuration (8)
+    #[arg(long, value_name = "N", help_heading = "Measuring")]
+    pub max_starts: Option<String>,
 
     /// Order of server starts: auto, grouped, interleaved or random
     #[arg(long, value_name = "ORDER", help_heading = "Measuring", value_parser = ["auto", "grouped", "interleaved", "random"])]

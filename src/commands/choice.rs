@@ -74,6 +74,7 @@ pub(super) fn of_runs(wanted: RankingSpec, args: &ChoiceArgs, table: &RunTable, 
             wanted
         }
     };
+    let wanted = wanted.with_starts_of(table);
     let wanted = RankingSpec { per_device: wanted.per_device && !args.total, ..wanted };
     if !args.slo.is_empty() {
         return known_limits(&wanted, table).map(|()| wanted);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::config::Environment;
 use crate::error::Error;
-use crate::model::{Event, Repeat};
+use crate::model::{Event, Repeat, UntilDecided};
 use crate::process::registry;
 use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
 
@@ -61,6 +61,9 @@ pub struct PlanHead {
     /// How many there are of them; of a very large plan not all are listed.
     #[serde(default)]
     pub skipped: usize,
+    /// Where not all of it is measured.
+    #[serde(default)]
+    pub until_decided: Option<UntilDecided>,
 }
 
 /// What names one experiment, and what it shares with others.
@@ -121,7 +124,12 @@ impl Head {
         if version.schema > SCHEMA {
             return Err(record::Error::Newer { path, found: version.schema, known: SCHEMA });
         }
-        atomic::read_json(&path, "manifest of vllm-bench")
+        let mut head: Self = atomic::read_json(&path, "manifest of vllm-bench")?;
+        if head.plan.until_decided.is_some() {
+            let (state, until) = (run.state().unwrap_or_default(), head.plan.until_decided);
+            head.plan.experiments.retain(|e| state.is_asked(until, &e.name, e.repeat));
+        }
+        Ok(head)
     }
 
     /// Reads it; where the manifest is damaged or gone, what the journal says of the plan, and what is wrong with the manifest.
@@ -161,7 +169,7 @@ impl Head {
             simulated,
             created: entries.first().map(|entry| entry.at.clone()).unwrap_or_default(),
             limits: None,
-            plan: PlanHead { experiments, skips: Vec::new(), skipped: 0 },
+            plan: PlanHead { experiments, skips: Vec::new(), skipped: 0, until_decided: None },
         };
         Ok((head, Some(format!("{error}: only what was begun is known, as the journal says"))))
     }

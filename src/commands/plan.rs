@@ -101,12 +101,14 @@ fn add_baseline(settings: &Settings, counts: &mut Counts) {
 
 /// The size of a sweep in a few lines.
 pub fn summary(settings: &Settings, counts: &Counts) -> String {
+    let at_most = if settings.sweep.repeats.auto { "at most " } else { "" };
+    let most = |count, noun| format!("{at_most}{}", many(count, noun));
     let mark = if settings.simulated() { " (SIMULATED: the built-in simulated vLLM)" } else { "" };
     let left_out: u64 = counts.left_out.values().sum();
     let mut text = format!(
         "{}, {}, {left_out} skipped{mark}\n",
         many(counts.combinations, "combination"),
-        many(counts.measurements, "experiment")
+        most(counts.measurements, "experiment")
     );
     for (rule, count) in &counts.left_out {
         text += &format!("  {count} left out by `{rule}`\n");
@@ -120,15 +122,15 @@ pub fn summary(settings: &Settings, counts: &Counts) -> String {
     }
     let repeats = settings.sweep.repeats;
     if repeats.runs > 1 || repeats.starts > 1 {
-        text += &format!(
-            "  {} settings x {} x {}\n",
-            counts.distinct,
-            format::count(repeats.starts as usize, "fresh start"),
-            format::count(repeats.runs as usize, "run")
-        );
+        let starts = match repeats.until_decided() {
+            Some(until) => format!("{} to {} fresh starts, until it is decided", until.first, until.max),
+            None => format::count(repeats.starts as usize, "fresh start"),
+        };
+        text +=
+            &format!("  {} settings x {starts} x {}\n", counts.distinct, format::count(repeats.runs as usize, "run"));
     }
     text +=
-        &format!("  {} for {}\n", many(counts.starts, "server start"), many(counts.servers, "server configuration"));
+        &format!("  {} for {}\n", most(counts.starts, "server start"), many(counts.servers, "server configuration"));
     text
 }
 

@@ -242,6 +242,7 @@ mod tests {
             "concurrency" => ("3", &[]),
             "num-prompts" => ("9", &[]),
             "runs" | "starts" => ("2", &[]),
+            "max-starts" => ("5", &["--starts=auto"]),
             "order" => ("interleaved", &[]),
             "order-seed" => ("7", &["--order=random"]),
             "no-reuse" | "no-preflight" | "keep-foreign" | "show-logs" => ("true", &[]),

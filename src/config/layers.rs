@@ -30,7 +30,7 @@ enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 45] = [
+const KEYS: [(&str, &[&str], Shape); 46] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -42,6 +42,7 @@ const KEYS: [(&str, &[&str], Shape); 45] = [
     ("num-prompts", &["bench", "num-prompts"], Shape::One),
     ("runs", &["repeats", "runs"], Shape::One),
     ("starts", &["repeats", "starts"], Shape::One),
+    ("max-starts", &["repeats", "max"], Shape::One),
     ("order", &["order"], Shape::One),
     ("order-seed", &["order-seed"], Shape::One),
     ("no-reuse", &["reuse"], Shape::Off),
@@ -241,6 +242,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("max-model-len", &args.max_model_len),
         ("runs", &args.runs),
         ("starts", &args.starts),
+        ("max-starts", &args.max_starts),
         ("order", &args.order),
         ("order-seed", &args.order_seed),
         ("warmup", &args.warmup),

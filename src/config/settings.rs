@@ -101,7 +101,7 @@ pub struct Settings {
 }
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
-const PLAN_KEYS: [&str; 30] = [
+const PLAN_KEYS: [&str; 31] = [
     "files",
     "preset",
     "models",
@@ -119,6 +119,7 @@ const PLAN_KEYS: [&str; 30] = [
     "env",
     "runs",
     "starts",
+    "max-starts",
     "order",
     "order-seed",
     "no-reuse",

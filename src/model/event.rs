@@ -52,6 +52,13 @@ pub enum Event {
         /// What was ended.
         processes: Vec<ForeignProcess>,
     },
+    /// The strategy asks for these experiments of the plan. Without such an event all of the plan is asked for.
+    ExperimentsPlanned {
+        /// Their names, in running order.
+        names: Vec<String>,
+        /// Why these, in words.
+        why: String,
+    },
     /// An experiment has a valid result from before.
     ExperimentReused {
         /// Its name.

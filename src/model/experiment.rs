@@ -271,6 +271,16 @@ impl Skip {
     }
 }
 
+/// Starts are added to configurations that may still be the best, until the answer is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct UntilDecided {
+    /// So many starts of each come first.
+    pub first: u32,
+    /// At most so many of each.
+    pub max: u32,
+}
+
 /// Experiments in the order in which they run, and the skipped combinations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -286,6 +296,9 @@ pub struct Plan {
     /// What the identities take for granted.
     #[serde(default)]
     pub context: Context,
+    /// Where not all of it is measured: the experiments are those that may be, and the journal says which are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_decided: Option<UntilDecided>,
 }
 
 impl Plan {

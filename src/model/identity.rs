@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Engine, Experiment, Flags, Repeat, ServerConfig, Workload};
+use super::{Engine, Experiment, Flags, Repeat, ServerConfig, UntilDecided, Workload};
 
 /// What an experiment takes for granted beyond its own settings: metrics of another vLLM or another kind of device
 /// never stand for it.
@@ -103,10 +103,11 @@ impl Identity {
         digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
-    /// The identity of a plan: its experiments' identities and repeats, in order.
-    pub fn of_plan<'a>(experiments: impl Iterator<Item = &'a Experiment>) -> Self {
+    /// The identity of a plan: its experiments' identities and repeats, in order, and how it decides which of them to measure.
+    pub fn of_plan(experiments: &[Experiment], until_decided: Option<UntilDecided>) -> Self {
         let of = |e: &Experiment| format!("{}/{}/{}", e.identity.0, e.repeat.start, e.repeat.run);
-        Self::of(&json!(experiments.map(of).collect::<Vec<_>>()))
+        let search = until_decided.map(|UntilDecided { first, max }| format!("until-decided/{first}/{max}"));
+        Self::of(&json!(experiments.iter().map(of).chain(search).collect::<Vec<_>>()))
     }
 
     /// The first eight digits: enough for a file name or a table.

@@ -19,7 +19,7 @@ impl Plan {
                 return Some(format!("the identity of `{name}` is not that of its settings"));
             }
         }
-        let whole = Identity::of_plan(self.experiments.iter());
+        let whole = Identity::of_plan(&self.experiments, self.until_decided);
         (self.identity != whole).then(|| "the identity of the plan is not that of its experiments".to_owned())
     }
 }

@@ -37,12 +37,14 @@ pub fn expand(sweep: &Sweep) -> Plan {
     let selection = Selection::new(sweep);
     let (settings, skips, skipped) = settings(sweep, &selection);
     let experiments = number(schedule::arrange(sweep, settings));
+    let until_decided = sweep.repeats.until_decided();
     Plan {
-        identity: Identity::of_plan(experiments.iter()),
+        identity: Identity::of_plan(&experiments, until_decided),
         experiments,
         skips,
         skipped,
         context: sweep.context.clone(),
+        until_decided,
     }
 }
 
@@ -132,7 +134,7 @@ pub fn extend(old: &Plan, new: Plan) -> Plan {
     for (i, experiment) in experiments.iter_mut().enumerate() {
         experiment.index = i + 1;
     }
-    Plan { identity: Identity::of_plan(experiments.iter()), experiments, ..new }
+    Plan { identity: Identity::of_plan(&experiments, new.until_decided), experiments, ..new }
 }
 
 impl Selection<'_> {

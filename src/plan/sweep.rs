@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Condition;
-use crate::model::{Client, Context, Engine, FlagValue};
+use crate::model::{Client, Context, Engine, FlagValue, UntilDecided};
 
 /// One value of an axis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,13 +167,25 @@ pub enum Baseline {
 pub struct Repeats {
     /// Measurements within one server start.
     pub runs: u32,
-    /// Fresh starts of the server.
+    /// Fresh starts of the server; with `auto` at most so many.
     pub starts: u32,
+    /// Whether starts are added until the answer is decided.
+    pub auto: bool,
+}
+
+/// With `starts: auto` each configuration is started so often before anything is decided.
+const FIRST_STARTS: u32 = 3;
+
+impl Repeats {
+    /// How starts are added, where they are.
+    pub fn until_decided(self) -> Option<UntilDecided> {
+        self.auto.then_some(UntilDecided { first: FIRST_STARTS.min(self.starts), max: self.starts })
+    }
 }
 
 impl Default for Repeats {
     fn default() -> Self {
-        Self { runs: 1, starts: 1 }
+        Self { runs: 1, starts: 1, auto: false }
     }
 }
 

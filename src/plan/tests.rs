@@ -224,7 +224,7 @@ fn what_two_groups_ask_for_is_measured_once_and_listed_in_both() {
 #[test]
 fn repeats_share_an_identity_and_not_a_name() {
     let mut sweep = sweep(&["model=m"], &["max-concurrency=1,2"]);
-    sweep.repeats = Repeats { runs: 2, starts: 2 };
+    sweep.repeats = Repeats { runs: 2, starts: 2, auto: false };
     let plan = expand(&sweep);
     let tails: Vec<_> =
         names(&plan).into_iter().map(|n| n.trim_start_matches("m_tp1_quant-none_eager-false_")).collect();
@@ -365,7 +365,7 @@ fn long_sweep(flags: &[String], values: &[String], models: &[String]) -> Sweep {
     serve.extend(flags.iter().map(|key| Axis { key: key.clone(), values: text(values) }));
     Sweep {
         groups: vec![Group { serve, ..Group::default() }],
-        repeats: Repeats { runs: 3, starts: 2 },
+        repeats: Repeats { runs: 3, starts: 2, auto: false },
         ..Sweep::new(Engine::Vllm)
     }
 }
@@ -391,7 +391,7 @@ fn a_name_that_looks_like_another_with_its_repeat_or_its_identity_is_no_other() 
     // `1_run2` is what the second run of `1` is called; `M` and `m` are one name on some file systems.
     let values = format!("some-flag=1,1_run2,1_{digits},1_start2_run2");
     let mut sweep = sweep(&["model=m,M"], &[&values]);
-    sweep.repeats = Repeats { runs: 2, starts: 2 };
+    sweep.repeats = Repeats { runs: 2, starts: 2, auto: false };
     let plan = expand(&sweep);
     let lower: HashSet<_> = plan.experiments.iter().map(|e| e.name.to_lowercase()).collect();
     assert_eq!((plan.experiments.len(), lower.len()), (32, 32));
@@ -440,7 +440,7 @@ proptest! {
         let bench = vec![Axis { key: "max-concurrency".into(), values: loads.iter().cloned().map(Value::Text).collect() }];
         let sweep = Sweep {
             groups: vec![Group { serve, bench, ..Group::default() }],
-            repeats: Repeats { runs: 2, starts: 1 },
+            repeats: Repeats { runs: 2, starts: 1, auto: false },
             ..Sweep::new(Engine::Vllm)
         };
         let plan = expand(&sweep);

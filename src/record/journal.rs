@@ -95,6 +95,7 @@ fn is_milestone(event: &Event) -> bool {
         Event::RunStarted { .. }
         | Event::ServerLaunched { .. }
         | Event::ServerReused { .. }
+        | Event::ExperimentsPlanned { .. }
         | Event::ExperimentStarted { .. }
         | Event::ExperimentFinished { .. }
         | Event::RunFinished { .. } => true,

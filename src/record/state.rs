@@ -1,9 +1,11 @@
 //! What a journal adds up to: attempts, outcomes, and where a live run is.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 
-use crate::model::{Event, Outcome, Phase, ProcessId, Stamped, Timings};
+use crate::model::{Event, Outcome, Phase, ProcessId, Repeat, Stamped, Timings, UntilDecided};
 
 /// One attempt at an experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +50,8 @@ pub struct RunState {
     pub reused: Vec<String>,
     /// The experiments under way, in the order in which they began; one for each block that runs.
     pub live: IndexMap<String, Live>,
+    /// Names that a strategy asked for, over all sessions.
+    pub planned: HashSet<String>,
     /// How often the run was begun (1 = never resumed).
     pub sessions: usize,
     /// When the first session began.
@@ -89,6 +93,7 @@ impl RunState {
                 self.stop_requested = None;
                 self.finished = None;
             }
+            Event::ExperimentsPlanned { names, .. } => self.planned.extend(names.iter().cloned()),
             Event::ExperimentReused { name } => self.reused.push(name.clone()),
             Event::ExperimentStarted { index, name, attempt, .. } => {
                 self.attempts.entry(name.clone()).or_default().push(Attempt {
@@ -142,6 +147,13 @@ impl RunState {
         if let Some(live) = self.live.get_mut(name) {
             change(live);
         }
+    }
+
+    /// Whether an experiment of the plan is to be measured: each is, but where starts are added until the answer is decided.
+    pub fn is_asked(&self, until: Option<UntilDecided>, name: &str, repeat: Repeat) -> bool {
+        until.is_none_or(|until| {
+            repeat.start <= until.first || self.planned.contains(name) || self.attempts.contains_key(name)
+        })
     }
 
     /// The newest attempt at an experiment.

@@ -31,23 +31,18 @@ const PORTION: usize = 512;
 /// # Errors
 /// When the directory cannot be read, was written by a newer version, or nothing in it can be used.
 pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
-    let manifest = match dir.manifest() {
+    let mut manifest = match dir.manifest() {
         Ok(manifest) => manifest,
         Err(error @ Error::Newer { .. }) => return Err(error),
         Err(error) => return remains::load(dir, error),
     };
     let (journal, mut damaged) = journal_of(dir);
     let live = dir.live().is_some();
+    let state = RunState::replay(&journal.entries);
+    let until = manifest.plan.until_decided;
+    manifest.plan.experiments.retain(|e| state.is_asked(until, &e.name, e.repeat));
     let repeats = manifest.plan.experiments.iter().any(|experiment| experiment.repeat != Repeat::FIRST);
-    let mut loader = Loader {
-        dir,
-        live,
-        state: RunState::replay(&journal.entries),
-        loads: Loads::default(),
-        repeats,
-        bad: vec![],
-        version: None,
-    };
+    let mut loader = Loader { dir, live, state, loads: Loads::default(), repeats, bad: vec![], version: None };
     let mut versions: Vec<String> = Vec::new();
     let mut rows = Vec::with_capacity(manifest.plan.experiments.len() + manifest.plan.skips.len());
     // In portions: what a result says of itself is larger than its row.
@@ -118,6 +113,7 @@ fn facts(manifest: Manifest) -> Facts {
     Facts {
         slo: slo(&manifest),
         objective: objective(&manifest),
+        until: manifest.plan.until_decided.and_then(|until| usize::try_from(until.max).ok()),
         directory: Path::new("").into(),
         run: manifest.run,
         origin: Origin::VllmBench { version: manifest.vllm_bench },

@@ -2,8 +2,10 @@
 //! experiment; it does not know where or how they run. After a resume it is told again what earlier sessions came to.
 
 mod grid;
+mod until_decided;
 
 pub use grid::Grid;
+pub use until_decided::{AddStarts, Judge, Verdict};
 
 use std::sync::Arc;
 

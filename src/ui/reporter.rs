@@ -19,6 +19,8 @@ pub struct Reporter {
     ui: Ui,
     /// What is shown of each experiment, by name.
     titles: Arc<Vec<(String, String)>>,
+    /// Whether the plan has more than may be measured.
+    at_most: bool,
     simulated: bool,
     state: Arc<Mutex<State>>,
 }
@@ -48,7 +50,8 @@ impl Reporter {
         }
         let titles = plan.experiments.iter().map(|e| (e.name.clone(), format!("{}{}", e.axes, e.repeat))).collect();
         let state = State { bar, waiting: None };
-        Self { ui, titles: Arc::new(titles), simulated, state: Arc::new(Mutex::new(state)) }
+        let at_most = plan.until_decided.is_some();
+        Self { ui, titles: Arc::new(titles), at_most, simulated, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Keeps the elapsed seconds moving; to be called a few times a second while a run goes on.
@@ -87,6 +90,10 @@ impl Reporter {
             | Event::ServerLaunched { .. }
             | Event::ServerReused { .. }
             | Event::BenchmarkLaunched { .. } => {}
+            Event::ExperimentsPlanned { names, why } => {
+                let experiments = if names.len() == 1 { "experiment" } else { "experiments" };
+                self.print(&format!("{}: {} {experiments}: {why}", self.paint(BOLD, "planned"), names.len()));
+            }
             Event::Notice { text } => self.print(&format!("{}: {text}", self.paint(BOLD, "note"))),
             Event::ForeignEnded { processes } => {
                 for process in processes {
@@ -234,7 +241,8 @@ impl Reporter {
     fn counter(&self, index: usize) -> String {
         let total = self.titles.len();
         let width = total.to_string().len();
-        self.paint(BOLD, &format!("[{index:>width$}/{total}]"))
+        let most = if self.at_most { "≤" } else { "" };
+        self.paint(BOLD, &format!("[{index:>width$}/{most}{total}]"))
     }
 
     fn position(&self, name: &str) -> usize {

@@ -32,3 +32,4 @@ mod rules;
 mod secrets;
 mod sources;
 mod stall;
+mod until;

@@ -4,6 +4,7 @@ mod detach;
 mod dry_run;
 pub mod engine;
 mod follow;
+mod judge;
 mod prepare;
 mod recorder;
 pub(in crate::commands) mod resume;
@@ -27,12 +28,13 @@ use crate::plan::baseline_problem;
 use crate::process::{Stop, StopSender, become_subreaper, stop_channel};
 use crate::record::RunState;
 use crate::safe;
-use crate::search::Grid;
+use crate::search::{AddStarts, Grid, Strategy};
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
 use super::choice;
 use crate::commands::{format, query_args};
+use judge::RunJudge;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::{RunRecorder, SessionJobs};
 use resume::{Asked, Earlier};
@@ -55,6 +57,9 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     }
     if args.detach && !args.detached_child {
         return detach::start(environment.command_line(), ui);
+    }
+    if !settings.sweep.repeats.auto && settings.given.iter().any(|key| *key == "max-starts") {
+        ui.warn("`max-starts` has no effect without `--starts auto`");
     }
     if let Some(which) = &args.dry_run {
         return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
@@ -165,7 +170,7 @@ fn make_plan(
     let plan = match noise_check(args)? {
         None => settings.plan()?,
         Some(starts) => {
-            settings.sweep.repeats.starts = starts;
+            (settings.sweep.repeats.starts, settings.sweep.repeats.auto) = (starts, false);
             one_configuration(settings.plan()?)
         }
     };
@@ -271,8 +276,9 @@ impl Sweep<'_> {
     fn announce(&self, prepared: &Prepared) {
         let mark = if self.settings.simulated() { ", SIMULATED (no real server)" } else { "" };
         self.ui.say(&format!(
-            "vllm-bench {}: {}, {} skipped{mark}",
+            "vllm-bench {}: {}{}, {} skipped{mark}",
             env!("CARGO_PKG_VERSION"),
+            if self.plan.until_decided.is_some() { "at most " } else { "" },
             format::count(self.plan.experiments.len(), "experiment"),
             format::count(self.plan.skipped(), "combination")
         ));
@@ -332,6 +338,7 @@ impl Sweep<'_> {
             .plan
             .experiments
             .iter()
+            .filter(|e| prepared.state.is_asked(self.plan.until_decided, &e.name, e.repeat))
             .filter(|e| !prepared.valid.contains(&e.name))
             .partition(|e| self.is_left_alone(e, &prepared.state));
         let emit = Emitter::new(Arc::new(recorder.clone()), sender);
@@ -339,7 +346,7 @@ impl Sweep<'_> {
             process: ProcessId::current(),
             simulated: self.settings.simulated(),
             resumed: prepared.resumed,
-            planned: self.plan.experiments.len(),
+            planned: prepared.valid.len() + left_alone.len() + pending.len(),
             pending: pending.len(),
         });
         for notice in self.earlier.iter().flat_map(|earlier| &earlier.notices) {
@@ -353,7 +360,17 @@ impl Sweep<'_> {
                 format!("`{}` is left alone: it failed before, and `skip-failure-reasons` names why", experiment.name);
             emit.say(text);
         }
-        let mut strategy = Grid::new(pending.into_iter().cloned().map(Arc::new), self.settings.sweep.reuse);
+        let reuse = self.settings.sweep.reuse;
+        let mut strategy: Box<dyn Strategy> = match self.plan.until_decided {
+            None => Box::new(Grid::new(pending.into_iter().cloned().map(Arc::new), reuse)),
+            Some(until) => {
+                let space = self.plan.experiments.iter().cloned().map(Arc::new).collect();
+                let left_alone = left_alone.iter().map(|experiment| experiment.name.clone());
+                let settled = prepared.valid.iter().cloned().chain(left_alone).collect();
+                let judge = RunJudge::new(prepared.run.path().to_owned(), emit.clone());
+                Box::new(AddStarts::new(space, until, &prepared.state.planned, settled, reuse, judge))
+            }
+        };
         let policy = Policy {
             retry: self.settings.retry.clone(),
             on_failure: self.settings.on_failure,
@@ -364,7 +381,7 @@ impl Sweep<'_> {
         let leases = std::mem::take(&mut prepared.leases);
         let live = (emit, stop.clone());
         let executor = LocalExecutor::new(context, policy, jobs, live, self.settings.keep_foreign, leases);
-        let mut totals = campaign::run(&mut strategy, &executor, &stop).await?;
+        let mut totals = campaign::run(strategy.as_mut(), &executor, &stop).await?;
         totals.failed += left_alone.len();
         Ok(totals)
     }

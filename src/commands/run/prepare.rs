@@ -147,7 +147,8 @@ pub async fn prepare(
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
-    if resumed && valid.len() == plan.experiments.len() && state.is_finished() {
+    let asked = plan.experiments.iter().filter(|e| state.is_asked(plan.until_decided, &e.name, e.repeat)).count();
+    if resumed && valid.len() == asked && state.is_finished() {
         return Err(Error::Nothing {
             message: format!("every experiment of `{}` has a valid result already", run.path().display()),
             hint: "begin a new run without `--resume`".into(),

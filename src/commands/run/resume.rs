@@ -359,11 +359,18 @@ fn unfinished(results_dir: &Path, ui: &Ui) -> Result<(Vec<RunDir>, Vec<RunDir>),
         // One that was killed after its last result still lacks its end in the journal and its reports.
         if !run.state().is_ok_and(|state| state.is_finished()) {
             interrupted.push(run);
-        } else if manifest.plan.experiments.iter().any(|experiment| run.valid_result(experiment).is_none()) {
+        } else if asked(&run, &manifest).any(|experiment| run.valid_result(experiment).is_none()) {
             failed.push(run);
         }
     }
     Ok((interrupted, failed))
+}
+
+/// What of the plan of a run is to be measured.
+fn asked<'m>(run: &RunDir, manifest: &'m Manifest) -> impl Iterator<Item = &'m Experiment> {
+    let until = manifest.plan.until_decided;
+    let state = until.and_then(|_| run.state().ok()).unwrap_or_default();
+    manifest.plan.experiments.iter().filter(move |e| state.is_asked(until, &e.name, e.repeat))
 }
 
 /// The run that `--resume` without a name means.
@@ -436,9 +443,9 @@ fn list(runs: &[RunDir], plain: &Settings, environment: &Environment) -> Error {
     const SHOWN: usize = 10;
     let line = |run: &RunDir| {
         let manifest = run.manifest().ok();
-        let planned = manifest.as_ref().map_or(0, |manifest| manifest.plan.experiments.len());
+        let planned = manifest.as_ref().map_or(0, |manifest| asked(run, manifest).count());
         let valid = manifest.map_or(0, |manifest| {
-            manifest.plan.experiments.iter().filter(|experiment| run.valid_result(experiment).is_some()).count()
+            asked(run, &manifest).filter(|experiment| run.valid_result(experiment).is_some()).count()
         });
         format!("{} ({valid} of {} measured)", run.name(), format::count(planned, "experiment"))
     };

@@ -190,9 +190,12 @@ pub struct Repeats {
     /// Measurements within one server start.
     #[schemars(with = "Option<schema::AtLeastOne>")]
     pub runs: Option<Raw>,
-    /// Fresh starts of the server.
-    #[schemars(with = "Option<schema::AtLeastOne>")]
+    /// Fresh starts of the server; `auto`: as many as decide which configuration is the best.
+    #[schemars(with = "Option<schema::StartsOrAuto>")]
     pub starts: Option<Raw>,
+    /// With `starts: auto`, the most of each configuration.
+    #[schemars(with = "Option<schema::AtLeastOne>")]
+    pub max: Option<Raw>,
 }
 
 /// Limits.

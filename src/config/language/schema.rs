@@ -117,6 +117,11 @@ schema!(
     |_g| json_schema!({"type": "integer", "minimum": 1})
 );
 schema!(
+    /// A whole number of at least 1, or `auto`.
+    StartsOrAuto,
+    |_g| json_schema!({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
+);
+schema!(
     /// Rules by name.
     Switches,
     |_g| json_schema!({"type": "object", "additionalProperties": {"type": "boolean"}})

@@ -63,6 +63,11 @@ pub fn resolve(document: &Document, engine: Engine, simulation: &[(String, Strin
             ("random", Order::Random(seed)),
         ],
     )?;
+    if let (true, Order::Grouped, Some(raw)) = (sweep.repeats.auto, sweep.order, &document.order) {
+        let problem = "starts are added in turn (`starts: auto`), which is no grouped order";
+        let hint = "leave `order` out, or write `interleaved` or `random`";
+        return Err(Diagnostic::new(&raw.node.origin, &raw.path, problem).hint(hint).into());
+    }
     sweep.reuse = words::one(document.reuse.as_ref(), "reuse", "`true` or `false`", words::switch)?;
     sweep.devices = words::optional(document.devices.as_ref(), "a whole number of at least 1", words::positive::<u32>)?;
     let combinations = Selection::new(&sweep).size();
@@ -430,8 +435,15 @@ fn repeats(document: &Document) -> Result<Repeats, Error> {
     let written = document.repeats.clone().unwrap_or_default();
     let number = "a whole number from 1 to 10000";
     let few = |text: &str| words::positive::<u32>(text).filter(|number| *number <= 10_000);
-    Ok(Repeats {
-        runs: words::one(written.runs.as_ref(), "repeats.runs", number, few)?,
-        starts: words::one(written.starts.as_ref(), "repeats.starts", number, few)?,
+    let runs = words::one(written.runs.as_ref(), "repeats.runs", number, few)?;
+    let starts = |text: &str| if text == "auto" { Some(None) } else { few(text).map(Some) };
+    let starts =
+        words::one(written.starts.as_ref(), "repeats.starts", "a whole number from 1 to 10000, or `auto`", starts)?;
+    // Fewer than three starts decide nothing.
+    let most = |text: &str| few(text).filter(|number| (3..=100).contains(number));
+    let max = words::one(written.max.as_ref(), "repeats.max", "a whole number from 3 to 100", most)?;
+    Ok(match starts {
+        Some(starts) => Repeats { runs, starts, auto: false },
+        None => Repeats { runs, starts: max, auto: true },
     })
 }
