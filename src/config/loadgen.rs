@@ -14,10 +14,11 @@ use crate::cli::{
 use crate::load::arrival::{Arrival, RampUp};
 use crate::load::dataset;
 use crate::load::metrics::Goal;
-use crate::load::session::{Limits, Turn};
+use crate::load::session::Limits;
 use crate::load::target::Secret;
 use crate::load::tokenizer::{Cache, Rules};
 use crate::safe;
+use crate::sim::timing::Turn;
 use crate::telemetry::Probe;
 
 /// One load of a sweep.

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
-use crate::load::session::Turn;
 use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId};
 use crate::process::{Role, pid_namespace};
 use crate::sim::settings::START;
+use crate::sim::timing::Turn;
 
 /// The server backend: a program, and what comes before the arguments that vLLM would get.
 #[derive(Debug, Clone, PartialEq, Eq)]

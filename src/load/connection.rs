@@ -26,7 +26,7 @@ pub(super) struct InFlight {
     pub index: u64,
     pub due: Option<u64>,
     pub started: u64,
-    /// When it was begun on the real clock; `started` may be simulated.
+    /// When it was begun on this machine's clock; `started` may be another time.
     pub sent: u64,
     pub connected: Option<u64>,
     pub prompt_len: Option<u64>,

@@ -320,7 +320,7 @@ impl Collector {
 
     /// Adds a request.
     pub fn add(&mut self, sample: &Sample) {
-        self.simulated |= sample.reply.simulated;
+        self.simulated |= sample.reply.told;
         if let Some(due) = sample.due {
             let (first, last) = self.due.unwrap_or((due, due));
             self.due = Some((first.min(due), last.max(due)));

@@ -14,6 +14,7 @@ pub mod sample;
 pub mod server;
 pub mod session;
 pub mod target;
+pub mod timing;
 pub mod tokenizer;
 pub mod wire;
 mod worker;

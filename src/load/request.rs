@@ -1,6 +1,5 @@
 //! What is sent: the head that all requests share, and the body of each.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use rand::{RngExt, SeedableRng};
@@ -8,7 +7,6 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
 use super::prompt::{Content, Prompt};
-use super::session::{SimSession, Turn};
 use super::target::{Secret, Target};
 
 /// Everything that the requests of a load have in common.
@@ -230,34 +228,6 @@ fn size(content: &Content) -> usize {
             messages.iter().map(|message| message.content.as_str().map_or(256, str::len) * 9 / 8 + 40).sum()
         }
     }
-}
-
-/// The headers by which a simulated server keeps the requests of one load together.
-pub fn simulated_headers(session: &SimSession, index: u64, arrival: u64) -> String {
-    let mut text = String::with_capacity(240);
-    let (name, total, concurrency) = match session.batch.filter(|batch| *batch > 0) {
-        None => (session.name.clone(), session.total, session.concurrency),
-        Some(size) => {
-            let number = index / size;
-            let held = session.total.saturating_sub(number * size).min(size);
-            (format!("{}-{number}", session.name), held, held)
-        }
-    };
-    let fields: [(&str, &dyn std::fmt::Display); 6] = [
-        ("session", &name),
-        ("index", &index),
-        ("total", &total),
-        ("concurrency", &concurrency),
-        ("arrival", &arrival),
-        ("warmup", &u8::from(session.warmup)),
-    ];
-    for (name, value) in fields {
-        let _ = write!(text, "x-vllm-bench-sim-{name}: {value}\r\n");
-    }
-    if let Some(Turn { draw, position }) = session.turn {
-        let _ = write!(text, "x-vllm-bench-sim-draw: {draw}\r\nx-vllm-bench-sim-position: {position}\r\n");
-    }
-    text
 }
 
 #[cfg(test)]

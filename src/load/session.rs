@@ -13,6 +13,7 @@ use super::prompt::PromptSource;
 use super::request::{Form, Writer};
 use super::sample::{Failure, FailureClass, Sample};
 use super::target::Target;
+use super::timing::Timing;
 use super::wire::Reply;
 use super::worker::Worker;
 
@@ -31,55 +32,6 @@ pub struct Limits {
 
 /// How many times the stall limit one stream may be silent while others go on.
 pub const ALONE: u32 = 5;
-
-/// Which measurement of a plan a load is: the orchestrator tells its client, and the client a
-/// simulated server, whose times vary by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
-    /// Follows from the experiment and its repeat.
-    pub draw: u64,
-    /// The experiment's position in the plan, from 1.
-    pub position: u64,
-}
-
-impl Turn {
-    /// The variable of the client's script that carries the draw, in hexadecimal.
-    pub const DRAW: &'static str = "VLLM_BENCH_SIM_RUN";
-    /// The variable of the client's script that carries the position.
-    pub const POSITION: &'static str = "VLLM_BENCH_SIM_POSITION";
-
-    /// What the two variables say; `None` for a load that is no part of a plan.
-    pub fn of<'a>(lookup: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
-        let draw = u64::from_str_radix(lookup(Self::DRAW)?.trim(), 16).ok()?;
-        let position = lookup(Self::POSITION).and_then(|text| text.trim().parse().ok()).unwrap_or(1);
-        Some(Self { draw, position })
-    }
-}
-
-/// A load against the simulated vLLM: times come from the simulation.
-#[derive(Debug, Clone)]
-pub struct SimSession {
-    /// Tells this load from others.
-    pub name: String,
-    /// Requests in all.
-    pub total: u64,
-    /// Requests at a time.
-    pub concurrency: u64,
-    /// It is not the load that is measured.
-    pub warmup: bool,
-    /// Requests of a batch, where the next ones wait for all of them: every batch is a session of its own.
-    pub batch: Option<u64>,
-    /// Which measurement of a plan it is, if it is one.
-    pub turn: Option<Turn>,
-}
-
-impl SimSession {
-    /// A session with a name that no other has.
-    pub fn new(total: u64, concurrency: u64, warmup: bool) -> Self {
-        let name = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
-        Self { name, total, concurrency, warmup, batch: None, turn: None }
-    }
-}
 
 /// What a load is.
 #[derive(Debug, Clone)]
@@ -114,8 +66,8 @@ pub struct Spec {
     pub threads: usize,
     /// Use the kernel's arrival times where there are any.
     pub kernel_clock: bool,
-    /// The simulated vLLM is at the other end.
-    pub simulated: Option<SimSession>,
+    /// Where its times come from.
+    pub timing: Arc<dyn Timing>,
     /// Why nothing is to be sent; every request is accounted for.
     pub over: Option<GaveUp>,
 }
@@ -453,7 +405,7 @@ pub fn run(
     };
     raise_descriptor_limit();
     let threads = threads(&spec);
-    let open = matches!(spec.arrival, Arrival::Open { .. }) && spec.simulated.is_none();
+    let open = matches!(spec.arrival, Arrival::Open { .. });
     let queues = (0..if open { threads } else { 1 }).map(|_| Queue::default()).collect();
     let batch = match spec.arrival {
         Arrival::Burst => spec.max_concurrency.or(spec.requests).unwrap_or(1),
@@ -635,14 +587,11 @@ fn make(shared: &Shared, source: &dyn PromptSource) -> Result<(), super::dataset
 
 /// Threads for a load: one keeps up with hundreds of streams; a core is left to the server for each.
 fn threads(spec: &Spec) -> usize {
-    if spec.simulated.is_some() {
-        return 1;
-    }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let streams = spec.max_concurrency.or(spec.requests).unwrap_or(256);
     let wanted = if spec.threads > 0 { spec.threads } else { (streams / 256 + 1) as usize };
     let most = if spec.threads > 0 { 256 } else { (cores / 2).max(1) };
-    wanted.clamp(1, most).min(usize::try_from(streams.max(1)).unwrap_or(usize::MAX))
+    wanted.clamp(1, most).min(usize::try_from(streams.max(1)).unwrap_or(usize::MAX)).min(spec.timing.most_threads())
 }
 
 /// Every stream is a descriptor.

@@ -15,7 +15,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::arrival::Arrival;
 use super::clock::Clock;
 use super::connection::{Connection, Got, InFlight};
-use super::request::simulated_headers;
 use super::sample::{Failure, FailureClass, Sample};
 use super::session::{ALONE, GaveUp, LATE, Next, Shared, Work};
 use super::wire::{Exchange, Expect, Progress, Reply};
@@ -81,10 +80,6 @@ pub(super) struct Worker<'a> {
     again: Vec<usize>,
     samples: Vec<Sample>,
     sender: mpsc::Sender<Vec<Sample>>,
-    /// Simulated clocks of the slots that are free.
-    simulated: Vec<u64>,
-    /// Simulated beginning of the batch under way.
-    batch_began: u64,
     hold_until: u64,
     all_taken: bool,
     last_tick: u64,
@@ -111,7 +106,7 @@ impl<'a> Worker<'a> {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&waker));
         let open = matches!(shared.spec.arrival, Arrival::Open { .. });
-        let timer = if open && shared.spec.simulated.is_none() {
+        let timer = if open {
             let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
             poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
             Some(timer)
@@ -139,8 +134,6 @@ impl<'a> Worker<'a> {
             again: Vec::new(),
             samples: Vec::new(),
             sender,
-            simulated: Vec::new(),
-            batch_began: 0,
             hold_until: 0,
             all_taken: false,
             last_tick: 0,
@@ -212,8 +205,7 @@ impl<'a> Worker<'a> {
     }
 
     fn is_past_duration(&self) -> bool {
-        self.shared.spec.simulated.is_none()
-            && self.shared.spec.duration.is_some_and(|duration| self.clock.now() >= nanos(duration))
+        self.shared.spec.duration.is_some_and(|duration| self.clock.now() >= nanos(duration))
     }
 
     fn patience(&self) -> Duration {
@@ -239,8 +231,7 @@ impl<'a> Worker<'a> {
                     return;
                 }
             }
-            let due_now = if shared.spec.simulated.is_some() { u64::MAX } else { now };
-            match shared.queues[self.queue].next(due_now, &self.waker) {
+            match shared.queues[self.queue].next(shared.spec.timing.horizon(now), &self.waker) {
                 Next::Work(work) => {
                     if !burst {
                         shared.live.sent.fetch_add(1, Ordering::AcqRel);
@@ -268,27 +259,17 @@ impl<'a> Worker<'a> {
 
     fn start(&mut self, work: Work) {
         let shared = self.shared;
+        let timing = &shared.spec.timing;
         let expect = Expect {
             stream: shared.spec.form.stream,
-            simulated: shared.spec.simulated.is_some(),
+            told: timing.told(),
             samples: work.n,
             tokens: work.output_len.map(|length| length.saturating_mul(u64::from(work.n))),
             keep_text: shared.spec.keep_text,
             keep_headers: shared.spec.keep_headers,
         };
-        let started = match &shared.spec.simulated {
-            // A batch begins when the slowest of the one before has ended.
-            Some(session) if session.batch.is_some() => {
-                let size = session.batch.unwrap_or(1).max(1);
-                if work.index.is_multiple_of(size) {
-                    self.batch_began = self.simulated.drain(..).max().unwrap_or(self.batch_began);
-                }
-                self.batch_began
-            }
-            Some(_) => self.simulated.pop().unwrap_or(0).max(work.due.unwrap_or(0)),
-            None => self.clock.now(),
-        };
         let sent = self.clock.now();
+        let started = timing.start(work.index, work.due, sent);
         let flight = InFlight {
             index: work.index,
             due: work.due,
@@ -303,8 +284,8 @@ impl<'a> Worker<'a> {
             body: work.body,
             reused: false,
         };
-        if let (Some(due), None) = (work.due, &shared.spec.simulated) {
-            let late = started.saturating_sub(due);
+        if let Some(due) = work.due {
+            let late = timing.lateness(due, started);
             if late > nanos(LATE) {
                 shared.late.fetch_add(1, Ordering::Relaxed);
                 shared.latest.fetch_max(late, Ordering::Relaxed);
@@ -391,7 +372,7 @@ impl<'a> Worker<'a> {
                     connection.established = true;
                     self.shared.refused.store(0, Ordering::Relaxed);
                     if let Some(flight) = &mut connection.flight {
-                        flight.connected = Some(now.max(flight.started));
+                        flight.connected = self.shared.spec.timing.connected(now, flight.started);
                     }
                 }
             }
@@ -482,8 +463,7 @@ impl<'a> Worker<'a> {
         };
         if !bytes.is_empty() {
             let heard = at;
-            // What the kernel got before the request was sent belongs to nobody.
-            let at = if self.shared.spec.simulated.is_some() { at } else { at.max(flight.started) };
+            let at = self.shared.spec.timing.arrival(at, flight.started);
             let tokens = flight.exchange.reply().events;
             let progress = flight.exchange.push(bytes, at);
             if flight.exchange.reply().events != tokens {
@@ -600,13 +580,7 @@ impl<'a> Worker<'a> {
         self.moved = self.moved.max(self.clock.now());
         let reply = flight.exchange.into_reply();
         let live = &shared.live;
-        let ended = match &shared.spec.simulated {
-            Some(_) => reply.last.max(flight.started),
-            None => at,
-        };
-        if shared.spec.simulated.is_some() {
-            self.simulated.push(ended);
-        }
+        let ended = shared.spec.timing.end(flight.started, reply.last, at);
         if failure.is_some() {
             let failed = live.failed.fetch_add(1, Ordering::Relaxed) + 1;
             if shared.spec.max_failures.is_some_and(|most| failed >= most) {
@@ -624,8 +598,7 @@ impl<'a> Worker<'a> {
             index: flight.index,
             due: flight.due,
             started: flight.started,
-            // In a simulation connecting takes no simulated time.
-            connected: flight.connected.filter(|_| shared.spec.simulated.is_none()),
+            connected: flight.connected,
             ended,
             prompt_len: flight.prompt_len,
             output_len: flight.output_len,
@@ -679,13 +652,11 @@ impl<'a> Worker<'a> {
         if limits.stall.is_some_and(|limit| self.is_hung(limit, now)) {
             return self.shared.give_up(GaveUp::Hung);
         }
-        // In a simulation `started` is simulated, and real limits hold for what is real: silence.
-        let simulated = self.shared.spec.simulated.is_some();
         for slot in 0..self.connections.len() {
             let Some(flight) = self.connections[slot].as_ref().and_then(|connection| connection.flight.as_ref()) else {
                 continue;
             };
-            let began = if simulated { flight.heard } else { flight.started };
+            let began = self.shared.spec.timing.limited_from(flight.started, flight.heard);
             let too_long = limits.request.filter(|limit| now.saturating_sub(began) > nanos(*limit));
             let silent = limits.stall.map(|limit| limit.saturating_mul(ALONE)).filter(|limit| {
                 flight.exchange.reply().first.is_some() && now.saturating_sub(flight.heard) > nanos(*limit)
@@ -747,10 +718,7 @@ impl<'a> Worker<'a> {
 }
 
 fn write_request(shared: &Shared, connection: &mut Connection, flight: &InFlight) {
-    let more = match &shared.spec.simulated {
-        Some(session) => simulated_headers(session, flight.index, flight.started),
-        None => String::new(),
-    };
+    let more = shared.spec.timing.headers(flight.index, flight.started);
     shared.writer.request(flight.index, &flight.body, &more, connection.outgoing());
 }
 

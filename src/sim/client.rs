@@ -17,6 +17,7 @@ use super::flags::{BENCH, python};
 use super::log::Log;
 use super::server::{flood, refuse};
 use super::settings::SimSettings;
+use super::timing::{SimSession, SimTiming, Turn};
 use super::tokens::push_word;
 use crate::load::arrival::Arrival;
 use crate::load::dataset;
@@ -26,8 +27,9 @@ use crate::load::prompt::{Content, Prompt, PromptSource};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
 use crate::load::server::{Reading, Watch};
-use crate::load::session::{self, Ended, Limits, Live, SimSession, Spec, Turn};
+use crate::load::session::{self, Ended, Limits, Live, Spec};
 use crate::load::target::Target;
+use crate::load::timing::{Machine, Timing};
 
 /// Simulated seconds that the Python client takes to import.
 const IMPORT_SECONDS: f64 = 8.0;
@@ -143,6 +145,13 @@ impl Options {
             true => Arrival::Open { rate: self.request_rate, burstiness: self.burstiness, ramp_up: None },
             false => Arrival::Closed,
         };
+        let timing: Arc<dyn Timing> = match is_ours {
+            true => {
+                let session = SimSession::new(requests, concurrency, warmup);
+                Arc::new(SimTiming::new(SimSession { turn: self.turn, ..session }))
+            }
+            false => Arc::new(Machine),
+        };
         Ok(Spec {
             target: Target::new(&self.base_url, &self.endpoint, false)
                 .map_err(|error| format!("ValueError: {error}"))?,
@@ -173,8 +182,7 @@ impl Options {
             keep_headers: false,
             threads: 1,
             kernel_clock: false,
-            simulated: is_ours
-                .then(|| SimSession { turn: self.turn, ..SimSession::new(requests, concurrency, warmup) }),
+            timing,
             over: None,
         })
     }

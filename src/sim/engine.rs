@@ -20,8 +20,8 @@ use super::prefix::{Blocks, PrefixCache};
 use super::scheduler::{Limits, Nanos, Scheduler, Step};
 use super::settings::Speed;
 use super::speculation::{Drafts, Speculation};
+use super::timing::Turn;
 use super::trigger::Trigger;
-use crate::load::session::Turn;
 
 /// Tokens that may wait in one burst.
 const MOST_IN_BURST: usize = 128;

@@ -6,6 +6,7 @@
 //! - [`argparse`], [`flags`]: the command line of vLLM
 //! - [`model`], [`scheduler`]: pure: what a step costs, and which requests are in it
 //! - [`engine`]: the scheduler against clocks and channels; [`metrics`], [`tokens`], [`openai`]: what HTTP shows of it; [`trigger`]: when it dies
+//! - [`timing`]: its times in the load generator
 //! - [`server`]: processes, start, log, HTTP; [`client`]: the benchmark
 //!
 //! It is the exception to "only `ui` prints" and "only `config` reads the environment": it plays another program.
@@ -25,6 +26,7 @@ pub mod scheduler;
 pub mod server;
 pub mod settings;
 pub mod speculation;
+pub mod timing;
 pub mod tokens;
 pub mod trigger;
 

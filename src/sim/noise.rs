@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::settings::SettingError;
-use crate::load::session::Turn;
+use super::timing::Turn;
 
 /// An outlier start takes so many times as long.
 pub const OUTLIER: f64 = 1.25;

@@ -17,22 +17,6 @@ use super::model::hash;
 use super::prefix::{self, Blocks};
 use super::server::http::{App, error, events, unix_time};
 use super::tokens::{count, push_word};
-use crate::load::session::Turn;
-
-/// The session that our own client's headers name.
-fn session(headers: &HeaderMap) -> Option<Session> {
-    let text = |name: &str| headers.get(format!("x-vllm-bench-sim-{name}")).and_then(|value| value.to_str().ok());
-    let number = |name: &str| text(name).and_then(|text| text.parse::<u64>().ok());
-    Some(Session {
-        id: text("session")?.to_string(),
-        index: number("index")?,
-        total: number("total")?,
-        concurrency: number("concurrency")?.max(1),
-        arrival: number("arrival")?,
-        warmup: number("warmup") == Some(1),
-        turn: number("draw").map(|draw| Turn { draw, position: number("position").unwrap_or(1) }),
-    })
-}
 
 /// The text of chat messages, with a little for the template around each.
 pub fn messages_text(body: &Value) -> String {
@@ -98,7 +82,7 @@ fn prompts(body: &Value, chat: bool, block_size: Option<u64>) -> Option<Vec<Aski
 
 /// Answers a request.
 pub async fn answer(app: Arc<App>, chat: bool, headers: &HeaderMap, body: &[u8]) -> Response {
-    let session = session(headers);
+    let session = Session::of(headers);
     let broken = {
         let (index, warmup) = session.as_ref().map_or((None, false), |session| (Some(session.index), session.warmup));
         app.breaks(index, warmup)

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::fault::{self, Fault, FaultError, FaultSpec};
 use super::noise::{Noise, parse_drift, parse_noise, parse_outliers};
-use crate::load::session::Turn;
+use super::timing::Turn;
 
 /// Simulated seconds per real second: more than 0, or infinite.
 #[derive(Clone, Copy, Debug, PartialEq)]

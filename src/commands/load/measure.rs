@@ -18,8 +18,10 @@ use crate::load::output::{self, Details, Subject};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
 use crate::load::server::{METADATA_LIMIT, Reading, Server, Watch};
-use crate::load::session::{self, Ended, GaveUp, Live, SimSession, Spec};
+use crate::load::session::{self, Ended, GaveUp, Live, Spec};
+use crate::load::timing::{Machine, Timing};
 use crate::safe;
+use crate::sim::timing::{SimSession, SimTiming};
 use crate::ui::{LoadScreen, Ui};
 
 /// How often the server's metrics are read during a load.
@@ -375,11 +377,14 @@ impl Plan<'_> {
         };
         let concurrency = point.max_concurrency.unwrap_or(requests).min(requests).max(1);
         let arrival = if warmup { Arrival::Closed } else { point.arrival };
-        let simulated = prepared.is_simulated.then(|| SimSession {
-            batch: (arrival == Arrival::Burst).then_some(concurrency),
-            turn: settings.turn,
-            ..SimSession::new(requests, concurrency, warmup)
-        });
+        let timing: Arc<dyn Timing> = match prepared.is_simulated {
+            true => Arc::new(SimTiming::new(SimSession {
+                batch: (arrival == Arrival::Burst).then_some(concurrency),
+                turn: settings.turn,
+                ..SimSession::new(requests, concurrency, warmup)
+            })),
+            false => Arc::new(Machine),
+        };
         Spec {
             target: prepared.target.clone(),
             form,
@@ -396,7 +401,7 @@ impl Plan<'_> {
             keep_headers: true,
             threads: settings.threads,
             kernel_clock: settings.kernel_clock,
-            simulated,
+            timing,
             over: None,
         }
     }

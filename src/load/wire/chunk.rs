@@ -64,8 +64,6 @@ pub struct Chunk {
     pub usage: Option<Usage>,
     /// The server's error, as written.
     pub error: Option<String>,
-    /// The simulated times of the tokens in nanoseconds, from a simulated server.
-    pub simulated: Option<Vec<u64>>,
 }
 
 /// The end of a sample that says nothing.
@@ -104,8 +102,6 @@ struct Event<'a> {
     message: Option<&'a RawValue>,
     #[serde(borrow, default)]
     detail: Option<&'a RawValue>,
-    #[serde(default)]
-    sim_times_ns: Option<Vec<u64>>,
 }
 
 impl Event<'_> {
@@ -258,7 +254,7 @@ impl Classifier {
         if let Some(error) = event.error(text) {
             return Ok(Chunk { error: Some(excerpt(error.as_bytes(), MOST_WORDS)), ..Chunk::default() });
         }
-        let mut chunk = Chunk { usage: event.usage, simulated: event.sim_times_ns, ..Chunk::default() };
+        let mut chunk = Chunk { usage: event.usage, ..Chunk::default() };
         let choices = event.choices.unwrap_or_default();
         chunk.choices = u32::try_from(choices.len()).unwrap_or(u32::MAX);
         for choice in &choices {
@@ -285,7 +281,7 @@ impl Classifier {
             };
             let kept = raw.filter(|_| self.keep_text).and_then(|raw| serde_json::from_str(raw.get()).ok());
             chunk.tokens.push(Piece { sample, text: kept.unwrap_or_default(), prints, bytes });
-            if !ended && choices.len() == 1 && chunk.simulated.is_none() && chunk.usage.is_none() {
+            if !ended && choices.len() == 1 && chunk.usage.is_none() {
                 self.learn(payload, sample, raw);
             }
         }
@@ -340,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_errors_and_simulated_times() {
+    fn usage_and_errors() {
         let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":2}}}"#;
         let usage = read(usage).usage.unwrap();
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens()), (Some(3), Some(5), Some(2)));
@@ -349,7 +345,6 @@ mod tests {
         assert_eq!(absurd.cached_tokens(), None, "more than the prompt has");
         assert!(read(r#"{"error":{"message":"no","code":500}}"#).error.unwrap().contains("no"));
         assert!(read(r#"{"object":"error","message":"old style"}"#).error.unwrap().contains("old style"));
-        assert_eq!(read(r#"{"choices":[{"text":"x"}],"sim_times_ns":[1,2]}"#).simulated, Some(vec![1, 2]));
         for broken in ["", "{", "[]", "7", "\"x\"", r#"{"choices":7}"#, r#"{"choices":[{"index":-1}]}"#] {
             assert!(Classifier::new(false).read(broken.as_bytes()).is_err(), "{broken}");
         }

@@ -1,7 +1,7 @@
 //! One answer as it arrives: head, framing, events, and what they add up to.
 
 use super::chunk::MOST_WORDS;
-use super::{Body, Broken, Classifier, End, Framing, Splitter, Usage, excerpt};
+use super::{Body, Broken, Classifier, End, Framing, Splitter, ToldTimes, Usage, excerpt};
 
 /// The longest head of an answer.
 const MOST_HEAD: usize = 64 << 10;
@@ -23,16 +23,14 @@ const MOST_EVENTS: u64 = 8 << 20;
 const SLACK: u64 = 1024;
 /// Counts of tokens that are kept of one answer.
 const MOST_COUNTS: usize = 8;
-/// The latest time that a simulation tells: a year, in nanoseconds.
-const MOST_SIMULATED: u64 = 366 * 24 * 3600 * 1_000_000_000;
 
 /// What is known of an answer before it comes.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
     /// It comes as server-sent events.
     pub stream: bool,
-    /// The simulated vLLM is at the other end: it tells the times. Nobody else may.
-    pub simulated: bool,
+    /// How the times of tokens are read that the server tells; `None`: they are those of their arrival.
+    pub told: Option<ToldTimes>,
     /// Samples asked for.
     pub samples: u32,
     /// Tokens asked for, all samples together.
@@ -84,8 +82,8 @@ pub struct Reply {
     pub text: String,
     /// Headers that were kept.
     pub headers: Vec<(String, String)>,
-    /// The times are those of a simulation.
-    pub simulated: bool,
+    /// The times are those that the server told.
+    pub told: bool,
 }
 
 /// The most events that an answer may have, where so many tokens were asked for: one that goes on is endless.
@@ -373,7 +371,10 @@ impl Reader {
             self.failed(&excerpt(payload, MOST_WORDS));
             return Ok(());
         }
-        if let Some((sample, text)) = self.classifier.plain_token(payload) {
+        let told = self.expect.told.map_or(Ok(None), |read| read(payload))?;
+        if told.is_none()
+            && let Some((sample, text)) = self.classifier.plain_token(payload)
+        {
             keep(&mut self.reply.text, self.expect.keep_text && sample == 0, text);
             self.reply.note(!text.is_empty(), text.len() as u64);
             return self.token(sample, at);
@@ -392,19 +393,15 @@ impl Reader {
         self.reply.finished += chunk.finished;
         chunk.tokens.iter().for_each(|piece| self.reply.note(piece.prints, piece.bytes));
         self.reply.quiet += chunk.ends.len() as u64;
-        if let Some(times) = chunk.simulated.filter(|_| self.expect.simulated) {
-            self.reply.simulated = true;
-            let sample = chunk.tokens.first().map_or(0, |piece| piece.sample);
-            for time in times {
-                self.token(sample, simulated(time)?)?;
-            }
-            for piece in &chunk.tokens {
-                keep(&mut self.reply.text, self.expect.keep_text && piece.sample == 0, &piece.text);
-            }
-            return Ok(());
-        }
         for piece in &chunk.tokens {
             keep(&mut self.reply.text, self.expect.keep_text && piece.sample == 0, &piece.text);
+        }
+        if let Some(times) = told {
+            self.reply.told = true;
+            let sample = chunk.tokens.first().map_or(0, |piece| piece.sample);
+            return times.into_iter().try_for_each(|time| self.token(sample, time));
+        }
+        for piece in &chunk.tokens {
             self.token(piece.sample, at)?;
         }
         for end in chunk.ends {
@@ -513,6 +510,7 @@ impl Reader {
 
     /// An answer in one piece: there is no time to a first token.
     fn whole(&mut self, body: &[u8], at: u64) -> Result<(), Broken> {
+        let told = self.expect.told.map_or(Ok(None), |read| read(body))?;
         let chunk = self.classifier.read(body)?;
         let reply = &mut self.reply;
         (reply.usage, reply.error, reply.finished) = (chunk.usage, chunk.error, chunk.finished);
@@ -523,23 +521,13 @@ impl Reader {
         let by_length = chunk.ends.iter().filter(|end| end.by_length).count();
         reply.events = (chunk.tokens.len() + by_length) as u64;
         reply.done = reply.error.is_none() && chunk.choices > 0;
-        reply.last = match chunk.simulated.filter(|_| self.expect.simulated) {
-            Some(times) => {
-                reply.simulated = true;
-                simulated(times.into_iter().max().unwrap_or(0))?
-            }
-            None => at,
-        };
+        reply.told = told.is_some();
+        reply.last = told.map_or(at, |times| times.into_iter().max().unwrap_or(0));
         if let Some(piece) = chunk.tokens.first() {
             keep(&mut reply.text, self.expect.keep_text, &piece.text);
         }
         Ok(())
     }
-}
-
-/// A time of a simulation, if it can be one.
-fn simulated(nanos: u64) -> Result<u64, Broken> {
-    if nanos > MOST_SIMULATED { Err(Broken::SimulatedTime { nanos }) } else { Ok(nanos) }
 }
 
 fn keep(text: &mut String, wanted: bool, more: &str) {
@@ -553,7 +541,7 @@ mod tests {
     use super::*;
 
     const STREAM: Expect =
-        Expect { stream: true, simulated: false, samples: 4, tokens: Some(8), keep_text: true, keep_headers: true };
+        Expect { stream: true, told: None, samples: 4, tokens: Some(8), keep_text: true, keep_headers: true };
 
     const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-process-time: 7\r\n\
         transfer-encoding: chunked\r\n\r\n";
@@ -776,24 +764,28 @@ mod tests {
     }
 
     #[test]
-    fn only_a_simulation_tells_times_and_only_times_that_it_can_have() {
-        let event = |time: u64| format!(r#"{{"choices":[{{"index":0,"text":"a"}}],"sim_times_ns":[{time}]}}"#);
-        let reply = timed(STREAM, &[(&event(u64::MAX), 10), ("[DONE]", 10)]);
-        assert_eq!((reply.first, reply.simulated), (Some(10_000_000), false));
-        let simulated = Expect { simulated: true, ..STREAM };
-        let reply = timed(simulated, &[(&event(7), 10), ("[DONE]", 10)]);
-        assert_eq!((reply.first, reply.last, reply.simulated), (Some(7), 7, true));
-        let mut exchange = Exchange::new(simulated);
+    fn times_that_the_server_tells_count_where_it_may_tell_them() {
+        fn seven(event: &[u8]) -> Result<Option<Vec<u64>>, Broken> {
+            Ok(event.starts_with(b"{").then(|| vec![7]))
+        }
+        let reply = timed(STREAM, &[(TEXT, 10), ("[DONE]", 10)]);
+        assert_eq!((reply.first, reply.told), (Some(10_000_000), false));
+        let told = Expect { told: Some(seven), ..STREAM };
+        // Also where the second event is like the first one.
+        let reply = timed(told, &[(TEXT, 10), (TEXT, 20), ("[DONE]", 30)]);
+        assert_eq!((reply.first, reply.last, reply.gaps, reply.told), (Some(7), 7, vec![0], true));
+        let mut exchange =
+            Exchange::new(Expect { told: Some(|_| Err(Broken::Told { reason: "no".into() })), ..STREAM });
         exchange.push(ANSWER.as_bytes(), 0).unwrap();
-        let absurd = format!("data: {}\n\n", event(u64::MAX));
-        let error = exchange.push(format!("{:x}\r\n{absurd}\r\n", absurd.len()).as_bytes(), 1).unwrap_err();
-        assert_eq!(error, Broken::SimulatedTime { nanos: u64::MAX });
+        let event = format!("data: {TEXT}\n\n");
+        let error = exchange.push(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes(), 1).unwrap_err();
+        assert_eq!(error, Broken::Told { reason: "no".into() });
         // An answer in one piece, too.
-        let body = r#"{"choices":[{"index":0,"text":"a"}],"usage":{"completion_tokens":3},"sim_times_ns":[9]}"#;
+        let body = r#"{"choices":[{"index":0,"text":"a"}],"usage":{"completion_tokens":3}}"#;
         let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        let mut exchange = Exchange::new(Expect { stream: false, ..simulated });
+        let mut exchange = Exchange::new(Expect { stream: false, ..told });
         exchange.push(text.as_bytes(), 5_000).unwrap();
-        assert_eq!((exchange.reply().last, exchange.reply().simulated), (9, true));
+        assert_eq!((exchange.reply().last, exchange.reply().told), (7, true));
     }
 
     #[test]

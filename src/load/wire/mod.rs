@@ -12,6 +12,9 @@ pub use chunk::{Chunk, Classifier, End, Piece, Usage};
 pub use exchange::{Exchange, Expect, Progress, Reply};
 pub use sse::Splitter;
 
+/// Reads the times of the tokens of an event off its data, in nanoseconds; `None` where it tells none.
+pub type ToldTimes = fn(&[u8]) -> Result<Option<Vec<u64>>, Broken>;
+
 /// Why an answer could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -69,11 +72,11 @@ pub enum Broken {
         /// Its beginning.
         excerpt: String,
     },
-    /// A simulated server tells a time that no simulation has.
-    #[error("the simulated server tells the time of {nanos} ns, more than a year after its beginning")]
-    SimulatedTime {
-        /// What it tells, in nanoseconds.
-        nanos: u64,
+    /// The server tells times that are none.
+    #[error("{reason}")]
+    Told {
+        /// What it tells.
+        reason: String,
     },
     /// The stream goes on for ever.
     #[error("the stream went on after {events} events, far more than the {asked} tokens that were asked for")]
