@@ -34,6 +34,9 @@ impl Error {
     /// Whether something outside of the command line is to blame.
     pub fn is_environment(&self) -> bool {
         match self {
+            Self::Session(session::Error::Prompts { source: dataset::Error::Tokenizer(error), .. }) => {
+                matches!(error, tokenizer::Error::Server { .. })
+            }
             Self::Server(_) | Self::NotReady { .. } | Self::Session(_) => true,
             Self::Target(target::Error::Address { .. }) => false,
             Self::Target(_) => true,
@@ -53,7 +56,7 @@ impl Error {
                 "give --tokenizer the folder with the model's tokenizer.json, or `none` to let the server count"
             }
             Self::Tokenizer(_) => "--tokenizer none lets the server count the tokens",
-            Self::Dataset(error) | Self::Session(session::Error::Prompts(error)) => match error {
+            Self::Dataset(error) | Self::Session(session::Error::Prompts { source: error, .. }) => match error {
                 dataset::Error::TooFew { .. } => {
                     "ask for fewer (--num-prompts), widen --min-tokens and --max-tokens-filter, or add --oversample"
                 }

@@ -3,6 +3,9 @@
 //! Memory is bounded by the number of requests (40 bytes each) and a fixed amount for the times between tokens: all of them
 //! are kept up to some millions, and from then on in classes 0.05 % wide, which the result says.
 
+mod gaps;
+mod summary;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -10,133 +13,9 @@ use serde::Serialize;
 use super::drift::{Drift, drift};
 use super::sample::{FailureClass, Sample, seconds};
 use super::session::Ended;
+use gaps::{Gaps, MOST_GAPS};
 
-/// One metric over all requests, in milliseconds. All 0 when there is no sample, as vLLM does.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Summary {
-    /// Arithmetic mean.
-    pub mean: f64,
-    /// Median.
-    pub median: f64,
-    /// Standard deviation of the population.
-    pub std: f64,
-    /// Percentiles that were asked for, as (which, value).
-    pub percentiles: Vec<(f64, f64)>,
-}
-
-impl Summary {
-    /// Over values in any order, which are sorted.
-    pub fn of(values: &mut [f64], percentiles: &[f64]) -> Self {
-        values.sort_by(f64::total_cmp);
-        if values.is_empty() {
-            return Self { percentiles: percentiles.iter().map(|which| (*which, 0.0)).collect(), ..Self::default() };
-        }
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
-        Self {
-            mean,
-            median: percentile(values, 50.0),
-            std: variance.sqrt(),
-            percentiles: percentiles.iter().map(|which| (*which, percentile(values, *which))).collect(),
-        }
-    }
-}
-
-/// The percentile of sorted samples by linear interpolation, as numpy's default.
-pub fn percentile(sorted: &[f64], which: f64) -> f64 {
-    let at = which / 100.0 * (sorted.len().saturating_sub(1)) as f64;
-    let (low, high) = (at.floor() as usize, at.ceil() as usize);
-    match (sorted.get(low), sorted.get(high)) {
-        (Some(low), Some(high)) => low + (high - low) * at.fract(),
-        _ => 0.0,
-    }
-}
-
-/// Times between tokens in units of 100 ns: exact up to a number, then in classes.
-#[derive(Debug)]
-struct Gaps {
-    exact: Vec<u32>,
-    most: usize,
-    classes: Option<Vec<u64>>,
-    count: u64,
-    sum: f64,
-    squares: f64,
-}
-
-/// Classes per doubling: 2^11, so that a class is at most 0.05 % wide.
-const CLASS_BITS: u32 = 11;
-
-impl Gaps {
-    fn new(most: usize) -> Self {
-        Self { exact: Vec::new(), most, classes: None, count: 0, sum: 0.0, squares: 0.0 }
-    }
-
-    fn add(&mut self, gaps: &[u32]) {
-        self.count += gaps.len() as u64;
-        for gap in gaps {
-            let value = f64::from(*gap);
-            self.sum += value;
-            self.squares += value * value;
-        }
-        if self.classes.is_none() && self.exact.len() + gaps.len() > self.most {
-            let mut classes = vec![0; class(u32::MAX) + 1];
-            self.exact.drain(..).for_each(|gap| classes[class(gap)] += 1);
-            self.exact = Vec::new();
-            self.classes = Some(classes);
-        }
-        match &mut self.classes {
-            Some(classes) => gaps.iter().for_each(|gap| classes[class(*gap)] += 1),
-            None => self.exact.extend_from_slice(gaps),
-        }
-    }
-
-    fn summary(&mut self, percentiles: &[f64]) -> Summary {
-        const MS: f64 = 1e-4;
-        if let Some(classes) = &self.classes {
-            let mean = self.sum / self.count as f64;
-            let variance = (self.squares / self.count as f64 - mean * mean).max(0.0);
-            let at = |which: f64| class_percentile(classes, self.count, which) * MS;
-            return Summary {
-                mean: mean * MS,
-                median: at(50.0),
-                std: variance.sqrt() * MS,
-                percentiles: percentiles.iter().map(|which| (*which, at(*which))).collect(),
-            };
-        }
-        self.exact.sort_unstable();
-        let mut values: Vec<f64> = self.exact.iter().map(|gap| f64::from(*gap) * MS).collect();
-        Summary::of(&mut values, percentiles)
-    }
-}
-
-/// The class of a value: the value itself below 2^12, then 2^11 classes per doubling.
-fn class(value: u32) -> usize {
-    let bits = 32 - value.leading_zeros();
-    let shift = bits.saturating_sub(CLASS_BITS + 1);
-    ((shift as usize) << CLASS_BITS) + (value >> shift) as usize
-}
-
-/// The middle of a class.
-fn class_value(class: usize) -> f64 {
-    let shift = (class >> CLASS_BITS).saturating_sub(1) as u32;
-    if class < 2 << CLASS_BITS {
-        return class as f64;
-    }
-    let low = ((class - ((shift as usize) << CLASS_BITS)) as f64) * f64::from(1u32 << shift);
-    low + (f64::from(1u32 << shift) - 1.0) / 2.0
-}
-
-fn class_percentile(classes: &[u64], count: u64, which: f64) -> f64 {
-    let wanted = which / 100.0 * count.saturating_sub(1) as f64;
-    let mut seen = 0;
-    for (number, held) in classes.iter().enumerate() {
-        seen += held;
-        if *held > 0 && seen as f64 > wanted {
-            return class_value(number);
-        }
-    }
-    0.0
-}
+pub use summary::{Summary, percentile};
 
 /// What is kept of a completed request.
 #[derive(Debug, Clone, Copy)]
@@ -163,9 +42,6 @@ pub struct Failures {
 const MOST_EXAMPLES: usize = 10;
 /// Width of the classes of time in which tokens are counted for the steady state.
 const SLOT: u64 = 100_000_000;
-/// Times between tokens that are kept one by one.
-const MOST_GAPS: usize = 8 << 20;
-
 /// Adds up requests as they end.
 #[derive(Debug)]
 pub struct Collector {
@@ -454,7 +330,7 @@ impl Collector {
             tpot,
             itl: self.gaps.summary(percentiles),
             e2el,
-            itl_in_classes: self.gaps.classes.is_some(),
+            itl_in_classes: self.gaps.in_classes(),
             estimated: self.estimated,
             tokens_per_chunk: (self.in_chunks.1 > 0).then(|| self.in_chunks.0 as f64 / self.in_chunks.1 as f64),
             input_unknown: self.input_unknown,
@@ -589,6 +465,7 @@ mod tests {
             not_sent: 0,
             late: 0,
             latest: 0.0,
+            starved: 0,
             arrival_clock: ArrivalClock::Read,
             threads: 1,
             stopped: None,

@@ -1,15 +1,18 @@
-//! A load from its first request to its last: the feeder that makes requests, the workers that send them, and what they
+//! A workload from its first request to its last: the feeder that makes requests, the workers that send them, and what they
 //! share.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::arrival::{Arrival, Schedule};
+use super::arrival::Arrival;
 use super::clock::{ArrivalClock, Clock};
 use super::connection::{self, Tls};
+use super::dataset;
+use super::feeder::feed;
+pub use super::live::Live;
 use super::prompt::PromptSource;
+use super::queue::{Queue, Work};
 use super::request::{Form, Writer};
 use super::sample::{Failure, FailureClass, Sample};
 use super::target::Target;
@@ -74,107 +77,13 @@ pub struct Spec {
 
 impl Spec {
     /// Samples that a request asks for.
-    fn samples_of(&self, index: u64) -> u32 {
+    pub(super) fn samples_of(&self, index: u64) -> u32 {
         let n = self.form.n.max(1);
         let is_last = self.requests.is_some_and(|all| index + 1 == all);
         match self.samples.filter(|_| is_last) {
             Some(all) => u32::try_from(all.saturating_sub(index * u64::from(n))).unwrap_or(n).clamp(1, n),
             None => n,
         }
-    }
-}
-
-/// A request that waits to be sent.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub index: u64,
-    pub due: Option<u64>,
-    pub body: Arc<[u8]>,
-    pub prompt_len: Option<u64>,
-    pub output_len: Option<u64>,
-    pub n: u32,
-}
-
-/// How a load goes, while it goes.
-#[derive(Debug, Default)]
-pub struct Live {
-    /// Requests sent.
-    pub sent: AtomicU64,
-    /// Requests under way.
-    pub active: AtomicU64,
-    /// Most requests under way at once.
-    pub peak: AtomicU64,
-    /// Requests over.
-    pub done: AtomicU64,
-    /// Failed ones among them.
-    pub failed: AtomicU64,
-    /// Output tokens of requests that are over.
-    pub tokens: AtomicU64,
-    /// Sum of their times to first token in microseconds.
-    pub ttft_sum_us: AtomicU64,
-    /// Number of those.
-    pub ttft_count: AtomicU64,
-    /// When the load began.
-    began: OnceLock<Instant>,
-    /// Nanoseconds after that: the last token of any request, or the end of one.
-    moved: AtomicU64,
-    /// The last movement of the server's counters, and whether it has any.
-    server_moved: AtomicU64,
-    server_counts: AtomicBool,
-    /// The signal that asked to stop; 0: none.
-    stop: AtomicU8,
-    abort: AtomicBool,
-}
-
-impl Live {
-    /// The server's counters have been read; `moved`: they are others than before.
-    pub fn server_counted(&self, moved: bool) {
-        let now = self.began.get().map_or(0, |began| u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        if moved || !self.server_counts.swap(true, Ordering::Relaxed) {
-            self.server_moved.fetch_max(now, Ordering::Relaxed);
-        }
-    }
-
-    /// A token came, or a request ended.
-    pub(super) fn moves(&self, at: u64) {
-        self.moved.fetch_max(at, Ordering::Relaxed);
-    }
-
-    /// Since when nothing has moved, where that can be told. `streams`: tokens can be seen as they come.
-    pub(super) fn still_since(&self, streams: bool) -> Option<u64> {
-        let counts = self.server_counts.load(Ordering::Relaxed);
-        let server = if counts { self.server_moved.load(Ordering::Relaxed) } else { 0 };
-        (streams || counts).then(|| self.moved.load(Ordering::Relaxed).max(server))
-    }
-
-    /// Sends nothing more and gives up what is under way, as this signal asks.
-    pub fn stop(&self, signal: u8) {
-        self.stop.store(signal, Ordering::Relaxed);
-    }
-
-    /// The signal that asked to stop.
-    pub fn stopped_by(&self) -> Option<u8> {
-        Some(self.stop.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
-    }
-
-    /// Whether somebody asked to stop.
-    pub fn is_stopped(&self) -> bool {
-        self.stopped_by().is_some()
-    }
-
-    /// Comes back when somebody asked to stop.
-    pub async fn stopped(&self) {
-        while !self.is_stopped() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.is_stopped() || self.abort.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn abort(&self) {
-        self.abort.store(true, Ordering::Relaxed);
     }
 }
 
@@ -197,6 +106,8 @@ pub struct Ended {
     pub late: u64,
     /// The latest of them, in seconds.
     pub latest: f64,
+    /// Those of them that waited for their prompts, which were made more slowly than they were needed.
+    pub starved: u64,
     /// Which instant counts as an arrival.
     pub arrival_clock: ArrivalClock,
     /// Threads that sent and read.
@@ -221,15 +132,21 @@ pub enum GaveUp {
     Hung,
 }
 
-/// A request that is sent later than this after it was due counts as late.
+/// A request that is sent later than this after it was due counts as late; where requests wait for a free stream, later than
+/// this after there was one that had to wait for the prompt.
 pub const LATE: Duration = Duration::from_millis(1);
 
 /// Why there is no load.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No prompts.
-    #[error("cannot make the prompts")]
-    Prompts(#[from] super::dataset::Error),
+    /// A prompt cannot be made.
+    #[error("cannot make the prompt with the number {number} (they count from 0)")]
+    Prompts {
+        /// Its number in the source of the prompts.
+        number: u64,
+        /// Why.
+        source: dataset::Error,
+    },
     /// No certificate can have this name.
     #[error("`{host}` is not a name that a certificate can have")]
     ServerName {
@@ -246,115 +163,6 @@ pub enum Error {
 
 /// How long a prompt that is still being made is waited for when the load is over.
 const FEEDER: Duration = Duration::from_secs(2);
-
-/// Bytes of requests that are made before they are sent.
-const MOST_WAITING_BYTES: usize = 16 << 20;
-
-/// Requests on their way from the feeder to the workers.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    state: Mutex<QueueState>,
-    /// Room for more, or reason to leave.
-    room: Condvar,
-    /// There is something, or there will be nothing.
-    filled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    waiting: VecDeque<Work>,
-    bytes: usize,
-    /// The feeder waits for room.
-    full: bool,
-    /// Nothing more will come.
-    complete: bool,
-    hungry: Vec<Arc<mio::Waker>>,
-}
-
-/// What a worker finds in the queue.
-pub(super) enum Next {
-    Work(Work),
-    /// Not due before this time.
-    Later(u64),
-    /// The feeder is behind: a wake-up follows.
-    Starved,
-    /// All is sent.
-    Nothing,
-}
-
-impl Queue {
-    fn push(&self, work: Work, live: &Live) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.bytes > MOST_WAITING_BYTES {
-            state.full = true;
-            self.filled.notify_all();
-        }
-        while state.full && !live.is_over() {
-            let waited = self.room.wait_timeout(state, Duration::from_millis(100));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if live.is_over() {
-            return false;
-        }
-        state.bytes += work.body.len() + 128;
-        state.waiting.push_back(work);
-        for waker in state.hungry.drain(..) {
-            let _ = waker.wake();
-        }
-        true
-    }
-
-    fn complete(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.complete = true;
-        for waker in state.hungry.drain(..) {
-            let _ = waker.wake();
-        }
-        self.filled.notify_all();
-    }
-
-    /// Waits until there is enough to begin with.
-    fn wait_filled(&self, live: &Live, until: Option<Instant>) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !state.complete && state.bytes <= MOST_WAITING_BYTES && !live.is_over() {
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return false;
-            }
-            let waited = self.filled.wait_timeout(state, Duration::from_millis(100));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
-    pub fn next(&self, now: u64, waker: &Arc<mio::Waker>) -> Next {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.waiting.front() {
-            Some(work) => match work.due {
-                Some(due) if due > now => Next::Later(due),
-                _ => {
-                    let Some(work) = state.waiting.pop_front() else { return Next::Nothing };
-                    state.bytes = state.bytes.saturating_sub(work.body.len() + 128);
-                    // Woken for each request alone the feeder would be a second load.
-                    if state.full && state.bytes <= MOST_WAITING_BYTES / 2 {
-                        state.full = false;
-                        self.room.notify_one();
-                    }
-                    Next::Work(work)
-                }
-            },
-            None if state.complete => Next::Nothing,
-            None => {
-                state.hungry.push(Arc::clone(waker));
-                Next::Starved
-            }
-        }
-    }
-
-    fn left(&self) -> Vec<Work> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting.drain(..).collect()
-    }
-}
 
 /// What all threads of a load share.
 #[derive(Debug)]
@@ -373,6 +181,7 @@ pub(super) struct Shared {
     pub full_at: AtomicU64,
     pub late: AtomicU64,
     pub latest: AtomicU64,
+    pub starved: AtomicU64,
     pub clock_failed: AtomicBool,
     pub gave_up: Mutex<Option<GaveUp>>,
     /// Connections refused since one was accepted.
@@ -380,13 +189,61 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub fn new(spec: Spec, tls: Option<Tls>, live: Arc<Live>, threads: usize) -> Self {
+        let (queues, batch) = match spec.arrival {
+            Arrival::Open { .. } => (threads, u64::MAX),
+            Arrival::Burst => (1, spec.max_concurrency.or(spec.requests).unwrap_or(1)),
+            Arrival::Closed => (1, u64::MAX),
+        };
+        Self {
+            writer: Writer::new(spec.form.clone(), &spec.target),
+            tls,
+            queues: (0..queues).map(|_| Queue::default()).collect(),
+            live,
+            allowed: AtomicU64::new(batch),
+            wakers: Mutex::default(),
+            first_start: AtomicU64::new(u64::MAX),
+            last_start: AtomicU64::new(0),
+            full_at: AtomicU64::new(u64::MAX),
+            late: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
+            starved: AtomicU64::new(0),
+            clock_failed: AtomicBool::new(false),
+            gave_up: Mutex::default(),
+            refused: AtomicU64::new(0),
+            spec,
+        }
+    }
+
     pub fn give_up(&self, why: GaveUp) {
         self.gave_up.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.live.abort();
     }
+
+    /// What is left when the last answer came at `last_end`.
+    fn ended(&self, last_end: u64, not_sent: u64, threads: usize) -> Ended {
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let known = |value: &AtomicU64| Some(load(value)).filter(|at| *at != u64::MAX).unwrap_or(0);
+        let kernel = self.spec.kernel_clock && !self.clock_failed.load(Ordering::Relaxed);
+        Ended {
+            duration: last_end as f64 / 1e9,
+            first_start: known(&self.first_start),
+            last_start: load(&self.last_start),
+            full_at: known(&self.full_at),
+            peak_concurrency: load(&self.live.peak),
+            not_sent,
+            late: load(&self.late),
+            latest: load(&self.latest) as f64 / 1e9,
+            starved: load(&self.starved),
+            arrival_clock: if kernel { ArrivalClock::Kernel } else { ArrivalClock::Read },
+            threads,
+            stopped: self.live.stopped_by(),
+            gave_up: *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
 }
 
-/// Runs a load to its end in this thread and hands every request to `each` as it ends.
+/// Runs a workload to its end in this thread and hands every request to `each` as it ends.
 ///
 /// # Errors
 /// When it cannot begin, or prompts cannot be made.
@@ -405,35 +262,10 @@ pub fn run(
     };
     raise_descriptor_limit();
     let threads = threads(&spec);
-    let open = matches!(spec.arrival, Arrival::Open { .. });
-    let queues = (0..if open { threads } else { 1 }).map(|_| Queue::default()).collect();
-    let batch = match spec.arrival {
-        Arrival::Burst => spec.max_concurrency.or(spec.requests).unwrap_or(1),
-        _ => u64::MAX,
-    };
-    let shared = Arc::new(Shared {
-        writer: Writer::new(spec.form.clone(), &spec.target),
-        tls,
-        queues,
-        live: Arc::clone(live),
-        allowed: AtomicU64::new(batch),
-        wakers: Mutex::default(),
-        first_start: AtomicU64::new(u64::MAX),
-        last_start: AtomicU64::new(0),
-        full_at: AtomicU64::new(u64::MAX),
-        late: AtomicU64::new(0),
-        latest: AtomicU64::new(0),
-        clock_failed: AtomicBool::new(false),
-        gave_up: Mutex::default(),
-        refused: AtomicU64::new(0),
-        spec,
-    });
+    let shared = Arc::new(Shared::new(spec, tls, Arc::clone(live), threads));
     if let Some(why) = shared.spec.over {
         shared.give_up(why);
     }
-    let (sender, receiver) = mpsc::channel::<Vec<Sample>>();
-    let mut failed = None;
-    let mut last_end = 0u64;
     let feeder = {
         let (shared, source) = (Arc::clone(&shared), Arc::clone(source));
         std::thread::spawn(move || feed(&shared, source.as_ref()))
@@ -442,28 +274,10 @@ pub fn run(
     if !shared.queues.iter().all(|queue| queue.wait_filled(&shared.live, until)) {
         shared.give_up(GaveUp::TimeIsUp);
     }
-    std::thread::scope(|scope| {
-        let clock = Clock::since(*shared.live.began.get_or_init(Instant::now));
-        let workers: Vec<_> = (0..threads)
-            .map(|number| {
-                let worker = Worker::new(&shared, number, threads, clock, sender.clone());
-                scope.spawn(move || worker.and_then(Worker::run))
-            })
-            .collect();
-        drop(sender);
-        for samples in receiver {
-            for sample in samples {
-                last_end = last_end.max(sample.ended).max(sample.end());
-                each(sample);
-            }
-        }
-        for worker in workers {
-            match worker.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failed = Some(Error::Setup(error)),
-                Err(_) => failed = Some(Error::Died),
-            }
-        }
+    let mut last_end = 0u64;
+    let sent = send(&shared, threads, &mut |sample| {
+        last_end = last_end.max(sample.ended).max(sample.end());
+        each(sample);
     });
     // Whoever still makes prompts has nobody to make them for; one that is under way is not waited for.
     shared.live.abort();
@@ -472,33 +286,29 @@ pub fn run(
         std::thread::sleep(Duration::from_millis(1));
     }
     if feeder.is_finished() {
-        match feeder.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failed = Some(Error::Prompts(error)),
-            Err(_) => failed = Some(Error::Died),
-        }
+        feeder.join().map_err(|_| Error::Died)??;
     }
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    sent?;
     let not_sent = not_sent(&shared, last_end, each);
-    let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
-    let first_start = load(&shared.first_start);
-    let gave_up = *shared.gave_up.lock().unwrap_or_else(PoisonError::into_inner);
-    let kernel = shared.spec.kernel_clock && !shared.clock_failed.load(Ordering::Relaxed);
-    Ok(Ended {
-        duration: last_end as f64 / 1e9,
-        first_start: if first_start == u64::MAX { 0 } else { first_start },
-        last_start: load(&shared.last_start),
-        full_at: Some(load(&shared.full_at)).filter(|at| *at != u64::MAX).unwrap_or(0),
-        peak_concurrency: load(&live.peak),
-        not_sent,
-        late: load(&shared.late),
-        latest: load(&shared.latest) as f64 / 1e9,
-        arrival_clock: if kernel { ArrivalClock::Kernel } else { ArrivalClock::Read },
-        threads,
-        stopped: live.stopped_by(),
-        gave_up,
+    Ok(shared.ended(last_end, not_sent, threads))
+}
+
+/// Sends the requests of the queues and reads the answers, in so many threads.
+fn send(shared: &Shared, threads: usize, each: &mut dyn FnMut(Sample)) -> Result<(), Error> {
+    let (sender, receiver) = mpsc::channel::<Vec<Sample>>();
+    std::thread::scope(|scope| {
+        let clock = Clock::since(shared.live.begin());
+        let workers: Vec<_> = (0..threads)
+            .map(|number| {
+                let worker = Worker::new(shared, number, threads, clock, sender.clone());
+                scope.spawn(move || worker.and_then(Worker::run))
+            })
+            .collect();
+        drop(sender);
+        receiver.into_iter().flatten().for_each(each);
+        // All are joined, whatever one of them says.
+        let ends: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        ends.into_iter().try_for_each(|end| end.map_err(|_| Error::Died)?.map_err(Error::Setup))
     })
 }
 
@@ -535,56 +345,6 @@ fn not_sent(shared: &Shared, at: u64, each: &mut dyn FnMut(Sample)) -> u64 {
     count
 }
 
-/// Makes requests ahead of their sending.
-fn feed(shared: &Shared, source: &dyn PromptSource) -> Result<(), super::dataset::Error> {
-    let made = make(shared, source);
-    shared.queues.iter().for_each(Queue::complete);
-    if made.is_err() {
-        shared.live.abort();
-    }
-    made
-}
-
-fn make(shared: &Shared, source: &dyn PromptSource) -> Result<(), super::dataset::Error> {
-    let spec = &shared.spec;
-    let mut schedule = match spec.arrival {
-        Arrival::Open { rate, burstiness, ramp_up } => {
-            Some(Schedule::new(spec.requests, rate, burstiness, ramp_up, spec.seed))
-        }
-        _ => None,
-    };
-    for index in 0..spec.requests.unwrap_or(u64::MAX) {
-        if shared.live.is_over() {
-            return Ok(());
-        }
-        let due = match &mut schedule {
-            Some(schedule) => schedule.next().map(|seconds| (seconds * 1e9) as u64),
-            None => None,
-        };
-        // A load that is limited in time is over when the next request is due too late; a closed one ends at the workers.
-        if let (Some(due), Some(duration)) = (due, spec.duration)
-            && due >= u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-        {
-            return Ok(());
-        }
-        // A load that is limited in time ends with its prompts, if they are fewer.
-        if spec.requests.is_none() && source.available().is_some_and(|all| spec.first_prompt + index >= all) {
-            return Ok(());
-        }
-        let prompt = source.prompt(spec.first_prompt + index)?;
-        let n = spec.samples_of(index);
-        let body = shared.writer.body(index, &prompt, n).into();
-        let output_len = spec.form.output_len(prompt.output_len);
-        let n = spec.form.samples(n);
-        let work = Work { index, due, body, prompt_len: prompt.prompt_len, output_len, n };
-        let queue = (index % shared.queues.len() as u64) as usize;
-        if !shared.queues[queue].push(work, &shared.live) {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
 /// Threads for a load: one keeps up with hundreds of streams; a core is left to the server for each.
 fn threads(spec: &Spec) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -601,5 +361,106 @@ fn raise_descriptor_limit() {
         && soft < hard
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::prompt::{Content, Prompt};
+    use super::super::timing::Machine;
+    use super::*;
+
+    /// Ten requests, two at a time, to nobody.
+    pub fn spec() -> Spec {
+        Spec {
+            target: Target::new("http://127.0.0.1:9", "/v1/completions", false).unwrap(),
+            form: Form {
+                chat: false,
+                model: "m".into(),
+                lora_modules: Vec::new(),
+                lora_seed: 0,
+                stream: true,
+                n: 1,
+                ignore_eos: true,
+                logprobs: None,
+                extra_body: serde_json::Map::new(),
+                headers: Vec::new(),
+                api_key: None,
+                request_id_prefix: None,
+            },
+            arrival: Arrival::Closed,
+            max_concurrency: Some(2),
+            requests: Some(10),
+            samples: None,
+            first_prompt: 0,
+            duration: None,
+            seed: 1,
+            limits: Limits { request: None, stall: None, total: None },
+            max_failures: None,
+            keep_text: false,
+            keep_headers: false,
+            threads: 1,
+            kernel_clock: false,
+            timing: Arc::new(Machine),
+            over: None,
+        }
+    }
+
+    #[derive(Debug)]
+    struct Same;
+
+    impl PromptSource for Same {
+        fn available(&self) -> Option<u64> {
+            None
+        }
+
+        fn prompt(&self, _: u64) -> Result<Prompt, dataset::Error> {
+            Ok(Prompt { content: Content::Text("x".into()), prompt_len: Some(1), output_len: Some(1), id: None })
+        }
+    }
+
+    #[test]
+    fn the_last_request_asks_for_the_samples_that_are_left() {
+        let spec = Spec { form: Form { n: 4, ..spec().form }, requests: Some(3), samples: Some(10), ..spec() };
+        assert_eq!([0, 1, 2].map(|index| spec.samples_of(index)), [4, 4, 2]);
+        let whole = Spec { samples: None, ..spec };
+        assert_eq!(whole.samples_of(2), 4);
+    }
+
+    #[test]
+    fn there_are_no_more_threads_than_streams_or_than_its_times_allow() {
+        #[derive(Debug)]
+        struct One;
+        impl Timing for One {
+            fn most_threads(&self) -> usize {
+                1
+            }
+        }
+        assert_eq!(threads(&Spec { threads: 8, max_concurrency: Some(3), ..spec() }), 3);
+        assert_eq!(threads(&Spec { threads: 8, max_concurrency: Some(300), ..spec() }), 8);
+        assert_eq!(threads(&Spec { threads: 8, max_concurrency: Some(300), timing: Arc::new(One), ..spec() }), 1);
+        assert_eq!(threads(&Spec { threads: 0, max_concurrency: Some(1), ..spec() }), 1);
+    }
+
+    /// Each request is accounted for, in its order, though none is sent.
+    #[test]
+    fn a_workload_that_is_over_before_it_begins_sends_nothing() {
+        let source: Arc<dyn PromptSource> = Arc::new(Same);
+        let mut seen = Vec::new();
+        let over = Spec { over: Some(GaveUp::Hung), ..spec() };
+        let ended = run(over, &source, &Arc::default(), &mut |sample| {
+            seen.push((sample.index, sample.failure.map(|failure| failure.class)));
+        })
+        .unwrap();
+        assert_eq!(seen, (0..10).map(|index| (index, Some(FailureClass::NotSent))).collect::<Vec<_>>());
+        assert_eq!((ended.not_sent, ended.gave_up, ended.peak_concurrency), (10, Some(GaveUp::Hung), 0));
+    }
+
+    #[test]
+    fn a_signal_that_came_before_is_heard() {
+        let (source, live): (Arc<dyn PromptSource>, Arc<Live>) = (Arc::new(Same), Arc::default());
+        live.stop(15);
+        let ended = run(spec(), &source, &live, &mut |_| {}).unwrap();
+        assert_eq!((ended.not_sent, ended.stopped), (10, Some(15)));
     }
 }

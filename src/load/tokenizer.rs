@@ -4,6 +4,7 @@ mod conversation;
 mod growth;
 mod hf;
 mod server;
+mod special;
 mod template;
 
 #[cfg(test)]
@@ -68,6 +69,11 @@ pub trait Tokenizer: Send + Sync + std::fmt::Debug {
 
     /// Special tokens that are added to a single sequence (`num_special_tokens_to_add`).
     fn special_tokens_added(&self) -> u32;
+
+    /// Whether each call is a request to the server: none is to be made while that is measured.
+    fn is_remote(&self) -> bool {
+        false
+    }
 
     /// The text of messages through the model's chat template, with the prompt for the answer.
     ///

@@ -292,26 +292,32 @@ fn a_server_that_dies_ends_the_load_soon() {
     assert!(not_sent > 99_000, "{counts:?}");
 }
 
+/// Each of the signals that end a run in order ends a workload in order, too.
 #[test]
 fn ctrl_c_writes_what_was_measured() {
-    let scene = Scene::new();
-    let server = Simulated::start(&scene, "streams-fail:stall+4");
-    // Four streams stall for ever; the others go on until the signal.
-    let line = "--dataset-name random --random-input-len 8 --random-output-len 4 --num-prompts 9 --max-concurrency 9";
-    let call = load(&scene, &server.url, line).set("--requests-csv", ["requests.csv"]).start();
-    wait_for("all that the server will answer", || {
-        let text = get(server.url.trim_start_matches("http://"), "/metrics")?;
-        text.lines().find(|line| line.starts_with("vllm:request_success_total") && line.ends_with(" 9.0")).map(|_| ())
-    });
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    call.signal(Signal::SIGINT);
-    let ended = call.ends();
-    ended.check(ended.status.code() == Some(130), "128 + SIGINT");
-    let found = result(&scene);
-    assert_eq!((&found["completed"], &found["failed"]), (&5.into(), &4.into()));
-    assert_eq!(found["vllm_bench_load"]["interrupted"], true);
-    assert_eq!(failures(&scene), [("cancelled".to_owned(), 4)]);
-    assert_eq!(rows(&scene.path("requests.csv")).1.len(), 9);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        let scene = Scene::new();
+        let server = Simulated::start(&scene, "streams-fail:stall+4");
+        // Four streams stall for ever; the others go on until the signal.
+        let line =
+            "--dataset-name random --random-input-len 8 --random-output-len 4 --num-prompts 9 --max-concurrency 9";
+        let call = load(&scene, &server.url, line).set("--requests-csv", ["requests.csv"]).start();
+        wait_for("all that the server will answer", || {
+            let text = get(server.url.trim_start_matches("http://"), "/metrics")?;
+            text.lines()
+                .find(|line| line.starts_with("vllm:request_success_total") && line.ends_with(" 9.0"))
+                .map(|_| ())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        call.signal(signal);
+        let ended = call.ends();
+        ended.check(ended.status.code() == Some(128 + signal as i32), "128 + the signal");
+        let found = result(&scene);
+        assert_eq!((&found["completed"], &found["failed"]), (&5.into(), &4.into()));
+        assert_eq!(found["vllm_bench_load"]["interrupted"], true);
+        assert_eq!(failures(&scene), [("cancelled".to_owned(), 4)]);
+        assert_eq!(rows(&scene.path("requests.csv")).1.len(), 9);
+    }
 }
 
 #[test]

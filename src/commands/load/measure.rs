@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::files::Sweep;
+use super::prompts::{Prompts, made_in_time, prompts};
+use super::tally::Tally;
 use super::telemetry::Telemetry;
 use super::{Measured, Prepared, Whole};
 use crate::analyse::{Signs, Warning, WarningKind, warnings_from};
 use crate::config::{LoadSettings, Point};
 use crate::error::Error;
 use crate::load::arrival::Arrival;
-use crate::load::dataset::{self, Name, Source};
-use crate::load::metrics::Collector;
-use crate::load::output::{self, Details, Subject};
+use crate::load::dataset::Source;
+use crate::load::output::{self, Subject};
 use crate::load::request::Form;
 use crate::load::sample::Sample;
 use crate::load::server::{METADATA_LIMIT, Reading, Server, Watch};
@@ -26,76 +27,6 @@ use crate::ui::{LoadScreen, Ui};
 
 /// How often the server's metrics are read during a load.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
-/// Prompts that are ready for a load of unknown length.
-const MANY: u64 = 1_000_000;
-
-/// Tokens of a prompt, and of its answer, that warm up before a load whose prompts are a data set's.
-const WARMUP_TOKENS: u64 = 256;
-
-/// What is added up while requests end.
-struct Tally {
-    collector: Collector,
-    details: Option<Details>,
-    latencies: Vec<f64>,
-    usage: [(u64, f64); 3],
-    headers: std::collections::BTreeMap<String, (u64, f64, String)>,
-}
-
-impl Tally {
-    fn new(settings: &LoadSettings) -> Self {
-        Self {
-            collector: Collector::new(settings.ignore_eos, settings.goodput.clone()),
-            details: settings.save_detailed.then(Details::default),
-            latencies: Vec::new(),
-            usage: [(0, 0.0); 3],
-            headers: Default::default(),
-        }
-    }
-
-    fn add(&mut self, sample: &Sample) {
-        self.collector.add(sample);
-        if let Some(details) = &mut self.details {
-            details.add(sample);
-        }
-        if sample.failure.is_some() {
-            return;
-        }
-        self.latencies.push(sample.latency());
-        if let Some(usage) = sample.reply.usage {
-            let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
-            let total = prompt.zip(completion).map(|(prompt, completion)| prompt.saturating_add(completion));
-            for (sum, value) in self.usage.iter_mut().zip([prompt, completion, total]) {
-                if let Some(value) = value {
-                    *sum = (sum.0 + 1, sum.1 + value as f64);
-                }
-            }
-        }
-        for (name, value) in &sample.reply.headers {
-            let entry = self.headers.entry(name.clone()).or_default();
-            entry.2.clone_from(value);
-            if let Ok(number) = value.trim_end_matches(|c: char| c.is_alphabetic()).parse::<f64>() {
-                *entry = (entry.0 + 1, entry.1 + number, value.clone());
-            }
-        }
-    }
-
-    /// S4: what the server tells of itself, numbers as their mean, texts as the last one.
-    fn server(&self) -> Map<String, Value> {
-        let names = ["prompt_tokens", "completion_tokens", "total_tokens"];
-        let mut map: Map<String, Value> = names
-            .iter()
-            .zip(self.usage)
-            .filter(|(_, (count, _))| *count > 0)
-            .map(|(name, (count, sum))| ((*name).to_owned(), (sum / count as f64).into()))
-            .collect();
-        for (name, (count, sum, last)) in &self.headers {
-            let value = if *count > 0 { (sum / *count as f64).into() } else { last.clone().into() };
-            map.insert(name.clone(), value);
-        }
-        map
-    }
-}
-
 /// Measures one load.
 pub(super) async fn one(
     settings: &LoadSettings,
@@ -260,94 +191,6 @@ fn profile_failed(reason: &str) -> Error {
     Error::Usage {
         message: format!("the server does not profile: {reason}"),
         hint: "start it with --profiler-config, or leave --profile out".into(),
-    }
-}
-
-/// The prompts of a load.
-struct Prompts {
-    source: Source,
-    first: u64,
-    /// None of them is measured.
-    warmup: Source,
-}
-
-/// The prompts of a load, unless a signal or the end of its time comes before they are made: then there are none, and the reason
-/// where it is not a signal.
-async fn made_in_time(
-    settings: &LoadSettings,
-    prepared: &Prepared,
-    number: usize,
-    live: &Live,
-) -> Result<(Prompts, Option<GaveUp>), Error> {
-    let limit = async {
-        match settings.limits.total {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    let none = || {
-        let source: Source = Arc::new(dataset::List::new(Vec::new(), false));
-        Prompts { source: source.clone(), first: 0, warmup: source }
-    };
-    tokio::select! {
-        prompts = prompts(settings, prepared, number) => Ok((prompts?, None)),
-        () = live.stopped() => Ok((none(), None)),
-        () = limit => Ok((none(), Some(GaveUp::TimeIsUp))),
-    }
-}
-
-/// Made prompts come from a seed of their own for each load; others are used once over all loads of a sweep.
-async fn prompts(settings: &LoadSettings, prepared: &Prepared, number: usize) -> Result<Prompts, Error> {
-    let point = &settings.points[number];
-    let made = matches!(settings.prompts.spec.name, Name::Random | Name::PrefixRepetition | Name::Rag);
-    let all = |points: &[Point]| points.iter().map(|point| point.num_prompts.unwrap_or(MANY)).sum::<u64>();
-    let mut spec = settings.prompts.spec.clone();
-    spec.chat = settings.chat;
-    (spec.input_len, spec.output_len) = (point.input_len, point.output_len);
-    let token_ids = settings.prompts.token_ids.unwrap_or(false);
-    spec.token_ids = token_ids && !settings.chat;
-    let fixed = spec.text.is_some();
-    let open = async |spec: dataset::Spec| {
-        let tokenizer = prepared.tokenizer.clone();
-        let opened = tokio::task::spawn_blocking(move || dataset::open(&spec, tokenizer)).await;
-        match opened {
-            Ok(opened) => opened.map_err(|error| Error::Load(crate::load::error::Error::Dataset(error))),
-            Err(_) => Err(Error::Load(session::Error::Died.into())),
-        }
-    };
-    if made {
-        spec.count = point.num_prompts.unwrap_or(MANY);
-        spec.seed = settings.seed.wrapping_add(number as u64);
-        let warmups = settings.warmups(point);
-        let mut warmup = spec.clone();
-        warmup.count = warmups.max(1);
-        // No warm-up prompt may be measured afterwards.
-        warmup.seed = spec.seed.wrapping_add(0x5eed_0000);
-        let source = with_system(open(spec).await?, settings);
-        let warmup = if warmups > 0 { with_system(open(warmup).await?, settings) } else { source.clone() };
-        return Ok(Prompts { source, first: 0, warmup });
-    }
-    let unknown = settings.points.iter().any(|point| point.num_prompts.is_none());
-    spec.count = if unknown && !fixed { u64::MAX } else { all(&settings.points) };
-    if fixed {
-        spec.count = 1;
-        spec.again = true;
-    }
-    let words = dataset::Words {
-        input_len: point.input_len.min(WARMUP_TOKENS),
-        output_len: point.output_len.unwrap_or(WARMUP_TOKENS).min(WARMUP_TOKENS),
-        seed: spec.seed ^ 0x5eed,
-    };
-    let source = with_system(open(spec).await?, settings);
-    let warmup = with_system(Arc::new(words), settings);
-    Ok(Prompts { warmup, source, first: all(&settings.points[..number]) })
-}
-
-/// Puts the system message before each prompt.
-fn with_system(source: Source, settings: &LoadSettings) -> Source {
-    match &settings.prompts.system_prompt {
-        Some(text) => Arc::new(dataset::WithSystem::new(source, text.clone())),
-        None => source,
     }
 }
 

@@ -1,9 +1,12 @@
 //! `load`: sends load to a server and writes what came of it.
 
+mod completions;
 mod files;
 mod load_target;
 mod measure;
+mod prompts;
 mod scenarios;
+mod tally;
 mod telemetry;
 
 use std::sync::Arc;
@@ -69,13 +72,13 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
     let completions = args.completions.is_some() || !args.compare.is_empty();
     let loads = all(&settings, ui).await?;
     if completions || !args.concurrent_tests.is_empty() {
-        scenarios::completions_reports(args, &settings, &loads, ui)?;
+        completions::reports(args, &settings, &loads, ui)?;
     }
     Ok(exit_code(&loads))
 }
 
-/// Measures every load of the settings, one after the other, and writes its files. The first Ctrl-C (or SIGTERM) ends it in order:
-/// what was measured is written. The second ends it at once.
+/// Measures every load of the settings, one after the other, and writes its files. The first of the signals that end a run in order (Ctrl-C,
+/// SIGTERM, SIGHUP, SIGQUIT) ends it in order: what was measured is written. The second ends it at once.
 pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured>, Error> {
     let live = Arc::new(Live::default());
     let twice = stopped_twice(Arc::clone(&live));
@@ -149,15 +152,20 @@ fn describe(point: &Point) -> String {
     parts.join(", ")
 }
 
-/// Stops the load at the first Ctrl-C (or SIGTERM), and comes back with the second.
+/// Ends the workload in order at the first of the signals that end a run in order, and comes back with the second.
 async fn stopped_twice(live: Arc<Live>) -> u8 {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (Signals::of(Signal::SIGINT), Signals::of(Signal::SIGTERM)) else {
+    let of = Signals::of;
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up), Ok(mut quit)) =
+        (of(Signal::SIGINT), of(Signal::SIGTERM), of(Signal::SIGHUP), of(Signal::SIGQUIT))
+    else {
         return std::future::pending().await;
     };
     let mut next = async || {
         tokio::select! {
             () = interrupt.next() => Signal::SIGINT as u8,
             () = terminate.next() => Signal::SIGTERM as u8,
+            () = hang_up.next() => Signal::SIGHUP as u8,
+            () = quit.next() => Signal::SIGQUIT as u8,
         }
     };
     live.stop(next().await);

@@ -1,10 +1,12 @@
 //! Data sets: from a seed, a file, a cache or the hub to prompts.
 
+mod candidate;
 mod hub;
 pub mod numpy;
 mod rag;
 mod random;
 mod rows;
+mod sonnet;
 mod texts;
 
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! Prompts without meaning, of exact lengths: vLLM's `random` and `prefix_repetition` data sets, and words where nothing can
 //! count tokens.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -28,8 +30,8 @@ pub struct Random {
     pub token_ids: bool,
 }
 
-/// Up to so many tokens in all, prompts are made before the load and exactly in vLLM's order.
-const EAGER_TOKENS: u64 = 20_000_000;
+/// Up to so many tokens in all, prompts are made exactly in vLLM's order, and kept.
+const KEPT_TOKENS: u64 = 20_000_000;
 
 #[derive(Debug)]
 struct Lengths {
@@ -118,15 +120,32 @@ impl Random {
             .collect();
         let prompts = RandomPrompts { tokenizer, spec: self, lengths, prefix, allowed };
         let tokens = prompts.lengths.input.sum(count).saturating_add(self.prefix_len.saturating_mul(self.count));
-        if self.token_ids || tokens > EAGER_TOKENS {
-            return Ok(std::sync::Arc::new(prompts));
+        if self.token_ids || tokens > KEPT_TOKENS {
+            return Ok(Arc::new(prompts));
         }
-        let made: Result<Vec<Prompt>, Error> = (0..count).map(|index| prompts.make(index, &mut rng)).collect();
-        Ok(std::sync::Arc::new(super::List::new(made?, false)))
+        let is_remote = prompts.tokenizer.is_remote();
+        let prompts = InOrder { prompts, made: Mutex::new((Vec::new(), rng)) };
+        // A tokenizer that refuses is found out with the first prompt; requests to a server come before what is measured.
+        let first = if is_remote { self.count } else { self.count.min(1) };
+        if let Some(last) = first.checked_sub(1) {
+            prompts.prompt(last)?;
+        }
+        Ok(Arc::new(prompts))
     }
 }
 
 impl RandomPrompts {
+    /// The place of a prompt, if there are so many.
+    fn at(&self, index: u64) -> Result<usize, Error> {
+        let at = usize::try_from(index).ok().filter(|_| index < self.spec.count);
+        at.ok_or_else(|| Error::TooFew {
+            name: "random".into(),
+            asked: index.saturating_add(1),
+            available: self.spec.count,
+            filters: "--num-prompts".into(),
+        })
+    }
+
     fn make(&self, index: usize, rng: &mut DefaultRng) -> Result<Prompt, Error> {
         let (length, offset) = (self.lengths.input.at(index) as usize, self.lengths.offset.at(index) as usize);
         let mut ids = self.prefix.clone();
@@ -147,14 +166,32 @@ impl PromptSource for RandomPrompts {
     }
 
     fn prompt(&self, index: u64) -> Result<Prompt, Error> {
-        let at = usize::try_from(index).ok().filter(|_| index < self.spec.count);
-        let at = at.ok_or_else(|| Error::TooFew {
-            name: "random".into(),
-            asked: index + 1,
-            available: self.spec.count,
-            filters: "--num-prompts".into(),
-        })?;
+        let at = self.at(index)?;
         self.make(at, &mut DefaultRng::new(self.spec.seed ^ (index << 1) ^ 0x5851_f42d))
+    }
+}
+
+/// Random prompts in vLLM's order: all draw from one generator, one after the other. Each is made when it is first asked for,
+/// with those before it.
+#[derive(Debug)]
+struct InOrder {
+    prompts: RandomPrompts,
+    made: Mutex<(Vec<Prompt>, DefaultRng)>,
+}
+
+impl PromptSource for InOrder {
+    fn available(&self) -> Option<u64> {
+        self.prompts.available()
+    }
+
+    fn prompt(&self, index: u64) -> Result<Prompt, Error> {
+        let at = self.prompts.at(index)?;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, rng) = &mut *made;
+        while kept.len() <= at {
+            kept.push(self.prompts.make(kept.len(), rng)?);
+        }
+        Ok(kept[at].clone())
     }
 }
 
@@ -167,10 +204,13 @@ fn exact_text(tokenizer: &dyn Tokenizer, mut ids: Vec<u32>, rng: &mut DefaultRng
     let wanted = ids.len();
     for tries in 0.. {
         let text = tokenizer.decode(&ids)?;
-        ids = tokenizer.encode(&text)?;
-        if ids.len() == wanted || tries >= MOST_TRIES {
-            return Ok((text, ids.len() as u64));
+        let read = tokenizer.encode(&text)?;
+        // A text that is too long and is cut to the same tokens comes again in every further try.
+        let comes_again = read.len() > wanted && read[..wanted] == ids[..];
+        if read.len() == wanted || comes_again || tries >= MOST_TRIES {
+            return Ok((text, read.len() as u64));
         }
+        ids = read;
         while ids.len() < wanted {
             ids.push(u32::try_from(rng.integer(0, u64::from(tokenizer.vocab_size()))).unwrap_or(0));
         }
@@ -261,11 +301,11 @@ impl PromptSource for Words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::tokenizer::HfTokenizer;
+    use crate::load::tokenizer::{self, HfTokenizer};
 
     fn words() -> (tempfile::TempDir, SharedTokenizer) {
         let (folder, tokenizer): (_, HfTokenizer) = crate::load::tokenizer::test_words();
-        (folder, std::sync::Arc::new(tokenizer))
+        (folder, Arc::new(tokenizer))
     }
 
     fn random(count: u64) -> Random {
@@ -306,6 +346,111 @@ mod tests {
         let made = prefix_repetition(tokenizer.as_ref(), (4, 2), 3, 7, (10, 1)).unwrap();
         assert_eq!((made.len(), made[0].output_len), (9, Some(7)));
         assert!(prefix_repetition(tokenizer.as_ref(), (4, 2), 30, 7, (10, 1)).is_err());
+    }
+
+    /// Tokens whose texts are read as fewer tokens, as more, and as more again and again: `ab` is one token though `a` and `b`
+    /// are tokens, `cd` is none, and `#` stands for three.
+    #[derive(Debug, Default)]
+    struct Letters {
+        calls: std::sync::atomic::AtomicU64,
+        is_remote: bool,
+    }
+
+    impl Tokenizer for Letters {
+        fn encode(&self, text: &str) -> Result<Vec<u32>, tokenizer::Error> {
+            let (mut ids, mut rest) = (Vec::new(), text);
+            while let Some(first) = rest.chars().next() {
+                match first {
+                    _ if rest.starts_with("ab") => ids.push(20),
+                    '#' => ids.extend([26, 27, 28]),
+                    letter => ids.push(u32::from(letter) - u32::from('a')),
+                }
+                rest = &rest[if rest.starts_with("ab") { 2 } else { 1 }..];
+            }
+            Ok(ids)
+        }
+
+        fn decode(&self, ids: &[u32]) -> Result<String, tokenizer::Error> {
+            self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let letter = |id: &u32| match id {
+                20 => "ab".to_owned(),
+                21..=24 => "cd".to_owned(),
+                25.. => "#".to_owned(),
+                id => char::from(b'a' + u8::try_from(*id).unwrap()).to_string(),
+            };
+            Ok(ids.iter().map(letter).collect())
+        }
+
+        fn count_with_special(&self, text: &str) -> Result<u64, tokenizer::Error> {
+            Ok(self.encode(text)?.len() as u64)
+        }
+
+        fn vocab_size(&self) -> u32 {
+            30
+        }
+
+        fn special_ids(&self) -> &[u32] {
+            &[]
+        }
+
+        fn special_tokens_added(&self) -> u32 {
+            0
+        }
+
+        fn chat(&self, _: &[crate::load::prompt::Message]) -> Result<String, tokenizer::Error> {
+            Ok(String::new())
+        }
+
+        fn is_remote(&self) -> bool {
+            self.is_remote
+        }
+    }
+
+    /// vLLM's loop as it is, to its last try.
+    fn exact_to_the_end(tokenizer: &dyn Tokenizer, mut ids: Vec<u32>, rng: &mut DefaultRng) -> (String, u64) {
+        let wanted = ids.len();
+        for tries in 0.. {
+            let text = tokenizer.decode(&ids).unwrap();
+            ids = tokenizer.encode(&text).unwrap();
+            if ids.len() == wanted || tries >= MOST_TRIES {
+                return (text, ids.len() as u64);
+            }
+            while ids.len() < wanted {
+                ids.push(rng.integer(0, u64::from(tokenizer.vocab_size())) as u32);
+            }
+            ids.truncate(wanted);
+        }
+        unreachable!()
+    }
+
+    proptest::proptest! {
+        /// Leaving out tries that change nothing changes nothing: neither the text nor what the next prompt draws.
+        #[test]
+        fn a_text_that_would_come_again_is_known_at_once(ids in proptest::collection::vec(0u32..30, 0..12), seed: u64) {
+            let (letters, mut one, mut two) = (Letters::default(), DefaultRng::new(seed), DefaultRng::new(seed));
+            let short = exact_text(&letters, ids.clone(), &mut one).unwrap();
+            proptest::prop_assert_eq!(short, exact_to_the_end(&letters, ids, &mut two));
+            proptest::prop_assert_eq!(one.integer(0, 1 << 40), two.integer(0, 1 << 40));
+        }
+    }
+
+    #[test]
+    fn prompts_are_made_when_they_are_asked_for_but_by_a_server_before() {
+        let calls = |letters: &Letters| letters.calls.load(std::sync::atomic::Ordering::Relaxed);
+        let open = |is_remote| {
+            let letters = Arc::new(Letters { is_remote, ..Letters::default() });
+            (letters.clone(), random(500).open(letters).unwrap())
+        };
+        let (here, source) = open(false);
+        assert!(calls(&here) <= 1 + MOST_TRIES as u64, "the first one only");
+        let (server, all) = open(true);
+        let made = calls(&server);
+        assert!(made >= 500);
+        // In whatever order they are asked for.
+        let last = source.prompt(499).unwrap();
+        let made_here = calls(&here);
+        assert!((0..500).rev().all(|index| source.prompt(index).unwrap() == all.prompt(index).unwrap()));
+        assert_eq!((last, calls(&server), calls(&here)), (all.prompt(499).unwrap(), made, made_here));
     }
 
     /// Numbers that are the same for all are not held for each.

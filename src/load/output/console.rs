@@ -128,9 +128,16 @@ fn beyond(subject: &Subject, metrics: &Metrics, ended: &Ended, lines: &mut Vec<S
     }
     if ended.late > 0 {
         notes.push(format!(
-            "{} requests were sent more than 1 ms late, the latest by {:.1} ms: the load was not what was asked for",
+            "{} requests were sent more than 1 ms late, the latest by {:.1} ms: the workload was not what was asked for",
             ended.late,
             ended.latest * 1e3
+        ));
+    }
+    if ended.starved > 0 {
+        notes.push(format!(
+            "{} of them waited for their prompts, which were made more slowly than the server took them: token ids \
+             (--prompt-format token-ids) or one text (--prompt) are made faster",
+            ended.starved
         ));
     }
     if let Some(tokens) = metrics.tokens_per_chunk.filter(|tokens| *tokens > SEVERAL) {

@@ -196,6 +196,7 @@ fn ours(
     put("offered_rate", json!(rate_name(subject.request_rate)));
     put("achieved_rate", metrics.achieved_rate.into());
     put("late_requests", ended.late.into());
+    put("late_for_prompts", ended.starved.into());
     put("latest_request_ms", (ended.latest * 1e3).into());
     put("client_queue_time_ms", metrics.queue_time.as_ref().map_or(Value::Null, summary));
     put("connect_time_ms", metrics.connect_time.as_ref().map_or(Value::Null, summary));
@@ -319,6 +320,7 @@ mod tests {
             not_sent: 0,
             late: 0,
             latest: 0.0,
+            starved: 0,
             arrival_clock: ArrivalClock::Kernel,
             threads: 1,
             stopped: None,

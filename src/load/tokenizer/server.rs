@@ -121,6 +121,10 @@ impl Tokenizer for ServerTokenizer {
         0
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn count_chat(&self, messages: &[Message]) -> Result<u64, Error> {
         let answer = self.tokens(json!({"model": self.model, "messages": messages, "add_generation_prompt": true}))?;
         answer.get("count").and_then(Value::as_u64).ok_or_else(|| Error::Server {

@@ -1,29 +1,13 @@
 //! One answer as it arrives: head, framing, events, and what they add up to.
 
 use super::chunk::MOST_WORDS;
-use super::{Body, Broken, Classifier, End, Framing, Splitter, ToldTimes, Usage, excerpt};
-
-/// The longest head of an answer.
-const MOST_HEAD: usize = 64 << 10;
-/// Interim answers (1xx) in one piece, at most.
-const MOST_INTERIM: usize = 64;
-/// The only status of its hundred that is final: another protocol follows.
-const SWITCHING: u16 = 101;
+use super::head::{Head, HeadReader};
+use super::reader::Reader;
+use super::{Body, Broken, Reply, Splitter, ToldTimes, excerpt};
 /// How much of a body is kept that is no answer: of a refused request, of a stream without events.
 const MOST_EXCERPT: usize = 2048;
 /// The longest answer that is not streamed.
 const MOST_WHOLE: usize = 256 << 20;
-/// The most text that is kept of one answer.
-const MOST_TEXT: usize = 4 << 20;
-/// Samples of one request that are kept apart.
-const MOST_SAMPLES: usize = 4096;
-/// Events after which a stream of unknown length is endless.
-const MOST_EVENTS: u64 = 8 << 20;
-/// Events beyond twice the tokens asked for after which a stream is endless.
-const SLACK: u64 = 1024;
-/// Counts of tokens that are kept of one answer.
-const MOST_COUNTS: usize = 8;
-
 /// What is known of an answer before it comes.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
@@ -39,69 +23,6 @@ pub struct Expect {
     pub keep_text: bool,
     /// Keep headers that tell of time (S4: names with `time`, `latency` or `throughput`).
     pub keep_headers: bool,
-}
-
-/// What an answer adds up to. Times are nanoseconds on the caller's clock.
-#[derive(Debug, Default)]
-pub struct Reply {
-    /// HTTP status, once the head is read.
-    pub status: Option<u16>,
-    /// Arrival of the first byte.
-    pub first_byte: Option<u64>,
-    /// Arrival of the first token.
-    pub first: Option<u64>,
-    /// The end: arrival of the last token, or of an answer in one piece.
-    pub last: u64,
-    /// Times between events with tokens of the same sample, in units of 100 ns.
-    pub gaps: Vec<u32>,
-    /// Events with tokens, all samples together: an estimate of the tokens, for a server may send several in one event.
-    pub events: u64,
-    /// One of them printed something.
-    pub printed: bool,
-    /// Events with a text, a thought or a tool call.
-    pub texts: u64,
-    /// Bytes of these, in UTF-8.
-    pub text_bytes: u64,
-    /// Events and ends without: special tokens, parts of a character.
-    pub quiet: u64,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// Samples that were seen.
-    pub samples: u32,
-    /// Samples whose end was told.
-    pub finished: u32,
-    /// The stream was ended by `[DONE]`.
-    pub done: bool,
-    /// The server's own count.
-    pub usage: Option<Usage>,
-    /// It gave several that differ, in words.
-    pub recounted: Option<String>,
-    /// The server's error, in the stream.
-    pub error: Option<String>,
-    /// The text of the first sample, if kept.
-    pub text: String,
-    /// Headers that were kept.
-    pub headers: Vec<(String, String)>,
-    /// The times are those that the server told.
-    pub told: bool,
-}
-
-/// The most events that an answer may have, where so many tokens were asked for: one that goes on is endless.
-fn most_events(asked: Option<u64>) -> u64 {
-    asked.map_or(MOST_EVENTS, |tokens| tokens.saturating_mul(2).saturating_add(SLACK))
-}
-
-impl Reply {
-    /// Notes an event: whether it says anything, and how many bytes that is.
-    fn note(&mut self, prints: bool, bytes: u64) {
-        self.printed |= prints;
-        if prints {
-            self.texts += 1;
-            self.text_bytes = self.text_bytes.saturating_add(bytes);
-        } else {
-            self.quiet += 1;
-        }
-    }
 }
 
 /// How far an answer is.
@@ -120,7 +41,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Exchange {
     expect: Expect,
-    head: Vec<u8>,
+    head: HeadReader,
     body: Option<Body>,
     keep_alive: bool,
     events: bool,
@@ -134,47 +55,17 @@ pub struct Exchange {
     location: Option<String>,
 }
 
-/// What the events go into.
-#[derive(Debug)]
-struct Reader {
-    expect: Expect,
-    classifier: Classifier,
-    reply: Reply,
-    /// Time of the last token of each sample.
-    lasts: Vec<Option<u64>>,
-    /// Ends that said nothing, with their times, until it is known whether they were tokens.
-    ends: Vec<(End, u64)>,
-    /// Counts of the whole answer, where they differ.
-    counts: Vec<Usage>,
-    /// An event has come.
-    begun: bool,
-}
-
 impl Exchange {
     /// An answer of which nothing has come.
     pub fn new(expect: Expect) -> Self {
-        let mut gaps = Vec::new();
-        if expect.stream {
-            gaps.reserve_exact(usize::try_from(expect.tokens.unwrap_or(0)).unwrap_or(0).min(4096));
-        }
-        let reply = Reply { gaps, ..Reply::default() };
-        let classifier = Classifier::new(expect.keep_text);
         Self {
             expect,
-            head: Vec::new(),
+            head: HeadReader::default(),
             body: None,
             keep_alive: false,
             events: false,
             splitter: Splitter::default(),
-            reader: Reader {
-                expect,
-                classifier,
-                reply,
-                lasts: Vec::new(),
-                ends: Vec::new(),
-                counts: Vec::new(),
-                begun: false,
-            },
+            reader: Reader::new(expect),
             whole: Vec::new(),
             content: None,
             location: None,
@@ -189,8 +80,11 @@ impl Exchange {
         self.reader.reply.first_byte.get_or_insert(at);
         let rest = match self.body {
             Some(_) => bytes,
-            None => match self.head(bytes)? {
-                Some(used) => &bytes[used..],
+            None => match self.head.push(bytes)? {
+                Some((head, used)) => {
+                    self.begin(head);
+                    &bytes[used..]
+                }
                 None => return Ok(Progress::More),
             },
         };
@@ -200,7 +94,7 @@ impl Exchange {
         body.push(rest, &mut |piece| {
             reader.reply.bytes += piece.len() as u64;
             if events {
-                if !reader.begun {
+                if !reader.has_begun() {
                     whole.extend_from_slice(&piece[..piece.len().min(MOST_EXCERPT.saturating_sub(whole.len()))]);
                 }
                 return splitter.push(piece, &mut |payload, is_error| reader.event(payload, is_error, at));
@@ -268,73 +162,16 @@ impl Exchange {
         self.reader.reply
     }
 
-    /// Reads the head, as far as it has come; `Some` = bytes of this piece that belong to it.
-    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
-        let mut used = 0;
-        for _ in 0..MOST_INTERIM {
-            let before = self.head.len();
-            self.head.extend_from_slice(&bytes[used..]);
-            let mut headers = [httparse::EMPTY_HEADER; 96];
-            let mut response = httparse::Response::new(&mut headers);
-            let parsed = response.parse(&self.head).map_err(|error| Broken::Head { reason: error.to_string() })?;
-            let httparse::Status::Complete(length) = parsed else {
-                if self.head.len() > MOST_HEAD {
-                    return Err(Broken::HeadTooLong { limit: MOST_HEAD });
-                }
-                return Ok(None);
-            };
-            let status = response.code.unwrap_or(0);
-            if (100..200).contains(&status) && status != SWITCHING {
-                // An interim answer: the real one follows, in this very piece or in the next.
-                used = bytes.len() - (self.head.len() - length);
-                self.head.clear();
-                if used == bytes.len() {
-                    return Ok(None);
-                }
-                continue;
-            }
-            let reply = &mut self.reader.reply;
-            reply.status = Some(status);
-            let mut framing = Framing::Close;
-            self.keep_alive = response.version == Some(1);
-            for header in response.headers.iter() {
-                let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
-                let name = header.name.to_ascii_lowercase();
-                match name.as_str() {
-                    "content-length" if framing != Framing::Chunked => {
-                        let length = value.parse().map_err(|_| Broken::Head {
-                            reason: format!("content-length is `{}`", excerpt(value.as_bytes(), 40)),
-                        })?;
-                        framing = Framing::Length(length);
-                    }
-                    "transfer-encoding" if value.to_ascii_lowercase().contains("chunked") => framing = Framing::Chunked,
-                    "connection" if value.eq_ignore_ascii_case("close") => self.keep_alive = false,
-                    "content-type" if !value.starts_with("text/event-stream") => {
-                        self.content = Some(excerpt(value.as_bytes(), 80));
-                    }
-                    "content-encoding" if !value.eq_ignore_ascii_case("identity") => {
-                        return Err(Broken::Encoded { encoding: excerpt(value.as_bytes(), 40) });
-                    }
-                    "location" if (300..400).contains(&status) => self.location = Some(excerpt(value.as_bytes(), 400)),
-                    name if self.expect.keep_headers && tells_of_time(name) => {
-                        reply.headers.push((name.to_owned(), value.chars().take(200).collect()));
-                    }
-                    _ => {}
-                }
-            }
-            // RFC 9112, section 6.3, and RFC 9110, section 15.3.6, for 205.
-            if matches!(status, SWITCHING | 204 | 304) || (status == 205 && framing == Framing::Close) {
-                framing = Framing::Length(0);
-                self.keep_alive = false;
-            }
-            // A stream is a stream whatever its content type says.
-            self.events = status == 200 && self.expect.stream;
-            self.keep_alive &= framing != Framing::Close;
-            self.body = Some(Body::new(framing));
-            self.head = Vec::new();
-            return Ok(Some(used + length - before));
+    fn begin(&mut self, head: Head) {
+        let reply = &mut self.reader.reply;
+        reply.status = Some(head.status);
+        if self.expect.keep_headers {
+            reply.headers = head.timed;
         }
-        Err(Broken::Head { reason: format!("more than {MOST_INTERIM} interim answers") })
+        (self.content, self.location, self.keep_alive) = (head.content, head.location, head.keep_alive);
+        // A stream is a stream whatever its content type says.
+        self.events = head.status == 200 && self.expect.stream;
+        self.body = Some(Body::new(head.framing));
     }
 
     fn complete(&mut self, at: u64) -> Result<(), Broken> {
@@ -348,191 +185,6 @@ impl Exchange {
             return Ok(());
         }
         reader.whole(&std::mem::take(&mut self.whole), at)
-    }
-}
-
-fn tells_of_time(name: &str) -> bool {
-    ["time", "latency", "throughput"].iter().any(|word| name.contains(word))
-}
-
-/// A time between two tokens as it is kept.
-pub fn gap(nanos: u64) -> u32 {
-    u32::try_from(nanos / 100).unwrap_or(u32::MAX)
-}
-
-impl Reader {
-    fn event(&mut self, payload: &[u8], is_error: bool, at: u64) -> Result<(), Broken> {
-        self.begun = true;
-        if self.reply.done {
-            // Nothing counts after `[DONE]`, nor is it read.
-            return Ok(());
-        }
-        if is_error {
-            self.failed(&excerpt(payload, MOST_WORDS));
-            return Ok(());
-        }
-        let told = self.expect.told.map_or(Ok(None), |read| read(payload))?;
-        if told.is_none()
-            && let Some((sample, text)) = self.classifier.plain_token(payload)
-        {
-            keep(&mut self.reply.text, self.expect.keep_text && sample == 0, text);
-            self.reply.note(!text.is_empty(), text.len() as u64);
-            return self.token(sample, at);
-        }
-        if payload == b"[DONE]" {
-            self.reply.done = true;
-            return self.settle();
-        }
-        let chunk = self.classifier.read(payload)?;
-        if let Some(usage) = chunk.usage {
-            self.count(usage, chunk.choices > 0);
-        }
-        if let Some(error) = &chunk.error {
-            self.failed(error);
-        }
-        self.reply.finished += chunk.finished;
-        chunk.tokens.iter().for_each(|piece| self.reply.note(piece.prints, piece.bytes));
-        self.reply.quiet += chunk.ends.len() as u64;
-        for piece in &chunk.tokens {
-            keep(&mut self.reply.text, self.expect.keep_text && piece.sample == 0, &piece.text);
-        }
-        if let Some(times) = told {
-            self.reply.told = true;
-            let sample = chunk.tokens.first().map_or(0, |piece| piece.sample);
-            return times.into_iter().try_for_each(|time| self.token(sample, time));
-        }
-        for piece in &chunk.tokens {
-            self.token(piece.sample, at)?;
-        }
-        for end in chunk.ends {
-            self.in_range(end.sample)?;
-            if self.ends.len() >= MOST_SAMPLES {
-                return Err(Broken::Endless { events: self.ends.len() as u64, asked: self.expect.tokens.unwrap_or(0) });
-            }
-            self.ends.push((end, at));
-        }
-        Ok(())
-    }
-
-    /// The server's error, of which further lines may come.
-    fn failed(&mut self, words: &str) {
-        match &mut self.reply.error {
-            None if words.is_empty() => self.reply.error = Some("an event named `error`".into()),
-            None => self.reply.error = Some(words.to_owned()),
-            Some(known) if known.len() < MOST_WORDS && !words.is_empty() => {
-                known.push(' ');
-                known.push_str(words);
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Where not one event came: an error of the server that is no event, as a gateway sends it.
-    fn refused(&mut self, body: &[u8]) {
-        if self.begun || !body.starts_with(b"{") {
-            return;
-        }
-        if let Some(words) = self.classifier.read(body).ok().and_then(|chunk| chunk.error) {
-            self.failed(&words);
-        }
-    }
-
-    /// A count of tokens. One that comes with a part of the answer grows with it; others are of the whole.
-    fn count(&mut self, usage: Usage, grows: bool) {
-        let before = self.reply.usage;
-        let known = before.filter(|before| before.completion_tokens.is_some());
-        if (grows && !self.counts.is_empty()) || (known.is_some() && usage.completion_tokens.is_none()) {
-            return;
-        }
-        self.reply.usage = Some(usage);
-        if grows {
-            return;
-        }
-        // Where there is one sample, the whole has no fewer than a part.
-        let fell = known.filter(|known| {
-            self.counts.is_empty() && self.reply.samples <= 1 && known.completion_tokens > usage.completion_tokens
-        });
-        for usage in fell.into_iter().chain([usage]) {
-            if self.counts.last() == Some(&usage) {
-                continue;
-            }
-            self.counts.truncate(MOST_COUNTS - 1);
-            self.counts.push(usage);
-        }
-    }
-
-    /// Finds out which count is taken, and whether ends that said nothing were tokens, once all is known. They were where the server counts one token
-    /// for each event and for each end (the token at which a text ends prints nothing); and where nothing else tells of the
-    /// tokens that there were.
-    fn settle(&mut self) -> Result<(), Broken> {
-        self.reply.choose(&self.counts, self.expect.tokens);
-        let ends = std::mem::take(&mut self.ends);
-        let counted = self.reply.usage.and_then(|usage| usage.completion_tokens);
-        let nothing_else = self.reply.events == 0
-            && counted.map_or_else(|| ends.iter().any(|(end, _)| end.by_length), |tokens| tokens > 0);
-        if nothing_else || counted == Some(self.reply.events + ends.len() as u64) {
-            for (end, at) in ends {
-                self.token(end.sample, at)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a sample can be one of those that were asked for.
-    fn in_range(&self, sample: u32) -> Result<(), Broken> {
-        let asked = self.expect.samples;
-        if sample < asked && (sample as usize) < MOST_SAMPLES {
-            Ok(())
-        } else {
-            Err(Broken::Sample { index: sample, asked })
-        }
-    }
-
-    fn token(&mut self, sample: u32, at: u64) -> Result<(), Broken> {
-        self.in_range(sample)?;
-        let reply = &mut self.reply;
-        let number = sample as usize;
-        if self.lasts.len() <= number {
-            self.lasts.resize(number + 1, None);
-        }
-        match self.lasts[number].replace(at) {
-            Some(last) => reply.gaps.push(gap(at.saturating_sub(last))),
-            None => reply.samples += 1,
-        }
-        reply.first.get_or_insert(at);
-        reply.last = reply.last.max(at);
-        reply.events += 1;
-        if reply.events > most_events(self.expect.tokens) {
-            return Err(Broken::Endless { events: reply.events, asked: self.expect.tokens.unwrap_or(0) });
-        }
-        Ok(())
-    }
-
-    /// An answer in one piece: there is no time to a first token.
-    fn whole(&mut self, body: &[u8], at: u64) -> Result<(), Broken> {
-        let told = self.expect.told.map_or(Ok(None), |read| read(body))?;
-        let chunk = self.classifier.read(body)?;
-        let reply = &mut self.reply;
-        (reply.usage, reply.error, reply.finished) = (chunk.usage, chunk.error, chunk.finished);
-        reply.samples = chunk.choices;
-        chunk.tokens.iter().for_each(|piece| reply.note(piece.prints, piece.bytes));
-        reply.quiet += chunk.ends.len() as u64;
-        // At least one each, where nobody counts.
-        let by_length = chunk.ends.iter().filter(|end| end.by_length).count();
-        reply.events = (chunk.tokens.len() + by_length) as u64;
-        reply.done = reply.error.is_none() && chunk.choices > 0;
-        reply.told = told.is_some();
-        reply.last = told.map_or(at, |times| times.into_iter().max().unwrap_or(0));
-        if let Some(piece) = chunk.tokens.first() {
-            keep(&mut reply.text, self.expect.keep_text, &piece.text);
-        }
-        Ok(())
-    }
-}
-
-fn keep(text: &mut String, wanted: bool, more: &str) {
-    if wanted && text.len() + more.len() <= MOST_TEXT {
-        text.push_str(more);
     }
 }
 

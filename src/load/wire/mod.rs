@@ -5,11 +5,15 @@ mod body;
 mod chunk;
 mod count;
 mod exchange;
+mod head;
+mod reader;
+mod reply;
 mod sse;
 
 pub use body::{Body, Framing};
 pub use chunk::{Chunk, Classifier, End, Piece, Usage};
-pub use exchange::{Exchange, Expect, Progress, Reply};
+pub use exchange::{Exchange, Expect, Progress};
+pub use reply::Reply;
 pub use sse::Splitter;
 
 /// Reads the times of the tokens of an event off its data, in nanoseconds; `None` where it tells none.

@@ -1,0 +1,102 @@
+//! The prompts of a workload, and those that warm the server up before it.
+
+use std::sync::Arc;
+
+use super::Prepared;
+use crate::config::{LoadSettings, Point};
+use crate::error::Error;
+use crate::load::dataset::{self, Name, Source};
+use crate::load::session::{self, GaveUp, Live};
+
+/// Prompts that are ready for a load of unknown length.
+const MANY: u64 = 1_000_000;
+/// Tokens of a prompt, and of its answer, that warm up before a load whose prompts are a data set's.
+const WARMUP_TOKENS: u64 = 256;
+
+/// The prompts of a load.
+pub(super) struct Prompts {
+    pub source: Source,
+    pub first: u64,
+    /// None of them is measured.
+    pub warmup: Source,
+}
+
+/// The prompts of a load, unless a signal or the end of its time comes before they are made: then there are none, and the reason
+/// where it is not a signal.
+pub(super) async fn made_in_time(
+    settings: &LoadSettings,
+    prepared: &Prepared,
+    number: usize,
+    live: &Live,
+) -> Result<(Prompts, Option<GaveUp>), Error> {
+    let limit = async {
+        match settings.limits.total {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let none = || {
+        let source: Source = Arc::new(dataset::List::new(Vec::new(), false));
+        Prompts { source: source.clone(), first: 0, warmup: source }
+    };
+    tokio::select! {
+        prompts = prompts(settings, prepared, number) => Ok((prompts?, None)),
+        () = live.stopped() => Ok((none(), None)),
+        () = limit => Ok((none(), Some(GaveUp::TimeIsUp))),
+    }
+}
+
+/// Made prompts come from a seed of their own for each load; others are used once over all loads of a sweep.
+pub(super) async fn prompts(settings: &LoadSettings, prepared: &Prepared, number: usize) -> Result<Prompts, Error> {
+    let point = &settings.points[number];
+    let made = matches!(settings.prompts.spec.name, Name::Random | Name::PrefixRepetition | Name::Rag);
+    let all = |points: &[Point]| points.iter().map(|point| point.num_prompts.unwrap_or(MANY)).sum::<u64>();
+    let mut spec = settings.prompts.spec.clone();
+    spec.chat = settings.chat;
+    (spec.input_len, spec.output_len) = (point.input_len, point.output_len);
+    let token_ids = settings.prompts.token_ids.unwrap_or(false);
+    spec.token_ids = token_ids && !settings.chat;
+    let fixed = spec.text.is_some();
+    let open = async |spec: dataset::Spec| {
+        let tokenizer = prepared.tokenizer.clone();
+        let opened = tokio::task::spawn_blocking(move || dataset::open(&spec, tokenizer)).await;
+        match opened {
+            Ok(opened) => opened.map_err(|error| Error::Load(crate::load::error::Error::Dataset(error))),
+            Err(_) => Err(Error::Load(session::Error::Died.into())),
+        }
+    };
+    if made {
+        spec.count = point.num_prompts.unwrap_or(MANY);
+        spec.seed = settings.seed.wrapping_add(number as u64);
+        let warmups = settings.warmups(point);
+        let mut warmup = spec.clone();
+        warmup.count = warmups.max(1);
+        // No warm-up prompt may be measured afterwards.
+        warmup.seed = spec.seed.wrapping_add(0x5eed_0000);
+        let source = with_system(open(spec).await?, settings);
+        let warmup = if warmups > 0 { with_system(open(warmup).await?, settings) } else { source.clone() };
+        return Ok(Prompts { source, first: 0, warmup });
+    }
+    let unknown = settings.points.iter().any(|point| point.num_prompts.is_none());
+    spec.count = if unknown && !fixed { u64::MAX } else { all(&settings.points) };
+    if fixed {
+        spec.count = 1;
+        spec.again = true;
+    }
+    let words = dataset::Words {
+        input_len: point.input_len.min(WARMUP_TOKENS),
+        output_len: point.output_len.unwrap_or(WARMUP_TOKENS).min(WARMUP_TOKENS),
+        seed: spec.seed ^ 0x5eed,
+    };
+    let source = with_system(open(spec).await?, settings);
+    let warmup = with_system(Arc::new(words), settings);
+    Ok(Prompts { warmup, source, first: all(&settings.points[..number]) })
+}
+
+/// Puts the system message before each prompt.
+fn with_system(source: Source, settings: &LoadSettings) -> Source {
+    match &settings.prompts.system_prompt {
+        Some(text) => Arc::new(dataset::WithSystem::new(source, text.clone())),
+        None => source,
+    }
+}
