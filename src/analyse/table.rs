@@ -312,8 +312,10 @@ impl Program {
 pub struct Facts {
     /// The run directory as found on this machine; never shown, because it depends on who looks.
     pub directory: PathBuf,
-    /// Its name.
+    /// The name of the directory.
     pub run: String,
+    /// The name that its user gave it.
+    pub name: Option<String>,
     /// Who wrote it.
     pub origin: Origin,
     /// When (RFC 3339), or the stamp in the directory's name.
@@ -352,6 +354,7 @@ impl Facts {
         Self {
             directory,
             run,
+            name: None,
             origin,
             created: None,
             timezone: None,
@@ -368,6 +371,11 @@ impl Facts {
             objective: None,
             until: None,
         }
+    }
+
+    /// What the run is called: its name, and its directory.
+    pub fn title(&self) -> String {
+        self.name.as_ref().map_or_else(|| self.run.clone(), |name| format!("{name} ({})", self.run))
     }
 }
 

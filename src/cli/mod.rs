@@ -20,7 +20,7 @@ pub use load::{
 };
 pub use ops::{
     AnalyzeArgs, AnalyzeFormat, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompareFormat, CompletionsArgs,
-    DiagnoseArgs, LogsArgs, RecommendArgs, RecommendFormat, StatusArgs, StopArgs,
+    DiagnoseArgs, ListArgs, LogsArgs, RecommendArgs, RecommendFormat, StatusArgs, StopArgs,
 };
 pub use plot::{PlotArgs, PlotFormat, PlotKind, PlotOver};
 pub use report::ReportArgs;
@@ -104,6 +104,8 @@ pub enum Command {
     Plan(Box<PlanArgs>),
     /// Show the settings in effect, or the schema of sweep files
     Config(ConfigArgs),
+    /// List the runs: what they are called, how they stand, what they recommend
+    List(ListArgs),
     /// Show whether a run is live, how far it is, and what failed
     Status(StatusArgs),
     /// End the live run in order, and whatever server of ours is left

@@ -6,6 +6,17 @@ use clap::{Args, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs};
 
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where runs are (default: $VLLM_BENCH_RESULTS_DIR, ./experiment_results, ./sanity_test_results)
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// For whom.
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -29,6 +40,9 @@ pub struct StatusArgs {
 /// Flags of `stop`.
 #[derive(Debug, Args)]
 pub struct StopArgs {
+    /// The run to end (default: the live one)
+    #[arg(value_name = "RUN", conflicts_with = "all")]
+    pub run: Option<PathBuf>,
     /// Where the run is (default: $VLLM_BENCH_RESULTS_DIR, ./experiment_results, ./sanity_test_results)
     #[arg(long, value_name = "DIR", conflicts_with = "all")]
     pub results_dir: Option<PathBuf>,
@@ -263,6 +277,9 @@ impl RecommendArgs {
 /// Flags of `backup`.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
+    /// The run to copy, alone (default: all runs of the results directory)
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
     /// The results directory to copy
     #[arg(long, value_name = "DIR")]
     pub results_dir: Option<PathBuf>,

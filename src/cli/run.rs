@@ -162,6 +162,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Failures")]
     pub no_preflight: bool,
 
+    /// Name of the run: every command finds it by this name, as by its directory
+    #[arg(long, value_name = "NAME", help_heading = "Run")]
+    pub name: Option<String>,
+
     /// Where run directories are made
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub results_dir: Option<String>,

@@ -4,7 +4,7 @@ mod copy;
 mod inventory;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +63,7 @@ pub async fn run(args: &BackupArgs, environment: &Environment, ui: &Ui) -> Resul
 }
 
 /// What of the runs in a directory, or of the run that it is, cannot be read.
-fn damaged(from: &std::path::Path) -> Vec<String> {
+fn damaged(from: &Path) -> Vec<String> {
     let runs = match record::RunDir::at(from) {
         Some(run) => vec![run],
         None => record::list_runs(from).unwrap_or_default(),
@@ -115,6 +115,16 @@ impl<E: Into<Error>> From<E> for Stopped {
     }
 }
 
+/// What the user named: a directory as it is, else a run.
+fn named(run: &Path, results_dir: Option<&Path>, environment: &Environment) -> Result<PathBuf, Error> {
+    let path = environment.absolute(run);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let dirs = find_run::results_dirs(results_dir, environment);
+    Ok(find_run::named(run, &dirs, environment)?.run.path().to_owned())
+}
+
 /// What is to be done.
 #[derive(Debug)]
 struct Plan {
@@ -132,7 +142,10 @@ struct Plan {
 impl Plan {
     fn new(args: &BackupArgs, environment: &Environment, now: DateTime<Utc>) -> Result<Self, Error> {
         let zone = zone(args.timezone.as_deref(), environment)?;
-        let from = find_run::one_results_dir(args.results_dir.as_deref(), environment);
+        let from = match &args.run {
+            Some(run) => named(run, args.results_dir.as_deref(), environment)?,
+            None => find_run::one_results_dir(args.results_dir.as_deref(), environment),
+        };
         if !from.is_dir() || Inventory::of(&from)?.items.is_empty() {
             return Err(Error::Nothing {
                 message: format!("nothing to back up in `{}`", format::path(&from, environment.working_directory())),
@@ -338,7 +351,7 @@ mod tests {
         }
 
         fn plan(&self, archive: bool, results_dir: Option<&str>) -> Result<Plan, Error> {
-            let args = BackupArgs { results_dir: results_dir.map(PathBuf::from), archive, timezone: None };
+            let args = BackupArgs { run: None, results_dir: results_dir.map(PathBuf::from), archive, timezone: None };
             let now = Utc.with_ymd_and_hms(2026, 2, 25, 12, 30, 0).unwrap();
             Plan::new(&args, &Environment::of(&[], self.home.path()), now)
         }

@@ -127,7 +127,8 @@ fn named_victim(named: &Path, dirs: &[PathBuf], environment: &Environment) -> Re
     let found = find_run::named(named, dirs, environment)?;
     let path = found.run.path();
     // A results directory stands for its newest run elsewhere; here the user must say which run goes.
-    let is_the_same = path.file_name() == environment.absolute(named).file_name()
+    let is_the_same = find_run::is_called(&found.run, named)
+        || path.file_name() == environment.absolute(named).file_name()
         || std::fs::canonicalize(environment.absolute(named))
             .is_ok_and(|named| std::fs::canonicalize(path).is_ok_and(|path| path == named));
     if !is_the_same {

@@ -11,6 +11,7 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::model::{Event, Repeat, UntilDecided};
 use crate::process::registry;
+use crate::record::run_name::LATEST;
 use crate::record::{self, Holder, Limits, Lock, RunDir, SCHEMA, atomic, layout, list_runs};
 
 use crate::commands::format;
@@ -41,6 +42,9 @@ pub struct Head {
     /// Whether no metric was measured on a real server.
     #[serde(default)]
     pub simulated: bool,
+    /// The name that its user gave it.
+    #[serde(default)]
+    pub name: Option<String>,
     /// When, RFC 3339.
     #[serde(default)]
     pub created: String,
@@ -167,6 +171,7 @@ impl Head {
             schema: SCHEMA,
             vllm_bench: String::new(),
             simulated,
+            name: None,
             created: entries.first().map(|entry| entry.at.clone()).unwrap_or_default(),
             limits: None,
             plan: PlanHead { experiments, skips: Vec::new(), skipped: 0, until_decided: None },
@@ -266,17 +271,17 @@ pub fn live_elsewhere(found: &Found, environment: &Environment) -> Option<String
     Some(format!("a run is live elsewhere: `--results-dir {place}` shows it"))
 }
 
-/// The run that the user named: by path, or by name inside one of the results directories.
+/// The run that the user named: by path, by the name of its directory in one of the results directories, as `latest`, or by the
+/// name that it was given.
 ///
 /// # Errors
-/// When there is none of this name; the nearest names are told.
+/// When there is none of this name, with the nearest names; when several have it.
 pub fn named(run: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
     let as_path = tidy(environment, run);
     if is_run(&as_path) {
         return open(&as_path);
     }
-    let mut parts = run.components();
-    if let (Some(Component::Normal(name)), None) = (parts.next(), parts.next())
+    if let Some(name) = only_word(run)
         && let Some(path) = dirs.iter().map(|dir| dir.join(name)).find(|path| is_run(path))
     {
         return open(&path);
@@ -284,16 +289,85 @@ pub fn named(run: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<
     if as_path.is_dir() && !list_runs(&as_path)?.is_empty() {
         return find_in(&[as_path], &[], environment);
     }
-    let mut nearest = Vec::new();
-    for dir in dirs {
-        nearest.extend(list_runs(dir)?.iter().rev().take(3).map(RunDir::name));
+    match called(run, dirs, environment)? {
+        Some(run) => Ok(Found { holder: run.live(), run }),
+        None => Err(unknown(run, dirs)),
     }
-    Err(Error::NotFound {
-        what: "run",
-        name: run.display().to_string(),
-        place: dirs.first().cloned().unwrap_or_default(),
-        nearest,
+}
+
+/// The run that `latest` means, or that was given this name.
+///
+/// # Errors
+/// When there is no newest run, or several runs were given the name.
+pub fn called(name: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<Option<RunDir>, Error> {
+    let Some(name) = only_word(name).and_then(OsStr::to_str) else { return Ok(None) };
+    if name == LATEST {
+        return newest(dirs)?.map(Some).ok_or_else(|| no_run(dirs, environment));
+    }
+    let mut found: Vec<RunDir> = Vec::new();
+    for dir in dirs {
+        found.extend(list_runs(dir)?.into_iter().filter(|run| run.given_name().as_deref() == Some(name)));
+    }
+    if let [_, _, ..] = found.as_slice() {
+        let from = environment.working_directory();
+        let places: Vec<String> = found.iter().map(|run| format!("`{}`", format::path(run.path(), from))).collect();
+        return Err(Error::Usage {
+            message: format!("{} runs are called `{}`: {}", found.len(), name.escape_debug(), places.join(" and ")),
+            hint: "name the directory of the one that is meant".into(),
+        });
+    }
+    Ok(found.pop())
+}
+
+/// Whether the user means a run by this name, and not by a path.
+pub fn is_called(run: &RunDir, name: &Path) -> bool {
+    name == Path::new(LATEST) || run.given_name().is_some_and(|given| name == Path::new(&given))
+}
+
+/// The error where no run has this name: the name that is near, then the newest runs.
+pub fn unknown(run: &Path, dirs: &[PathBuf]) -> Error {
+    const NEWEST: usize = 3;
+    let name = run.display().to_string();
+    let runs = || dirs.iter().map(|dir| list_runs(dir).unwrap_or_default());
+    let all: Vec<String> = runs().flatten().flat_map(|run| run.given_name().into_iter().chain([run.name()])).collect();
+    let near = crate::nearest::nearest(&name, all.iter().map(String::as_str)).map(str::to_owned);
+    let mut nearest: Vec<String> = near.into_iter().collect();
+    for run in runs().flat_map(|runs| runs.into_iter().rev().take(NEWEST)) {
+        if !nearest.iter().any(|near| *near == run.called() || *near == run.name()) {
+            nearest.push(run.called());
+        }
+    }
+    Error::NotFound { what: "run", name, place: dirs.first().cloned().unwrap_or_default(), nearest }
+}
+
+/// Refuses a name that another run of the results directory has, or that is the name of a directory there.
+///
+/// # Errors
+/// With the run that has it, and the way out.
+pub fn require_free_name(name: &str, results_dir: &Path, environment: &Environment) -> Result<(), Error> {
+    let owner = list_runs(results_dir)?.into_iter().find(|run| run.name() == name || run.called() == name);
+    let path = match owner {
+        Some(run) => run.path().to_owned(),
+        None if results_dir.join(name).symlink_metadata().is_ok() => results_dir.join(name),
+        None => return Ok(()),
+    };
+    let (place, word) = (format::path(&path, environment.working_directory()), format::word(name));
+    Err(Error::Usage {
+        message: format!("the name `{}` is taken: `{place}` has it", name.escape_debug()),
+        hint: format!(
+            "choose another with `--name`; `vllm-bench run --resume {word}` goes on with that run, and `vllm-bench clean {word}` \
+             removes it"
+        ),
     })
+}
+
+/// What is one word, and no path.
+fn only_word(name: &Path) -> Option<&OsStr> {
+    let mut parts = name.components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(word)), None) => Some(word),
+        _ => None,
+    }
 }
 
 /// The error where nothing that can be analysed has the name that the user wrote: what was looked for, where, and what is near.
@@ -432,6 +506,52 @@ mod tests {
         let error = find(Some(Path::new("2026")), None, &environment).unwrap_err();
         assert_eq!(error.exit_code(), crate::exit::NOTHING);
         assert_eq!(error.hints(), ["there is: 20260101_1000"]);
+    }
+
+    #[test]
+    fn a_run_is_found_by_the_name_that_it_was_given_and_the_newest_as_latest() {
+        let home = tempfile::tempdir().unwrap();
+        let results = home.path().join("experiment_results");
+        let old = Fixture::new(&results, "20260101_1000");
+        old.name("baseline");
+        let new = Fixture::new(&results, "20260101_1001");
+        new.created("2026-02-26T14:30:00+02:00");
+        let environment = Environment::of(&[], home.path());
+        let found =
+            |name: &str| find(Some(Path::new(name)), None, &environment).map(|found| found.run.path().to_owned());
+        assert_eq!(found("baseline").unwrap(), old.path());
+        assert_eq!(found("latest").unwrap(), new.path());
+        assert!(is_called(&old.run(), Path::new("baseline")) && !is_called(&new.run(), Path::new("baseline")));
+        let error = found("baselin").unwrap_err();
+        assert_eq!((error.exit_code(), error.hints()[0].as_str()), (3, "there is: baseline, 20260101_1001"));
+        // A path wins over a name, and a directory over both.
+        new.name("20260101_1000");
+        assert_eq!(found("20260101_1000").unwrap(), old.path());
+        let twin = Fixture::new(&home.path().join("sanity_test_results"), "20260101_1002");
+        twin.name("baseline");
+        let error = found("baseline").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        for place in ["`./experiment_results/20260101_1000`", "`./sanity_test_results/20260101_1002`"] {
+            assert!(error.to_string().contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_given_once_in_a_results_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let results = home.path().join("experiment_results");
+        Fixture::new(&results, "20260101_1000").name("baseline");
+        Fixture::new(&results, "by-hand");
+        std::fs::create_dir(results.join("notes")).unwrap();
+        let environment = Environment::of(&[], home.path());
+        let taken = |name: &str| require_free_name(name, &results, &environment).map_err(|error| error.to_string());
+        assert_eq!(taken("tuned"), Ok(()));
+        for (name, place) in [("baseline", "20260101_1000"), ("by-hand", "by-hand"), ("notes", "notes")] {
+            let place = format!("`./experiment_results/{place}` has it");
+            assert!(taken(name).is_err_and(|error| error.contains(&place)), "{name}");
+        }
+        let elsewhere = home.path().join("sanity_test_results");
+        assert!(require_free_name("baseline", &elsewhere, &environment).is_ok());
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Fixture {
         self.write_manifest(&text.replace("2026-02-25T14:30:00+02:00", at));
     }
 
+    /// A name.
+    pub fn name(&self, name: &str) {
+        let text = std::fs::read_to_string(self.path.join("manifest.json")).unwrap();
+        self.write_manifest(&text.replace(r#""run":"r""#, &format!(r#""run":"r","name":"{name}""#)));
+    }
+
     /// Any manifest.
     pub fn write_manifest(&self, text: &str) {
         std::fs::write(self.path.join("manifest.json"), text).unwrap();

@@ -90,8 +90,13 @@ pub fn path(path: &Path, from: &Path) -> String {
 /// The command that goes on with a run, as one would type it here.
 pub fn resume(run: &Path, environment: &crate::config::Environment) -> String {
     let here = environment.working_directory();
-    let word = run.strip_prefix(here).unwrap_or(run).to_string_lossy().into_owned();
-    format!("vllm-bench run --resume {}", shlex::try_quote(&word).map_or_else(|_| plain(&word), Into::into))
+    let path = run.strip_prefix(here).unwrap_or(run).to_string_lossy().into_owned();
+    format!("vllm-bench run --resume {}", word(&path))
+}
+
+/// A text as one word of a shell; what no shell takes is shown as it is.
+pub fn word(text: &str) -> String {
+    shlex::try_quote(text).map_or_else(|_| plain(text), Into::into)
 }
 
 /// A user's name, or the number where it has none.

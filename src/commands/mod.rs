@@ -15,6 +15,7 @@ pub mod find_run;
 mod fixture;
 mod format;
 mod host_facts;
+pub mod list;
 pub mod load;
 pub mod logs;
 pub mod plan;
@@ -73,6 +74,7 @@ async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, E
         Command::Sanity(args) => run::run(args, environment, Preset::Sanity, ui).await,
         Command::Config(args) => config::run(args, environment, ui),
         Command::Plan(args) => plan::run(args, environment, ui),
+        Command::List(args) => list::run(args, environment, ui),
         Command::Status(args) => status::run(args, environment, ui).await,
         Command::Stop(args) => stop::run(args, environment, ui).await,
         Command::Logs(args) => logs::run(args, environment, ui).await,

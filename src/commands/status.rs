@@ -1,7 +1,7 @@
 //! `vllm-bench status`: is a run live, how far is it, what failed, and which vLLM processes are there. Reads only.
 
 mod remaining;
-mod report;
+pub(super) mod report;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -2,7 +2,7 @@
 //! children; this command only asks, waits and looks after what nobody cares for.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -82,12 +82,15 @@ enum Asked {
 pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let wish = StopMode::of(args);
     let dirs = find_run::results_dirs(args.results_dir.as_deref(), environment);
-    let mut live: Vec<Found> = dirs.iter().filter_map(|dir| find_run::live_run(dir)).collect();
+    let mut live: Vec<Found> = match &args.run {
+        Some(named) => vec![live_one(named, &dirs, environment)?],
+        None => dirs.iter().filter_map(|dir| find_run::live_run(dir)).collect(),
+    };
     if args.results_dir.is_none() && !args.all && live.len() > 1 {
         return Err(several(&live, environment));
     }
     let mut elsewhere: Vec<Found> = Vec::new();
-    if args.results_dir.is_none() {
+    if args.results_dir.is_none() && args.run.is_none() {
         let others = find_run::registered_results_dirs().into_iter().filter(|dir| !dirs.contains(dir));
         elsewhere = others.filter_map(|dir| find_run::live_run(&dir)).collect();
     }
@@ -123,6 +126,19 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
         return Err(nothing(&dirs, &elsewhere, environment));
     }
     Ok(code)
+}
+
+/// The run that the user named, which must be live.
+fn live_one(named: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
+    let found = find_run::named(named, dirs, environment)?;
+    if found.holder.is_some() {
+        return Ok(found);
+    }
+    let place = format::path(found.run.path(), environment.working_directory());
+    Err(Error::Nothing {
+        message: format!("nothing to stop: the run `{place}` is not live"),
+        hint: "`vllm-bench list` shows the runs and which of them is running".into(),
+    })
 }
 
 /// Whether the user, asked on the terminal, means the one run that is live somewhere else.
@@ -173,7 +189,7 @@ fn several(live: &[Found], environment: &Environment) -> Error {
         live.iter().filter_map(|found| Some(format!("`{}`", format::path(found.run.path().parent()?, from)))).collect();
     Error::Usage {
         message: format!("{} runs are live: in {}", live.len(), places.join(" and ")),
-        hint: "say which one with `--results-dir DIR`, or end all of yours with `--all`".to_owned(),
+        hint: "say which one: `vllm-bench stop RUN`, or `--results-dir DIR`; `--all` ends all of yours".to_owned(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 18] = [
+const HOW_TO_RUN: [&str; 19] = [
     "warmup",
     "cooldown",
     "timeouts",
@@ -20,6 +20,7 @@ const HOW_TO_RUN: [&str; 18] = [
     "on-failure",
     "skip-failure-reasons",
     "preflight",
+    "name",
     "port",
     "timezone",
     "setvars",
@@ -210,7 +211,14 @@ mod tests {
         format!(
             "{:?}",
             (
-                (&settings.sweep, &settings.results_dir, settings.port, &settings.setvars, &settings.vllm_bin),
+                (
+                    &settings.sweep,
+                    &settings.name,
+                    &settings.results_dir,
+                    settings.port,
+                    &settings.setvars,
+                    &settings.vllm_bin
+                ),
                 (settings.timeout_startup, settings.timeout_benchmark, settings.grace, settings.cooldown),
                 (
                     settings.stall,
@@ -252,6 +260,7 @@ mod tests {
             "objective" => ("mean_ttft_ms", &[]),
             "on-failure" => ("stop", &[]),
             "skip-failure-reasons" => ("oom", &[]),
+            "name" => ("first try", &[]),
             "port" => ("auto", &[]),
             "results-dir" => ("results", &[]),
             "timezone" => ("UTC", &[]),

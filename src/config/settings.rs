@@ -19,6 +19,7 @@ use super::{Environment, Error, Origin, Places, Preset, parse_duration, show};
 use crate::cli::RunArgs;
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
+use crate::record::run_name;
 use crate::safe;
 use crate::sim::settings::{SettingError, SimSettings};
 
@@ -36,6 +37,8 @@ pub enum PortChoice {
 pub struct Settings {
     /// What is measured; devices, facts of models and context are filled in by the commands.
     pub sweep: Sweep,
+    /// The name that the run gets.
+    pub name: Option<String>,
     /// Where run directories are made; absolute.
     pub results_dir: PathBuf,
     /// Limit from launch to ready.
@@ -194,6 +197,7 @@ impl Settings {
         given.extend((!args.files.is_empty()).then_some("files"));
         Ok(Self {
             sweep: resolved.sweep,
+            name: run_name(document.name.as_ref())?,
             results_dir: run.results_dir,
             timeout_startup: run.timeouts[0],
             timeout_benchmark: run.timeouts[1],
@@ -344,6 +348,18 @@ impl RunSettings {
                 .unwrap_or_default(),
         })
     }
+}
+
+/// The name of the run.
+fn run_name(raw: Option<&Raw>) -> Result<Option<String>, Error> {
+    let Some(raw) = raw.filter(|raw| raw.node.kind != Kind::Null) else { return Ok(None) };
+    let name = raw.node.scalar();
+    let expected = match &name {
+        None => Some("a name".to_owned()),
+        Some(name) => run_name::problem(name),
+    };
+    let hint = "letters, digits, blanks, `.`, `_` and `-` are fine, as in `--name baseline`";
+    expected.map_or(Ok(name), |expected| Err(Error::wrong(&raw.node, &raw.path, &expected, Some(hint.to_owned()))))
 }
 
 /// What must be one word.

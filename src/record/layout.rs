@@ -49,6 +49,14 @@ pub fn stamp(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%Y%m%d_%H%M").to_string()
 }
 
+/// Whether a name has the form that [`super::RunDir::create`] gives: a stamp, with a number where several began in one minute.
+pub fn is_stamp(name: &str) -> bool {
+    let (stamp, number) = name.split_at_checked(13).unwrap_or((name, ""));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = number.is_empty() || number.strip_prefix('_').is_some_and(digits);
+    number && stamp.split_once('_').is_some_and(|(day, minute)| day.len() == 8 && digits(day) && digits(minute))
+}
+
 /// The paths of one run directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {

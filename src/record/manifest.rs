@@ -54,6 +54,9 @@ pub struct Manifest {
     pub simulated: bool,
     /// Name of the run directory.
     pub run: String,
+    /// The name that the user gave it (`--name`), unique in its results directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// When, in the run's time zone (RFC 3339 with offset).
     pub created: String,
     /// Name of the run's time zone.

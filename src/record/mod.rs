@@ -11,6 +11,7 @@ mod manifest;
 pub mod plausible;
 mod result;
 mod run_dir;
+pub mod run_name;
 mod state;
 
 pub use error::Error;

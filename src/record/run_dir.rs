@@ -141,6 +141,17 @@ impl RunDir {
         self.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// The name that its user gave it; `None` where it has none, or its manifest is damaged.
+    pub fn given_name(&self) -> Option<String> {
+        let header: Result<Header, Error> = atomic::read_json(&self.layout.manifest(), "manifest");
+        header.ok()?.name
+    }
+
+    /// What a user calls it: the name that it was given, else that of its directory.
+    pub fn called(&self) -> String {
+        self.given_name().unwrap_or_else(|| self.name())
+    }
+
     /// The names of its files.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -230,12 +241,14 @@ pub fn remove_whatever(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The part of a manifest that tells when it was made and whether it can be read.
+/// The part of a manifest that tells when it was made, how it is called and whether it can be read.
 #[derive(Deserialize)]
 struct Header {
     schema: u32,
     #[serde(default)]
     created: String,
+    #[serde(default)]
+    name: Option<String>,
 }
 
 /// Removes what a crash before the first manifest left: run directories of ours that hold nothing yet. Only for the

@@ -235,7 +235,7 @@ pub fn text(
     let (before, after) = tables;
     let tone = if comparison.has_worse() { Tone::Bad } else { Tone::Plain };
     page.line(tone, &verdict(comparison, threshold));
-    page.title("vllm-bench · comparison", &cut(&format!("{} -> {}", before.facts.run, after.facts.run), 70));
+    page.title("vllm-bench · comparison", &cut(&format!("{} -> {}", before.facts.title(), after.facts.title()), 70));
     if before.is_all_simulated() {
         page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
     }
@@ -309,8 +309,8 @@ pub fn markdown(
     let mut text = format!(
         "### {}\n\n`{}` against `{}`\n\n",
         verdict(comparison, threshold),
-        cell(&after.facts.run),
-        cell(&before.facts.run)
+        cell(&after.facts.title()),
+        cell(&before.facts.title())
     );
     if before.is_all_simulated() {
         text.push_str("**SIMULATED**: a timing model made these metrics up.\n\n");

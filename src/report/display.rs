@@ -169,7 +169,7 @@ pub(super) fn quantization(axes: &ShownAxes) -> String {
 }
 
 /// The server's settings below a model: `tp 2, quant none, eager true, max-num-seqs 64`.
-pub(super) fn configuration(axes: &ShownAxes) -> String {
+pub fn configuration(axes: &ShownAxes) -> String {
     let mut out = String::with_capacity(48);
     // Writing into memory never fails.
     let _ = match axes.tensor_parallel_size {

@@ -24,7 +24,7 @@ pub(crate) mod tests;
 use std::path::{Path, PathBuf};
 
 pub use batch_sizes::BatchSizes;
-pub use display::clean;
+pub use display::{clean, configuration};
 pub use page::Style;
 pub use summary::render as render_summary;
 pub use text::{on_screen, render as render_text, render_analysis};

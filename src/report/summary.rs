@@ -13,7 +13,7 @@ const LABEL: usize = 14;
 pub fn render(table: &RunTable) -> String {
     let mut page = Page::new(Style::PLAIN);
     let counts = Counts::of(&table.rows);
-    page.title("vllm-bench · summary", &cut(&table.facts.run, 60));
+    page.title("vllm-bench · summary", &cut(&table.facts.title(), 60));
     if let Some(banner) = banner(table) {
         page.paragraph(1, "!! ", Tone::Warning, &banner);
     }

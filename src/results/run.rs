@@ -116,6 +116,7 @@ fn facts(manifest: Manifest) -> Facts {
         until: manifest.plan.until_decided.and_then(|until| usize::try_from(until.max).ok()),
         directory: Path::new("").into(),
         run: manifest.run,
+        name: manifest.name,
         origin: Origin::VllmBench { version: manifest.vllm_bench },
         created: Some(manifest.created),
         timezone: Some(manifest.timezone),

@@ -106,6 +106,9 @@ fn refusals() {
         // the run
         &["run", "--timezone", "Mars/Olympus"],
         &["run", "--results-dir", ""],
+        &["run", "--name", "latest"],
+        &["run", "--name", "a/b"],
+        &["run", "--name", "20260225_1430"],
         &["run", "--dry-run", "nonsense"],
         &["run", "--dry-run", "99"],
         &["run", "--dry-run", "1", "2"],

@@ -19,6 +19,7 @@ mod follow;
 mod load;
 mod locks;
 mod login;
+mod names;
 mod noise;
 mod optimization;
 mod ownership;

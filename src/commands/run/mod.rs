@@ -26,14 +26,14 @@ use crate::exit;
 use crate::model::{Event, Experiment, Outcome, Plan, ProcessId, Skip};
 use crate::plan::baseline_problem;
 use crate::process::{Stop, StopSender, become_subreaper, stop_channel};
-use crate::record::RunState;
+use crate::record::{RunState, remove_empty_runs};
 use crate::safe;
 use crate::search::{AddStarts, Grid, Strategy};
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
 use super::choice;
-use crate::commands::{format, query_args};
+use crate::commands::{find_run, format, query_args};
 use judge::RunJudge;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::{RunRecorder, SessionJobs};
@@ -237,8 +237,13 @@ impl Sweep<'_> {
         let signals = Signals::listen(sender.clone())?;
         let engine = engine::resolve(self.settings, self.environment).await?;
         let lock = lock_results(self.settings)?;
-        if let Some(Earlier { run, .. }) = &self.earlier {
-            require_not_live(run)?;
+        match (&self.earlier, &self.settings.name) {
+            (Some(Earlier { run, .. }), _) => require_not_live(run)?,
+            (None, Some(name)) => {
+                remove_empty_runs(&self.settings.results_dir);
+                find_run::require_free_name(name, &self.settings.results_dir, self.environment)?;
+            }
+            (None, None) => {}
         }
         let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
         let early = Emitter::new(Arc::new(Silent { reporter: reporter.clone() }), sender.clone());
@@ -282,7 +287,8 @@ impl Sweep<'_> {
             format::count(self.plan.experiments.len(), "experiment"),
             format::count(self.plan.skipped(), "combination")
         ));
-        self.ui.say(&format!("run directory: {}", prepared.run.path().display()));
+        let name = prepared.manifest.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        self.ui.say(&format!("run directory: {}{name}", prepared.run.path().display()));
         if !prepared.resumed {
             skip_warnings(self.plan).iter().for_each(|warning| self.ui.warn(warning));
         }

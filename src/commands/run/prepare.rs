@@ -175,6 +175,7 @@ async fn create_run(
         vllm_bench: env!("CARGO_PKG_VERSION").to_owned(),
         simulated: settings.simulated(),
         run: run.name(),
+        name: settings.name.clone(),
         created: now.with_timezone(&settings.zone).to_rfc3339_opts(SecondsFormat::Millis, false),
         timezone: settings.zone.name().to_owned(),
         command_line: safe::without_secrets(&words),

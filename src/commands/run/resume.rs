@@ -55,7 +55,8 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 19] = [
+const MAY_CHANGE: [&str; 20] = [
+    "name",
     "port",
     "timeouts",
     "retry",
@@ -133,9 +134,11 @@ pub fn find(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
 /// The run directory of this name: in the results directories, or as a path. No link: it would be written through.
 fn locate_named(named: &Path, args: &RunArgs, environment: &Environment) -> Result<RunDir, Error> {
     let dirs = find_run::results_dirs(args.results_dir.as_deref().map(Path::new), environment);
-    let inside = dirs.iter().map(|dir| dir.join(named)).find(|path| path.is_dir());
-    let path = inside.unwrap_or_else(|| environment.absolute(named));
-    let run = RunDir::open(&path)?;
+    let paths = dirs.iter().map(|dir| dir.join(named)).chain([environment.absolute(named)]);
+    let run = match paths.into_iter().find(|path| path.is_dir()) {
+        Some(path) => RunDir::open(&path)?,
+        None => find_run::called(named, &dirs, environment)?.ok_or_else(|| find_run::unknown(named, &dirs))?,
+    };
     run.require_own()?;
     let place = run.path().parent();
     if let (Some(given), Some(place)) = (&args.results_dir, place)
@@ -186,12 +189,37 @@ fn go_on(run: &RunDir, asked: Asked<'_>) -> Result<Resumed, Error> {
             });
         }
     }
+    keep_name(&mut manifest, run, &settings, environment)?;
     let mut notices: Vec<String> = allowed.iter().map(Change::told).collect();
     let changed = !notices.is_empty();
     notices.extend(here.notices(&manifest));
     keep_settings(&mut manifest, &settings);
     let earlier = Earlier { run: run.clone(), manifest, notices, changed };
     Ok(Resumed { settings, plan, earlier })
+}
+
+/// Gives a run that goes on the name that it is given now, if it has none. A run keeps its name.
+fn keep_name(
+    manifest: &mut Manifest,
+    run: &RunDir,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<(), Error> {
+    match (&manifest.name, &settings.name) {
+        (_, None) => {}
+        (Some(had), Some(name)) if had == name => {}
+        (Some(had), Some(name)) => {
+            return Err(Error::Usage {
+                message: format!("`{}` is called `{had}`, and is to be called `{name}`", run.path().display()),
+                hint: "a run keeps its name: leave `--name` out, or begin a new run without `--resume`".to_owned(),
+            });
+        }
+        (None, Some(name)) => {
+            find_run::require_free_name(name, &settings.results_dir, environment)?;
+            manifest.name = Some(name.clone());
+        }
+    }
+    Ok(())
 }
 
 /// The manifest of a run, if its parts fit each other.
@@ -346,9 +374,9 @@ pub fn keep_settings(manifest: &mut Manifest, settings: &Settings) {
 
 /// Runs that are not at their end, newest first: those that were interrupted or killed; with `failed`, those as well that ended
 /// with experiments that have no valid result. One whose manifest cannot be read is left out with a warning.
-fn unfinished(results_dir: &Path, ui: &Ui) -> Result<(Vec<RunDir>, Vec<RunDir>), Error> {
+fn unfinished(plain: &Settings, ui: &Ui) -> Result<(Vec<RunDir>, Vec<RunDir>), Error> {
     let (mut interrupted, mut failed) = (Vec::new(), Vec::new());
-    for run in list_runs(results_dir)?.into_iter().rev() {
+    for run in list_runs(&plain.results_dir)?.into_iter().rev() {
         let manifest = match run.manifest() {
             Ok(manifest) => manifest,
             Err(error) => {
@@ -356,6 +384,10 @@ fn unfinished(results_dir: &Path, ui: &Ui) -> Result<(Vec<RunDir>, Vec<RunDir>),
                 continue;
             }
         };
+        // One that is called otherwise is not meant.
+        if plain.name.as_ref().zip(manifest.name.as_ref()).is_some_and(|(name, had)| name != had) {
+            continue;
+        }
         // One that was killed after its last result still lacks its end in the journal and its reports.
         if !run.state().is_ok_and(|state| state.is_finished()) {
             interrupted.push(run);
@@ -376,7 +408,7 @@ fn asked<'m>(run: &RunDir, manifest: &'m Manifest) -> impl Iterator<Item = &'m E
 /// The run that `--resume` without a name means.
 fn unnamed(asked: Asked<'_>) -> Result<Resumed, Error> {
     let plain = Settings::resolve(asked.args, asked.environment, asked.preset)?;
-    let (interrupted, failed) = unfinished(&plain.results_dir, asked.ui)?;
+    let (interrupted, failed) = unfinished(&plain, asked.ui)?;
     let nothing = |more: Option<&Error>| {
         Error::Nothing {
         message: format!(
@@ -419,7 +451,7 @@ fn unnamed(asked: Asked<'_>) -> Result<Resumed, Error> {
 /// The newest unfinished run of exactly these settings: `--detach` goes on with it.
 fn same_settings(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
     let plain = Settings::resolve(asked.args, asked.environment, asked.preset)?;
-    let (interrupted, failed) = unfinished(&plain.results_dir, asked.ui)?;
+    let (interrupted, failed) = unfinished(&plain, asked.ui)?;
     let runs = interrupted.iter().chain(&failed);
     Ok(runs.filter_map(|run| go_on(run, asked).ok()).find(|resumed| is_exactly(&plain, resumed)))
 }
@@ -447,7 +479,7 @@ fn list(runs: &[RunDir], plain: &Settings, environment: &Environment) -> Error {
         let valid = manifest.map_or(0, |manifest| {
             asked(run, &manifest).filter(|experiment| run.valid_result(experiment).is_some()).count()
         });
-        format!("{} ({valid} of {} measured)", run.name(), format::count(planned, "experiment"))
+        format!("{} ({valid} of {} measured)", run.called(), format::count(planned, "experiment"))
     };
     let mut lines: Vec<String> = runs.iter().take(SHOWN).map(line).collect();
     if runs.len() > SHOWN {
@@ -472,7 +504,7 @@ fn list(runs: &[RunDir], plain: &Settings, environment: &Environment) -> Error {
 /// When it cannot be found or read.
 pub fn extended(named: &Path, asked: Asked<'_>) -> Result<(Earlier, Settings), Error> {
     let run = locate_named(named, asked.args, asked.environment)?;
-    let manifest = checked(&run)?;
+    let mut manifest = checked(&run)?;
     let kept = kept(&run, &manifest)?.how_to_run();
     let mut settings = Settings::resolve_over(asked.args, asked.environment, asked.preset, Some(&kept))?;
     if manifest.engine != settings.sweep.engine {
@@ -483,6 +515,7 @@ pub fn extended(named: &Path, asked: Asked<'_>) -> Result<(Earlier, Settings), E
         settings.results_dir = parent.to_owned();
     }
     settings.extend = Some(run.path().to_owned());
+    keep_name(&mut manifest, &run, &settings, asked.environment)?;
     let here = Here::of(&mut settings, &manifest, asked.environment);
     here.require_same(&run, &manifest.plan)?;
     let notices = here.notices(&manifest);

@@ -48,8 +48,10 @@ pub enum Standing {
 pub struct RunReport {
     /// The run directory, absolute.
     pub path: String,
-    /// Its name.
+    /// The name of the directory.
     pub name: String,
+    /// The name that its user gave it.
+    pub given_name: Option<String>,
     /// No metric of it was measured on a real server.
     pub simulated: bool,
     /// How it stands.
@@ -222,6 +224,7 @@ impl RunReport {
         RunReport {
             path: sources.path.to_string_lossy().into_owned(),
             name,
+            given_name: sources.head.name.clone(),
             simulated: sources.head.simulated,
             standing,
             orchestrator: sources.holder.map(|holder| orchestrator(holder, sources.detached)),

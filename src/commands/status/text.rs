@@ -44,7 +44,8 @@ impl Page<'_> {
     }
 
     fn run(&mut self, run: &RunReport) {
-        self.row("Run", &format::path(Path::new(&run.path), self.from));
+        let name = run.given_name.as_ref().map(|name| format!(" ({})", format::plain(name))).unwrap_or_default();
+        self.row("Run", &format!("{}{name}", format::path(Path::new(&run.path), self.from)));
         if run.simulated {
             self.row("", &self.ui.caution("simulated: no metric of this run was measured on a real server"));
         }
@@ -111,7 +112,7 @@ impl Page<'_> {
 
     fn resume(&mut self, run: &RunReport) {
         // Named, so that it is this run that goes on, whatever its flags were.
-        let path = quoted(&format::path(Path::new(&run.path), self.from));
+        let path = format::word(&format::path(Path::new(&run.path), self.from));
         self.row("", &format!("resume with `vllm-bench run --resume {path}`"));
     }
 
@@ -224,11 +225,6 @@ fn moment(at: &str) -> String {
         Ok(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => at.to_owned(),
     }
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    shlex::try_quote(path).map_or_else(|_| path.to_owned(), |quoted| quoted.into_owned())
 }
 
 /// Items joined by commas, broken into lines.

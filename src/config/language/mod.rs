@@ -84,6 +84,9 @@ pub struct Document {
     /// Whether flags, memory and devices are checked before anything starts.
     #[schemars(with = "Option<bool>")]
     pub preflight: Option<Raw>,
+    /// The name of the run: by it every command finds it again. Unique in its results directory.
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Raw>,
     /// Where run directories are made.
     #[schemars(with = "Option<String>")]
     pub results_dir: Option<Raw>,

@@ -77,6 +77,7 @@ impl Serialize for Rows<'_> {
 fn run(facts: &Facts) -> Value {
     json!({
         "run": facts.run,
+        "name": facts.name,
         "written_by": match &facts.origin {
             Origin::VllmBench { version } => format!("vllm-bench {version}"),
             Origin::Predecessor => "another program".to_owned(),

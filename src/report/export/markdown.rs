@@ -16,7 +16,7 @@ pub fn render(analysis: &Analysis<'_>) -> String {
     let counts = Counts::of(&table.rows);
     let runs: Vec<String> = std::iter::once(&table.facts)
         .chain(&table.more)
-        .map(|facts: &Facts| format!("`{}`", cell(&facts.run)))
+        .map(|facts: &Facts| format!("`{}`", cell(&facts.title())))
         .collect();
     let mut text = format!("# vllm-bench: {}\n\n", runs.join(", "));
     if let Some(banner) = banner(table) {

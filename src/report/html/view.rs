@@ -69,7 +69,7 @@ impl<'a> View<'a> {
         let answers = options.answers(table);
         let (head, rows) = table::lines(table, &columns);
         let title =
-            options.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.run), str::to_owned);
+            options.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.title()), str::to_owned);
         let (axes, fixed): (Vec<&Setting>, Vec<&Setting>) = columns.settings.iter().partition(|setting| setting.varies);
         Self {
             title: cut(&title, 160),
@@ -125,7 +125,7 @@ fn counted_out(counts: &Counts) -> Vec<Count> {
 /// The head of the page.
 fn facts(table: &RunTable, options: &Options) -> Vec<(&'static str, String)> {
     let facts = &table.facts;
-    let runs: Vec<String> = std::iter::once(facts).chain(&table.more).map(|facts| clean(&facts.run)).collect();
+    let runs: Vec<String> = std::iter::once(facts).chain(&table.more).map(|facts| clean(&facts.title())).collect();
     let mut shown = vec![(if runs.len() > 1 { "Runs" } else { "Run" }, runs.join(", "))];
     shown.extend(facts.created.as_ref().map(|created| {
         let zone = facts.timezone.as_ref().map_or(String::new(), |zone| format!(" ({zone})"));

@@ -232,6 +232,7 @@ fn sweep(models: &[&str], tensor_parallel_sizes: &[u32], engine: Engine) -> Swee
 
 fn manifest(plan: &Plan, engine: Engine) -> Manifest {
     Manifest {
+        name: None,
         sweep: serde_json::Value::Null,
         schema: SCHEMA,
         vllm_bench: "0.1.0".into(),

@@ -42,7 +42,7 @@ const KNOWN: [(&str, &str); 7] = [
 
 /// The title, the facts and the load.
 pub(super) fn put(page: &mut Page, table: &RunTable, counts: &Counts) {
-    page.title("vLLM BENCHMARK ANALYSIS", &format!("run {}", cut(&table.facts.run, 60)));
+    page.title("vLLM BENCHMARK ANALYSIS", &format!("run {}", cut(&table.facts.title(), 60)));
     if let Some(banner) = banner(table) {
         page.paragraph(1, "!! ", Tone::Warning, &banner);
     }
@@ -89,7 +89,7 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         let label = if i == 0 { "Together with" } else { "" };
         let versions = more.vllm_versions.join(", ");
         let versions = if versions.is_empty() { versions } else { format!(" (vLLM {versions})") };
-        field(label, &format!("{}{versions}", cut(&more.run, 60)));
+        field(label, &format!("{}{versions}", cut(&more.title(), 60)));
     }
     field("Outcome", &outcome(counts));
     let mut versions: Vec<&str> = Vec::new();
