@@ -225,7 +225,7 @@ struct Column {
 const COLUMNS: [Column; 7] = [
     Column { heading: "NAME", cell: |run| run.name.clone().unwrap_or_default(), most: 24, least: 8 },
     Column { heading: "RUN", cell: |run| run.run.clone(), most: 24, least: 13 },
-    Column { heading: "STATE", cell: state, most: 17, least: 11 },
+    Column { heading: "STATE", cell: state, most: 17, least: 17 },
     Column { heading: "PASSED", cell: passed, most: 16, least: 6 },
     Column { heading: "CREATED", cell: created, most: 16, least: 16 },
     Column { heading: "MODEL", cell: models, most: 28, least: 12 },
@@ -233,6 +233,8 @@ const COLUMNS: [Column; 7] = [
 ];
 /// Columns that a narrow terminal does without, the first to go first.
 const DISPENSABLE: [&str; 3] = ["RECOMMENDS", "CREATED", "MODEL"];
+/// Columns that are made narrower where there is no room, in turn.
+const CUT: [&str; 4] = ["RECOMMENDS", "MODEL", "NAME", "RUN"];
 /// Blanks between two columns.
 const GAP: usize = 2;
 
@@ -286,11 +288,11 @@ fn table(runs: &[Listed], wide: usize, ui: &Ui) -> String {
             columns.retain(|(column, _)| column.heading != heading);
         }
     }
-    // From the right: what stands there says the least.
-    for at in (0..columns.len()).rev() {
+    for heading in CUT {
         let over = total(&columns).saturating_sub(wide);
-        let (column, width) = &mut columns[at];
-        *width = width.saturating_sub(over).max(column.least.min(*width));
+        for (column, width) in columns.iter_mut().filter(|(column, _)| column.heading == heading) {
+            *width = width.saturating_sub(over).max(column.least.min(*width));
+        }
     }
     let line = |cells: Vec<String>, paint: &dyn Fn(usize, &str) -> String| {
         let cells = cells.iter().zip(&columns).enumerate().map(|(at, (cell, (_, width)))| {
@@ -329,7 +331,13 @@ mod tests {
     /// Every kind of run there is.
     fn runs(results: &std::path::Path) -> (Vec<Listed>, crate::record::Lock) {
         let finished = Fixture::new(results, "20260101_1000");
-        finished.session(0, 3).begin(1, 1, "a").pass(2, 1, "a", 1.0).fail(3, 2, "b", 1.0).over(9, false);
+        finished
+            .session(0, 3)
+            .begin(1, 1, "a")
+            .pass(2, 1, "a", 1.0)
+            .begin(3, 2, "b")
+            .fail(4, 2, "b", 1.0)
+            .over(9, false);
         finished.name("a rather long name of a run, with its reason");
         let interrupted = Fixture::new(results, "20260101_1001");
         interrupted.session(0, 3).begin(1, 1, "a").interrupt(2, 1, "a").over(3, true);
@@ -377,7 +385,7 @@ mod tests {
             let text = table(&runs, wide, &ui());
             assert!(text.lines().all(|line| line.width() <= wide), "{wide}:\n{text}");
             assert_eq!(text.lines().count(), 8, "{text}");
-            for word in ["20260101_1006", "running (sim)", "damaged", "1 of 3", "a rather"] {
+            for word in ["20260101_1006", "running (sim)", "damaged", "1 of 3", "a rat"] {
                 assert!(text.contains(word), "{word} at {wide}:\n{text}");
             }
         }

@@ -54,7 +54,10 @@ pub fn is_stamp(name: &str) -> bool {
     let (stamp, number) = name.split_at_checked(13).unwrap_or((name, ""));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let number = number.is_empty() || number.strip_prefix('_').is_some_and(digits);
-    number && stamp.split_once('_').is_some_and(|(day, minute)| day.len() == 8 && digits(day) && digits(minute))
+    number
+        && stamp
+            .split_once('_')
+            .is_some_and(|(day, minute)| day.len() == 8 && minute.len() == 4 && digits(day) && digits(minute))
 }
 
 /// The paths of one run directory.

@@ -44,19 +44,23 @@ fn a_named_run_is_found_by_its_name_by_every_command() {
     for name in ["baseline", "latest"] {
         call(&["status", name], None, 0, "(baseline)");
         call(&["stop", name], None, 3, "is not live");
-        call(&["logs", "1", "--no-follow", "--run", name], Some("run"), 0, "Uvicorn");
+        call(&["logs", "1", "--no-follow", "--run", name], Some("run"), 0, "Serving Benchmark Result");
         call(&["analyze", name], None, 0, &format!("baseline ({stamp})"));
         call(&["recommend", name], None, 0, "Use");
         call(&["report", name], None, 0, "report.html");
         call(&["plot", "ranking", name], None, 0, "");
-        call(&["compare", name, "baseline", "--noise", name], None, 0, "baseline");
+        call(&["compare", name, "baseline"], None, 0, &format!("baseline ({stamp})"));
+        call(&["compare", name, name, "--noise", name], Some("noise"), 3, "says nothing of noise");
         call(&["backup", name], None, 0, "verified");
         call(&["run", "--resume", name], Some("resume"), 3, "has a valid result already");
-        call(&["run", "--extend", name, "--engine", "sim", "--models", "org/tiny"], Some("extend"), 3, "already");
+        let extended = scene.sweep().set("--extend", [name]).exits(3);
+        extended.check(extended.stderr.contains("has every experiment of this sweep already"), "the run was found");
     }
     call(&["clean", "baseline", "--yes"], None, 0, "removed 1 run");
-    called.push(("compare".to_owned(), Some("noise".to_owned())));
-    for taker in takers() {
+    called.push(("run".to_owned(), Some("extend".to_owned())));
+    // They read the same flags.
+    let like_run = ["sanity", "plan"].map(str::to_owned);
+    for taker in takers().into_iter().filter(|(command, _)| !like_run.contains(command)) {
         assert!(called.contains(&taker), "{taker:?} takes a run: try it with a name here");
     }
     assert!(scene.runs().is_empty());
