@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::report::Refusal;
+use crate::report::export::ExportError;
 use crate::{config, execute, exit, load, process, record};
 
 /// The tool failed. (A failed experiment is no error but an [`crate::model::Outcome`].)
@@ -84,6 +86,25 @@ pub enum Error {
         /// The next step.
         hint: String,
     },
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Missing { message, hint } => Error::Nothing { message, hint },
+            Refusal::Wrong { message, hint } => Error::Usage { message, hint },
+        }
+    }
+}
+
+impl From<ExportError> for Error {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Write(error) => Error::Terminal(error),
+            ExportError::File(error) => Error::Record(error),
+            ExportError::Refused(refusal) => refusal.into(),
+        }
+    }
 }
 
 impl Error {

@@ -38,5 +38,6 @@ pub mod results;
 pub mod safe;
 pub mod search;
 pub mod sim;
+pub mod stats;
 pub mod telemetry;
 pub mod ui;

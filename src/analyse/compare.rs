@@ -530,14 +530,8 @@ mod tests {
     }
 
     fn fail(row: &mut Row, cause: crate::model::Cause) {
-        row.status = Status::Failed(Box::new(FailedAttempt {
-            cause: Some(cause),
-            summary: "it crashed".into(),
-            phase: None,
-            evidence: Vec::new(),
-            advice: Vec::new(),
-            log: None,
-        }));
+        row.status =
+            Status::Failed(Box::new(FailedAttempt { cause: Some(cause), ..FailedAttempt::of("it crashed".into()) }));
     }
 
     #[test]

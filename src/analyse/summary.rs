@@ -1,7 +1,8 @@
 //! A run in a few metrics.
 
-use super::{RANKED, Row, Sample, Stats, Status};
+use super::{RANKED, Row, Status};
 use crate::model::VllmMetric;
+use crate::stats::{Sample, Stats};
 
 /// How many rows came to what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,261 +1,11 @@
 //! The table of rows behind every report.
 
-use std::borrow::Cow;
-use std::cmp::{Ordering, Reverse};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
-use super::metric_values::Place;
-use super::verdict::Warning;
-use super::{Load, MetricValues, VllmMetrics};
-use crate::model::{Axes, Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Timings};
-
-/// How the value of an axis that leaves a flag out is shown.
-const LEFT_OUT: &str = "default";
-
-/// One experiment, or one combination that a rule left out, and what came of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Name of the experiment.
-    pub name: String,
-    /// The grid values as shown.
-    pub axes: ShownAxes,
-    /// What came of it.
-    pub status: Status,
-    /// Its metrics; for a row that is not valid at most the counts of requests.
-    pub metrics: VllmMetrics,
-    /// True where the simulated vLLM yielded it.
-    pub simulated: bool,
-    /// What defines it; `None` where the file does not say.
-    pub identity: Option<Identity>,
-    /// Which attempt this is, from 1.
-    pub attempt: Option<u32>,
-    /// Where its time went.
-    pub timings: Option<Timings>,
-    /// The load under which it was measured.
-    pub load: Arc<Load>,
-    /// Which measurement of the same settings; `None` where there are no repeats to tell apart.
-    pub repeat: Option<Repeat>,
-    /// The named groups that ask for it.
-    pub groups: Vec<String>,
-    /// Whether others are compared with it.
-    pub baseline: bool,
-    /// What its server's script and logs are called; empty where nobody said.
-    pub server_name: String,
-    /// The result file, relative to the run directory; `None` where there is none that can be read.
-    pub source: Option<PathBuf>,
-    /// What else is known.
-    pub about: About,
-}
-
-/// What is known of a row beside its metrics.
-#[derive(Debug, Clone, PartialEq)]
-pub struct About {
-    /// Name of the run that measured it.
-    pub run: Arc<str>,
-    /// The directory of that run (or of the file), as found on this machine; never shown.
-    pub directory: Arc<Path>,
-    /// Flags of `vllm serve` as set, without the dashes; a switch is `true`.
-    pub flags: Arc<IndexMap<String, String>>,
-    /// What makes its metrics suspect.
-    pub warnings: Vec<Warning>,
-    /// Devices that the server takes (tensor x pipeline x data parallel size); `None` = not known.
-    pub devices: Option<u32>,
-    /// Flags of the server that are set.
-    pub overrides: usize,
-    /// What is compared across runs: the settings, whatever vLLM and device measured them.
-    pub settings: Option<Identity>,
-    /// The server's command line as run.
-    pub serve_command: Vec<String>,
-    /// The variables that the plan sets for it, without secrets.
-    pub serve_environment: std::collections::BTreeMap<String, String>,
-    /// The members of its result as they stand in the file, for a report that copies them; `None` = the file is read again.
-    pub members: Option<Box<[u8]>>,
-    /// Which of several results in its file, from 0; `None` where the file is one result.
-    pub part: Option<usize>,
-    /// The client's command line as run.
-    pub bench_command: Vec<String>,
-    /// What sends the requests; `None` where nobody recorded it.
-    pub client: Option<Client>,
-    /// The server backend; `None` where nobody recorded it.
-    pub engine: Option<Engine>,
-    /// Further metrics of the result file under vLLM's keys (`p95_ttft_ms`), and those that are derived.
-    pub further: MetricValues,
-    /// What the device is called; `None` where it is not known, or several are not alike.
-    pub device: Option<Arc<str>>,
-    /// The currency of the metrics that are money.
-    pub currency: Option<Arc<str>>,
-    /// The vLLM that yielded it.
-    pub vllm_version: Option<Arc<str>>,
-    /// The server's log, relative to the run directory.
-    pub server_log: Option<PathBuf>,
-    /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
-    pub baseline_asked: bool,
-}
-
-impl Default for About {
-    fn default() -> Self {
-        // Shared: a table may have a hundred thousand rows.
-        static NO_NAME: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
-        static NO_PATH: LazyLock<Arc<Path>> = LazyLock::new(|| Path::new("").into());
-        static NO_FLAGS: LazyLock<Arc<IndexMap<String, String>>> = LazyLock::new(Arc::default);
-        Self {
-            run: Arc::clone(&NO_NAME),
-            directory: Arc::clone(&NO_PATH),
-            flags: Arc::clone(&NO_FLAGS),
-            warnings: Vec::new(),
-            devices: None,
-            overrides: 0,
-            settings: None,
-            serve_command: Vec::new(),
-            serve_environment: std::collections::BTreeMap::new(),
-            members: None,
-            part: None,
-            bench_command: Vec::new(),
-            client: None,
-            engine: None,
-            further: MetricValues::default(),
-            device: None,
-            currency: None,
-            vllm_version: None,
-            server_log: None,
-            baseline_asked: false,
-        }
-    }
-}
-
-/// The grid values as tables show them. What a file does not say is absent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ShownAxes {
-    /// Hugging Face id or path of the model.
-    pub model: String,
-    /// Devices over which each layer is split.
-    pub tensor_parallel_size: Option<u32>,
-    /// Quantization, `none` where vLLM's flag was left out.
-    pub quantization: Option<String>,
-    /// Whether vLLM ran without compiled graphs.
-    pub enforce_eager: Option<bool>,
-    /// The server's other keys that vary in the sweep, with their values.
-    pub server: Vec<(String, String)>,
-    /// The workload's keys that vary in the sweep, with their values.
-    pub workload: Vec<(String, String)>,
-}
-
-impl From<&Axes> for ShownAxes {
-    fn from(axes: &Axes) -> Self {
-        Self {
-            model: axes.model.clone(),
-            tensor_parallel_size: Some(axes.tensor_parallel_size),
-            quantization: Some(axes.quantization_label().to_owned()),
-            enforce_eager: Some(axes.enforce_eager),
-            server: axes.server.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            workload: axes.workload.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        }
-    }
-}
-
-impl ShownAxes {
-    /// Order within one model: devices as numbers (16 after 2), no quantization first, eager first; unknown last.
-    fn order(&self, other: &Self) -> Ordering {
-        fn key(axes: &ShownAxes) -> impl Ord + '_ {
-            (
-                axes.tensor_parallel_size.is_none(),
-                axes.tensor_parallel_size,
-                axes.quantization.is_none(),
-                axes.quantization.as_deref() != Some("none"),
-                axes.quantization.as_deref(),
-                Reverse(axes.enforce_eager),
-            )
-        }
-        let others = |axes: &ShownAxes| -> Vec<Natural> {
-            axes.server.iter().chain(&axes.workload).map(|(_, value)| Natural::of(value)).collect()
-        };
-        key(self).cmp(&key(other)).then_with(|| others(self).cmp(&others(other)))
-    }
-
-    /// The workload's keys that vary, as one text: rows of different loads are never ranked against each other.
-    pub fn workload_label(&self) -> String {
-        let keys: Vec<String> = self.workload.iter().map(|(key, value)| format!("{key} {value}")).collect();
-        keys.join(", ")
-    }
-}
-
-/// A value in the order in which people count: numbers by size, then texts.
-#[derive(Debug, PartialEq)]
-enum Natural {
-    Number(f64),
-    Text(String),
-}
-
-impl Natural {
-    fn of(text: &str) -> Self {
-        text.parse().map_or_else(|_| Natural::Text(text.to_owned()), Natural::Number)
-    }
-}
-
-impl Eq for Natural {}
-
-impl Ord for Natural {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Natural::Number(a), Natural::Number(b)) => a.total_cmp(b),
-            (Natural::Text(a), Natural::Text(b)) => a.cmp(b),
-            (Natural::Number(_), Natural::Text(_)) => Ordering::Less,
-            (Natural::Text(_), Natural::Number(_)) => Ordering::Greater,
-        }
-    }
-}
-
-impl PartialOrd for Natural {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// What came of a row.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Status {
-    /// A result that counts.
-    Valid,
-    /// There is something under the result's name, or should be, and it does not count; why.
-    Invalid(String),
-    /// The experiment failed.
-    Failed(Box<FailedAttempt>),
-    /// A rule left it out.
-    Skipped {
-        /// Which.
-        rule: String,
-        /// What stands behind the rule, where it says so.
-        explanation: Option<String>,
-        /// Its warning for this combination.
-        reason: String,
-    },
-    /// The run was ended before the experiment was.
-    Interrupted,
-    /// It is under way.
-    Running,
-    /// It was never begun.
-    NotRun,
-}
-
-/// Why an experiment has no valid result, without the parts that only its failure file shows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FailedAttempt {
-    /// The cause; `None` where nobody diagnosed one (the Python predecessor kept none).
-    pub cause: Option<Cause>,
-    /// One line for a human.
-    pub summary: String,
-    /// Where in its life it was; `None` where nobody recorded it.
-    pub phase: Option<Phase>,
-    /// The log lines that show the cause, the best first.
-    pub evidence: Vec<Evidence>,
-    /// What to do.
-    pub advice: Vec<String>,
-    /// The log that shows it, relative to the run directory.
-    pub log: Option<PathBuf>,
-}
+use super::row::Row;
+use crate::model::Engine;
 
 /// A file among the results that is not one, or not one that can be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -394,104 +144,6 @@ pub struct RunTable {
     pub simulated: bool,
 }
 
-/// Where the metric under a key lies in a row.
-#[derive(Debug, Clone, Copy)]
-pub enum Slot<'k> {
-    /// Among vLLM's own.
-    VllmMetric(crate::model::VllmMetric),
-    /// Among the further ones.
-    Further(Place<'k>),
-}
-
-impl<'k> Slot<'k> {
-    /// The place of a key, whether or not a row has such a metric.
-    pub fn of(key: &'k str) -> Self {
-        crate::model::VllmMetric::of(key).map_or_else(|| Slot::Further(Place::of(key)), Slot::VllmMetric)
-    }
-}
-
-impl Row {
-    /// What speaks against believing its metrics, but for that they are simulated, which stands in every heading.
-    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.about.warnings.iter().filter(|warning| warning.kind != super::verdict::WarningKind::Simulated)
-    }
-
-    /// The words of a command that starts its server as it was measured: the variables of the plan, then the command line. Empty where the
-    /// command is not known.
-    pub fn start_command(&self) -> Vec<String> {
-        let (variables, words) = (&self.about.serve_environment, &self.about.serve_command);
-        if variables.is_empty() || words.is_empty() {
-            return words.clone();
-        }
-        let set = variables.iter().map(|(name, value)| format!("{name}={value}"));
-        std::iter::once("env".to_owned()).chain(set).chain(words.iter().cloned()).collect()
-    }
-
-    /// Whether two rows are measurements of the same settings.
-    pub fn is_of(&self, other: &Row) -> bool {
-        let repeated = self.repeat.is_some() && self.identity.is_some() && self.identity == other.identity;
-        repeated || std::ptr::eq(self, other)
-    }
-
-    /// Whether it has a result that counts.
-    pub fn is_valid(&self) -> bool {
-        matches!(self.status, Status::Valid)
-    }
-
-    /// Whether it may be called best: a result that counts, with no warning that excludes it.
-    pub fn may_be_best(&self) -> bool {
-        self.is_valid() && !self.about.warnings.iter().any(|warning| warning.kind.excludes())
-    }
-
-    /// A metric by vLLM's key.
-    pub fn metric(&self, key: &str) -> Option<f64> {
-        self.at(&Slot::of(key))
-    }
-
-    /// The metric in a slot: for many rows the key is looked up once.
-    pub fn at(&self, slot: &Slot<'_>) -> Option<f64> {
-        match slot {
-            Slot::VllmMetric(metric) => self.metrics.get(*metric),
-            Slot::Further(further) => self.about.further.at(further),
-        }
-    }
-
-    /// A setting by vLLM's flag name (`model`, `tensor-parallel-size`, `max-num-seqs`, `max-concurrency`): of the grid, of the
-    /// server, or of the load. `None` where it is not set or not known.
-    pub fn setting(&self, key: &str) -> Option<Cow<'_, str>> {
-        let axes = &self.axes;
-        let varying = axes.server.iter().chain(&axes.workload).find(|(known, _)| known == key);
-        match key {
-            "model" => Some(Cow::Borrowed(axes.model.as_str())),
-            "tensor-parallel-size" => axes.tensor_parallel_size.map(|size| size.to_string().into()),
-            "quantization" => axes.quantization.as_deref().map(Cow::Borrowed),
-            "enforce-eager" => axes.enforce_eager.map(|eager| eager.to_string().into()),
-            _ => varying
-                .map(|(_, value)| Cow::Borrowed(value.as_str()))
-                .or_else(|| self.about.flags.get(key).map(|value| Cow::Borrowed(value.as_str())))
-                .or_else(|| self.load.0.get(key).map(|value| value.to_string().into())),
-        }
-    }
-
-    /// As [`Row::setting`], but for an axis whose value leaves the flag out (`none`, shown as `default`): nothing is set there.
-    pub fn set(&self, key: &str) -> Option<Cow<'_, str>> {
-        let left_out = |shown: &Cow<'_, str>| {
-            **shown == *LEFT_OUT && !self.about.flags.contains_key(key) && !self.load.0.contains_key(key)
-        };
-        self.setting(key).filter(|shown| !left_out(shown))
-    }
-
-    /// What its load has of its own among the loads of its sweep.
-    pub fn workload_label(&self) -> String {
-        self.axes.workload_label()
-    }
-
-    /// Whether a rule left it out of the plan.
-    pub fn is_skipped(&self) -> bool {
-        matches!(self.status, Status::Skipped { .. })
-    }
-}
-
 impl RunTable {
     /// The rows that statistics and rankings rest on: valid ones, and where some were measured, no simulated ones.
     pub fn comparable(&self) -> Vec<&Row> {
@@ -542,38 +194,22 @@ pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::row::{ShownAxes, Status};
     use super::*;
     use crate::model::VllmMetric;
 
     /// A valid row with one metric for each of the ranked metrics.
     pub fn row(model: &str, tp: u32, request_throughput: f64, ttft: f64) -> Row {
-        let mut metrics = VllmMetrics::none();
-        metrics.set(VllmMetric::RequestThroughput, Some(request_throughput));
-        metrics.set(VllmMetric::MeanTtft, Some(ttft));
-        Row {
-            name: format!("{model}_tp{tp}"),
-            axes: ShownAxes {
-                model: model.to_owned(),
-                tensor_parallel_size: Some(tp),
-                quantization: Some("none".into()),
-                enforce_eager: Some(true),
-                server: Vec::new(),
-                workload: Vec::new(),
-            },
-            status: Status::Valid,
-            metrics,
-            simulated: false,
-            identity: None,
-            attempt: None,
-            timings: None,
-            load: Arc::default(),
-            repeat: None,
-            groups: Vec::new(),
-            baseline: false,
-            server_name: String::new(),
-            source: None,
-            about: About::default(),
-        }
+        let axes = ShownAxes {
+            tensor_parallel_size: Some(tp),
+            quantization: Some("none".into()),
+            enforce_eager: Some(true),
+            ..ShownAxes::of_model(model.to_owned())
+        };
+        let mut row = Row::bare(format!("{model}_tp{tp}"), axes, Status::Valid);
+        row.metrics.set(VllmMetric::RequestThroughput, Some(request_throughput));
+        row.metrics.set(VllmMetric::MeanTtft, Some(ttft));
+        row
     }
 
     /// A table of these rows.

@@ -2,6 +2,7 @@
 //! `config` resolves them together with environment variables and presets, so that each knows its origin.
 
 mod choice;
+mod format;
 mod load;
 mod ops;
 mod plot;
@@ -13,16 +14,17 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
+pub use format::{AnalyzeFormat, CompareFormat, PlotFormat, RecommendFormat};
 pub use load::{
     ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, PromptArgs, PromptFormat, PromptsAnswersArgs,
     PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs, PromptsRenderArgs, RampUpStrategy,
     TokenizerMode,
 };
 pub use ops::{
-    AnalyzeArgs, AnalyzeFormat, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompareFormat, CompletionsArgs,
-    DiagnoseArgs, ListArgs, LogsArgs, RecommendArgs, RecommendFormat, StatusArgs, StopArgs,
+    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, ListArgs, LogsArgs,
+    RecommendArgs, StatusArgs, StopArgs,
 };
-pub use plot::{PlotArgs, PlotFormat, PlotKind, PlotOver};
+pub use plot::{PlotArgs, PlotKind, PlotOver};
 pub use report::ReportArgs;
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 

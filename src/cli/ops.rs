@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs};
+use super::format::{AnalyzeFormat, CompareFormat, RecommendFormat, or_json};
 
 /// Flags of `list`.
 #[derive(Debug, Args)]
@@ -112,48 +113,6 @@ pub struct CheckArgs {
     pub timezone: Option<String>,
 }
 
-/// What an analysis is written as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum AnalyzeFormat {
-    /// For the terminal.
-    #[default]
-    Text,
-    /// Markdown.
-    Markdown,
-    /// One table.
-    Csv,
-    /// Everything, for programs.
-    Json,
-    /// One page.
-    Html,
-    /// The files of the cluster sweep.
-    Datatrove,
-    /// The files of the batch-size sweep.
-    BatchSizes,
-}
-
-/// What a comparison is written as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum CompareFormat {
-    /// For the terminal.
-    #[default]
-    Text,
-    /// For pull requests.
-    Markdown,
-    /// For programs.
-    Json,
-}
-
-/// What a recommendation is written as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum RecommendFormat {
-    /// For the terminal.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
-
 /// Flags of `analyze`.
 #[derive(Debug, Default, Args)]
 pub struct AnalyzeArgs {
@@ -192,7 +151,12 @@ pub struct AnalyzeArgs {
 impl AnalyzeArgs {
     /// What it is written as.
     pub fn format(&self) -> AnalyzeFormat {
-        if self.json { AnalyzeFormat::Json } else { self.format.unwrap_or_default() }
+        or_json(self.format, self.json)
+    }
+
+    /// Whether that is the default.
+    pub fn is_default(&self) -> bool {
+        self.format().exporter().format().name == AnalyzeFormat::default().exporter().format().name
     }
 }
 
@@ -234,7 +198,7 @@ pub struct CompareArgs {
 impl CompareArgs {
     /// What it is written as.
     pub fn format(&self) -> CompareFormat {
-        if self.json { CompareFormat::Json } else { self.format.unwrap_or_default() }
+        or_json(self.format, self.json)
     }
 }
 
@@ -270,7 +234,7 @@ pub struct RecommendArgs {
 impl RecommendArgs {
     /// What it is written as.
     pub fn format(&self) -> RecommendFormat {
-        if self.json { RecommendFormat::Json } else { self.format.unwrap_or_default() }
+        or_json(self.format, self.json)
     }
 }
 

@@ -7,6 +7,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs};
+use super::format::PlotFormat;
 use crate::report::plot::Kind;
 
 /// What is drawn.
@@ -35,15 +36,6 @@ impl ValueEnum for PlotKind {
         };
         Some(PossibleValue::new(name).help(about))
     }
-}
-
-/// What a plot is written as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PlotFormat {
-    /// Vectors.
-    Svg,
-    /// Pixels.
-    Png,
 }
 
 /// What stands for several configurations.

@@ -3,18 +3,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
 use crate::analyse::{Assumptions, Counts, OPTIMIZED, Origin, RunTable, derive};
-use crate::cli::{AnalyzeArgs, AnalyzeFormat as Format};
+use crate::cli::AnalyzeArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
 use crate::record::{atomic, layout};
-use crate::report::datatrove::Datatrove;
-use crate::report::export::{Analysis, render_markdown, write_csv, write_json};
-use crate::report::html;
-use crate::report::{BatchSizes, Style, Written, on_screen, render_analysis, render_text, write_all};
+use crate::report::export::{Analysis, AnalysisExporter, Exporter, Files, Format, Sink, in_memory, whole_file};
+use crate::report::{Style, Written, on_screen, render, write_all};
 use crate::results::{add_server_logs, read_run, read_runs};
 use crate::ui::Ui;
 
@@ -23,42 +19,20 @@ use crate::commands::{find_run, query_args};
 
 /// Refuses flags that have no effect with a format, rather than let the user believe that they did.
 fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
-    let choice = args.choice.given();
-    let detail = [("--detail", args.detail)];
-    let metrics = [
+    let others = [
+        ("--detail", args.detail),
         ("--group-by", !args.group_by.is_empty()),
         ("--baseline", !args.against.baseline.is_empty()),
         ("--prices", args.cost.prices.is_some()),
         ("--devices-per-node", args.cost.devices_per_node.is_some()),
     ];
-    let idle: Vec<(&str, bool)> = match format {
-        Format::Text | Format::Markdown | Format::Csv | Format::Json | Format::Html => Vec::new(),
-        // It reads the servers' logs anyway, and has no latency beside the choice.
-        Format::Datatrove => choice.into_iter().filter(|(flag, _)| *flag == "--latency").chain(detail).collect(),
-        Format::BatchSizes => choice.into_iter().chain(detail).chain(metrics).collect(),
-    };
-    match idle.into_iter().find(|(_, given)| *given) {
+    let given = args.choice.given().into_iter().chain(others).filter(|(_, given)| *given);
+    match given.map(|(flag, _)| flag).find(|flag| format.ignores.contains(flag)) {
         None => Ok(()),
-        Some((flag, _)) => Err(Error::Usage {
-            message: format!("`{flag}` has no effect with `--format {}`", name_of(format)),
+        Some(flag) => Err(Error::Usage {
+            message: format!("`{flag}` has no effect with `--format {}`", format.name),
             hint: "leave it out, or take another format".into(),
         }),
-    }
-}
-
-/// Its name.
-fn name_of(format: Format) -> String {
-    format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
-/// The ending of a file of it.
-fn ending_of(format: Format) -> &'static str {
-    match format {
-        Format::Text => "txt",
-        Format::Markdown => "md",
-        Format::Csv | Format::Datatrove | Format::BatchSizes => "csv",
-        Format::Json => "json",
-        Format::Html => "html",
     }
 }
 
@@ -68,80 +42,48 @@ fn ending_of(format: Format) -> &'static str {
 /// # Errors
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let format = args.format();
+    let exporter = args.format().exporter();
+    let format = exporter.format();
     refuse_idle(format, args)?;
     let assumed = query_args::assumptions(&args.cost, environment)?;
     let wanted = choice::of_flags(&args.choice)?;
     let mut table = table(&args.runs, args.results_dir.as_deref(), environment)?;
     let keys = query_args::group_keys(&args.group_by, &table)?;
     let renamed = query_args::baseline(&args.against.baseline, &mut table, ui)?;
-    prepare(&mut table, &assumed, renamed, args.detail || format == Format::Datatrove, ui);
+    prepare(&mut table, &assumed, renamed, args.detail || format.needs_server_logs, ui);
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
+    let asked = !keys.is_empty() || args.choice.given().iter().any(|(_, given)| *given);
+    let analysis = Analysis::by(&table, keys, wanted);
     let output = args.output.as_deref().map(|path| environment.absolute(path));
-    if format == Format::Datatrove {
-        if let [_, second, ..] = keys.as_slice() {
-            return Err(Error::Usage {
-                message: format!("`--format datatrove` groups by one key: `{}` is the second", second.escape_debug()),
-                hint: "name one key".into(),
-            });
-        }
-        let by = keys.first().filter(|_| !args.group_by.is_empty()).map(String::as_str);
-        let found = Datatrove::new(&table, by, &wanted);
-        several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
-        return Ok(code(&table, ui));
-    }
-    if format == Format::BatchSizes {
-        let found = BatchSizes::new(&table);
-        if found.is_empty() {
-            return Err(Error::Nothing {
-                message: format!("no throughput by batch size: {}", found.why_empty()),
-                hint: "measure with an axis of it: `bench: {max-concurrency: [1, 2, 4, 8]}`".into(),
-            });
-        }
-        several(&found.render(), format, output.as_deref(), ui, |directory| found.write(directory))?;
-        return Ok(code(&table, ui));
-    }
-    let asks = !args.group_by.is_empty() || args.choice.given().iter().any(|(_, given)| *given);
-    let analysis = Analysis::by(&table, &keys, wanted);
-    let text = |style: Style| render_analysis(&analysis, style);
-    let options = || html::Options { wanted: analysis.wanted.clone(), ..html::Options::of(&table) };
-    let page = || html::render(&table, &options());
-    match &output {
-        Some(output) => {
-            let path = file_in(output, format);
-            atomic::write_with(&path, |out| match format {
-                Format::Text | Format::Datatrove | Format::BatchSizes => out.write_all(text(Style::PLAIN).as_bytes()),
-                Format::Markdown => out.write_all(render_markdown(&analysis).as_bytes()),
-                Format::Csv => write_csv(&analysis, out),
-                Format::Json => write_json(&analysis, out),
-                Format::Html => out.write_all(page().as_bytes()),
-            })?;
+    match (&output, format.files) {
+        (_, Files::Several) => several(exporter, &analysis, output.as_deref(), ui)?,
+        (Some(output), Files::One(ending)) => {
+            let path = file_in(output, ending);
+            whole_file(exporter, &analysis, |content| atomic::write_with(&path, content))?;
             ui.say(&format!("written: {}", path.display()));
         }
         // Reports belong beside a run of its own; several, and files of others, are left as they are.
-        None if format == Format::Text && is_own(&table) => {
-            write_beside(&table, ui, |plain| match style_of(ui) {
-                Style::PLAIN if !asks => plain,
-                style => text(style),
-            })?;
+        (None, Files::One(_)) if args.is_default() && is_own(&table) => {
+            // What stands there is the answer to what the run asks, not to what the user asks today.
+            let of_run = asked.then(|| Analysis::of(&table));
+            write_beside(of_run.as_ref().unwrap_or(&analysis), &analysis, ui)?;
         }
-        None => {
-            let mut bytes = Vec::new();
-            match format {
-                Format::Text | Format::Datatrove | Format::BatchSizes => bytes = text(style_of(ui)).into_bytes(),
-                Format::Markdown => bytes = render_markdown(&analysis).into_bytes(),
-                Format::Csv => write_csv(&analysis, &mut bytes).map_err(Error::Terminal)?,
-                Format::Json => write_json(&analysis, &mut bytes).map_err(Error::Terminal)?,
-                Format::Html => bytes = page().into_bytes(),
-            }
-            ui.out_raw(&bytes);
-        }
+        (None, Files::One(_)) => print(exporter, &analysis, ui)?,
     }
     let code = code(&table, ui);
     // The process ends: to free a hundred thousand rows one by one first would only take time.
     std::mem::forget(analysis);
     std::mem::forget(table);
     Ok(code)
+}
+
+/// Writes a format to standard output.
+///
+/// # Errors
+/// Those of the format.
+pub(super) fn print<A: ?Sized>(exporter: &dyn Exporter<A>, answer: &A, ui: &Ui) -> Result<(), Error> {
+    ui.out_raw(&in_memory(exporter, answer, style_of(ui))?);
+    Ok(())
 }
 
 /// Whether it is one run, with reports of its own.
@@ -177,34 +119,29 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: boo
 }
 
 /// The file to write: the one named, or one of ours in a directory that is there.
-fn file_in(output: &Path, format: Format) -> PathBuf {
-    if output.is_dir() {
-        output.join(format!("{}.{}", layout::ANALYSIS_STEM, ending_of(format)))
-    } else {
-        output.to_owned()
-    }
+fn file_in(output: &Path, ending: &str) -> PathBuf {
+    if output.is_dir() { output.join(format!("{}.{ending}", layout::ANALYSIS_STEM)) } else { output.to_owned() }
 }
 
 /// Prints the tables of a format that is several files, and writes these into the directory that the user names.
-fn several(
-    tables: &str,
-    format: Format,
-    output: Option<&Path>,
-    ui: &Ui,
-    write: impl FnOnce(&Path) -> Result<Vec<PathBuf>, crate::record::Error>,
-) -> Result<(), Error> {
-    ui.out_raw(tables.as_bytes());
+fn several(exporter: &AnalysisExporter, analysis: &Analysis<'_>, output: Option<&Path>, ui: &Ui) -> Result<(), Error> {
+    if let Some(file) = output.filter(|output| output.exists() && !output.is_dir()) {
+        return Err(Error::Usage {
+            message: format!(
+                "`--output {}` is a file: `--format {}` writes several",
+                file.display(),
+                exporter.format().name
+            ),
+            hint: "name a directory; it is made where there is none".into(),
+        });
+    }
+    let mut tables = Vec::new();
+    let mut sink = Sink::new(&mut tables, Style::PLAIN).into_directory(output);
+    exporter.write(analysis, &mut sink)?;
+    let written = sink.written();
+    ui.out_raw(&tables);
     match output {
-        Some(directory) if directory.exists() && !directory.is_dir() => {
-            let name = name_of(format);
-            return Err(Error::Usage {
-                message: format!("`--output {}` is a file: `--format {}` writes several", directory.display(), name),
-                hint: "name a directory; it is made where there is none".into(),
-            });
-        }
         Some(directory) => {
-            std::fs::create_dir_all(directory).map_err(crate::record::Error::write(directory))?;
-            let written = write(directory)?;
             ui.say(&format!("in {}:", directory.display()));
             for path in &written {
                 ui.say(&format!("  {}", path.strip_prefix(directory).unwrap_or(path).display()));
@@ -292,19 +229,19 @@ fn has_no_folders(path: &Path) -> bool {
 pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
     let mut table = read_run(run)?;
     table.facts.live = false;
-    write_beside(&table, ui, |plain| match style_of(ui) {
-        Style::PLAIN => plain,
-        style => render_text(&table, style),
-    })?;
+    let analysis = Analysis::of(&table);
+    write_beside(&analysis, &analysis, ui)?;
     ui.say("`vllm-bench report` makes one page of it: table, plots, recommendation");
     Ok(code(&table, ui))
 }
 
-/// Writes the reports beside the run and prints what is made of their text.
-fn write_beside(table: &RunTable, ui: &Ui, shown: impl FnOnce(String) -> String) -> Result<(), Error> {
-    let directory = &table.facts.directory;
-    let Written { paths, analysis } = write_all(directory, table)?;
-    ui.out_raw(on_screen(&shown(analysis)).as_bytes());
+/// Writes the reports beside the run, and prints what the user asks.
+fn write_beside<'t>(of_run: &Analysis<'t>, asked: &Analysis<'t>, ui: &Ui) -> Result<(), Error> {
+    let directory = &of_run.table.facts.directory;
+    let Written { paths, analysis } = write_all(directory, of_run)?;
+    let style = style_of(ui);
+    let shown = if style == Style::PLAIN && std::ptr::eq(of_run, asked) { analysis } else { render(asked, style) };
+    ui.out_raw(on_screen(&shown).as_bytes());
     ui.say(&format!("reports in {}:", directory.display()));
     for path in &paths {
         ui.say(&format!("  {}", path.file_name().unwrap_or_default().to_string_lossy()));

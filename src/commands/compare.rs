@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::analyze;
+use super::analyze::{self, print};
 use super::run::resume::drivers;
 use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
-use crate::cli::{CompareArgs, CompareFormat};
+use crate::cli::CompareArgs;
 use crate::commands::{find_run, query_args};
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
 use crate::model::Metric;
 use crate::record::{Manifest, RunDir};
-use crate::report::{self, Style};
+use crate::report;
+use crate::report::export::{Compared, differences};
 use crate::results::read_run;
 use crate::ui::Ui;
 
@@ -38,22 +39,11 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     if comparison.matched.is_empty() && comparison.failing.is_empty() {
         return Err(nothing_in_common(&before, &after));
     }
-    let environment = report::compare::differences(&before, &after, machines(&before, &after));
-    let tables = (&before, &after);
-    match args.format() {
-        CompareFormat::Text => {
-            let style = Style::of(ui.display.color_out, ui.display.columns_out);
-            ui.out_raw(report::compare::text(&comparison, tables, &environment, threshold, style).as_bytes());
-        }
-        CompareFormat::Markdown => {
-            ui.out_raw(report::compare::markdown(&comparison, tables, &environment, threshold).as_bytes())
-        }
-        CompareFormat::Json => {
-            ui.out(&format!("{:#}", report::compare::json(&comparison, tables, &environment, threshold)))
-        }
-    }
+    let environment = differences(&before, &after, machines(&before, &after));
+    let compared = Compared { comparison, tables: (&before, &after), environment: &environment, threshold };
+    print(args.format().exporter(), &compared, ui)?;
     let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));
-    Ok(if comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
+    Ok(if compared.comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
 }
 
 /// A timing model and a measurement are not alike: there is no verdict where one side is simulated and the other is not.

@@ -6,6 +6,7 @@ use crate::commands::format;
 use crate::config::Settings;
 use crate::plan::Counts;
 use crate::record::{ResultRecord, list_runs};
+use crate::stats::mean;
 
 /// So many runs are looked into, newest first.
 const RUNS: usize = 20;
@@ -30,7 +31,7 @@ pub fn text(settings: &Settings, counts: &Counts) -> String {
     let most = starts * (settings.timeout_startup + settings.grace).as_secs_f64()
         + measurements * (settings.timeout_benchmark + settings.cooldown).as_secs_f64();
     let past = Past::read(&settings.results_dir, settings.simulated());
-    let expected = match (mean(&past.starts), mean(&past.measurements)) {
+    let expected = match (mean(past.starts.iter().copied()), mean(past.measurements.iter().copied())) {
         (Some(start), Some(measurement)) => {
             let seconds = starts * start + measurements * (measurement + settings.cooldown.as_secs_f64());
             format!(
@@ -42,7 +43,7 @@ pub fn text(settings: &Settings, counts: &Counts) -> String {
         }
         _ => "not known: no earlier run in the results directory".to_owned(),
     };
-    let disk = match mean(&past.bytes) {
+    let disk = match mean(past.bytes.iter().copied()) {
         Some(bytes) => format!("about {}", size(bytes * measurements)),
         None => "not known".to_owned(),
     };
@@ -91,12 +92,6 @@ fn bytes_below(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
-    let count = values.len() as f64;
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
 }
 
 fn size(bytes: f64) -> String {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, choice};
+use super::analyze::{self, print};
+use super::choice;
 use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::{PlotArgs, PlotFormat, PlotKind, PlotOver};
 use crate::commands::query_args;
@@ -11,7 +12,9 @@ use crate::error::Error;
 use crate::exit;
 use crate::record::layout::Layout;
 use crate::record::{self, atomic, layout};
-use crate::report::plot::{self, Kind, Over, Plot, Query, Refusal, Size};
+use crate::report::export::{Drawing, PLOT, PlotExporter, Png, Svg, in_memory};
+use crate::report::plot::{self, Kind, Over, Plot, Query, Size};
+use crate::report::{self, Refusal};
 use crate::results::read_runs;
 use crate::ui::Ui;
 
@@ -35,9 +38,15 @@ enum Target {
 
 /// How it is written.
 struct Style {
-    format: PlotFormat,
+    format: &'static PlotExporter,
     size: Size,
     scale: f64,
+}
+
+impl Style {
+    fn drawing<'a>(&self, plot: &'a Plot) -> Drawing<'a> {
+        Drawing { plot, size: self.size, scale: self.scale }
+    }
 }
 
 /// Draws one kind, or all that the data allow. Exit code 3 when the data do not hold what the kind needs.
@@ -81,7 +90,7 @@ pub fn run(args: &PlotArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     let target = target(args, &table, environment, kind.is_none())?;
     match kind {
         Some(kind) => {
-            let plots = plot::plots(&table, kind, &query).map_err(refused)?;
+            let plots = plot::plots(&table, kind, &query)?;
             write(&target, &plots, &style, ui)?;
         }
         None => all(&table, &query, &target, &style, ui)?,
@@ -127,7 +136,7 @@ fn all(table: &RunTable, query: &Query, target: &Target, style: &Style, ui: &Ui)
         }
     }
     match first {
-        Some(refusal) if drawn == 0 => Err(refused(refusal)),
+        Some(refusal) if drawn == 0 => Err(refusal.into()),
         _ => Ok(()),
     }
 }
@@ -163,13 +172,6 @@ fn everything() -> Vec<(Kind, Option<&'static str>)> {
     all
 }
 
-fn refused(refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::Missing { message, hint } => Error::Nothing { message, hint },
-        Refusal::Wrong { message, hint } => Error::Usage { message, hint },
-    }
-}
-
 fn invalid(flag: &str, text: &str, expected: &str, hint: &str) -> Error {
     Error::Usage {
         message: format!("invalid value `{}` for `{flag}`: expected {expected}", text.escape_debug()),
@@ -201,14 +203,15 @@ fn query(args: &PlotArgs) -> Result<Query, Error> {
     })
 }
 
-fn format(args: &PlotArgs, environment: &Environment) -> Result<PlotFormat, Error> {
+/// The format whose files end so.
+fn of_ending(ending: &str) -> Option<&'static PlotExporter> {
+    PLOT.into_iter().find(|exporter| exporter.format().ending() == ending)
+}
+
+fn format(args: &PlotArgs, environment: &Environment) -> Result<&'static PlotExporter, Error> {
     let of_file = args.output.as_deref().and_then(Path::extension).and_then(std::ffi::OsStr::to_str);
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
-    let of_ending = of_file.and_then(|ending| match ending {
-        "svg" => Some(PlotFormat::Svg),
-        "png" => Some(PlotFormat::Png),
-        _ => None,
-    });
+    let of_ending = of_file.and_then(of_ending);
     if let (Some(ending), None, Some(output)) = (of_file, of_ending, &args.output)
         && FILES.contains(&ending.to_ascii_lowercase().as_str())
         && !environment.absolute(output).is_dir()
@@ -221,13 +224,17 @@ fn format(args: &PlotArgs, environment: &Environment) -> Result<PlotFormat, Erro
             "an SVG can be turned into other formats",
         ));
     }
-    match args.format.or(of_ending) {
-        Some(PlotFormat::Png) if to_stdout => {
-            Err(invalid("--format", "png", "`svg`, as `--output -` writes it", "name a file with `--output FILE.png`"))
-        }
-        Some(format) => Ok(format),
-        None if to_stdout => Ok(PlotFormat::Svg),
-        None => Ok(PlotFormat::Png),
+    let svg: &'static PlotExporter = &Svg;
+    match args.format.map(PlotFormat::exporter).or(of_ending) {
+        Some(exporter) if to_stdout && exporter.format().ending() != svg.format().ending() => Err(invalid(
+            "--format",
+            exporter.format().name,
+            "`svg`, as `--output -` writes it",
+            &format!("name a file with `--output FILE.{}`", exporter.format().ending()),
+        )),
+        Some(exporter) => Ok(exporter),
+        None if to_stdout => Ok(svg),
+        None => Ok(&Png),
     }
 }
 
@@ -266,7 +273,7 @@ fn target(args: &PlotArgs, table: &RunTable, environment: &Environment, all: boo
     }
     let path = environment.absolute(output);
     let ending = path.extension().and_then(std::ffi::OsStr::to_str);
-    if ending.is_some_and(|ending| ["svg", "png"].contains(&ending)) && !path.is_dir() {
+    if ending.and_then(of_ending).is_some() && !path.is_dir() {
         return if all { Err(several()) } else { Ok(Target::File(path)) };
     }
     Ok(Target::Folder(path))
@@ -276,8 +283,7 @@ fn write(target: &Target, plots: &[Plot], style: &Style, ui: &Ui) -> Result<(), 
     let folder = match (target, plots) {
         (Target::Folder(folder), _) => folder,
         (Target::Stdout, [plot]) => {
-            ui.out_raw(plot::svg(plot, style.size).as_bytes());
-            return Ok(());
+            return print(style.format, &style.drawing(plot), ui);
         }
         (Target::File(path), [plot]) => {
             let parent = path.parent().unwrap_or(Path::new("."));
@@ -292,30 +298,20 @@ fn write(target: &Target, plots: &[Plot], style: &Style, ui: &Ui) -> Result<(), 
         }
     };
     std::fs::create_dir_all(folder).map_err(record::Error::write(folder))?;
-    let ending = match style.format {
-        PlotFormat::Svg => "svg",
-        PlotFormat::Png => "png",
-    };
     let mut used = std::collections::BTreeSet::new();
     for plot in plots {
         // Two names that are cut to the same one must not overwrite each other.
         let free = |n: u32| if n == 1 { plot.stem.clone() } else { format!("{}_{n}", plot.stem) };
         let stem = (1..=u32::MAX).map(free).find(|stem| !used.contains(stem)).unwrap_or_default();
-        put(&folder.join(layout::plot::file(&stem, ending)), plot, style, ui)?;
+        put(&folder.join(layout::plot::file(&stem, style.format.format().ending())), plot, style, ui)?;
         used.insert(stem);
     }
     Ok(())
 }
 
 fn put(path: &Path, plot: &Plot, style: &Style, ui: &Ui) -> Result<(), Error> {
-    let bytes = match style.format {
-        PlotFormat::Svg => plot::svg(plot, style.size).into_bytes(),
-        PlotFormat::Png => plot::png(plot, style.size, style.scale).map_err(|reason| Error::Usage {
-            message: format!("could not draw `{}`: {reason}", path.display()),
-            hint: "choose a smaller `--width`, `--height` or `--dpi`, or `--format svg`".into(),
-        })?,
-    };
-    atomic::write(path, &bytes)?;
+    // In one piece: only what is a text as a whole is searched for secrets and harmful characters.
+    atomic::write(path, &in_memory(style.format, &style.drawing(plot), report::Style::PLAIN)?)?;
     ui.say(&path.display().to_string());
     Ok(())
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::analyse::{
-    Assumptions, BY_MODEL, Base, COMPARED, Limit, NAME, Pairing, Prices, RankingSpec, RunTable, Unmarked, ambiguous,
-    bases, described, mark_baseline,
+    Assumptions, Base, COMPARED, Limit, NAME, Pairing, Prices, RankingSpec, RunTable, Unmarked, ambiguous, bases,
+    described, mark_baseline,
 };
 use crate::cli::CostArgs;
 use crate::config::tree::Diagnostic;
@@ -203,7 +203,7 @@ fn setting_keys(flag: &str, values: &[String], tables: [&RunTable; 2]) -> Result
     }
 }
 
-/// The keys of `--group-by`; the model where there are none.
+/// The keys of `--group-by`, which these rows have.
 pub(super) fn group_keys(values: &[String], table: &RunTable) -> Result<Vec<String>, Error> {
     let known = crate::analyse::group_keys(table);
     let keys: Vec<String> = words(values).map(|word| word.trim_start_matches('-').replace('_', "-")).collect();
@@ -216,7 +216,7 @@ pub(super) fn group_keys(values: &[String], table: &RunTable) -> Result<Vec<Stri
         };
         return Err(Error::Usage { message, hint });
     }
-    Ok(if keys.is_empty() { vec![BY_MODEL.to_owned()] } else { keys })
+    Ok(keys)
 }
 
 /// Parts between commas that stand in no brackets: a value may be JSON.

@@ -1,14 +1,14 @@
 //! `recommend`: the configuration to use, why, and the command that starts it.
 
-use super::{analyze, choice};
-use crate::analyse::{answers, derive};
-use crate::cli::{RecommendArgs, RecommendFormat};
+use super::analyze::{self, print};
+use super::choice;
+use crate::analyse::derive;
+use crate::cli::RecommendArgs;
 use crate::commands::query_args;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
-use crate::report::Style;
-use crate::report::recommend::{json, text};
+use crate::report::export::Analysis;
 use crate::ui::Ui;
 
 /// Recommends for each model and load by itself. Exit code 3 when no configuration keeps the limits.
@@ -26,20 +26,14 @@ pub fn run(args: &RecommendArgs, environment: &Environment, ui: &Ui) -> Result<u
         query_args::tell_excluded_baselines(&table, &wanted, ui);
     }
     let keys = query_args::group_keys(&args.group_by, &table)?;
-    let answers = answers(&table, &keys, &wanted);
-    if answers.is_empty() {
+    let analysis = Analysis::by(&table, keys, wanted);
+    if analysis.answers().is_empty() {
         return Err(Error::Nothing {
             message: format!("`{}` has no valid result to choose from", table.facts.run),
             hint: "`vllm-bench analyze` says what came of it".into(),
         });
     }
-    match args.format() {
-        RecommendFormat::Text => {
-            let style = Style::of(ui.display.color_out, ui.display.columns_out);
-            ui.out_raw(text(&answers, &wanted, &table, style).as_bytes());
-        }
-        RecommendFormat::Json => ui.out(&format!("{:#}", json(&answers, &wanted, &table))),
-    }
+    print(args.format().exporter(), &analysis, ui)?;
     let damage = analyze::tell_damage(&table, ui);
-    Ok(if answers.iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })
+    Ok(if analysis.answers().iter().any(|answer| answer.choice.is_err()) { exit::NOTHING } else { damage })
 }

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{analyze, choice};
+use super::analyze::{self, print};
+use super::choice;
 use crate::analyse::{Assumptions, RunTable, derive};
 use crate::cli::ReportArgs;
 use crate::commands::query_args;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::record::{atomic, layout};
-use crate::report::html::{self, Options};
+use crate::report::export::{Analysis, Html, whole_file};
 use crate::results::read_runs;
 use crate::ui::Ui;
 
@@ -31,21 +32,20 @@ pub fn run(args: &ReportArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
         derive(&mut table, &Assumptions::default());
     }
     let wanted = choice::of_runs(wanted, &args.choice, &table, ui)?;
-    let options = Options { title: args.title.clone(), wanted, ..Options::of(&table) };
-    let page = html::render(&table, &options);
+    let mut analysis = Analysis::by(&table, Vec::new(), wanted);
+    analysis.title.clone_from(&args.title);
     let path = match args.output.as_deref() {
         Some(path) if path == Path::new("-") => {
-            ui.out_raw(page.as_bytes());
+            print(&Html, &analysis, ui)?;
             return Ok(analyze::tell_damage(&table, ui));
         }
         Some(path) => file(&environment.absolute(path), &table),
         None => table.facts.directory.join(layout::REPORT),
     };
-    if args.output.is_some() {
-        atomic::write(&path, page.as_bytes())?;
-    } else {
-        atomic::keep_again_with(&path, |out| out.write_all(page.as_bytes()))?;
-    }
+    whole_file(&Html, &analysis, |content| match args.output {
+        Some(_) => atomic::write_with(&path, content),
+        None => atomic::keep_again_with(&path, content),
+    })?;
     ui.say("the page, to be opened in a browser:");
     ui.out(&path.display().to_string());
     Ok(analyze::tell_damage(&table, ui))

@@ -6,41 +6,26 @@ use regex::Regex;
 
 use crate::model::Cause;
 
+/// The advice that a message allows; the second argument says whether vLLM runs on the CPU.
+type Exact = fn(&str, bool) -> Vec<String>;
+
+/// Causes whose messages hold numbers or names.
+const EXACT: [(Cause, Exact); 8] = [
+    (Cause::KvCacheTooSmall, kv_cache),
+    (Cause::OutOfDeviceMemory, |message, _| device_memory(message)),
+    (Cause::InvalidFlag, |message, _| flag(message)),
+    (Cause::NotEnoughDevices, |message, _| devices(message)),
+    (Cause::UnsupportedQuantization, |message, _| quantization(message)),
+    (Cause::PortInUse, |message, _| port(message)),
+    (Cause::ModelNotFound, |message, _| model(message)),
+    (Cause::ModelGated, |message, _| gated(message)),
+];
+
 /// Advice that only this message allows, most useful first; empty when it says nothing exact.
 /// `on_cpu`: the log is one of vLLM's CPU backend, where the KV cache has a variable of its own.
 pub(crate) fn concrete(cause: Cause, message: &str, on_cpu: bool) -> Vec<String> {
-    match cause {
-        Cause::KvCacheTooSmall => kv_cache(message, on_cpu),
-        Cause::OutOfDeviceMemory => device_memory(message),
-        Cause::InvalidFlag => flag(message),
-        Cause::NotEnoughDevices => devices(message),
-        Cause::UnsupportedQuantization => quantization(message),
-        Cause::PortInUse => port(message),
-        Cause::ModelNotFound | Cause::ModelGated => model(cause, message),
-        Cause::UnsupportedDtype
-        | Cause::UnsupportedModel
-        | Cause::ModelIncomplete
-        | Cause::Network
-        | Cause::EngineCoreFailed
-        | Cause::LevelZero
-        | Cause::SharedMemory
-        | Cause::DiskFull
-        | Cause::KilledBySystem
-        | Cause::Crashed
-        | Cause::StartupTimeout
-        | Cause::Hung
-        | Cause::VllmMissing
-        | Cause::ServerDied
-        | Cause::BenchmarkTimeout
-        | Cause::BenchmarkHung
-        | Cause::BenchmarkFailed
-        | Cause::RequestsFailed
-        | Cause::ResultInvalid
-        | Cause::ForeignServer
-        | Cause::ForeignListener
-        | Cause::LaunchFailed
-        | Cause::Interrupted => Vec::new(),
-    }
+    let exact = EXACT.into_iter().find(|(known, _)| *known == cause);
+    exact.map(|(_, advice)| advice(message, on_cpu)).unwrap_or_default()
 }
 
 /// A pattern that is compiled once, and what its groups caught.
@@ -222,18 +207,16 @@ fn port(message: &str) -> Vec<String> {
         .collect()
 }
 
-fn model(cause: Cause, message: &str) -> Vec<String> {
-    if cause == Cause::ModelGated {
-        return groups!(
-            message,
-            r"https://huggingface\.co/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:/resolve/|/|\.?$|\.\s)"
-        )
+fn gated(message: &str) -> Vec<String> {
+    groups!(message, r"https://huggingface\.co/(?:api/models/)?([\w.-]+/[\w.-]+?)(?:/resolve/|/|\.?$|\.\s)")
         .map(|[name]| {
             format!("accept the licence at https://huggingface.co/{name} and set `HF_TOKEN` to a token of that account")
         })
         .into_iter()
-        .collect();
-    }
+        .collect()
+}
+
+fn model(message: &str) -> Vec<String> {
     let name = groups!(message, r"OSError: (\S+) is not a local folder")
         .or_else(|| groups!(message, r"directory specified: '([^']+)'"))
         .or_else(|| groups!(message, r"OSError: Can't load [a-z ]+ '([^']+)'"))

@@ -4,6 +4,8 @@
 //! ratio of two halves alone is beyond a fifth in a quarter to a half of loads in which nothing changes. So the trend over blocks of requests
 //! is held against what blocks differ by themselves, and against how alike neighbouring blocks are.
 
+use crate::stats;
+
 /// Blocks of requests, in the order in which they began.
 const BLOCKS: usize = 10;
 /// Fewer requests say nothing.
@@ -41,12 +43,12 @@ pub fn drift(requests: impl Iterator<Item = (u64, u64)>, peak: u64) -> Option<Dr
     let bound = |block: usize| block * steady.len() / BLOCKS;
     let block = |block: usize| {
         let rows = &steady[bound(block)..bound(block + 1)];
-        rows.iter().map(|(_, took)| (*took as f64).ln()).sum::<f64>() / rows.len() as f64
+        stats::mean(rows.iter().map(|(_, took)| (*took as f64).ln())).unwrap_or(f64::NAN)
     };
     let blocks: Vec<f64> = (0..BLOCKS).map(block).collect();
     let at = |block: usize| block as f64 - (BLOCKS - 1) as f64 / 2.0;
     let spread: f64 = (0..BLOCKS).map(|block| at(block).powi(2)).sum();
-    let mean = blocks.iter().sum::<f64>() / BLOCKS as f64;
+    let mean = stats::mean(blocks.iter().copied())?;
     let slope = blocks.iter().enumerate().map(|(i, value)| at(i) * (value - mean)).sum::<f64>() / spread;
     let residuals: Vec<f64> = blocks.iter().enumerate().map(|(i, value)| value - mean - slope * at(i)).collect();
     let squares: f64 = residuals.iter().map(|residual| residual * residual).sum();

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::target::Secret;
 use crate::bounded;
+use crate::stats;
 
 /// A model has no longer name; what is longer would be part of every request.
 const LONGEST_NAME: usize = 4096;
@@ -258,7 +259,7 @@ impl Watch {
         let gauge = |name: &str| {
             let values: Vec<f64> = self.during.iter().filter_map(|reading| reading.get(name)).collect();
             let most = values.iter().copied().fold(f64::NAN, f64::max);
-            (!values.is_empty()).then(|| json!({"mean": values.iter().sum::<f64>() / values.len() as f64, "max": most}))
+            stats::mean(values).map(|mean| json!({"mean": mean, "max": most}))
         };
         let hits = match (delta("prefix_cache_hits_total"), delta("prefix_cache_queries_total")) {
             (Some(hits), Some(queries)) if queries > 0.0 => Some(hits / queries),

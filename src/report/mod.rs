@@ -3,19 +3,13 @@
 //! The same run directory gives the same bytes: no clock, no absolute path, nothing read back that was written here.
 
 mod answer;
-mod batch_sizes;
 mod columns;
-pub mod compare;
-mod csv;
-pub mod datatrove;
 mod display;
 pub mod export;
-pub mod html;
+mod html;
 mod page;
 pub mod plot;
-mod raw;
-pub mod recommend;
-mod summary;
+mod refusal;
 mod text;
 
 #[cfg(test)]
@@ -23,14 +17,14 @@ pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use batch_sizes::BatchSizes;
 pub use display::{clean, configuration};
 pub use page::Style;
-pub use summary::render as render_summary;
-pub use text::{on_screen, render as render_text, render_analysis};
+pub use refusal::Refusal;
+pub use text::{on_screen, render};
 
-use crate::analyse::{Origin, RunTable};
-use crate::record::{Error, atomic, layout};
+use crate::analyse::Origin;
+use crate::record::{atomic, layout};
+use export::{Analysis, AnalysisExporter, ExportError};
 
 /// A table of numbers for a person, without colour: one heading for each column.
 pub fn table(headings: &[&'static str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -54,29 +48,24 @@ pub struct Written {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write_all(run: &Path, table: &RunTable) -> Result<Written, Error> {
-    let [text, table_csv, raw_results] =
-        [layout::ANALYSIS, layout::SUMMARY_CSV, layout::RAW_RESULTS].map(|name| run.join(name));
-    // They do not need each other. The text takes as long as both tables: more threads would only slow it down.
-    let (analysis, tables) = std::thread::scope(|scope| {
-        let tables = scope.spawn(|| {
-            atomic::keep_again_with(&table_csv, |out| csv::write(table, out))?;
-            atomic::keep_again_with(&raw_results, |out| raw::write(run, table, out))
-        });
-        let analysis = render_text(table, Style::PLAIN);
-        let written = atomic::keep_again_with(&text, |out| out.write_all(analysis.as_bytes()));
-        (written.map(|()| analysis), tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+pub fn write_all(run: &Path, analysis: &Analysis<'_>) -> Result<Written, ExportError> {
+    let beside = export::BESIDE.into_iter().filter(|(name, _)| match analysis.table.facts.origin {
+        Origin::VllmBench { .. } => true,
+        Origin::Predecessor | Origin::Files(_) => *name != layout::SUMMARY,
     });
-    let analysis = analysis?;
-    tables?;
-    let mut paths = vec![text, table_csv, raw_results];
-    match table.facts.origin {
-        Origin::VllmBench { .. } => {
-            let summary = run.join(layout::SUMMARY);
-            atomic::keep_again_with(&summary, |out| out.write_all(render_summary(table).as_bytes()))?;
-            paths.push(summary);
-        }
-        Origin::Predecessor | Origin::Files(_) => {}
-    }
+    let keep = |name: &str, exporter: &AnalysisExporter| {
+        let path = run.join(name);
+        export::whole_file(exporter, analysis, |content| atomic::keep_again_with(&path, content)).map(|()| path)
+    };
+    // They do not need each other. The text takes as long as the others: more threads would only slow it down.
+    let (text, others) = std::thread::scope(|scope| {
+        let others = scope.spawn(|| beside.map(|(name, exporter)| keep(name, exporter)).collect::<Result<Vec<_>, _>>());
+        let path = run.join(layout::ANALYSIS);
+        let text = text::render(analysis, Style::PLAIN);
+        let written = atomic::keep_again_with(&path, |out| out.write_all(text.as_bytes()));
+        (written.map(|()| (path, text)), others.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (path, analysis) = text?;
+    let paths = std::iter::once(path).chain(others?).collect();
     Ok(Written { paths, analysis })
 }

@@ -118,19 +118,14 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
     };
     let valid = matches!(status, Status::Valid);
     let metrics = result.metrics();
+    let axes = meta.map_or_else(|| axes(stem, name, result.text("model_id")), |meta| (&meta.axes).into());
     Ok(Row {
-        name: stem.to_owned(),
-        axes: meta.map_or_else(|| axes(stem, name, result.text("model_id")), |meta| (&meta.axes).into()),
-        status,
         metrics: if valid { metrics } else { metrics.counts_only() },
         simulated: meta.is_some_and(|meta| meta.simulated),
         identity: meta.map(|meta| meta.identity.clone()),
         attempt: meta.map(|meta| meta.attempt),
         timings: meta.map(|meta| meta.timings.clone()),
         load: Arc::new(if valid { load_of(result) } else { Load::default() }),
-        repeat: None,
-        groups: Vec::new(),
-        baseline: false,
         server_name: stem.to_owned(),
         source: Some(file.to_owned()),
         // Its program sets no other size of parallelism.
@@ -139,6 +134,7 @@ pub(super) fn row(file: &Path, result: &ResultFile) -> Result<Row, Refusal> {
             warnings: if valid { warnings_from(&signs(result, meta.map(AsRef::as_ref))) } else { Vec::new() },
             ..About::default()
         },
+        ..Row::bare(stem.to_owned(), axes, status)
     })
 }
 
@@ -147,14 +143,7 @@ pub(super) fn without_result(invalid: &Invalid) -> Status {
     let summary = invalid.to_string();
     match invalid {
         Invalid::NoneCompleted { .. } | Invalid::SomeFailed { .. } | Invalid::Count { .. } => {
-            Status::Failed(Box::new(FailedAttempt {
-                cause: None,
-                summary,
-                phase: None,
-                evidence: Vec::new(),
-                advice: Vec::new(),
-                log: None,
-            }))
+            Status::Failed(Box::new(FailedAttempt::of(summary)))
         }
         Invalid::Missing | Invalid::Unparsable(_) | Invalid::NoKey(_) | Invalid::Impossible(_) => {
             Status::Invalid(summary)
@@ -166,14 +155,7 @@ pub(super) fn without_result(invalid: &Invalid) -> Status {
 /// agree, and is not guessed otherwise.
 pub(super) fn axes(stem: &str, name: Option<Parsed<'_>>, model_id: Option<String>) -> ShownAxes {
     let Some((model, tp, quantization, eager)) = name else {
-        return ShownAxes {
-            model: model_id.unwrap_or_else(|| stem.to_owned()),
-            tensor_parallel_size: None,
-            quantization: None,
-            enforce_eager: None,
-            server: Vec::new(),
-            workload: Vec::new(),
-        };
+        return ShownAxes::of_model(model_id.unwrap_or_else(|| stem.to_owned()));
     };
     ShownAxes {
         model: model_id.filter(|id| id.replace('/', "_") == model).unwrap_or_else(|| model.to_owned()),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::analyse::{About, Facts, Load, Origin, Row, RunTable, ShownAxes, Status, Unreadable, VllmMetrics};
+use crate::analyse::{Facts, Origin, Row, RunTable, ShownAxes, Status, Unreadable};
 use crate::model::{Event, Outcome, Phase};
 use crate::record::{Error, RunDir, RunState, layout};
 use crate::results::intern::Shared;
@@ -169,21 +169,6 @@ impl Found {
 
 /// A row of which no result tells.
 fn bare(name: &str, axes: Option<ShownAxes>, status: Status) -> Row {
-    Row {
-        name: name.to_owned(),
-        axes: axes.unwrap_or_else(|| predecessor::axes(name, predecessor::parse_name(name), None)),
-        status,
-        metrics: VllmMetrics::none(),
-        simulated: false,
-        identity: None,
-        attempt: None,
-        timings: None,
-        load: Arc::new(Load::default()),
-        repeat: None,
-        groups: Vec::new(),
-        baseline: false,
-        server_name: name.to_owned(),
-        source: None,
-        about: About::default(),
-    }
+    let axes = axes.unwrap_or_else(|| predecessor::axes(name, predecessor::parse_name(name), None));
+    Row { server_name: name.to_owned(), ..Row::bare(name.to_owned(), axes, status) }
 }

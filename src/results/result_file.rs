@@ -19,6 +19,7 @@ use crate::model::VllmMetric;
 use crate::record::{ResultMeta, SCHEMA};
 use crate::results::fields::Values;
 use crate::results::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
+use crate::stats;
 
 /// A result file beyond this size is not read.
 const LARGEST: u64 = bounded::RESULT;
@@ -363,8 +364,8 @@ fn empty_answers(lengths: &[f64], ttfts: &[f64], completed: Option<f64>) -> Opti
     let count = lengths.iter().filter(|tokens| **tokens <= 0.0).count();
     let others: Vec<f64> =
         ttfts.iter().zip(lengths).filter(|(_, tokens)| **tokens > 0.0).map(|(ttft, _)| *ttft).collect();
-    let known = ttfts.len() == lengths.len() && !others.is_empty();
-    let mean = known.then(|| others.iter().sum::<f64>() / others.len() as f64 * 1e3);
+    let known = ttfts.len() == lengths.len();
+    let mean = stats::mean(others).filter(|_| known).map(|mean| mean * 1e3);
     Some(EmptyAnswers { count, of: lengths.len(), mean_ttft_ms_of_others: mean })
 }
 

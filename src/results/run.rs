@@ -209,27 +209,9 @@ pub(super) fn duration(entries: &[Stamped]) -> Option<f64> {
 }
 
 fn skipped(skip: &Skip, simulated: bool) -> Row {
-    Row {
-        name: combination_name(&skip.axes),
-        axes: (&skip.axes).into(),
-        status: Status::Skipped {
-            rule: skip.rule.clone(),
-            explanation: skip.explanation.clone(),
-            reason: skip.reason.clone(),
-        },
-        metrics: VllmMetrics::none(),
-        simulated,
-        identity: None,
-        attempt: None,
-        timings: None,
-        load: Arc::default(),
-        repeat: None,
-        groups: Vec::new(),
-        baseline: false,
-        server_name: String::new(),
-        source: None,
-        about: About::default(),
-    }
+    let status =
+        Status::Skipped { rule: skip.rule.clone(), explanation: skip.explanation.clone(), reason: skip.reason.clone() };
+    Row { simulated, ..Row::bare(combination_name(&skip.axes), (&skip.axes).into(), status) }
 }
 
 struct Loader<'a> {
@@ -265,10 +247,6 @@ impl Loader<'_> {
         let path = self.dir.layout().result(&experiment.name);
         let file = path.file_name().map(Into::into);
         let mut row = Row {
-            name: experiment.name.clone(),
-            axes: (&experiment.axes).into(),
-            status: Status::NotRun,
-            metrics: VllmMetrics::none(),
             simulated: experiment.engine == crate::model::Engine::Sim,
             identity: Some(experiment.identity.clone()),
             attempt: self.state.newest(&experiment.name).map(|attempt| attempt.number),
@@ -278,8 +256,8 @@ impl Loader<'_> {
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
             server_name: experiment.server_name().to_owned(),
-            source: None,
             about: about(experiment),
+            ..Row::bare(experiment.name.clone(), (&experiment.axes).into(), Status::NotRun)
         };
         match found {
             Found::Valid { metrics, meta, signs, further } => {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// All modules in layers: one imports only what stands above it, nothing beside it or below.
 const LAYERS: [&[&str]; 10] = [
-    &["bounded", "contained", "exit", "fold", "http", "model", "nearest", "releases", "safe"],
+    &["bounded", "contained", "exit", "fold", "http", "model", "nearest", "releases", "safe", "stats"],
     &["analyse", "diagnose", "load", "plan", "process", "telemetry"],
     &["preflight", "record", "search", "sim"],
     &["execute", "observe", "results"],
@@ -192,7 +192,7 @@ fn foreign(code: &str) -> BTreeSet<String> {
 fn model_plan_search_and_analyse_are_pure() {
     let mut broken = Vec::new();
     for source in
-        sources().iter().filter(|source| ["model", "plan", "search", "analyse"].contains(&module(&source.path)))
+        sources().iter().filter(|source| ["model", "stats", "plan", "search", "analyse"].contains(&module(&source.path)))
     {
         let own =
             source.code.lines().filter_map(|line| line.trim_start().trim_start_matches("pub ").strip_prefix("mod "));

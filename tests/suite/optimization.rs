@@ -1,12 +1,14 @@
 //! The published optimization table of the cluster sweep (its README, "Optimization Results"), fed in as results, comes out again.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use vllm_bench::analyse::{
     About, Assumptions, Facts, Limit, Load, Origin, RankingSpec, Row, RunTable, ShownAxes, Status, VllmMetrics, derive,
 };
 use vllm_bench::model::{Better, VllmMetric};
-use vllm_bench::report::datatrove::Datatrove;
+use vllm_bench::report::Style;
+use vllm_bench::report::export::{ANALYZE, Analysis, Sink};
 
 /// Model, tp of the baseline, its tokens per second and device, those of the best, the speed-up, the best parameters.
 const PUBLISHED: [(&str, u32, f64, f64, &str, &str); 18] = [
@@ -115,10 +117,19 @@ fn table() -> RunTable {
     table
 }
 
+/// The tables as shown; the files in a directory.
+fn datatrove(table: &RunTable, wanted: &RankingSpec, directory: Option<&Path>) -> String {
+    let exporter = ANALYZE.into_iter().find(|exporter| exporter.format().name == "datatrove").unwrap();
+    let mut shown = Vec::new();
+    let mut sink = Sink::new(&mut shown, Style::PLAIN).into_directory(directory);
+    exporter.write(&Analysis::by(table, Vec::new(), wanted.clone()), &mut sink).unwrap();
+    String::from_utf8(shown).unwrap()
+}
+
 #[test]
 fn the_published_optimization_table_comes_out_again() {
     let table = table();
-    let text = Datatrove::new(&table, None, &RankingSpec::default()).render();
+    let text = datatrove(&table, &RankingSpec::default(), None);
     let (_, summary) = text.split_once("Optimization results").unwrap();
     for (model, tp, base, best, speedup, parameters) in PUBLISHED {
         let line = summary.lines().find(|line| line.trim_start().starts_with(&format!("{model} "))).unwrap();
@@ -145,7 +156,7 @@ fn an_axis_value_that_leaves_the_flag_out_is_the_clusters_none() {
     }
     derive(&mut table, &Assumptions::default());
     let dir = tempfile::tempdir().unwrap();
-    Datatrove::new(&table, None, &RankingSpec::default()).write(dir.path()).unwrap();
+    datatrove(&table, &RankingSpec::default(), Some(dir.path()));
     let summary = std::fs::read_to_string(dir.path().join("optimization_summary.csv")).unwrap();
     let first = summary.lines().nth(1).unwrap();
     assert!(
@@ -171,11 +182,11 @@ fn the_best_of_the_cluster_sweep_is_by_the_objective_and_within_the_limits() {
         per_device: false,
         ..RankingSpec::default()
     };
-    let text = Datatrove::new(&table, None, &wanted).render();
+    let text = datatrove(&table, &wanted, None);
     let line = |text: &str| text.lines().rfind(|line| line.contains("Qwen3-8B  ")).unwrap().to_owned();
     assert!(text.contains("Best by Mean TTFT (ms).") && line(&text).contains("(baseline is optimal)"), "{text}");
     wanted = RankingSpec { limits: vec![Limit::parse("ttft.mean<100").unwrap()], ..RankingSpec::default() };
-    let text = Datatrove::new(&table, None, &wanted).render();
+    let text = datatrove(&table, &wanted, None);
     assert!(text.contains("mean_ttft_ms < 100") && line(&text).contains("1.00x"), "{text}");
 }
 
@@ -183,7 +194,7 @@ fn the_best_of_the_cluster_sweep_is_by_the_objective_and_within_the_limits() {
 fn the_summary_file_has_the_cluster_sweeps_columns() {
     let dir = tempfile::tempdir().unwrap();
     let table = table();
-    Datatrove::new(&table, None, &RankingSpec::default()).write(dir.path()).unwrap();
+    datatrove(&table, &RankingSpec::default(), Some(dir.path()));
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let summary = read("optimization_summary.csv");
     let mut lines = summary.lines();

@@ -50,11 +50,18 @@ const KINDS: [&str; 17] = [
     "ranking",
 ];
 
-/// Width and height of a PNG, by its header.
+/// Width and height of a PNG, by its header; it is whole to its last part.
 fn size(path: &Path) -> (u32, u32) {
     let bytes = fs::read(path).unwrap();
     assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n", "{}", path.display());
     let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    let mut at = 8;
+    while bytes[at + 4..at + 8] != *b"IEND" {
+        // Length, name, content, checksum.
+        at += 12 + usize::try_from(number(at)).unwrap();
+        assert!(at + 12 <= bytes.len(), "{} is damaged", path.display());
+    }
+    assert_eq!(at + 12, bytes.len(), "{}", path.display());
     (number(16), number(20))
 }
 

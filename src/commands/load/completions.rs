@@ -13,6 +13,7 @@ use crate::exit;
 use crate::load::metrics::Summary;
 use crate::record;
 use crate::report;
+use crate::stats;
 use crate::ui::Ui;
 
 /// S4: one result for each number of samples, and a report of all.
@@ -78,7 +79,7 @@ pub(super) fn reports(args: &LoadArgs, settings: &LoadSettings, loads: &[Measure
 fn report(load: &Measured) -> Value {
     let (metrics, whole) = (&load.metrics, &load.whole);
     let asked = load.point.completions.unwrap_or(whole.requests * u64::from(load.point.n));
-    let mean = whole.latencies.iter().sum::<f64>() / whole.latencies.len().max(1) as f64;
+    let mean = stats::mean(whole.latencies.iter().copied()).unwrap_or_default();
     let some = |value: f64| if whole.latencies.is_empty() { Value::Null } else { value.into() };
     let mut value = json!({
         "timestamp": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),

@@ -4,6 +4,7 @@
 //! measurements under the same load cost, else all. So the estimate gets better with every experiment.
 
 use crate::commands::find_run::ExperimentHead;
+use crate::stats;
 
 /// What one attempt took, in seconds.
 #[derive(Debug, Clone, Copy)]
@@ -71,10 +72,7 @@ fn mean<'s>(
     take: impl Fn(&Sample<'s>) -> bool,
     price: impl Fn(&Sample<'s>) -> Option<f64>,
 ) -> Option<f64> {
-    let prices: Vec<f64> = samples.iter().filter(|s| take(s)).filter_map(price).filter(|p| p.is_finite()).collect();
-    #[expect(clippy::cast_precision_loss, reason = "attempts are few")]
-    let count = prices.len() as f64;
-    (!prices.is_empty()).then(|| prices.iter().sum::<f64>() / count)
+    stats::mean(samples.iter().filter(|s| take(s)).filter_map(price).filter(|price| price.is_finite()))
 }
 
 #[cfg(test)]

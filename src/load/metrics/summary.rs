@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::stats;
+
 /// One metric over all requests, in milliseconds. All 0 when there is no sample, as vLLM does.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
@@ -22,8 +24,8 @@ impl Summary {
         if values.is_empty() {
             return Self { percentiles: percentiles.iter().map(|which| (*which, 0.0)).collect(), ..Self::default() };
         }
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        let mean = stats::mean(values.iter().copied()).unwrap_or_default();
+        let variance = stats::mean(values.iter().map(|value| (value - mean).powi(2))).unwrap_or_default();
         Self {
             mean,
             median: percentile(values, 50.0),
@@ -33,12 +35,7 @@ impl Summary {
     }
 }
 
-/// The percentile of sorted samples by linear interpolation, as numpy's default.
+/// The percentile of sorted samples; 0 of none.
 pub fn percentile(sorted: &[f64], which: f64) -> f64 {
-    let at = which / 100.0 * (sorted.len().saturating_sub(1)) as f64;
-    let (low, high) = (at.floor() as usize, at.ceil() as usize);
-    match (sorted.get(low), sorted.get(high)) {
-        (Some(low), Some(high)) => low + (high - low) * at.fract(),
-        _ => 0.0,
-    }
+    stats::quantile(sorted, which / 100.0).unwrap_or_default()
 }

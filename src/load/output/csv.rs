@@ -1,6 +1,7 @@
 //! `requests.csv`: one line per request, S3's columns first.
 
 use crate::load::sample::Sample;
+use crate::stats;
 
 /// The columns.
 pub const REQUEST_COLUMNS: [&str; 24] = [
@@ -61,7 +62,7 @@ impl RequestRow<'_> {
         };
         let gap = |gap: f64| format!("{:.4}", gap * 1e-4);
         let gaps = &reply.gaps;
-        let mean = gaps.iter().map(|gap| f64::from(*gap)).sum::<f64>() / gaps.len().max(1) as f64;
+        let mean = stats::mean(gaps.iter().map(|gap| f64::from(*gap))).unwrap_or_default();
         let usage = reply.usage;
         let (tokens, estimate) = sample.output_tokens();
         vec![

@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
-use super::super::csv::{cause, number, reason, status};
-use super::{Analysis, requests_under};
+use super::analysis::{metric_keys, requests_under};
+use super::cells::{cause, number, reason, status};
+use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{
     Base, Estimate, Interval, RankingSpec, Row, Standing, all_settings, bases, load_labels, over_starts, settings,
     starts_by,
@@ -32,11 +33,20 @@ const FIRST: [&str; 17] = [
     "source",
 ];
 
-/// Writes the table.
-///
-/// # Errors
-/// When the writer refuses.
-pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
+/// One table.
+pub struct Csv;
+
+impl Exporter<Analysis<'_>> for Csv {
+    fn format(&self) -> Format {
+        Format::one("csv", "One table", "csv")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(write(analysis, out)?)
+    }
+}
+
+fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
     let rows = &analysis.table.rows;
     let columns = Columns::of(analysis);
     let estimates = estimates(rows, &analysis.wanted.rank_by);
@@ -117,7 +127,7 @@ impl Columns {
             }
         }
         let load: BTreeSet<&String> = rows.iter().flat_map(|row| row.load.0.keys()).collect();
-        Self { settings, load: load.into_iter().cloned().collect(), metrics: super::metric_keys(rows) }
+        Self { settings, load: load.into_iter().cloned().collect(), metrics: metric_keys(rows) }
     }
 
     fn percentiles(&self) -> impl Iterator<Item = &String> {
@@ -176,7 +186,7 @@ fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, Place> {
         .flat_map(|rows| rows.iter().map(|row| (std::ptr::from_ref(*row), rows.clone())).collect::<Vec<_>>())
         .collect();
     let mut found = HashMap::new();
-    for answer in &analysis.answers {
+    for answer in analysis.answers() {
         let Ok(recommendation) = &answer.choice else { continue };
         for (index, option) in recommendation.options.iter().enumerate() {
             let place = Place {

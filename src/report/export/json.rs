@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::super::csv::{cause, reason, status};
-use super::super::recommend;
-use super::{Analysis, metrics, requests_under};
+use super::analysis::{metric_keys, metrics, requests_under};
+use super::cells::{cause, reason, status};
+use super::{Analysis, ExportError, Exporter, Format, Sink, recommend};
 use crate::analyse::{
     Base, Counts, Facts, Origin, Row, RunTable, all_settings, bases, components, load_labels, over_starts, settings,
     starts_by,
@@ -17,11 +17,20 @@ use crate::model::Metric;
 /// The version of the format: a number that grows when a key changes its meaning or goes.
 const SCHEMA: u32 = 1;
 
-/// Writes the document.
-///
-/// # Errors
-/// When the writer refuses.
-pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
+/// Everything, for programs.
+pub struct Json;
+
+impl Exporter<Analysis<'_>> for Json {
+    fn format(&self) -> Format {
+        Format::one("json", "Everything, for programs", "json")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(write(analysis, out)?)
+    }
+}
+
+fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
     let table = analysis.table;
     let counts = Counts::of(&table.rows);
     let facts: Vec<&Facts> = std::iter::once(&table.facts).chain(&table.more).collect();
@@ -40,7 +49,7 @@ pub fn write(analysis: &Analysis<'_>, out: &mut dyn Write) -> io::Result<()> {
         configurations: configurations(table, &bases),
         speedups: bases.iter().map(over).collect(),
         warnings: crate::analyse::incomparable(&table.rows),
-        ranking: recommend::json(&analysis.answers, &analysis.wanted, table),
+        ranking: recommend::json(analysis),
         unreadable: table.unreadable.iter().map(|bad| json!({"file": bad.file, "reason": bad.reason})).collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &document).map_err(io::Error::from)?;
@@ -93,7 +102,7 @@ fn run(facts: &Facts) -> Value {
 
 /// Label, unit and direction of every metric that is in the document.
 fn units(table: &RunTable) -> Value {
-    let known = super::metric_keys(&table.rows).into_iter().filter_map(|key| {
+    let known = metric_keys(&table.rows).into_iter().filter_map(|key| {
         let metric = Metric::of(&key)?;
         let better = metric.better.map(|better| format!("{better:?}").to_lowercase());
         Some((key, json!({"label": metric.label, "unit": metric.unit.symbol(), "better": better})))
@@ -147,7 +156,7 @@ fn over(base: &Base<'_>) -> Value {
 /// What the repeats of each configuration say: one sample is one sample, without an interval.
 fn configurations(table: &RunTable, bases: &[Base<'_>]) -> Vec<Value> {
     let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
-    let keys = super::metric_keys(&table.rows);
+    let keys = metric_keys(&table.rows);
     let directed: Vec<&String> =
         keys.iter().filter(|key| Metric::of(key).is_some_and(|metric| metric.better.is_some())).collect();
     let one = |rows: Vec<&Row>| {

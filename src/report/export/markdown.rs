@@ -1,17 +1,36 @@
 //! The analysis as Markdown: what was chosen among what, with intervals, for a pull request or a wiki.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
-use super::super::answer;
-use super::super::compare::cell;
-use super::super::display::{configuration, counted, in_unit};
-use super::super::text::{banner, baseline_rule, nothing, status};
-use super::{Analysis, requests_under};
+use super::analysis::requests_under;
+use super::cells::reason;
+use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{Choice, Counts, Facts, Row, bases, mean_over_starts};
 use crate::model::{Metric, VllmMetric};
+use crate::report::answer;
+use crate::report::display::{configuration, counted, in_unit};
+use crate::report::text::{banner, baseline_rule, nothing, status};
 
-/// Renders it.
-pub fn render(analysis: &Analysis<'_>) -> String {
+/// Markdown.
+pub struct Markdown;
+
+impl Exporter<Analysis<'_>> for Markdown {
+    fn format(&self) -> Format {
+        Format::one("markdown", "Markdown", "md")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(out.write_all(render(analysis).as_bytes())?)
+    }
+}
+
+/// A cell of a table.
+pub(super) fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ")
+}
+
+fn render(analysis: &Analysis<'_>) -> String {
     let table = analysis.table;
     let counts = Counts::of(&table.rows);
     let runs: Vec<String> = std::iter::once(&table.facts)
@@ -32,7 +51,7 @@ pub fn render(analysis: &Analysis<'_>) -> String {
     if let Some(said) = wanted.about() {
         let _ = writeln!(text, "\n{}", cell(&said));
     }
-    for group in &analysis.answers {
+    for group in analysis.answers() {
         let _ = writeln!(text, "\n## {}\n", cell(&group.title()));
         match &group.choice {
             Ok(found) => {
@@ -120,7 +139,7 @@ fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f6
 fn speedups(text: &mut String, analysis: &Analysis<'_>) {
     let bases = bases(analysis.table, &analysis.wanted);
     let there = analysis.table.comparable().iter().any(|row| row.metric("speedup").is_some());
-    if analysis.answers.is_empty() || !(there || bases.iter().any(|base| base.excluded.is_some())) {
+    if analysis.answers().is_empty() || !(there || bases.iter().any(|base| base.excluded.is_some())) {
         return;
     }
     text.push_str("\n## Speed-ups\n\nPer device, over the baseline of the same model and workload:\n\n");
@@ -143,7 +162,7 @@ fn problems(text: &mut String, rows: &[Row]) {
     }
     text.push_str("\n## Without a valid result\n\n");
     for row in without {
-        let why = super::super::csv::reason(&row.status);
+        let why = reason(&row.status);
         let why = if why.is_empty() { why } else { format!(": {}", cell(&why)) };
         let _ = writeln!(text, "- {} ({}){why}", cell(&row.name), cell(&status(row)));
     }

@@ -1,60 +1,107 @@
-//! The whole table in one file: JSON, CSV, Markdown.
+//! What answers are written as: one small file per format behind one trait ([`Exporter`]), and the tables of all formats. A new
+//! format is a file with its `impl Exporter`, and a row in a table here: `--format`, its help and its completion follow.
 
+mod analysis;
+mod batch_sizes;
+mod cells;
+mod compare;
 mod csv;
+mod datatrove;
+mod html;
 mod json;
 mod markdown;
+mod plot;
+mod raw_results;
+mod recommend;
+mod results_summary;
+mod sink;
+mod summary;
+mod text;
 
-pub use csv::write as write_csv;
-pub use json::write as write_json;
-pub use markdown::render as render_markdown;
+pub use analysis::Analysis;
+pub(super) use cells::status;
+pub use compare::{Compared, Difference, differences};
+pub use html::Html;
+pub use plot::{Drawing, Png, Svg};
+pub use sink::{ExportError, Sink, in_memory, whole_file};
+pub use text::Text;
 
-use std::collections::BTreeSet;
+use crate::record::layout;
 
-use crate::analyse::{Answer, BY_MODEL, RankingSpec, Row, RunTable, answers, samples_beyond};
-use crate::model::{Metric, VllmMetric};
-
-/// A table with its answers: computed once, and printed by every format.
-#[derive(Debug)]
-pub struct Analysis<'a> {
-    /// All rows.
-    pub table: &'a RunTable,
-    /// The objective, and within which limits.
-    pub wanted: RankingSpec,
-    /// Of each group by itself.
-    pub answers: Vec<Answer<'a>>,
+/// A format of answers of the kind `A`.
+pub trait Exporter<A: ?Sized>: Sync {
+    /// What is said of it.
+    fn format(&self) -> Format;
+    /// Writes the one file; of several, what a screen shows, and then each into the directory of the sink, if it has one.
+    ///
+    /// # Errors
+    /// When the writer or the disk refuses, or the answer does not hold what the format needs.
+    fn write(&self, answer: &A, out: &mut Sink<'_>) -> Result<(), ExportError>;
 }
 
-impl<'a> Analysis<'a> {
-    /// By what its runs ask for, for each model and workload.
-    pub fn of(table: &'a RunTable) -> Self {
-        Self::by(table, &[BY_MODEL.to_owned()], RankingSpec::of(table))
+/// What is said of a format.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// Its name in `--format`.
+    pub name: &'static str,
+    /// What it is for, in a few words of help.
+    pub about: &'static str,
+    /// Its files.
+    pub files: Files,
+    /// Flags that have no effect with it, and are refused.
+    pub ignores: &'static [&'static str],
+    /// Whether it shows what only the servers' logs say.
+    pub needs_server_logs: bool,
+}
+
+impl Format {
+    /// One file.
+    const fn one(name: &'static str, about: &'static str, ending: &'static str) -> Self {
+        Self { name, about, files: Files::One(ending), ignores: &[], needs_server_logs: false }
     }
 
-    /// By these keys and this objective.
-    pub fn by(table: &'a RunTable, keys: &[String], wanted: RankingSpec) -> Self {
-        Self { table, answers: answers(table, keys, &wanted), wanted }
+    /// The ending of its file; empty where it is several.
+    pub fn ending(&self) -> &'static str {
+        match self.files {
+            Files::One(ending) => ending,
+            Files::Several => "",
+        }
+    }
+
+    /// Several files in a directory.
+    const fn several(name: &'static str, about: &'static str) -> Self {
+        Self { files: Files::Several, ..Self::one(name, about, "") }
     }
 }
 
-/// Every metric of a row: key and value, vLLM's first.
-fn metrics(row: &Row) -> impl Iterator<Item = (&str, f64)> {
-    let metrics = VllmMetric::ALL.into_iter().filter_map(|metric| Some((metric.key(), row.metrics.get(metric)?)));
-    metrics.chain(row.about.further.iter())
+/// The files of a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// One, with this ending.
+    One(&'static str),
+    /// Several.
+    Several,
 }
 
-/// The keys of all metrics that any row has: those with a fixed name in their order, then the others.
-fn metric_keys(rows: &[Row]) -> Vec<String> {
-    let there: BTreeSet<&str> = rows.iter().flat_map(|row| metrics(row).map(|(key, _)| key)).collect();
-    let fixed: Vec<&str> = Metric::keys().filter(|key| there.contains(key)).collect();
-    let others = there.iter().filter(|key| !fixed.contains(*key)).copied();
-    fixed.iter().copied().chain(others).map(str::to_owned).collect()
-}
+/// A format of an analysis or a recommendation.
+pub type AnalysisExporter = dyn for<'a> Exporter<Analysis<'a>>;
+/// A format of a comparison.
+pub type ComparisonExporter = dyn for<'a> Exporter<Compared<'a>>;
+/// A format of a plot.
+pub type PlotExporter = dyn for<'a> Exporter<Drawing<'a>>;
 
-/// How many requests lie at or beyond a percentile of a row; `None` where it is no percentile of requests, or their number is not known.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-fn requests_under(row: &Row, key: &str) -> Option<u64> {
-    let (q, latency) = Metric::quantile(key)?;
-    let completed = row.metrics.get(VllmMetric::Completed).filter(|completed| *completed >= 0.0)?;
-    // Intervals between tokens are no requests, and those of one answer are not independent.
-    (latency != "itl").then(|| samples_beyond(completed as u64, q))
-}
+/// What `analyze` writes; the first is the default.
+pub static ANALYZE: [&AnalysisExporter; 7] =
+    [&Text, &markdown::Markdown, &csv::Csv, &json::Json, &Html, &datatrove::Datatrove, &batch_sizes::BatchSizes];
+/// What `recommend` writes.
+pub static RECOMMEND: [&AnalysisExporter; 2] = [&recommend::Text, &recommend::Json];
+/// What `compare` writes.
+pub static COMPARE: [&ComparisonExporter; 3] = [&compare::Text, &compare::Markdown, &compare::Json];
+/// What `plot` writes.
+pub static PLOT: [&PlotExporter; 2] = [&Svg, &Png];
+/// What stands beside every run, by name.
+pub(super) static BESIDE: [(&str, &AnalysisExporter); 3] = [
+    (layout::SUMMARY_CSV, &results_summary::ResultsSummary),
+    (layout::RAW_RESULTS, &raw_results::RawResults),
+    (layout::SUMMARY, &summary::Summary),
+];

@@ -3,16 +3,17 @@
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
-use super::super::csv::status as status_key;
 use super::super::display::{clean, cut};
+use super::super::export::{Analysis, status as status_key};
 use super::super::text::status;
 use super::shell;
 use super::table::{Columns, Setting, told};
-use crate::analyse::{Answer, RankingSpec, Row, RunTable, Standing, Status, over_starts, starts_by};
+use crate::analyse::{Answer, Row, RunTable, Standing, Status, over_starts, starts_by};
 use crate::model::{Better, Metric};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
-pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>], wanted: &RankingSpec) -> String {
+pub(super) fn block(analysis: &Analysis<'_>, columns: &Columns) -> String {
+    let (table, wanted) = (analysis.table, &analysis.wanted);
     let Columns { settings, metrics, shown } = columns;
     let mut words = IndexSet::new();
     let groups = groups(table);
@@ -31,7 +32,7 @@ pub(super) fn block(table: &RunTable, columns: &Columns, answers: &[Answer<'_>],
         "rows": rows,
         "groups": groups.iter().map(|rows| group(table, rows, metrics)).collect::<Vec<Value>>(),
         "words": words,
-        "choices": choices(table, answers),
+        "choices": choices(table, analysis.answers()),
         "rank_by": wanted.rank_by,
         "latency": wanted.latency,
     });

@@ -18,9 +18,7 @@ mod view;
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 
-pub use machine::Machine;
-
-use crate::analyse::{Answer, BY_MODEL, RankingSpec, RunTable, answers};
+use super::export::Analysis;
 
 pub(super) use shell::line as shell_line;
 
@@ -36,33 +34,10 @@ const SCRIPTS: [&str; 6] = [
     include_str!("js/main.js"),
 ];
 
-/// What the page is to say beside the table.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Its title; `None` = the name of the run.
-    pub title: Option<String>,
-    /// What the recommendation is asked for.
-    pub wanted: RankingSpec,
-    /// The machines of the runs, where their manifests are known.
-    pub machines: Vec<Machine>,
-}
-
-impl Options {
-    /// The plain options for a table, with the machines of its runs as their manifests say. A run without a manifest has none.
-    pub fn of(table: &RunTable) -> Self {
-        Self { machines: machine::of(table), wanted: RankingSpec::of(table), ..Self::default() }
-    }
-
-    /// The answer for each model and workload.
-    fn answers<'a>(&self, table: &'a RunTable) -> Vec<Answer<'a>> {
-        answers(table, &[BY_MODEL.to_owned()], &self.wanted)
-    }
-}
-
 /// Renders the page. The same table and options give the same bytes.
-pub fn render(table: &RunTable, options: &Options) -> String {
+pub fn render(analysis: &Analysis<'_>) -> String {
     let script = SCRIPTS.concat();
-    let view = view::View::of(table, options, view::Parts { csp: policy(&script), style: STYLE, script: &script });
+    let view = view::View::of(analysis, view::Parts { csp: policy(&script), style: STYLE, script: &script });
     let mut templates = minijinja::Environment::new();
     // The template is part of this program: that it is sound is what the tests show.
     let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::super::csv::status as status_key;
 use super::super::display::{ABSENT, clean, cut, in_unit};
+use super::super::export::{Analysis, status as status_key};
 use super::super::text::status;
-use super::Options;
+use crate::analyse::RankingSpec;
 use crate::analyse::{RANKED, Row, RunTable, Warning, WarningKind};
 use crate::model::{Metric, VllmMetric};
 
@@ -36,9 +36,10 @@ pub(super) struct Columns {
 
 impl Columns {
     /// Of a table.
-    pub fn of(table: &RunTable, options: &Options) -> Self {
+    pub fn of(analysis: &Analysis<'_>) -> Self {
+        let table = analysis.table;
         let metrics = metrics(table);
-        Self { settings: settings(table), shown: shown(&metrics, options), metrics }
+        Self { settings: settings(table), shown: shown(&metrics, &analysis.wanted), metrics }
     }
 }
 
@@ -91,9 +92,9 @@ fn metrics(table: &RunTable) -> Vec<Metric> {
 }
 
 /// The metrics that stand in the table from the start: the ranked ones, and what the recommendation is based on.
-fn shown(metrics: &[Metric], options: &Options) -> Vec<usize> {
+fn shown(metrics: &[Metric], wanted: &RankingSpec) -> Vec<usize> {
     let mut keys: Vec<&str> = RANKED.iter().map(|metric| metric.key()).collect();
-    for key in [options.wanted.rank_by.as_str(), options.wanted.latency.as_str()] {
+    for key in [wanted.rank_by.as_str(), wanted.latency.as_str()] {
         if !keys.contains(&key) {
             keys.push(key);
         }

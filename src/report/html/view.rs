@@ -3,11 +3,13 @@
 use serde::Serialize;
 
 use super::super::display::{clean, counted, cut, duration};
+use super::super::export::Analysis;
 use super::super::text::banner;
 use super::answers::{self, Shown};
+use super::machine::{self, Machine};
 use super::problems::Problems;
 use super::table::{self, Cell, Columns, Line, Setting};
-use super::{Machine, Options, data, shell};
+use super::{data, shell};
 use crate::analyse::{Base, Counts, Facts, Origin, RankingSpec, RunTable, bases};
 use crate::model::Engine;
 
@@ -41,7 +43,7 @@ pub(super) struct View<'a> {
     head: Vec<Cell>,
     rows: Vec<Line>,
     problems: Problems,
-    machines: &'a [Machine],
+    machines: Vec<Machine>,
     commands: Vec<(String, String)>,
 }
 
@@ -63,38 +65,39 @@ struct Asked {
 
 impl<'a> View<'a> {
     /// Of a table.
-    pub fn of(table: &RunTable, options: &'a Options, parts: Parts<'a>) -> Self {
+    pub fn of(analysis: &Analysis<'_>, parts: Parts<'a>) -> Self {
+        let (table, wanted) = (analysis.table, &analysis.wanted);
+        let machines = machine::of(table);
         let counts = Counts::of(&table.rows);
-        let columns = Columns::of(table, options);
-        let answers = options.answers(table);
+        let columns = Columns::of(analysis);
         let (head, rows) = table::lines(table, &columns);
         let title =
-            options.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.title()), str::to_owned);
+            analysis.title.as_deref().map_or_else(|| format!("vLLM benchmark {}", table.facts.title()), str::to_owned);
         let (axes, fixed): (Vec<&Setting>, Vec<&Setting>) = columns.settings.iter().partition(|setting| setting.varies);
         Self {
             title: cut(&title, 160),
             csp: parts.csp,
             style: parts.style,
             script: parts.script,
-            data: data::block(table, &columns, &answers, &options.wanted),
+            data: data::block(analysis, &columns),
             simulated: table.is_all_simulated(),
             live: table.facts.live,
-            facts: facts(table, options),
-            notes: notes(table, &options.wanted),
+            facts: facts(table, &machines),
+            notes: notes(table, wanted),
             counts: counted_out(&counts),
-            ranked_by: options.wanted.objective(options.wanted.per_device),
-            latency: crate::model::Metric::of(&options.wanted.latency)
-                .map_or_else(|| options.wanted.latency.clone(), |metric| metric.label),
-            limits: options.wanted.about().map(|said| clean(&said)),
-            answers: answers::of(&answers, &options.wanted),
+            ranked_by: wanted.objective(wanted.per_device),
+            latency: crate::model::Metric::of(&wanted.latency)
+                .map_or_else(|| wanted.latency.clone(), |metric| metric.label),
+            limits: wanted.about().map(|said| clean(&said)),
+            answers: answers::of(analysis.answers(), wanted),
             axes: axes.into_iter().map(asked).collect(),
             fixed: fixed.into_iter().map(asked).collect(),
             rules: rules(table),
             head,
             rows,
             problems: Problems::of(table),
-            machines: &options.machines,
             commands: commands(table),
+            machines,
         }
     }
 }
@@ -123,7 +126,7 @@ fn counted_out(counts: &Counts) -> Vec<Count> {
 }
 
 /// The head of the page.
-fn facts(table: &RunTable, options: &Options) -> Vec<(&'static str, String)> {
+fn facts(table: &RunTable, machines: &[Machine]) -> Vec<(&'static str, String)> {
     let facts = &table.facts;
     let runs: Vec<String> = std::iter::once(facts).chain(&table.more).map(|facts| clean(&facts.title())).collect();
     let mut shown = vec![(if runs.len() > 1 { "Runs" } else { "Run" }, runs.join(", "))];
@@ -132,7 +135,7 @@ fn facts(table: &RunTable, options: &Options) -> Vec<(&'static str, String)> {
         ("Date", clean(&format!("{created}{zone}")))
     }));
     shown.push(("Engine", engine(facts)));
-    if let Some(machine) = options.machines.first() {
+    if let Some(machine) = machines.first() {
         let machine = [machine.host.as_str(), machine.devices.as_str()];
         let named: Vec<&str> = machine.into_iter().filter(|part| !part.is_empty()).collect();
         if !named.is_empty() {

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 
 use indexmap::{IndexMap, IndexSet};
 
-use super::kind::{Query, Refusal};
+use super::kind::Query;
 use super::scale::short;
 use crate::analyse::{Estimate, Requests, Row, RunTable, Status, over_starts, spread};
 use crate::model::{Better, Metric};
+use crate::report::Refusal;
 use crate::report::display::{clean, counted};
 
 /// Keys of the load that follow the one on the axis: with more requests in flight, more are sent.

@@ -7,6 +7,7 @@ use super::data::Data;
 use super::kinds::{concurrency, heatmap, interaction, pareto, ranking, requests, startup};
 use crate::analyse::{RankingSpec, RunTable};
 use crate::nearest;
+use crate::report::Refusal;
 
 /// A kind of plot: a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,31 +148,7 @@ pub struct Plot {
     pub chart: Chart,
 }
 
-/// Why there is no plot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// The data do not hold what the kind needs.
-    Missing {
-        /// Why.
-        message: String,
-        /// The next step.
-        hint: String,
-    },
-    /// A flag is wrong.
-    Wrong {
-        /// What is wrong.
-        message: String,
-        /// The next step.
-        hint: String,
-    },
-}
-
 impl Refusal {
-    /// The data do not hold what the kind needs.
-    pub fn missing(message: String, hint: String) -> Self {
-        Refusal::Missing { message, hint }
-    }
-
     /// No measurement has the key.
     pub fn unknown(flag: &str, key: &str, known: &IndexSet<String>) -> Self {
         let near = nearest::nearest(key, known.iter().map(String::as_str));

@@ -20,7 +20,7 @@ mod xy;
 mod tests;
 
 pub use data::full_key;
-pub use kind::{Kind, Over, Plot, Query, Refusal, plots};
+pub use kind::{Kind, Over, Plot, Query, plots};
 pub(super) use kinds::concurrency::tokens_per_second_of_a_request;
 pub use kinds::list;
 pub use sheet::Size;

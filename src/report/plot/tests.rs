@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use roxmltree::{Document, Node};
 
 use super::font::{Weight, width};
-use super::{Kind, Over, Query, Refusal, Size, plots, png, svg};
+use super::{Kind, Over, Query, Size, plots, png, svg};
 use crate::analyse::{About, Facts, Load, LoadValue, Row, RunTable, ShownAxes, Status, VllmMetrics};
 use crate::model::{Repeat, StartPhase, StartStep, Timings, VllmMetric};
+use crate::report::Refusal;
 
 /// What a hostile or careless name may hold.
 const NASTY: &str = "org/<b>&\"'\u{202e}\u{0}\u{1b}[31mモデル-שלום";

@@ -8,7 +8,8 @@ use super::fixture::Fixture;
 use super::read_run;
 use crate::analyse::{RankingSpec, RunTable, WarningKind};
 use crate::model::{Engine, Repeat};
-use crate::report::html::{Options, render};
+use crate::report::export::Analysis;
+use crate::report::html::render;
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
 const ENDS: &str = "</script><script>alert(2)</script>";
@@ -25,7 +26,7 @@ fn small(model: &str, evidence: &str, engine: Engine) -> Fixture {
 
 fn page(run: &Fixture) -> String {
     let table = read_run(run.path()).unwrap();
-    render(&table, &Options::of(&table))
+    render(&Analysis::of(&table))
 }
 
 /// What stands between the first occurrence of `from` and the next of `to`.
@@ -77,8 +78,9 @@ fn what_comes_from_outside_is_text() {
     }
     table.facts.command_line.push("a\" onfocus=\"alert(1)".into());
     table.facts.run = ENDS.into();
-    let options = Options { title: Some(format!("{HOSTILE}{ENDS}")), ..Options::of(&table) };
-    let page = render(&table, &options);
+    let mut analysis = Analysis::of(&table);
+    analysis.title = Some(format!("{HOSTILE}{ENDS}"));
+    let page = render(&analysis);
     let body = body(&page);
     for raw in ["<img", "<script", "</script", "onfocus=\"", "\u{202e}"] {
         assert!(!body.contains(raw), "{raw} in the page");
@@ -162,12 +164,12 @@ fn limits_decide_and_an_empty_run_is_a_page_too() {
     let table = read_run(run.path()).unwrap();
     let limit = crate::analyse::Limit::parse("ttft.mean<1").unwrap();
     let wanted = RankingSpec { limits: vec![limit], ..RankingSpec::default() };
-    let page = render(&table, &Options { wanted, ..Options::of(&table) });
+    let page = render(&Analysis::by(&table, Vec::new(), wanted));
     assert!(
         page.contains("No configuration keeps the limits.") && page.contains("Limits of `--slo`: mean_ttft_ms &lt; 1.")
     );
     let none = RunTable { rows: Vec::new(), ..table };
-    assert!(render(&none, &Options::default()).contains("There is no valid result to choose from."));
+    assert!(render(&Analysis::of(&none)).contains("There is no valid result to choose from."));
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn repeats_are_shown_with_their_interval_and_warnings_with_their_row() {
     table.rows.remove(0);
     let kind = WarningKind::ShortOutputs;
     table.rows[2].about.warnings.push(crate::analyse::Warning { kind, text: "2 answers were shorter".into() });
-    let data = data(&render(&table, &Options::default()));
+    let data = data(&render(&Analysis::of(&table)));
     assert_eq!(data["groups"][0]["rows"], serde_json::json!([0, 1, 2]));
     let at = data["metrics"].as_array().unwrap().iter().position(|f| f["key"] == "output_throughput").unwrap();
     // 102 +- t(0.975, 2) x 1 / sqrt(3) = 4.302653 x 0.577350.
@@ -209,7 +211,7 @@ fn a_thousand_experiments_fit_into_two_megabytes() {
             row
         })
         .collect();
-    let page = render(&table, &Options::of(&table));
+    let page = render(&Analysis::of(&table));
     assert_eq!(data(&page)["rows"].as_array().unwrap().len(), 1000);
     assert!(page.len() < 2_000_000, "{} bytes", page.len());
 }

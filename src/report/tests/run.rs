@@ -2,8 +2,9 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
+use super::super::export::ExportError;
 use super::fixture::{Fixture, failure, result};
-use super::{Style, outputs, read_run, render_text, text, write_all};
+use super::{Analysis, Style, outputs, read_run, render_text, text, write_all};
 use crate::analyse::{Status, Unreadable};
 use crate::model::{Engine, Event, Outcome};
 use crate::record::{Error, ResultRecord, layout};
@@ -246,5 +247,6 @@ fn a_results_directory_stands_for_its_newest_run() {
 fn a_disk_that_refuses_is_an_error() {
     let run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     let table = read_run(run.path()).unwrap();
-    assert!(matches!(write_all(&run.path().join("absent"), &table), Err(Error::Write { .. })));
+    let written = write_all(&run.path().join("absent"), &Analysis::of(&table));
+    assert!(matches!(written, Err(ExportError::File(Error::Write { .. }))));
 }

@@ -353,11 +353,7 @@ fn real_and_simulated_rows_are_never_under_one_banner() {
         .collect();
     let table = read_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
     let analysis = crate::report::export::Analysis::of(&table);
-    let page = crate::report::html::render(&table, &crate::report::html::Options::of(&table));
-    let [text, markdown] = [
-        crate::report::render_analysis(&analysis, crate::report::Style::PLAIN),
-        crate::report::export::render_markdown(&analysis),
-    ];
+    let [text, markdown, page] = ["text", "markdown", "html"].map(|name| super::exported(name, &analysis));
     for said in [&text, &markdown, &page] {
         let flat = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(flat.contains("are SIMULATED, and marked so"), "{said}");
@@ -366,7 +362,7 @@ fn real_and_simulated_rows_are_never_under_one_banner() {
     }
     assert!(text.contains("ok (simulated)") && markdown.contains("## Speed-ups"));
     // One start of each was measured: the simulated ones are no further starts.
-    let found = analysis.answers[0].choice.as_ref().unwrap();
+    let found = analysis.answers()[0].choice.as_ref().unwrap();
     assert!(found.options.iter().all(|option| option.n == 1 && !option.row.simulated));
 }
 
@@ -398,6 +394,6 @@ fn versions_of_vllm_that_differ_are_told() {
         runs.push(run);
     }
     let table = read_runs(&[runs[0].path().into(), runs[1].path().into()]).unwrap();
-    let text = super::super::render_text(&table, super::super::Style::PLAIN);
+    let text = super::render_text(&table, super::Style::PLAIN);
     assert!(text.contains("different versions of vLLM (0.14.1, 0.32.0)"), "{text}");
 }

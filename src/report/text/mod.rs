@@ -16,22 +16,16 @@ pub use screen::on_screen;
 
 use super::export::Analysis;
 use super::page::{Page, Style};
-use crate::analyse::{Counts, RunTable};
+use crate::analyse::Counts;
 
-/// Renders the analysis by what the runs ask for. The same table and style give the same text; no line is wider than 120
-/// columns.
-pub fn render(table: &RunTable, style: Style) -> String {
-    render_analysis(&Analysis::of(table), style)
-}
-
-/// As [`render`], with the answers that the user asks for.
-pub fn render_analysis(analysis: &Analysis<'_>, style: Style) -> String {
+/// Renders the analysis. The same table and style give the same text; no line is wider than 120 columns.
+pub fn render(analysis: &Analysis<'_>, style: Style) -> String {
     let table = analysis.table;
     let mut page = Page::new(style);
     let counts = Counts::of(&table.rows);
     run_header::put(&mut page, table, &counts);
     let rows = table.comparable();
-    ranking::put(&mut page, table, &analysis.answers, &analysis.wanted);
+    ranking::put(&mut page, table, analysis.answers(), &analysis.wanted);
     metrics::statistics(&mut page, table, &rows);
     metrics::by_model(&mut page, table);
     per_device::put(&mut page, table, &rows, &analysis.wanted);

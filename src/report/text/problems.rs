@@ -161,7 +161,7 @@ pub(super) fn next(page: &mut Page, analysis: &Analysis<'_>, counts: &Counts, ro
         let missing = counted(open, "experiment");
         step(format!("Measure what has no valid result ({missing}) with `vllm-bench run`; old logs are in `logs/`."));
     }
-    for group in analysis.answers.iter().take(SERVED) {
+    for group in analysis.answers().iter().take(SERVED) {
         let Ok(found) = &group.choice else { continue };
         let scripts = || Layout::new(PathBuf::new());
         if let Some(choice) = found.chosen().filter(|_| own && analysis.table.more.is_empty()) {
@@ -175,14 +175,14 @@ pub(super) fn next(page: &mut Page, analysis: &Analysis<'_>, counts: &Counts, ro
         }
     }
     let mut next: indexmap::IndexMap<String, Vec<String>> = indexmap::IndexMap::new();
-    for group in &analysis.answers {
+    for group in analysis.answers() {
         if let Some(text) = group.choice.as_ref().ok().and_then(answer::next) {
             next.entry(text).or_default().push(cut(&group.title(), 80));
         }
     }
     for (text, of) in next.into_iter().take(SERVED) {
         // What holds for every answer needs no name.
-        let of = if of.len() < analysis.answers.len() { format!("{}: ", of.join("; ")) } else { String::new() };
+        let of = if of.len() < analysis.answers().len() { format!("{}: ", of.join("; ")) } else { String::new() };
         step(format!("{of}{text}"));
     }
     if table.is_all_simulated() {

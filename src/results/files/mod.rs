@@ -37,6 +37,7 @@ pub(super) fn load_files(paths: &[PathBuf]) -> Result<RunTable, Error> {
         several => format!("{} files", several.len()),
     };
     let directory = files.first().map(|(root, _)| root.clone()).unwrap_or_default();
+    all.settle();
     Ok(all.table(directory, name, true))
 }
 
@@ -216,15 +217,21 @@ impl Collected {
     /// that it lists.
     fn count_once(&mut self) {
         let mut again = self.requests_again();
-        let alone = |taken: &&Taken| taken.kind == Kind::Client && taken.alone;
+        // What nothing is held against need not be known: a file alone may hold a hundred thousand results.
+        let is_list = |taken: &Taken| taken.kind == Kind::Client && !taken.alone;
+        let lists = self.rows.iter().any(is_list);
+        let alone = |taken: &&Taken| lists && taken.kind == Kind::Client && taken.alone;
         let singles: HashSet<String> = self.rows.iter().filter(alone).filter_map(content).collect();
-        let results = self.rows.iter().filter(|taken| !matches!(taken.kind, Kind::Table | Kind::Requests));
+        let tables = self.rows.iter().any(|taken| taken.kind == Kind::Table);
+        let results = self.rows.iter().filter(|taken| tables && !matches!(taken.kind, Kind::Table | Kind::Requests));
         let results: HashSet<String> = results.filter_map(metrics).collect();
         let mut files: HashMap<&Path, bool> = HashMap::new();
         for taken in &self.rows {
             let held = match taken.kind {
-                Kind::Table => metrics(taken).is_some_and(|key| results.contains(&key)),
-                Kind::Client if !taken.alone => content(taken).is_some_and(|key| singles.contains(&key)),
+                Kind::Table => !results.is_empty() && metrics(taken).is_some_and(|key| results.contains(&key)),
+                Kind::Client if is_list(taken) => {
+                    !singles.is_empty() && content(taken).is_some_and(|key| singles.contains(&key))
+                }
                 Kind::Client | Kind::Run | Kind::Summary | Kind::Failure | Kind::Requests => false,
             };
             *files.entry(taken.file()).or_insert(true) &= held;
@@ -261,8 +268,8 @@ impl Collected {
         files.into_iter().filter(|(_, held)| *held).map(|(file, _)| file.to_owned()).collect()
     }
 
-    fn table(mut self, directory: PathBuf, name: String, by_file: bool) -> RunTable {
-        self.settle();
+    /// The table of what is settled.
+    fn table(self, directory: PathBuf, name: String, by_file: bool) -> RunTable {
         let program = self.program();
         let of_requests = self.rows.iter().filter(|taken| taken.kind == Kind::Requests);
         let one_by_one: HashSet<PathBuf> = of_requests.map(|taken| taken.file().to_owned()).collect();

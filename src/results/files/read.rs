@@ -257,18 +257,13 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
     let metrics = if valid { result.metrics() } else { result.metrics().counts_only() };
     let run = result.metrics.get("run_number").and_then(Value::as_u64).and_then(|run| u32::try_from(run).ok());
     let identity = of_sweep.then(|| stated.identity());
+    let axes = axes(&stated);
     Row {
-        axes: axes(&stated),
-        status,
         metrics,
         simulated: result.metrics.get("simulated").and_then(Value::as_bool) == Some(true),
-        attempt: None,
-        timings: None,
         load: Arc::new(stated.load()),
         repeat: run.map(|run| Repeat { start: 1, run: run.saturating_add(1) }),
         groups: stated.group.clone().into_iter().collect(),
-        baseline: false,
-        server_name: String::new(),
         source: Some(file.to_owned()),
         about: About {
             devices: stated.devices(),
@@ -281,7 +276,7 @@ fn row(file: &Path, part: Option<usize>, kind: Kind, result: &ResultFile) -> Row
             ..About::default()
         },
         identity,
-        name,
+        ..Row::bare(name, axes, status)
     }
 }
 
@@ -303,14 +298,7 @@ fn stated_signs(result: &ResultFile, stated: &Stated) -> Signs {
 /// What a sweep noted of a failure.
 fn failure(result: &ResultFile) -> Status {
     let text = |key: &str| result.text(key).unwrap_or_default();
-    Status::Failed(Box::new(FailedAttempt {
-        cause: None,
-        summary: format!("{}: {}", text("error_type"), text("error")),
-        phase: None,
-        evidence: Vec::new(),
-        advice: Vec::new(),
-        log: None,
-    }))
+    Status::Failed(Box::new(FailedAttempt::of(format!("{}: {}", text("error_type"), text("error")))))
 }
 
 /// The row's name: the file without its end, and which of its results it is.

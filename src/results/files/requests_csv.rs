@@ -8,14 +8,15 @@ use csv::{Reader, StringRecord};
 use indexmap::IndexMap;
 
 use crate::analyse::{
-    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Requests, Row, Sample, ShownAxes, Signs, Stats, Status,
-    VllmMetrics, warnings_from,
+    About, EmptyAnswers, FailedAttempt, Load, LoadValue, Requests, Row, ShownAxes, Signs, Status, VllmMetrics,
+    warnings_from,
 };
 use crate::model::VllmMetric;
 use crate::record::{Invalid, ResultValues, plausible};
 use crate::results::files::foreign_settings::NO_MODEL;
 use crate::results::files::read::{Content, Kind, Taken, no_metrics};
 use crate::results::result_file::Refusal;
+use crate::stats::{Sample, Stats};
 
 /// Columns that every such file has.
 pub(super) const COLUMNS: [&str; 3] = ["ttft_ms", "latency_ms", "error"];
@@ -248,31 +249,14 @@ impl Run {
         ] {
             load.extend(value.map(|value| (flag.to_owned(), value)));
         }
+        let status = match &self.impossible {
+            Some(what) => Status::Invalid(Invalid::Impossible(what.clone()).to_string()),
+            None if valid => Status::Valid,
+            None => self.failure(),
+        };
         Row {
-            name,
-            axes: ShownAxes {
-                model: NO_MODEL.to_owned(),
-                tensor_parallel_size: None,
-                quantization: None,
-                enforce_eager: None,
-                server: Vec::new(),
-                workload: Vec::new(),
-            },
-            status: match &self.impossible {
-                Some(what) => Status::Invalid(Invalid::Impossible(what.clone()).to_string()),
-                None if valid => Status::Valid,
-                None => self.failure(),
-            },
             metrics,
-            simulated: false,
-            identity: None,
-            attempt: None,
-            timings: None,
             load: Arc::new(Load(load)),
-            repeat: None,
-            groups: Vec::new(),
-            baseline: false,
-            server_name: String::new(),
             source: Some(file.to_owned()),
             about: About {
                 part,
@@ -280,6 +264,7 @@ impl Run {
                 warnings: if valid { warnings_from(&signs) } else { Vec::new() },
                 ..About::default()
             },
+            ..Row::bare(name, ShownAxes::of_model(NO_MODEL.to_owned()), status)
         }
     }
 
@@ -287,14 +272,7 @@ impl Run {
         let all = self.completed + self.failed;
         let error = self.first_error.as_ref().map(|error| format!(", the first with: {error}")).unwrap_or_default();
         let summary = format!("{} of {all} requests failed{error}", self.failed);
-        Status::Failed(Box::new(FailedAttempt {
-            cause: None,
-            summary,
-            phase: None,
-            evidence: Vec::new(),
-            advice: Vec::new(),
-            log: None,
-        }))
+        Status::Failed(Box::new(FailedAttempt::of(summary)))
     }
 }
 

@@ -2,14 +2,16 @@
 
 use super::super::chart::{Axis, Body, BoxPlot, Chart, Entry, Panel, Sampled, Series, Shape, Xy};
 use super::super::data::{Data, Shot, axis_label, intervals, key_words, metric};
-use super::super::kind::{Plot, Refusal};
+use super::super::kind::Plot;
 use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, Tick, separated};
 use super::super::svg::TEXT;
 use super::lines::{Drawn, Line, Lines, legend, lines, look, metric_axis, over, reach, series, unnamed};
-use crate::analyse::{Estimate, Requests, Row, Sample};
+use crate::analyse::{Estimate, Requests, Row};
 use crate::model::Better;
 use crate::record::layout;
+use crate::report::Refusal;
+use crate::stats::Sample;
 
 /// Tokens per second of one request, for its user: the mean over the requests of tokens divided by latency where single requests
 /// are known; else the mean number of tokens divided by the mean latency (which is TTFT and as many TPOT as tokens follow).

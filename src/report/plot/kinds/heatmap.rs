@@ -4,10 +4,11 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::super::chart::{Body, Chart, Heat, Panel};
 use super::super::data::{Data, Group, Shot, axis_label, is_better, key_words, mean_of, metric, setting, word};
-use super::super::kind::{Over, Plot, Refusal};
+use super::super::kind::{Over, Plot};
 use crate::analyse::estimate;
 use crate::model::Metric;
 use crate::record::layout;
+use crate::report::Refusal;
 
 /// Panels on one sheet.
 const PANELS: usize = 6;

@@ -4,10 +4,12 @@ use indexmap::IndexMap;
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
 use super::super::data::{Data, in_sentence, mean_of, metric, setting};
-use super::super::kind::{Plot, Refusal};
+use super::super::kind::Plot;
 use super::super::look::Look;
 use super::super::scale::short;
 use crate::record::layout;
+use crate::report::Refusal;
+use crate::stats;
 
 /// Pairs on the sheet.
 const PAIRS: usize = 12;
@@ -119,8 +121,8 @@ fn cells(data: &Data<'_>, load: &[String], axes: &[String], key: &str) -> (Vec<C
             .iter()
             .filter_map(|one| Some((one, mean_of(&one.shots, &|shot| shot.row.metric(key))?)))
             .collect();
-        let mean = known.iter().map(|(_, e)| e.mean).sum::<f64>() / known.len().max(1) as f64;
-        if known.is_empty() || mean.abs() < f64::MIN_POSITIVE || !mean.is_finite() {
+        let mean = stats::mean(known.iter().map(|(_, e)| e.mean)).unwrap_or_default();
+        if mean.abs() < f64::MIN_POSITIVE || !mean.is_finite() {
             continue;
         }
         for (one, estimate) in known {
@@ -130,7 +132,7 @@ fn cells(data: &Data<'_>, load: &[String], axes: &[String], key: &str) -> (Vec<C
             variances.extend(estimate.sd.map(|sd| (sd / estimate.mean).powi(2)).filter(|v| v.is_finite()));
         }
     }
-    let noise = (!variances.is_empty()).then(|| (variances.iter().sum::<f64>() / variances.len() as f64).sqrt());
+    let noise = stats::mean(variances).map(f64::sqrt);
     (cells, noise)
 }
 
@@ -143,7 +145,7 @@ fn means(cells: &[Cell], axes: &[usize]) -> Means {
         let levels = axes.iter().map(|axis| cell.levels[*axis].clone()).collect();
         groups.entry(levels).or_default().push(cell.value);
     }
-    groups.into_iter().map(|(levels, values)| (levels, values.iter().sum::<f64>() / values.len() as f64)).collect()
+    groups.into_iter().filter_map(|(levels, values)| Some((levels, stats::mean(values)?))).collect()
 }
 
 fn spread(means: &Means) -> f64 {
@@ -153,7 +155,7 @@ fn spread(means: &Means) -> f64 {
 
 /// The interaction of every pair whose combinations were all measured, and how many were not.
 fn pairs(cells: &[Cell], axes: &[String]) -> (Vec<(String, f64)>, usize) {
-    let mean = cells.iter().map(|cell| cell.value).sum::<f64>() / cells.len().max(1) as f64;
+    let mean = stats::mean(cells.iter().map(|cell| cell.value)).unwrap_or_default();
     let (mut found, mut unbalanced) = (Vec::new(), 0);
     for b in 0..axes.len() {
         for a in 0..b {

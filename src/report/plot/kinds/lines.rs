@@ -2,11 +2,11 @@
 
 use super::super::chart::{Axis, Entry, Point, Sampled, Series, Shape};
 use super::super::data::{Data, Group, Shot, axis_label, ends, full_key, mean_of, setting};
-use super::super::kind::Refusal;
 use super::super::look::{Look, OTHERS};
 use super::super::scale::{Counting, Scale, Tick, separated};
 use crate::analyse::Estimate;
 use crate::model::Better;
+use crate::report::Refusal;
 
 /// One line: measurements with the same settings but for the one on the axis.
 pub struct Line<'a, 'd> {

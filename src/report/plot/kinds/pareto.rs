@@ -4,13 +4,14 @@ use indexmap::IndexMap;
 
 use super::super::chart::{Axis, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Xy};
 use super::super::data::{Data, Shot, axis_label, ends, in_sentence, intervals, mean_of, metric};
-use super::super::kind::{Plot, Refusal};
+use super::super::kind::Plot;
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
 use super::lines::{legend, named};
-use crate::analyse::{BY_MODEL, Estimate, RankingSpec, Row};
+use crate::analyse::{Estimate, RankingSpec, Row};
 use crate::model::{Better, Metric};
 use crate::record::layout;
+use crate::report::Refusal;
 use crate::report::answer;
 use crate::report::export::Analysis;
 
@@ -51,7 +52,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
         limits: Vec::new(),
         ..RankingSpec::default()
     };
-    let analysis = Analysis::by(data.table, &[BY_MODEL.to_owned()], asked.clone());
+    let analysis = Analysis::by(data.table, Vec::new(), asked.clone());
     let clouds = clouds(data, &wanted, &analysis);
     if clouds.is_empty() {
         return Err(Refusal::missing(
@@ -118,7 +119,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
 fn clouds(data: &Data<'_>, wanted: &RankingSpec, analysis: &Analysis<'_>) -> Vec<Cloud> {
     let keys: Vec<String> = data.rest(&[]);
     let (load, server): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| data.is_load(key));
-    let answers = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());
+    let answers = analysis.answers().iter().filter_map(|answer| answer.choice.as_ref().ok());
     let chosen: Vec<&Row> = answers.filter_map(|found| Some(found.chosen()?.row)).collect();
     let mut clouds = Vec::new();
     for group in data.groups(&load) {
@@ -216,7 +217,7 @@ fn caption(data: &Data<'_>, clouds: &[Cloud], named: usize, better: Better, anal
         "Recommended: by {}, as `vllm-bench recommend` says.{limits}",
         asked.objective(asked.per_device)
     ));
-    let found = analysis.answers.iter().filter_map(|answer| answer.choice.as_ref().ok());
+    let found = analysis.answers().iter().filter_map(|answer| answer.choice.as_ref().ok());
     caption.extend(found.flat_map(answer::warnings).map(|warning| format!("Warning: {warning}.")));
     // The same sentence for every model and load is said once.
     let mut known = IndexMap::new();

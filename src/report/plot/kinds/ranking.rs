@@ -2,11 +2,12 @@
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
 use super::super::data::{Data, Shot, ends, in_sentence, intervals, is_better, mean_of, metric, with_unit};
-use super::super::kind::{Plot, Refusal};
+use super::super::kind::Plot;
 use super::super::look::{Look, OTHERS};
 use crate::analyse::{Estimate, RankingSpec, Recommendation, Row, Standing, choose};
 use crate::model::{Better, Metric};
 use crate::record::layout;
+use crate::report::Refusal;
 use crate::report::answer;
 
 /// Bars on one sheet.

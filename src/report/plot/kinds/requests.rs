@@ -2,14 +2,16 @@
 
 use super::super::chart::{Axis, Bin, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Vertical, Xy};
 use super::super::data::{Data, Group, Shot};
-use super::super::kind::{Plot, Refusal};
+use super::super::kind::Plot;
 use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, short};
 use super::concurrency::rates;
 use super::lines::{legend, look, named, split};
-use crate::analyse::{Sample, samples_beyond};
+use crate::analyse::samples_beyond;
 use crate::model::Better;
 use crate::record::layout;
+use crate::report::Refusal;
+use crate::stats::{self, Sample};
 
 /// A metric of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -473,7 +475,7 @@ fn moving(points: &[Point]) -> Vec<Point> {
     let half = (n / 20).max(5) / 2;
     let mean = |i: usize| {
         let window = &points[i.saturating_sub(half)..(i + half + 1).min(n)];
-        window.iter().map(|p| p.y).sum::<f64>() / window.len() as f64
+        stats::mean(window.iter().map(|point| point.y)).unwrap_or(f64::NAN)
     };
     let every = n.div_ceil(RANKS).max(1);
     (0..n).step_by(every).map(|i| Point { x: points[i].x, y: mean(i), ..Point::default() }).collect()

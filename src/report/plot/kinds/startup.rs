@@ -4,11 +4,12 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
 use super::super::data::{Data, Group};
-use super::super::kind::{Plot, Refusal};
+use super::super::kind::Plot;
 use super::super::look::{Dash, Look, Marker};
 use super::super::scale::short;
 use crate::model::{StartPhase, Timings};
 use crate::record::layout;
+use crate::report::Refusal;
 use crate::report::display::counted;
 
 /// Bars on one sheet.

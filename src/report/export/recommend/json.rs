@@ -1,57 +1,33 @@
-//! The configuration to use, as text and JSON.
+//! The configuration to use, for programs.
+
+use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::answer;
-use super::display::{configuration, cut};
-use super::page::{Page, Style, Tone};
-use super::text::ranking;
+use super::super::{Analysis, ExportError, Exporter, Format, Sink};
+use super::command;
 use crate::analyse::{
-    Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, RankingSpec, Recommendation, Row, RunTable, Standing,
+    Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, RankingSpec, Recommendation, RunTable, Standing,
 };
+use crate::report::answer;
 
-/// The command that starts a configuration as it was measured.
-fn command(row: &Row) -> String {
-    super::html::shell_line(&row.start_command())
+/// For programs.
+pub struct Json;
+
+impl Exporter<Analysis<'_>> for Json {
+    fn format(&self) -> Format {
+        Format::one("json", "For programs", "json")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(writeln!(out, "{:#}", json(analysis))?)
+    }
 }
 
 /// How many valid simulated rows no answer is about, as others were measured.
 fn left_out_simulated(table: &RunTable) -> usize {
     let simulated = table.rows.iter().filter(|row| row.is_valid() && row.simulated).count();
     if table.is_all_simulated() { 0 } else { simulated }
-}
-
-/// As text.
-pub fn text(answers: &[Answer<'_>], wanted: &RankingSpec, table: &RunTable, style: Style) -> String {
-    let mut page = Page::new(style);
-    page.title("vllm-bench · recommendation", &cut(&format!("by {}", wanted.objective(wanted.per_device)), 60));
-    if let Some(banner) = super::text::banner(table) {
-        page.paragraph(1, "!! ", Tone::Warning, &banner);
-    }
-    if let Some(said) = wanted.about() {
-        page.paragraph(1, "", Tone::Plain, &cut(&said, 1000));
-    }
-    for answer in answers {
-        page.heading(&cut(&answer.title(), 90));
-        let found = match &answer.choice {
-            Ok(found) => found,
-            Err(left_out) => {
-                ranking::none(&mut page, left_out, wanted);
-                continue;
-            }
-        };
-        if let Some(choice) = found.chosen() {
-            page.line(Tone::Good, &format!("  Use  {}", configuration(&choice.row.axes)));
-            if !choice.row.about.serve_command.is_empty() {
-                page.gap();
-                // In one piece, so that it can be copied.
-                page.line(Tone::Plain, &format!("    {}", command(choice.row)));
-                page.gap();
-            }
-        }
-        ranking::one(&mut page, answer, found, wanted);
-    }
-    page.finish()
 }
 
 /// What the choice gives and takes against another option, as parts of that one's metrics.
@@ -105,11 +81,13 @@ fn left_out(all: &[LeftOut<'_>]) -> Vec<(String, String)> {
 }
 
 /// As JSON.
-pub fn json(answers: &[Answer<'_>], wanted: &RankingSpec, table: &RunTable) -> Value {
+pub(in crate::report::export) fn json(analysis: &Analysis<'_>) -> Value {
+    let (table, wanted) = (analysis.table, &analysis.wanted);
     let group = |answer: &Answer<'_>| -> serde_json::Map<String, Value> {
         answer.group.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
     };
-    let all: Vec<Value> = answers
+    let all: Vec<Value> = analysis
+        .answers()
         .iter()
         .map(|answer| {
             let mut value = match &answer.choice {

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::super::columns::{self, Column};
-use super::super::display::{configuration, counted, cut};
-use super::super::page::{Page, Style, Tone};
 use crate::analyse::{BaselineRule, Basis, OVERALL, Optimized, RankingSpec, Tier};
+use crate::report::columns::{self, Column};
+use crate::report::display::{configuration, counted, cut};
+use crate::report::page::{Page, Style, Tone};
 
 /// The parameters of a choice, as the cluster sweep writes them.
 fn parameters(tier: &Tier<'_>) -> String {

@@ -5,10 +5,11 @@
 //! such a character, and the prefix that would defuse it (`'`) is data for every other reader of CSV. Import the file
 //! as text where names come from unplanned.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::analyse::{Row, RunTable, Status};
+use super::cells::{cause, put_number, reason, status};
+use super::{Analysis, ExportError, Exporter, Format, Sink};
+use crate::analyse::{Row, RunTable};
 use crate::model::{Unit, VllmMetric};
 use crate::results::shown;
 
@@ -46,11 +47,20 @@ const PART: usize = 256;
 const THEIR_METRICS: [VllmMetric; 4] =
     [VllmMetric::RequestThroughput, VllmMetric::OutputThroughput, VllmMetric::MeanTtft, VllmMetric::MeanTpot];
 
-/// Writes the table.
-///
-/// # Errors
-/// When the writer refuses.
-pub(super) fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
+/// The table beside a run.
+pub struct ResultsSummary;
+
+impl Exporter<Analysis<'_>> for ResultsSummary {
+    fn format(&self) -> Format {
+        Format::one("results-summary", "One line per experiment", "csv")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(write(analysis.table, out)?)
+    }
+}
+
+fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
     let others: Vec<VllmMetric> =
         VllmMetric::ALL.into_iter().filter(|metric| !THEIR_METRICS.contains(metric)).collect();
     let mut csv = csv::Writer::from_writer(out);
@@ -184,56 +194,4 @@ fn record(csv: &mut csv::Writer<Vec<u8>>, row: &Row, others: &[VllmMetric], scra
 
 fn word(yes: bool) -> &'static str {
     if yes { "true" } else { "false" }
-}
-
-/// A number in full precision: counts as integers, very large and very small ones with an exponent.
-pub(super) fn number(value: Option<f64>, unit: Unit) -> String {
-    let mut out = String::new();
-    put_number(&mut out, value, unit);
-    out
-}
-
-fn put_number(out: &mut String, value: Option<f64>, unit: Unit) {
-    match (value, unit) {
-        (None, _) => {}
-        (Some(value), Unit::Requests | Unit::Tokens) if value.fract() == 0.0 && value.abs() < 1e15 => {
-            // Writing into memory never fails.
-            #[expect(clippy::cast_possible_truncation, reason = "a whole number below 1e15")]
-            let _ = write!(out, "{}", value as i64);
-        }
-        (Some(value), _) => out.push_str(ryu::Buffer::new().format(value)),
-    }
-}
-
-/// The status in a word that stays the same.
-pub(super) fn status(status: &Status) -> &'static str {
-    match status {
-        Status::Valid => "valid",
-        Status::Invalid(_) => "invalid",
-        Status::Failed(_) => "failed",
-        Status::Skipped { .. } => "skipped",
-        Status::Interrupted => "interrupted",
-        Status::Running => "running",
-        Status::NotRun => "not-run",
-    }
-}
-
-pub(super) fn cause(status: &Status) -> String {
-    match status {
-        Status::Failed(failed) => failed.cause.map(|cause| cause.to_string()).unwrap_or_default(),
-        Status::Valid
-        | Status::Invalid(_)
-        | Status::Skipped { .. }
-        | Status::Interrupted
-        | Status::Running
-        | Status::NotRun => String::new(),
-    }
-}
-
-pub(super) fn reason(status: &Status) -> String {
-    match status {
-        Status::Failed(failed) => failed.summary.clone(),
-        Status::Invalid(reason) | Status::Skipped { reason, .. } => reason.clone(),
-        Status::Valid | Status::Interrupted | Status::Running | Status::NotRun => String::new(),
-    }
 }

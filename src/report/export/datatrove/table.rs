@@ -1,10 +1,10 @@
 //! The table of one experiment: what all configurations share stands in the heading, what varies in the columns.
 
-use super::super::columns::{self, Column};
-use super::super::display::cut;
-use super::super::page::{Page, Style, Tone};
 use super::rows::Line;
 use crate::analyse::{Status, all_settings};
+use crate::report::columns::{self, Column};
+use crate::report::display::cut;
+use crate::report::page::{Page, Style, Tone};
 
 /// The metrics: heading, column, decimals.
 const METRICS: [(&str, &str, usize); 6] = [

@@ -1,4 +1,28 @@
-//! Plain statistics over one sample, by the rules of numpy (which are vLLM's too).
+//! Plain statistics over one sample, by the rules of numpy (which are vLLM's too): the only place where a mean or a quantile is made.
+
+/// The arithmetic mean; `None` of nothing.
+#[expect(clippy::cast_precision_loss, reason = "nobody measures 2^53 values")]
+pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.into_iter().fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// The quantile `q` (0 to 1) of ascending values by linear interpolation, as `numpy.quantile`; `None` of nothing, and for any other `q`.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`q` is between 0 and 1, so the position is an index"
+)]
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1).filter(|_| (0.0..=1.0).contains(&q))?;
+    let position = last as f64 * q;
+    let low = position.floor() as usize;
+    let (a, b) = (*sorted.get(low)?, *sorted.get((low + 1).min(last))?);
+    let t = position - position.floor();
+    // Of the two ways to write the line, numpy takes the one that starts at the nearer end.
+    Some(if t < 0.5 { a + (b - a) * t } else { b - (b - a) * (1.0 - t) })
+}
 
 /// Finite numbers, at least one, in ascending order.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,23 +86,9 @@ impl Sample {
         if self.0.len() % 2 == 1 { upper } else { f64::midpoint(self.0[half - 1], upper) }
     }
 
-    /// The quantile `q` (0 to 1) by linear interpolation, as `numpy.quantile`; `None` for any other `q`.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "`q` is between 0 and 1, so the position is an index"
-    )]
+    /// The quantile `q`; see [`quantile`].
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        if !(0.0..=1.0).contains(&q) {
-            return None;
-        }
-        let position = (self.0.len() - 1) as f64 * q;
-        let low = position.floor() as usize;
-        let (a, b) = (self.0[low], self.0[(low + 1).min(self.0.len() - 1)]);
-        let t = position - position.floor();
-        // Of the two ways to write the line, numpy takes the one that starts at the nearer end.
-        Some(if t < 0.5 { a + (b - a) * t } else { b - (b - a) * (1.0 - t) })
+        quantile(&self.0, q)
     }
 
     /// What the reports show.
@@ -95,6 +105,12 @@ mod tests {
 
     fn sample(values: &[f64]) -> Sample {
         Sample::new(values.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn nothing_has_no_mean_and_no_quantile() {
+        assert_eq!((mean([]), mean([1.0, 2.0, 6.0])), (None, Some(3.0)));
+        assert_eq!((quantile(&[], 0.5), quantile(&[7.0], 1.0)), (None, Some(7.0)));
     }
 
     #[test]

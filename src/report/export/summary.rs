@@ -1,16 +1,32 @@
 //! `summary.txt`: a run on one page.
 
-use super::display::{clean, counted, cut, duration, quantity};
-use super::page::{Page, Style, Tone};
-use super::text::{banner, load_fields};
+use std::io::Write;
+
+use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{Counts, Row, RunTable, Status};
 use crate::model::Unit;
 use crate::record::layout;
+use crate::report::display::{clean, counted, cut, duration, quantity};
+use crate::report::page::{Page, Style, Tone};
+use crate::report::text::{banner, load_fields, status};
 
 const LABEL: usize = 14;
 
+/// The summary of a run.
+pub struct Summary;
+
+impl Exporter<Analysis<'_>> for Summary {
+    fn format(&self) -> Format {
+        Format::one("summary", "A run on one page", "txt")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(out.write_all(render(analysis.table).as_bytes())?)
+    }
+}
+
 /// Renders the summary. The same table gives the same text.
-pub fn render(table: &RunTable) -> String {
+fn render(table: &RunTable) -> String {
     let mut page = Page::new(Style::PLAIN);
     let counts = Counts::of(&table.rows);
     page.title("vllm-bench · summary", &cut(&table.facts.title(), 60));
@@ -134,7 +150,7 @@ fn left(page: &mut Page, rows: &[Row]) {
     if !open.is_empty() {
         page.heading(&format!("Without an outcome: {}", counted(open.len(), "experiment")));
         for row in open {
-            page.line(Tone::Plain, &format!("  {:>12}  {}", super::text::status(row), clean(&row.name)));
+            page.line(Tone::Plain, &format!("  {:>12}  {}", status(row), clean(&row.name)));
         }
     }
 }

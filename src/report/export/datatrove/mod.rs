@@ -6,18 +6,61 @@ mod rows;
 mod summary;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
 
+use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{OVERALL, Optimized, RankingSpec, Row, RunTable, is_in_tier, optimize};
-use crate::record::{Error, atomic, layout};
+use crate::record::layout;
+use crate::report::Refusal;
 use rows::Line;
+
+/// The files of the cluster sweep.
+pub struct Datatrove;
+
+impl Exporter<Analysis<'_>> for Datatrove {
+    fn format(&self) -> Format {
+        Format {
+            // It reads the servers' logs anyway, and has no latency beside the choice.
+            ignores: &["--latency", "--detail"],
+            needs_server_logs: true,
+            ..Format::several("datatrove", "The files of the cluster sweep")
+        }
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        let group_by = match analysis.group_by.as_slice() {
+            [] => None,
+            [key] => Some(key.as_str()),
+            [_, second, ..] => {
+                return Err(ExportError::Refused(Refusal::Wrong {
+                    message: format!(
+                        "`--format datatrove` groups by one key: `{}` is the second",
+                        second.escape_debug()
+                    ),
+                    hint: "name one key".into(),
+                }));
+            }
+        };
+        let found = Sweep::new(analysis.table, group_by, &analysis.wanted);
+        out.write_all(found.render().as_bytes())?;
+        let lines =
+            || found.experiments.iter().flat_map(|(name, lines)| lines.iter().map(move |line| (name.as_str(), line)));
+        for (experiment, _) in &found.experiments {
+            let own = lines().filter(|(name, _)| name == experiment);
+            out.file(|directory| layout::experiment_csv(directory, experiment), |file| rows::write(own, file))?;
+        }
+        out.file(|directory| directory.join(layout::BENCHMARKING_RESULTS), |file| rows::write(lines(), file))?;
+        let summary = |file: &mut dyn Write| summary::write(&found.parts, &found.optimized, file);
+        out.file(|directory| directory.join(layout::OPTIMIZATION_SUMMARY), summary)
+    }
+}
 
 /// The name of an experiment that belongs to no group.
 const UNNAMED: &str = "experiment";
 
 /// What is written and shown.
 #[derive(Debug)]
-pub struct Datatrove<'a> {
+struct Sweep<'a> {
     table: &'a RunTable,
     /// Lines by experiment.
     experiments: Vec<(String, Vec<Line<'a>>)>,
@@ -28,10 +71,10 @@ pub struct Datatrove<'a> {
     optimized: Vec<Optimized<'a>>,
 }
 
-impl<'a> Datatrove<'a> {
+impl<'a> Sweep<'a> {
     /// Of a table; the parts of the summary are the values of a setting, or the tiers where none is named. The best of each part is
     /// that of every other answer by `wanted`.
-    pub fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &RankingSpec) -> Self {
+    fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &RankingSpec) -> Self {
         let rows: Vec<&'a Row> = table.rows.iter().filter(|row| !row.is_skipped()).collect();
         let comparable = table.judged();
         let value = |row: &Row, key: &str| match key {
@@ -57,31 +100,10 @@ impl<'a> Datatrove<'a> {
         Self { table, experiments: rows::experiments(&rows), parts, wanted: wanted.clone(), optimized }
     }
 
-    /// Writes the three kinds of files into a directory that is there, each whole or not at all.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn write(&self, directory: &Path) -> Result<Vec<PathBuf>, Error> {
-        let mut written = Vec::new();
-        for (experiment, lines) in &self.experiments {
-            let path = layout::experiment_csv(directory, experiment);
-            atomic::write_with(&path, |out| rows::write(lines.iter().map(|line| (experiment.as_str(), line)), out))?;
-            written.push(path);
-        }
-        let all = directory.join(layout::BENCHMARKING_RESULTS);
-        let lines =
-            || self.experiments.iter().flat_map(|(name, lines)| lines.iter().map(move |line| (name.as_str(), line)));
-        atomic::write_with(&all, |out| rows::write(lines(), out))?;
-        let summary = directory.join(layout::OPTIMIZATION_SUMMARY);
-        atomic::write_with(&summary, |out| summary::write(&self.parts, &self.optimized, out))?;
-        written.extend([all, summary]);
-        Ok(written)
-    }
-
     /// The tables of the experiments and of the gain, as text.
-    pub fn render(&self) -> String {
+    fn render(&self) -> String {
         let mut text = String::new();
-        if let Some(banner) = super::text::banner(self.table) {
+        if let Some(banner) = crate::report::text::banner(self.table) {
             text.push_str(&format!("!! {banner}\n\n"));
         }
         for (experiment, lines) in &self.experiments {

@@ -11,7 +11,8 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::csv::status;
+use super::cells::status;
+use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{Row, RunTable};
 use crate::results::shown;
 use crate::results::{Keep, Member, Scanner, Stop, in_parallel, put_member};
@@ -33,11 +34,22 @@ const LARGEST: usize = 256 << 10;
 /// Files whose text is held at once.
 const PORTION: usize = 256;
 
+/// All results.
+pub struct RawResults;
+
+impl Exporter<Analysis<'_>> for RawResults {
+    fn format(&self) -> Format {
+        Format::one("raw-results", "Every result in one list", "json")
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        Ok(write(analysis.table, out)?)
+    }
+}
+
 /// Writes the list, in the order of the rows.
-///
-/// # Errors
-/// When the writer refuses.
-pub(super) fn write(run: &Path, table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
+fn write(table: &RunTable, out: &mut dyn Write) -> io::Result<()> {
+    let run = &table.facts.directory;
     let mut separator: &[u8] = b"\n";
     out.write_all(b"[")?;
     // Results of one file stand together; each file is read once.

@@ -6,17 +6,45 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::columns::{self, Column};
-use super::display::{ABSENT, counted, cut};
-use super::page::{Page, Style, Tone};
-use super::plot::tokens_per_second_of_a_request;
+use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{LoadValue, Row, RunTable, all_settings, settings};
 use crate::model::VllmMetric;
 use crate::plan::{abbreviation, sanitize};
-use crate::record::{Error, atomic, layout};
+use crate::record::layout;
+use crate::report::columns::{self, Column};
+use crate::report::display::{ABSENT, counted, cut};
+use crate::report::page::{Page, Style, Tone};
+use crate::report::plot::tokens_per_second_of_a_request;
+use crate::report::{Refusal, text};
 use crate::results::read_requests;
+use crate::stats::mean;
+
+/// The files of the batch-size sweep.
+pub struct BatchSizes;
+
+impl Exporter<Analysis<'_>> for BatchSizes {
+    fn format(&self) -> Format {
+        Format { ignores: &IGNORES, ..Format::several("batch-sizes", "The files of the batch-size sweep") }
+    }
+
+    fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
+        let found = Sweep::new(analysis.table);
+        if found.series.is_empty() {
+            return Err(ExportError::Refused(Refusal::missing(
+                format!("no throughput by batch size: {}", found.why_empty()),
+                "measure with an axis of it: `bench: {max-concurrency: [1, 2, 4, 8]}`".into(),
+            )));
+        }
+        out.write_all(found.render().as_bytes())?;
+        for series in &found.series {
+            let path = |directory: &Path| layout::batch_sizes_csv(directory, &series.folder, series.devices);
+            out.file(path, |file| series.write(file))?;
+        }
+        Ok(())
+    }
+}
 
 /// What follows the batch size, or changes nothing of what a measurement is.
 const NO_SERIES: [&str; 9] = [
@@ -33,6 +61,21 @@ const NO_SERIES: [&str; 9] = [
 
 /// The columns.
 const COLUMNS: [&str; 3] = ["batch_size", "per_request_throughput", "total_system_throughput"];
+
+/// Flags of `analyze` that are about a choice, which is not in it, or about other metrics.
+const IGNORES: [&str; 11] = [
+    "--objective",
+    "--slo",
+    "--total",
+    "--margin",
+    "--max-failure-rate",
+    "--latency",
+    "--detail",
+    "--group-by",
+    "--baseline",
+    "--prices",
+    "--devices-per-node",
+];
 
 /// What was measured at one batch size.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +99,7 @@ struct Series {
 
 /// What is written and shown.
 #[derive(Debug)]
-pub struct BatchSizes {
+struct Sweep {
     series: Vec<Series>,
     simulated: bool,
     /// Valid rows that do not say how many requests were in flight.
@@ -126,21 +169,16 @@ fn told_otherwise(rows: &[&Row]) -> BTreeSet<&'static str> {
     drop
 }
 
-#[expect(clippy::cast_precision_loss, reason = "repeats are few")]
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
 fn point(rows: &[&Row]) -> Option<Point> {
     let total: Vec<f64> = rows.iter().filter_map(|row| row.metrics.get(VllmMetric::OutputThroughput)).collect();
     let each = |row: &&Row| tokens_per_second_of_a_request(row, read_requests(row).ok().flatten().as_ref());
     let per_request: Vec<f64> = rows.iter().filter_map(each).collect();
-    Some(Point { per_request: mean(&per_request), total: mean(&total)?, n: total.len() })
+    Some(Point { n: total.len(), per_request: mean(per_request), total: mean(total)? })
 }
 
-impl BatchSizes {
+impl Sweep {
     /// Of a table; where some rows were measured, simulated ones are left out.
-    pub fn new(table: &RunTable) -> Self {
+    fn new(table: &RunTable) -> Self {
         let comparable = table.comparable();
         let (known, unknown): (Vec<&Row>, Vec<&Row>) = comparable.iter().partition(|row| batch(row).is_some());
         let mut found = Self {
@@ -214,33 +252,11 @@ impl BatchSizes {
         }
     }
 
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.series.is_empty()
-    }
-
-    /// Writes a file for each configuration and number of devices below a directory, each whole or not at all.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn write(&self, directory: &Path) -> Result<Vec<PathBuf>, Error> {
-        let mut written = Vec::new();
-        for series in &self.series {
-            let path = layout::batch_sizes_csv(directory, &series.folder, series.devices);
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(Error::write(folder))?;
-            }
-            atomic::write_with(&path, |out| series.write(out))?;
-            written.push(path);
-        }
-        Ok(written)
-    }
-
     /// The tables, as text.
-    pub fn render(&self) -> String {
+    fn render(&self) -> String {
         let mut page = Page::new(Style::PLAIN);
         if self.simulated {
-            page.paragraph(1, "!! ", Tone::Warning, super::text::SIMULATED);
+            page.paragraph(1, "!! ", Tone::Warning, text::SIMULATED);
         }
         for series in &self.series {
             let devices = series.devices.map_or(String::new(), |n| format!(" on {}", counted(n as usize, "device")));
@@ -271,7 +287,7 @@ impl BatchSizes {
     }
 
     /// Why there is nothing, in words.
-    pub fn why_empty(&self) -> String {
+    fn why_empty(&self) -> String {
         match (self.without_batch, self.without_throughput) {
             (0, 0) => "there is no valid result".to_owned(),
             (0, rows) => format!("none of {} has a throughput", counted(rows, "valid result")),
