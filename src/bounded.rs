@@ -37,11 +37,20 @@ const LONG_TEXT: usize = 64 << 10;
 /// # Errors
 /// When there is none, it may not be read, or it is something else.
 pub fn open(path: &Path) -> io::Result<File> {
+    open_known(path).map(|(file, _)| file)
+}
+
+/// As [`open`], with what the file system says of it.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_known(path: &Path) -> io::Result<(File, Metadata)> {
     require_regular(&std::fs::metadata(path)?)?;
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    require_regular(&file.metadata()?)?;
-    Ok(file)
+    let metadata = file.metadata()?;
+    require_regular(&metadata)?;
+    Ok((file, metadata))
 }
 
 /// As [`open`], for a file that the user named: `/dev/stdin` and what a shell makes of `<(…)` may be pipes, and only they.

@@ -8,6 +8,7 @@ mod comparable;
 mod compare;
 mod decide;
 mod derive;
+mod effect;
 mod grouping;
 mod inference;
 mod limit;
@@ -29,9 +30,10 @@ mod wanted;
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use choose::{Choice, Failures, LeftOut, Recommendation, choose};
 pub use comparable::across as incomparable;
-pub use compare::{COMPARED, Comparison, Effect, Failing, LostRequests, Matched, Noise, Outcome, compare, noise_of};
+pub use compare::{COMPARED, Comparison, Failing, LostRequests, Matched, Noise, compare, noise_of};
 pub use decide::{Basis, Candidate, Decision, Design, FEWEST_STARTS, MARGIN, Standing, Why, change, decide, level};
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
+pub use effect::{Effect, Outcome};
 pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{
     CONFIDENCE, Components, Estimate, Group, Interval, components, detectable, estimate, over_starts, samples_beyond,

@@ -169,22 +169,17 @@ impl ShownAxes {
         }
     }
 
-    /// Order within one model: devices as numbers (16 after 2), no quantization first, eager first; unknown last.
-    pub(super) fn order(&self, other: &Self) -> Ordering {
-        fn key(axes: &ShownAxes) -> impl Ord + '_ {
-            (
-                axes.tensor_parallel_size.is_none(),
-                axes.tensor_parallel_size,
-                axes.quantization.is_none(),
-                axes.quantization.as_deref() != Some("none"),
-                axes.quantization.as_deref(),
-                Reverse(axes.enforce_eager),
-            )
-        }
-        let others = |axes: &ShownAxes| -> Vec<Natural> {
-            axes.server.iter().chain(&axes.workload).map(|(_, value)| Natural::of(value)).collect()
-        };
-        key(self).cmp(&key(other)).then_with(|| others(self).cmp(&others(other)))
+    /// What it is sorted by within one model: devices as numbers (16 after 2), no quantization first, eager first; unknown last.
+    pub(super) fn order(&self) -> impl Ord + use<'_> {
+        let quantization = self.quantization.as_deref();
+        let others: Vec<Natural<'_>> =
+            self.server.iter().chain(&self.workload).map(|(_, value)| Natural::of(value)).collect();
+        (
+            (self.tensor_parallel_size.is_none(), self.tensor_parallel_size),
+            (quantization.is_none(), quantization != Some("none"), quantization),
+            Reverse(self.enforce_eager),
+            others,
+        )
     }
 
     /// The workload's keys that vary, as one text: rows of different loads are never ranked against each other.
@@ -196,20 +191,20 @@ impl ShownAxes {
 
 /// A value in the order in which people count: numbers by size, then texts.
 #[derive(Debug, PartialEq)]
-enum Natural {
+enum Natural<'t> {
     Number(f64),
-    Text(String),
+    Text(&'t str),
 }
 
-impl Natural {
-    fn of(text: &str) -> Self {
-        text.parse().map_or_else(|_| Natural::Text(text.to_owned()), Natural::Number)
+impl<'t> Natural<'t> {
+    fn of(text: &'t str) -> Self {
+        text.parse().map_or(Natural::Text(text), Natural::Number)
     }
 }
 
-impl Eq for Natural {}
+impl Eq for Natural<'_> {}
 
-impl Ord for Natural {
+impl Ord for Natural<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Natural::Number(a), Natural::Number(b)) => a.total_cmp(b),
@@ -220,7 +215,7 @@ impl Ord for Natural {
     }
 }
 
-impl PartialOrd for Natural {
+impl PartialOrd for Natural<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

@@ -187,7 +187,7 @@ pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec
         groups.entry(row.axes.model.as_str()).or_default().push(row);
     }
     for rows in groups.values_mut() {
-        rows.sort_by(|a, b| a.axes.order(&b.axes).then_with(|| a.repeat.cmp(&b.repeat)));
+        rows.sort_by_cached_key(|row| (row.axes.order(), row.repeat));
     }
     groups.into_iter().collect()
 }

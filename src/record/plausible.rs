@@ -31,6 +31,13 @@ impl ResultValues for Map<String, Value> {
 
 /// The latencies of vLLM's results.
 const LATENCIES: [&str; 4] = ["ttft", "tpot", "itl", "e2el"];
+/// Their keys: mean, smallest, median, largest, 99th percentile.
+const KEYS: [[&str; 5]; 4] = [
+    ["mean_ttft_ms", "min_ttft_ms", "median_ttft_ms", "max_ttft_ms", "p99_ttft_ms"],
+    ["mean_tpot_ms", "min_tpot_ms", "median_tpot_ms", "max_tpot_ms", "p99_tpot_ms"],
+    ["mean_itl_ms", "min_itl_ms", "median_itl_ms", "max_itl_ms", "p99_itl_ms"],
+    ["mean_e2el_ms", "min_e2el_ms", "median_e2el_ms", "max_e2el_ms", "p99_e2el_ms"],
+];
 /// No request takes eleven days, in milliseconds; no measurement does, in seconds.
 const MOST_MS: f64 = 1e9;
 const MOST_SECONDS: f64 = 1e6;
@@ -99,8 +106,8 @@ fn outside(values: &impl ResultValues, completed: f64) -> Option<String> {
 /// Times that are none, and percentiles out of order.
 fn impossible_times(values: &impl ResultValues) -> Option<String> {
     let mut wrong: Option<String> = None;
-    // Latency, percentile, value, key.
-    let mut quantiles: Vec<(usize, f64, f64, String)> = Vec::new();
+    // Latency, percentile, value.
+    let mut quantiles: Vec<(usize, f64, f64)> = Vec::with_capacity(16);
     values.each_time(&mut |key, value| {
         if wrong.is_some() {
             return;
@@ -108,7 +115,7 @@ fn impossible_times(values: &impl ResultValues) -> Option<String> {
         if !(0.0..=MOST_MS).contains(&value) {
             wrong = Some(format!("`{key}` is {value}: no request takes such a time in milliseconds"));
         } else if let Some((latency, percentile)) = quantile(key) {
-            quantiles.push((latency, percentile, value, key.to_owned()));
+            quantiles.push((latency, percentile, value));
         }
     });
     if wrong.is_some() {
@@ -116,22 +123,35 @@ fn impossible_times(values: &impl ResultValues) -> Option<String> {
     }
     quantiles.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let in_order = quantiles.windows(2).find_map(|pair| {
-        let [(latency, low, below, lower), (other, high, above, higher)] = pair else { return None };
-        (latency == other && low < high && *below > above * (1.0 + ROUNDING) + ROUNDING)
-            .then(|| format!("`{lower}` is {below}, above `{higher}`, which is {above}"))
+        let [(latency, low, below), (other, high, above)] = pair else { return None };
+        (latency == other && low < high && *below > above * (1.0 + ROUNDING) + ROUNDING).then(|| {
+            let [lower, higher] = [low, high].map(|percentile| key_of(values, *latency, *percentile));
+            format!("`{lower}` is {below}, above `{higher}`, which is {above}")
+        })
     });
     in_order.or_else(|| impossible_means(values))
+}
+
+/// The key of a percentile, as the result has it.
+fn key_of(values: &impl ResultValues, latency: usize, percentile: f64) -> String {
+    let mut found = String::new();
+    values.each_time(&mut |key, _| {
+        if quantile(key) == Some((latency, percentile)) {
+            found = key.to_owned();
+        }
+    });
+    found
 }
 
 /// Means that no such values have: below the smallest, above the largest, or below half of the median (half of all values, of
 /// which none is below 0, are at least the median).
 fn impossible_means(values: &impl ResultValues) -> Option<String> {
-    LATENCIES.into_iter().find_map(|latency| {
-        let number = |statistic: &str| values.number(&format!("{statistic}_{latency}_ms"));
-        let mean = number("mean")?;
+    KEYS.iter().zip(LATENCIES).find_map(|([mean, min, median, max, _], latency)| {
+        let [mean, min, median, max] = [mean, min, median, max].map(|key| values.number(key));
+        let mean = mean?;
         let slack = |bound: f64| bound * CONTRADICTION + ROUNDING;
-        let low = number("min").into_iter().chain(number("median").map(|median| median / 2.0)).fold(0.0, f64::max);
-        let high = number("max").unwrap_or(f64::INFINITY);
+        let low = min.into_iter().chain(median.map(|median| median / 2.0)).fold(0.0, f64::max);
+        let high = max.unwrap_or(f64::INFINITY);
         (mean < low - slack(low) || mean > high + slack(high)).then(|| {
             format!(
                 "`mean_{latency}_ms` is {mean}, which contradicts the median, the smallest or the largest beside it"
@@ -140,10 +160,15 @@ fn impossible_means(values: &impl ResultValues) -> Option<String> {
     })
 }
 
+/// The statistic and the number of the latency that a key names: `p99`, 0 for `p99_ttft_ms`.
+fn latency_of(key: &str) -> Option<(&str, usize)> {
+    let (statistic, latency) = key.strip_suffix("_ms")?.rsplit_once('_')?;
+    Some((statistic, LATENCIES.iter().position(|known| *known == latency)?))
+}
+
 /// Which percentile of which latency a key names.
 fn quantile(key: &str) -> Option<(usize, f64)> {
-    let (statistic, latency) = key.strip_suffix("_ms")?.rsplit_once('_')?;
-    let latency = LATENCIES.iter().position(|known| *known == latency)?;
+    let (statistic, latency) = latency_of(key)?;
     let percentile = match statistic {
         "min" => 0.0,
         "median" => 50.0,
@@ -202,20 +227,18 @@ fn beyond_the_rest(values: &impl ResultValues) -> Vec<String> {
     if let Some(duration) = number("duration").filter(|duration| *duration > 0.0) {
         let most = duration * 1e3 * (1.0 + CONTRADICTION);
         values.each_time(&mut |key, value| {
-            let times = LATENCIES.iter().any(|latency| key.ends_with(&format!("_{latency}_ms")));
-            if times && value > most {
+            if value > most && latency_of(key).is_some() {
                 found.push(format!("`{key}` is {value:.2} ms, longer than the whole measurement of {duration:.2} s"));
             }
         });
     }
     // Of the gaps between tokens there are very many: a few of each thousand, each as long as a prompt takes to compute, lift their
     // mean above the 99th percentile.
-    for latency in LATENCIES.into_iter().filter(|latency| *latency != "itl") {
-        let keys = [format!("mean_{latency}_ms"), format!("p99_{latency}_ms")];
-        if let [Some(mean), Some(p99)] = keys.each_ref().map(|key| number(key))
+    for ([mean_key, .., p99_key], _) in KEYS.iter().zip(LATENCIES).filter(|(_, latency)| *latency != "itl") {
+        if let (Some(mean), Some(p99)) = (number(mean_key), number(p99_key))
             && mean > p99 * (1.0 + CONTRADICTION) + ROUNDING
         {
-            found.push(format!("`{}` is {mean:.2}, above `{}`, which is {p99:.2}", keys[0], keys[1]));
+            found.push(format!("`{mean_key}` is {mean:.2}, above `{p99_key}`, which is {p99:.2}"));
         }
     }
     if let (Some(good), Some(all)) = (number("request_goodput"), number("request_throughput"))

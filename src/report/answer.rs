@@ -1,9 +1,173 @@
-//! The answer in words, the same on every screen and in every format: what to use, by what objective, how sure that is, and what to
-//! run next. The numbers are those of [`crate::analyse`]; nothing is decided here.
+//! The answer in words, the same on every screen and in every format: what to use, by what objective, how sure that is, what else may
+//! be chosen in which order, and what to run next. The numbers are those of [`crate::analyse`]; nothing is decided here, and a format
+//! has no words of its own: it takes [`Told`].
 
 use super::display::{configuration, counted, cut, in_unit};
-use crate::analyse::{Basis, Choice, FEWEST_STARTS, RankingSpec, Recommendation, Standing, Why};
+use super::export::Analysis;
+use crate::analyse::{Answer, Basis, Choice, FEWEST_STARTS, RankingSpec, Recommendation, Standing, Why};
 use crate::model::Metric;
+
+/// The answer for one group, as it is told.
+pub(super) struct Told<'r, 't> {
+    answer: &'r Answer<'t>,
+    wanted: &'r RankingSpec,
+}
+
+impl<'r, 't> Told<'r, 't> {
+    /// All answers of an analysis, in their order.
+    pub fn all(analysis: &'r Analysis<'t>) -> impl ExactSizeIterator<Item = Self> {
+        analysis.answers().iter().map(|answer| Self { answer, wanted: &analysis.wanted })
+    }
+
+    /// Of what.
+    pub fn title(&self) -> String {
+        self.answer.title()
+    }
+
+    /// Whether its rows share a model, which its title names.
+    pub fn has_model(&self) -> bool {
+        self.answer.value(crate::analyse::BY_MODEL).is_some()
+    }
+
+    /// What is recommended; `None` where nothing can be.
+    pub fn found(&self) -> Option<Found<'r, 't>> {
+        let recommendation = self.answer.choice.as_ref().ok()?;
+        Some(Found { recommendation, choice: recommendation.chosen()?, wanted: self.wanted })
+    }
+
+    /// That nothing can be recommended.
+    pub fn nothing(&self) -> &'static str {
+        match self.wanted.limits.is_empty() {
+            true => "No configuration can be recommended",
+            false => "No configuration keeps the limits",
+        }
+    }
+
+    /// What is excluded, and why.
+    pub fn left_out(&self) -> impl ExactSizeIterator<Item = (&'r str, &'r str)> {
+        let left_out = match &self.answer.choice {
+            Ok(found) => &found.left_out,
+            Err(left_out) => left_out,
+        };
+        left_out.iter().map(|left| (left.row.name.as_str(), left.why.as_str()))
+    }
+}
+
+/// What is recommended for one group.
+pub(super) struct Found<'r, 't> {
+    /// With its numbers.
+    pub recommendation: &'r Recommendation<'t>,
+    /// What is recommended.
+    pub choice: &'r Choice<'t>,
+    wanted: &'r RankingSpec,
+}
+
+impl<'r, 't> Found<'r, 't> {
+    /// What to use.
+    pub fn configuration(&self) -> String {
+        configuration(&self.choice.row.axes)
+    }
+
+    /// The command that starts it as it was measured; empty where it is not known.
+    pub fn command(&self) -> String {
+        super::html::shell_line(&self.choice.row.start_command())
+    }
+
+    /// All that is said of it.
+    pub fn sentences(&self) -> Vec<String> {
+        sentences(self.recommendation, self.wanted)
+    }
+
+    /// Its warnings that do not exclude it.
+    pub fn warnings(&self) -> Vec<String> {
+        warnings(self.recommendation)
+    }
+
+    /// How sure that is, in a few words.
+    pub fn how_sure(&self) -> String {
+        how_sure(self.recommendation)
+    }
+
+    /// All that may be chosen, best mean first.
+    pub fn options(&self) -> impl ExactSizeIterator<Item = Line<'r, 't>> {
+        let (found, wanted) = (self.recommendation, self.wanted);
+        found.options.iter().enumerate().map(move |(index, option)| Line {
+            option,
+            mark: Mark::of(found, index),
+            configuration: configuration(&option.row.axes),
+            value: number(&wanted.rank_by, option.value),
+            interval: interval(option, &wanted.rank_by),
+            latency: option.latency.map(|value| number(&wanted.latency, value)),
+        })
+    }
+}
+
+/// An option in a table.
+pub(super) struct Line<'r, 't> {
+    /// With its numbers.
+    pub option: &'r Choice<'t>,
+    /// Where it stands.
+    pub mark: Mark,
+    /// Its settings.
+    pub configuration: String,
+    /// Its mean.
+    pub value: String,
+    /// The interval of its mean.
+    pub interval: String,
+    /// The latency beside it.
+    pub latency: Option<String>,
+}
+
+impl Line<'_, '_> {
+    /// How many devices it takes.
+    pub fn devices(&self) -> Option<String> {
+        self.option.row.about.devices.map(|devices| devices.to_string())
+    }
+}
+
+/// Where an option of an answer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It is recommended.
+    Choice,
+    /// It may be the best as well.
+    MayBeBest,
+    /// Too few starts say whether it may.
+    Undecided,
+    /// Neither.
+    None,
+}
+
+impl Mark {
+    fn of(found: &Recommendation<'_>, index: usize) -> Self {
+        match found.options.get(index).map(|option| option.standing) {
+            _ if index == found.choice => Mark::Choice,
+            Some(Standing::MayBeBest) => Mark::MayBeBest,
+            Some(Standing::Undecided) if found.basis.is_established() => Mark::Undecided,
+            Some(Standing::Undecided | Standing::NotBest) | None => Mark::None,
+        }
+    }
+
+    /// A sign in a table of text, which the sentences name.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Mark::Choice => ">",
+            Mark::MayBeBest => "=",
+            Mark::Undecided => "?",
+            Mark::None => "",
+        }
+    }
+
+    /// The same in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Mark::Choice => "choice",
+            Mark::MayBeBest => "may be the best",
+            Mark::Undecided => "undecided",
+            Mark::None => "",
+        }
+    }
+}
 
 /// A number with as many digits as its unit has in tables.
 fn number(key: &str, value: f64) -> String {
@@ -11,7 +175,7 @@ fn number(key: &str, value: f64) -> String {
 }
 
 /// The interval of an option; a word where there is none.
-pub(super) fn interval(option: &Choice<'_>, key: &str) -> String {
+fn interval(option: &Choice<'_>, key: &str) -> String {
     match option.estimate.and_then(|estimate| estimate.interval) {
         Some(interval) => format!("{} to {}", number(key, interval.low), number(key, interval.high)),
         None if option.n > 1 => "no variance".into(),
@@ -22,18 +186,8 @@ pub(super) fn interval(option: &Choice<'_>, key: &str) -> String {
 /// With fewer starts an interval is much too narrow where they are skewed or fall into two kinds (docs/analysis.md).
 const FEW: usize = 5;
 
-/// The mark of an option in a table: `>` the choice, `=` may be the best as well, `?` undecided.
-pub(super) fn mark(found: &Recommendation<'_>, index: usize) -> &'static str {
-    match found.options.get(index).map(|option| option.standing) {
-        _ if index == found.choice => ">",
-        Some(Standing::MayBeBest) => "=",
-        Some(Standing::Undecided) if found.basis.is_established() => "?",
-        Some(Standing::Undecided | Standing::NotBest) | None => "",
-    }
-}
-
 /// How sure the choice is, in a few words.
-pub(super) fn how_sure(found: &Recommendation<'_>) -> String {
+fn how_sure(found: &Recommendation<'_>) -> String {
     match (found.basis, found.others_in_set()) {
         _ if found.options.len() == 1 => "the only one".into(),
         _ if found.significantly_best && found.why == Why::BestMean => "significantly better than every other".into(),

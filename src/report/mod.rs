@@ -6,6 +6,7 @@ mod answer;
 mod columns;
 mod display;
 pub mod export;
+mod front;
 mod html;
 mod page;
 pub mod plot;

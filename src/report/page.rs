@@ -79,6 +79,14 @@ impl Page {
         self.style.widest
     }
 
+    /// Puts the sections of another page behind these.
+    pub fn append(&mut self, other: Page) {
+        if !other.out.is_empty() {
+            self.gap();
+            self.out.push_str(&other.out);
+        }
+    }
+
     /// The text; it ends with one line break.
     pub fn finish(self) -> String {
         self.out

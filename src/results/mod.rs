@@ -10,11 +10,14 @@ mod intern;
 mod parallel;
 mod predecessor;
 mod remains;
+mod request_arrays;
 mod requests;
 mod result_file;
 mod run;
+mod run_facts;
 mod scan;
 mod server_log;
+mod signs;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

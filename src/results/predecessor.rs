@@ -17,8 +17,9 @@ use crate::results::intern::Shared;
 use crate::results::parallel;
 use crate::results::result_file;
 use crate::results::result_file::{Members, Refusal, ResultFile};
-use crate::results::run::{is_result_name, signs};
+use crate::results::run::is_result_name;
 use crate::results::shown;
+use crate::results::signs::signs;
 
 /// Bytes of results that are held so that a report need not read them again.
 const MOST_HELD: usize = 32 << 20;

@@ -12,7 +12,8 @@ use crate::results::intern::Shared;
 use crate::results::predecessor;
 use crate::results::result_file;
 use crate::results::result_file::Members;
-use crate::results::run::{broken, duration, failed, journal_of, read_failure};
+use crate::results::run::{failed, read_failure};
+use crate::results::run_facts::{broken, duration, journal_of};
 
 /// Loads what is left of a run. `error`: why its manifest cannot be read.
 ///

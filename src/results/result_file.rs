@@ -14,12 +14,12 @@ use serde_json::error::Category;
 
 use crate::analyse::{EmptyAnswers, MetricValues, VllmMetrics};
 use crate::bounded::{self, Plain, PythonJson};
-use crate::load::drift::{Drift, drift};
+use crate::load::drift::Drift;
 use crate::model::VllmMetric;
 use crate::record::{ResultMeta, SCHEMA};
 use crate::results::fields::Values;
+use crate::results::request_arrays::{IsError, Sum, drift_of, empty_answers};
 use crate::results::scan::{Beginning, Keep, Member, Scanner, Stop, is_unescaped};
-use crate::stats;
 
 /// A result file beyond this size is not read.
 const LARGEST: u64 = bounded::RESULT;
@@ -152,8 +152,7 @@ impl ResultFile {
 /// # Errors
 /// Why it cannot be taken.
 pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>, Refusal> {
-    let opened = bounded::open(path);
-    let (file, metadata) = match opened.and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
+    let (file, metadata) = match bounded::open_known(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
@@ -295,78 +294,6 @@ fn vllm_key(key: &str) -> &str {
         "request_goodput:" => "request_goodput",
         other => other,
     }
-}
-
-/// The sum of an array of numbers: of the times between the tokens of an answer only that is wanted.
-#[derive(Clone, Copy, serde::Deserialize)]
-#[serde(from = "Vec<f64>")]
-struct Sum(f64);
-
-impl From<Vec<f64>> for Sum {
-    fn from(all: Vec<f64>) -> Self {
-        Self(all.iter().sum())
-    }
-}
-
-/// Whether a request has an error text.
-#[derive(Clone, Copy, serde::Deserialize)]
-#[serde(from = "Option<String>")]
-struct IsError(bool);
-
-impl From<Option<String>> for IsError {
-    fn from(text: Option<String>) -> Self {
-        Self(text.is_some_and(|text| !text.is_empty()))
-    }
-}
-
-/// The drift of the completed requests of vLLM's own client. Its times are seconds, of no clock in particular; a release that writes none
-/// writes requests in the order of their sending, and `most` of them were under way at once.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is no number, or below 0, becomes 0")]
-fn drift_of(starts: &[f64], ttfts: &[f64], further: &[Sum], failed: &[IsError], most: Option<f64>) -> Option<Drift> {
-    if further.len() != ttfts.len() || !(starts.is_empty() || starts.len() == ttfts.len()) {
-        return None;
-    }
-    let nanoseconds = |seconds: f64| (seconds * 1e9) as u64;
-    let first = starts.iter().copied().reduce(f64::min);
-    let start = |index: usize| match first {
-        Some(first) => nanoseconds(starts[index] - first),
-        None => index as u64,
-    };
-    let completed = |index: &usize| failed.get(*index).is_none_or(|of| !of.0) && ttfts[*index] > 0.0;
-    let requests: Vec<(u64, u64)> = (0..ttfts.len())
-        .filter(completed)
-        .map(|index| (start(index), nanoseconds(ttfts[index] + further[index].0)))
-        .collect();
-    let peak = if first.is_some() { under_way(&requests) } else { most? as u64 };
-    drift(requests.into_iter(), peak)
-}
-
-/// How many of the requests (begin, and what it took) were under way at once, at most.
-fn under_way(requests: &[(u64, u64)]) -> u64 {
-    let begins = requests.iter().map(|(start, _)| (*start, 1i64));
-    let ends = requests.iter().map(|(start, took)| (start.saturating_add(*took), -1));
-    let mut changes: Vec<(u64, i64)> = begins.chain(ends).collect();
-    changes.sort_unstable();
-    let mut now = 0;
-    let most = changes.iter().map(|(_, change)| {
-        now += change;
-        now
-    });
-    most.max().and_then(|most| u64::try_from(most).ok()).unwrap_or(0)
-}
-
-/// Which of the requests that count as completed have no token. Where some failed, the arrays hold those too.
-#[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 requests")]
-fn empty_answers(lengths: &[f64], ttfts: &[f64], completed: Option<f64>) -> Option<EmptyAnswers> {
-    if lengths.is_empty() || completed != Some(lengths.len() as f64) {
-        return None;
-    }
-    let count = lengths.iter().filter(|tokens| **tokens <= 0.0).count();
-    let others: Vec<f64> =
-        ttfts.iter().zip(lengths).filter(|(_, tokens)| **tokens > 0.0).map(|(ttft, _)| *ttft).collect();
-    let known = ttfts.len() == lengths.len();
-    let mean = stats::mean(others).filter(|_| known).map(|mean| mean * 1e3);
-    Some(EmptyAnswers { count, of: lengths.len(), mean_ttft_ms_of_others: mean })
 }
 
 /// Writes a member behind others, its value as it stands in the file.
@@ -543,7 +470,7 @@ mod tests {
             }
             std::fs::write(&path, text.to_string()).unwrap();
             let result = read(&path, &mut Vec::new(), Members::Parsed).unwrap().unwrap();
-            let warnings = crate::analyse::warnings_from(&super::super::run::signs(&result, None));
+            let warnings = crate::analyse::warnings_from(&super::super::signs::signs(&result, None));
             warnings.iter().any(|warning| warning.kind == WarningKind::Drift)
         };
         (0..loads).filter(|seed| one(*seed)).count() as f64 / loads as f64

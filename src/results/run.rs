@@ -8,20 +8,18 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::analyse::{
-    About, Facts, FailedAttempt, Load, LoadValue, MetricValues, Origin, Row, RunTable, Signs, Status, Unreadable,
-    VllmMetrics, warnings_from,
+    About, Facts, FailedAttempt, Load, LoadValue, MetricValues, Row, RunTable, Signs, Status, Unreadable, VllmMetrics,
+    warnings_from,
 };
-use crate::model::{
-    Context, Event, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip, Stamped, VllmMetric,
-};
+use crate::model::{Context, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip};
 use crate::plan::combination_name;
-use crate::record::{
-    Error, FailureRecord, JournalText, Manifest, ResultMeta, RunDir, RunState, atomic, layout, plausible, validate,
-};
+use crate::record::{Error, FailureRecord, ResultMeta, RunDir, RunState, atomic, layout, validate};
 use crate::results::parallel;
 use crate::results::remains;
 use crate::results::result_file;
 use crate::results::result_file::{Members, ResultFile};
+use crate::results::run_facts::{broken, device, duration, facts, journal_of};
+use crate::results::signs::signs;
 
 /// Results that are read before their rows are made.
 const PORTION: usize = 512;
@@ -100,112 +98,6 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
         rows,
         unreadable,
     })
-}
-
-/// What the machine's devices are called; `None` where they are not alike, or simulated.
-fn device(manifest: &Manifest) -> Option<Arc<str>> {
-    let mut names = manifest.devices.devices.iter().map(|device| device.name.as_deref());
-    let first = names.next()??;
-    (!manifest.simulated && names.all(|name| name == Some(first))).then(|| first.into())
-}
-
-fn facts(manifest: Manifest) -> Facts {
-    Facts {
-        slo: slo(&manifest),
-        objective: objective(&manifest),
-        until: manifest.plan.until_decided.and_then(|until| usize::try_from(until.max).ok()),
-        directory: Path::new("").into(),
-        run: manifest.run,
-        name: manifest.name,
-        origin: Origin::VllmBench { version: manifest.vllm_bench },
-        created: Some(manifest.created),
-        timezone: Some(manifest.timezone),
-        engine: Some(manifest.engine),
-        vllm_path: manifest.vllm.map(|vllm| vllm.path),
-        vllm_versions: Vec::new(),
-        command_line: manifest.command_line,
-        duration: None,
-        sessions: 0,
-        live: false,
-        unreadable_journal_lines: 0,
-        damaged: Vec::new(),
-    }
-}
-
-/// A file of the record that is damaged, among the files that do not count.
-pub(super) fn broken(file: &str, what: &str) -> Unreadable {
-    Unreadable { file: file.to_owned(), reason: what.to_owned(), lost: true }
-}
-
-/// The journal as far as it is whole, and what is wrong with it. The line that a crash cut is no damage.
-pub(super) fn journal_of(dir: &RunDir) -> (JournalText, Vec<String>) {
-    match dir.journal() {
-        Ok(text) if text.damaged == 0 => (text, Vec::new()),
-        Ok(text) => {
-            let what = format!("`{}` is damaged: {} lines cannot be read", layout::JOURNAL, text.damaged);
-            (text, vec![what])
-        }
-        Err(error) => {
-            let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
-            (JournalText::default(), vec![format!("`{}` cannot be read{why}", layout::JOURNAL)])
-        }
-    }
-}
-
-/// The objective of the run, as the manifest keeps it.
-fn objective(manifest: &Manifest) -> Option<String> {
-    manifest.settings.get("objective").and_then(|setting| setting.value.as_str()).map(str::to_owned)
-}
-
-/// The limits of the sweep file, as the manifest keeps them: `slo.ttft.p99` -> `500`, or words under `slo` itself.
-fn slo(manifest: &Manifest) -> Vec<(String, String)> {
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let of = |key: &String, value: &serde_json::Value| -> Vec<(String, String)> {
-        let name = match key.strip_prefix("slo") {
-            Some("") => "",
-            Some(rest) if rest.starts_with('.') => &rest[1..],
-            Some(_) | None => return Vec::new(),
-        };
-        match value {
-            serde_json::Value::Null => Vec::new(),
-            serde_json::Value::Object(map) if map.is_empty() => Vec::new(),
-            serde_json::Value::Array(items) => items.iter().map(|item| (name.to_owned(), text(item))).collect(),
-            one => vec![(name.to_owned(), text(one))],
-        }
-    };
-    let all = manifest.settings.iter().flat_map(|(key, setting)| of(key, &setting.value));
-    // Words that stand under no metric may be several between commas, as after `--slo`.
-    let several = all.flat_map(|(name, value)| match name.is_empty() {
-        true => value.split(',').map(|word| (String::new(), word.trim().to_owned())).collect(),
-        false => vec![(name, value)],
-    });
-    several.filter(|(name, value)| !(name.is_empty() && value.is_empty())).collect()
-}
-
-/// Seconds over all sessions: what a session said at its end, or from its first to its last event where it died.
-pub(super) fn duration(entries: &[Stamped]) -> Option<f64> {
-    let mut sessions: Vec<f64> = Vec::new();
-    let mut began = None;
-    for entry in entries {
-        match &entry.event {
-            Event::RunStarted { .. } => {
-                began = entry.time();
-                sessions.push(0.0);
-            }
-            Event::RunFinished { seconds, .. } if seconds.is_finite() => {
-                began = None;
-                if let Some(session) = sessions.last_mut() {
-                    *session = seconds.max(0.0);
-                }
-            }
-            _ => {
-                if let (Some(session), Some(from), Some(to)) = (sessions.last_mut(), began, entry.time()) {
-                    *session = (to - from).as_seconds_f64().max(0.0);
-                }
-            }
-        }
-    }
-    (!sessions.is_empty()).then(|| sessions.iter().sum())
 }
 
 fn skipped(skip: &Skip, simulated: bool) -> Row {
@@ -464,87 +356,6 @@ fn server_metrics(result: &ResultFile) -> impl Iterator<Item = (Cow<'static, str
     .filter_map(|(key, value, scale)| Some((key.into(), value? * scale)))
 }
 
-/// What of a result says whether it can be believed. Where nobody says how it was measured, hits of the prefix cache may
-/// be meant.
-pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
-    let own = result.load.as_ref();
-    let bench = |flag: &str| meta.and_then(|meta| meta.bench.get_text(flag));
-    let prefix = bench("random-prefix-len").is_some_and(|length| length != "0");
-    let signs = Signs::of_result(|key| result.number(key), own);
-    let unknown = meta.is_none() && own.and_then(|own| own.get("shares_prefixes")).is_none();
-    // What the plan asked for, against what was counted: another client, or another server, did other work. To the prompts of a chat our
-    // own client adds the template.
-    let planned = || {
-        let asked = asked_prompt(|flag| bench(flag).map(str::to_owned))? * signs.completed?;
-        let counted = result.metrics().get(VllmMetric::TotalInputTokens)?;
-        let chat = own.is_some() && bench("backend").is_some_and(|backend| backend.contains("chat"));
-        Some((asked, if chat { counted.min(asked) } else { counted }))
-    };
-    let differs = |(asked, counted): &(f64, f64)| asked != counted;
-    Signs {
-        prompt_tokens: planned().filter(differs).or(signs.prompt_tokens),
-        preemptions: signs.preemptions.or(meta.and_then(|meta| meta.preemptions)),
-        prefix_hits: signs.prefix_hits.or_else(|| meta.and_then(found_cold)),
-        shares_prefixes: signs.shares_prefixes
-            || prefix
-            || unknown
-            || matches!(bench("dataset-name"), Some("prefix_repetition" | "sonnet" | "rag")),
-        asked_tokens: meta.and_then(|meta| {
-            asked_tokens(|flag| meta.bench.get_text(flag).map(str::to_owned), meta.bench.contains("ignore-eos"))
-        }),
-        empty: result.empty.clone(),
-        drift: signs.drift.or(result.drift.filter(|_| own.is_none()).map(|of| (of.ratio, (of.low, of.high)))),
-        implausible: plausible::suspicious(&result.metrics),
-        simulated: meta.is_some_and(|meta| meta.simulated),
-        ..signs
-    }
-}
-
-/// The part of the prompt tokens that was found in the prefix cache, by the server's counters over the measurement. vLLM's
-/// client sends the first prompt again and again to warm up: what that finds is left out.
-fn found_cold(meta: &ResultMeta) -> Option<f64> {
-    let cache = meta.prefix_cache.filter(|cache| cache.queries > 0.0)?;
-    let flag = |name: &str| meta.bench.get_text(name).and_then(|text| text.parse::<f64>().ok());
-    let warmups = flag("num-warmups").unwrap_or(0.0);
-    let request = cache.queries / (flag("num-prompts").unwrap_or(1000.0) + warmups);
-    let own = if warmups > 0.0 { (warmups + 1.0) * request } else { 0.0 };
-    Some((cache.hits - own).max(0.0) / cache.queries)
-}
-
-/// The fewest and the most tokens that an answer must have, where the model could not end one by itself.
-pub(super) fn asked_tokens(flag: impl Fn(&str) -> Option<String>, ignores_eos: bool) -> Option<(f64, f64)> {
-    let number = |name: &str| flag(name).and_then(|text| text.parse::<f64>().ok());
-    let asked = [
-        "random-output-len",
-        "output-len",
-        "sonnet-output-len",
-        "custom-output-len",
-        "hf-output-len",
-        "sharegpt-output-len",
-    ]
-    .into_iter()
-    .find_map(number)
-    .filter(|asked| ignores_eos && *asked > 0.0)?;
-    let range = range(&flag, "output")?;
-    Some(((asked * (1.0 - range)).floor().max(1.0), (asked * (1.0 + range)).ceil()))
-}
-
-/// How many tokens each random prompt has; `None` where they are drawn from a range, or it is another data set.
-fn asked_prompt(flag: impl Fn(&str) -> Option<String>) -> Option<f64> {
-    let number = |name: &str| flag(name).and_then(|text| text.parse::<f64>().ok());
-    let random = flag("dataset-name").is_none_or(|name| name == "random");
-    let asked = number("random-input-len").filter(|asked| random && *asked > 0.0)?;
-    (range(&flag, "input")? <= 0.0).then_some(asked + number("random-prefix-len").unwrap_or(0.0))
-}
-
-/// The part by which lengths are drawn around what is asked for: one number, or (newer releases) JSON with one for each side. `None` where it
-/// is something else.
-fn range(flag: &impl Fn(&str) -> Option<String>, side: &str) -> Option<f64> {
-    let Some(text) = flag("random-range-ratio") else { return Some(0.0) };
-    let of_side = || serde_json::from_str::<serde_json::Value>(&text).ok()?.get(side)?.as_f64();
-    text.parse::<f64>().ok().or_else(of_side).map(|range| range.clamp(0.0, 1.0))
-}
-
 /// Files under the name of a result that belong to no experiment of the plan. Our own outputs are none.
 fn unplanned(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
     let planned: HashSet<_> =
@@ -591,25 +402,5 @@ impl Loads {
             Some(known) if **known == load => Arc::clone(known),
             _ => Arc::clone(self.0.insert(Arc::new(load))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::results::run::*;
-
-    #[test]
-    fn lengths_that_are_drawn_from_a_range_are_asked_for_as_one() {
-        let of = |flags: &[(&str, &str)]| {
-            let flag = |name: &str| flags.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-            (asked_tokens(flag, true), asked_prompt(flag))
-        };
-        let plain = [("random-output-len", "256"), ("random-input-len", "100"), ("random-prefix-len", "20")];
-        let with = |ratio: &'static str| [&plain[..], &[("random-range-ratio", ratio)]].concat();
-        assert_eq!(of(&plain), (Some((256.0, 256.0)), Some(120.0)));
-        assert_eq!(of(&with("0.5")), (Some((128.0, 384.0)), None));
-        assert_eq!(of(&with(r#"{"input": 0.0, "output": 0.25}"#)), (Some((192.0, 320.0)), Some(120.0)));
-        assert_eq!(of(&with("much")), (None, None));
-        assert_eq!(of(&[("dataset-name", "sonnet"), ("random-input-len", "9")]), (None, None));
     }
 }

@@ -303,6 +303,30 @@ def axes_tooltip_and_selection(bench):
 
 
 @check
+def fronts_and_ticks_are_those_of_the_data(bench):
+    with bench.open(bench.grown(300)) as page:
+        data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+        at = {metric["key"]: index for index, metric in enumerate(data["metrics"])}
+        pair = sorted([at[data["latency"]], at[data["rank_by"]]])
+        expected = next(fronts for *axes, fronts in data["fronts"] if axes == pair)
+        drawn = lambda: page.locator("#scatter .front").evaluate_all("all => all.map(n => n.getAttribute('d').split('L').length)")
+        need(sorted(drawn()) == sorted(map(len, expected)), f"{drawn()} points on the fronts, {[len(front) for front in expected]} in the data")
+        # Of one model and load one front is left.
+        page.select_option("[data-filter='max-concurrency']", "4")
+        need(0 < len(drawn()) < len(expected), f"{len(drawn())} fronts of {len(expected)} after a filter")
+        page.select_option("[data-filter='max-concurrency']", "")
+        page.select_option("[data-plot=y]", "f:p99_ttft_ms")
+        need(not drawn(), "a front of two latencies")
+        texts = page.locator("#scatter text.tick").evaluate_all("all => all.map(n => Number(n.textContent.replaceAll(',', '')))")
+        need(len(texts) > 5, f"ticks: {texts}")
+        # 1, 2 or 5 times a power of ten lies between neighbours.
+        for one, two in zip(texts, texts[1:]):
+            step = two - one
+            if step > 0:
+                need(any(abs(step - size) < 1e-9 * size for size, _ in data["round"]["steps"]), f"a step of {step}: {texts}")
+
+
+@check
 def zoom_by_drag_wheel_and_reset(bench):
     with bench.open(bench.grown(300)) as page:
         count = lambda: page.locator("#scatter .dot").count()

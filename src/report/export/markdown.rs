@@ -8,9 +8,9 @@ use super::cells::reason;
 use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{Choice, Counts, Facts, Row, bases, mean_over_starts};
 use crate::model::{Metric, VllmMetric};
-use crate::report::answer;
+use crate::report::answer::{Line, Told};
 use crate::report::display::{configuration, counted, in_unit};
-use crate::report::text::{banner, baseline_rule, nothing, status};
+use crate::report::text::{banner, baseline_rule, status};
 
 /// Markdown.
 pub struct Markdown;
@@ -51,30 +51,25 @@ fn render(analysis: &Analysis<'_>) -> String {
     if let Some(said) = wanted.about() {
         let _ = writeln!(text, "\n{}", cell(&said));
     }
-    for group in analysis.answers() {
-        let _ = writeln!(text, "\n## {}\n", cell(&group.title()));
-        match &group.choice {
-            Ok(found) => {
-                if let Some(choice) = found.chosen() {
-                    let _ = writeln!(text, "**Use {}**\n", cell(&configuration(&choice.row.axes)));
-                }
-                for line in answer::sentences(found, &analysis.wanted).into_iter().chain(answer::warnings(found)) {
+    for told in Told::all(analysis) {
+        let _ = writeln!(text, "\n## {}\n", cell(&told.title()));
+        let mark = match told.found() {
+            Some(found) => {
+                let _ = writeln!(text, "**Use {}**\n", cell(&found.configuration()));
+                for line in found.sentences().into_iter().chain(found.warnings()) {
                     let _ = writeln!(text, "{}\n", cell(&line));
                 }
-                head(&mut text, analysis, found.per_device);
-                for (index, option) in found.options.iter().enumerate() {
-                    line(&mut text, analysis, answer::mark(found, index), option);
-                }
-                for left in &found.left_out {
-                    let _ = writeln!(text, "\n- excluded: {}: {}", cell(&left.row.name), cell(&left.why));
-                }
+                head(&mut text, analysis, found.recommendation.per_device);
+                found.options().for_each(|option| line(&mut text, analysis, option));
+                "\n- excluded: "
             }
-            Err(left_out) => {
-                let _ = writeln!(text, "{}.\n", nothing(&analysis.wanted));
-                for left in left_out {
-                    let _ = writeln!(text, "- {}: {}", cell(&left.row.name), cell(&left.why));
-                }
+            None => {
+                let _ = writeln!(text, "{}.\n", told.nothing());
+                "- "
             }
+        };
+        for (name, why) in told.left_out() {
+            let _ = writeln!(text, "{mark}{}: {}", cell(name), cell(why));
         }
     }
     speedups(&mut text, analysis);
@@ -101,19 +96,20 @@ fn head(text: &mut String, analysis: &Analysis<'_>, per_device: bool) {
     let _ = writeln!(text, "| {} |\n| {} |", columns.join(" | "), rule.collect::<Vec<_>>().join(" | "));
 }
 
-fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<'_>) {
-    let (row, wanted) = (option.row, &analysis.wanted);
+fn line(text: &mut String, analysis: &Analysis<'_>, line: Line<'_, '_>) {
+    let (option, wanted) = (line.option, &analysis.wanted);
     let shown = |value: Option<f64>, key: &str| {
         let unit = Metric::of(key).map(|of| of.unit);
         value.zip(unit).map_or_else(String::new, |(value, unit)| in_unit(value, unit))
     };
+    let simulated = if option.row.simulated { "(simulated) " } else { "" };
     let mut cells = vec![
-        mark.to_owned(),
-        cell(&format!("{}{}", if row.simulated { "(simulated) " } else { "" }, configuration(&row.axes))),
-        row.about.devices.map(|devices| devices.to_string()).unwrap_or_default(),
+        line.mark.sign().to_owned(),
+        cell(&format!("{simulated}{}", line.configuration)),
+        line.devices().unwrap_or_default(),
         option.n.to_string(),
-        shown(Some(option.value), &wanted.rank_by),
-        answer::interval(option, &wanted.rank_by),
+        line.value,
+        line.interval,
     ];
     let beside = BESIDE.iter().filter(|key| **key != wanted.rank_by && Metric::of(key).is_some());
     cells.extend(beside.map(|key| shown(mean_of(analysis, option, key), key)));
@@ -122,7 +118,7 @@ fn line(text: &mut String, analysis: &Analysis<'_>, mark: &str, option: &Choice<
     cells.push(shown(tail, p99));
     let under = tail
         .filter(|_| option.measurements == 1)
-        .and_then(|_| requests_under(row, p99))
+        .and_then(|_| requests_under(option.row, p99))
         .and_then(|n| usize::try_from(n).ok());
     cells.push(under.map(|n| counted(n, "request")).unwrap_or_default());
     cells.push(cell(&option.warnings.iter().map(|warning| warning.text.clone()).collect::<Vec<_>>().join("; ")));

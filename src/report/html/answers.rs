@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::super::answer;
-use super::super::display::{ABSENT, clean, configuration, cut, in_unit, quantity};
-use super::super::text::nothing;
-use super::shell;
-use crate::analyse::{Answer, Choice, RankingSpec, Recommendation};
+use super::super::answer::{self, Mark, Told};
+use super::super::display::{ABSENT, clean, cut, quantity};
+use super::super::export::Analysis;
+use crate::analyse::RankingSpec;
 use crate::model::{Metric, Unit};
 
 /// So many options stand in the table of an answer.
@@ -68,72 +67,58 @@ fn amount(key: &str, value: Option<f64>) -> String {
 }
 
 /// All answers as shown.
-pub(super) fn of(answers: &[Answer<'_>], wanted: &RankingSpec) -> Vec<Shown> {
-    answers.iter().map(|answer| one(answer, wanted)).collect()
-}
-
-fn one(answer: &Answer<'_>, wanted: &RankingSpec) -> Shown {
-    let (found, all) = match &answer.choice {
-        Ok(recommendation) => (found(recommendation, wanted), &recommendation.left_out),
-        Err(left) => (None, left),
+pub(super) fn of(analysis: &Analysis<'_>) -> Vec<Shown> {
+    let wanted = &analysis.wanted;
+    let one = |told: Told<'_, '_>| Shown {
+        heading: cut(&told.title(), MODEL),
+        found: told.found().map(|found| of_found(&found, wanted)),
+        nothing: told.nothing(),
+        left_out: told.left_out().take(LEFT_OUT).map(|(name, why)| (cut(name, 120), cut(why, 300))).collect(),
+        left_out_more: told.left_out().len().saturating_sub(LEFT_OUT),
     };
-    let mut left_out: Vec<(String, String)> =
-        all.iter().take(LEFT_OUT).map(|left| (cut(&left.row.name, 120), cut(&left.why, 300))).collect();
-    left_out.truncate(LEFT_OUT);
-    Shown {
-        heading: cut(&answer.title(), MODEL),
-        found,
-        nothing: nothing(wanted),
-        left_out_more: all.len() - left_out.len(),
-        left_out,
-    }
+    Told::all(analysis).map(one).collect()
 }
 
-fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Option<Found> {
-    let choice = found.chosen()?;
-    let row = choice.row;
-    let per = if found.per_device { " per device" } else { "" };
+fn of_found(found: &answer::Found<'_, '_>, wanted: &RankingSpec) -> Found {
+    let answer::Found { recommendation, choice, .. } = found;
+    let per = if recommendation.per_device { " per device" } else { "" };
     let mut metrics = vec![(format!("{}{per}", label(&wanted.rank_by)), amount(&wanted.rank_by, Some(choice.value)))];
     metrics.push((label(&wanted.latency), amount(&wanted.latency, choice.latency)));
-    if let Some(devices) = row.about.devices {
+    if let Some(devices) = choice.row.about.devices {
         metrics.push(("Devices".into(), devices.to_string()));
     }
     metrics.push(("Starts".into(), choice.n.to_string()));
-    if let Some(noise) = found.noise {
+    if let Some(noise) = recommendation.noise {
         metrics.push(("Noise".into(), format!("{:.1} %", 100.0 * noise)));
     }
-    let lines = found.options.iter().enumerate().take(OPTIONS);
-    Some(Found {
-        name: clean(&row.name),
-        configuration: configuration(&row.axes),
+    Found {
+        name: clean(&choice.row.name),
+        configuration: found.configuration(),
         metrics,
-        sentences: answer::sentences(found, wanted).iter().map(|sentence| clean(sentence)).collect(),
-        warnings: answer::warnings(found).iter().map(|warning| clean(warning)).collect(),
-        single: !found.basis.is_established(),
-        sure: answer::how_sure(found),
-        command: shell::line(&row.start_command()),
-        options: lines.map(|(index, option)| line(found, index, option, wanted)).collect(),
-        more: found.options.len().saturating_sub(OPTIONS),
-    })
+        sentences: found.sentences().iter().map(|sentence| clean(sentence)).collect(),
+        warnings: found.warnings().iter().map(|warning| clean(warning)).collect(),
+        single: !recommendation.basis.is_established(),
+        sure: found.how_sure(),
+        command: found.command(),
+        options: found.options().take(OPTIONS).map(line).collect(),
+        more: found.options().len().saturating_sub(OPTIONS),
+    }
 }
 
-fn line(found: &Recommendation<'_>, index: usize, option: &Choice<'_>, wanted: &RankingSpec) -> Line {
-    let (mark, label) = match answer::mark(found, index) {
-        ">" => ("choice", "choice"),
-        "=" => ("equal", "may be the best"),
-        "?" => ("", "undecided"),
-        _ => ("", ""),
-    };
-    let number = |key: &str, value: f64| unit(key).map_or_else(|| format!("{value:.2}"), |unit| in_unit(value, unit));
+fn line(line: answer::Line<'_, '_>) -> Line {
     Line {
-        mark,
-        label,
-        configuration: configuration(&option.row.axes),
-        devices: option.row.about.devices.map_or(ABSENT.to_owned(), |devices| devices.to_string()),
-        value: number(&wanted.rank_by, option.value),
-        interval: answer::interval(option, &wanted.rank_by),
-        latency: option.latency.map_or(ABSENT.to_owned(), |value| number(&wanted.latency, value)),
-        n: option.n,
-        front: option.on_front,
+        mark: match line.mark {
+            Mark::Choice => "choice",
+            Mark::MayBeBest => "equal",
+            Mark::Undecided | Mark::None => "",
+        },
+        label: line.mark.words(),
+        devices: line.devices().unwrap_or_else(|| ABSENT.to_owned()),
+        configuration: line.configuration,
+        value: line.value,
+        interval: line.interval,
+        latency: line.latency.unwrap_or_else(|| ABSENT.to_owned()),
+        n: line.option.n,
+        front: line.option.on_front,
     }
 }

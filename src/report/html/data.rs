@@ -1,14 +1,18 @@
 //! The data block that the script reads: settings by number, metrics rounded to six digits, every command word once.
 
+use std::collections::HashMap;
+
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
 use super::super::display::{clean, cut};
 use super::super::export::{Analysis, status as status_key};
+use super::super::front::front;
+use super::super::plot::Round;
 use super::super::text::status;
 use super::shell;
 use super::table::{Columns, Setting, told};
-use crate::analyse::{Answer, Row, RunTable, Standing, Status, over_starts, starts_by};
+use crate::analyse::{Answer, Estimate, Row, RunTable, Standing, Status, by_model_and_load, over_starts, starts_by};
 use crate::model::{Better, Metric};
 
 /// Everything the script shows, as JSON that may stand inside a `script` element.
@@ -31,6 +35,8 @@ pub(super) fn block(analysis: &Analysis<'_>, columns: &Columns) -> String {
         "phases": phases(table),
         "rows": rows,
         "groups": groups.iter().map(|rows| group(table, rows, metrics)).collect::<Vec<Value>>(),
+        "fronts": fronts(table, &groups, metrics),
+        "round": round(columns, table),
         "words": words,
         "choices": choices(table, analysis.answers()),
         "rank_by": wanted.rank_by,
@@ -153,16 +159,82 @@ fn groups(table: &RunTable) -> Vec<Vec<usize>> {
     groups.into_values().filter(|rows| rows.len() > 1).collect()
 }
 
-/// Means and intervals over repeats; a start counts once, because its measurements share what it has of its own.
+/// The mean of a metric over repeats; a start counts once, because its measurements share what it has of its own.
+fn over_repeats(table: &RunTable, indices: &[usize], metric: &Metric) -> Option<Estimate> {
+    let rows: Vec<&Row> = indices.iter().filter_map(|&index| table.rows.get(index)).collect();
+    over_starts(&starts_by(&rows, &metric.key)?)
+}
+
+/// Means and intervals over repeats.
 fn group(table: &RunTable, indices: &[usize], metrics: &[Metric]) -> Value {
     let of_metric = |metric: &Metric| {
-        let rows: Vec<&Row> = indices.iter().filter_map(|&index| table.rows.get(index)).collect();
-        let of = over_starts(&starts_by(&rows, &metric.key)?)?;
+        let of = over_repeats(table, indices, metric)?;
         let interval = of.interval.filter(|_| metric.better.is_some());
         let [low, high] = [interval.map(|i| i.low), interval.map(|i| i.high)].map(rounded);
         Some(json!([rounded(Some(of.mean)), low, high, of.n]))
     };
     json!({"rows": indices, "f": metrics.iter().map(of_metric).collect::<Vec<Option<Value>>>()})
+}
+
+/// For every two metrics of which one at least is better when it is higher, what no other configuration of the same model and load
+/// beats in both: the numbers of the metrics, and for each model and load the first row of each configuration. Configurations with a
+/// warning that excludes them are left out, as in every answer.
+fn fronts(table: &RunTable, groups: &[Vec<usize>], metrics: &[Metric]) -> Vec<Value> {
+    let repeats: HashMap<usize, &Vec<usize>> =
+        groups.iter().flat_map(|rows| rows.iter().map(move |row| (*row, rows))).collect();
+    let measured = !table.is_all_simulated();
+    let counts = |row: &Row| row.may_be_best() && !(measured && row.simulated);
+    let configuration = |index: usize| -> Option<(usize, Vec<Option<f64>>)> {
+        let own = [index];
+        let rows = repeats.get(&index).map_or(&own[..], |rows| rows);
+        if rows.first() != Some(&index) || !rows.iter().filter_map(|row| table.rows.get(*row)).all(counts) {
+            return None;
+        }
+        let value = |metric: &Metric| match rows {
+            [only] => table.rows.get(*only)?.metric(&metric.key),
+            several => over_repeats(table, several, metric).map(|of| of.mean),
+        };
+        Some((index, metrics.iter().map(value).collect()))
+    };
+    let rows: Vec<&Row> = table.rows.iter().collect();
+    let places: Vec<Vec<(usize, Vec<Option<f64>>)>> = by_model_and_load(&rows)
+        .into_values()
+        .map(|indices| indices.into_iter().filter_map(configuration).collect())
+        .collect();
+    let directed = || metrics.iter().enumerate().filter_map(|(at, metric)| Some((at, metric.better?)));
+    let pairs = directed().flat_map(|first| directed().map(move |second| (first, second)));
+    let pairs = pairs.filter(|((a, first), (b, second))| a < b && [first, second].contains(&&Better::Higher));
+    pairs
+        .filter_map(|((a, first), (b, second))| {
+            let of_place = |place: &Vec<(usize, Vec<Option<f64>>)>| -> Vec<usize> {
+                let there = place.iter().filter_map(|(row, of)| Some((*row, (of[a]?, of[b]?))));
+                let (rows, points): (Vec<usize>, Vec<(f64, f64)>) = there.unzip();
+                front(&points, (first, second)).into_iter().map(|at| rows[at]).collect()
+            };
+            let all: Vec<Vec<usize>> = places.iter().map(of_place).filter(|rows| rows.len() > 1).collect();
+            (!all.is_empty()).then(|| json!([a, b, all]))
+        })
+        .collect()
+}
+
+/// What axes over anything in the page choose their steps from.
+fn round(columns: &Columns, table: &RunTable) -> Round {
+    let metrics = table.rows.iter().flat_map(|row| columns.metrics.iter().filter_map(|metric| row.metric(&metric.key)));
+    let settings =
+        columns.settings.iter().flat_map(|setting| setting.values.iter().filter_map(|value| value.parse().ok()));
+    let timings = table.rows.iter().filter_map(|row| row.timings.as_ref());
+    let seconds = timings.flat_map(|timings| {
+        let phases = timings.startup_phases.iter().map(|step| step.seconds);
+        [timings.startup, timings.benchmark, Some(timings.total)]
+            .into_iter()
+            .flatten()
+            .chain(phases)
+            .collect::<Vec<f64>>()
+    });
+    let sizes = metrics.chain(settings).chain(seconds).map(f64::abs).filter(|size| size.is_normal());
+    let (low, high) = sizes.fold((1.0_f64, 1.0_f64), |(low, high), size| (low.min(size), high.max(size)));
+    // A part of an axis may be looked at closely.
+    Round::between((low * 1e-3).max(1e-9), (high * 10.0).min(1e15))
 }
 
 /// The rows that are recommended, and those that may be the best as well.

@@ -89,7 +89,7 @@ impl<'a> View<'a> {
             latency: crate::model::Metric::of(&wanted.latency)
                 .map_or_else(|| wanted.latency.clone(), |metric| metric.label),
             limits: wanted.about().map(|said| clean(&said)),
-            answers: answers::of(analysis.answers(), wanted),
+            answers: answers::of(analysis),
             axes: axes.into_iter().map(asked).collect(),
             fixed: fixed.into_iter().map(asked).collect(),
             rules: rules(table),

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use indexmap::{IndexMap, IndexSet};
 
 use super::kind::Query;
-use super::scale::short;
+use super::words::{are, were, word};
 use crate::analyse::{Estimate, Requests, Row, RunTable, Status, over_starts, spread};
 use crate::model::{Better, Metric};
 use crate::report::Refusal;
@@ -311,14 +311,6 @@ impl<'a> Data<'a> {
     }
 }
 
-fn are(count: usize, noun: &str) -> String {
-    format!("{} {}", counted(count, noun), if count == 1 { "is" } else { "are" })
-}
-
-fn were(count: usize) -> String {
-    format!("{} {}", counted(count, "measurement"), if count == 1 { "was" } else { "were" })
-}
-
 /// Numbers by size, then texts; what is not set first.
 fn order(value: Option<&str>) -> (f64, String) {
     let number = value.and_then(|value| value.parse::<f64>().ok()).filter(|number| number.is_finite());
@@ -327,37 +319,6 @@ fn order(value: Option<&str>) -> (f64, String) {
         (Some(_), Some(number)) => (number, String::new()),
         (Some(text), None) => (f64::MAX, text.to_owned()),
     }
-}
-
-/// A setting in a word or two.
-pub fn word(key: &str, value: Option<&str>, models: &IndexSet<&str>) -> String {
-    let value = value.map(clean);
-    match (key, value.as_deref()) {
-        ("model", Some(model)) => short_model(model, models),
-        ("tensor-parallel-size", Some(size)) => format!("tp {size}"),
-        ("pipeline-parallel-size", Some(size)) => format!("pp {size}"),
-        ("data-parallel-size", Some(size)) => format!("dp {size}"),
-        ("devices", Some("1")) => "1 device".into(),
-        ("devices", Some(count)) => format!("{count} devices"),
-        ("max-concurrency", Some(level)) => format!("concurrency {level}"),
-        ("random-input-len", Some(length)) => format!("input {length}"),
-        ("random-output-len", Some(length)) => format!("output {length}"),
-        ("quantization", Some("none")) => "not quantized".into(),
-        ("quantization" | "run" | "experiment", Some(value)) => value.to_owned(),
-        ("enforce-eager", Some("true")) => "eager".into(),
-        ("enforce-eager", Some("false")) => "graphs".into(),
-        (key, Some("true" | "yes")) => key.to_owned(),
-        (key, Some(value)) => format!("{key} {value}"),
-        (key, None) => format!("{key} not set"),
-    }
-}
-
-/// The last part of a model's name, where no other model shares it.
-fn short_model(model: &str, models: &IndexSet<&str>) -> String {
-    let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    let mine = last(model);
-    let shared = models.iter().filter(|other| last(&clean(other)) == mine).count() > 1;
-    if shared || mine.is_empty() { model.to_owned() } else { mine }
 }
 
 /// What the measurements of a group say of a metric, over server starts.
@@ -377,34 +338,6 @@ pub fn ends(estimate: &Estimate) -> Option<(f64, f64)> {
     estimate.interval.map(|interval| (interval.low, interval.high))
 }
 
-/// What intervals mean, for the caption: `n` of each estimate.
-pub fn intervals(estimates: &[Estimate]) -> String {
-    let (least, most) = estimates.iter().fold((usize::MAX, 0), |(l, m), e| (l.min(e.n), m.max(e.n)));
-    let n = if least >= most { most.to_string() } else { format!("{least} to {most}") };
-    match most {
-        0 | 1 => "One server start of each (n = 1): there is no interval.".into(),
-        _ => format!(
-            "Means over n = {n} server starts; bars are 95 % intervals of each mean by itself{}.",
-            if least < 2 { "; where n = 1 there is none" } else { "" }
-        ),
-    }
-}
-
-/// The key's label with its unit; a key that has none is shown as it is.
-pub fn axis_label(key: &str) -> String {
-    match Metric::of(key) {
-        Some(metric) => format!("{} ({})", metric.label, metric.unit.symbol()),
-        None => match key {
-            "max-concurrency" => "Concurrency (requests in flight)".into(),
-            "random-input-len" => "Prompt length (tokens)".into(),
-            "random-output-len" => "Answer length (tokens)".into(),
-            "request-rate" => "Request rate (req/s)".into(),
-            "devices" => "Devices".into(),
-            key => key.to_owned(),
-        },
-    }
-}
-
 /// A metric by its key.
 ///
 /// # Errors
@@ -416,35 +349,10 @@ pub fn metric(flag: &str, key: &str) -> Result<Metric, Refusal> {
     })
 }
 
-/// In the middle of a sentence: `TTFT` stays as it is.
-pub fn in_sentence(label: &str) -> String {
-    let mut chars = label.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
-        _ => label.to_owned(),
-    }
-}
-
-/// A setting in a title.
-pub fn key_words(key: &str) -> String {
-    match key {
-        "max-concurrency" => "concurrency".into(),
-        "devices" => "number of devices".into(),
-        "random-input-len" => "prompt length".into(),
-        "random-output-len" => "answer length".into(),
-        key => key.to_owned(),
-    }
-}
-
 /// The better of two values.
 pub fn is_better(better: Option<Better>, a: f64, b: f64) -> bool {
     match better {
         Some(Better::Lower) => a < b,
         Some(Better::Higher) | None => a > b,
     }
-}
-
-/// A value with its unit.
-pub fn with_unit(value: f64, metric: &Metric) -> String {
-    format!("{} {}", short(value), metric.unit.symbol())
 }

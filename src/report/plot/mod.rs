@@ -14,6 +14,7 @@ mod png;
 mod scale;
 mod sheet;
 mod svg;
+mod words;
 mod xy;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use data::full_key;
 pub use kind::{Kind, Over, Plot, Query, plots};
 pub(super) use kinds::concurrency::tokens_per_second_of_a_request;
 pub use kinds::list;
+pub(super) use scale::Round;
 pub use sheet::Size;
 use svg::Letters;
 

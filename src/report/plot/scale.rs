@@ -28,6 +28,12 @@ pub struct Tick {
     pub label: String,
 }
 
+/// What the steps of a linear axis begin with.
+const NICE: [f64; 3] = [1.0, 2.0, 5.0];
+/// What the values of an axis of powers of ten begin with, where it has fewer decades than this.
+const DIGITS: [(f64, &[f64]); 3] =
+    [(1.5, &[1.0, 2.0, 3.0, 5.0, 7.0]), (4.0, &[1.0, 2.0, 5.0]), (f64::INFINITY, &[1.0])];
+
 /// Beyond this no metric of a benchmark lies; differences of larger numbers could overflow.
 const LARGEST: f64 = 1e150;
 
@@ -100,8 +106,8 @@ impl Scale {
             Counting::Log2 => self.powers(2.0, &[1.0], wanted),
             Counting::Log10 => {
                 let decades = (self.high / self.low).log10();
-                let digits: &[f64] = if decades < 1.5 { &[1.0, 2.0, 3.0, 5.0, 7.0] } else { &[1.0, 2.0, 5.0] };
-                self.powers(10.0, if decades > 4.0 { &[1.0] } else { digits }, wanted * 2)
+                let digits = DIGITS.iter().find(|(most, _)| decades < *most).map_or(&[1.0][..], |(_, digits)| digits);
+                self.powers(10.0, digits, wanted * 2)
             }
         };
         // A narrow part of a logarithmic axis may hold no power at all.
@@ -147,13 +153,42 @@ fn nice_step(rough: f64) -> f64 {
     }
     let power = 10f64.powf(rough.log10().floor());
     let digit = rough / power;
-    power * [1.0, 2.0, 5.0].into_iter().find(|nice| digit <= nice * (1.0 + 1e-9)).unwrap_or(10.0)
+    power * NICE.into_iter().find(|nice| digit <= nice * (1.0 + 1e-9)).unwrap_or(10.0)
 }
 
 /// A number beside others that differ from it by at least `step`.
 fn with_step(value: f64, step: f64) -> String {
-    let decimals = if step.is_finite() && step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
-    with_decimals(value, decimals as usize, false)
+    with_decimals(value, decimals_of(step), false)
+}
+
+/// Decimals of numbers that differ by at least `step`.
+fn decimals_of(step: f64) -> usize {
+    if step.is_finite() && step > 0.0 { (-step.log10().floor()).clamp(0.0, 6.0) as usize } else { 0 }
+}
+
+/// What axes between two numbers above 0 choose from, for a reader that draws them itself: the round steps of linear ones with the
+/// decimals of their labels, and the values of those that count in powers of ten, with the decades that each list is for.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Round {
+    steps: Vec<(f64, usize)>,
+    /// `None` = for any number of decades.
+    powers: Vec<(Option<f64>, Vec<f64>)>,
+}
+
+impl Round {
+    /// Between these.
+    pub fn between(low: f64, high: f64) -> Self {
+        let ends = (low.log10().floor() as i32, high.log10().ceil() as i32);
+        // As a text, so that it is the nearest number to what is meant.
+        let all = |digits: &[f64]| -> Vec<f64> {
+            let number = |exponent: i32, digit: &f64| format!("{digit}e{exponent}").parse().unwrap_or(f64::NAN);
+            (ends.0..=ends.1).flat_map(|exponent| digits.iter().map(move |digit| number(exponent, digit))).collect()
+        };
+        Self {
+            steps: all(&NICE).into_iter().map(|step| (step, decimals_of(step))).collect(),
+            powers: DIGITS.map(|(most, digits)| (Some(most).filter(|most| most.is_finite()), all(digits))).into(),
+        }
+    }
 }
 
 /// A number with so many decimals, or up to so many without zeros at the end; very large and very small ones with a power.
@@ -235,6 +270,39 @@ mod tests {
             labels(Scale::of(Counting::Log10, [1e-3, 1e6], false), 5),
             ["0.01", "1", "100", "10,000", "1,000,000"]
         );
+    }
+
+    #[test]
+    fn a_reader_that_draws_axes_itself_chooses_from_the_same_steps() {
+        let Round { steps, powers } = Round::between(0.02, 3.0);
+        assert_eq!(
+            steps,
+            [
+                (0.01, 2),
+                (0.02, 2),
+                (0.05, 2),
+                (0.1, 1),
+                (0.2, 1),
+                (0.5, 1),
+                (1.0, 0),
+                (2.0, 0),
+                (5.0, 0),
+                (10.0, 0),
+                (20.0, 0),
+                (50.0, 0)
+            ]
+        );
+        assert_eq!(
+            powers.iter().map(|(most, all)| (*most, all.len())).collect::<Vec<_>>(),
+            [(Some(1.5), 20), (Some(4.0), 12), (None, 4)]
+        );
+        for wanted in [2, 5, 9] {
+            for high in [0.3, 1.0, 2.9] {
+                let ticks = Scale::exact(0.0, high).ticks(wanted);
+                let chosen = steps.iter().find(|(step, _)| high / wanted as f64 <= step * (1.0 + 1e-9)).unwrap().0;
+                assert!((ticks[1].at - ticks[0].at - chosen).abs() < 1e-9, "{ticks:?} {chosen}");
+            }
+        }
     }
 
     #[test]

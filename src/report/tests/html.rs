@@ -196,6 +196,56 @@ fn repeats_are_shown_with_their_interval_and_warnings_with_their_row() {
 }
 
 #[test]
+fn fronts_are_those_of_each_model_and_load_without_what_is_excluded() {
+    let run = small("org/other", "RuntimeError: no", Engine::Vllm);
+    let mut table = read_run(run.path()).unwrap();
+    let first = table.rows[0].clone();
+    table.rows.clear();
+    // Model, load, throughput, latency; the last one of each model and load is beaten in both.
+    for (model, load, throughput, ttft) in [
+        ("a", "1", 100.0, 10.0),
+        ("a", "1", 200.0, 20.0),
+        ("a", "1", 90.0, 20.0),
+        ("b", "1", 900.0, 5.0),
+        ("b", "1", 950.0, 6.0),
+        ("a", "2", 50.0, 9.0),
+    ] {
+        let mut row = first.clone();
+        row.axes.model = model.into();
+        row.axes.workload = vec![("max-concurrency".into(), load.into())];
+        row.metrics.set(crate::model::VllmMetric::OutputThroughput, Some(throughput));
+        row.metrics.set(crate::model::VllmMetric::MeanTtft, Some(ttft));
+        table.rows.push(row);
+    }
+    let fronts = |table: &RunTable| {
+        let data = data(&render(&Analysis::of(table)));
+        let at =
+            |key: &str| data["metrics"].as_array().unwrap().iter().position(|metric| metric["key"] == key).unwrap();
+        let pair = [at("output_throughput"), at("mean_ttft_ms")];
+        let all = data["fronts"].as_array().unwrap();
+        all.iter().find(|of| of[0] == pair[0] && of[1] == pair[1]).map(|of| of[2].clone())
+    };
+    assert_eq!(fronts(&table), Some(serde_json::json!([[1, 0], [4, 3]])));
+    let kind = WarningKind::ShortOutputs;
+    table.rows[4].about.warnings.push(crate::analyse::Warning { kind, text: "2 answers were shorter".into() });
+    assert_eq!(fronts(&table), Some(serde_json::json!([[1, 0]])), "one point is no line");
+}
+
+#[test]
+fn the_page_groups_its_answers_as_it_is_asked() {
+    let run = small("org/other", "RuntimeError: no", Engine::Vllm);
+    let table = read_run(run.path()).unwrap();
+    let says = |group_by: &[&str], heading: &str| {
+        let keys = group_by.iter().map(|key| (*key).to_owned()).collect();
+        let page = render(&Analysis::by(&table, keys, RankingSpec::default()));
+        page.contains(&format!("<h3 class=\"inline\">{heading}"))
+    };
+    assert!(says(&[], "Qwen&#x2f;Qwen3-4B") && !says(&[], "tensor-parallel-size 2"));
+    assert!(says(&["tensor-parallel-size"], "tensor-parallel-size 2"));
+    assert!(!says(&["tensor-parallel-size"], "Qwen&#x2f;Qwen3-4B"));
+}
+
+#[test]
 fn a_thousand_experiments_fit_into_two_megabytes() {
     let run = small("org/other", "RuntimeError: no", Engine::Vllm);
     let mut table = read_run(run.path()).unwrap();

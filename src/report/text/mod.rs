@@ -10,32 +10,55 @@ mod screen;
 
 pub(super) use metrics::status;
 pub(super) use per_device::baseline_rule;
-pub(super) use ranking::nothing;
 pub(super) use run_header::{SIMULATED, banner, load_fields};
 pub use screen::on_screen;
 
 use super::export::Analysis;
 use super::page::{Page, Style};
-use crate::analyse::Counts;
+use crate::analyse::{Counts, Row};
 
 /// Renders the analysis. The same table and style give the same text; no line is wider than 120 columns.
 pub fn render(analysis: &Analysis<'_>, style: Style) -> String {
-    let table = analysis.table;
+    let counts = Counts::of(&analysis.table.rows);
+    let rows = analysis.table.comparable();
+    let first = || results(analysis, &counts, &rows, style);
+    let second = || remarks(analysis, &counts, &rows, style);
+    let (mut page, remarks) = match analysis.table.rows.len() {
+        0..MANY => (first(), second()),
+        _ => std::thread::scope(|scope| {
+            let second = scope.spawn(second);
+            (first(), second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        }),
+    };
+    page.append(remarks);
+    page.finish()
+}
+
+/// So many rows are worth a thread.
+const MANY: usize = 1000;
+
+/// What was asked, the answers, and every result.
+fn results(analysis: &Analysis<'_>, counts: &Counts, rows: &[&Row], style: Style) -> Page {
     let mut page = Page::new(style);
-    let counts = Counts::of(&table.rows);
-    run_header::put(&mut page, table, &counts);
-    let rows = table.comparable();
-    ranking::put(&mut page, table, analysis.answers(), &analysis.wanted);
-    metrics::statistics(&mut page, table, &rows);
-    metrics::by_model(&mut page, table);
-    per_device::put(&mut page, table, &rows, &analysis.wanted);
-    metrics::baseline(&mut page, table, &rows, &analysis.wanted);
-    metrics::noise(&mut page, table, &rows);
+    run_header::put(&mut page, analysis.table, counts);
+    ranking::put(&mut page, analysis);
+    metrics::statistics(&mut page, analysis.table, rows);
+    metrics::by_model(&mut page, analysis.table);
+    page
+}
+
+/// What the results say of devices, baselines and repeats, what is wrong with them, and what to do next.
+fn remarks(analysis: &Analysis<'_>, counts: &Counts, rows: &[&Row], style: Style) -> Page {
+    let (table, wanted) = (analysis.table, &analysis.wanted);
+    let mut page = Page::new(style);
+    per_device::put(&mut page, table, rows, wanted);
+    metrics::baseline(&mut page, table, rows, wanted);
+    metrics::noise(&mut page, table, rows);
     metrics::warnings_from(&mut page, table);
     problems::failures(&mut page, table);
     problems::not_measured(&mut page, table);
     problems::skips(&mut page, table);
     problems::unreadable(&mut page, table);
-    problems::next(&mut page, analysis, &counts, &rows);
-    page.finish()
+    problems::next(&mut page, analysis, counts, rows);
+    page
 }

@@ -14,11 +14,12 @@ use crate::record::validate_with;
 use crate::results::files::foreign_settings::{Stated, axes};
 use crate::results::files::requests_csv;
 use crate::results::intern::Shared;
+use crate::results::parallel;
 use crate::results::predecessor::without_result;
 use crate::results::result_file;
 use crate::results::result_file::{Members, Refusal, ResultFile, json_refusal, unreadable};
-use crate::results::run::{asked_tokens, signs};
 use crate::results::scan::{Beginning, Scanner, Stop};
+use crate::results::signs::{asked_tokens, signs};
 
 /// What a result was found as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,46 +89,25 @@ pub(super) fn file(root: &Path, file: &Path, buffer: &mut Vec<u8>) -> Content {
 
 /// JSON: one result, several one after the other, or a list of them.
 fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, Take<File>>, beginning: Beginning) -> Content {
-    // Each result becomes a row at once: a file may hold very many.
-    let mut taken: Vec<Taken> = Vec::new();
-    let mut shared = Shared::default();
-    let (mut count, mut warmups) = (0, 0);
-    let mut refusal = None;
-    loop {
+    let mut stopped = None;
+    let next = || {
         let next = match scanner.another() {
-            Ok(false) => break,
+            Ok(false) => return None,
             Ok(true) => result_file::next(scanner, Members::Parsed),
             Err(stop) => Err(stop),
         };
-        match next {
-            Ok(result) => {
-                count += 1;
-                match kind_of(&result, beginning) {
-                    Some(kind) if result.number("run_number") != Some(-1.0) => {
-                        let (mut row, date) = (row(file, Some(taken.len()), kind, &result), result.text("date"));
-                        shared.share(&mut row);
-                        taken.push(Taken { row, kind, date, requests: 0, alone: false });
-                    }
-                    Some(_) => warmups += 1,
-                    None => {
-                        refusal
-                            .get_or_insert_with(|| Refusal::foreign("not a benchmark result: it has no `completed`"));
-                    }
-                }
-            }
-            Err(Stop::Read(error)) => {
-                refusal = Some(unreadable(&error));
-                break;
-            }
-            Err(Stop::Odd) => {
-                refusal = Some(odd(path, taken.is_empty()));
-                break;
-            }
-        }
-    }
-    if count == 0 && refusal.is_none() {
-        refusal = Some(Refusal::foreign("an empty list"));
-    }
+        next.map_err(|stop| stopped = Some(stop)).ok()
+    };
+    // Each result becomes a row at once: a file may hold very many.
+    let found = parallel::in_portions(next, Found::default(), |found, result| found.add(file, beginning, &result));
+    let Found { mut taken, count, warmups, odd: is_odd, .. } = found;
+    let mut refusal = match stopped {
+        Some(Stop::Read(error)) => Some(unreadable(&error)),
+        Some(Stop::Odd) => Some(odd(path, taken.is_empty())),
+        None if is_odd => Some(Refusal::foreign("not a benchmark result: it has no `completed`")),
+        None if count == 0 => Some(Refusal::foreign("an empty list")),
+        None => None,
+    };
     if warmups > 0 && taken.is_empty() {
         refusal = None;
     }
@@ -137,6 +117,34 @@ fn objects(path: &Path, file: &Path, scanner: &mut Scanner<'_, Take<File>>, begi
         only.alone = true;
     }
     Content { taken, refusal }
+}
+
+/// What the objects of a file are.
+#[derive(Default)]
+struct Found {
+    taken: Vec<Taken>,
+    shared: Shared,
+    /// How many objects there are.
+    count: usize,
+    /// Of them: warm-ups of a sweep.
+    warmups: usize,
+    /// Whether one of them is no result.
+    odd: bool,
+}
+
+impl Found {
+    fn add(&mut self, file: &Path, beginning: Beginning, result: &ResultFile) {
+        self.count += 1;
+        match kind_of(result, beginning) {
+            Some(kind) if result.number("run_number") != Some(-1.0) => {
+                let (mut row, date) = (row(file, Some(self.taken.len()), kind, result), result.text("date"));
+                self.shared.share(&mut row);
+                self.taken.push(Taken { row, kind, date, requests: 0, alone: false });
+            }
+            Some(_) => self.warmups += 1,
+            None => self.odd = true,
+        }
+    }
 }
 
 /// What a parser says is wrong with a file that is odd. A list of anything else than objects is something else.

@@ -5,11 +5,11 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::super::{Analysis, ExportError, Exporter, Format, Sink};
-use super::command;
 use crate::analyse::{
     Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, RankingSpec, Recommendation, RunTable, Standing,
 };
 use crate::report::answer;
+use crate::report::html::shell_line;
 
 /// For programs.
 pub struct Json;
@@ -59,7 +59,7 @@ fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Value {
     let in_set = found.options.iter().filter(|option| option.standing == Standing::MayBeBest);
     json!({
         "choice": choice.map(option),
-        "command": choice.map(|choice| command(choice.row)).filter(|command| !command.is_empty()),
+        "command": choice.map(|choice| shell_line(&choice.row.start_command())).filter(|command| !command.is_empty()),
         "why": found.why,
         "significantly_best": found.significantly_best,
         "basis": found.basis,

@@ -6,10 +6,3 @@ mod text;
 pub use json::Json;
 pub(super) use json::json;
 pub use text::Text;
-
-use crate::analyse::Row;
-
-/// The command that starts a configuration as it was measured.
-fn command(row: &Row) -> String {
-    crate::report::html::shell_line(&row.start_command())
-}

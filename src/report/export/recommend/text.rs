@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::super::{Analysis, ExportError, Exporter, Format, Sink};
-use super::command;
-use crate::report::display::{configuration, cut};
+use crate::report::answer::Told;
+use crate::report::display::cut;
 use crate::report::page::{Page, Style, Tone};
 use crate::report::text::{banner, ranking};
 
@@ -31,25 +31,18 @@ fn render(analysis: &Analysis<'_>, style: Style) -> String {
     if let Some(said) = wanted.about() {
         page.paragraph(1, "", Tone::Plain, &cut(&said, 1000));
     }
-    for answer in analysis.answers() {
-        page.heading(&cut(&answer.title(), 90));
-        let found = match &answer.choice {
-            Ok(found) => found,
-            Err(left_out) => {
-                ranking::none(&mut page, left_out, wanted);
-                continue;
-            }
-        };
-        if let Some(choice) = found.chosen() {
-            page.line(Tone::Good, &format!("  Use  {}", configuration(&choice.row.axes)));
-            if !choice.row.about.serve_command.is_empty() {
+    for told in Told::all(analysis) {
+        page.heading(&cut(&told.title(), 90));
+        if let Some(found) = told.found() {
+            page.line(Tone::Good, &format!("  Use  {}", found.configuration()));
+            if !found.choice.row.about.serve_command.is_empty() {
                 page.gap();
                 // In one piece, so that it can be copied.
-                page.line(Tone::Plain, &format!("    {}", command(choice.row)));
+                page.line(Tone::Plain, &format!("    {}", found.command()));
                 page.gap();
             }
         }
-        ranking::one(&mut page, answer, found, wanted);
+        ranking::one(&mut page, &told, &wanted.latency);
     }
     page.finish()
 }

@@ -18,36 +18,26 @@ function fit(text, room, size = 11.5) {
   return '…';
 }
 
-/** Round numbers that cover a range, about `count` of them. */
+/** Round values in a range, about `count` of them, with their texts; the steps are those of every plot of the program. */
 function ticks(low, high, count) {
   const span = high - low;
-  if (!(span > 0)) return [low];
-  const rough = span / Math.max(1, count);
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough) ?? 10 * power;
+  if (!(span > 0)) return [{ value: low, text: tickText(low, 6) }];
+  const [step, decimals] = data.round.steps.find(([size]) => span / size <= Math.max(1, count)) ?? data.round.steps.at(-1);
   const found = [];
   for (let at = Math.ceil(low / step - 1e-9); at * step <= high + step * 1e-9; at += 1) found.push(Number((at * step).toPrecision(12)));
-  return found;
+  return found.map((value) => ({ value, text: tickText(value, decimals, decimals) }));
 }
 function logTicks(low, high, count) {
-  const found = [];
-  for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) {
-    for (const factor of [1, 2, 5]) {
-      const at = Math.log10(factor) + power;
-      if (at >= low - 1e-9 && at <= high + 1e-9) found.push(Number((factor * 10 ** power).toPrecision(6)));
-    }
-  }
+  const [, all] = data.round.powers.find(([most]) => most === null || high - low < most);
+  const found = all.filter((value) => Math.log10(value) >= low - 1e-9 && Math.log10(value) <= high + 1e-9);
   if (found.length < 2) return ticks(10 ** low, 10 ** high, count);
-  if (found.length <= count + 2) return found;
-  const tens = found.filter((value) => Number.isInteger(Math.round(Math.log10(value) * 1e6) / 1e6));
-  const every = Math.ceil(tens.length / Math.max(1, count));
-  return tens.length >= 2 ? tens.filter((_, at) => at % every === 0) : [found[0], found.at(-1)];
+  const every = Math.ceil(found.length / Math.max(2, count + 2));
+  return found.filter((_, at) => at % every === 0).map((value) => ({ value, text: tickText(value, 6) }));
 }
-/** A tick's text: as many digits as its neighbours need. */
-function tickText(value, all) {
-  const size = Math.max(...all.map(Math.abs));
-  if (size >= 1e6 || (size > 0 && size < 1e-3)) return value === 0 ? '0' : value.toExponential(1).replace('.0e', 'e');
-  return value.toLocaleString('en-US', { maximumSignificantDigits: 6 });
+function tickText(value, most, least = 0) {
+  const size = Math.abs(value);
+  if (size >= 1e7 || (size > 0 && size < 1e-4)) return String(Number(value.toPrecision(3)).toExponential()).replace('e+', 'e');
+  return value.toLocaleString('en-US', { minimumFractionDigits: value === 0 ? 0 : least, maximumFractionDigits: most });
 }
 
 /** An axis of a metric or setting over rows: numbers, logarithms or categories; `low` and `high` are in its own terms. */
@@ -74,8 +64,8 @@ function axisTicks(axis, [low, high], count) {
     return axis.names.map((name, at) => ({ at, text: name })).filter(({ at }) => at >= low && at <= high && at % every === 0);
   }
   const whole = axis.column.kind === 'setting' && axis.column.values.every((value) => Number.isInteger(Number(value)));
-  const values = (axis.log ? logTicks(low, high, count) : ticks(low, high, count)).filter((value) => !whole || Number.isInteger(value));
-  return values.map((value) => ({ at: axis.of(value), text: tickText(value, values) })).filter(({ at }) => at !== null && at >= low - 1e-9 && at <= high + 1e-9);
+  const all = (axis.log ? logTicks(low, high, count) : ticks(low, high, count)).filter(({ value }) => !whole || Number.isInteger(value));
+  return all.map(({ value, text }) => ({ at: axis.of(value), text })).filter(({ at }) => at !== null && at >= low - 1e-9 && at <= high + 1e-9);
 }
 
 const SHAPES = [

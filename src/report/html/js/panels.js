@@ -39,7 +39,7 @@ function scatterPanel(panel) {
   let zoom = null;
   const reset = el('button', { type: 'button', 'data-reset': '', onclick: () => zoom?.reset() }, 'Reset zoom');
   panel.append(el('div', { class: 'controls' }, x.control, y.control, color.control, logX.control, logY.control, el('span', { class: 'push' }, reset)), plot, keys,
-    el('p', { class: 'help' }, 'Drag a box to zoom; wheel with Ctrl, or after a click into the plot; double-click for all. Tab into the plot, then arrow keys, + and −, Enter selects the row. The dashed line joins what nothing beats in both; hollow points have a warning and are excluded from the ranking.'));
+    el('p', { class: 'help' }, 'Drag a box to zoom; wheel with Ctrl, or after a click into the plot; double-click for all. Tab into the plot, then arrow keys, + and −, Enter selects the row. A dashed line joins what nothing of the same model and load beats in both; hollow points have a warning and are excluded from the ranking.'));
   function draw() {
     const rows = shownRows().filter((row) => x.column.value(row) !== null && y.column.value(row) !== null);
     if (!rows.length) { keys.replaceChildren(); return empty(plot, NOTHING); }
@@ -54,19 +54,19 @@ function scatterPanel(panel) {
       row, x: ax.of(x.column.value(row)), y: ay.of(y.column.value(row)), xi: ends(ax, x.column.interval(row)), yi: ends(ay, y.column.interval(row)),
       ...paint.of(row), title: configuration(row), pairs: () => facts(row, [x.column, y.column, color.column]),
     })).filter((point) => point.x !== null && point.y !== null && !hidden.has(point.key));
-    zoom = xyChart(plot, { x: ax, y: ay, points, front: front(points, x.column, y.column), label: `${y.column.label} against ${x.column.label}` }, view);
+    zoom = xyChart(plot, { x: ax, y: ay, points, fronts: frontsOf(points, x.column, y.column, ax, ay), label: `${y.column.label} against ${x.column.label}` }, view);
   }
   return draw;
 }
-/** The points that no other beats in both axes, from left to right. */
-function front(points, x, y) {
-  if (!x.better || !y.better) return [];
-  const asked = points.filter((point) => point.row.status === 'valid' && !point.row.barred);
-  const sorted = asked.slice().sort((a, b) => x.better * (b.x - a.x) || y.better * (b.y - a.y));
-  const kept = [];
-  let most = -Infinity;
-  for (const point of sorted) if (y.better * point.y > most) { most = y.better * point.y; kept.push(point); }
-  return kept.sort((a, b) => a.x - b.x);
+/** The fronts of these axes, as the page's maker found them for each model and load, as far as their configurations are shown. */
+function frontsOf(points, x, y, ax, ay) {
+  const [first, second] = [Math.min(x.at, y.at), Math.max(x.at, y.at)];
+  const [, , all] = (x.kind === 'metric' && y.kind === 'metric' && data.fronts.find(([a, b]) => a === first && b === second)) || [0, 0, []];
+  const there = new Set(points.flatMap((point) => point.row.members));
+  const of = new Map(averaged.map((row) => [row.index, row]));
+  const place = (row) => ({ x: ax.of(x.value(row)), y: ay.of(y.value(row)) });
+  return all.map((rows) => rows.map((index) => of.get(index)).filter((row) => row.members.some((member) => there.has(member)))
+    .map(place).filter((point) => point.x !== null && point.y !== null).sort((a, b) => a.x - b.x)).filter((front) => front.length > 1);
 }
 
 /** Two metrics against a number that varies: a line for each configuration. */
@@ -136,7 +136,7 @@ function bars(holder, rows, { parts, name, ends, title, pairs, unit, label }) {
   const root = svg('svg', { viewBox: `0 0 ${wide} ${high}`, role: 'group', 'aria-label': label });
   const all = ticks(0, most, Math.max(2, room / 90));
   for (const tick of all) {
-    root.append(svg('line', { class: 'grid', x1: px(tick), x2: px(tick), y1: 6, y2: high - 36 }), svg('text', { class: 'tick', x: px(tick), y: high - 22, 'text-anchor': 'middle' }, tickText(tick, all)));
+    root.append(svg('line', { class: 'grid', x1: px(tick.value), x2: px(tick.value), y1: 6, y2: high - 36 }), svg('text', { class: 'tick', x: px(tick.value), y: high - 22, 'text-anchor': 'middle' }, tick.text));
   }
   const marks = [];
   rows.forEach((row, at) => {

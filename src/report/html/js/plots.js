@@ -5,7 +5,7 @@ let clips = 0;
 
 /**
  * Draws points over two axes into `holder` and keeps its zoom in `view` ({x: [low, high], y: [low, high]} or nothing).
- * `spec`: {x, y (axes), points: [{row, x, y, xi, yi, color, shape, title, pairs}], lines: [{color, points}], front, label, height}.
+ * `spec`: {x, y (axes), points: [{row, x, y, xi, yi, color, shape, title, pairs}], lines: [{color, points}], fronts: [points], label, height}.
  */
 function xyChart(holder, spec, view) {
   const wide = Math.max(280, holder.clientWidth || 900);
@@ -46,7 +46,7 @@ function xyChart(holder, spec, view) {
   root.append(hot);
   const inside = svg('g', { 'clip-path': `url(#${clip})` });
   root.append(inside);
-  if (spec.front?.length > 1) inside.append(svg('path', { class: 'front', d: path(spec.front.map((point) => [px(point.x), py(point.y)])) }));
+  for (const front of spec.fronts ?? []) inside.append(svg('path', { class: 'front', d: path(front.map((point) => [px(point.x), py(point.y)])) }));
   for (const line of spec.lines ?? []) inside.append(svg('path', { class: 'series', stroke: line.color, d: path(line.points.map((point) => [px(point.x), py(point.y)])) }));
   const size = spec.points.length > 400 ? 3.2 : spec.points.length > 80 ? 4.2 : 5.5;
   const within = (point) => point.x >= x[0] && point.x <= x[1] && point.y >= y[0] && point.y <= y[1];

@@ -1,11 +1,12 @@
 //! Metrics against concurrency: S2's two panels and its lines per number of devices, S3's dashboard.
 
 use super::super::chart::{Axis, Body, BoxPlot, Chart, Entry, Panel, Sampled, Series, Shape, Xy};
-use super::super::data::{Data, Shot, axis_label, intervals, key_words, metric};
+use super::super::data::{Data, Shot, metric};
 use super::super::kind::Plot;
 use super::super::look::{Dash, Look, NAMED};
 use super::super::scale::{Counting, Scale, Tick, separated};
 use super::super::svg::TEXT;
+use super::super::words::{axis_label, intervals, key_words};
 use super::lines::{Drawn, Line, Lines, legend, lines, look, metric_axis, over, reach, series, unnamed};
 use crate::analyse::{Estimate, Requests, Row};
 use crate::model::Better;

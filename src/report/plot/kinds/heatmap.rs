@@ -3,8 +3,9 @@
 use indexmap::{IndexMap, IndexSet};
 
 use super::super::chart::{Body, Chart, Heat, Panel};
-use super::super::data::{Data, Group, Shot, axis_label, is_better, key_words, mean_of, metric, setting, word};
+use super::super::data::{Data, Group, Shot, is_better, mean_of, metric, setting};
 use super::super::kind::{Over, Plot};
+use super::super::words::{axis_label, key_words, word};
 use crate::analyse::estimate;
 use crate::model::Metric;
 use crate::record::layout;

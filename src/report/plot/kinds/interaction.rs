@@ -3,10 +3,11 @@
 use indexmap::IndexMap;
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, in_sentence, mean_of, metric, setting};
+use super::super::data::{Data, mean_of, metric, setting};
 use super::super::kind::Plot;
 use super::super::look::Look;
 use super::super::scale::short;
+use super::super::words::in_sentence;
 use crate::record::layout;
 use crate::report::Refusal;
 use crate::stats;

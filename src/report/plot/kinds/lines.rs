@@ -1,9 +1,10 @@
 //! Series of means along a setting: which measurements make a line, which lines get a name, what the legend says.
 
 use super::super::chart::{Axis, Entry, Point, Sampled, Series, Shape};
-use super::super::data::{Data, Group, Shot, axis_label, ends, full_key, mean_of, setting};
+use super::super::data::{Data, Group, Shot, ends, full_key, mean_of, setting};
 use super::super::look::{Look, OTHERS};
 use super::super::scale::{Counting, Scale, Tick, separated};
+use super::super::words::axis_label;
 use crate::analyse::Estimate;
 use crate::model::Better;
 use crate::report::Refusal;

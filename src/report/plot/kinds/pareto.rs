@@ -3,10 +3,11 @@
 use indexmap::IndexMap;
 
 use super::super::chart::{Axis, Body, Chart, Entry, Panel, Point, Sampled, Series, Shape, Xy};
-use super::super::data::{Data, Shot, axis_label, ends, in_sentence, intervals, mean_of, metric};
+use super::super::data::{Data, Shot, ends, mean_of, metric};
 use super::super::kind::Plot;
 use super::super::look::{Dash, Look, MARKED, Marker, NAMED, OTHERS};
 use super::super::scale::{Counting, Scale};
+use super::super::words::{axis_label, in_sentence, intervals};
 use super::lines::{legend, named};
 use crate::analyse::{Estimate, RankingSpec, Row};
 use crate::model::{Better, Metric};
@@ -14,6 +15,7 @@ use crate::record::layout;
 use crate::report::Refusal;
 use crate::report::answer;
 use crate::report::export::Analysis;
+use crate::report::front::front;
 
 /// A configuration on the plot.
 struct Spot {
@@ -69,8 +71,11 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let mut series = Vec::new();
     for (i, cloud) in clouds.iter().enumerate() {
         let look = super::lines::look(&named, i);
-        let front = front(cloud, better);
-        series.push(Series { points: front, look: Look { dash: Dash::Solid, width: 1.4, ..look }, shape: Shape::Bare });
+        series.push(Series {
+            points: steps(cloud, better),
+            look: Look { dash: Dash::Solid, width: 1.4, ..look },
+            shape: Shape::Bare,
+        });
         let quiet = clouds.iter().map(|cloud| cloud.spots.len()).sum::<usize>() > 60;
         let of = |believed: bool| cloud.spots.iter().filter(move |spot| spot.believed == believed);
         let plain = |spot: &Spot| Point { x_range: None, y_range: None, ..spot.point };
@@ -147,20 +152,16 @@ fn clouds(data: &Data<'_>, wanted: &RankingSpec, analysis: &Analysis<'_>) -> Vec
     clouds
 }
 
-/// From the lowest latency to the best metric: what no other beats in both.
-fn front(cloud: &Cloud, better: Better) -> Vec<Point> {
-    let mut spots: Vec<&Spot> = cloud.spots.iter().filter(|spot| spot.believed).collect();
-    let gain = |spot: &Spot| if better == Better::Higher { spot.point.y } else { -spot.point.y };
-    spots.sort_by(|a, b| a.point.x.total_cmp(&b.point.x).then(gain(b).total_cmp(&gain(a))));
-    let mut best = f64::NEG_INFINITY;
+/// From the lowest latency to the best metric, in steps: what no other beats in both.
+fn steps(cloud: &Cloud, better: Better) -> Vec<Point> {
+    let spots: Vec<&Spot> = cloud.spots.iter().filter(|spot| spot.believed).collect();
+    let places: Vec<(f64, f64)> = spots.iter().map(|spot| (spot.point.x, spot.point.y)).collect();
     let mut points: Vec<Point> = Vec::new();
-    for spot in spots {
-        if gain(spot) > best {
-            best = gain(spot);
-            let corner = points.last().map(|last| Point { x: spot.point.x, y: last.y, ..Point::default() });
-            points.extend(corner);
-            points.push(Point { x: spot.point.x, y: spot.point.y, ..Point::default() });
-        }
+    for index in front(&places, (Better::Lower, better)) {
+        let (x, y) = places[index];
+        let corner = points.last().map(|last| Point { x, y: last.y, ..Point::default() });
+        points.extend(corner);
+        points.push(Point { x, y, ..Point::default() });
     }
     points
 }

@@ -1,9 +1,10 @@
 //! Configurations by a metric, best mean first, with those that may be the best.
 
 use super::super::chart::{Bar, Bars, Body, Chart, Entry, Panel, Sampled};
-use super::super::data::{Data, Shot, ends, in_sentence, intervals, is_better, mean_of, metric, with_unit};
+use super::super::data::{Data, Shot, ends, is_better, mean_of, metric};
 use super::super::kind::Plot;
 use super::super::look::{Look, OTHERS};
+use super::super::words::{in_sentence, intervals, with_unit};
 use crate::analyse::{Estimate, RankingSpec, Recommendation, Row, Standing, choose};
 use crate::model::{Better, Metric};
 use crate::record::layout;
