@@ -191,8 +191,9 @@ fn foreign(code: &str) -> BTreeSet<String> {
 #[test]
 fn model_plan_search_and_analyse_are_pure() {
     let mut broken = Vec::new();
-    for source in
-        sources().iter().filter(|source| ["model", "stats", "plan", "search", "analyse"].contains(&module(&source.path)))
+    for source in sources()
+        .iter()
+        .filter(|source| ["model", "stats", "plan", "search", "analyse"].contains(&module(&source.path)))
     {
         let own =
             source.code.lines().filter_map(|line| line.trim_start().trim_start_matches("pub ").strip_prefix("mod "));
