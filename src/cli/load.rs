@@ -147,78 +147,78 @@ pub struct LoadArgs {
     pub ready_check_timeout_sec: Option<String>,
 
     /// Requests in all (default 1000)
-    #[arg(long, value_name = "N", help_heading = "Load")]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
     pub num_prompts: Option<String>,
 
     /// Requests per stream, in place of --num-prompts
-    #[arg(long, value_name = "N", visible_alias = "requests-per-user", help_heading = "Load")]
+    #[arg(long, value_name = "N", visible_alias = "requests-per-user", help_heading = "Workload")]
     pub num_prompts_per_concurrency: Option<String>,
 
     /// Requests under way at most (default: no limit)
-    #[arg(long, value_name = "N", visible_aliases = ["concurrent", "batch-size"], help_heading = "Load")]
+    #[arg(long, value_name = "N", visible_aliases = ["concurrent", "batch-size"], help_heading = "Workload")]
     pub max_concurrency: Option<String>,
 
     /// Requests per second (default inf: as fast as --max-concurrency allows)
-    #[arg(long, value_name = "RPS", help_heading = "Load")]
+    #[arg(long, value_name = "RPS", help_heading = "Workload")]
     pub request_rate: Option<String>,
 
     /// Shape of the gaps at --request-rate: 1 = Poisson process, below it in bursts, inf = equal gaps
-    #[arg(long, value_name = "FACTOR", help_heading = "Load")]
+    #[arg(long, value_name = "FACTOR", help_heading = "Workload")]
     pub burstiness: Option<String>,
 
     /// When requests are sent (default: open with --request-rate, else closed)
-    #[arg(long, value_name = "PATTERN", help_heading = "Load")]
+    #[arg(long, value_name = "PATTERN", help_heading = "Workload")]
     pub load_pattern: Option<LoadPattern>,
 
     /// Growth of the rate
-    #[arg(long, value_name = "STRATEGY", help_heading = "Load")]
+    #[arg(long, value_name = "STRATEGY", help_heading = "Workload")]
     pub ramp_up_strategy: Option<RampUpStrategy>,
 
     /// Requests per second at the beginning of the ramp
-    #[arg(long, value_name = "RPS", help_heading = "Load")]
+    #[arg(long, value_name = "RPS", help_heading = "Workload")]
     pub ramp_up_start_rps: Option<String>,
 
     /// Requests per second at its end
-    #[arg(long, value_name = "RPS", help_heading = "Load")]
+    #[arg(long, value_name = "RPS", help_heading = "Workload")]
     pub ramp_up_end_rps: Option<String>,
 
     /// Send requests for so long; those under way then are waited for
-    #[arg(long, value_name = "DURATION", help_heading = "Load")]
+    #[arg(long, value_name = "DURATION", help_heading = "Workload")]
     pub duration: Option<String>,
 
     /// Samples per request
-    #[arg(long, value_name = "N", help_heading = "Load")]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
     pub n: Option<String>,
 
-    /// Requests before the load that are not measured, with prompts of their own (default: as many as streams, at most 32; 0: none)
-    #[arg(long, value_name = "N", help_heading = "Load")]
+    /// Requests before the workload that are not measured, with prompts of their own (default: as many as streams, at most 32; 0: none)
+    #[arg(long, value_name = "N", help_heading = "Workload")]
     pub num_warmups: Option<String>,
 
-    /// Pause between the loads of a sweep: 10s, 1m
-    #[arg(long, value_name = "DURATION", help_heading = "Load")]
+    /// Pause between the workloads of a sweep: 10s, 1m
+    #[arg(long, value_name = "DURATION", help_heading = "Workload")]
     pub cool_down: Option<String>,
 
-    /// Measurements of each load, with prompts of their own
-    #[arg(long, value_name = "N", help_heading = "Load")]
+    /// Measurements of each workload, with prompts of their own
+    #[arg(long, value_name = "N", help_heading = "Workload")]
     pub num_runs: Option<String>,
 
     /// For prompts and gaps (default 0)
-    #[arg(long, value_name = "N", help_heading = "Load")]
+    #[arg(long, value_name = "N", help_heading = "Workload")]
     pub seed: Option<String>,
 
     /// Limit of one request (default 6h, as vLLM's client)
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub request_timeout: Option<String>,
 
-    /// Ends a load without a token of any request for so long, and without a movement of the server's counters where it has some (default 120s; 0: never)
+    /// Ends a workload without a token of any request for so long, and without a movement of the server's counters where it has some (default 120s; 0: never)
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub stall_timeout: Option<String>,
 
-    /// Limit of a load: what is under way then is given up
+    /// Limit of a workload: what is under way then is given up
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub total_timeout: Option<String>,
 
-    /// End a load after so many failed requests
+    /// End a workload after so many failed requests
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_failures: Option<String>,
 
@@ -302,7 +302,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub requests_csv: Option<PathBuf>,
 
-    /// One line per load of a sweep, as CSV
+    /// One line per workload of a sweep, as CSV
     #[arg(long, value_name = "FILE", visible_alias = "output", help_heading = "Results")]
     pub csv: Option<PathBuf>,
 
@@ -549,11 +549,11 @@ pub struct PromptsArgs {
 pub enum PromptsCommand {
     /// List the data sets that there are names for
     List,
-    /// Show what a load would send
+    /// Show what a workload would send
     Inspect(PromptsInspectArgs),
     /// Show the text that a chat template makes of messages
     Render(PromptsRenderArgs),
-    /// Write what a load would send to a file
+    /// Write what a workload would send to a file
     Build(PromptsBuildArgs),
     /// Send prompts and show what the model answers
     Answers(Box<PromptsAnswersArgs>),

@@ -130,10 +130,10 @@ pub enum Command {
     Backup(BackupArgs),
     /// Remove runs, after asking
     Clean(CleanArgs),
-    /// Send load to a server: `vllm bench serve`, inside this program
+    /// Send a workload to a server: `vllm bench serve`, inside this program
     #[command(infer_long_args = true)]
     Load(Box<LoadArgs>),
-    /// Look at, prepare or try the prompts of a load
+    /// Look at, prepare or try the prompts of a workload
     Prompts(Box<PromptsArgs>),
     /// Name the cause of a failure from any log of a vLLM server
     Diagnose(DiagnoseArgs),

@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How the rate grows over a load (`--ramp-up-strategy`).
+/// How the rate grows over a workload (`--ramp-up-strategy`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RampUp {
     /// By the same number of requests per second.
@@ -22,7 +22,7 @@ pub enum RampUp {
     },
 }
 
-/// The shape of a load.
+/// The shape of a workload.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arrival {
     /// The next request is sent when one has ended, as many at once as the concurrency says.
@@ -55,7 +55,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// The due times of `count` requests (`None` = without end). With a known count and a fixed rate the last one is due
-    /// at count / rate, as with vLLM's client, which scales the random gaps so that all seeds offer the same load.
+    /// at count / rate, as with vLLM's client, which scales the random gaps so that all seeds offer the same workload.
     pub fn new(count: Option<u64>, rate: f64, burstiness: f64, ramp_up: Option<RampUp>, seed: u64) -> Self {
         let mut schedule = Self {
             random: ChaCha8Rng::seed_from_u64(seed ^ 0xa441),

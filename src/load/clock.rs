@@ -1,4 +1,4 @@
-//! The load's clock: nanoseconds since it began, monotonic. Arrival times come from the kernel where it keeps them.
+//! The workload's clock: nanoseconds since it began, monotonic. Arrival times come from the kernel where it keeps them.
 //!
 //! Linux can note when each packet arrived (`SO_TIMESTAMPING`, receive software time stamps). Read with the bytes, that
 //! time does not depend on when this program came round to reading, which is what makes a client late at many streams. The

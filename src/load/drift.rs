@@ -1,7 +1,7 @@
-//! Whether a load took the same from its beginning to its end. Pure.
+//! Whether a workload took the same from its beginning to its end. Pure.
 //!
 //! Requests are not independent: those that wait in one queue or share one batch are slow together, and the lengths of answers differ. A
-//! ratio of two halves alone is beyond a fifth in a quarter to a half of loads in which nothing changes. So the trend over blocks of requests
+//! ratio of two halves alone is beyond a fifth in a quarter to a half of workloads in which nothing changes. So the trend over blocks of requests
 //! is held against what blocks differ by themselves, and against how alike neighbouring blocks are.
 
 use crate::stats;
@@ -10,7 +10,7 @@ use crate::stats;
 const BLOCKS: usize = 10;
 /// Fewer requests say nothing.
 const LEAST: usize = 2 * BLOCKS;
-/// Student's t with 8 degrees of freedom, 99.8 %: the level at which loads without a trend are rarely called drifting even where queues
+/// Student's t with 8 degrees of freedom, 99.8 %: the level at which workloads without a trend are rarely called drifting even where queues
 /// make neighbouring blocks alike (`stationary_loads_are_rarely_called_drifting`).
 const T: f64 = 4.501;
 /// The autocorrelation of the residuals of so few blocks is estimated too low by about this much.
@@ -30,8 +30,8 @@ pub struct Drift {
 }
 
 /// From when each request began and what it took, in nanoseconds; `peak`: most requests under way at once. The first and the last so many
-/// requests are left out (a quarter of all at most): the server is not yet, or no more, under the whole load. `None` for fewer than 20 others,
-/// and where all were under way at once: such a load has no first and second half.
+/// requests are left out (a quarter of all at most): the server is not yet, or no more, under the whole workload. `None` for fewer than 20 others,
+/// and where all were under way at once: such a workload has no first and second half.
 pub fn drift(requests: impl Iterator<Item = (u64, u64)>, peak: u64) -> Option<Drift> {
     let mut rows: Vec<(u64, u64)> = requests.filter(|(_, took)| *took > 0).collect();
     rows.sort_unstable();
@@ -73,7 +73,7 @@ pub(crate) mod tests {
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
     }
 
-    /// A load: so many requests, of which so many are served at once, each with a log-normal time that grows by a part over the load. At a
+    /// A workload: so many requests, of which so many are served at once, each with a log-normal time that grows by a part over the workload. At a
     /// rate (part of what the server can do) they come by a Poisson process, else the next one is sent when one has ended.
     pub(crate) struct Shape {
         pub requests: usize,
@@ -110,7 +110,7 @@ pub(crate) mod tests {
             (rows, peak)
         }
 
-        /// The share of loads that are called drifting: by the halves alone, as before, and by the trend.
+        /// The share of workloads that are called drifting: by the halves alone, as before, and by the trend.
         fn called(&self, loads: u64) -> (f64, f64) {
             let halves = |rows: &[(u64, u64)]| {
                 let mean =

@@ -1,8 +1,8 @@
-//! Why there is no load, whatever part of it says so.
+//! Why there is no workload, whatever part of it says so.
 
 use super::{dataset, server, session, target, tokenizer};
 
-/// A load could not be made or run. (A request that failed is no error but a [`super::sample::Failure`].)
+/// A workload could not be made or run. (A request that failed is no error but a [`super::sample::Failure`].)
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address.
@@ -17,7 +17,7 @@ pub enum Error {
     /// The prompts.
     #[error("there are no prompts to send")]
     Dataset(#[source] dataset::Error),
-    /// The load itself.
+    /// The workload itself.
     #[error(transparent)]
     Session(#[from] session::Error),
     /// The server did not answer a first request in time.

@@ -1,4 +1,4 @@
-//! The numbers of a load, by vLLM's definitions (`vllm/benchmarks/serve.py` of 0.14.1), and what goes beyond them. Pure.
+//! The numbers of a workload, by vLLM's definitions (`vllm/benchmarks/serve.py` of 0.14.1), and what goes beyond them. Pure.
 //!
 //! Memory is bounded by the number of requests (40 bytes each) and a fixed amount for the times between tokens: all of them
 //! are kept up to some millions, and from then on in classes 0.05 % wide, which the result says.
@@ -49,7 +49,7 @@ pub struct Collector {
     goodput: Vec<(Goal, f64)>,
     rows: Vec<Row>,
     gaps: Gaps,
-    /// When the first and the last request were due, in a load that follows the clock, and how many were.
+    /// When the first and the last request were due, in a workload that follows the clock, and how many were.
     due: Option<(u64, u64)>,
     dues: u64,
     queue_times: Vec<f64>,
@@ -82,7 +82,7 @@ pub enum Goal {
     E2el,
 }
 
-/// A part of a load, with its own numbers.
+/// A part of a workload, with its own numbers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Window {
     /// Its beginning in seconds.
@@ -103,7 +103,7 @@ pub struct Window {
     pub e2el_ms: Summary,
 }
 
-/// The numbers of a whole load.
+/// The numbers of a whole workload.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // Named as in vLLM's result.
 pub struct Metrics {
@@ -145,7 +145,7 @@ pub struct Metrics {
     pub first_request: Option<(f64, f64)>,
     /// Samples that came back (S4's completions).
     pub sequences: u64,
-    /// Milliseconds from due to sent, in a load that follows the clock.
+    /// Milliseconds from due to sent, in a workload that follows the clock.
     pub queue_time: Option<Summary>,
     /// Milliseconds to connect, for requests that had to.
     pub connect_time: Option<Summary>,
@@ -291,7 +291,7 @@ impl Collector {
         }
     }
 
-    /// The numbers, once the load is over.
+    /// The numbers, once the workload is over.
     pub fn finish(&mut self, ended: &Ended, percentiles: &[f64]) -> Metrics {
         let completed = self.rows.len() as u64;
         let duration = ended.duration;
@@ -322,7 +322,7 @@ impl Collector {
             request_goodput: (!self.goodput.is_empty()).then(|| per_second(self.good as f64)),
             output_throughput: per_second(self.total_output as f64),
             total_token_throughput: total_input.map(|input| per_second(input as f64 + self.total_output as f64)),
-            // A second that the load fills in part only holds fewer tokens than its mean: no peak is below that.
+            // A second that the workload fills in part only holds fewer tokens than its mean: no peak is below that.
             max_output_tokens_per_s: (self.most_tokens_in_a_second() as f64).max(per_second(self.total_output as f64)),
             max_concurrent_requests: self.most_in_a_second(),
             has_ttft: self.rows.iter().any(|row| !row.ttft.is_nan()),
@@ -426,7 +426,7 @@ impl Collector {
     }
 }
 
-/// Seconds of a load that are kept apart; what is longer is not looked at second by second.
+/// Seconds of a workload that are kept apart; what is longer is not looked at second by second.
 const MOST_SLOTS: usize = 10_000_000;
 
 fn bump(counts: &mut Vec<u64>, at: usize, tokens: u64) {
@@ -520,7 +520,7 @@ mod tests {
         assert!((m.tpot.mean - 100.0).abs() < 1e-9, "one token gives no TPOT");
         assert!((m.itl.median - 100.0).abs() < 1e-9);
         assert!((m.request_goodput.unwrap_or(0.0) - 1.0 / 0.3).abs() < 1e-9);
-        // Four tokens in the one second, of which the load fills 0.3.
+        // Four tokens in the one second, of which the workload fills 0.3.
         assert_eq!((m.max_output_tokens_per_s, m.max_concurrent_requests), (4.0 / 0.3, 2));
         assert_eq!(m.failures[&FailureClass::HttpStatus].examples, [("HTTP 500: x".to_owned(), 1)]);
         let none = Collector::new(false, vec![]).finish(&ended(0.0), &[99.0]);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::prompt::{Content, Prompt};
 use super::target::{Secret, Target};
 
-/// Everything that the requests of a load have in common.
+/// Everything that the requests of a workload have in common.
 #[derive(Debug, Clone)]
 pub struct Form {
     /// `/v1/chat/completions` rather than `/v1/completions`.

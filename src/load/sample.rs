@@ -32,9 +32,9 @@ pub enum FailureClass {
     Long,
     /// The server counts other tokens than it streamed, or gave several counts. Such a request counts as completed; it is listed.
     Miscounted,
-    /// Given up by us: the load was ended while it was under way.
+    /// Given up by us: the workload was ended while it was under way.
     Cancelled,
-    /// Never sent: the server was gone, or the load was ended before.
+    /// Never sent: the server was gone, or the workload was ended before.
     NotSent,
 }
 
@@ -98,12 +98,12 @@ impl Failure {
     }
 }
 
-/// One request. Times are nanoseconds since the load began, on a monotonic clock.
+/// One request. Times are nanoseconds since the workload began, on a monotonic clock.
 #[derive(Debug)]
 pub struct Sample {
     /// Its number, from 0.
     pub index: u64,
-    /// When it was due, in a load that follows the clock.
+    /// When it was due, in a workload that follows the clock.
     pub due: Option<u64>,
     /// When it began: before connecting, or before its first byte was written on a connection at hand.
     pub started: u64,

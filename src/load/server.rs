@@ -1,4 +1,4 @@
-//! The server's side of a load: its models, and its metrics before, during and after.
+//! The server's side of a workload: its models, and its metrics before, during and after.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -228,7 +228,7 @@ impl Reading {
     }
 }
 
-/// Metrics over a load.
+/// Metrics over a workload.
 #[derive(Debug, Default)]
 pub struct Watch {
     before: Option<Reading>,
@@ -246,7 +246,7 @@ impl Watch {
         self.before.is_some()
     }
 
-    /// Adds what is seen during the load.
+    /// Adds what is seen during the workload.
     pub fn during(&mut self, reading: Reading) {
         self.during.push(reading);
     }

@@ -25,18 +25,18 @@ use super::worker::Worker;
 pub struct Limits {
     /// Of one request, from its start to its end.
     pub request: Option<Duration>,
-    /// Without a token of any request, while some are under way: the load is ended. Where the server's counters are known, they
+    /// Without a token of any request, while some are under way: the workload is ended. Where the server's counters are known, they
     /// must stand still as well; answers in one piece are ended only then. One stream that has begun may be silent [`ALONE`]
     /// times as long while others go on: a server may have preempted it.
     pub stall: Option<Duration>,
-    /// Of the whole load: what is still running then is given up.
+    /// Of the whole workload: what is still running then is given up.
     pub total: Option<Duration>,
 }
 
 /// How many times the stall limit one stream may be silent while others go on.
 pub const ALONE: u32 = 5;
 
-/// What a load is.
+/// What a workload is.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Where requests go.
@@ -59,13 +59,13 @@ pub struct Spec {
     pub seed: u64,
     /// Limits of time.
     pub limits: Limits,
-    /// After so many failed requests the load is ended.
+    /// After so many failed requests the workload is ended.
     pub max_failures: Option<u64>,
     /// Keep the text of answers.
     pub keep_text: bool,
     /// Keep headers that tell of time.
     pub keep_headers: bool,
-    /// Threads that send and read; 0 = chosen by the load.
+    /// Threads that send and read; 0 = chosen by the load generator.
     pub threads: usize,
     /// Use the kernel's arrival times where there are any.
     pub kernel_clock: bool,
@@ -87,7 +87,7 @@ impl Spec {
     }
 }
 
-/// What is left when a load is over.
+/// What is left when a workload is over.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// Seconds from its beginning to its last answer.
@@ -114,11 +114,11 @@ pub struct Ended {
     pub threads: usize,
     /// The signal that asked to stop.
     pub stopped: Option<u8>,
-    /// Why the load was ended before its time.
+    /// Why the workload was ended before its time.
     pub gave_up: Option<GaveUp>,
 }
 
-/// Why a load is ended before its time.
+/// Why a workload is ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GaveUp {
@@ -126,7 +126,7 @@ pub enum GaveUp {
     ServerGone,
     /// As many requests failed as were allowed to.
     TooManyFailures,
-    /// The limit of the whole load.
+    /// The limit of the whole workload.
     TimeIsUp,
     /// Nothing moved any more.
     Hung,
@@ -136,7 +136,7 @@ pub enum GaveUp {
 /// this after there was one that had to wait for the prompt.
 pub const LATE: Duration = Duration::from_millis(1);
 
-/// Why there is no load.
+/// Why there is no workload.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A prompt cannot be made.
@@ -154,17 +154,17 @@ pub enum Error {
         host: String,
     },
     /// The system refused.
-    #[error("cannot set up the sockets of the load")]
+    #[error("cannot set up the sockets of the workload")]
     Setup(#[from] std::io::Error),
-    /// A thread of the load died.
-    #[error("a thread of the load died: this is a bug")]
+    /// A thread of it died.
+    #[error("a thread of the load generator died: this is a bug")]
     Died,
 }
 
-/// How long a prompt that is still being made is waited for when the load is over.
+/// How long a prompt that is still being made is waited for when the workload is over.
 const FEEDER: Duration = Duration::from_secs(2);
 
-/// What all threads of a load share.
+/// What all threads of a workload share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub spec: Spec,
@@ -333,7 +333,7 @@ fn not_sent(shared: &Shared, at: u64, each: &mut dyn FnMut(Sample)) -> u64 {
             output_len,
             n,
             reply: Reply::default(),
-            failure: Some(Failure::new(FailureClass::NotSent, "the load was ended before it was sent")),
+            failure: Some(Failure::new(FailureClass::NotSent, "the workload was ended before it was sent")),
         });
     };
     if shared.spec.requests.is_some() {
@@ -345,7 +345,7 @@ fn not_sent(shared: &Shared, at: u64, each: &mut dyn FnMut(Sample)) -> u64 {
     count
 }
 
-/// Threads for a load: one keeps up with hundreds of streams; a core is left to the server for each.
+/// Threads for a workload: one keeps up with hundreds of streams; a core is left to the server for each.
 fn threads(spec: &Spec) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let streams = spec.max_concurrency.or(spec.requests).unwrap_or(256);

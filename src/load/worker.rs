@@ -316,7 +316,7 @@ impl<'a> Worker<'a> {
         let due = all || self.samples.len() >= BUNDLE || now.saturating_sub(self.last_flush) >= nanos(FLUSH);
         if due && !self.samples.is_empty() {
             self.last_flush = now;
-            // Nobody listens any more only when the load is over.
+            // Nobody listens any more only when the workload is over.
             let _ = self.sender.send(std::mem::take(&mut self.samples));
         }
     }

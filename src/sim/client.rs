@@ -134,7 +134,7 @@ impl Options {
         })
     }
 
-    /// One load of `requests` requests.
+    /// One workload of `requests` requests.
     fn spec(&self, requests: u64, is_ours: bool, warmup: bool) -> Result<Spec, String> {
         let concurrency = self.max_concurrency.map_or(requests, |most| most.min(requests)).max(1);
         let mut extra_body = Map::new();
@@ -482,7 +482,7 @@ impl Gathered {
     }
 }
 
-/// Runs a load on a thread of its own and hands every request to `each`.
+/// Runs a workload on a thread of its own and hands every request to `each`.
 async fn run_load<S: Send + 'static>(
     spec: Spec,
     source: Arc<RandomWords>,
@@ -496,7 +496,7 @@ async fn run_load<S: Send + 'static>(
     };
     match tokio::task::spawn_blocking(load).await {
         Ok(ended) => ended.map_err(|error| format!("ValueError: {error}")),
-        Err(_) => Err("RuntimeError: the load died".into()),
+        Err(_) => Err("RuntimeError: the load generator died".into()),
     }
 }
 

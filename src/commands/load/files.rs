@@ -1,4 +1,4 @@
-//! The files of a load: vLLM's result, one line per request, one line per load.
+//! The files of a workload: vLLM's result, one line per request, one line per workload.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -18,7 +18,7 @@ use crate::ui::Ui;
 #[derive(Debug)]
 pub(super) struct Sweep {
     folder: PathBuf,
-    /// One file of requests for all loads of the sweep.
+    /// One file of requests for all workloads of the sweep.
     requests: Option<PathBuf>,
 }
 
@@ -43,7 +43,7 @@ impl Sweep {
         Ok(Self { folder, requests: settings.requests_csv.clone() })
     }
 
-    /// Where the requests of a load go, if they are asked for.
+    /// Where the requests of a workload go, if they are asked for.
     pub fn requests_csv(
         &self,
         settings: &LoadSettings,
@@ -60,7 +60,7 @@ impl Sweep {
         Requests::append(path, run_id, Some(point.input_len)).map(Some)
     }
 
-    /// Where the telemetry of a load goes: by the name of its table of requests, where there is one.
+    /// Where the telemetry of a workload goes: by the name of its table of requests, where there is one.
     pub fn telemetry_csv(
         &self,
         settings: &LoadSettings,
@@ -72,7 +72,7 @@ impl Sweep {
         self.folder.join("telemetry").join(format!("{name}.csv"))
     }
 
-    /// Writes the result of a load.
+    /// Writes the result of a workload.
     pub fn add(&self, settings: &LoadSettings, number: usize, measured: &Measured, ui: &Ui) -> Result<(), Error> {
         if !settings.save_result {
             return Ok(());
@@ -99,7 +99,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Writes what compares the loads: S2's columns, and more.
+    /// Writes what compares the workloads: S2's columns, and more.
     pub fn finish(&self, settings: &LoadSettings, loads: &[Measured], ui: &Ui) -> Result<(), Error> {
         if loads.len() > 1 {
             ui.out(&table(loads));
@@ -115,7 +115,7 @@ impl Sweep {
     }
 }
 
-/// The columns of the comparison of loads.
+/// The columns of the comparison of workloads.
 pub(super) const SWEEP_COLUMNS: [&str; 17] = [
     // S2's.
     "batch_size",
@@ -202,10 +202,10 @@ fn table(loads: &[Measured]) -> String {
     format!("{}{table}", if simulated { "SIMULATED\n" } else { "" })
 }
 
-/// How a property of a load is written.
+/// How a property of a workload is written.
 type Shown<'a> = &'a dyn Fn(&Point) -> String;
 
-/// What tells this load's files from those of others of the sweep.
+/// What tells this workload's files from those of others of the sweep.
 fn suffix(settings: &LoadSettings, point: &Point, number: usize) -> String {
     if settings.points.len() < 2 {
         return String::new();
@@ -251,7 +251,7 @@ fn name(settings: &LoadSettings, number: usize, measured: &Measured) -> PathBuf 
     PathBuf::from(format!("{label}-{rate}qps{concurrency}{more}-{base}-{}.json", text("date")))
 }
 
-/// The name of a load in tables of requests.
+/// The name of a workload in tables of requests.
 fn run_id(settings: &LoadSettings, point: &Point, number: usize) -> String {
     let label = settings.scenario.clone().or(settings.label.clone()).unwrap_or_else(|| "load".to_owned());
     let concurrency = point.max_concurrency.map_or(String::new(), |value| format!("-cc{value}"));

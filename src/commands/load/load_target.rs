@@ -1,4 +1,4 @@
-//! What a load is aimed at: server, model, tokenizer.
+//! What a workload is aimed at: server, model, tokenizer.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::load::target::Target;
 use crate::load::tokenizer::{self, Cache, HfTokenizer, Rules, ServerTokenizer};
 use crate::ui::Ui;
 
-/// Everything that all loads of a sweep share.
+/// Everything that all workloads of a sweep share.
 #[derive(Debug)]
 pub struct Prepared {
     /// Where requests go.
     pub target: Target,
-    /// For everything that is not a request of the load.
+    /// For everything that is not a request of the workload.
     pub server: Server,
     /// The model, as the user or the server names it.
     pub model_id: String,

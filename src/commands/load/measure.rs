@@ -1,4 +1,4 @@
-//! One load: prompts, warm-up, the server's metrics, the requests.
+//! One workload: prompts, warm-up, the server's metrics, the requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,9 +25,9 @@ use crate::safe;
 use crate::sim::timing::{SimSession, SimTiming};
 use crate::ui::{LoadScreen, Ui};
 
-/// How often the server's metrics are read during a load.
+/// How often the server's metrics are read during a workload.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
-/// Measures one load.
+/// Measures one workload.
 pub(super) async fn one(
     settings: &LoadSettings,
     prepared: &Prepared,
@@ -59,7 +59,7 @@ pub(super) async fn one(
     let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
     let live = Arc::new(Live::default());
     if let Some(signal) = live_of_sweep.stopped_by() {
-        // It came before the load began: nothing is sent.
+        // It came before the workload began: nothing is sent.
         live.stop(signal);
     }
     let requests = point.num_prompts.unwrap_or(0);
@@ -155,7 +155,7 @@ fn warnings(result: &Map<String, Value>) -> Vec<Warning> {
     warnings_from(&Signs::of_result(number, result.get("vllm_bench_load")))
 }
 
-/// The server's metrics before a load; none where a signal comes first.
+/// The server's metrics before a workload; none where a signal comes first.
 async fn metrics_before(server: &Server, live: &Live, ui: &Ui) -> Option<Reading> {
     let began = Instant::now();
     let reading = tokio::select! {
@@ -194,7 +194,7 @@ fn profile_failed(reason: &str) -> Error {
     }
 }
 
-/// What goes into the specification of a load.
+/// What goes into the specification of a workload.
 struct Plan<'a> {
     settings: &'a LoadSettings,
     prepared: &'a Prepared,
@@ -249,7 +249,7 @@ impl Plan<'_> {
         }
     }
 
-    /// The requests before the load. Returns that the server hangs, where it does: the load itself would only wait as long again.
+    /// The requests before the workload. Returns that the server hangs, where it does: the workload itself would only wait as long again.
     async fn warm_up(
         &self,
         count: u64,
@@ -318,7 +318,7 @@ impl Plan<'_> {
     }
 }
 
-/// Runs a load in a thread of its own, with `tick` a few times a second, and hands on requests as they end.
+/// Runs a workload in a thread of its own, with `tick` a few times a second, and hands on requests as they end.
 async fn run(
     spec: Spec,
     source: Source,

@@ -1,4 +1,4 @@
-//! `load`: sends load to a server and writes what came of it.
+//! `load`: sends a workload to a server and writes what came of it.
 
 mod completions;
 mod files;
@@ -26,10 +26,10 @@ use crate::process::signals::Signals;
 use crate::ui::Ui;
 pub use load_target::Prepared;
 
-/// What one load gave.
+/// What one workload gave.
 #[derive(Debug)]
 pub struct Measured {
-    /// Which load.
+    /// Which workload.
     pub point: Point,
     /// Its numbers.
     pub metrics: Metrics,
@@ -39,7 +39,7 @@ pub struct Measured {
     pub result: Map<String, Value>,
     /// What S4 reports.
     pub whole: Whole,
-    /// Name of the load in its table of requests, and where that is.
+    /// Name of the workload in its table of requests, and where that is.
     pub requests: Option<(String, std::path::PathBuf)>,
 }
 
@@ -77,7 +77,7 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
     Ok(exit_code(&loads))
 }
 
-/// Measures every load of the settings, one after the other, and writes its files. The first of the signals that end a run in order (Ctrl-C,
+/// Measures every workload of the settings, one after the other, and writes its files. The first of the signals that end a run in order (Ctrl-C,
 /// SIGTERM, SIGHUP, SIGQUIT) ends it in order: what was measured is written. The second ends it at once.
 pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured>, Error> {
     let live = Arc::new(Live::default());
@@ -104,7 +104,7 @@ async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<
             break;
         }
         if settings.points.len() > 1 {
-            ui.say(&format!("load {} of {}: {}", number + 1, settings.points.len(), describe(point)));
+            ui.say(&format!("workload {} of {}: {}", number + 1, settings.points.len(), describe(point)));
         }
         let measured = measure::one(settings, &prepared, number, live, &mut sweep, ui).await?;
         sweep.add(settings, number, &measured, ui)?;
@@ -129,7 +129,7 @@ pub(super) fn exit_code(loads: &[Measured]) -> u8 {
     if loads.is_empty() || loads.iter().any(failed) { exit::EXPERIMENT_FAILED } else { exit::OK }
 }
 
-/// What tells a load from the others of its sweep.
+/// What tells a workload from the others of its sweep.
 fn describe(point: &Point) -> String {
     let mut parts = Vec::new();
     if let Some(concurrency) = point.max_concurrency {

@@ -8,12 +8,12 @@ use crate::error::Error;
 use crate::load::dataset::{self, Name, Source};
 use crate::load::session::{self, GaveUp, Live};
 
-/// Prompts that are ready for a load of unknown length.
+/// Prompts that are ready for a workload of unknown length.
 const MANY: u64 = 1_000_000;
-/// Tokens of a prompt, and of its answer, that warm up before a load whose prompts are a data set's.
+/// Tokens of a prompt, and of its answer, that warm up before a workload whose prompts are a data set's.
 const WARMUP_TOKENS: u64 = 256;
 
-/// The prompts of a load.
+/// The prompts of a workload.
 pub(super) struct Prompts {
     pub source: Source,
     pub first: u64,
@@ -21,7 +21,7 @@ pub(super) struct Prompts {
     pub warmup: Source,
 }
 
-/// The prompts of a load, unless a signal or the end of its time comes before they are made: then there are none, and the reason
+/// The prompts of a workload, unless a signal or the end of its time comes before they are made: then there are none, and the reason
 /// where it is not a signal.
 pub(super) async fn made_in_time(
     settings: &LoadSettings,
@@ -46,7 +46,7 @@ pub(super) async fn made_in_time(
     }
 }
 
-/// Made prompts come from a seed of their own for each load; others are used once over all loads of a sweep.
+/// Made prompts come from a seed of their own for each workload; others are used once over all workloads of a sweep.
 pub(super) async fn prompts(settings: &LoadSettings, prepared: &Prepared, number: usize) -> Result<Prompts, Error> {
     let point = &settings.points[number];
     let made = matches!(settings.prompts.spec.name, Name::Random | Name::PrefixRepetition | Name::Rag);

@@ -24,7 +24,7 @@ pub(super) fn failed(path: &Path, source: std::io::Error) -> Error {
     Error::Record(record::Error::write(path)(source))
 }
 
-/// S3: one table of requests per load, one per scenario, and a summary of all.
+/// S3: one table of requests per workload, one per scenario, and a summary of all.
 async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let (mut rows, mut folder, mut code) = (Vec::new(), PathBuf::new(), exit::OK);
     for scenario in list {

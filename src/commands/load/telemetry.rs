@@ -1,4 +1,4 @@
-//! `--telemetry`: what the devices report while a load runs, in a thread of its own.
+//! `--telemetry`: what the devices report while a workload runs, in a thread of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Telemetry {
         })
         .await;
         let Ok((probe, report, true)) = found else {
-            ui.warn("--telemetry: no device here tells of itself; the load goes on without");
+            ui.warn("--telemetry: no device here tells of itself; the workload goes on without");
             return Ok(None);
         };
         if let Some(folder) = path.parent() {
@@ -74,7 +74,7 @@ impl Telemetry {
         Ok(Some(Self { path, stop, asking }))
     }
 
-    /// Ends it. What could not be written is a warning: the load itself is measured.
+    /// Ends it. What could not be written is a warning: the workload itself is measured.
     pub async fn end(self, ui: &Ui) {
         self.stop.store(true, Ordering::Relaxed);
         let path: &Path = &self.path;

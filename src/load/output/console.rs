@@ -62,7 +62,7 @@ pub fn console(subject: &Subject, metrics: &Metrics, ended: &Ended, result: &Map
     lines.join("\n") + "\n"
 }
 
-/// As vLLM's client prints it: the server's counters over the load.
+/// As vLLM's client prints it: the server's counters over the workload.
 fn speculative_decoding(result: &Map<String, Value>, lines: &mut Vec<String>) {
     let number = |key: &str| result.get(&format!("spec_decode_{key}")).and_then(Value::as_f64);
     let Some(rate) = number("acceptance_rate") else { return };
@@ -83,7 +83,7 @@ fn speculative_decoding(result: &Map<String, Value>, lines: &mut Vec<String>) {
 /// What vLLM's client does not tell.
 fn beyond(subject: &Subject, metrics: &Metrics, ended: &Ended, lines: &mut Vec<String>) {
     let decimal = |name: &str, value: f64| format!("{name:<40} {value:<10.2}");
-    lines.push(format!("{:-^50}", "Load"));
+    lines.push(format!("{:-^50}", "Workload"));
     lines.push(decimal("Mean concurrency:", metrics.mean_concurrency));
     lines.push(format!("{:<40} {:<10}", "Most requests at once:", ended.peak_concurrency));
     lines.push(decimal("Mean tokens/s per user:", metrics.tokens_per_second_per_user.mean));

@@ -1,4 +1,4 @@
-//! What a load writes: vLLM's result file and console block, and a table of its requests. Bytes only; who writes them where
+//! What a workload writes: vLLM's result file and console block, and a table of its requests. Bytes only; who writes them where
 //! is not decided here.
 
 mod console;

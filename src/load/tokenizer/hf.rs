@@ -134,7 +134,7 @@ impl HfTokenizer {
         Ok(tokenizer)
     }
 
-    /// Some damage shows when texts are encoded: better before a load than within.
+    /// Some damage shows when texts are encoded: better before a workload than within.
     fn try_out(&self) -> Result<(), Error> {
         let ids = self.encode("Hello, world! 1 2 é\n")?;
         self.decode(&ids)?;

@@ -129,7 +129,7 @@ mod tests {
             (u64::MAX, Some(8), true, true),
             (u64::MAX, None, true, true),
             (4_000_000, Some(4_000_000), true, true),
-            // Asked for less, and streamed: another load, which is said elsewhere.
+            // Asked for less, and streamed: another workload, which is said elsewhere.
             (20, Some(8), false, false),
             // Fewer than came.
             (7, Some(8), false, false),
