@@ -5,7 +5,8 @@ The server (`examples/mock_server.rs`) sends a first token 50 ms after a request
 it was itself. Printed for each client and number of streams: mean TTFT and what of it is the client's own (over the server's
 real mean), ITL p99, CPU seconds, peak memory, seconds until its first request; then the highest rates that each client drives,
 against the same server without pauses and against one that only sends canned bytes. `floor` is the lightest possible reader of
-the same streams (`examples/raw_reader.rs`): no parsing, no metrics.
+the same streams (`examples/raw_reader.rs`): no parsing, no metrics. Rates are driven with one prompt for all requests by the floor,
+`vllm-bench load` and oha: random ones are made while requests are sent, and would be what is measured.
 
 Peers are installed from the package index into a folder of their own (`--peers DIR`, by default below the user's cache):
 `vllm bench serve` by tests/real_vllm/setup.sh, AIPerf and GuideLLM by pip, oha by cargo. A further client is given as
@@ -99,6 +100,8 @@ class Job:
     requests: int
     tokens: int
     folder: Path
+    fixed: bool = False
+    """One prompt for all, where the client can."""
 
     @property
     def result(self) -> Path:
@@ -136,8 +139,10 @@ def floor(binary: Path) -> Client:
 def ours(binary: Path, tokenizer: Path, name: str = "vllm-bench load", *more: str) -> Client:
     def command(job: Job) -> list[str]:
         return [str(binary), "load", "--base-url", job.url, "--model", "mock", "--tokenizer", str(tokenizer),
-                "--dataset-name", "random", "--random-input-len", "32", "--random-output-len", str(job.tokens), "--ignore-eos",
-                "--num-prompts", str(job.requests), "--max-concurrency", str(job.streams), "--num-warmups", "0", "--save-result",
+                *(["--prompt", "x" * 100, "--output-len", str(job.tokens)] if job.fixed else
+                  ["--dataset-name", "random", "--random-input-len", "32", "--random-output-len", str(job.tokens)]),
+                "--ignore-eos", "--num-prompts", str(job.requests), "--max-concurrency", str(job.streams), "--num-warmups", "0",
+                "--save-result",
                 "--goodput", "ttft:1000", "tpot:100", "--percentile-metrics", "ttft,tpot,itl,e2el",
                 "--result-dir", str(job.folder), "--result-filename", "result.json", *more]
 
@@ -369,7 +374,7 @@ def rates(clients: list[Client], mock_binary: Path, folder: Path, limit: float) 
                 best = []
                 streamed = 20_000 if "--canned" in flags else 3_000
                 for tokens, fast_count, slow_count in ((1, 60_000, 5_000), (512, streamed, 500)):
-                    job = Job(mock.url, 64, slow_count if slow else fast_count, tokens, folder / "job")
+                    job = Job(mock.url, 64, slow_count if slow else fast_count, tokens, folder / "job", fixed=True)
                     tries = [measure(client, job, mock, limit) for _ in range(1 if slow else 3)]
                     rate = max(seen.requests_per_s if tokens == 1 else seen.tokens_per_s for seen in tries)
                     best.append(f"{rate:,.0f}" + (" (!)" if any(seen.trouble for seen in tries) else ""))

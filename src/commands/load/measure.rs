@@ -45,6 +45,7 @@ pub(super) async fn one(
     }
     let (prompts, mut over) = made_in_time(settings, prepared, number, live_of_sweep).await?;
     let plan = Plan { settings, prepared, point };
+    let ahead = over.is_none().then(|| prompts.make_ahead(point));
     if let (Some(limit), 0, None) = (settings.ready_check, number, over) {
         plan.ready(&prompts.source, limit, live_of_sweep, ui).await?;
     }
@@ -52,6 +53,7 @@ pub(super) async fn one(
     if over.is_none() && !live_of_sweep.is_stopped() {
         over = plan.warm_up(warmups, &prompts, live_of_sweep, ui).await?;
     }
+    drop(ahead);
     if settings.profile {
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }

@@ -1,10 +1,12 @@
 //! The prompts of a workload, and those that warm the server up before it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Prepared;
 use crate::config::{LoadSettings, Point};
 use crate::error::Error;
+use crate::load::arrival::Arrival;
 use crate::load::dataset::{self, Name, Source};
 use crate::load::session::{self, GaveUp, Live};
 
@@ -19,6 +21,39 @@ pub(super) struct Prompts {
     pub first: u64,
     /// None of them is measured.
     pub warmup: Source,
+}
+
+impl Prompts {
+    /// Makes those that the workload begins with in a thread of its own, while the server is warmed up: a source that keeps
+    /// what it made has them when they are needed.
+    pub fn make_ahead(&self, point: &Point) -> MakingAhead {
+        let at_once = match point.arrival {
+            Arrival::Open { rate, .. } => Some(rate.ceil() as u64),
+            Arrival::Closed | Arrival::Burst => point.max_concurrency,
+        };
+        let count = [at_once, point.num_prompts].into_iter().flatten().min().unwrap_or(0);
+        let (source, first, over) = (self.source.clone(), self.first, Arc::new(AtomicBool::new(false)));
+        let is_over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            // What cannot be made is told when it is needed.
+            let mut numbers = first..first.saturating_add(count);
+            numbers.try_for_each(|number| {
+                (!is_over.load(Ordering::Relaxed) && source.prompt(number).is_ok()).then_some(())
+            })
+        });
+        MakingAhead { over }
+    }
+}
+
+/// A thread that makes prompts until nobody holds this any more.
+pub(super) struct MakingAhead {
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for MakingAhead {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The prompts of a workload, unless a signal or the end of its time comes before they are made: then there are none, and the reason
@@ -98,5 +133,76 @@ fn with_system(source: Source, settings: &LoadSettings) -> Source {
     match &settings.prompts.system_prompt {
         Some(text) => Arc::new(dataset::WithSystem::new(source, text.clone())),
         None => source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::prompt::{Content, Prompt, PromptSource};
+
+    /// Tells which prompts are asked for.
+    #[derive(Debug)]
+    struct Told(Mutex<Sender<u64>>);
+
+    impl PromptSource for Told {
+        fn available(&self) -> Option<u64> {
+            None
+        }
+
+        fn prompt(&self, index: u64) -> Result<Prompt, dataset::Error> {
+            let _ = self.0.lock().unwrap().send(index);
+            Ok(Prompt { content: Content::Text("x".into()), prompt_len: None, output_len: None, id: None })
+        }
+    }
+
+    fn closed() -> Point {
+        Point {
+            max_concurrency: Some(3),
+            request_rate: f64::INFINITY,
+            num_prompts: Some(9),
+            input_len: 8,
+            output_len: None,
+            arrival: Arrival::Closed,
+            n: 1,
+            completions: None,
+            run: 1,
+        }
+    }
+
+    fn ahead(point: &Point) -> (MakingAhead, Receiver<u64>) {
+        let (sender, receiver) = channel();
+        let source: Source = Arc::new(Told(Mutex::new(sender)));
+        let prompts = Prompts { warmup: source.clone(), source, first: 5 };
+        (prompts.make_ahead(point), receiver)
+    }
+
+    #[test]
+    fn the_prompts_that_a_workload_begins_with_are_made_ahead() {
+        let open = Arrival::Open { rate: 1.5, burstiness: 1.0, ramp_up: None };
+        for (point, expected) in [
+            (closed(), 5..8),
+            (Point { max_concurrency: None, ..closed() }, 5..14),
+            (Point { arrival: open, ..closed() }, 5..7),
+            // Nobody knows how many.
+            (Point { max_concurrency: None, num_prompts: None, ..closed() }, 5..5),
+        ] {
+            let (_making, made) = ahead(&point);
+            let made: Vec<u64> = std::iter::from_fn(|| made.recv_timeout(Duration::from_secs(30)).ok()).collect();
+            assert_eq!(made, expected.collect::<Vec<_>>(), "{point:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_more_is_made_once_the_workload_begins() {
+        let (making, made) = ahead(&Point { max_concurrency: None, num_prompts: Some(u64::MAX), ..closed() });
+        made.recv().unwrap();
+        drop(making);
+        // The thread ends, and with it the sender: else this would never come back.
+        let _more = made.iter().count();
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn judge(flight: &InFlight, stream: bool) -> Option<Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::super::wire::{Exchange, Expect};
     use super::*;
 
@@ -45,13 +45,10 @@ mod tests {
     const EMPTY_END: &str = r#"{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}"#;
     const DONE: &str = "[DONE]";
 
-    /// A request for four tokens, and what came for it.
-    fn answered(stream: bool, status: &str, body: &str) -> Option<(FailureClass, String)> {
+    /// A request for four tokens, of which nothing has come.
+    pub fn flight(stream: bool) -> InFlight {
         let expect = Expect { stream, told: None, samples: 1, tokens: Some(4), keep_text: false, keep_headers: false };
-        let mut exchange = Exchange::new(expect);
-        let text = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        exchange.push(text.as_bytes(), 1).unwrap();
-        let flight = InFlight {
+        InFlight {
             index: 0,
             due: None,
             started: 0,
@@ -60,11 +57,18 @@ mod tests {
             prompt_len: None,
             output_len: Some(4),
             n: 1,
-            exchange,
+            exchange: Exchange::new(expect),
             heard: 0,
             body: b"{}"[..].into(),
             reused: false,
-        };
+        }
+    }
+
+    /// What is said of it when this has come for it.
+    fn answered(stream: bool, status: &str, body: &str) -> Option<(FailureClass, String)> {
+        let mut flight = flight(stream);
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        flight.exchange.push(text.as_bytes(), 1).unwrap();
         judge(&flight, stream).map(|failure| (failure.class, failure.detail))
     }
 

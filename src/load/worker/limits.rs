@@ -3,8 +3,9 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::super::connection::InFlight;
 use super::super::sample::FailureClass;
-use super::super::session::{ALONE, GaveUp};
+use super::super::session::{ALONE, GaveUp, Limits};
 use super::{REFUSAL, Worker, nanos};
 
 impl Worker<'_> {
@@ -25,22 +26,9 @@ impl Worker<'_> {
                 continue;
             };
             let began = self.shared.spec.timing.limited_from(flight.started, flight.heard);
-            let too_long = limits.request.filter(|limit| now.saturating_sub(began) > nanos(*limit));
-            let silent = limits.stall.map(|limit| limit.saturating_mul(ALONE)).filter(|limit| {
-                flight.exchange.reply().first.is_some() && now.saturating_sub(flight.heard) > nanos(*limit)
-            });
-            let tokens = flight.exchange.reply().events;
-            let detail = match (too_long, silent) {
-                (Some(limit), _) => {
-                    format!("no end after {} s ({tokens} tokens): --request-timeout", limit.as_secs_f64())
-                }
-                (_, Some(limit)) => {
-                    let limit = limit.as_secs_f64();
-                    format!("no further token for {limit} s after {tokens} tokens: {ALONE} times --stall-timeout")
-                }
-                _ => continue,
-            };
-            self.fail(slot, FailureClass::Timeout, detail);
+            if let Some(detail) = overdue(&limits, flight, began, now) {
+                self.fail(slot, FailureClass::Timeout, detail);
+            }
         }
     }
 
@@ -84,5 +72,60 @@ impl Worker<'_> {
                 self.fail(slot, class, detail.clone());
             }
         }
+    }
+}
+
+/// Why a request has no more time at `now`, if it has none; `began`: when the time of its own limit began.
+fn overdue(limits: &Limits, flight: &InFlight, began: u64, now: u64) -> Option<String> {
+    let reply = flight.exchange.reply();
+    let tokens = reply.events;
+    if let Some(limit) = limits.request.filter(|limit| now.saturating_sub(began) > nanos(*limit)) {
+        return Some(format!("no end after {} s ({tokens} tokens): --request-timeout", limit.as_secs_f64()));
+    }
+    let alone = limits.stall?.saturating_mul(ALONE);
+    let is_silent = reply.first.is_some() && now.saturating_sub(flight.heard) > nanos(alone);
+    is_silent.then(|| {
+        let alone = alone.as_secs_f64();
+        format!("no further token for {alone} s after {tokens} tokens: {ALONE} times --stall-timeout")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judge::tests::flight;
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_request_has_its_own_limit_and_one_of_silence() {
+        let limit = |request: Option<u64>, stall: Option<u64>| Limits {
+            request: request.map(Duration::from_secs),
+            stall: stall.map(Duration::from_secs),
+            total: None,
+        };
+        let mut begun = flight(true);
+        begun.exchange.push(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", 1).unwrap();
+        let waiting = overdue(&limit(Some(10), Some(1)), &begun, 0, 10 * SECOND);
+        assert_eq!(waiting, None, "no token yet: it may be queued");
+        begun.exchange.push(b"data: {\"choices\":[{\"index\":0,\"text\":\"a\"}]}\n\n", SECOND).unwrap();
+        begun.heard = SECOND;
+        for (limits, now, expected) in [
+            (limit(None, None), 1000 * SECOND, None),
+            (limit(Some(10), None), 10 * SECOND, None),
+            (limit(Some(10), None), 10 * SECOND + 1, Some("no end after 10 s (1 tokens)")),
+            (limit(None, Some(2)), 11 * SECOND, None),
+            (limit(None, Some(2)), 11 * SECOND + 1, Some("no further token for 10 s after 1 tokens: 5 times")),
+            (limit(Some(3), Some(1)), 9 * SECOND, Some("no end after 3 s")),
+        ] {
+            let found = overdue(&limits, &begun, 0, now);
+            let fits = match (&found, expected) {
+                (Some(found), Some(expected)) => found.starts_with(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(fits, "{limits:?} at {now}: {found:?}");
+        }
+        // Where the time of its limit begins anew with each token.
+        assert_eq!(overdue(&limit(Some(10), None), &begun, SECOND, 11 * SECOND), None);
     }
 }
