@@ -12,6 +12,7 @@ fewer than 135 templates. `--list` names each template and where it comes from.
 """
 
 import argparse
+import contextlib
 import ast
 import json
 import os
@@ -53,10 +54,12 @@ def download(name, as_source, folder):
 
             def keep():
                 while not done.is_set():
-                    for path in Path(scratch).glob("pip-*/*.tar.gz"):
-                        if pattern.match(path.name) and path.name not in kept:
-                            kept[path.name] = folder / path.name
-                            os.link(path, kept[path.name])
+                    # A folder may go while it is looked into.
+                    with contextlib.suppress(FileNotFoundError):
+                        for path in Path(scratch).glob("pip-*/*.tar.gz"):
+                            if pattern.match(path.name) and path.name not in kept:
+                                os.link(path, folder / path.name)
+                                kept[path.name] = folder / path.name
                     time.sleep(0.02)
 
             keeper = threading.Thread(target=keep)
