@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use super::metric_values::Place;
 use super::verdict::Warning;
 use super::{Load, MetricValues, VllmMetrics};
-use crate::model::{Axes, Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Timings};
+use crate::model::{Axes, Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Side, Timings};
 
 /// How the value of an axis that leaves a flag out is shown.
 const LEFT_OUT: &str = "default";
@@ -42,6 +42,8 @@ pub struct Row {
     pub groups: Vec<String>,
     /// Whether others are compared with it.
     pub baseline: bool,
+    /// On which side of a comparison within its run it is.
+    pub side: Option<Side>,
     /// What its server's script and logs are called; empty where nobody said.
     pub server_name: String,
     /// The result file, relative to the run directory; `None` where there is none that can be read.
@@ -303,6 +305,7 @@ impl Row {
             repeat: None,
             groups: Vec::new(),
             baseline: false,
+            side: None,
             server_name: String::new(),
             source: None,
             about: About::default(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 
 use super::row::Row;
-use crate::model::Engine;
+use crate::model::{Engine, Identity, Side};
 
 /// A file among the results that is not one, or not one that can be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,10 +151,53 @@ impl RunTable {
         self.rows.iter().filter(|row| row.is_valid() && !(measured && row.simulated)).collect()
     }
 
-    /// The planned rows that answers and speed-ups are about, whatever became of them: where some were measured, no simulated ones.
+    /// The planned rows that answers and speed-ups are about, whatever became of them: where some were measured, no simulated ones. What
+    /// others are measured against (`run --against`) is not asked.
     pub fn judged(&self) -> Vec<&Row> {
         let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
-        self.rows.iter().filter(|row| !(row.is_skipped() || measured && row.simulated)).collect()
+        let counts = |row: &&Row| !(row.is_skipped() || row.side == Some(Side::Before) || measured && row.simulated);
+        self.rows.iter().filter(counts).collect()
+    }
+
+    /// The two sides of a run that was measured in turn with another one (`run --against`), each as a run of its own: before and after. `None`
+    /// for any other run.
+    pub fn sides(&self) -> Option<[Self; 2]> {
+        let side = |side: Side, name: &str| {
+            let mut table = self.clone();
+            table.rows.retain(|row| row.side == Some(side));
+            table.rows.iter_mut().for_each(|row| row.side = None);
+            table.facts.run = format!("{} ({name})", self.facts.run);
+            let mut versions: Vec<String> =
+                table.rows.iter().filter_map(|row| Some(row.about.vllm_version.as_deref()?.to_owned())).collect();
+            versions.sort();
+            versions.dedup();
+            table.facts.vllm_versions = versions;
+            table
+        };
+        if !self.rows.iter().any(|row| row.side == Some(Side::Before)) {
+            return None;
+        }
+        let [mut before, after] = [side(Side::Before, "before"), side(Side::After, "after")];
+        // Those in the same place were measured in turn: they are one configuration before and after, whatever differs.
+        let [old, new] = [&before, &after].map(Self::settings);
+        if old.len() == new.len() {
+            for row in &mut before.rows {
+                let place = old.iter().position(|settings| Some(settings) == row.about.settings.as_ref());
+                row.about.settings = place.and_then(|place| new.get(place).cloned()).or(row.about.settings.take());
+            }
+        }
+        Some([before, after])
+    }
+
+    /// What its configurations are by their settings, each once, in the order in which they come first.
+    fn settings(&self) -> Vec<Identity> {
+        let mut all: Vec<Identity> = Vec::new();
+        for settings in self.rows.iter().filter_map(|row| row.about.settings.as_ref()) {
+            if !all.contains(settings) {
+                all.push(settings.clone());
+            }
+        }
+        all
     }
 
     /// Whether all that counts is simulated. Where real rows stand beside simulated ones these are marked one by one, and left out of all

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::execute::{BlockEnd, Error, Executor};
-use crate::model::{Failure, Outcome, ServerConfig};
+use crate::model::{Failure, Outcome, ServerConfig, Side};
 use crate::plan::Block;
 use crate::process::{Stop, StopLevel};
 use crate::search::{Ask, Observation, Strategy};
@@ -31,7 +31,7 @@ pub struct Totals {
 pub async fn run(strategy: &mut dyn Strategy, executor: &dyn Executor, stop: &Stop) -> Result<Totals, Error> {
     let mut totals = Totals::default();
     // Server configurations that will never start, with what their last start came to.
-    let mut never_start: Vec<(ServerConfig, Failure)> = Vec::new();
+    let mut never_start: Vec<(Server, Failure)> = Vec::new();
     let mut under_way = FuturesUnordered::new();
     let mut failed = None;
     loop {
@@ -70,19 +70,26 @@ pub async fn run(strategy: &mut dyn Strategy, executor: &dyn Executor, stop: &St
     failed.map_or(Ok(totals), Err)
 }
 
+/// A server configuration, on its side of a comparison: another vLLM may start it.
+type Server = (ServerConfig, Option<Side>);
+
+fn server_of(block: &Block) -> Option<Server> {
+    block.server().map(|(server, side)| (server.clone(), side))
+}
+
 /// Runs a block, which takes its place in the executor at once; says which server configuration it was.
 fn one(
     executor: &dyn Executor,
     block: Block,
-) -> impl Future<Output = (Option<ServerConfig>, Result<BlockEnd, Error>)> + use<'_> {
-    let server = block.server().cloned();
+) -> impl Future<Output = (Option<Server>, Result<BlockEnd, Error>)> + use<'_> {
+    let server = server_of(&block);
     let running = executor.run(block);
     async move { (server, running.await) }
 }
 
 /// A block with what is known of its server configuration.
-fn known(block: Block, never_start: &[(ServerConfig, Failure)]) -> Block {
-    let same = |(server, _): &&(ServerConfig, Failure)| Some(server) == block.server();
+fn known(block: Block, never_start: &[(Server, Failure)]) -> Block {
+    let same = |((server, side), _): &&(Server, Failure)| Some((server, *side)) == block.server();
     let known_failure = never_start.iter().find(same).map(|(_, failure)| failure.clone());
     Block { known_failure, ..block }
 }

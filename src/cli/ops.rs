@@ -166,9 +166,9 @@ pub struct CompareArgs {
     /// The run before
     #[arg(value_name = "BEFORE")]
     pub before: PathBuf,
-    /// The run after
+    /// The run after; none where BEFORE was measured with `run --against`: then its two sides are compared
     #[arg(value_name = "AFTER")]
-    pub after: PathBuf,
+    pub after: Option<PathBuf>,
     /// Change that matters: 3% or 0.03 (default 3%)
     #[arg(long, value_name = "PART")]
     pub threshold: Option<String>,

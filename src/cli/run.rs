@@ -194,6 +194,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = ["resume", "fresh"])]
     pub extend: Option<PathBuf>,
 
+    /// Measure what this run measured in turn with what is asked for now, in one run, and compare the two
+    #[arg(long, value_name = "RUN", help_heading = "Measuring", conflicts_with_all = ["resume", "extend", "noise_check"])]
+    pub against: Option<PathBuf>,
+
     /// Ask nothing
     #[arg(short, long, help_heading = "Run")]
     pub yes: bool,

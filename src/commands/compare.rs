@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::analyze::{self, print};
 use super::run::resume::drivers;
-use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
+use crate::analyse::{Noise, Pairing, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::CompareArgs;
 use crate::commands::{find_run, query_args};
 use crate::config::Environment;
@@ -17,14 +17,20 @@ use crate::report::export::{Compared, differences};
 use crate::results::read_run;
 use crate::ui::Ui;
 
+/// The change that matters where nobody says otherwise.
+const THRESHOLD: f64 = 0.03;
+
 /// Compares two runs. Exit code 1 when a metric became worse by more than the threshold and beyond noise, or a configuration fails now.
 ///
 /// # Errors
 /// When a run cannot be found or read, or a flag is wrong.
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let threshold = percent("--threshold", args.threshold.as_deref().unwrap_or("3%"))?;
+    let threshold = args.threshold.as_deref().map_or(Ok(THRESHOLD), |text| percent("--threshold", text))?;
     let metrics = query_args::metrics(&args.metrics)?;
-    let (before, after) = (table(&args.before, args, environment)?, table(&args.after, args, environment)?);
+    let [before, after] = match &args.after {
+        Some(after) => [table(&args.before, args, environment)?, table(after, args, environment)?],
+        None => sides(table(&args.before, args, environment)?)?,
+    };
     refuse_simulated_beside_real(["the run before", "the run after"], [&before, &after])?;
     let noise = match &args.noise {
         Some(run) => {
@@ -39,11 +45,56 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     if comparison.matched.is_empty() && comparison.failing.is_empty() {
         return Err(nothing_in_common(&before, &after));
     }
-    let environment = differences(&before, &after, machines(&before, &after));
-    let compared = Compared { comparison, tables: (&before, &after), environment: &environment, threshold };
+    let environment = match &args.after {
+        Some(_) => differences(&before, &after, machines(&before, &after)),
+        None => differences(&before, &after, changed(&before, &after)),
+    };
+    let compared = Compared {
+        comparison,
+        tables: (&before, &after),
+        environment: &environment,
+        threshold,
+        in_turn: args.after.is_none(),
+    };
     print(args.format().exporter(), &compared, ui)?;
     let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));
     Ok(if compared.comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
+}
+
+/// The two sides of a run that was measured with `--against`.
+fn sides(table: RunTable) -> Result<[RunTable; 2], Error> {
+    table.sides().ok_or_else(|| Error::Usage {
+        message: format!("`{}` has one side alone: two runs are compared", report::clean(&table.facts.run)),
+        hint: "name the run after as well; `vllm-bench run --against RUN` measures both sides in one run".into(),
+    })
+}
+
+/// In which settings the two sides of a run differ, as (what, before, after).
+fn changed(before: &RunTable, after: &RunTable) -> Vec<(String, String, String)> {
+    nearest_difference(before, after).into_iter().map(|(key, [then, now])| (key, then, now)).collect()
+}
+
+/// Compares the sides of a run that has just been measured with `--against`, as `compare RUN` does. Exit code as of [`run`].
+///
+/// # Errors
+/// When it cannot be read.
+pub fn of_sides(path: &Path, ui: &Ui) -> Result<u8, Error> {
+    let [before, after] = sides(read_run(path)?)?;
+    let metrics = query_args::metrics(&[])?;
+    let comparison = compare(&before, &after, &metrics, THRESHOLD, &Noise::new(), &Pairing::All);
+    if comparison.matched.is_empty() && comparison.failing.is_empty() {
+        return Err(nothing_in_common(&before, &after));
+    }
+    let environment = differences(&before, &after, changed(&before, &after));
+    let compared = Compared {
+        comparison,
+        tables: (&before, &after),
+        environment: &environment,
+        threshold: THRESHOLD,
+        in_turn: true,
+    };
+    print(crate::cli::CompareFormat::default().exporter(), &compared, ui)?;
+    Ok(if compared.comparison.has_worse() { exit::EXPERIMENT_FAILED } else { exit::OK })
 }
 
 /// A timing model and a measurement are not alike: there is no verdict where one side is simulated and the other is not.

@@ -74,6 +74,15 @@ impl Kept {
         self
     }
 
+    /// All of it but the name, which is that of one run alone.
+    #[must_use]
+    pub fn without_name(mut self) -> Self {
+        if let Some(map) = self.tree.entries_mut() {
+            map.shift_remove("name");
+        }
+        self
+    }
+
     /// Every setting, flat: key path -> value and origin.
     pub fn record(&self) -> IndexMap<String, (Json, String)> {
         show::record(&self.tree, true)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
 use super::{Job, UnitContext};
-use crate::model::{Cause, Failure, Phase};
+use crate::model::{Cause, Failure, Phase, Side};
 use crate::process::{Group, GroupSpec, Owner, Role, Stop};
 use crate::safe;
 
@@ -24,7 +24,10 @@ pub(super) fn shell(login: bool) -> Vec<&'static str> {
 /// The program that plays a role in a job.
 fn program(role: Role, job: &Job, context: &UnitContext) -> std::io::Result<EngineCommand> {
     match role {
-        Role::Server => Ok(context.engine.clone()),
+        Role::Server => Ok(match (&context.before, job.experiment.side) {
+            (Some(before), Some(Side::Before)) => before.clone(),
+            (Some(_) | None, _) => context.engine.clone(),
+        }),
         Role::Benchmark => context.engine.client_of(&job.experiment, context.stall),
     }
 }

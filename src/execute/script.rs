@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
-use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId};
+use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId, Repeat, Side};
 use crate::process::{Role, pid_namespace};
 use crate::sim::settings::START;
 use crate::sim::timing::Turn;
@@ -27,6 +27,11 @@ pub struct EngineCommand {
 }
 
 impl EngineCommand {
+    /// A vLLM that is installed.
+    pub fn of(program: PathBuf) -> Self {
+        Self { program, prefix: Vec::new() }
+    }
+
     /// The command that sends the workload of an experiment: `vllm bench serve`, or this very program's `load`. `stall`: after
     /// so long without a token it gives up.
     ///
@@ -167,16 +172,22 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     text
 }
 
+/// So far the numbers of starts are apart from which the noise of the two sides of `run --against` is drawn.
+const OTHER_SIDE: u32 = 1_000_000;
+
 /// What the simulated noise of this start, or of this measurement, is drawn from: the same whenever it is made again.
 fn simulated_turn(text: &mut String, role: Role, experiment: &Experiment) {
-    let Experiment { server, workload, repeat, index, .. } = experiment;
+    let Experiment { server, workload, index, side, .. } = experiment;
+    // Two sides with the same settings are started at other times: they vary by themselves.
+    let apart = if *side == Some(Side::Before) { OTHER_SIDE } else { 0 };
+    let repeat = Repeat { start: experiment.repeat.start.saturating_add(apart), ..experiment.repeat };
     let _ = match role {
-        Role::Server => writeln!(text, "export {START}={:016x}", Identity::draw_of_start(server, *repeat)),
+        Role::Server => writeln!(text, "export {START}={:016x}", Identity::draw_of_start(server, repeat)),
         Role::Benchmark => writeln!(
             text,
             "export {}={:016x}\nexport {}={index}",
             Turn::DRAW,
-            Identity::draw_of_measurement(server, workload, *repeat),
+            Identity::draw_of_measurement(server, workload, repeat),
             Turn::POSITION
         ),
     };

@@ -23,8 +23,10 @@ use crate::telemetry::{DeviceKind, Probe};
 /// What every experiment of a run shares.
 #[derive(Debug, Clone)]
 pub struct UnitContext {
-    /// The server backend.
+    /// The server backend, and that of vLLM's client on either side.
     pub engine: EngineCommand,
+    /// The server backend of experiments that others are measured against, where it is another one.
+    pub before: Option<EngineCommand>,
     /// oneAPI's environment script, where it exists.
     pub setvars: Option<PathBuf>,
     /// Whether launch scripts run in a login shell.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -208,6 +209,30 @@ impl Workload {
     }
 }
 
+/// Which side of a comparison within one run an experiment is on (`run --against`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// As the run before had it.
+    Before,
+    /// As this run has it.
+    After,
+}
+
+/// What a run is measured against, within it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Before {
+    /// Name of the run whose settings they are.
+    pub run: String,
+    /// Its vLLM; `None` where that is the simulated one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vllm: Option<PathBuf>,
+    /// What identities of that side take for granted.
+    #[serde(default)]
+    pub context: Context,
+}
+
 /// One server configuration under one workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -240,6 +265,9 @@ pub struct Experiment {
     /// Whether it is what others are compared with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub baseline: bool,
+    /// On which side it is, where two are measured in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
 }
 
 impl Experiment {
@@ -299,9 +327,20 @@ pub struct Plan {
     /// Where not all of it is measured: the experiments are those that may be, and the journal says which are asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_decided: Option<UntilDecided>,
+    /// What the other experiments are measured against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
 }
 
 impl Plan {
+    /// What the identity of an experiment takes for granted.
+    pub fn context_of(&self, experiment: &Experiment) -> &Context {
+        match (&self.before, experiment.side) {
+            (Some(before), Some(Side::Before)) => &before.context,
+            (Some(_) | None, _) => &self.context,
+        }
+    }
+
     /// How many combinations were left out.
     pub fn skipped(&self) -> usize {
         self.skipped.max(self.skips.len())

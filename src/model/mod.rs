@@ -19,7 +19,8 @@ pub use cause::{Cause, UnknownCause};
 pub use ending::{Ending, signal_name};
 pub use event::{Event, ForeignProcess, Stamped};
 pub use experiment::{
-    Axes, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Skip, UntilDecided, Workload, named_models,
+    Axes, Before, Client, Engine, Experiment, Isolation, Plan, Repeat, ServerConfig, Side, Skip, UntilDecided,
+    Workload, named_models,
 };
 pub use flags::{FlagError, FlagValue, Flags, normalize};
 pub use identity::{Context, Identity};

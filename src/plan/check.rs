@@ -15,7 +15,7 @@ impl Plan {
             if !names.insert(name.to_lowercase()) {
                 return Some(format!("two experiments are called `{name}`"));
             }
-            if *identity != Identity::of_experiment(*engine, server, workload, &self.context) {
+            if *identity != Identity::of_experiment(*engine, server, workload, self.context_of(experiment)) {
                 return Some(format!("the identity of `{name}` is not that of its settings"));
             }
         }

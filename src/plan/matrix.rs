@@ -45,6 +45,7 @@ pub fn expand(sweep: &Sweep) -> Plan {
         skipped,
         context: sweep.context.clone(),
         until_decided,
+        before: None,
     }
 }
 
@@ -261,5 +262,6 @@ pub(super) fn experiment(sweep: &Sweep, setting: &Setting, repeat: Repeat, share
         isolation: isolation(setting, repeat.run, shared),
         groups: setting.groups.iter().cloned().collect(),
         baseline: setting.baseline,
+        side: None,
     }
 }

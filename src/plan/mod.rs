@@ -3,6 +3,7 @@
 //! A plan is the expansion of the user's axes into experiments, with the combinations a rule skips (and why).
 //! Nothing here touches the file system, the clock, the environment or a process.
 
+mod against;
 mod baseline;
 mod check;
 mod condition;
@@ -20,6 +21,7 @@ mod sweep;
 mod tests;
 mod work;
 
+pub use against::alternate;
 pub use baseline::problem as baseline_problem;
 pub use condition::{Comparison, Condition, Operand, Term, Test};
 pub use matrix::{Setting, expand, extend};

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::matrix::{Setting, experiment};
 use super::{Order, Sweep};
-use crate::model::{Experiment, Failure, Identity, Repeat, ServerConfig};
+use crate::model::{Experiment, Failure, Identity, Repeat, ServerConfig, Side};
 
 /// Arranges settings with their repeats. Experiments that share a server start stand together.
 pub(super) fn arrange(sweep: &Sweep, settings: Vec<Setting>) -> Vec<Experiment> {
@@ -90,9 +90,9 @@ impl Block {
         Self { experiments, known_failure: None }
     }
 
-    /// The server configuration that they share.
-    pub fn server(&self) -> Option<&ServerConfig> {
-        self.experiments.first().map(|experiment| &experiment.server)
+    /// The server configuration that they share, on its side of a comparison.
+    pub fn server(&self) -> Option<(&ServerConfig, Option<Side>)> {
+        self.experiments.first().map(|experiment| (&experiment.server, experiment.side))
     }
 }
 
@@ -103,6 +103,7 @@ pub fn blocks(experiments: impl IntoIterator<Item = Arc<Experiment>>, reuse: boo
         let same = |last: &Arc<Experiment>| {
             reuse
                 && last.repeat.start == experiment.repeat.start
+                && last.side == experiment.side
                 && last.engine == experiment.engine
                 && last.server == experiment.server
         };

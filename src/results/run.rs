@@ -147,6 +147,7 @@ impl Loader<'_> {
             repeat: self.repeats.then_some(experiment.repeat),
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
+            side: experiment.side,
             server_name: experiment.server_name().to_owned(),
             about: about(experiment),
             ..Row::bare(experiment.name.clone(), (&experiment.axes).into(), Status::NotRun)

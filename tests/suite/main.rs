@@ -5,6 +5,7 @@
 
 mod support;
 
+mod against;
 mod analysis;
 mod architecture;
 mod broken;

@@ -55,9 +55,11 @@ fn a_named_run_is_found_by_its_name_by_every_command() {
         call(&["run", "--resume", name], Some("resume"), 3, "has a valid result already");
         let extended = scene.sweep().set("--extend", [name]).exits(3);
         extended.check(extended.stderr.contains("has every experiment of this sweep already"), "the run was found");
+        let against = scene.over(&["run", "--starts", "2", "--engine", "sim"]).set("--against", [name]).exits(2);
+        against.check(against.stderr.contains("decide nothing"), "the run was found");
     }
     call(&["clean", "baseline", "--yes"], None, 0, "removed 1 run");
-    called.push(("run".to_owned(), Some("extend".to_owned())));
+    called.extend(["extend", "against"].map(|flag| ("run".to_owned(), Some(flag.to_owned()))));
     // They read the same flags.
     let like_run = ["sanity", "plan"].map(str::to_owned);
     for taker in takers().into_iter().filter(|(command, _)| !like_run.contains(command)) {

@@ -83,6 +83,7 @@ fn row(model: &str, base_tp: u32, tps: f64, changes: &str, group: &str) -> Row {
         repeat: None,
         groups: vec![group.to_owned()],
         baseline: false,
+        side: None,
         server_name: String::new(),
         source: None,
         about: About {

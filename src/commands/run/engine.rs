@@ -23,7 +23,7 @@ pub async fn resolve(settings: &Settings, environment: &Environment) -> Result<E
     let (bin, environment) = (settings.vllm_bin.clone(), environment.clone());
     let found = tokio::task::spawn_blocking(move || find_vllm(bin, &environment)).await;
     let program = found.unwrap_or(Err(execute::Error::NoVllm))?;
-    Ok(EngineCommand { program, prefix: Vec::new() })
+    Ok(EngineCommand::of(program))
 }
 
 /// This very program as the simulated vLLM.

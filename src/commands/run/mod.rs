@@ -1,5 +1,6 @@
 //! `run` and `sanity`: settings -> plan -> run directory -> experiments -> analysis -> exit code.
 
+mod against;
 mod detach;
 mod dry_run;
 pub mod engine;
@@ -93,6 +94,9 @@ fn session(asked: Asked<'_>) -> Result<Session, Error> {
     let Asked { args, environment, preset, ui } = asked;
     if let Some(resume::Resumed { settings, plan, earlier }) = resume::find(asked)? {
         return Ok(Session { settings, plan, earlier: Some(earlier) });
+    }
+    if let Some(named) = &args.against {
+        return against::session(named, asked);
     }
     let mut settings = Settings::resolve(args, environment, preset)?;
     let Some(named) = settings.extend.clone() else {
@@ -312,6 +316,7 @@ impl Sweep<'_> {
         let simulated = self.settings.simulated();
         Ok(UnitContext {
             engine,
+            before: self.plan.before.as_ref().and_then(|before| before.vllm.clone()).map(EngineCommand::of),
             setvars: self.settings.setvars.clone().filter(|path| path.is_file() && !simulated),
             login: self.settings.login,
             vllm_version: self.settings.sweep.context.vllm_version.clone(),
@@ -426,7 +431,10 @@ impl Sweep<'_> {
             return Err(error);
         }
         recorder.close().iter().for_each(|lost| self.ui.warn(lost));
-        let code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
+        let mut code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
+        if self.plan.before.is_some() && !totals.interrupted {
+            code = code.max(super::compare::of_sides(prepared.run.path(), self.ui)?);
+        }
         if totals.interrupted {
             self.ui.hint(&format!("resume with `{}`", format::resume(prepared.run.path(), self.environment)));
             return Ok(exit::SIGNAL + signals.first().unwrap_or(15));

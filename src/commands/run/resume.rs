@@ -234,8 +234,24 @@ pub fn checked(run: &RunDir) -> Result<Manifest, Error> {
     }
 }
 
+/// Refuses a machine on which what a run measured would be something else: another vLLM, other weights.
+///
+/// # Errors
+/// What differs.
+pub fn require_same_machine(
+    settings: &mut Settings,
+    run: &RunDir,
+    manifest: &Manifest,
+    environment: &Environment,
+) -> Result<(), Error> {
+    Here::of(settings, manifest, environment).require_same(run, &manifest.plan)
+}
+
 /// The settings of a run, as its manifest keeps them.
-fn kept(run: &RunDir, manifest: &Manifest) -> Result<Kept, Error> {
+///
+/// # Errors
+/// When it does not keep them, or they cannot be read.
+pub fn kept(run: &RunDir, manifest: &Manifest) -> Result<Kept, Error> {
     let path = run.layout().manifest();
     if manifest.sweep.is_null() {
         let problem = "it does not hold the settings of the run, as it would if this version had made it".to_owned();

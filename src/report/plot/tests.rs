@@ -64,6 +64,7 @@ fn row(i: usize, model: &str, tp: u32, seqs: u32, concurrency: u32, start: u32) 
         repeat: Some(Repeat { start, run: 1 }),
         groups: Vec::new(),
         baseline: false,
+        side: None,
         server_name: format!("x{model}_tp{tp}_{seqs}"),
         source: None,
         about: About {

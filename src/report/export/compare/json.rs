@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::super::{ExportError, Exporter, Format, Sink};
-use super::{Compared, SESSIONS, verdict, warnings};
+use super::{Compared, verdict, warnings};
 use crate::analyse::Row;
 
 /// For programs.
@@ -23,13 +23,13 @@ impl Exporter<Compared<'_>> for Json {
 
 /// As JSON.
 fn json(compared: &Compared<'_>) -> Value {
-    let Compared { comparison, tables, environment, threshold } = compared;
+    let Compared { comparison, tables, environment, threshold, .. } = compared;
     let (before, after) = tables;
     let names = |rows: &[&Row]| -> Vec<String> { rows.iter().map(|row| row.name.clone()).collect() };
     json!({
         "verdict": verdict(comparison, *threshold),
         "outcome": comparison.outcome(),
-        "note": SESSIONS,
+        "note": compared.note(),
         "before": before.facts.run,
         "after": after.facts.run,
         "simulated": before.is_all_simulated(),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use super::super::markdown::cell;
 use super::super::{ExportError, Exporter, Format, Sink};
-use super::{Compared, SESSIONS, cells, failing, is_quiet, name, quiet, quoted, unmeasured, verdict, warnings};
+use super::{Compared, cells, failing, is_quiet, name, quiet, quoted, unmeasured, verdict, warnings};
 
 /// For pull requests.
 pub struct Markdown;
@@ -22,7 +22,7 @@ impl Exporter<Compared<'_>> for Markdown {
 
 /// As Markdown for a pull request.
 fn render(compared: &Compared<'_>) -> String {
-    let Compared { comparison, tables, environment, threshold } = compared;
+    let Compared { comparison, tables, environment, threshold, .. } = compared;
     let (before, after) = tables;
     let mut text = format!(
         "### {}\n\n`{}` against `{}`\n\n",
@@ -76,7 +76,7 @@ fn render(compared: &Compared<'_>) -> String {
             let _ = writeln!(text, "\n> **nothing is decided** of {}: {}", cell(&matched.row.name), cell(why));
         }
     }
-    let _ = writeln!(text, "\n{SESSIONS}");
+    let _ = writeln!(text, "\n{}", compared.note());
     for (which, row, warning) in warnings(*tables) {
         let _ = writeln!(text, "\n> **warning** ({which}) {}: {}", cell(&row.name), cell(warning));
     }

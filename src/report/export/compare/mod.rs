@@ -25,6 +25,15 @@ pub struct Compared<'a> {
     pub environment: &'a [Difference],
     /// Changes below this part do not matter.
     pub threshold: f64,
+    /// Whether they are the sides of one run, measured in turn.
+    pub in_turn: bool,
+}
+
+impl Compared<'_> {
+    /// What it can tell, and what not.
+    fn note(&self) -> &'static str {
+        if self.in_turn { IN_TURN } else { SESSIONS }
+    }
 }
 
 /// What differs between the environments of two runs.
@@ -171,10 +180,13 @@ fn verdict(comparison: &Comparison<'_>, threshold: f64) -> String {
     text
 }
 
+/// What a comparison of the two sides of one run can tell.
+const IN_TURN: &str = "Both were started in turn in one run, each first as often as the other: what changes from one session to the next, and \
+    a steady drift of the machine, meets both alike.";
+
 /// What a comparison of two runs cannot tell.
 const SESSIONS: &str = "Each run is one session: what differs between sessions (other load on the machine, its temperature, a restart) \
-    counts as a change, and the intervals do not know of it. Where both can be configurations of one sweep, `order: interleaved` measures \
-    them in turn.";
+    counts as a change, and the intervals do not know of it. `vllm-bench run --against RUN` measures both in turn in one run.";
 
 /// Configurations of which starts or requests fail, as sentences, each with whether that is worse.
 fn failing(comparison: &Comparison<'_>) -> Vec<(bool, String)> {

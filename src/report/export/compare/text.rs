@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::super::{ExportError, Exporter, Format, Sink};
-use super::{Compared, SESSIONS, cells, failing, is_quiet, name, quiet, quoted, unmeasured, verdict, warnings};
+use super::{Compared, cells, failing, is_quiet, name, quiet, quoted, unmeasured, verdict, warnings};
 use crate::analyse::{Effect, Matched, Outcome};
 use crate::report::columns::{self, Column};
 use crate::report::display::{counted, cut};
@@ -68,7 +68,7 @@ fn put(page: &mut Page, matched: &Matched<'_>) {
 /// As text for a terminal or a log.
 fn render(compared: &Compared<'_>, style: Style) -> String {
     let mut page = Page::new(style);
-    let Compared { comparison, tables, environment, threshold } = compared;
+    let Compared { comparison, tables, environment, threshold, .. } = compared;
     let (before, after) = tables;
     let tone = if comparison.has_worse() { Tone::Bad } else { Tone::Plain };
     page.line(tone, &verdict(comparison, *threshold));
@@ -104,7 +104,7 @@ fn render(compared: &Compared<'_>, style: Style) -> String {
         page.paragraph(2, "", Tone::Faint, &text);
     }
     page.gap();
-    page.paragraph(1, "", Tone::Faint, SESSIONS);
+    page.paragraph(1, "", Tone::Faint, compared.note());
     let failing = failing(comparison);
     if !failing.is_empty() {
         page.heading("Failures");
