@@ -4,6 +4,7 @@
 //! are kept up to some millions, and from then on in classes 0.05 % wide, which the result says.
 
 mod gaps;
+mod slots;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use super::drift::{Drift, drift};
 use super::sample::{FailureClass, Sample, seconds};
 use super::session::Ended;
 use gaps::{Gaps, MOST_GAPS};
+use slots::{SLOT, Slots};
 
 pub use summary::{Summary, percentile};
 
@@ -40,8 +42,7 @@ pub struct Failures {
 
 /// Different texts that are kept of each class.
 const MOST_EXAMPLES: usize = 10;
-/// Width of the classes of time in which tokens are counted for the steady state.
-const SLOT: u64 = 100_000_000;
+
 /// Adds up requests as they end.
 #[derive(Debug)]
 pub struct Collector {
@@ -66,7 +67,7 @@ pub struct Collector {
     cached: Option<u64>,
     sequences: u64,
     good: u64,
-    tokens_by_slot: Vec<u64>,
+    slots: Slots,
     input_unknown: u64,
     simulated: bool,
 }
@@ -188,7 +189,7 @@ impl Collector {
             cached: None,
             sequences: 0,
             good: 0,
-            tokens_by_slot: Vec::new(),
+            slots: Slots::default(),
             input_unknown: 0,
             simulated: false,
         }
@@ -245,7 +246,7 @@ impl Collector {
         };
         self.good += u64::from(self.is_good(&row));
         self.rows.push(row);
-        self.count_tokens(sample);
+        self.slots.add(sample);
     }
 
     fn count_failure(&mut self, class: FailureClass, detail: &str) {
@@ -269,26 +270,6 @@ impl Collector {
             };
             value.is_nan() || value * 1e3 <= *most_ms
         })
-    }
-
-    /// Counts the tokens of a request where they came.
-    fn count_tokens(&mut self, sample: &Sample) {
-        let mut count = |at: u64, tokens: u64| bump(&mut self.tokens_by_slot, (at / SLOT) as usize, tokens);
-        let Some(first) = sample.reply.first else {
-            // Nobody saw them come.
-            return spread(sample.started, sample.end(), sample.output_tokens().0, &mut count);
-        };
-        if sample.reply.samples > 1 {
-            // The tokens of several samples come side by side.
-            return spread(first, sample.reply.last, sample.output_tokens().0, &mut count);
-        }
-        let (mut at, mut before) = (first, 0);
-        for number in 0..sample.reply.events {
-            let so_far = sample.tokens_after(number + 1);
-            count(at, so_far - before);
-            before = so_far;
-            at += sample.reply.gaps.get(number as usize).map_or(0, |gap| u64::from(*gap) * 100);
-        }
     }
 
     /// The numbers, once the workload is over.
@@ -375,8 +356,7 @@ impl Collector {
     /// a second here, and tokens are counted, where vLLM's client counts the events that carry them.
     fn most_tokens_in_a_second(&self) -> u64 {
         let first = self.rows.iter().map(|row| row.started).min().unwrap_or(0) / SLOT;
-        let slots = self.tokens_by_slot.get(first as usize..).unwrap_or_default();
-        slots.chunks((1_000_000_000 / SLOT) as usize).map(|second| second.iter().sum()).max().unwrap_or(0)
+        self.slots.most_in_a_second(first)
     }
 
     /// vLLM's metric: the most requests that were under way at any moment of one second.
@@ -405,9 +385,7 @@ impl Collector {
             return None;
         }
         let length = seconds((last - first) * SLOT);
-        let slots = &self.tokens_by_slot;
-        let within_slots = |slot: u64| usize::try_from(slot).unwrap_or(usize::MAX).min(slots.len());
-        let tokens: u64 = slots[within_slots(first)..within_slots(last)].iter().sum();
+        let tokens = self.slots.between(first, last);
         let ends = self.rows.iter().filter(|row| row.end >= from && row.end <= to).count();
         let all = |value: &dyn Fn(&Row) -> f64| -> Summary {
             let mut values: Vec<f64> = within.iter().map(|row| value(row)).filter(|value| !value.is_nan()).collect();
@@ -424,26 +402,6 @@ impl Collector {
             e2el_ms: all(&|row| seconds(row.end - row.started) * 1e3),
         })
     }
-}
-
-/// Seconds of a workload that are kept apart; what is longer is not looked at second by second.
-const MOST_SLOTS: usize = 10_000_000;
-
-fn bump(counts: &mut Vec<u64>, at: usize, tokens: u64) {
-    if at >= MOST_SLOTS {
-        return;
-    }
-    if counts.len() <= at {
-        counts.resize(at + 1, 0);
-    }
-    counts[at] = counts[at].saturating_add(tokens);
-}
-
-/// Tokens of which only the first and the last time are known, evenly in between.
-fn spread(from: u64, to: u64, tokens: u64, count: &mut impl FnMut(u64, u64)) {
-    let length = u128::from(to.saturating_sub(from));
-    let at = |number: u64| u64::try_from(length * u128::from(number) / u128::from(tokens.max(1))).unwrap_or(u64::MAX);
-    (0..tokens).for_each(|number| count(from + at(number), 1));
 }
 
 #[cfg(test)]
@@ -540,7 +498,7 @@ mod tests {
         assert_eq!((m.total_output, m.tokens_per_chunk), (41, Some(41.0 / 11.0)));
         assert!(m.max_output_tokens_per_s >= m.output_throughput, "{m:?}");
         // Eight of the eleven chunks lie within the first 400 ms, and with them their share of the tokens.
-        assert_eq!(collector.tokens_by_slot[..4].iter().sum::<u64>(), several.tokens_after(8));
+        assert_eq!(collector.slots.between(0, 4), several.tokens_after(8));
     }
 
     #[test]
@@ -550,7 +508,9 @@ mod tests {
         whole.reply.last = 1000 * MS;
         whole.reply.usage = serde_json::from_str("{\"completion_tokens\":50}").ok();
         collector.add(&whole);
-        assert_eq!(collector.tokens_by_slot, vec![5; 10]);
+        assert!(
+            (0..10).all(|slot| collector.slots.between(slot, slot + 1) == 5) && collector.slots.between(10, 99) == 0
+        );
         // The counts of a server do not wrap.
         whole.reply.usage = serde_json::from_str("{\"completion_tokens\":70}").ok();
         collector.total_output = u64::MAX;

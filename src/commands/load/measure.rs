@@ -1,11 +1,12 @@
 //! One workload: prompts, warm-up, the server's metrics, the requests.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::files::Sweep;
+use super::files::{Requests, Sweep};
 use super::prompts::{Prompts, made_in_time, prompts};
 use super::tally::Tally;
 use super::telemetry::Telemetry;
@@ -27,6 +28,7 @@ use crate::ui::{LoadScreen, Ui};
 
 /// How often the server's metrics are read during a workload.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
+
 /// Measures one workload.
 pub(super) async fn one(
     settings: &LoadSettings,
@@ -58,12 +60,6 @@ pub(super) async fn one(
         prepared.server.profile(true).await.map_err(|reason| profile_failed(&reason))?;
     }
     let before = if settings.server_metrics { metrics_before(&prepared.server, live_of_sweep, ui).await } else { None };
-    let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
-    let live = Arc::new(Live::default());
-    if let Some(signal) = live_of_sweep.stopped_by() {
-        // It came before the workload began: nothing is sent.
-        live.stop(signal);
-    }
     let requests = point.num_prompts.unwrap_or(0);
     let spec = plan.spec(requests, prompts.first, false, true);
     let spec = Spec { requests: point.num_prompts, over, ..spec };
@@ -73,41 +69,12 @@ pub(super) async fn one(
         Some(probe) => Telemetry::begin(probe, sweep.telemetry_csv(settings, point, number, rows.as_ref()), ui).await?,
         None => None,
     };
-    let screen = LoadScreen::new(ui, point.num_prompts, settings.progress);
-    let began = Instant::now();
-    let mut tally = Tally::new(settings);
-    let mut write_failed = None;
-    let ended = {
-        // What a simulated server does at a moment is told by the real clock, which means nothing there.
-        let watching = before
-            .filter(|_| !prepared.is_simulated)
-            .map(|before| tokio::spawn(follow(prepared.server.clone(), before, Arc::clone(&live), Arc::clone(&watch))));
-        let mut tick = {
-            let live = Arc::clone(&live);
-            move || screen.show(&live, began.elapsed())
-        };
-        let ended = run(spec, prompts.source.clone(), Arc::clone(&live), live_of_sweep, &mut tick, &mut |sample| {
-            tally.add(&sample);
-            if let Some(rows) = &mut rows
-                && let Err(error) = rows.add(&sample)
-            {
-                write_failed.get_or_insert(error);
-            }
-        })
-        .await;
-        if let Some(watching) = watching {
-            watching.abort();
-        }
-        ended?
-    };
-    let watch = std::mem::take(&mut *watch.lock().unwrap_or_else(PoisonError::into_inner));
+    let sent = plan.send(spec, prompts.source.clone(), before, rows.as_mut(), live_of_sweep, ui).await;
     if let Some(telemetry) = telemetry {
         telemetry.end(ui).await;
     }
-    if let Some(error) = write_failed {
-        return Err(error);
-    }
-    let requests_file = rows.map(super::files::Requests::finish).transpose()?;
+    let (ended, tally, watch) = sent?;
+    let requests_file = rows.map(Requests::finish).transpose()?;
     if settings.profile
         && let Err(reason) = prepared.server.profile(false).await
     {
@@ -118,26 +85,7 @@ pub(super) async fn one(
     server.insert("request".into(), work.into());
     server.insert("warmups".into(), warmups.into());
     server.insert("shares_prefixes".into(), settings.prompts.shares_prefixes().into());
-    let metrics = tally.collector.finish(&ended, &settings.percentiles);
-    let simulated = prepared.is_simulated || metrics.simulated;
-    let subject = plan.subject(simulated);
-    let date = chrono::Local::now().format("%Y%m%d-%H%M%S").to_string();
-    let whole = Whole {
-        latencies: std::mem::take(&mut tally.latencies),
-        requests: point.num_prompts.unwrap_or(metrics.completed + metrics.failed),
-        server: tally.server(),
-    };
-    let mut result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
-    let warnings = warnings(&result);
-    if let Some(own) = result.get_mut("vllm_bench_load").and_then(Value::as_object_mut) {
-        own.insert("warnings".into(), warnings.iter().map(|warning| Value::from(warning.text.clone())).collect());
-    }
-    ui.out_raw(output::console(&subject, &metrics, &ended, &result).as_bytes());
-    // The block above tells the others.
-    for warning in warnings.iter().filter(|warning| !TOLD.contains(&warning.kind)) {
-        ui.warn(&warning.text);
-    }
-    Ok(Measured { point: point.clone(), metrics, ended, result, whole, requests: requests_file })
+    Ok(plan.conclude(ended, tally, server, requests_file, ui))
 }
 
 /// What the console block tells by itself.
@@ -275,6 +223,82 @@ impl Plan<'_> {
             ui.warn(&format!("{} of {count} warm-up requests failed: {first}", failed.len()));
         }
         Ok(ended.gave_up.filter(|why| *why == GaveUp::Hung))
+    }
+
+    /// Sends what is measured, and reads the server's metrics meanwhile. Requests go into `rows` as they end.
+    async fn send(
+        &self,
+        spec: Spec,
+        source: Source,
+        before: Option<Reading>,
+        mut rows: Option<&mut Requests>,
+        of_sweep: &Arc<Live>,
+        ui: &Ui,
+    ) -> Result<(Ended, Tally, Watch), Error> {
+        let Self { settings, prepared, point } = self;
+        let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
+        let live = Arc::new(Live::default());
+        if let Some(signal) = of_sweep.stopped_by() {
+            // It came before the workload began: nothing is sent.
+            live.stop(signal);
+        }
+        // What a simulated server does at a moment is told by the real clock, which means nothing there.
+        let watching = before
+            .filter(|_| !prepared.is_simulated)
+            .map(|before| tokio::spawn(follow(prepared.server.clone(), before, Arc::clone(&live), Arc::clone(&watch))));
+        let screen = LoadScreen::new(ui, point.num_prompts, settings.progress);
+        let began = Instant::now();
+        let mut tick = {
+            let live = Arc::clone(&live);
+            move || screen.show(&live, began.elapsed())
+        };
+        let (mut tally, mut write_failed) = (Tally::new(settings), None);
+        let ended = run(spec, source, live, of_sweep, &mut tick, &mut |sample| {
+            tally.add(&sample);
+            if let Some(rows) = &mut rows
+                && let Err(error) = rows.add(&sample)
+            {
+                write_failed.get_or_insert(error);
+            }
+        })
+        .await;
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        let ended = ended?;
+        let watch = std::mem::take(&mut *watch.lock().unwrap_or_else(PoisonError::into_inner));
+        write_failed.map_or(Ok((ended, tally, watch)), Err)
+    }
+
+    /// The metrics and the result of what was sent; shown, with what speaks against them.
+    fn conclude(
+        &self,
+        ended: Ended,
+        mut tally: Tally,
+        server: Map<String, Value>,
+        requests: Option<(String, PathBuf)>,
+        ui: &Ui,
+    ) -> Measured {
+        let Self { settings, prepared, point } = self;
+        let metrics = tally.collector.finish(&ended, &settings.percentiles);
+        let subject = self.subject(prepared.is_simulated || metrics.simulated);
+        let date = chrono::Local::now().format("%Y%m%d-%H%M%S").to_string();
+        let whole = Whole {
+            latencies: std::mem::take(&mut tally.latencies),
+            requests: point.num_prompts.unwrap_or(metrics.completed + metrics.failed),
+            server: tally.server(),
+        };
+        let mut result = output::result(&subject, &metrics, &ended, tally.details.as_mut(), server, &date);
+        let warnings = warnings(&result);
+        if let Some(own) = result.get_mut("vllm_bench_load").and_then(Value::as_object_mut) {
+            own.insert("warnings".into(), warnings.iter().map(|warning| Value::from(warning.text.clone())).collect());
+        }
+        ui.out_raw(output::console(&subject, &metrics, &ended, &result).as_bytes());
+        // The block above tells the others.
+        for warning in warnings.iter().filter(|warning| !TOLD.contains(&warning.kind)) {
+            ui.warn(&warning.text);
+        }
+        Measured { point: (*point).clone(), metrics, ended, result, whole, requests }
     }
 
     fn subject(&self, simulated: bool) -> Subject {
