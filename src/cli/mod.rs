@@ -6,6 +6,7 @@ mod format;
 mod load;
 mod ops;
 mod plot;
+mod prompts;
 mod report;
 mod run;
 
@@ -15,16 +16,16 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
 pub use format::{AnalyzeFormat, CompareFormat, PlotFormat, RecommendFormat};
-pub use load::{
-    ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, PromptArgs, PromptFormat, PromptsAnswersArgs,
-    PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs, PromptsRenderArgs, RampUpStrategy,
-    TokenizerMode,
-};
+pub use load::{ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, RampUpStrategy, Written};
 pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, ListArgs, LogsArgs,
     RecommendArgs, StatusArgs, StopArgs,
 };
 pub use plot::{PlotArgs, PlotKind, PlotOver};
+pub use prompts::{
+    PromptArgs, PromptFormat, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs,
+    PromptsRenderArgs, TokenizerMode,
+};
 pub use report::ReportArgs;
 pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
 
@@ -58,7 +59,29 @@ impl Cli {
     /// # Errors
     /// Help, the version, and what is wrong with a flag.
     pub fn read(words: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::from_arg_matches(&numbers(Self::command()).try_get_matches_from(normalized(words))?)
+        let matches = numbers(Self::command()).try_get_matches_from(normalized(words))?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        let mut below = &matches;
+        while let Some((_, matches)) = below.subcommand() {
+            below = matches;
+        }
+        if let Some(load) = cli.load() {
+            load.written = load::written(below);
+        }
+        Ok(cli)
+    }
+
+    /// The flags of a load, where the command has them.
+    fn load(&mut self) -> Option<&mut LoadArgs> {
+        match &mut self.command {
+            Command::Load(args) => Some(args),
+            Command::Config(ConfigArgs { command: ConfigCommand::Load(args) }) => Some(args),
+            Command::Prompts(args) => match &mut args.command {
+                PromptsCommand::Answers(answers) => Some(&mut answers.load),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Subcommand};
 
 use super::choice::JsonArgs;
+use super::load::LoadArgs;
 
 /// `on` or `off`, and what else means it in files and variables.
 fn on_or_off() -> PossibleValuesParser {
@@ -290,6 +291,9 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Print the sweep that files, preset, variables and flags add up to, each value with its origin
     Show(Box<RunArgs>),
+    /// Print the settings that files, variables and flags of `load` add up to, each value with its origin
+    #[command(infer_long_args = true)]
+    Load(Box<LoadArgs>),
     /// Print the JSON Schema of sweep files
     Schema,
 }

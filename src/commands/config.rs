@@ -2,7 +2,7 @@
 
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::commands::query_args;
-use crate::config::{Environment, Preset, Settings, language, show};
+use crate::config::{Environment, LoadLayers, Preset, Settings, language, show, show_load};
 use crate::error::Error;
 use crate::exit;
 use crate::ui::Ui;
@@ -20,6 +20,13 @@ pub fn run(args: &ConfigArgs, environment: &Environment, ui: &Ui) -> Result<u8, 
                 ui.warn(note);
             }
             ui.out(show(&settings).trim_end());
+        }
+        ConfigCommand::Load(args) => {
+            let layers = LoadLayers::read(&args.written, &args.files, environment)?;
+            // What cannot be used is refused, and secrets are known.
+            layers.settings(environment)?;
+            layers.notes.iter().for_each(|note| ui.warn(note));
+            ui.out(show_load(&layers.tree()).trim_end());
         }
         ConfigCommand::Schema => ui.out(language::schema::text().trim_end()),
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::commands::host_facts;
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::cli::LoadLine;
-use crate::config::{Environment, Settings, resolve_load};
+use crate::config::{Environment, LoadLayers, Settings};
 use crate::error::Error;
 use crate::execute::bench_args;
 use crate::model::{Client, Identity, ServerConfig};
@@ -91,12 +91,13 @@ fn check_loads(settings: &Settings, environment: &Environment) -> Result<(), Err
             continue;
         }
         let words = bench_args(experiment, 8000, Path::new("/result.json"));
-        let Ok(line) = LoadLine::try_parse_from(std::iter::once("load".to_owned()).chain(words)) else {
+        let Ok(args) = LoadLine::read(words) else {
             // An unknown flag, which is told with its place.
             continue;
         };
-        let loads = resolve_load(&line.args, &environment)?;
-        if loads.points.len() != 1 || line.args.scenarios.is_some() {
+        // The variables of a load are none of a run's.
+        let loads = LoadLayers::read(&args.written, &[], &environment.without_settings())?.settings(&environment)?;
+        if loads.points.len() != 1 || args.scenarios.is_some() {
             return Err(Error::Usage {
                 message: format!("the load of `{}` is {} loads", experiment.name, loads.points.len()),
                 hint: "in a sweep each load is measured and recorded by itself: write the values as a list of YAML"

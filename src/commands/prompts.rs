@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::load::{named, one_by_one};
 use crate::cli::{Backend, PromptsAnswersArgs, PromptsArgs, PromptsBuildArgs, PromptsCommand, PromptsInspectArgs};
-use crate::config::{Environment, PromptSettings, TokenizerChoice, resolve_load, resolve_prompts};
+use crate::config::{Environment, LoadLayers, PromptSettings, TokenizerChoice, resolve_prompts};
 use crate::error::Error;
 use crate::exit;
 use crate::load::dataset::{self, Name, SharedTokenizer, Source};
@@ -176,11 +176,14 @@ async fn build(args: &PromptsBuildArgs, environment: &Environment, ui: &Ui) -> R
 }
 
 async fn answers(args: &PromptsAnswersArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let mut flags = args.load.clone();
-    flags.num_prompts = Some(args.start.saturating_add(args.show).max(1).to_string());
-    flags.max_concurrency = Some("1".into());
-    flags.backend.get_or_insert(Backend::OpenaiChat);
-    let settings = resolve_load(&flags, environment)?;
+    let mut written = args.load.written.clone();
+    let mut write = |flag: &str, value: String| drop(written.insert(flag.to_owned(), vec![value]));
+    write("num-prompts", args.start.saturating_add(args.show).max(1).to_string());
+    write("max-concurrency", "1".into());
+    if !LoadLayers::read(&args.load.written, &args.load.files, environment)?.has("backend") {
+        write("backend", Backend::OpenaiChat.name().into());
+    }
+    let settings = LoadLayers::read(&written, &args.load.files, environment)?.settings(environment)?;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let prompts = one_by_one(&settings, args.start, args.show, Arc::clone(&seen), ui).await?;
     let seen = seen.lock().map(|seen| seen.clone()).unwrap_or_default();

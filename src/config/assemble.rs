@@ -334,7 +334,7 @@ impl Preset {
     }
 }
 
-fn compiled_in(name: &str, text: &str) -> Result<Node, Diagnostic> {
+pub(super) fn compiled_in(name: &str, text: &str) -> Result<Node, Diagnostic> {
     let place = |line, _| Origin::Preset { name: name.to_owned(), line };
     let tree = super::tree::parse_yaml(text, &place)?;
     canonical(tree.unwrap_or_else(|| Node::map(&place(1, 1))))

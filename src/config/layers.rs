@@ -6,23 +6,33 @@ use super::tree::{Kind, Node, plain};
 use super::{Environment, Error, Origin};
 use crate::cli::RunArgs;
 
+/// What the variables of a run begin with.
+const RUN_PREFIX: &str = "VLLM_BENCH_";
+
 /// Flags over environment variables, before any value is read.
 #[derive(Debug)]
 pub struct Layers {
-    flags: BTreeMap<&'static str, Vec<String>>,
+    flags: BTreeMap<String, Vec<String>>,
     variables: BTreeMap<String, String>,
+    prefix: &'static str,
+    shape: fn(&str) -> Option<Shape>,
 }
 
 /// What a setting of the command line is in the language.
-enum Shape {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
     /// One value.
     One,
+    /// One value, kept as it is written; only a number is more than text.
+    Text,
     /// Words between commas and spaces.
     List,
     /// Words between commas.
     Names,
     /// Words that mean true or false.
     Switches,
+    /// The setting turns something on.
+    On,
     /// The setting turns something off.
     Off,
     /// Each flag is one value; a variable has one on each line.
@@ -101,90 +111,127 @@ pub fn setting_keys() -> impl Iterator<Item = (&'static str, &'static [&'static 
     KEYS.iter().map(|(flag, path, _)| (*flag, *path)).chain(others)
 }
 
-fn shape(key: &str) -> Option<&'static Shape> {
-    let own = KEYS.iter().find(|(name, ..)| *name == key).map(|(_, _, shape)| shape);
-    own.or_else(|| OTHERS.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape))
+fn run_shape(key: &str) -> Option<Shape> {
+    let own = KEYS.iter().find(|(name, ..)| *name == key).map(|(_, _, shape)| *shape);
+    own.or_else(|| OTHERS.iter().find(|(name, _)| *name == key).map(|(_, shape)| *shape))
 }
 
 impl Layers {
-    /// Puts flags over variables.
-    pub fn new(args: &RunArgs, environment: &Environment) -> Self {
+    /// Those of a run.
+    pub fn of_run(args: &RunArgs, environment: &Environment) -> Self {
+        Self::new(flags_of(args), environment, RUN_PREFIX, run_shape)
+    }
+
+    /// Puts flags over variables, which begin with `prefix`; `shape` knows the settings.
+    pub fn new(
+        flags: BTreeMap<String, Vec<String>>,
+        environment: &Environment,
+        prefix: &'static str,
+        shape: fn(&str) -> Option<Shape>,
+    ) -> Self {
         let variables = environment
             .vars()
             .iter()
-            .filter(|(name, value)| name.starts_with("VLLM_BENCH_") && !value.is_empty())
+            .filter(|(name, value)| name.starts_with(prefix) && !value.is_empty())
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        Self { flags: flags_of(args), variables }
+        Self { flags, variables, prefix, shape }
     }
 
     /// The values of a setting and where they stand; none where neither layer has it.
-    pub fn values(&self, key: &'static str) -> Option<(Vec<String>, Origin)> {
+    pub fn values(&self, key: &str) -> Option<(Vec<String>, Origin)> {
+        let shape = (self.shape)(key);
         if let Some(values) = self.flags.get(key) {
-            let values = values.iter().flat_map(|value| split(key, value)).collect();
+            let values = values.iter().flat_map(|value| split(shape, value)).collect();
             return Some((values, Origin::flag(key)));
         }
-        let variable = variable_name(key);
+        let variable = self.variable(key);
         let value = self.variables.get(&variable)?;
-        Some((split(key, value), Origin::Variable(variable)))
+        Some((split(shape, value), Origin::Variable(variable)))
     }
 
     /// One value, the first.
-    pub fn one(&self, key: &'static str) -> Option<(String, Origin)> {
+    pub fn one(&self, key: &str) -> Option<(String, Origin)> {
         let (values, origin) = self.values(key)?;
         Some((values.into_iter().next().unwrap_or_default(), origin))
     }
 
     /// Whether a flag or a variable has this setting.
     pub fn is_given(&self, key: &str) -> bool {
-        self.flags.contains_key(key) || self.variables.contains_key(&variable_name(key))
+        self.is_flag(key) || self.variables.contains_key(&self.variable(key))
     }
 
-    /// What is one key of the language, as a tree.
+    /// Whether a flag has this setting.
+    pub fn is_flag(&self, key: &str) -> bool {
+        self.flags.contains_key(key)
+    }
+
+    /// The environment variable of a setting.
+    fn variable(&self, key: &str) -> String {
+        format!("{}{}", self.prefix, key.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// What is one key of the sweep language, as a tree.
     ///
     /// # Errors
     /// When a list has nothing in it, or a switch is neither on nor off.
     pub fn tree(&self) -> Result<Node, Error> {
         let mut tree = Node::map(&Origin::flag("…"));
-        for (key, path, shape) in KEYS.iter().filter(|(_, path, _)| !path.is_empty()) {
-            let Some((texts, origin)) = self.values(key) else { continue };
-            let word = |text: &String| Node::new(typed(text), &origin);
-            let node = match shape {
-                Shape::One => Node::new(typed(texts.first().map_or("", String::as_str)), &origin),
-                Shape::List | Shape::Names | Shape::Switches if texts.is_empty() => {
-                    return Err(Error::Empty { origin });
-                }
-                // A model may be called like a number or a range.
-                Shape::Names | Shape::Lines => {
-                    Node::list(texts.iter().map(|text| Node::text(text, &origin)).collect(), &origin)
-                }
-                Shape::List => Node::list(texts.iter().map(word).collect(), &origin),
-                Shape::Switches => {
-                    let switch =
-                        |text: &String| Node::new(read_bool(text).map_or_else(|| typed(text), Kind::Bool), &origin);
-                    Node::list(texts.iter().map(switch).collect(), &origin)
-                }
-                Shape::Off => match texts.first().and_then(|text| read_bool(text)) {
-                    Some(off) => Node::new(Kind::Bool(!off), &origin),
-                    None => {
-                        let value = texts.concat().escape_debug().to_string();
-                        return Err(Error::Invalid { origin, value, expected: "`true` or `false`".into(), hint: None });
-                    }
-                },
-            };
-            tree.put(path, node);
+        for (key, path, _) in KEYS.iter().filter(|(_, path, _)| !path.is_empty()) {
+            if let Some(node) = self.node(key)? {
+                tree.put(path, node);
+            }
         }
         Ok(tree)
     }
 
-    /// Variables that look like settings and are none.
-    pub fn unknown_variables(&self) -> Vec<String> {
-        let known = |name: &&String| {
-            let key = name.trim_start_matches("VLLM_BENCH_").to_ascii_lowercase().replace('_', "-");
-            shape(&key).is_some() || OTHER_VARIABLES.contains(&name.as_str())
+    /// The value of a setting in the sweep language; none where neither layer has it.
+    ///
+    /// # Errors
+    /// When a list has nothing in it, or a switch is neither on nor off.
+    pub fn node(&self, key: &str) -> Result<Option<Node>, Error> {
+        let (Some((texts, origin)), Some(shape)) = (self.values(key), (self.shape)(key)) else { return Ok(None) };
+        let word = |text: &String| Node::new(typed(text), &origin);
+        let node = match shape {
+            Shape::One => Node::new(typed(texts.first().map_or("", String::as_str)), &origin),
+            Shape::Text => {
+                let text = texts.first().map_or("", String::as_str);
+                let kind = Some(typed(text)).filter(|kind| matches!(kind, Kind::Number(_)));
+                Node::new(kind.unwrap_or_else(|| Kind::Text(text.to_owned())), &origin)
+            }
+            Shape::List | Shape::Names | Shape::Switches if texts.is_empty() => return Err(Error::Empty { origin }),
+            // A model may be called like a number or a range.
+            Shape::Names | Shape::Lines => {
+                Node::list(texts.iter().map(|text| Node::text(text, &origin)).collect(), &origin)
+            }
+            Shape::List => Node::list(texts.iter().map(word).collect(), &origin),
+            Shape::Switches => {
+                let switch =
+                    |text: &String| Node::new(read_bool(text).map_or_else(|| typed(text), Kind::Bool), &origin);
+                Node::list(texts.iter().map(switch).collect(), &origin)
+            }
+            Shape::On | Shape::Off => match texts.first().and_then(|text| read_bool(text)) {
+                Some(on) => Node::new(Kind::Bool(on == (shape == Shape::On)), &origin),
+                None => {
+                    let value = texts.concat().escape_debug().to_string();
+                    return Err(Error::Invalid { origin, value, expected: "`true` or `false`".into(), hint: None });
+                }
+            },
         };
-        self.variables.keys().filter(|name| !known(name)).cloned().collect()
+        Ok(Some(node))
     }
+
+    /// Variables that look like settings and are none; `is_setting` takes a name as a flag.
+    pub fn unknown_variables(&self, is_setting: impl Fn(&str) -> bool) -> Vec<String> {
+        let key = |name: &str| name.trim_start_matches(self.prefix).to_ascii_lowercase().replace('_', "-");
+        self.variables.keys().filter(|name| !is_setting(&key(name))).cloned().collect()
+    }
+}
+
+/// Whether a variable is known to a run, by its name without the prefix, as a flag.
+pub fn is_run_setting(key: &str) -> bool {
+    let variable = format!("{RUN_PREFIX}{}", key.to_ascii_uppercase().replace('-', "_"));
+    run_shape(key).is_some() || key.starts_with("load-") || OTHER_VARIABLES.contains(&variable.as_str())
 }
 
 /// A word of the command line: numbers and switches as in YAML, but nothing is ever left out by accident.
@@ -204,23 +251,18 @@ pub fn read_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// The environment variable of a setting.
-pub fn variable_name(key: &str) -> String {
-    format!("VLLM_BENCH_{}", key.to_ascii_uppercase().replace('-', "_"))
-}
-
-fn split(key: &str, value: &str) -> Vec<String> {
-    let separator: fn(char) -> bool = match shape(key) {
+fn split(shape: Option<Shape>, value: &str) -> Vec<String> {
+    let separator: fn(char) -> bool = match shape {
         Some(Shape::Lines) => return value.lines().map(str::to_owned).collect(),
         Some(Shape::Names) => |c| c == ',',
         Some(Shape::List | Shape::Switches) => |c| c == ',' || c == ' ',
-        Some(Shape::One | Shape::Off) | None => return vec![value.to_owned()],
+        Some(Shape::One | Shape::Text | Shape::On | Shape::Off) | None => return vec![value.to_owned()],
     };
     let parts: Vec<String> = value.split(separator).filter(|part| !part.is_empty()).map(str::to_owned).collect();
     if parts.is_empty() && !value.is_empty() { vec![value.to_owned()] } else { parts }
 }
 
-fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
+fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
     let lists = [
         ("models", &args.models),
         ("tp", &args.tp),
@@ -279,12 +321,13 @@ fn flags_of(args: &RunArgs) -> BTreeMap<&'static str, Vec<String>> {
         ("no-preflight", args.no_preflight),
         ("yes", args.yes),
     ];
-    let mut flags = BTreeMap::new();
-    flags.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key, list.clone())));
-    flags.extend(singles.into_iter().filter_map(|(key, value)| Some((key, vec![value.clone()?]))));
-    flags.extend(switches.into_iter().filter(|(_, on)| *on).map(|(key, _)| (key, vec!["true".to_owned()])));
+    let lists = lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key, list.clone()));
+    let singles = singles.into_iter().filter_map(|(key, value)| Some((key, vec![value.clone()?])));
+    let switches = switches.into_iter().filter(|(_, on)| *on).map(|(key, _)| (key, vec!["true".to_owned()]));
+    let all = lists.chain(singles).chain(switches);
+    let mut flags: BTreeMap<String, Vec<String>> = all.map(|(key, values)| (key.to_owned(), values)).collect();
     if let Some(run) = &args.extend {
-        flags.insert("extend", vec![run.display().to_string()]);
+        flags.insert("extend".to_owned(), vec![run.display().to_string()]);
     }
     flags
 }

@@ -32,14 +32,14 @@ pub use handover::safe_words;
 pub use kept::Kept;
 pub use layers::setting_keys;
 pub use loadgen::{
-    LoadSettings, Point, PromptSettings, TokenizerChoice, resolve_load, resolve_prompts, spread, whole_numbers,
+    LoadLayers, LoadSettings, Point, PromptSettings, TokenizerChoice, resolve_prompts, spread, whole_numbers,
 };
 pub use origin::Origin;
 pub use places::Places;
 pub use prices::{PriceFile, read_prices};
 pub use scenarios::{Scenario, Scenarios, read_scenarios};
 pub use settings::{PortChoice, Settings};
-pub use show::show;
+pub use show::{show, show_load};
 
 /// Whether a variable of a sweep is a secret: by its name, or by a value that has one in it.
 pub(crate) fn is_secret_entry(name: &str, node: &tree::Node) -> bool {

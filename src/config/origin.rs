@@ -40,13 +40,18 @@ impl Origin {
         matches!(self, Origin::File { .. } | Origin::Preset { .. })
     }
 
+    /// Whether nobody said it: it stands below all presets.
+    pub fn is_default(&self) -> bool {
+        matches!(self, Origin::Preset { name, .. } if name == super::DEFAULTS)
+    }
+
     /// The origin as `config show` and the manifest say it: `flag --tp`, `sweep.yaml:12`, `preset full`, `default`.
     pub fn short(&self) -> String {
         match self {
             Origin::Flag(name) => format!("flag --{name}"),
             Origin::Variable(name) => format!("environment {name}"),
             Origin::File { path, line, .. } => format!("{path}:{line}"),
-            Origin::Preset { name, .. } if name == super::DEFAULTS => "default".to_owned(),
+            Origin::Preset { .. } if self.is_default() => "default".to_owned(),
             Origin::Preset { name, .. } => format!("preset {name}"),
         }
     }

@@ -12,7 +12,7 @@ use super::assemble::{Assembled, HIDDEN, assemble};
 use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT, policy};
-use super::layers::Layers;
+use super::layers::{Layers, is_run_setting};
 use super::resolve::{sweep, words};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, parse_duration, show};
@@ -159,11 +159,11 @@ impl Settings {
         kept: Option<&Kept>,
     ) -> Result<Self, Error> {
         no_swallowed_file(args, environment)?;
-        let layers = Layers::new(args, environment);
+        let layers = Layers::of_run(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
         let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below, kept)?;
         let document: Document = read(&tree)?;
-        let variables = layers.unknown_variables().into_iter();
+        let variables = layers.unknown_variables(is_run_setting).into_iter();
         let mut warnings: Vec<String> =
             variables.map(|name| format!("the environment variable `{name}` is no setting of vllm-bench")).collect();
         notes.extend(without_effect(&tree));

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::assemble::HIDDEN;
 use super::tree::{Entry, Kind, Node, join, plain};
 use super::{Settings, is_secret_entry};
+use crate::safe::{holds_secret, is_secret_header};
 
 /// What is measured stands before how.
 const FIRST: [&str; 10] =
@@ -39,6 +40,24 @@ pub fn show(settings: &Settings) -> String {
             _ => page.entry(key, &entry.value, 0, false),
         }
     }
+    page.text()
+}
+
+/// The settings of a load as the section `bench` of a sweep file, which `load FILE` takes; origins as comments. The values of secret
+/// headers are left out.
+pub fn show_load(tree: &Node) -> String {
+    let mut page = Page { lines: Vec::new() };
+    let mut map = tree.get("bench").and_then(Node::entries).cloned().unwrap_or_default();
+    if let Some(Kind::List(items)) = map.get_mut("header").map(|entry| &mut entry.value.kind) {
+        for item in items {
+            let text = item.scalar().unwrap_or_default();
+            let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+            if is_secret_header(name, value) || holds_secret(&text) {
+                item.kind = Kind::Text(format!("{name}={HIDDEN}"));
+            }
+        }
+    }
+    page.axes("bench", &map, 0);
     page.text()
 }
 
@@ -204,7 +223,8 @@ fn flatten(path: &str, key: &str, node: &Node, record: &mut IndexMap<String, (Js
     }
 }
 
-fn json(node: &Node) -> Json {
+/// A value as JSON.
+pub(super) fn json(node: &Node) -> Json {
     match &node.kind {
         Kind::Null => Json::Null,
         Kind::Bool(on) => Json::Bool(*on),

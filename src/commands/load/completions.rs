@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::scenarios::{failed, file_name};
 use super::{Measured, all, exit_code};
 use crate::cli::LoadArgs;
-use crate::config::{Environment, LoadSettings, Scenario, resolve_load};
+use crate::config::{Environment, LoadSettings, Scenario};
 use crate::error::Error;
 use crate::exit;
 use crate::load::metrics::Summary;
@@ -21,10 +21,7 @@ pub(super) async fn run(args: &LoadArgs, list: Vec<Scenario>, environment: &Envi
     let (mut reports, mut folder, mut code) = (Vec::new(), PathBuf::new(), exit::OK);
     for scenario in list {
         ui.say(&format!("scenario {}", scenario.name));
-        let mut flags = scenario.args;
-        flags.result_dir.get_or_insert_with(|| PathBuf::from("res"));
-        flags.scenarios = None;
-        let mut settings = resolve_load(&flags, environment)?;
+        let mut settings = scenario.layers.settings(environment)?;
         if settings.api_key.is_none() {
             settings.api_key = scenario.api_key;
         }

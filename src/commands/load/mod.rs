@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
 use crate::cli::LoadArgs;
-use crate::config::{Environment, LoadSettings, Point, resolve_load};
+use crate::config::{Environment, LoadLayers, LoadSettings, Point};
 use crate::error::Error;
 use crate::exit;
 use crate::load;
@@ -59,8 +59,11 @@ pub struct Whole {
 /// # Errors
 /// When a flag is wrong, the server cannot be asked, or there are no prompts.
 pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let layers = LoadLayers::read(&args.written, &args.files, environment)?;
+    layers.notes.iter().for_each(|note| ui.warn(note));
+    let args = &layers.args()?;
     if let Some(file) = &args.scenarios {
-        return scenarios::run(args, file, environment, ui).await;
+        return scenarios::run(&layers, args, file, environment, ui).await;
     }
     if args.name.is_some() {
         return Err(Error::Usage {
@@ -68,7 +71,7 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
             hint: "add --scenarios FILE".into(),
         });
     }
-    let settings = resolve_load(args, environment)?;
+    let settings = layers.settings(environment)?;
     let completions = args.completions.is_some() || !args.compare.is_empty();
     let loads = all(&settings, ui).await?;
     if completions || !args.concurrent_tests.is_empty() {

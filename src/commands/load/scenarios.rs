@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Measured, all, completions, exit_code};
 use crate::cli::LoadArgs;
-use crate::config::{Environment, Scenario, Scenarios, read_scenarios, resolve_load};
+use crate::config::{Environment, LoadLayers, Scenario, Scenarios, read_scenarios};
 use crate::error::Error;
 use crate::exit;
 use crate::load::metrics::Summary;
@@ -13,8 +13,14 @@ use crate::record;
 use crate::ui::Ui;
 
 /// Runs the scenarios of a file.
-pub(super) async fn run(args: &LoadArgs, file: &Path, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    match read_scenarios(args, file, environment)? {
+pub(super) async fn run(
+    layers: &LoadLayers,
+    args: &LoadArgs,
+    file: &Path,
+    environment: &Environment,
+    ui: &Ui,
+) -> Result<u8, Error> {
+    match read_scenarios(layers, file, environment)? {
         Scenarios::Load(list) => load(list, environment, ui).await,
         Scenarios::Completions(list) => completions::run(args, list, environment, ui).await,
     }
@@ -30,10 +36,7 @@ async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result
     for scenario in list {
         let what = scenario.description.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
         ui.say(&format!("scenario {}{what}", scenario.name));
-        let mut args = scenario.args;
-        args.result_dir.get_or_insert_with(|| PathBuf::from("results"));
-        args.scenarios = None;
-        let mut settings = resolve_load(&args, environment)?;
+        let mut settings = scenario.layers.settings(environment)?;
         settings.scenario = Some(file_name(&scenario.name));
         folder.clone_from(&settings.result_dir);
         let loads = all(&settings, ui).await?;
