@@ -41,3 +41,4 @@ pub mod sim;
 pub mod stats;
 pub mod telemetry;
 pub mod ui;
+pub mod words;

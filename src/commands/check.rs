@@ -8,7 +8,6 @@ use serde_json::json;
 use crate::cli::{CheckArgs, RunArgs};
 use crate::config::{Environment, PortChoice, Preset, Settings};
 use crate::error::Error;
-use crate::execute::quote;
 use crate::exit;
 use crate::preflight::PATIENCE;
 use crate::sim::settings::SimSettings;
@@ -16,6 +15,7 @@ use crate::telemetry::check::{self, CheckLine, Level, SetvarsFacts, VllmFacts};
 use crate::telemetry::netport::PortHolder;
 use crate::telemetry::{HostInfo, Probe, devices, host, netport, run_patiently};
 use crate::ui::Ui;
+use crate::words::quoted;
 
 use super::run::engine::find_vllm;
 
@@ -124,9 +124,9 @@ fn port_and_holder(settings: &Settings) -> (Option<u16>, Option<PortHolder>) {
 /// lines first. The error is why there is none: how it ended, and its last line.
 fn version_of(vllm: &Path, setvars: Option<&Path>) -> Result<String, String> {
     let prelude =
-        setvars.map(|path: &Path| format!("source {} --force >/dev/null 2>&1; ", quote(&path.to_string_lossy())));
+        setvars.map(|path: &Path| format!("source {} --force >/dev/null 2>&1; ", quoted(&path.to_string_lossy())));
     let script =
-        format!("{}exec {} --version", prelude.unwrap_or_default(), quote(&PathBuf::from(vllm).to_string_lossy()));
+        format!("{}exec {} --version", prelude.unwrap_or_default(), quoted(&PathBuf::from(vllm).to_string_lossy()));
     let mut command = Command::new("bash");
     command.args(["--login", "-c", &script]);
     let output = run_patiently(command, PATIENCE, |_| {}).map_err(|error| error.to_string())?;

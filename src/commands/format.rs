@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::safe::is_harmful;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use crate::words;
+pub use crate::words::{counted as count, shell as word};
 
 /// `1.5 GB`: decimal units, as disks are sold.
 pub fn bytes(count: u64) -> String {
@@ -34,11 +35,6 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// `1 run`, `2 runs`.
-pub fn count(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
-}
-
 /// Text from outside on one line: control characters and direction overrides become spaces.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
@@ -46,35 +42,12 @@ pub fn plain(text: &str) -> String {
 
 /// At most `width` columns; what is too long loses its end.
 pub fn cut_end(text: &str, width: usize) -> String {
-    let text = plain(text);
-    if text.width() <= width {
-        return text;
-    }
-    let mut cut = take_columns(text.chars(), width.saturating_sub(1));
-    cut.push('…');
-    cut
+    words::cut_end(&plain(text), width)
 }
 
 /// At most `width` columns; what is too long loses its middle, because names differ at their ends.
 pub fn cut_middle(text: &str, width: usize) -> String {
-    let text = plain(text);
-    if text.width() <= width {
-        return text;
-    }
-    let room = width.saturating_sub(1);
-    let head = take_columns(text.chars(), room / 2);
-    let tail: String = take_columns(text.chars().rev(), room - room / 2).chars().rev().collect();
-    format!("{head}…{tail}")
-}
-
-fn take_columns(chars: impl Iterator<Item = char>, width: usize) -> String {
-    let mut columns = 0;
-    chars
-        .take_while(|c| {
-            columns += c.width().unwrap_or(0);
-            columns <= width
-        })
-        .collect()
+    words::cut_middle(&plain(text), width)
 }
 
 /// A path as the user would write it from `from`.
@@ -92,11 +65,6 @@ pub fn resume(run: &Path, environment: &crate::config::Environment) -> String {
     let here = environment.working_directory();
     let path = run.strip_prefix(here).unwrap_or(run).to_string_lossy().into_owned();
     format!("vllm-bench run --resume {}", word(&path))
-}
-
-/// A text as one word of a shell; what no shell takes is shown as it is.
-pub fn word(text: &str) -> String {
-    shlex::try_quote(text).map_or_else(|_| plain(text), Into::into)
 }
 
 /// A user's name, or the number where it has none.

@@ -3,6 +3,7 @@
 use super::Origin;
 use super::tree::{Diagnostic, Node};
 use crate::model::FlagError;
+use crate::words;
 
 /// A setting is wrong; nothing was started.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -105,9 +106,8 @@ fn ways_out(rules: &[String], explanation: &str) -> Vec<String> {
     const NEEDS_EAGER: &str = "fp8-needs-eager";
     const INCLUDE: &str = "include";
     let mut ways = vec![explanation.to_owned()];
-    let quoted = |rule: &String| shlex::try_quote(rule).map_or_else(|_| rule.clone(), std::borrow::Cow::into_owned);
     let named = rules.iter().filter(|rule| *rule != INCLUDE);
-    let flags: Vec<String> = named.map(|rule| format!("--no-rule {}", quoted(rule))).collect();
+    let flags: Vec<String> = named.map(|rule| format!("--no-rule {}", words::shell(rule))).collect();
     if rules.iter().any(|rule| rule == NEEDS_EAGER) {
         ways.push("`--enforce-eager true` measures with eager execution".into());
     }

@@ -185,17 +185,6 @@ pub fn tail_lines(log: &[u8], n: usize) -> Vec<String> {
     lines
 }
 
-/// Cuts `text` to at most `max` characters, the last being `…` when something was cut.
-pub(crate) fn cut(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        None => text.to_owned(),
-        Some(_) => {
-            let end = text.char_indices().nth(max.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
-            format!("{}…", &text[..end])
-        }
-    }
-}
-
 /// Compiles a pattern over bytes, where classes are ASCII and `.` is any byte but `\n`. Patterns are constants of this
 /// module, all compiled by tests.
 pub(crate) fn compile(pattern: &str) -> Regex {
@@ -298,11 +287,5 @@ mod tests {
         assert_eq!(tail_lines(log, 9), ["one", "100%", "three"]);
         assert_eq!(tail_lines(b"", 3), Vec::<String>::new());
         assert_eq!(tail_lines(b"a\n\n", 3), ["a", ""]);
-    }
-
-    #[test]
-    fn cutting_counts_characters() {
-        assert_eq!(cut("äöü", 3), "äöü");
-        assert_eq!(cut("äöüß", 3), "äö…");
     }
 }

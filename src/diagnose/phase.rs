@@ -4,11 +4,12 @@
 //! for literals. It has no clock: who needs times notes them when [`PhaseTracker::feed`] reports a change.
 
 use crate::model::{Cause, StartPhase};
+use crate::words::cut_chars;
 use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
-use super::line::{Lines, clean_line, cut, parse, strip_ansi};
+use super::line::{Lines, clean_line, parse, strip_ansi};
 use super::pattern::{TABLE, any_of};
 
 /// A line that certainly means that the server will never be ready.
@@ -186,7 +187,7 @@ impl PhaseTracker {
 
     /// The newest line worth showing to a person who waits.
     pub fn newest_line(&self) -> Option<String> {
-        let shown = cut(&clean_line(&self.state.newest), SHOWN_CHARS);
+        let shown = cut_chars(&clean_line(&self.state.newest), SHOWN_CHARS);
         (!shown.is_empty()).then_some(shown)
     }
 }
@@ -232,7 +233,7 @@ impl State {
         let stripped = strip_ansi(line);
         let row = TABLE.find(parse(&stripped)).map(|index| &TABLE.rows()[index]);
         if let Some(row) = row.filter(|row| row.fatal) {
-            self.fatal = Some(Fatal { cause: row.cause, line: cut(&clean_line(line), SHOWN_CHARS) });
+            self.fatal = Some(Fatal { cause: row.cause, line: cut_chars(&clean_line(line), SHOWN_CHARS) });
         }
     }
 }

@@ -10,10 +10,11 @@ use regex::bytes::Regex;
 
 use super::carrier::unwrap;
 use super::finding::Finding;
-use super::line::{Level, Lines, Parsed, clean_line, compile, cut, parse, strip_ansi};
+use super::line::{Level, Lines, Parsed, clean_line, compile, parse, strip_ansi};
 use super::pattern::{Rank, TABLE, any_of};
 use super::verdict;
 use crate::model::Ending;
+use crate::words::cut_chars;
 
 /// Diagnoses a log that is in memory. `ending` is how the server ended, if that is known.
 pub fn diagnose(log: &[u8], ending: Option<Ending>) -> Finding {
@@ -281,7 +282,7 @@ impl Attempt {
         {
             let [path, number, function] = found.extract().1.map(String::from_utf8_lossy);
             let path = path.rsplit_once("-packages/").map_or(path.as_ref(), |(_, inner)| inner);
-            self.frame = Some(cut(&clean_line(format!("{path}:{number} ({function})").as_bytes()), 160));
+            self.frame = Some(cut_chars(&clean_line(format!("{path}:{number} ({function})").as_bytes()), 160));
         }
         let ends = self.trace.as_deref() == Some(line.process) && !content.is_empty() && !content.starts_with(b" ");
         if ends {
@@ -388,11 +389,11 @@ impl Attempt {
 }
 
 fn text_of(line: &[u8]) -> String {
-    cut(&clean_line(line), MESSAGE_CHARS)
+    cut_chars(&clean_line(line), MESSAGE_CHARS)
 }
 
 fn message_of(parsed: Parsed<'_>) -> String {
-    cut(clean_line(parsed.content).trim(), MESSAGE_CHARS)
+    cut_chars(clean_line(parsed.content).trim(), MESSAGE_CHARS)
 }
 
 /// Whether two messages are the same but for numbers: ranks, process ids, addresses of several processes that fail alike.

@@ -6,11 +6,11 @@ use regex::Regex;
 
 use super::advice;
 use super::finding::{Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS};
-use super::line::cut;
 use super::pattern::{Rank, TABLE};
 use super::scan::{Attempt, Exception, Hit};
 use super::shape::{self, Shape};
 use crate::model::{Cause, Ending, Evidence, signal_name};
+use crate::words::cut_chars;
 
 /// The most sentences of advice in a finding.
 const MAX_ADVICE: usize = 5;
@@ -95,8 +95,11 @@ fn by_line(attempt: &Attempt, hits: &[&Hit], root: &Hit, ending: Option<Ending>)
 fn by_ending(attempt: &Attempt, ending: Option<Ending>) -> Finding {
     let Some(ending) = ending else {
         if let Some(hint) = waits_at_its_end(attempt) {
-            let said =
-                format!("the log ends while it waits, after {} lines like `{}`", hint.times, cut(&hint.message, 80));
+            let said = format!(
+                "the log ends while it waits, after {} lines like `{}`",
+                hint.times,
+                cut_chars(&hint.message, 80)
+            );
             return waiting(attempt, Cause::Hung, said);
         }
         return match likely_root(attempt).filter(|_| !attempt.ready) {
@@ -234,7 +237,7 @@ fn likely_root(attempt: &Attempt) -> Option<&Exception> {
 }
 
 fn summary(cause: Cause, message: &str) -> String {
-    cut(&format!("{}: {}", cause.title(), redact(&with_signal(message))), SUMMARY_CHARS)
+    cut_chars(&format!("{}: {}", cause.title(), redact(&with_signal(message))), SUMMARY_CHARS)
 }
 
 /// `exit code: -9` is Python's way to say SIGKILL; the summary says it in words.
@@ -249,7 +252,7 @@ fn with_signal(message: &str) -> std::borrow::Cow<'_, str> {
 
 fn push_evidence(evidence: &mut Vec<Evidence>, line: u64, text: &str) {
     if evidence.len() < MAX_EVIDENCE && !text.is_empty() && evidence.iter().all(|known| known.line != line) {
-        evidence.push(Evidence { line, text: cut(&redact(text), MAX_EVIDENCE_CHARS) });
+        evidence.push(Evidence { line, text: cut_chars(&redact(text), MAX_EVIDENCE_CHARS) });
     }
 }
 

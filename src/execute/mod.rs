@@ -31,5 +31,5 @@ pub use error::Error;
 pub use lease::{Lease, LockedPort};
 pub use leftovers::{end_foreign, end_leftovers};
 pub use local::{Executor, Job, Jobs, LocalExecutor, end_foreign_and_leftovers};
-pub use script::{EngineCommand, ScriptContext, bench_args, client_host, quote, script, serve_args};
+pub use script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args};
 pub use unit::{Attempted, Places, UnitContext};

@@ -16,6 +16,7 @@ use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId, R
 use crate::process::{Role, pid_namespace};
 use crate::sim::settings::START;
 use crate::sim::timing::Turn;
+use crate::words::quoted;
 
 /// The server backend: a program, and what comes before the arguments that vLLM would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +143,7 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
     }
     text.push('\n');
     if let Some(setvars) = context.setvars {
-        let _ = writeln!(text, "source {} --force", quote(&setvars.to_string_lossy()));
+        let _ = writeln!(text, "source {} --force", quoted(&setvars.to_string_lossy()));
     }
     let _ = writeln!(text, "export no_proxy={NO_PROXY}${{no_proxy:+,$no_proxy}}");
     let _ = writeln!(text, "export NO_PROXY={NO_PROXY}${{NO_PROXY:+,$NO_PROXY}}");
@@ -150,10 +151,10 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
         text.push_str(
             "# What is installed beside vllm (ninja, python) is found although the login shell reset PATH.\n",
         );
-        let _ = writeln!(text, "export PATH={}:\"$PATH\"", quote(&folder.to_string_lossy()));
+        let _ = writeln!(text, "export PATH={}:\"$PATH\"", quoted(&folder.to_string_lossy()));
     }
     for (name, value) in &experiment.server.env {
-        let _ = writeln!(text, "export {name}={}", quote(value));
+        let _ = writeln!(text, "export {name}={}", quoted(value));
     }
     for name in &experiment.server.secret_env {
         let _ = writeln!(text, "# {name} is set in the process environment (its value is never written)");
@@ -163,9 +164,9 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
         simulated_turn(&mut text, role, experiment);
     }
     text.push_str("\nexec");
-    let _ = write!(text, " {}", quote(&context.engine.program.to_string_lossy()));
+    let _ = write!(text, " {}", quoted(&context.engine.program.to_string_lossy()));
     for word in &context.engine.prefix {
-        let _ = write!(text, " {}", quote(word));
+        let _ = write!(text, " {}", quoted(word));
     }
     text.push_str(&command_lines(args));
     text.push('\n');
@@ -199,16 +200,9 @@ fn command_lines(args: &[String]) -> String {
     for arg in args {
         let breaks = arg.starts_with('-');
         text.push_str(if breaks { " \\\n  " } else { " " });
-        text.push_str(&quote(arg));
+        text.push_str(&quoted(arg));
     }
     text
-}
-
-/// Quotes a word for bash. Control characters were refused when the settings were read; a NUL byte, which no argument
-/// can hold, is dropped.
-pub fn quote(word: &str) -> String {
-    let clean: String = word.chars().filter(|c| *c != '\0').collect();
-    shlex::try_quote(&clean).map(|quoted| quoted.into_owned()).unwrap_or_default()
 }
 
 /// Where launch scripts are written.

@@ -8,6 +8,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::analyse::ShownAxes;
 use crate::fold::words;
 use crate::model::Unit;
+pub(super) use crate::words::counted;
+use crate::words::cut_end;
 
 /// What stands where a value is not known.
 pub(super) const ABSENT: &str = "n/a";
@@ -61,21 +63,7 @@ fn is_invisible(c: char) -> bool {
 
 /// The cleaned text, cut to a width with an ellipsis.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    let text = clean(text);
-    if self::width(&text) <= width {
-        return text;
-    }
-    let mut out = String::new();
-    let mut used = 0;
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used >= width {
-            break;
-        }
-        out.push(c);
-    }
-    out.push('…');
-    out
+    cut_end(&clean(text), width)
 }
 
 /// The cleaned text in lines of at most this width, broken between words; a longer word is broken within, but no
@@ -187,11 +175,6 @@ pub fn configuration(axes: &ShownAxes) -> String {
         let _ = write!(out, ", {key} {}", cut(value, 40));
     }
     out
-}
-
-/// `1 experiment`, `2 experiments`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

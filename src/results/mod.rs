@@ -23,6 +23,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+pub(crate) use files::OF_REQUESTS;
 pub(crate) use parallel::map as in_parallel;
 pub(crate) use result_file::put_member;
 pub(crate) use scan::{Keep, Member, Scanner, Stop};

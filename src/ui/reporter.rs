@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Ui;
 use crate::model::{Event, Failure, Headline, Outcome, Phase, Plan, TeardownProof, Timings};
 use crate::safe::{self, Sgr};
+use crate::words::cut_chars;
 
 /// In a pipe, how often a wait is reported.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -194,18 +195,18 @@ impl Reporter {
         if !failure.log_tail.is_empty() {
             self.print(&self.paint(DIM, "        the last lines of the log:"));
             for line in &failure.log_tail {
-                self.print(&self.paint(DIM, &format!("        | {}", cut(line, 300))));
+                self.print(&self.paint(DIM, &format!("        | {}", cut_chars(line, 300))));
             }
         }
         self.print(&format!(
             "        {}  {}: {}   {}",
             self.paint(RED, "FAILED"),
             self.paint(BOLD, &failure.cause.to_string()),
-            cut(without_title(failure), 300),
+            cut_chars(without_title(failure), 300),
             self.paint(DIM, &seconds_of(timings)),
         ));
         for evidence in &failure.evidence {
-            self.print(&format!("        line {}: {}", evidence.line, cut(&evidence.text, 300)));
+            self.print(&format!("        line {}: {}", evidence.line, cut_chars(&evidence.text, 300)));
         }
         for advice in &failure.advice {
             self.print(&format!("        {}: {advice}", self.paint(BOLD, "advice")));
@@ -293,10 +294,6 @@ fn short(value: f64) -> String {
         _ => 3,
     };
     format!("{value:.digits$}")
-}
-
-fn cut(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit { text.to_owned() } else { text.chars().take(limit - 1).chain(['…']).collect() }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// All modules in layers: one imports only what stands above it, nothing beside it or below.
 const LAYERS: [&[&str]; 10] = [
-    &["bounded", "contained", "exit", "fold", "http", "model", "nearest", "releases", "safe", "stats"],
+    &["bounded", "contained", "exit", "fold", "http", "model", "nearest", "releases", "safe", "stats", "words"],
     &["analyse", "diagnose", "load", "plan", "process", "telemetry"],
     &["preflight", "record", "search", "sim"],
     &["execute", "observe", "results"],

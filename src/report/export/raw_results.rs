@@ -14,21 +14,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::cells::status;
 use super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{Row, RunTable};
-use crate::results::shown;
 use crate::results::{Keep, Member, Scanner, Stop, in_parallel, put_member};
+use crate::results::{OF_REQUESTS, shown};
 
-/// What vLLM's client says of every request.
-const OF_REQUESTS: [&str; 9] = [
-    "input_lens",
-    "output_lens",
-    "ttfts",
-    "itls",
-    "latencies",
-    "start_times",
-    "queue_times",
-    "generated_texts",
-    "errors",
-];
 /// Another array or object beyond this size is left out too.
 const LARGEST: usize = 256 << 10;
 /// Files whose text is held at once.

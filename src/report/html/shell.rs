@@ -1,31 +1,15 @@
 //! Command lines that can be copied into a shell, and that show what they hold.
 
-/// One word as a shell takes it. A word with characters that would not be seen, or that would reorder what is seen, is written with
-/// their numbers (`$'…'`): what is shown is what is run.
+use crate::words;
+
+/// One word as a shell takes it.
 pub(super) fn word(text: &str) -> String {
     // The value of a variable is quoted, not its name.
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if let Some((name, value)) = text.split_once('=').filter(|(name, value)| is_name(name) && !value.is_empty()) {
         return format!("{name}={}", word(value));
     }
-    if !text.chars().any(hidden)
-        && let Ok(quoted) = shlex::try_quote(text)
-    {
-        return quoted.into_owned();
-    }
-    let mut out = String::from("$'");
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\'' | '\\' => out.extend(['\\', c]),
-            c if hidden(c) && u32::from(c) < 0x80 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if hidden(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('\'');
-    out
+    words::shell(text)
 }
 
 /// A whole command line.
@@ -40,11 +24,6 @@ pub(super) fn own(arguments: &[String]) -> String {
         Some(_) | None => arguments,
     };
     format!("vllm-bench {}", line(rest))
-}
-
-fn hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

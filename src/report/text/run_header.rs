@@ -4,6 +4,7 @@ use super::super::display::{counted, cut, duration};
 use super::super::page::{Page, Tone};
 use crate::analyse::{Counts, LoadSpread, Origin, RunTable, spread};
 use crate::model::Engine;
+use crate::words::shell_line;
 
 /// What stands over everything that the simulated vLLM yielded.
 pub(in crate::report) const SIMULATED: &str =
@@ -135,7 +136,7 @@ fn vllm(table: &RunTable) -> String {
 
 /// The command line as a shell would take it.
 fn command(arguments: &[String]) -> String {
-    let quoted = shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_else(|_| arguments.join(" "));
+    let quoted = shell_line(arguments.iter().map(String::as_str));
     let named = arguments.first().is_some_and(|first| first.ends_with("vllm-bench"));
     cut(&if named { quoted } else { format!("vllm-bench {quoted}") }, COMMAND)
 }

@@ -12,8 +12,21 @@ use crate::model::Identity;
 use crate::results::predecessor::counted_load;
 use crate::results::result_file::ResultFile;
 
-/// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those that [`is_metric`] tells by their ends.
-const METRICS: [&str; 47] = [
+/// What vLLM's client says of every request (`--save-detailed`): arrays with an item for each.
+pub const OF_REQUESTS: [&str; 9] = [
+    "input_lens",
+    "output_lens",
+    "ttfts",
+    "itls",
+    "latencies",
+    "start_times",
+    "queue_times",
+    "generated_texts",
+    "errors",
+];
+
+/// Keys of vLLM's client (0.14.1 to 0.32) that are no settings, beside those of requests and those that [`is_metric`] tells by their ends.
+const METRICS: [&str; 38] = [
     "date",
     "endpoint_type",
     "label",
@@ -30,15 +43,6 @@ const METRICS: [&str; 47] = [
     "rtfx",
     "run_number",
     "simulated",
-    "input_lens",
-    "output_lens",
-    "ttfts",
-    "itls",
-    "latencies",
-    "start_times",
-    "queue_times",
-    "generated_texts",
-    "errors",
     "error",
     "error_type",
     "serve_overrides",
@@ -120,6 +124,7 @@ const BENCH_BEGIN: [&str; 7] =
 /// Whether a key is a metric.
 fn is_metric(key: &str) -> bool {
     METRICS.contains(&key)
+        || OF_REQUESTS.contains(&key)
         || key.ends_with("_ms")
         || key.ends_with("_throughput")
         || key.starts_with("spec_decode_")

@@ -6,6 +6,8 @@ mod foreign_settings;
 mod read;
 mod requests_csv;
 
+pub(crate) use foreign_settings::OF_REQUESTS;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 

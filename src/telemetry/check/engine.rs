@@ -8,6 +8,7 @@ use super::{CheckLine, listed, shown_bytes};
 use crate::telemetry::devices::{DeviceKind, DeviceReport};
 use crate::telemetry::host::FolderState;
 use crate::telemetry::probe::Environment;
+use crate::words::counted;
 
 /// The oldest vLLM whose flags and result keys are known to fit.
 const OLDEST_VLLM: (u32, u32) = (0, 14);
@@ -184,7 +185,6 @@ fn next_of(problem: &str) -> String {
 fn describe(report: &DeviceReport) -> String {
     let count = report.devices.len();
     let kind = report.kind.label();
-    let plural = if count == 1 { "" } else { "s" };
     let name = report.devices.first().and_then(|device| device.name.clone());
     let alike = report.devices.windows(2).all(|pair| pair[0].name == pair[1].name);
     let name = name
@@ -196,7 +196,7 @@ fn describe(report: &DeviceReport) -> String {
     } else {
         format!(", counted as {}", report.slots)
     };
-    format!("{count} {kind} device{plural}{name}{memory}{tiles}")
+    format!("{}{name}{memory}{tiles}", counted(count, &format!("{kind} device")))
 }
 
 fn masks(kind: DeviceKind) -> &'static str {

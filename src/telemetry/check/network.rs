@@ -6,6 +6,7 @@ use super::{CheckLine, listed};
 use crate::safe;
 use crate::telemetry::netport::PortHolder;
 use crate::telemetry::probe::Environment;
+use crate::words::{cut_chars, shell};
 
 /// The names by which this program and vLLM's client reach a server of this machine.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "0.0.0.0"];
@@ -36,20 +37,13 @@ pub fn port(port: Option<u16>, holder: Option<&PortHolder>) -> CheckLine {
 /// assignments that name a key, token, secret or password.
 pub fn shown_argv(argv: &[String]) -> String {
     let words = safe::without_secrets(argv);
-    let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= SHOWN_ARGV_CHARS {
-        return line;
-    }
-    line.chars().take(SHOWN_ARGV_CHARS - 1).chain(['…']).collect()
+    let line = words.iter().map(|word| shown(word)).collect::<Vec<_>>().join(" ");
+    cut_chars(&line, SHOWN_ARGV_CHARS)
 }
 
-fn quoted(word: &str) -> String {
+fn shown(word: &str) -> String {
     let visible: String = word.chars().map(|sign| if sign.is_control() { '?' } else { sign }).collect();
-    if visible.ends_with(safe::REDACTED) {
-        return visible;
-    }
-    let plain = shlex::try_quote(&visible).map(std::borrow::Cow::into_owned);
-    plain.unwrap_or(visible)
+    if visible.ends_with(safe::REDACTED) { visible } else { shell(&visible) }
 }
 
 /// Proxy variables against a bypass for this machine. The values are never shown: they may hold a password.
