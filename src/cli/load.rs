@@ -338,7 +338,7 @@ pub struct LoadArgs {
     #[arg(long, help_heading = "Results")]
     pub no_server_metrics: bool,
 
-    /// Scenarios of S3 (YAML) or S4 (JSON)
+    /// Scenario files (YAML), or completions configurations (JSON)
     #[arg(long, value_name = "FILE", visible_alias = "config", help_heading = "Scenarios")]
     pub scenarios: Option<PathBuf>,
 
@@ -346,7 +346,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "NAME", help_heading = "Scenarios")]
     pub name: Option<String>,
 
-    /// Samples to collect in all, spread over requests as S4 does (n = samples / concurrency)
+    /// Samples to collect in all, spread over requests (n = samples / concurrency)
     #[arg(long, value_name = "N", help_heading = "Scenarios")]
     pub completions: Option<String>,
 

@@ -9,6 +9,7 @@ mod environment;
 mod error;
 pub mod foreign;
 mod handover;
+mod how_to_run;
 mod kept;
 pub mod language;
 mod layers;
@@ -21,6 +22,7 @@ mod resolve;
 mod scenarios;
 mod settings;
 mod show;
+mod simulation;
 pub mod tree;
 mod vllm_flags;
 
@@ -29,6 +31,7 @@ pub use duration::parse_duration;
 pub use environment::{Environment, is_executable};
 pub use error::Error;
 pub use handover::safe_words;
+pub use how_to_run::PortChoice;
 pub use kept::Kept;
 pub use layers::setting_keys;
 pub use loadgen::{
@@ -38,7 +41,7 @@ pub use origin::Origin;
 pub use places::Places;
 pub use prices::{PriceFile, read_prices};
 pub use scenarios::{Scenario, Scenarios, read_scenarios};
-pub use settings::{PortChoice, Settings};
+pub use settings::Settings;
 pub use show::{show, show_load};
 
 /// Whether a variable of a sweep is a secret: by its name, or by a value that has one in it.

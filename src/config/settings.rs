@@ -2,35 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use chrono_tz::Tz;
 use indexmap::IndexMap;
 
 use super::assemble::{Assembled, HIDDEN, assemble};
+use super::how_to_run::{PortChoice, RunSettings, run_name};
 use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};
-use super::language::{Document, WITHOUT_EFFECT, policy};
+use super::language::{Document, WITHOUT_EFFECT};
 use super::layers::{Layers, is_run_setting};
 use super::resolve::{sweep, words};
+use super::simulation::{no_faults_of_the_other_client, simulation};
 use super::tree::{Kind, Node, Raw, read};
-use super::{Environment, Error, Origin, Places, Preset, parse_duration, show};
+use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
-use crate::record::run_name;
 use crate::safe;
-use crate::sim::settings::{SettingError, SimSettings};
-
-/// Which port the server gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortChoice {
-    /// This one, or none.
-    Fixed(u16),
-    /// The next free one.
-    Auto,
-}
 
 /// Everything a run needs to know.
 #[derive(Debug, Clone)]
@@ -280,88 +270,6 @@ impl Settings {
     }
 }
 
-/// What says how to run, beside the sweep.
-struct RunSettings {
-    results_dir: PathBuf,
-    timeouts: [Duration; 3],
-    stall: Option<Duration>,
-    port: PortChoice,
-    setvars: Option<PathBuf>,
-    login: bool,
-    vllm_bin: Option<PathBuf>,
-    zone: Tz,
-    keep_foreign: bool,
-    show_logs: bool,
-    warmup_prompts: u64,
-    cooldown: Duration,
-    preflight: bool,
-    retry: RetryPolicy,
-    on_failure: OnFailure,
-    skip_failure_reasons: Vec<FailureReason>,
-}
-
-impl RunSettings {
-    fn of(document: &Document, environment: &Environment) -> Result<Self, Error> {
-        let timeouts = document.timeouts.clone().unwrap_or_default();
-        let duration = "a duration such as `300`, `300s` or `5m`";
-        let limit = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, duration, parse_duration);
-        let switch = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, "`true` or `false`", words::switch);
-        let path = |raw: &Option<Raw>, key: &str, what: &str| words::one(raw.as_ref(), key, what, words::non_empty);
-        let setvars = path(&document.setvars, "setvars", "a path, or `none`")?;
-        let zone = "a name such as `Asia/Jerusalem` or `UTC`";
-        Ok(Self {
-            results_dir: environment.absolute(path(&document.results_dir, "results-dir", "a directory")?),
-            timeouts: [
-                limit(&timeouts.startup, "timeouts.startup")?,
-                limit(&timeouts.benchmark, "timeouts.benchmark")?,
-                limit(&timeouts.grace, "timeouts.grace")?,
-            ],
-            stall: words::one(
-                timeouts.stall.as_ref(),
-                "timeouts.stall",
-                "a duration such as `120s`, or `0` for none",
-                policy::pause,
-            )
-            .map(|stall| Some(stall).filter(|stall: &Duration| !stall.is_zero()))?,
-            port: words::one(document.port.as_ref(), "port", "a number from 1 to 65535, or `auto`", read_port)?,
-            login: switch(&document.login, "login")?,
-            setvars: (setvars != "none").then(|| environment.absolute(setvars)),
-            vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?
-                .map(|path| environment.absolute(path)),
-            zone: words::one(document.timezone.as_ref(), "timezone", zone, |text| Tz::from_str(text).ok())?,
-            keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
-            show_logs: switch(&document.show_logs, "show-logs")?,
-            warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
-            cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,
-            preflight: switch(&document.preflight, "preflight")?,
-            retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),
-            on_failure: words::choice(
-                document.on_failure.as_ref(),
-                "on-failure",
-                &[("continue", OnFailure::Continue), ("stop", OnFailure::Stop)],
-            )?,
-            skip_failure_reasons: document
-                .skip_failure_reasons
-                .as_ref()
-                .map(policy::reasons)
-                .transpose()?
-                .unwrap_or_default(),
-        })
-    }
-}
-
-/// The name of the run.
-fn run_name(raw: Option<&Raw>) -> Result<Option<String>, Error> {
-    let Some(raw) = raw.filter(|raw| raw.node.kind != Kind::Null) else { return Ok(None) };
-    let name = raw.node.scalar();
-    let expected = match &name {
-        None => Some("a name".to_owned()),
-        Some(name) => run_name::problem(name),
-    };
-    let hint = "letters, digits, blanks, `.`, `_` and `-` are fine, as in `--name baseline`";
-    expected.map_or(Ok(name), |expected| Err(Error::wrong(&raw.node, &raw.path, &expected, Some(hint.to_owned()))))
-}
-
 /// What must be one word.
 fn one_word(raw: Option<&Raw>) -> Result<Option<Raw>, Error> {
     words::optional(raw, "the key of a metric", words::non_empty).map(|found| raw.filter(|_| found.is_some()).cloned())
@@ -390,73 +298,6 @@ fn too_long(sweep: &Sweep) -> Option<String> {
             format!("`--input-len` + `--output-len` ({total}) is above `--max-model-len` ({context}): the server will refuse the requests")
         })
     })
-}
-
-/// The variables that carry the simulation's settings into the scripts, checked before anything starts.
-fn simulation(document: &Document) -> Result<Vec<(String, String)>, Error> {
-    let sim = document.sim.clone().unwrap_or_default();
-    let keys = [
-        (&sim.speed, "VLLM_BENCH_SIM_SPEED"),
-        (&sim.seed, "VLLM_BENCH_SIM_SEED"),
-        (&sim.devices, "VLLM_BENCH_SIM_DEVICES"),
-        (&sim.device_memory, "VLLM_BENCH_SIM_DEVICE_MEMORY_GIB"),
-        (&sim.noise, "VLLM_BENCH_SIM_NOISE"),
-        (&sim.noise_within, "VLLM_BENCH_SIM_NOISE_WITHIN"),
-        (&sim.drift, "VLLM_BENCH_SIM_DRIFT"),
-        (&sim.outliers, "VLLM_BENCH_SIM_OUTLIERS"),
-        (&sim.fault, "VLLM_BENCH_SIM_FAULT"),
-    ];
-    let mut settings = None;
-    let mut given: IndexMap<&str, String> = IndexMap::new();
-    for (raw, variable) in keys {
-        let Some(raw) = raw.as_ref().filter(|raw| raw.node.kind != Kind::Null) else { continue };
-        let texts: Option<Vec<String>> = match &raw.node.kind {
-            Kind::List(items) => items.iter().map(Node::scalar).collect(),
-            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => {
-                raw.node.scalar().map(|text| vec![text])
-            }
-        };
-        let text = texts.ok_or_else(|| Error::wrong(&raw.node, &raw.path, "a word or a number", None))?.join(";");
-        given.insert(variable, text.clone());
-        let read = SimSettings::from_lookup(|name| given.get(name).cloned());
-        settings = Some(read.map_err(|error| not_simulated(raw, &text, error))?);
-    }
-    Ok(settings.map(|settings| settings.to_env()).unwrap_or_default())
-}
-
-/// The simulated vLLM's own client has faults; ours has none of them.
-fn no_faults_of_the_other_client(document: &Document) -> Result<(), Error> {
-    let Some(raw) = document.sim.as_ref().and_then(|sim| sim.fault.as_ref()) else { return Ok(()) };
-    let texts = match &raw.node.kind {
-        Kind::List(items) => items.iter().filter_map(Node::scalar).collect(),
-        _ => raw.node.scalar().unwrap_or_default(),
-    };
-    match texts.contains("benchmark-") {
-        false => Ok(()),
-        true => {
-            let hint = "leave it out, or use `client: vllm`".to_owned();
-            let expected =
-                "a fault of the server: `benchmark-…` are faults of vLLM's client, which `client: builtin` replaces";
-            Err(Error::wrong(&raw.node, &raw.path, expected, Some(hint)))
-        }
-    }
-}
-
-/// A setting of the simulation that cannot be used: its own error, without the variable that would carry it.
-fn not_simulated(raw: &Raw, text: &str, error: SettingError) -> Error {
-    let (expected, hint) = match error {
-        SettingError::Variable { source, .. } => return not_simulated(raw, text, *source),
-        SettingError::Value { expected, .. } => (expected, None),
-        SettingError::Fault(fault) => ("`NAME[:PARAM][@key=value][#ATTEMPTS]`", Some(fault.to_string())),
-    };
-    Error::wrong(&Node::text(text, &raw.node.origin), &raw.path, expected, hint)
-}
-
-fn read_port(text: &str) -> Option<PortChoice> {
-    match text.trim() {
-        "auto" => Some(PortChoice::Auto),
-        number => number.parse().ok().filter(|port| *port > 0).map(PortChoice::Fixed),
-    }
 }
 
 /// Refuses a sweep file that stands behind a flag which takes several values, and was read as one of them: another sweep

@@ -1,0 +1,116 @@
+//! What says how to run, beside what is measured.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+
+use super::language::{Document, policy};
+use super::resolve::words;
+use super::tree::{Kind, Raw};
+use super::{Environment, Error, parse_duration};
+use crate::plan::{FailureReason, OnFailure, RetryPolicy};
+use crate::record::run_name;
+
+/// Which port the server gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortChoice {
+    /// This one, or none.
+    Fixed(u16),
+    /// The next free one.
+    Auto,
+}
+
+/// What says how to run, beside the sweep.
+pub(super) struct RunSettings {
+    pub results_dir: PathBuf,
+    pub timeouts: [Duration; 3],
+    pub stall: Option<Duration>,
+    pub port: PortChoice,
+    pub setvars: Option<PathBuf>,
+    pub login: bool,
+    pub vllm_bin: Option<PathBuf>,
+    pub zone: Tz,
+    pub keep_foreign: bool,
+    pub show_logs: bool,
+    pub warmup_prompts: u64,
+    pub cooldown: Duration,
+    pub preflight: bool,
+    pub retry: RetryPolicy,
+    pub on_failure: OnFailure,
+    pub skip_failure_reasons: Vec<FailureReason>,
+}
+
+impl RunSettings {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The first value that cannot be used.
+    pub fn of(document: &Document, environment: &Environment) -> Result<Self, Error> {
+        let timeouts = document.timeouts.clone().unwrap_or_default();
+        let duration = "a duration such as `300`, `300s` or `5m`";
+        let limit = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, duration, parse_duration);
+        let switch = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, "`true` or `false`", words::switch);
+        let path = |raw: &Option<Raw>, key: &str, what: &str| words::one(raw.as_ref(), key, what, words::non_empty);
+        let setvars = path(&document.setvars, "setvars", "a path, or `none`")?;
+        let zone = "a name such as `Asia/Jerusalem` or `UTC`";
+        Ok(Self {
+            results_dir: environment.absolute(path(&document.results_dir, "results-dir", "a directory")?),
+            timeouts: [
+                limit(&timeouts.startup, "timeouts.startup")?,
+                limit(&timeouts.benchmark, "timeouts.benchmark")?,
+                limit(&timeouts.grace, "timeouts.grace")?,
+            ],
+            stall: words::one(
+                timeouts.stall.as_ref(),
+                "timeouts.stall",
+                "a duration such as `120s`, or `0` for none",
+                policy::pause,
+            )
+            .map(|stall| Some(stall).filter(|stall: &Duration| !stall.is_zero()))?,
+            port: words::one(document.port.as_ref(), "port", "a number from 1 to 65535, or `auto`", read_port)?,
+            login: switch(&document.login, "login")?,
+            setvars: (setvars != "none").then(|| environment.absolute(setvars)),
+            vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?
+                .map(|path| environment.absolute(path)),
+            zone: words::one(document.timezone.as_ref(), "timezone", zone, |text| Tz::from_str(text).ok())?,
+            keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
+            show_logs: switch(&document.show_logs, "show-logs")?,
+            warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
+            cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,
+            preflight: switch(&document.preflight, "preflight")?,
+            retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),
+            on_failure: words::choice(
+                document.on_failure.as_ref(),
+                "on-failure",
+                &[("continue", OnFailure::Continue), ("stop", OnFailure::Stop)],
+            )?,
+            skip_failure_reasons: document
+                .skip_failure_reasons
+                .as_ref()
+                .map(policy::reasons)
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+}
+
+/// The name of the run.
+pub(super) fn run_name(raw: Option<&Raw>) -> Result<Option<String>, Error> {
+    let Some(raw) = raw.filter(|raw| raw.node.kind != Kind::Null) else { return Ok(None) };
+    let name = raw.node.scalar();
+    let expected = match &name {
+        None => Some("a name".to_owned()),
+        Some(name) => run_name::problem(name),
+    };
+    let hint = "letters, digits, blanks, `.`, `_` and `-` are fine, as in `--name baseline`";
+    expected.map_or(Ok(name), |expected| Err(Error::wrong(&raw.node, &raw.path, &expected, Some(hint.to_owned()))))
+}
+
+fn read_port(text: &str) -> Option<PortChoice> {
+    match text.trim() {
+        "auto" => Some(PortChoice::Auto),
+        number => number.parse().ok().filter(|port| *port > 0).map(PortChoice::Fixed),
+    }
+}
