@@ -231,6 +231,8 @@ fn output_that_does_not_arrive_is_an_error_of_every_command() {
         &["config", "schema"],
         &["status", &dir],
         &["status", "--json", &dir],
+        &["list", "--results-dir", &results],
+        &["list", "--json", "--results-dir", &results],
         &["logs", "--no-follow", "--run", &dir],
         &["check"],
         &["check", "--json"],
