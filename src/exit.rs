@@ -1,4 +1,4 @@
-//! Exit codes: a documented part of the interface (README, EXPERIMENT_AUTOMATION.md), so each is a named constant.
+//! Exit codes: a documented part of the interface (README, docs/reference.md), so each is a named constant.
 
 /// Every planned experiment has a valid result, or was skipped by a rule.
 pub const OK: u8 = 0;

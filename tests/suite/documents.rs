@@ -19,10 +19,12 @@ use vllm_bench::model::{Cause, StartPhase};
 use vllm_bench::sim::fault;
 
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
+const REFERENCE: &str = "docs/reference.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     GUIDE,
+    REFERENCE,
     "QUICK_REFERENCE.md",
     "CHANGELOG.md",
     LOAD,
@@ -31,11 +33,12 @@ const DOCUMENTS: [&str; 9] = [
     "docs/report.md",
     "docs/sources.md",
 ];
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "run",
     "sanity",
     "plan",
     "config",
+    "list",
     "status",
     "stop",
     "logs",
@@ -179,6 +182,11 @@ fn the_examples_of_the_guide_run() {
 }
 
 #[test]
+fn the_examples_of_the_reference_run() {
+    run_examples_of(REFERENCE);
+}
+
+#[test]
 fn the_examples_of_the_load_generator_run() {
     run_examples_of(LOAD);
 }
@@ -236,7 +244,7 @@ fn first_cells(text: &str) -> String {
 #[test]
 fn every_flag_is_described_where_its_command_is_and_no_other_is() {
     let scene = Scene::new();
-    let guide = document(GUIDE);
+    let guide = document(REFERENCE);
     let settings = flags_in(&first_cells(section(&guide, "## Settings")));
     for command in COMMANDS {
         let described = match command {
@@ -254,7 +262,7 @@ fn every_flag_is_described_where_its_command_is_and_no_other_is() {
             "plan" => described.union(&flags_of(&scene, "run")).cloned().collect(),
             _ => described,
         };
-        assert_eq!(described, expected, "flags of `{command}` in {GUIDE}");
+        assert_eq!(described, expected, "flags of `{command}` in {REFERENCE}");
     }
     let described = flags_in(&first_cells(section(&document(LOAD), "## Flags of `prompts`")));
     let all = |commands: &[&str]| -> BTreeSet<String> {
@@ -302,7 +310,7 @@ fn preset(preset: Preset) -> BTreeMap<&'static str, String> {
 
 #[test]
 fn the_table_of_settings_has_the_defaults_and_variables() {
-    let guide = document(GUIDE);
+    let guide = document(REFERENCE);
     let (full, sanity) = (preset(Preset::Full), preset(Preset::Sanity));
     let mut seen = BTreeSet::new();
     for row in section(&guide, "## Settings").lines().filter(|line| line.starts_with("| `--")) {
@@ -330,7 +338,7 @@ fn variables_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_variable_is_documented_and_no_other_is() {
-    let guide = document(GUIDE);
+    let guide = document(REFERENCE);
     let documented = variables_in(&guide);
     let mut known: BTreeSet<String> = variables_in(&first_cells(section(&guide, "## Settings")));
     let is_test = |file: &PathBuf| file.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
@@ -346,7 +354,7 @@ fn every_variable_is_documented_and_no_other_is() {
 
 #[test]
 fn every_cause_fault_phase_event_and_exit_code_is_documented() {
-    let guide = document(GUIDE);
+    let guide = document(REFERENCE);
     let rows = |heading: &str| -> Vec<String> {
         let cells = first_cells(section(&guide, heading));
         cells.lines().filter_map(|cell| cell.split('`').nth(1).map(str::to_owned)).collect()
@@ -379,7 +387,7 @@ fn every_cause_fault_phase_event_and_exit_code_is_documented() {
     let codes =
         [exit::OK, exit::EXPERIMENT_FAILED, exit::USAGE, exit::NOTHING, exit::ENVIRONMENT, exit::RECORD, exit::BUG];
     let help = Scene::new().call(&["--help"]).exits(0).stdout;
-    for name in ["README.md", GUIDE] {
+    for name in ["README.md", REFERENCE] {
         let text = document(name);
         for code in codes.map(|code| code.to_string()).into_iter().chain([format!("{}+n", exit::SIGNAL)]) {
             let meaning = help.lines().find_map(|line| line.trim().strip_prefix(&format!("{code} "))).unwrap().trim();
@@ -433,7 +441,7 @@ fn relative_links_lead_somewhere() {
 
 #[test]
 fn files_and_tests_that_the_table_of_rules_names_exist() {
-    let guide = document(GUIDE);
+    let guide = document(REFERENCE);
     let table = section(&guide, "## The rules, where they live, and their tests");
     let tests = fs::read_to_string(root().join("tests/suite/rules.rs")).unwrap();
     let words: Vec<&str> = table.split('`').skip(1).step_by(2).collect();
@@ -522,7 +530,7 @@ fn the_script_that_the_guide_shows_is_the_real_one() {
         .replace(setvars, "/opt/intel/oneapi/setvars.sh")
         .replace(vllm, "/usr/local/bin/vllm")
         .replace(scene.path("bin").to_str().unwrap(), "/usr/local/bin");
-    let guide = document(GUIDE);
+    let guide = document(REFERENCE);
     let guide = section(&guide, "## Launch scripts").split("```").nth(1).unwrap();
     for line in guide.lines().skip(1).filter(|line| !line.contains("(…)")) {
         assert!(shown.lines().any(|real| real == line), "`{line}` is not in\n{shown}");
