@@ -14,6 +14,7 @@ use crate::ui::Ui;
 pub fn run(args: &ConfigArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     match &args.command {
         ConfigCommand::Show(args) => {
+            query_args::no_other_run("config show", args)?;
             let settings = Settings::resolve(args, environment, Preset::Full)?;
             query_args::check_slo(&settings)?;
             for note in settings.notes.iter().chain(&settings.warnings) {

@@ -28,6 +28,7 @@ const LONG: u64 = 500_000;
 /// # Errors
 /// When a file, variable or flag is wrong, or vLLM does not know a flag.
 pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    query_args::no_other_run("plan", &args.run)?;
     let mut settings = Settings::resolve(&args.run, environment, Preset::Full)?;
     query_args::check_slo(&settings)?;
     choice::check_objective(&settings, ui)?;

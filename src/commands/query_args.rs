@@ -7,13 +7,31 @@ use crate::analyse::{
     Assumptions, Base, COMPARED, Limit, NAME, Pairing, Prices, RankingSpec, RunTable, Unmarked, ambiguous, bases,
     described, mark_baseline,
 };
-use crate::cli::CostArgs;
+use crate::cli::{CostArgs, RunArgs};
 use crate::config::tree::Diagnostic;
 use crate::config::{self, Environment, Settings, read_prices};
 use crate::error::Error;
 use crate::model::{Better, Metric};
 use crate::nearest::nearest;
 use crate::ui::Ui;
+
+/// Refuses flags that say what a run does with other runs, where a sweep alone is shown.
+///
+/// # Errors
+/// When one of them is given.
+pub(super) fn no_other_run(command: &str, args: &RunArgs) -> Result<(), Error> {
+    let given = [
+        ("--against", args.against.is_some()),
+        ("--extend", args.extend.is_some()),
+        ("--noise-check", args.noise_check.is_some()),
+        ("--resume", args.resume.is_some()),
+    ];
+    let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
+    Err(Error::Usage {
+        message: format!("`{flag}` has no effect with `{command}`, which shows what a sweep asks for"),
+        hint: format!("`vllm-bench run --dry-run {flag} …` shows what such a run would measure, and starts nothing"),
+    })
+}
 
 /// Words between commas, of all uses of a flag.
 fn words(values: &[String]) -> impl Iterator<Item = &str> {

@@ -133,7 +133,11 @@ fn next_step(path: &str, expected: &str) -> String {
     match expected {
         words if words.contains("duration") => format!("write `{key}: 90s`; units are `ms`, `s`, `m` and `h`"),
         words if words.starts_with("`true`") => format!("write `{key}: true`, `{key}: false`, or leave the key out"),
-        words if words.starts_with("a whole number") => format!("write `{key}: 1`, or leave the key out"),
+        words if words.starts_with("a whole number") => {
+            // `a whole number from 3 to 100`: the least of them is a value.
+            let least = words.strip_prefix("a whole number from ").and_then(|range| range.split_whitespace().next());
+            format!("write `{key}: {}`, or leave the key out", least.unwrap_or("1"))
+        }
         _ => format!("write another value after `{key}:`, or leave the key out"),
     }
 }

@@ -172,6 +172,9 @@ impl Settings {
         }
         warnings.extend(resolved.warnings);
         warnings.extend(too_long(&resolved.sweep));
+        let max = tree.find(&["repeats", "max"]).filter(|max| !max.origin.is_default() && !resolved.sweep.repeats.auto);
+        warnings
+            .extend(max.map(|max| format!("{}: the most starts have no effect without `starts: auto`", max.origin)));
 
         let run = RunSettings::of(&document, environment)?;
         if safe::holds_secret(&run.results_dir.to_string_lossy()) {

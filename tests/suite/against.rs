@@ -98,3 +98,15 @@ fn what_cannot_be_measured_again_is_refused_before_anything_starts() {
     assert_eq!(scene.runs().len(), 1);
     scene.call(&["compare", scene.runs()[0].path(".").to_str().unwrap()]).exits(2).says("has one side alone");
 }
+
+#[test]
+fn what_shows_a_sweep_alone_refuses_other_runs() {
+    let scene = Scene::new();
+    for command in [&["plan"][..], &["config", "show"]] {
+        for (flag, value) in [("--against", "base"), ("--extend", "base"), ("--noise-check", "3"), ("--resume", "base")]
+        {
+            let ended = scene.call(command).set("--engine", ["sim"]).set(flag, [value]).exits(2);
+            ended.says(&format!("`{flag}` has no effect with `{}`", command.join(" "))).says("run --dry-run");
+        }
+    }
+}

@@ -102,5 +102,11 @@ fn what_does_not_fit_is_refused() {
     let plan = scene.call(&["plan", scene.path("sweep.yaml").to_str().unwrap(), "--engine", "sim"]).exits(0);
     plan.prints("at most 20 experiments").prints("4 settings x 3 to 5 fresh starts, until it is decided");
     let one = scene.sweep().set("--max-starts", ["4"]).set("--dry-run", []);
-    one.exits(0).says("`max-starts` has no effect without `--starts auto`");
+    one.exits(0).says("`--max-starts`: the most starts have no effect without `starts: auto`");
+    fs::write(scene.path("few.yaml"), SWEEP.replace("auto, max: 5", "2, max: 5")).unwrap();
+    let few = scene.call(&["plan", scene.path("few.yaml").to_str().unwrap(), "--engine", "sim"]).exits(0);
+    few.says("few.yaml:9:").says("have no effect without `starts: auto`");
+    fs::write(scene.path("few.yaml"), SWEEP.replace("max: 5", "max: 2")).unwrap();
+    let few = scene.call(&["plan", scene.path("few.yaml").to_str().unwrap(), "--engine", "sim"]).exits(2);
+    few.says("expected a whole number from 3 to 100").says("write `max: 3`");
 }

@@ -59,9 +59,6 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     if args.detach && !args.detached_child {
         return detach::start(environment.command_line(), ui);
     }
-    if !settings.sweep.repeats.auto && settings.given.iter().any(|key| *key == "max-starts") {
-        ui.warn("`max-starts` has no effect without `--starts auto`");
-    }
     if let Some(which) = &args.dry_run {
         return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
     }
