@@ -161,7 +161,7 @@ impl AnalyzeArgs {
 }
 
 /// Flags of `compare`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Default)]
 pub struct CompareArgs {
     /// The run before
     #[arg(value_name = "BEFORE")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::analyze::{self, print};
 use super::run::resume::drivers;
-use crate::analyse::{Noise, Pairing, RunTable, compare, nearest_difference, noise_of};
+use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::CompareArgs;
 use crate::commands::{find_run, query_args};
 use crate::config::Environment;
@@ -72,29 +72,6 @@ fn sides(table: RunTable) -> Result<[RunTable; 2], Error> {
 /// In which settings the two sides of a run differ, as (what, before, after).
 fn changed(before: &RunTable, after: &RunTable) -> Vec<(String, String, String)> {
     nearest_difference(before, after).into_iter().map(|(key, [then, now])| (key, then, now)).collect()
-}
-
-/// Compares the sides of a run that has just been measured with `--against`, as `compare RUN` does. Exit code as of [`run`].
-///
-/// # Errors
-/// When it cannot be read.
-pub fn of_sides(path: &Path, ui: &Ui) -> Result<u8, Error> {
-    let [before, after] = sides(read_run(path)?)?;
-    let metrics = query_args::metrics(&[])?;
-    let comparison = compare(&before, &after, &metrics, THRESHOLD, &Noise::new(), &Pairing::All);
-    if comparison.matched.is_empty() && comparison.failing.is_empty() {
-        return Err(nothing_in_common(&before, &after));
-    }
-    let environment = differences(&before, &after, changed(&before, &after));
-    let compared = Compared {
-        comparison,
-        tables: (&before, &after),
-        environment: &environment,
-        threshold: THRESHOLD,
-        in_turn: true,
-    };
-    print(crate::cli::CompareFormat::default().exporter(), &compared, ui)?;
-    Ok(if compared.comparison.has_worse() { exit::EXPERIMENT_FAILED } else { exit::OK })
 }
 
 /// A timing model and a measurement are not alike: there is no verdict where one side is simulated and the other is not.

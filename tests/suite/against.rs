@@ -65,6 +65,8 @@ fn another_flag_is_measured_beside_what_was_and_worse_is_exit_1() {
     ended.prints("WORSE: ").prints("max-num-seqs differs: `not set` before, `1` now");
     let run = newest(&scene);
     scene.call(&["compare", run.path(".").to_str().unwrap()]).exits(1).prints("WORSE: ");
+    let extend = scene.sweep().set("--tp", ["2"]).set("--extend", [run.name().as_str()]);
+    extend.exits(2).says("cannot be extended: it measures two sides in turn");
 }
 
 #[test]

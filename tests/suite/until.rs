@@ -67,6 +67,9 @@ fn starts_are_added_to_what_may_be_the_best() {
     let (names, _) = planned(&run);
     let slow = names.iter().filter(|name| name.contains("_tp2_")).count();
     assert!((3..=5).contains(&slow), "{slow}");
+    // A plan that measures all of it would measure what was never asked for.
+    let extend = scene.sweep_of(&scene.path("sweep.yaml")).set("--extend", [run.name().as_str()]);
+    extend.set("--starts", ["2"]).exits(2).says("cannot be extended").says("do not add starts in the same way");
     // What was not asked for is nowhere missing.
     let status = scene.call(&["status", "--json"]).set("--results-dir", [scene.results().to_str().unwrap()]).exits(0);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();

@@ -19,7 +19,7 @@ use indexmap::IndexMap;
 use tokio::sync::oneshot;
 
 use crate::campaign::{self, Totals};
-use crate::cli::RunArgs;
+use crate::cli::{CompareArgs, RunArgs};
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{Emitter, EngineCommand, LocalExecutor, Policy, Recorder, UnitContext, end_foreign_and_leftovers};
@@ -430,7 +430,8 @@ impl Sweep<'_> {
         recorder.close().iter().for_each(|lost| self.ui.warn(lost));
         let mut code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if self.plan.before.is_some() && !totals.interrupted {
-            code = code.max(super::compare::of_sides(prepared.run.path(), self.ui)?);
+            let sides = CompareArgs { before: prepared.run.path().to_owned(), ..CompareArgs::default() };
+            code = code.max(super::compare::run(&sides, self.environment, self.ui)?);
         }
         if totals.interrupted {
             self.ui.hint(&format!("resume with `{}`", format::resume(prepared.run.path(), self.environment)));

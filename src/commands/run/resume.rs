@@ -541,8 +541,19 @@ pub fn extended(named: &Path, asked: Asked<'_>) -> Result<(Earlier, Settings), E
 /// The plan of a run with what `new` asks for beyond it.
 ///
 /// # Errors
-/// When there is nothing more.
+/// When there is nothing more, or the two are not measured in the same way.
 pub fn grown(run: &RunDir, old: &Plan, new: Plan, environment: &Environment) -> Result<Plan, Error> {
+    let other = match (old.before.is_some(), old.until_decided != new.until_decided) {
+        (true, _) => Some("it measures two sides in turn (`--against`), and what joins it would have none"),
+        (false, true) => Some("it and this sweep do not add starts in the same way (`starts: auto`, `max`)"),
+        (false, false) => None,
+    };
+    if let Some(why) = other {
+        return Err(Error::Usage {
+            message: format!("`{}` cannot be extended: {why}", run.path().display()),
+            hint: "measure it in a run of its own, and analyse both: `vllm-bench analyze RUN RUN`".to_owned(),
+        });
+    }
     let grown = extend(old, new);
     if grown.experiments.len() == old.experiments.len() {
         return Err(Error::Nothing {
