@@ -84,7 +84,7 @@ impl Bus {
     pub fn publish(&mut self, event: &Event, is_kept: bool) -> Result<(), Error> {
         let at = Utc::now().with_timezone(&self.zone).to_rfc3339_opts(SecondsFormat::Millis, false);
         let stamped = Arc::new(Stamped { v: SCHEMA, seq: self.next, at, event: event.clone() });
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         let written = if is_kept && self.is_due(event) { self.journal.append(&stamped) } else { Ok(()) };
         for observer in &mut self.shown {
             // A terminal that is gone is no reason to end a run.
@@ -192,6 +192,19 @@ mod tests {
         let seen: Vec<Stamped> = seen.iter().collect();
         assert_eq!(seen.iter().map(|stamped| stamped.seq).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
         assert_eq!(read_journal(&dir.path().join("journal.jsonl")).unwrap().entries, seen);
+    }
+
+    #[test]
+    fn the_last_number_there_is_ends_no_run() {
+        let dir = tempfile::tempdir().unwrap();
+        bus(dir.path()).publish(&notice("x"), true).unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let edited = std::fs::read_to_string(&path).unwrap().replace("\"seq\":1,", &format!("\"seq\":{},", u64::MAX));
+        std::fs::write(&path, edited).unwrap();
+        let mut bus = bus(dir.path());
+        bus.publish(&notice("y"), true).unwrap();
+        bus.publish(&notice("z"), true).unwrap();
+        assert_eq!(read_journal(&path).unwrap().entries.last().map(|entry| entry.seq), Some(u64::MAX));
     }
 
     #[test]

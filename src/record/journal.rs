@@ -70,7 +70,7 @@ impl Journal {
         };
         let bytes = read().map_err(Error::read(&self.path))?;
         let last = bytes.rsplit(|&byte| byte == b'\n').find_map(|line| serde_json::from_slice::<Stamped>(line).ok());
-        Ok(last.map_or(1, |last| last.seq + 1))
+        Ok(last.map_or(1, |last| last.seq.saturating_add(1)))
     }
 
     /// Appends an event. What must survive a power cut is on the disk when this returns.

@@ -33,7 +33,7 @@ pub enum Invalid {
         failed: u64,
     },
     /// Some requests failed.
-    #[error("{failed} of {} requests failed", failed + completed)]
+    #[error("{failed} of {} requests failed", failed.saturating_add(*completed))]
     SomeFailed {
         /// Failed requests.
         failed: u64,
@@ -310,6 +310,12 @@ mod tests {
         });
         change(result.as_object_mut().unwrap());
         assert_eq!(validate(result.as_object().unwrap(), Some(4)), expected);
+    }
+
+    #[test]
+    fn counts_that_nobody_can_add_up_are_told_all_the_same() {
+        let told = Invalid::SomeFailed { failed: u64::MAX, completed: 4 }.to_string();
+        assert_eq!(told, "18446744073709551615 of 18446744073709551615 requests failed");
     }
 
     #[test]

@@ -163,11 +163,53 @@ impl RunState {
 
     /// The number that the next attempt at an experiment gets.
     pub fn next_attempt(&self, name: &str) -> u32 {
-        self.newest(name).map_or(1, |attempt| attempt.number + 1)
+        self.newest(name).map_or(1, |attempt| attempt.number.saturating_add(1))
     }
 
     /// Whether every experiment was attempted to its end and nobody interrupted the newest session.
     pub fn is_finished(&self) -> bool {
         self.finished == Some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ForeignProcess;
+
+    fn replayed(events: Vec<Event>) -> RunState {
+        let entry = |event| Stamped { v: crate::record::SCHEMA, seq: 1, at: String::new(), event };
+        RunState::replay(&events.into_iter().map(entry).collect::<Vec<_>>())
+    }
+
+    fn started(name: &str, attempt: u32) -> Event {
+        Event::ExperimentStarted { index: 1, name: name.into(), attempt, axes: None }
+    }
+
+    #[test]
+    fn two_experiments_may_be_under_way_and_each_has_its_own_events() {
+        let line = |name: &str, line: &str| Event::Progress { name: name.into(), line: line.into() };
+        let state = replayed(vec![started("a", 1), started("b", 1), line("a", "of a"), line("b", "of b")]);
+        let lines: Vec<_> = state.live.values().map(|live| (live.name.as_str(), live.line.as_deref())).collect();
+        assert_eq!(lines, [("a", Some("of a")), ("b", Some("of b"))]);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_what_comes_first_what_was_planned_and_what_was_begun() {
+        let planned = Event::ExperimentsPlanned { names: vec!["planned".into()], why: String::new() };
+        let none = Event::ForeignEnded { processes: Vec::<ForeignProcess>::new() };
+        let state = replayed(vec![planned, started("begun", 1), none]);
+        let until = Some(UntilDecided { first: 3, max: 8 });
+        let at = |start| Repeat { start, run: 1 };
+        let asked = |name: &str, start| state.is_asked(until, name, at(start));
+        assert!(asked("any", 3) && asked("planned", 4) && asked("begun", 8));
+        assert!(!asked("any", 4));
+        assert!(state.is_asked(None, "any", at(9)), "all of any other plan");
+    }
+
+    #[test]
+    fn the_last_number_of_an_attempt_ends_no_run() {
+        assert_eq!(replayed(vec![started("a", u32::MAX)]).next_attempt("a"), u32::MAX);
+        assert_eq!(replayed(vec![started("a", 2)]).next_attempt("a"), 3);
     }
 }

@@ -97,7 +97,7 @@ impl SessionJobs {
     fn attempt(&self, experiment: &Experiment) -> u32 {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = attempts.entry(experiment.name.clone()).or_default();
-        *attempt += 1;
+        *attempt = attempt.saturating_add(1);
         *attempt
     }
 }
