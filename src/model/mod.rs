@@ -10,6 +10,7 @@ mod flags;
 mod identity;
 mod metric;
 mod outcome;
+mod placement;
 mod process;
 mod start_phase;
 mod vllm_metric;
@@ -28,6 +29,7 @@ pub use metric::Metric;
 pub use outcome::{
     Evidence, Failure, Headline, HeldBy, Outcome, Phase, PrefixCache, StartStep, TeardownProof, Timings,
 };
+pub use placement::{ComputeUnit, Placement};
 pub use process::ProcessId;
 pub use start_phase::StartPhase;
 pub use vllm_metric::{Better, Unit, VllmMetric};
