@@ -40,6 +40,8 @@ pub enum WarningKind {
     EmptyAnswers,
     /// Metrics contradict each other, or are nothing that was ever measured.
     ImplausibleMetrics,
+    /// Others used the devices meanwhile.
+    SharedDevices,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,
     /// The metrics are synthetic: a timing model.
@@ -65,6 +67,7 @@ impl WarningKind {
             Self::SlowFirstRequest => "slow-first-request",
             Self::EmptyAnswers => "empty-answers",
             Self::ImplausibleMetrics => "implausible-metrics",
+            Self::SharedDevices => "shared-devices",
             Self::EstimatedTokens => "estimated-tokens",
             Self::Simulated => "simulated",
         }
@@ -85,11 +88,12 @@ impl WarningKind {
             | Self::EmptyAnswers
             | Self::ImplausibleMetrics => true,
             // A preemption is what this configuration does under this load; drift and estimates make a metric less exact.
-            // So do other prompts than were meant and a first request that the server was not ready for.
+            // So do other prompts than were meant, a first request that the server was not ready for, and neighbours on the device.
             Self::Preemptions
             | Self::Drift
             | Self::PromptTokens
             | Self::SlowFirstRequest
+            | Self::SharedDevices
             | Self::EstimatedTokens
             | Self::Simulated => false,
         }
@@ -152,6 +156,8 @@ pub struct Signs {
     pub empty: Option<EmptyAnswers>,
     /// What of the metrics is not to be believed, in words.
     pub implausible: Vec<String>,
+    /// Who else used the devices, in words.
+    pub shared_with: Vec<String>,
     /// Answers whose tokens are estimates.
     pub estimated: Option<f64>,
     /// The metrics are simulated.
@@ -354,6 +360,9 @@ pub fn warnings_from(signs: &Signs) -> Vec<Warning> {
         );
         warning(WarningKind::Drift, text);
     }
+    if !signs.shared_with.is_empty() {
+        warning(WarningKind::SharedDevices, signs.shared_with.join("; "));
+    }
     if let Some(estimated) = above(signs.estimated, 0.0) {
         warning(WarningKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
     }
@@ -372,7 +381,7 @@ mod tests {
         assert_eq!(warnings_from(&Signs::default()), []);
         let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
         let empty = EmptyAnswers { count: 1, of: 90, mean_ttft_ms_of_others: Some(101.1) };
-        let cases: [(WarningKind, Signs); 20] = [
+        let cases: [(WarningKind, Signs); 21] = [
             (WarningKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
             (WarningKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
             (WarningKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
@@ -397,6 +406,7 @@ mod tests {
             (WarningKind::SlowFirstRequest, Signs { first_request: Some((2000.0, 37.0)), ..base.clone() }),
             (WarningKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
             (WarningKind::Drift, Signs { drift: Some((1.5, (1.2, 1.9))), ..base.clone() }),
+            (WarningKind::SharedDevices, Signs { shared_with: vec!["x".into()], ..base.clone() }),
             (WarningKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
             (WarningKind::Simulated, Signs { simulated: true, ..base.clone() }),
         ];

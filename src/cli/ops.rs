@@ -108,6 +108,9 @@ pub struct CheckArgs {
     /// oneAPI's environment script, or `none`
     #[arg(long, value_name = "PATH")]
     pub setvars: Option<String>,
+    /// Folder of the locks on devices, or `none`
+    #[arg(long, value_name = "DIR")]
+    pub device_locks: Option<String>,
     /// Time zone of run directories
     #[arg(long, value_name = "ZONE")]
     pub timezone: Option<String>,

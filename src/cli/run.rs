@@ -207,6 +207,14 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub keep_foreign: bool,
 
+    /// Wait until the devices are free, for so long at most, instead of refusing to start
+    #[arg(long, num_args = 0..=1, value_name = "DURATION", help_heading = "Run", conflicts_with = "dry_run")]
+    pub wait: Option<Option<String>>,
+
+    /// Folder of the locks on devices, the same for all users of the machine; none: lock nothing
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub device_locks: Option<String>,
+
     /// Show the server's and the client's output live
     #[arg(long, help_heading = "Run")]
     pub show_logs: bool,

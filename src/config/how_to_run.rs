@@ -33,6 +33,7 @@ pub(super) struct RunSettings {
     pub vllm_bin: Option<PathBuf>,
     pub zone: Tz,
     pub keep_foreign: bool,
+    pub device_locks: Option<PathBuf>,
     pub show_logs: bool,
     pub warmup_prompts: u64,
     pub cooldown: Duration,
@@ -54,6 +55,7 @@ impl RunSettings {
         let switch = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, "`true` or `false`", words::switch);
         let path = |raw: &Option<Raw>, key: &str, what: &str| words::one(raw.as_ref(), key, what, words::non_empty);
         let setvars = path(&document.setvars, "setvars", "a path, or `none`")?;
+        let locks = path(&document.device_locks, "device-locks", "a directory, or `none`")?;
         let zone = "a name such as `Asia/Jerusalem` or `UTC`";
         Ok(Self {
             results_dir: environment.absolute(path(&document.results_dir, "results-dir", "a directory")?),
@@ -76,6 +78,7 @@ impl RunSettings {
                 .map(|path| environment.absolute(path)),
             zone: words::one(document.timezone.as_ref(), "timezone", zone, |text| Tz::from_str(text).ok())?,
             keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
+            device_locks: (locks != "none").then(|| environment.absolute(locks)),
             show_logs: switch(&document.show_logs, "show-logs")?,
             warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
             cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,

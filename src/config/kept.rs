@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 19] = [
+const HOW_TO_RUN: [&str; 20] = [
     "warmup",
     "cooldown",
     "timeouts",
@@ -27,6 +27,7 @@ const HOW_TO_RUN: [&str; 19] = [
     "login",
     "vllm-bin",
     "keep-foreign",
+    "device-locks",
     "show-logs",
     "slo",
     "objective",
@@ -226,7 +227,8 @@ mod tests {
                     &settings.results_dir,
                     settings.port,
                     &settings.setvars,
-                    &settings.vllm_bin
+                    &settings.vllm_bin,
+                    &settings.device_locks
                 ),
                 (settings.timeout_startup, settings.timeout_benchmark, settings.grace, settings.cooldown),
                 (
@@ -272,6 +274,7 @@ mod tests {
             "name" => ("first try", &[]),
             "port" => ("auto", &[]),
             "results-dir" => ("results", &[]),
+            "device-locks" => ("locks", &[]),
             "timezone" => ("UTC", &[]),
             "setvars" => ("oneapi/setvars.sh", &[]),
             "vllm-bin" => ("bin/vllm", &[]),
@@ -316,7 +319,7 @@ mod tests {
                 assert!(back.secret_env.is_empty(), "the values of secrets come from the environment: {key}");
                 assert_eq!(meaning(&again(&back, &[], &[])), meaning(&run), "and once more: {key}");
                 // Said again, it is the same. A path is another one from elsewhere.
-                if !["results-dir", "setvars", "vllm-bin"].contains(&key) {
+                if !["results-dir", "setvars", "vllm-bin", "device-locks"].contains(&key) {
                     assert_eq!(meaning(&again(&run, &given, &[])), meaning(&run), "{key}");
                 }
             }

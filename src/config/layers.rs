@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 47] = [
+const KEYS: [(&str, &[&str], Shape); 48] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -76,6 +76,7 @@ const KEYS: [(&str, &[&str], Shape); 47] = [
     ("engine", &["engine"], Shape::One),
     ("client", &["client"], Shape::One),
     ("keep-foreign", &["keep-foreign"], Shape::One),
+    ("device-locks", &["device-locks"], Shape::One),
     ("show-logs", &["show-logs"], Shape::One),
     ("sim-speed", &["sim", "speed"], Shape::One),
     ("sim-seed", &["sim", "seed"], Shape::One),
@@ -302,6 +303,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("grace", &args.grace),
         ("name", &args.name),
         ("results-dir", &args.results_dir),
+        ("device-locks", &args.device_locks),
         ("timezone", &args.timezone),
         ("engine", &args.engine),
         ("client", &args.client),

@@ -51,6 +51,8 @@ pub struct Settings {
     pub zone: Tz,
     /// Leave other vLLM processes of this user alone.
     pub keep_foreign: bool,
+    /// Folder of the locks on devices; `None` = devices are not locked.
+    pub device_locks: Option<PathBuf>,
     /// Show the server's and the client's output live.
     pub show_logs: bool,
     /// How often which failure is tried again.
@@ -203,6 +205,7 @@ impl Settings {
             zone: run.zone,
             // A simulation needs no device: it has no reason to end what others serve.
             keep_foreign: run.keep_foreign || engine == Engine::Sim,
+            device_locks: run.device_locks,
             show_logs: run.show_logs,
             retry: run.retry,
             on_failure: run.on_failure,
@@ -252,7 +255,7 @@ impl Settings {
     pub fn kept(&self) -> Kept {
         let mut tree = self.resolved.clone();
         // A path means the same from wherever the run goes on.
-        let paths = [("vllm-bin", &self.vllm_bin), ("setvars", &self.setvars)];
+        let paths = [("vllm-bin", &self.vllm_bin), ("setvars", &self.setvars), ("device-locks", &self.device_locks)];
         for (key, path) in paths.into_iter().chain([("results-dir", &Some(self.results_dir.clone()))]) {
             let node = tree.get(key).filter(|node| node.kind != Kind::Null).map(|node| node.origin.clone());
             if let (Some(origin), Some(path)) = (node, path) {

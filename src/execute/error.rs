@@ -1,7 +1,9 @@
 //! What keeps a run from starting or going on. (A failed experiment is an outcome, not an error.)
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::process::{DeviceHolder, LockError};
 use crate::{exit, process, record};
 
 /// The environment does not let a run start, or go on.
@@ -33,6 +35,17 @@ pub enum Error {
     /// The registry of live groups.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// Devices of this run are locked by others.
+    #[error("{}{}", shown_holders(holders), waited.map(|waited| format!(" (waited {} s)", waited.as_secs())).unwrap_or_default())]
+    DevicesHeld {
+        /// Who holds which.
+        holders: Vec<DeviceHolder>,
+        /// How long this run has waited for them.
+        waited: Option<Duration>,
+    },
+    /// Devices could not be locked.
+    #[error(transparent)]
+    DeviceLocks(#[from] LockError),
     /// A launch script could not be written.
     #[error("could not write the launch script `{}`", path.display())]
     Script {
@@ -53,6 +66,8 @@ impl Error {
             | Error::NotExecutable(_)
             | Error::PortTaken { .. }
             | Error::NoFreePort { .. }
+            | Error::DevicesHeld { .. }
+            | Error::DeviceLocks(_)
             | Error::Script { .. } => exit::ENVIRONMENT,
         }
     }
@@ -69,7 +84,29 @@ impl Error {
             Error::NotExecutable(_) => vec!["name the `vllm` program itself with `--vllm-bin PATH`".into()],
             Error::PortTaken { .. } => vec!["end that process, or use `--port N` or `--port auto`".into()],
             Error::NoFreePort { .. } => vec!["name one with `--port N`".into()],
+            Error::DevicesHeld { waited: None, .. } => vec![
+                "`--wait` waits until they are free; `vllm-bench check` shows all devices with their holders".into(),
+                "or leave them out: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, on a CPU `taskset -c`"
+                    .into(),
+            ],
+            Error::DevicesHeld { waited: Some(_), .. } => {
+                vec![
+                    "`--wait` without a duration waits as long as it takes; `vllm-bench check` shows the holders"
+                        .into(),
+                ]
+            }
+            Error::DeviceLocks(error) => error.hints(),
             Error::Script { .. } => vec!["make room in `/tmp`, and see that it is writable".into()],
         }
     }
+}
+
+/// The devices in one sentence: a core set has one holder for each core, and a run often holds several devices.
+pub fn shown_holders(holders: &[DeviceHolder]) -> String {
+    const SHOWN: usize = 4;
+    let mut shown: Vec<String> = holders.iter().take(SHOWN).map(ToString::to_string).collect();
+    if let Some(more @ 1..) = holders.len().checked_sub(SHOWN) {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join("; ")
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::block::{BlockEnd, Machine, Policy, Seen, Step, Turn};
 use super::server::{NotStarted, Server};
 use super::unit::measure;
-use super::{Attempted, Emitter, Error, Lease, Places, UnitContext, end_foreign, end_leftovers, port};
+use super::{Attempted, Emitter, Error, Lease, Places, Scope, UnitContext, end_foreign, end_leftovers, port};
 use crate::model::{Capacity, Event, Experiment, Failure, Outcome, Phase};
 use crate::plan::Block;
 use crate::process::{Stop, StopLevel};
@@ -145,7 +145,8 @@ impl Hands<'_> {
         let (executor, emit) = (self.executor, &self.executor.emit);
         match step {
             Step::Clear => {
-                end_foreign_and_leftovers(executor.context.grace, executor.keep_foreign, emit, &mut self.stop).await?;
+                let (grace, keep) = (executor.context.grace, executor.keep_foreign);
+                end_foreign_and_leftovers(&Scope::User, grace, keep, emit, &mut self.stop).await?;
             }
             Step::Begin { experiment, shares_server } => self.begin(&experiment, shares_server),
             Step::Start => return Ok(Some(self.start().await)),
@@ -267,16 +268,11 @@ async fn pause(duration: Duration, stop: &mut Stop) {
     }
 }
 
-/// Ends leftovers of ours and, unless told otherwise, other vLLM processes of this user (rule 14).
+/// Ends leftovers of ours, and says so.
 ///
 /// # Errors
 /// When the registry of live groups cannot be used: without it, nothing may be started.
-pub async fn end_foreign_and_leftovers(
-    grace: Duration,
-    keep_foreign: bool,
-    emit: &Emitter,
-    stop: &mut Stop,
-) -> Result<(), Error> {
+pub async fn end_all_leftovers(grace: Duration, emit: &Emitter, stop: &mut Stop) -> Result<(), Error> {
     for reaped in end_leftovers(grace, stop).await? {
         let owner = &reaped.record.owner;
         let proof = match reaped.emptied.empty {
@@ -294,8 +290,23 @@ pub async fn end_foreign_and_leftovers(
             owner.run.display()
         ));
     }
+    Ok(())
+}
+
+/// Ends leftovers of ours and, unless told otherwise, other vLLM processes of this user in this scope (rule 14).
+///
+/// # Errors
+/// As [`end_all_leftovers`].
+pub async fn end_foreign_and_leftovers(
+    scope: &Scope,
+    grace: Duration,
+    keep_foreign: bool,
+    emit: &Emitter,
+    stop: &mut Stop,
+) -> Result<(), Error> {
+    end_all_leftovers(grace, emit, stop).await?;
     if !keep_foreign {
-        let processes = end_foreign(grace, stop).await;
+        let processes = end_foreign(scope, grace, stop).await;
         if !processes.is_empty() {
             emit.event(Event::ForeignEnded { processes });
         }

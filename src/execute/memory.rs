@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::UnitContext;
 use crate::process::{Stop, StopLevel};
-use crate::telemetry::{DeviceKind, MemorySource};
+use crate::telemetry::{DeviceKind, unit_memory};
 
 /// Device memory in use before a start, to be compared with what is in use after the end.
-pub(super) struct DeviceMemory(Vec<(u32, u64)>);
+pub(super) struct DeviceMemory(Vec<(String, u64)>);
 
 /// What may stay in use on a device: contexts of other processes come and go.
 const MEMORY_SLACK: u64 = 256 << 20;
@@ -21,19 +21,13 @@ impl DeviceMemory {
         Self(Self::now(context).await)
     }
 
-    /// Only a driver's metric for the whole device proves anything: memory of the host moves for many reasons.
-    async fn now(context: &UnitContext) -> Vec<(u32, u64)> {
+    /// Of the units that its servers may use alone: what others hold elsewhere is not ours. Memory of the host moves for many reasons.
+    async fn now(context: &UnitContext) -> Vec<(String, u64)> {
         if context.devices == DeviceKind::Cpu {
             return Vec::new();
         }
-        let (probe, kind) = (context.probe.clone(), context.devices);
-        let readings = tokio::task::spawn_blocking(move || crate::telemetry::devices::memory_readings(&probe, kind));
-        let readings = readings.await.unwrap_or_default();
-        readings
-            .into_iter()
-            .filter(|reading| reading.source != Some(MemorySource::Host))
-            .filter_map(|reading| Some((reading.index, reading.used_bytes?)))
-            .collect()
+        let (probe, kind, units) = (context.probe.clone(), context.devices, context.units.clone());
+        tokio::task::spawn_blocking(move || unit_memory(&probe, kind, &units)).await.unwrap_or_default()
     }
 
     /// Whether memory came back to its level before the start; `None` where it cannot be read. A stop of level
@@ -48,8 +42,11 @@ impl DeviceMemory {
             if now.is_empty() {
                 return None;
             }
-            let back = now.iter().all(|(index, used)| {
-                self.0.iter().find(|(i, _)| i == index).is_none_or(|(_, before)| *used <= before + MEMORY_SLACK)
+            let back = now.iter().all(|(address, used)| {
+                self.0
+                    .iter()
+                    .find(|(known, _)| known == address)
+                    .is_none_or(|(_, before)| *used <= before + MEMORY_SLACK)
             });
             if back || Instant::now() >= deadline || stop.level() >= StopLevel::Kill {
                 return Some(back);

@@ -23,13 +23,15 @@ mod readiness;
 mod script;
 mod server;
 mod stall;
+mod strangers;
 mod unit;
 
 pub use block::{BlockEnd, Policy, Turn};
 pub use emit::{Emitter, Recorder};
-pub use error::Error;
+pub use error::{Error, shown_holders};
 pub use lease::{Lease, LockedPort};
-pub use leftovers::{end_foreign, end_leftovers};
-pub use local::{Executor, Job, Jobs, LocalExecutor, end_foreign_and_leftovers};
+pub use leftovers::{Scope, end_foreign, end_leftovers};
+pub use local::{Executor, Job, Jobs, LocalExecutor, end_all_leftovers, end_foreign_and_leftovers};
 pub use script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args};
+pub use strangers::Strangers;
 pub use unit::{Attempted, Places, UnitContext};

@@ -46,6 +46,8 @@ pub(super) struct Server {
     pub startup: f64,
     /// The same by phase.
     pub steps: Vec<StartStep>,
+    /// Who else used the devices when it was last looked.
+    pub shared_with: Vec<String>,
 }
 
 /// A start that came to nothing.
@@ -90,6 +92,7 @@ impl Server {
             return Err(Box::new(NotStarted::before_launch(failure)));
         }
         let memory = DeviceMemory::read(context).await;
+        let shared_with = stop.cuts_short(context.strangers.look(context, emit)).await.unwrap_or_default();
         let launched = Instant::now();
         let mut group = match launch(Role::Server, job, context, stop).await {
             Ok(group) => group,
@@ -113,8 +116,18 @@ impl Server {
             emit.event(Event::ServerReady { name: name.clone(), seconds: startup });
         }
         let host = reachable(client_host(&job.experiment));
-        let mut server =
-            Self { group, memory, watch, port: job.port, host, started_for: name, version, startup, steps };
+        let mut server = Self {
+            group,
+            memory,
+            watch,
+            port: job.port,
+            host,
+            started_for: name,
+            version,
+            startup,
+            steps,
+            shared_with,
+        };
         if ready {
             return Ok(server);
         }

@@ -12,10 +12,11 @@ use super::profile::Profile;
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
-use super::{Emitter, Job, Turn};
+use super::{Emitter, Job, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
-    Cause, Client, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache, TeardownProof, Timings,
+    Cause, Client, ComputeUnit, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
+    TeardownProof, Timings,
 };
 use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
 use crate::telemetry::{DeviceKind, Probe};
@@ -55,6 +56,10 @@ pub struct UnitContext {
     pub probe: Probe,
     /// Which devices the machine has.
     pub devices: DeviceKind,
+    /// What servers may use of it; empty for a simulated one.
+    pub units: Vec<ComputeUnit>,
+    /// Who else uses these was told already.
+    pub strangers: Strangers,
     /// For `/health` and `/v1/models`: never through a proxy.
     pub http: reqwest::Client,
     /// Prompts of the warm-up before the first measurement of each workload; 0 = none.
@@ -114,6 +119,8 @@ pub struct Attempted {
     pub preemptions: Option<f64>,
     /// The ordinal of the measurement on its server start, from 1.
     pub on_start: u32,
+    /// Who else used the devices, in words.
+    pub shared_with: Vec<String>,
 }
 
 impl Attempted {
@@ -139,6 +146,7 @@ impl Attempted {
             isolation: job.experiment.isolation,
             prefix_cache: None,
             preemptions: None,
+            shared_with: Vec::new(),
             on_start: 1,
         }
     }
@@ -230,6 +238,12 @@ pub(super) async fn measure(
         prefix_cache = after.as_ref().and_then(|after| prefix_cache_between(&before, after));
         preemptions = after.and_then(|after| after.preemptions_since(&before));
     }
+    let mut shared_with = std::mem::take(&mut server.shared_with);
+    if let Outcome::Passed { .. } = outcome {
+        let now = stop.cuts_short(context.strangers.look(context, emit)).await.unwrap_or_default();
+        server.shared_with.clone_from(&now);
+        shared_with.extend(now.into_iter().filter(|who| !shared_with.contains(who)).collect::<Vec<_>>());
+    }
     let first = turn.on_start == 1;
     let startup = first.then_some(server.startup);
     let timings = Timings {
@@ -256,6 +270,7 @@ pub(super) async fn measure(
         prefix_cache,
         preemptions,
         on_start: turn.on_start,
+        shared_with,
     }
 }
 

@@ -29,7 +29,7 @@ pub use metric::Metric;
 pub use outcome::{
     Evidence, Failure, Headline, HeldBy, Outcome, Phase, PrefixCache, StartStep, TeardownProof, Timings,
 };
-pub use placement::{ComputeUnit, Placement};
+pub use placement::{CORES, ComputeUnit, Placement, core_list, parse_cores};
 pub use process::ProcessId;
 pub use start_phase::StartPhase;
 pub use vllm_metric::{Better, Unit, VllmMetric};

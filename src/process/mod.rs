@@ -15,6 +15,7 @@
 //! Only this module spawns processes that outlive a function call.
 
 mod cgroup;
+mod device_lock;
 mod ending;
 mod error;
 pub mod foreign;
@@ -29,6 +30,7 @@ pub mod signals;
 mod supervise;
 
 pub use crate::safe::{REDACTED, Redactor};
+pub use device_lock::{DEVICE_LOCKS, DeviceHolder, DeviceLocks, HeldDevices, LockError, Signature};
 pub use ending::{Emptied, end_members, end_processes, reap_adopted};
 pub use error::Error;
 pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};

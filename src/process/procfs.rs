@@ -1,13 +1,13 @@
 //! What the kernel says of processes, read from `/proc`. A process that ends meanwhile is simply absent.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 
 use nix::sys::signal::Signal;
 
-use crate::model::ProcessId;
+use crate::model::{ProcessId, parse_cores};
 
 /// The fields of `/proc/PID/stat` that identity and teardown need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,16 +140,32 @@ pub fn is_this_program(pid: i32) -> Option<bool> {
 /// Whether a process holds a kernel lock (`flock`) on a file, by the kernel's table of locks. `None` where that says nothing of
 /// this file.
 pub fn holds_lock(pid: i32, path: &std::path::Path) -> Option<bool> {
-    let inode = fs::metadata(path).ok()?.ino().to_string();
-    let table = fs::read_to_string("/proc/locks").ok()?;
-    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF`
-    let mut holders = table.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "->").collect();
+    let holders = lock_holders(path);
+    (!holders.is_empty()).then(|| holders.contains(&pid))
+}
+
+/// Who has taken kernel locks (`flock`) on a file, by the kernel's table. Those of another PID namespace are missing, or are 0 or -1.
+/// The number is that of the process which took it; what it started may hold it still.
+pub fn lock_holders(path: &std::path::Path) -> Vec<i32> {
+    let Ok(meta) = fs::metadata(path) else { return Vec::new() };
+    holders_in(&fs::read_to_string("/proc/locks").unwrap_or_default(), meta.dev(), meta.ino())
+}
+
+fn holders_in(table: &str, device: u64, inode: u64) -> Vec<i32> {
+    // `1: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF`; one that waits has an arrow: `1: -> FLOCK …`.
+    let holders = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, _, holder, place, ..] = words.as_slice() else { return None };
-        (place.rsplit(':').next()? == inode).then(|| holder.parse::<i32>().ok())?
+        let mut place = place.split(':');
+        let mut number = |radix| u64::from_str_radix(place.next()?, radix).ok();
+        let (major, minor, of) = (number(16)?, number(16)?, number(10)?);
+        // Some file systems (btrfs, overlayfs) show another device there than for the file.
+        let known = (nix::sys::stat::major(device), nix::sys::stat::minor(device)) == (major, minor);
+        (of == inode).then(|| Some((known, holder.parse::<i32>().ok()?)))?
     });
-    let first = holders.next()?;
-    Some(first == pid || holders.any(|holder| holder == pid))
+    let found: Vec<(bool, i32)> = holders.collect();
+    let exact = found.iter().any(|(known, _)| *known);
+    found.into_iter().filter(|(known, _)| *known || !exact).map(|(_, holder)| holder).collect()
 }
 
 /// Whether the environment with which a process was started holds this exact `NAME=value`. `None` where it cannot be
@@ -198,6 +214,26 @@ pub fn holds_device(pid: i32) -> bool {
         .any(|target| target.to_str().is_some_and(|target| NODES.iter().any(|node| target.starts_with(node))))
 }
 
+/// The cores that are online.
+pub fn online_cores() -> Vec<u32> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    parse_cores(&text).unwrap_or_default()
+}
+
+/// The cores to which threads of a process are bound; none where all its threads may use every core. vLLM binds threads, not itself.
+pub fn bound_cores(pid: i32) -> Vec<u32> {
+    const MOST_THREADS: usize = 4096;
+    let online = online_cores();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let allowed = tasks.flatten().take(MOST_THREADS).filter_map(|task| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        status.lines().find_map(|line| parse_cores(line.strip_prefix("Cpus_allowed_list:")?))
+    });
+    let bound = allowed.filter(|cores| online.iter().any(|core| !cores.contains(core)));
+    let cores: BTreeSet<u32> = bound.flatten().collect();
+    cores.into_iter().collect()
+}
+
 /// All descendants of a process, by the parent links of one reading of `/proc`.
 pub fn descendants(root: i32, all: &[Stat]) -> Vec<Stat> {
     let mut found: Vec<Stat> = Vec::new();
@@ -228,6 +264,22 @@ mod tests {
         assert!(!exiting.is_dead(), "other threads still run");
         assert!(Stat { threads: 1, ..exiting }.is_dead());
         assert_eq!(parse_stat(b"42 (a"), None);
+    }
+
+    #[test]
+    fn holders_of_locks_are_read_off_the_kernels_table() {
+        let table = "1: POSIX  ADVISORY  WRITE 11 08:01:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 22 08:01:77 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 33 08:01:77 0 EOF\n3: FLOCK  ADVISORY  READ  44 fe:00:77 0 EOF\n\
+            4: FLOCK  ADVISORY  WRITE 0 08:01:78 0 EOF\n5: FLOCK  ADVISORY  WRITE -1 08:01:78 0 EOF\nnonsense\n";
+        let device = nix::sys::stat::makedev(8, 1);
+        assert_eq!(holders_in(table, device, 77), [22], "not those who wait, nor of another disk");
+        assert_eq!(holders_in(table, device, 78), [0, -1]);
+        assert_eq!(
+            holders_in(table, nix::sys::stat::makedev(0, 50), 77),
+            [22, 44],
+            "a disk that the table shows otherwise"
+        );
+        assert_eq!(holders_in("", device, 77), [0; 0]);
     }
 
     #[test]

@@ -151,6 +151,9 @@ pub struct ResultMeta {
     /// Requests that the server began again during the measurement, by its counter; absent where it does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preemptions: Option<f64>,
+    /// Who else used the devices before it or after it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<String>,
     /// The named groups that ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,

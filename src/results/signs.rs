@@ -36,6 +36,7 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
         empty: result.empty.clone(),
         drift: signs.drift.or(result.drift.filter(|_| own.is_none()).map(|of| (of.ratio, (of.low, of.high)))),
         implausible: plausible::suspicious(&result.metrics),
+        shared_with: meta.map(|meta| meta.shared_with.clone()).unwrap_or_default(),
         simulated: meta.is_some_and(|meta| meta.simulated),
         ..signs
     }

@@ -81,10 +81,37 @@ pub struct DeviceReport {
     pub problems: Vec<String>,
 }
 
-/// What a vendor's module found: the report, and how many devices there are before masks.
+/// What a vendor's module found: the report, how many devices there are before masks, and what of them a server counts.
 pub(super) struct Found {
     pub report: DeviceReport,
     pub present: usize,
+    pub slots: Vec<Slot>,
+}
+
+/// What a server counts as one device: a device of the report, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// Position in [`DeviceReport::devices`].
+    pub position: usize,
+    /// `tile1`, `part3`, `MIG 1g.10gb`; absent for a whole device.
+    pub part: Option<String>,
+    /// Its own name on this machine, where that is not the device's with the part behind it.
+    pub address: Option<String>,
+    /// How the variable that narrows the view names it.
+    pub mask: String,
+}
+
+/// Keeps of the devices those that have a slot, and lets the slots point at them.
+pub(super) fn keep_with_slots(devices: Vec<Device>, slots: &mut [Slot]) -> Vec<Device> {
+    let mut order: Vec<usize> = Vec::new();
+    for slot in slots.iter_mut() {
+        let place = order.iter().position(|position| *position == slot.position).unwrap_or_else(|| {
+            order.push(slot.position);
+            order.len() - 1
+        });
+        slot.position = place;
+    }
+    order.into_iter().filter_map(|position| devices.get(position).cloned()).collect()
 }
 
 /// Finds the devices that a server would use: discrete Intel GPUs, else NVIDIA, else AMD, else the CPU. Further kinds of the

@@ -98,6 +98,15 @@ pub(super) struct Client {
     pub id: Option<u64>,
     /// Bytes of device memory that it occupies.
     pub vram_bytes: Option<u64>,
+    /// The same by tile, where the driver tells them apart (`vram0`, `vram1`).
+    pub tiles: BTreeMap<u32, u64>,
+}
+
+impl Client {
+    /// What it occupies of a tile, or of the whole card; `None` where that is not known.
+    pub fn memory_of(&self, tile: Option<u32>) -> Option<u64> {
+        tile.and_then(|tile| self.tiles.get(&tile).copied()).or(self.vram_bytes)
+    }
 }
 
 /// Reads a fdinfo text. Device memory is `vram*` (xe, amdgpu) or `local*` (i915); what is resident counts, else what is
@@ -128,6 +137,8 @@ pub(super) fn parse_fdinfo(text: &str) -> Client {
     }
     if !regions.is_empty() {
         client.vram_bytes = Some(regions.values().map(|(_, bytes)| bytes).sum());
+        let of_tile = |region: &str| region.trim_start_matches(|sign: char| !sign.is_ascii_digit()).parse().ok();
+        client.tiles = regions.iter().filter_map(|(region, (_, bytes))| Some((of_tile(region)?, *bytes))).collect();
     }
     client
 }
@@ -195,7 +206,8 @@ mod tests {
     #[test]
     fn a_client_without_memory_keys_is_unknown_not_zero() {
         let client = parse_fdinfo("drm-driver: i915\ndrm-client-id: 1\ndrm-pdev: 0000:03:00.0\n");
-        assert_eq!(client, Client { pci_address: Some("0000:03:00.0".to_owned()), id: Some(1), vram_bytes: None });
+        let expected = Client { pci_address: Some("0000:03:00.0".to_owned()), id: Some(1), ..Client::default() };
+        assert_eq!(client, expected);
     }
 
     #[test]

@@ -244,13 +244,13 @@ fn container(probe: &Probe) -> Option<String> {
 }
 
 #[derive(Debug, Default)]
-struct Limits {
-    memory_bytes: Option<u64>,
-    cpus: Option<f64>,
+pub(super) struct Limits {
+    pub memory_bytes: Option<u64>,
+    pub cpus: Option<f64>,
 }
 
 /// The tightest limits of this process's control group and those above it, version 2 and 1.
-fn cgroup_limits(probe: &Probe) -> Limits {
+pub(super) fn cgroup_limits(probe: &Probe) -> Limits {
     let text = probe.text("/proc/self/cgroup").unwrap_or_default();
     let group = |controller: &str| -> Option<&str> {
         text.lines().find_map(|line| {

@@ -60,14 +60,15 @@ pub(super) fn oneapi_selector(selector: &str, count: usize) -> Selection {
 }
 
 /// `CUDA_VISIBLE_DEVICES` and its ROCm cousins: numbers or (the beginning of) UUIDs, in the order the process will count
-/// them. The first entry that fits nothing hides itself and all that follow. An empty text hides every device.
-pub(super) fn cuda_list(variable: &str, list: &str, uuids: &[Option<String>]) -> Selection {
+/// them. The first entry that fits nothing hides itself and all that follow. An empty text hides every device. Only the first `numbered`
+/// entries have numbers: instances of a GPU have a UUID alone.
+pub(super) fn cuda_list(variable: &str, list: &str, uuids: &[Option<String>], numbered: usize) -> Selection {
     let mut selection = Selection::default();
     for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         let by_uuid = || {
             uuids.iter().position(|uuid| uuid.as_deref().is_some_and(|uuid| word.len() > 4 && uuid.starts_with(word)))
         };
-        let position = word.parse::<usize>().ok().filter(|position| *position < uuids.len()).or_else(by_uuid);
+        let position = word.parse::<usize>().ok().filter(|position| *position < numbered).or_else(by_uuid);
         match position {
             Some(position) if !selection.positions.contains(&position) => selection.positions.push(position),
             Some(_) => {
@@ -125,6 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn instances_have_no_numbers() {
+        let uuids: Vec<_> = ["GPU-aaaa-1", "MIG-bbbb-2"].map(|uuid| Some(uuid.to_owned())).into();
+        for (list, positions) in [("1", vec![]), ("MIG-bbbb", vec![1]), ("0,MIG-bbbb-2", vec![0, 1])] {
+            assert_eq!(cuda_list("CUDA_VISIBLE_DEVICES", list, &uuids, 1).positions, positions, "{list}");
+        }
+    }
+
+    #[test]
     fn cuda_lists() {
         let uuids: Vec<_> = ["GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"].map(|uuid| Some(uuid.to_owned())).into();
         for (list, positions, notes) in [
@@ -137,7 +146,7 @@ mod tests {
             ("1,1", vec![1], 1),
             ("MIG-1234,0", vec![], 1),
         ] {
-            let selection = cuda_list("CUDA_VISIBLE_DEVICES", list, &uuids);
+            let selection = cuda_list("CUDA_VISIBLE_DEVICES", list, &uuids, uuids.len());
             assert_eq!((selection.positions, selection.notes.len()), (positions, notes), "{list}");
         }
     }

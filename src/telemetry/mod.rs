@@ -13,6 +13,7 @@ mod drm;
 mod gauge;
 mod gpu;
 pub mod host;
+mod inventory;
 mod mask;
 pub mod netport;
 mod probe;
@@ -22,7 +23,8 @@ mod tool;
 pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};
 pub use gauge::{Gauge, gauges};
 pub use host::HostInfo;
-pub use probe::{Environment, Probe};
+pub use inventory::{Inventory, LinkKind, UnitLink, UnitUser, inventory, unit_memory, unit_users};
+pub use probe::{DEVICE_MASKS, Environment, Probe};
 pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently};
 
 #[cfg(test)]

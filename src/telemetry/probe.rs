@@ -18,7 +18,7 @@ const VENDOR_DIRS: [&str; 6] =
 
 /// Variables that narrow what a vendor's tool shows. Tools run without them: indices then always mean the whole machine, and
 /// the narrowing is applied here, once.
-const MASKS: [&str; 7] = [
+pub const DEVICE_MASKS: [&str; 7] = [
     "ZE_AFFINITY_MASK",
     "ONEAPI_DEVICE_SELECTOR",
     "CUDA_VISIBLE_DEVICES",
@@ -82,7 +82,7 @@ impl Probe {
     pub(super) fn run_tool(&self, tool: &Path, arguments: &[&str]) -> Result<ToolOutput, ToolError> {
         let mut command = Command::new(tool);
         command.args(arguments).env_clear().envs(&self.environment).env("PATH", self.search_path()).env("LC_ALL", "C");
-        for mask in MASKS {
+        for mask in DEVICE_MASKS {
             command.env_remove(mask);
         }
         run_limited(command, self.command_limit)

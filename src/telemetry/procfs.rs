@@ -51,6 +51,12 @@ pub(super) fn parent(root: &Path, pid: i32) -> Option<i32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
+/// The number of its user.
+pub(super) fn uid(root: &Path, pid: i32) -> Option<u32> {
+    let status = read_text(&folder(root, pid).join("status"))?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
+}
+
 /// The text of one fdinfo file.
 pub(super) fn fdinfo(root: &Path, pid: i32, descriptor: &str) -> Option<String> {
     read_text(&folder(root, pid).join("fdinfo").join(descriptor))
@@ -74,6 +80,7 @@ mod tests {
         assert_eq!(comm(tree.path(), 42).as_deref(), Some("vllm"));
         assert_eq!(argv(tree.path(), 42).unwrap(), ["vllm", "serve", "a b", ""]);
         assert_eq!(parent(tree.path(), 42), Some(7));
+        assert_eq!(uid(tree.path(), 42), Some(1000));
     }
 
     #[test]

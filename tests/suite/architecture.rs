@@ -315,7 +315,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("src/commands/run/detach.rs", "starts itself once more"),
     ("src/commands/run/engine.rs", "asks a login shell, through `run_limited`"),
     ("src/preflight/ask.rs", "asks vLLM for its help texts, through `run_limited`"),
-    ("src/commands/check.rs", "asks a login shell, through `run_limited`"),
+    ("src/commands/check/mod.rs", "asks a login shell, through `run_limited`"),
 ];
 
 #[test]

@@ -11,6 +11,7 @@ mod architecture;
 mod broken;
 mod cli;
 mod decide;
+mod devices;
 mod disk;
 mod documents;
 mod examples;

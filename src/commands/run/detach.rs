@@ -64,6 +64,16 @@ pub fn start(command_line: &[String], ui: &Ui) -> Result<u8, Error> {
     Ok(exit::OK)
 }
 
+/// Whether the process that waits for the detached one to begin is gone: nobody reads what it would be told.
+pub fn nobody_waits() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let stdout = std::io::stdout();
+    let mut pipe = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let asked = poll(&mut pipe, PollTimeout::ZERO);
+    asked.is_ok() && pipe[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
+}
+
 /// Leaves the terminal's session, so that its end does not reach this process.
 pub fn leave_terminal() {
     if let Err(error) = nix::unistd::setsid() {

@@ -2,6 +2,7 @@
 
 mod against;
 mod detach;
+mod devices;
 mod dry_run;
 pub mod engine;
 mod follow;
@@ -22,7 +23,10 @@ use crate::campaign::{self, Totals};
 use crate::cli::{CompareArgs, RunArgs};
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
-use crate::execute::{Emitter, EngineCommand, LocalExecutor, Policy, Recorder, UnitContext, end_foreign_and_leftovers};
+use crate::execute::{
+    Emitter, EngineCommand, LocalExecutor, Policy, Recorder, Scope, Strangers, UnitContext, end_all_leftovers,
+    end_foreign_and_leftovers,
+};
 use crate::exit;
 use crate::model::{Event, Experiment, Outcome, Plan, ProcessId, Skip};
 use crate::plan::baseline_problem;
@@ -35,6 +39,7 @@ use crate::ui::{Reporter, Ui};
 
 use super::choice;
 use crate::commands::{find_run, format, query_args};
+use devices::{Locking, Patience};
 use judge::RunJudge;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::{RunRecorder, SessionJobs};
@@ -229,6 +234,7 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     async fn execute(&self) -> Result<u8, Error> {
+        let patience = Patience::of(self.args.wait.as_ref())?;
         if self.args.detached_child {
             detach::leave_terminal();
         }
@@ -248,9 +254,25 @@ impl Sweep<'_> {
         }
         let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
         let early = Emitter::new(Arc::new(Silent { reporter: reporter.clone() }), sender.clone());
-        end_foreign_and_leftovers(self.settings.grace, self.settings.keep_foreign, &early, &mut stop).await?;
+        // What a killed run of this user had left holds its locks: it is ended first.
+        end_all_leftovers(self.settings.grace, &early, &mut stop).await?;
+        let locking = Locking {
+            settings: self.settings,
+            plan: self.plan,
+            environment: self.environment,
+            patience,
+            is_detached: self.args.detached_child,
+            ui: self.ui,
+        };
+        let Some(devices) = locking.lock(&mut stop).await? else {
+            self.ui.say("the wait for devices was ended: nothing was begun");
+            return Ok(exit::SIGNAL + signals.first().unwrap_or(15));
+        };
+        let (grace, keep) = (self.settings.grace, self.settings.keep_foreign);
+        end_foreign_and_leftovers(&Scope::User, grace, keep, &early, &mut stop).await?;
+        let earlier = self.earlier.as_ref();
         let mut prepared =
-            prepare(self.earlier.as_ref(), self.settings, self.plan, self.environment, &engine, lock).await?;
+            prepare(earlier, self.settings, self.plan, self.environment, &engine, (lock, devices)).await?;
         if self.args.detached_child {
             detach::report_ready(&prepared.run, prepared.resumed)?;
         }
@@ -275,6 +297,7 @@ impl Sweep<'_> {
             let _ = showing.await;
         }
         reporter.close();
+        prepared.devices.held = None;
         self.conclude(totals?, recorder, &prepared, &signals, began)
     }
 
@@ -329,6 +352,8 @@ impl Sweep<'_> {
             probe: Probe::of_machine(self.environment.vars().clone()),
             // A simulated server uses no device: nothing there could come back.
             devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },
+            units: prepared.devices.units.clone(),
+            strangers: Strangers::default(),
             warmup_prompts: self.settings.warmup_prompts,
             http: crate::http::client(false).build().map_err(std::io::Error::other)?,
         })
@@ -357,7 +382,8 @@ impl Sweep<'_> {
             planned: prepared.valid.len() + left_alone.len() + pending.len(),
             pending: pending.len(),
         });
-        for notice in self.earlier.iter().flat_map(|earlier| &earlier.notices) {
+        let waited = prepared.devices.waited.iter();
+        for notice in waited.chain(self.earlier.iter().flat_map(|earlier| &earlier.notices)) {
             emit.say(notice.clone());
         }
         for name in &prepared.valid {

@@ -6,6 +6,7 @@ use chrono::{SecondsFormat, Utc};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use super::devices::Devices;
 use super::resume::Earlier;
 use crate::config::{Environment, PortChoice, Settings};
 use crate::error::Error;
@@ -14,7 +15,7 @@ use crate::model::{Event, Experiment, Failure, Plan, ProcessId};
 use crate::process::{procfs, registry};
 use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout};
 use crate::safe;
-use crate::telemetry::{HostInfo, Probe, devices};
+use crate::telemetry::{HostInfo, Probe};
 use crate::ui::Reporter;
 
 /// Everything a session needs that is on disk or locked.
@@ -30,6 +31,8 @@ pub struct Prepared {
     pub valid: Vec<String>,
     /// What blocks run on.
     pub leases: Vec<Lease>,
+    /// Devices that the servers may use, locked for the life of the run.
+    pub devices: Devices,
     /// The manifest as written.
     pub manifest: Manifest,
     /// Held for the life of the run.
@@ -118,7 +121,7 @@ pub async fn prepare(
     plan: &Plan,
     environment: &Environment,
     engine: &EngineCommand,
-    mut results_lock: Lock,
+    (mut results_lock, mut devices): (Lock, Devices),
 ) -> Result<Prepared, Error> {
     let port = LockedPort::take(match settings.port {
         PortChoice::Fixed(port) => Some(port),
@@ -143,6 +146,7 @@ pub async fn prepare(
         run: run.path().to_owned(),
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
+    devices.held.iter_mut().for_each(|held| held.name_run(run.path()));
     let leases = vec![port.signed(holder)?];
     let state = run.state()?;
     let valid: Vec<String> =
@@ -154,7 +158,7 @@ pub async fn prepare(
             hint: "begin a new run without `--resume`".into(),
         });
     }
-    Ok(Prepared { run, state, resumed, valid, leases, manifest, _lock: results_lock })
+    Ok(Prepared { run, state, resumed, valid, leases, devices, manifest, _lock: results_lock })
 }
 
 async fn create_run(
@@ -164,7 +168,8 @@ async fn create_run(
     engine: &EngineCommand,
 ) -> Result<(RunDir, Manifest), Error> {
     let probe = Probe::of_machine(environment.vars().clone());
-    let facts = tokio::task::spawn_blocking(move || (HostInfo::read(&probe), devices::detect(&probe))).await;
+    let facts =
+        tokio::task::spawn_blocking(move || (HostInfo::read(&probe), crate::telemetry::devices::detect(&probe))).await;
     let (host, devices) = facts.map_err(std::io::Error::other)?;
     let now = Utc::now();
     let run = RunDir::create(&settings.results_dir, now, settings.zone)?;

@@ -55,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 20] = [
+const MAY_CHANGE: [&str; 21] = [
     "name",
     "port",
     "timeouts",
@@ -68,6 +68,7 @@ const MAY_CHANGE: [&str; 20] = [
     "login",
     "vllm-bin",
     "keep-foreign",
+    "device-locks",
     "show-logs",
     "slo",
     "objective",

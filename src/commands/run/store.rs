@@ -133,6 +133,7 @@ impl Store {
                 isolation: attempted.isolation,
                 prefix_cache: attempted.prefix_cache,
                 preemptions: attempted.preemptions,
+                shared_with: attempted.shared_with.clone(),
                 groups: experiment.groups.clone(),
                 baseline: experiment.baseline,
                 server_log: Some(self.relative(&job.places.server_log)),

@@ -114,6 +114,9 @@ pub struct Document {
     /// Leave other vLLM processes of this user alone.
     #[schemars(with = "Option<bool>")]
     pub keep_foreign: Option<Raw>,
+    /// Folder of the locks that keep runs off each other's devices, the same for all users of a machine; or `none`.
+    #[schemars(with = "Option<String>")]
+    pub device_locks: Option<Raw>,
     /// Show the server's and the client's output live.
     #[schemars(with = "Option<bool>")]
     pub show_logs: Option<Raw>,

@@ -144,6 +144,7 @@ impl Fixture {
             isolation: experiment.isolation,
             prefix_cache: None,
             preemptions: None,
+            shared_with: Vec::new(),
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
             server_log: None,

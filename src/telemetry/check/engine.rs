@@ -146,6 +146,38 @@ pub fn devices(report: &DeviceReport, tps: &[u32]) -> CheckLine {
     }
 }
 
+/// The locks on the devices that a run would use.
+#[derive(Debug, Clone, Default)]
+pub struct LockFacts {
+    /// Their folder; absent with `--device-locks none`.
+    pub folder: Option<PathBuf>,
+    /// Why it cannot be used, with the next step.
+    pub problem: Option<(String, String)>,
+    /// Who holds which device, in words.
+    pub held: Vec<String>,
+    /// How many devices there are.
+    pub devices: usize,
+}
+
+/// Whether a run could lock its devices now.
+pub fn device_locks(facts: &LockFacts) -> CheckLine {
+    const NAME: &str = "device-locks";
+    let data = json!({ "folder": facts.folder, "held": facts.held, "devices": facts.devices });
+    let Some(folder) = &facts.folder else {
+        let next = "leave out `--device-locks none`, unless nobody else uses this machine";
+        return CheckLine::warning(NAME, "devices are not locked: other runs may take them", next, data);
+    };
+    if let Some((problem, next)) = &facts.problem {
+        return CheckLine::failure(NAME, problem, next, data);
+    }
+    let folder = folder.display();
+    if facts.held.is_empty() {
+        return CheckLine::ok(NAME, format!("no other run holds a device (locks in {folder})"), data);
+    }
+    let message = format!("a run would be refused: {}", facts.held.join("; "));
+    CheckLine::failure(NAME, message, "`run --wait` waits until they are free; a mask leaves them out", data)
+}
+
 /// The simulated vLLM and its devices against the grid.
 pub fn simulated(devices: u32, memory_gib: f64, tps: &[u32]) -> CheckLine {
     const NAME: &str = "devices";

@@ -31,6 +31,25 @@ fn vllm_truth_table() {
 }
 
 #[test]
+fn device_locks_truth_table() {
+    let folder = Some(PathBuf::from("/tmp/vllm-bench-devices"));
+    let free = LockFacts { folder, devices: 2, ..LockFacts::default() };
+    let held = LockFacts { held: vec!["cores:0-1 is held by process 7 of ana".to_owned()], ..free.clone() };
+    let broken = LockFacts { problem: Some(("it is a link".to_owned(), "name another".to_owned())), ..free.clone() };
+    let off = LockFacts { folder: None, ..free.clone() };
+    for (facts, level, words) in [
+        (&free, Ok, "no other run holds a device"),
+        (&held, Failure, "process 7 of ana"),
+        (&broken, Failure, "it is a link"),
+        (&off, Warning, "not locked"),
+    ] {
+        let line = device_locks(facts);
+        assert_eq!((line.level, line.message.contains(words)), (level, true), "{line:?}");
+        assert_eq!(line.next_step.is_none(), level == Ok);
+    }
+}
+
+#[test]
 fn setvars_truth_table() {
     let judge = |kind, path: Option<&str>, exists, explicit, loaded: bool| {
         let variables: &[(&str, &str)] = if loaded { &[("SETVARS_COMPLETED", "1")] } else { &[] };

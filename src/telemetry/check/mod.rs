@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use engine::{
-    SetvarsFacts, VllmFacts, devices, hf_cache, hf_home, hf_hub_cache, hf_token, hf_token_file, setvars, simulated,
-    vllm,
+    LockFacts, SetvarsFacts, VllmFacts, device_locks, devices, hf_cache, hf_home, hf_hub_cache, hf_token,
+    hf_token_file, setvars, simulated, vllm,
 };
 pub use machine::{disk, memory, open_files, results_dir, shm, timezone};
 pub use network::{port, proxy, shown_argv};

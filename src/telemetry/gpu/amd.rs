@@ -3,10 +3,13 @@
 //! Numbers follow the kernel's compute topology (KFD), as HIP counts, and the PCI address where that is not readable.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
-use super::super::devices::{Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource};
+use super::super::devices::{
+    Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource, Slot, keep_with_slots,
+};
 use super::super::drm::{self, RenderNode, normal_pci};
 use super::super::mask;
 use super::super::probe::{Probe, read_number, read_text};
@@ -36,9 +39,9 @@ pub(in super::super) fn find(probe: &Probe, without_kfd: bool) -> Found {
         }
     }
     let present = devices.len();
-    let devices = visible(probe, devices, &mut problems);
-    let slots = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    Found { report: DeviceReport { kind: DeviceKind::Rocm, devices, slots, sources, problems }, present }
+    let (devices, slots) = visible(probe, devices, &mut problems);
+    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+    Found { report: DeviceReport { kind: DeviceKind::Rocm, devices, slots: count, sources, problems }, present, slots }
 }
 
 /// Used memory of the visible devices, from sysfs; one call of the vendor's tool where sysfs gives no metric.
@@ -56,7 +59,7 @@ pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
         used_bytes: device.memory_used_bytes,
         source: device.memory_used_bytes.map(|_| MemorySource::Device),
     };
-    visible(probe, devices, &mut ignored).into_iter().map(reading).collect()
+    visible(probe, devices, &mut ignored).0.into_iter().map(reading).collect()
 }
 
 fn from_sysfs(probe: &Probe, problems: &mut Vec<String>) -> Vec<Device> {
@@ -93,16 +96,69 @@ fn from_node(probe: &Probe, index: u32, node: &RenderNode) -> Device {
     }
 }
 
+/// A GPU, or a partition of one, as the kernel's compute topology has it: what HIP counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct ComputeNode {
+    number: u32,
+    /// Minor of its own render node; a partition's is none of a PCI device.
+    minor: u32,
+    /// `0000:c3:00.0`, where the topology says.
+    pub pci_address: Option<String>,
+    /// Which partition of its card, from 0.
+    pub partition: u32,
+    uuid: Option<String>,
+    /// The links between cards that it is on; 0 for none, absent where the kernel does not say.
+    pub hive: Option<u64>,
+    /// Bytes of its own memory.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The compute nodes that this process may use, by number.
+pub(in super::super) fn compute_nodes(probe: &Probe) -> Vec<ComputeNode> {
+    let Ok(entries) = std::fs::read_dir(probe.at("/sys/class/kfd/kfd/topology/nodes")) else { return Vec::new() };
+    let mut nodes: Vec<ComputeNode> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+            // Of a GPU that a container was not given, the kernel does not let it be read.
+            compute_node(&entry.path(), number)
+        })
+        .filter(|node| probe.at(format!("/dev/dri/renderD{}", node.minor)).exists())
+        .collect();
+    nodes.sort_by_key(|node| node.number);
+    nodes
+}
+
+fn compute_node(folder: &Path, number: u32) -> Option<ComputeNode> {
+    let text = read_text(&folder.join("properties"))?;
+    let value =
+        |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse::<u64>().ok());
+    let minor = value("drm_render_minor").and_then(|minor| u32::try_from(minor).ok()).filter(|minor| *minor > 0)?;
+    let location = value("location_id");
+    let address = location.map(|location| {
+        let (bus, device, function) = (location >> 8 & 0xff, location >> 3 & 0x1f, location & 7);
+        format!("{:04x}:{bus:02x}:{device:02x}.{function:x}", value("domain").unwrap_or(0))
+    });
+    let banks = std::fs::read_dir(folder.join("mem_banks")).ok();
+    let sizes = banks.into_iter().flatten().flatten().filter_map(|bank| {
+        let text = read_text(&bank.path().join("properties"))?;
+        text.lines().find_map(|line| line.strip_prefix("size_in_bytes ")?.trim().parse::<u64>().ok())
+    });
+    Some(ComputeNode {
+        number,
+        minor,
+        pci_address: address,
+        // The kernel puts the number of the partition above the address.
+        partition: location.and_then(|location| u32::try_from(location >> 28 & 0xf).ok()).unwrap_or(0),
+        uuid: value("unique_id").filter(|id| *id > 0).map(|id| format!("GPU-{id:016x}")),
+        hive: value("hive_id"),
+        memory_bytes: Some(sizes.sum()).filter(|bytes| *bytes > 0),
+    })
+}
+
 /// Render minor -> number of the compute node.
 fn compute_order(probe: &Probe) -> BTreeMap<u32, u32> {
-    let Ok(entries) = std::fs::read_dir(probe.at("/sys/class/kfd/kfd/topology/nodes")) else { return BTreeMap::new() };
-    let nodes = entries.flatten().filter_map(|entry| {
-        let number: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let text = read_text(&entry.path().join("properties"))?;
-        let minor = text.lines().find_map(|line| line.strip_prefix("drm_render_minor ")?.trim().parse::<u32>().ok())?;
-        (minor > 0).then_some((minor, number))
-    });
-    nodes.collect()
+    compute_nodes(probe).into_iter().map(|node| (node.minor, node.number)).collect()
 }
 
 /// Asks `amd-smi`, else `rocm-smi`; the devices or why there are none, and how they were asked.
@@ -204,17 +260,52 @@ fn merge(devices: &mut Vec<Device>, listed: Vec<Device>) {
     }
 }
 
-/// Applies ROCR_VISIBLE_DEVICES, then HIP_VISIBLE_DEVICES (or CUDA_VISIBLE_DEVICES, which HIP reads too).
-fn visible(probe: &Probe, mut devices: Vec<Device>, problems: &mut Vec<String>) -> Vec<Device> {
+/// Applies ROCR_VISIBLE_DEVICES, then HIP_VISIBLE_DEVICES (or CUDA_VISIBLE_DEVICES, which HIP reads too), over partitions where a
+/// card is in several. The mask of a slot is its number for HIP: counted in what ROCR_VISIBLE_DEVICES leaves.
+fn visible(probe: &Probe, devices: Vec<Device>, problems: &mut Vec<String>) -> (Vec<Device>, Vec<Slot>) {
     let given = |name: &'static str| probe.environment.get(name).map(|list| (name, list.as_str()));
-    let masks = [given("ROCR_VISIBLE_DEVICES"), given("HIP_VISIBLE_DEVICES").or_else(|| given("CUDA_VISIBLE_DEVICES"))];
-    for (name, list) in masks.into_iter().flatten() {
-        let uuids: Vec<_> = devices.iter().map(|device| device.uuid.clone()).collect();
-        let selection = mask::cuda_list(name, list, &uuids);
+    let mut slots = slots(&compute_nodes(probe), &devices);
+    let mut narrow = |given: Option<(&str, &str)>, slots: Vec<(Slot, Option<String>)>| {
+        let Some((name, list)) = given else { return slots };
+        let uuids: Vec<_> = slots.iter().map(|(_, uuid)| uuid.clone()).collect();
+        let selection = mask::cuda_list(name, list, &uuids, uuids.len());
         problems.extend(selection.notes);
-        devices = selection.positions.into_iter().map(|position| devices[position].clone()).collect();
+        selection.positions.into_iter().map(|position| slots[position].clone()).collect()
+    };
+    slots = narrow(given("ROCR_VISIBLE_DEVICES"), slots);
+    for (number, (slot, _)) in slots.iter_mut().enumerate() {
+        slot.mask = number.to_string();
     }
-    devices
+    slots = narrow(given("HIP_VISIBLE_DEVICES").or_else(|| given("CUDA_VISIBLE_DEVICES")), slots);
+    let mut slots: Vec<Slot> = slots.into_iter().map(|(slot, _)| slot).collect();
+    let devices = keep_with_slots(devices, &mut slots);
+    (devices, slots)
+}
+
+/// What HIP counts, each with its UUID: compute nodes, or devices where the kernel's topology does not name them.
+fn slots(nodes: &[ComputeNode], devices: &[Device]) -> Vec<(Slot, Option<String>)> {
+    let of_node = |node: &ComputeNode| {
+        let own = format!("/dev/dri/renderD{}", node.minor);
+        let by_node =
+            devices.iter().position(|device| device.node.as_deref().is_some_and(|path| path == Path::new(&own)));
+        let by_address = || devices.iter().position(|d| d.pci_address.is_some() && d.pci_address == node.pci_address);
+        by_node.or_else(by_address)
+    };
+    let found: Option<Vec<(usize, &ComputeNode)>> = nodes.iter().map(|node| Some((of_node(node)?, node))).collect();
+    let all = found.filter(|found| (0..devices.len()).all(|device| found.iter().any(|(of, _)| *of == device)));
+    let Some(found) = all.filter(|found| !found.is_empty()) else {
+        let whole = |(position, device): (usize, &Device)| {
+            (Slot { position, part: None, address: None, mask: String::new() }, device.uuid.clone())
+        };
+        return devices.iter().enumerate().map(whole).collect();
+    };
+    let slot = |(position, node): &(usize, &ComputeNode)| {
+        let several = found.iter().filter(|(of, _)| of == position).count() > 1;
+        let part = several.then(|| format!("part{}", node.partition));
+        let uuid = node.uuid.clone().or_else(|| devices[*position].uuid.clone());
+        (Slot { position: *position, part, address: None, mask: String::new() }, uuid)
+    };
+    found.iter().map(slot).collect()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn meaningful(text: &str) -> Option<String> {
 }
 
 /// The JSON document in a tool's output, which may have warnings before or after it.
-fn json_in(text: &str) -> Option<Value> {
+pub(super) fn json_in(text: &str) -> Option<Value> {
     let starts = text.char_indices().filter(|(_, sign)| matches!(sign, '{' | '[')).map(|(at, _)| at);
     for start in starts.take(50) {
         let mut documents = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();

@@ -1,6 +1,8 @@
 //! NVIDIA GPUs: one call of `nvidia-smi`; without it, what the kernel driver tells under `/proc/driver/nvidia`.
 
-use super::super::devices::{Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource};
+use super::super::devices::{
+    Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource, Slot, keep_with_slots,
+};
 use super::super::drm::normal_pci;
 use super::super::gauge::Gauge;
 use super::super::mask;
@@ -8,38 +10,41 @@ use super::super::probe::{Probe, read_text};
 use super::meaningful;
 
 /// In the order of [`parse_row`]. The tool ignores CUDA_VISIBLE_DEVICES.
-const QUERY: [&str; 2] =
-    ["--query-gpu=index,name,pci.bus_id,memory.total,memory.used,driver_version,uuid", "--format=csv,noheader,nounits"];
+const QUERY: [&str; 2] = [
+    "--query-gpu=index,name,pci.bus_id,memory.total,memory.used,driver_version,uuid,mig.mode.current",
+    "--format=csv,noheader,nounits",
+];
 const MIB: u64 = 1 << 20;
 
 /// Finds NVIDIA GPUs.
 pub(in super::super) fn find(probe: &Probe) -> Found {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
-    let devices = all(probe, &mut sources, &mut problems);
-    let present = devices.len();
-    let devices = visible(probe, devices, &mut problems);
+    let listed = all(probe, &mut sources, &mut problems);
+    let present = listed.devices.len();
+    let (devices, slots) = visible(probe, listed, &mut problems);
     for device in &devices {
         if let Some(node) = device.node.as_ref().filter(|node| !probe.at(node).exists()) {
             let flags = "start the container with --gpus all";
             problems.push(format!("GPU {} has no node {} here: {flags}", device.index, node.display()));
         }
     }
-    let slots = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    Found { report: DeviceReport { kind: DeviceKind::Cuda, devices, slots, sources, problems }, present }
+    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+    Found { report: DeviceReport { kind: DeviceKind::Cuda, devices, slots: count, sources, problems }, present, slots }
 }
 
 /// Used memory of the visible devices: one call of `nvidia-smi`.
 pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
     let mut ignored = Vec::new();
-    let devices = all(probe, &mut Vec::new(), &mut ignored);
-    let reading = |device: Device| MemoryReading {
-        index: device.index,
-        pci_address: device.pci_address,
-        used_bytes: device.memory_used_bytes,
-        source: device.memory_used_bytes.map(|_| MemorySource::Device),
+    let listed = all(probe, &mut Vec::new(), &mut ignored);
+    let split = listed.split.clone();
+    let reading = |device: Device| {
+        // Of a split GPU it is what all its instances hold.
+        let used_bytes = device.memory_used_bytes.filter(|_| !split.contains(&device.index));
+        let source = used_bytes.map(|_| MemorySource::Device);
+        MemoryReading { index: device.index, pci_address: device.pci_address, used_bytes, source }
     };
-    visible(probe, devices, &mut ignored).into_iter().map(reading).collect()
+    visible(probe, listed, &mut ignored).0.into_iter().map(reading).collect()
 }
 
 /// Use, memory, temperature and power of all GPUs: one call of `nvidia-smi`.
@@ -67,18 +72,60 @@ pub(in super::super) fn gauges(probe: &Probe) -> Vec<Gauge> {
     text.lines().filter_map(gauge).collect()
 }
 
-fn all(probe: &Probe, sources: &mut Vec<String>, problems: &mut Vec<String>) -> Vec<Device> {
+/// A process that computes on a GPU.
+pub(in super::super) struct App {
+    pub pci_address: String,
+    /// As the host counts.
+    pub pid: i32,
+    pub memory_bytes: Option<u64>,
+}
+
+/// All processes that compute on GPUs: one call of `nvidia-smi`.
+pub(in super::super) fn apps(probe: &Probe) -> Vec<App> {
+    const QUERY: [&str; 2] = ["--query-compute-apps=gpu_bus_id,pid,used_gpu_memory", "--format=csv,noheader,nounits"];
+    let Some(Ok(text)) = probe.find_tool("nvidia-smi").map(|tool| probe.answer(&tool, &QUERY)) else {
+        return Vec::new();
+    };
+    let app = |line: &str| {
+        let words: Vec<&str> = line.split(',').map(str::trim).collect();
+        let [address, pid, memory] = words.as_slice() else { return None };
+        let memory_bytes = memory.parse::<u64>().ok().and_then(|mebibytes| mebibytes.checked_mul(MIB));
+        Some(App { pci_address: (*address).to_owned(), pid: pid.parse().ok()?, memory_bytes })
+    };
+    text.lines().filter_map(app).collect()
+}
+
+/// `nvidia-smi topo -m`, where there are several GPUs; else nothing.
+pub(in super::super) fn topology(probe: &Probe, count: usize, problems: &mut Vec<String>) -> String {
+    let Some(tool) = probe.find_tool("nvidia-smi").filter(|_| count > 1) else { return String::new() };
+    probe.answer(&tool, &["topo", "-m"]).unwrap_or_else(|sentence| {
+        problems.push(sentence);
+        String::new()
+    })
+}
+
+/// All GPUs of the machine.
+#[derive(Default)]
+struct Listed {
+    devices: Vec<Device>,
+    /// Numbers of those that are split into instances (MIG).
+    split: Vec<u32>,
+}
+
+fn all(probe: &Probe, sources: &mut Vec<String>, problems: &mut Vec<String>) -> Listed {
     let mut kernel = from_kernel(probe);
     let answer = probe.find_tool("nvidia-smi").map(|tool| (probe.answer(&tool, &QUERY), tool));
     match answer {
         Some((Ok(text), tool)) => {
             sources.push(format!("{} --query-gpu", tool.display()));
-            let mut devices: Vec<Device> = text.lines().filter_map(parse_row).collect();
-            for device in &mut devices {
+            let mut listed = Listed::default();
+            for (mut device, is_split) in text.lines().filter_map(parse_row) {
                 let twin = kernel.iter().find(|other| other.pci_address == device.pci_address);
                 device.node = twin.and_then(|other| other.node.clone());
+                listed.split.extend(is_split.then_some(device.index));
+                listed.devices.push(device);
             }
-            return devices;
+            return listed;
         }
         // "No devices were found" is an answer, in words and with exit status 6.
         Some((Err(sentence), _)) if sentence.contains("No devices were found") => {}
@@ -93,15 +140,15 @@ fn all(probe: &Probe, sources: &mut Vec<String>, problems: &mut Vec<String>) -> 
     for (index, device) in (0..).zip(&mut kernel) {
         device.index = index;
     }
-    kernel
+    Listed { devices: kernel, split: Vec::new() }
 }
 
-/// One line of the answer. Unified-memory parts (GB10) answer `[N/A]` for memory: unknown.
-fn parse_row(line: &str) -> Option<Device> {
+/// One line of the answer, and whether the GPU is split into instances. Unified-memory parts (GB10) answer `[N/A]` for memory: unknown.
+fn parse_row(line: &str) -> Option<(Device, bool)> {
     let words: Vec<&str> = line.split(',').map(str::trim).collect();
-    let [index, name, address, total, used, version, uuid] = words.as_slice() else { return None };
+    let [index, name, address, total, used, version, uuid, rest @ ..] = words.as_slice() else { return None };
     let mebibytes = |text: &str| text.parse::<u64>().ok()?.checked_mul(MIB);
-    Some(Device {
+    let device = Device {
         index: index.parse().ok()?,
         name: meaningful(name),
         pci_address: meaningful(address).as_deref().map(normal_pci),
@@ -111,7 +158,8 @@ fn parse_row(line: &str) -> Option<Device> {
         driver_version: meaningful(version),
         uuid: meaningful(uuid),
         ..Device::default()
-    })
+    };
+    Some((device, rest == ["Enabled"]))
 }
 
 fn from_kernel(probe: &Probe) -> Vec<Device> {
@@ -137,20 +185,87 @@ fn from_kernel(probe: &Probe) -> Vec<Device> {
     devices.collect()
 }
 
-fn visible(probe: &Probe, devices: Vec<Device>, problems: &mut Vec<String>) -> Vec<Device> {
+/// What CUDA_VISIBLE_DEVICES leaves, instances in the place of GPUs that are split: such a GPU is no device any more.
+fn visible(probe: &Probe, listed: Listed, problems: &mut Vec<String>) -> (Vec<Device>, Vec<Slot>) {
     const MASK: &str = "CUDA_VISIBLE_DEVICES";
+    let Listed { devices, split } = listed;
     // An empty value hides all, so `variable` (which skips empty ones) is not asked.
-    let Some(list) = probe.environment.get(MASK) else { return devices };
+    let list = probe.environment.get(MASK);
+    let asks = !split.is_empty() || list.is_some_and(|list| list.contains("MIG-"));
+    let instances = if asks { instances(probe, &devices, problems) } else { Vec::new() };
     let uuids: Vec<_> = devices.iter().map(|device| device.uuid.clone()).collect();
-    let selection = mask::cuda_list(MASK, list, &uuids);
-    problems.extend(selection.notes);
-    let mixed = devices.windows(2).any(|pair| pair[0].name != pair[1].name);
-    if mixed && probe.variable("CUDA_DEVICE_ORDER") != Some("PCI_BUS_ID") && !selection.positions.is_empty() {
-        problems.push(format!(
-            "the GPUs differ and CUDA_DEVICE_ORDER is not PCI_BUS_ID: {MASK}={list} may mean other devices than listed here"
-        ));
+    let all: Vec<_> = uuids.into_iter().chain(instances.iter().map(|of| Some(of.uuid.clone()))).collect();
+    let positions = match list {
+        None => (0..devices.len()).collect(),
+        Some(list) => {
+            let selection = mask::cuda_list(MASK, list, &all, devices.len());
+            problems.extend(selection.notes);
+            let mixed = devices.windows(2).any(|pair| pair[0].name != pair[1].name);
+            if mixed && probe.variable("CUDA_DEVICE_ORDER") != Some("PCI_BUS_ID") && !selection.positions.is_empty() {
+                problems.push(format!(
+                    "the GPUs differ and CUDA_DEVICE_ORDER is not PCI_BUS_ID: {MASK}={list} may mean other devices than listed here"
+                ));
+            }
+            selection.positions
+        }
+    };
+    let mut slots: Vec<Slot> = Vec::new();
+    for position in positions {
+        match devices.get(position) {
+            Some(device) if split.contains(&device.index) => {
+                let own = instances.iter().filter(|of| of.position == position).map(Instance::slot);
+                let before = slots.len();
+                slots.extend(own);
+                if slots.len() == before {
+                    let index = device.index;
+                    problems.push(format!("GPU {index} is in MIG mode and has no instance: nothing can run on it"));
+                }
+            }
+            Some(device) => slots.push(Slot { position, part: None, address: None, mask: device.index.to_string() }),
+            None => slots.extend(instances.get(position - devices.len()).map(Instance::slot)),
+        }
     }
-    selection.positions.into_iter().map(|position| devices[position].clone()).collect()
+    let devices = keep_with_slots(devices, &mut slots);
+    (devices, slots)
+}
+
+/// An instance of a split GPU.
+#[derive(Debug, PartialEq, Eq)]
+struct Instance {
+    /// Position of the GPU.
+    position: usize,
+    /// `1g.10gb`.
+    profile: String,
+    uuid: String,
+}
+
+impl Instance {
+    fn slot(&self) -> Slot {
+        let part = Some(format!("MIG {}", self.profile));
+        Slot { position: self.position, part, address: Some(self.uuid.clone()), mask: self.uuid.clone() }
+    }
+}
+
+/// `nvidia-smi -L`: `GPU 0: NAME (UUID: GPU-…)`, and below it `  MIG 1g.10gb     Device  0: (UUID: MIG-…)`.
+fn instances(probe: &Probe, devices: &[Device], problems: &mut Vec<String>) -> Vec<Instance> {
+    let Some(tool) = probe.find_tool("nvidia-smi") else { return Vec::new() };
+    let text = probe.answer(&tool, &["-L"]).unwrap_or_else(|sentence| {
+        problems.push(sentence);
+        String::new()
+    });
+    let uuid = |line: &str| Some(line.rsplit_once("(UUID: ")?.1.trim().strip_suffix(')')?.to_owned());
+    let mut gpu = None;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("GPU ") {
+            gpu = uuid(line).and_then(|uuid| devices.iter().position(|device| device.uuid.as_deref() == Some(&*uuid)));
+        } else if let Some(rest) = line.trim_start().strip_prefix("MIG ")
+            && let (Some(position), Some(uuid), Some(profile)) = (gpu, uuid(line), rest.split_whitespace().next())
+        {
+            found.push(Instance { position, profile: profile.to_owned(), uuid });
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::super::devices::{Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource};
+use super::super::devices::{
+    Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource, Slot, keep_with_slots,
+};
 use super::super::drm::{self, RenderNode, normal_pci};
 use super::super::mask;
 use super::super::probe::{Probe, read_number, read_text};
@@ -65,7 +67,8 @@ pub(in super::super) fn find(probe: &Probe, integrated_too: bool) -> Found {
     }
     let (devices, slots) = visible(probe, devices, &mut problems);
     problems.dedup();
-    Found { report: DeviceReport { kind: DeviceKind::Xpu, devices, slots, sources, problems }, present }
+    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+    Found { report: DeviceReport { kind: DeviceKind::Xpu, devices, slots: count, sources, problems }, present, slots }
 }
 
 /// Used memory of the visible devices, without running any tool.
@@ -261,28 +264,106 @@ fn choose(
 }
 
 /// Applies the masks, in the order in which Level Zero and SYCL do, over tiles where each tile counts as a device.
-fn visible(probe: &Probe, devices: Vec<Device>, problems: &mut Vec<String>) -> (Vec<Device>, u32) {
-    let whole_cards =
-        probe.variable("ZE_FLAT_DEVICE_HIERARCHY").is_some_and(|mode| mode.eq_ignore_ascii_case("COMPOSITE"));
-    let tiles = |device: &Device| if whole_cards { 1 } else { device.tiles.unwrap_or(1).max(1) };
-    let mut slots: Vec<usize> = Vec::new();
-    for (position, device) in devices.iter().enumerate() {
-        slots.extend((0..tiles(device)).map(|_| position));
+fn visible(probe: &Probe, devices: Vec<Device>, problems: &mut Vec<String>) -> (Vec<Device>, Vec<Slot>) {
+    let mut slots = if counts_tiles(probe) {
+        narrowed(probe, "ZE_AFFINITY_MASK", mask::ze_affinity, tiles(&devices), problems)
+    } else {
+        cards(&devices, probe.variable("ZE_AFFINITY_MASK"), problems)
+    };
+    if let Some(selector) = probe.variable("ONEAPI_DEVICE_SELECTOR").filter(|selector| selector.contains('.')) {
+        problems.push(format!("ONEAPI_DEVICE_SELECTOR={selector} names parts of devices: whole ones are meant here"));
     }
-    for (name, select) in [
-        ("ZE_AFFINITY_MASK", mask::ze_affinity as fn(&str, usize) -> mask::Selection),
-        ("ONEAPI_DEVICE_SELECTOR", mask::oneapi_selector),
-    ] {
-        if let Some(value) = probe.variable(name) {
-            let selection = select(value, slots.len());
-            problems.extend(selection.notes);
-            slots = selection.positions.into_iter().map(|position| slots[position]).collect();
+    slots = narrowed(probe, "ONEAPI_DEVICE_SELECTOR", mask::oneapi_selector, slots, problems);
+    let devices = keep_with_slots(devices, &mut slots);
+    (devices, slots)
+}
+
+/// Whether Level Zero shows each tile of a card as a device, as it does unless it is told otherwise.
+pub(in super::super) fn counts_tiles(probe: &Probe) -> bool {
+    !probe.variable("ZE_FLAT_DEVICE_HIERARCHY").is_some_and(|mode| mode.eq_ignore_ascii_case("COMPOSITE"))
+}
+
+/// What `xpu-smi` says of the links between cards.
+#[derive(Debug, Default)]
+pub(in super::super) struct Fabric {
+    /// `xpu-smi topology -m`; empty where there is nothing to ask.
+    pub text: String,
+    /// PCI address -> the tool's number.
+    pub numbers: BTreeMap<String, u32>,
+}
+
+/// PCI device numbers of the Data Center GPU Max begin with this: only these have Xe Link.
+const WITH_FABRIC: u16 = 0x0b;
+
+/// Asks how cards are linked, where there are several that can be: the tool disturbs cards that work.
+pub(in super::super) fn fabric(probe: &Probe, devices: &[Device], problems: &mut Vec<String>) -> Fabric {
+    let nodes = drm::render_nodes(probe, drm::INTEL);
+    let has_links = |device: &&Device| {
+        nodes.iter().any(|node| node.pci_address == device.pci_address && node.device >> 8 == WITH_FABRIC)
+    };
+    let Some(tool) = probe.find_tool("xpu-smi").filter(|_| devices.iter().filter(has_links).count() > 1) else {
+        return Fabric::default();
+    };
+    let asked = probe.answer(&tool, &["discovery", "-j"]).and_then(|text| parse_discovery(&text)).and_then(|listed| {
+        let numbers = listed.into_iter().filter_map(|device| Some((device.pci_address?, device.index))).collect();
+        Ok(Fabric { text: probe.answer(&tool, &["topology", "-m"])?, numbers })
+    });
+    asked.unwrap_or_else(|sentence| {
+        problems.push(sentence);
+        Fabric::default()
+    })
+}
+
+fn narrowed(
+    probe: &Probe,
+    name: &str,
+    select: fn(&str, usize) -> mask::Selection,
+    slots: Vec<Slot>,
+    problems: &mut Vec<String>,
+) -> Vec<Slot> {
+    let Some(value) = probe.variable(name) else { return slots };
+    let selection = select(value, slots.len());
+    problems.extend(selection.notes);
+    selection.positions.into_iter().map(|position| slots[position].clone()).collect()
+}
+
+/// A slot per tile, numbered through over all cards.
+fn tiles(devices: &[Device]) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for (position, device) in devices.iter().enumerate() {
+        let count = device.tiles.unwrap_or(1).max(1);
+        for tile in 0..count {
+            let part = (count > 1).then(|| format!("tile{tile}"));
+            slots.push(Slot { position, part, address: None, mask: slots.len().to_string() });
         }
     }
-    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-    let kept =
-        devices.into_iter().enumerate().filter(|(position, _)| slots.contains(position)).map(|(_, device)| device);
-    (kept.collect(), count)
+    slots
+}
+
+/// A slot per card. Of a card of which the mask names single tiles (`0.1`) one tile is a device, and several are one device.
+fn cards(devices: &[Device], mask: Option<&str>, problems: &mut Vec<String>) -> Vec<Slot> {
+    let whole = |position: usize| Slot { position, part: None, address: None, mask: position.to_string() };
+    let Some(mask) = mask else { return (0..devices.len()).map(whole).collect() };
+    let selection = mask::ze_affinity(mask, devices.len());
+    problems.extend(selection.notes);
+    let words: Vec<&str> = mask.split(',').map(str::trim).collect();
+    let slot = |position: usize| {
+        let prefix = format!("{position}.");
+        let mut tiles: Vec<&str> = words.iter().filter_map(|word| word.strip_prefix(prefix.as_str())).collect();
+        tiles.sort_unstable();
+        tiles.dedup();
+        let all = usize::try_from(devices[position].tiles.unwrap_or(1)).is_ok_and(|count| tiles.len() >= count);
+        match tiles.as_slice() {
+            [] => whole(position),
+            _ if all || words.contains(&position.to_string().as_str()) => whole(position),
+            [tile] => Slot { part: Some(format!("tile{tile}")), mask: format!("{position}.{tile}"), ..whole(position) },
+            several => {
+                let mask: Vec<String> = several.iter().map(|tile| format!("{position}.{tile}")).collect();
+                Slot { mask: mask.join(","), ..whole(position) }
+            }
+        }
+    };
+    selection.positions.into_iter().map(slot).collect()
 }
 
 #[cfg(test)]
@@ -393,6 +474,19 @@ mod tests {
         assert_eq!(slots(&[("ZE_AFFINITY_MASK", "0,1,2")]), (2, 3));
         assert_eq!(slots(&[("ZE_AFFINITY_MASK", "2,3")]), (1, 2));
         assert_eq!(slots(&[("ZE_FLAT_DEVICE_HIERARCHY", "COMPOSITE")]), (2, 2));
+        let masks = |variables: &[(&str, &str)]| -> Vec<String> {
+            find(&tree.probe_with(variables), false).slots.into_iter().map(|slot| slot.mask).collect()
+        };
+        assert_eq!(masks(&[("ZE_AFFINITY_MASK", "3,1")]), ["1", "3"], "the numbers of all tiles");
+        for (mask, expected) in
+            [("1.0", &["1.0"][..]), ("0.0,0.1,1.1", &["0", "1.1"]), ("0,0.1", &["0"]), ("1", &["1"])]
+        {
+            assert_eq!(
+                masks(&[("ZE_FLAT_DEVICE_HIERARCHY", "COMPOSITE"), ("ZE_AFFINITY_MASK", mask)]),
+                expected,
+                "{mask}"
+            );
+        }
     }
 
     #[test]

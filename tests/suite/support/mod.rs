@@ -33,6 +33,8 @@ pub const SECOND: &str = "org_tiny_tp1_quant-none_eager-false";
 
 /// In the environment and the scripts of everything that a scene starts.
 const SCENE: &str = "IT_SCENE";
+/// Where runs lock their devices.
+pub const DEVICE_LOCKS: &str = "VLLM_BENCH_DEVICE_LOCKS";
 /// In the environment of everything that one call starts.
 const CALL: &str = "IT_CALL";
 /// After this a condition is taken for one that never comes. Generous: the machine may be busy.
@@ -118,6 +120,8 @@ impl Scene {
             ("HOME", self.path("home").into()),
             (SCENE, self.id.clone().into()),
             (CALL, unique().into()),
+            // Tests run at the same time on the same cores: each scene has locks of its own.
+            (DEVICE_LOCKS, self.path("devices").into()),
         ];
         Call {
             scene: self,

@@ -1,5 +1,7 @@
 //! `check`: whether this machine can run a sweep. Gathers facts, has them judged, prints one line each.
 
+mod units;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,6 +20,7 @@ use crate::ui::Ui;
 use crate::words::quoted;
 
 use super::run::engine::find_vllm;
+use units::Units;
 
 /// Prints the lines; exit code 4 when one is a failure.
 ///
@@ -32,6 +35,7 @@ pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result
         vllm_bin: args.vllm_bin.clone(),
         setvars: args.setvars.clone(),
         engine: args.engine.clone(),
+        device_locks: args.device_locks.clone(),
         // A wrong zone is a line of the answer, not an error of the question.
         timezone: Some("UTC".to_owned()),
         ..RunArgs::default()
@@ -42,21 +46,28 @@ pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result
     }
     let explicit = args.setvars.is_some();
     let environment = environment.clone();
-    let lines = tokio::task::spawn_blocking(move || gather(&settings, zone.as_deref(), explicit, &environment)).await;
-    let lines = lines.map_err(std::io::Error::other)?;
+    let gathered =
+        tokio::task::spawn_blocking(move || gather(&settings, zone.as_deref(), explicit, &environment)).await;
+    let (lines, units) = gathered.map_err(std::io::Error::other)?;
     let overall = check::overall(&lines);
     if args.output.is_json() {
-        let report = json!({ "overall": overall, "lines": lines });
+        let inventory = units.as_ref().map(Units::to_json);
+        let report = json!({ "overall": overall, "lines": lines, "inventory": inventory });
         ui.out(&serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?);
     } else {
-        show(&lines, ui);
+        show(&lines, units.as_ref(), ui);
     }
     Ok(if overall == Level::Failure { exit::ENVIRONMENT } else { exit::OK })
 }
 
-fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: &Environment) -> Vec<CheckLine> {
+fn gather(
+    settings: &Settings,
+    zone: Option<&str>,
+    explicit: bool,
+    environment: &Environment,
+) -> (Vec<CheckLine>, Option<Units>) {
     if settings.simulated() {
-        return gather_simulated(settings, zone);
+        return (gather_simulated(settings, zone), None);
     }
     let vars = environment.vars();
     let probe = Probe::of_machine(vars.clone());
@@ -76,11 +87,13 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
     let cache = check::hf_hub_cache(vars).map(|path| host::try_folder(&path));
     let (soft, hard) = host::open_file_limit();
     let largest_tp = tps.iter().copied().max().unwrap_or(1);
+    let units = Units::gather(&probe, report.kind, settings.device_locks.as_deref());
     let facts = SetvarsFacts { kind: report.kind, path: settings.setvars.clone(), exists: setvars_exists, explicit };
-    vec![
+    let lines = vec![
         check::vllm(&VllmFacts { path, version, refusal, asked: settings.vllm_bin.clone() }),
         check::setvars(&facts, vars),
         check::devices(&report, tps),
+        check::device_locks(units.locks()),
         check::port(port, holder.as_ref()),
         check::shm(host::shm(&probe), largest_tp, machine.container.is_some()),
         check::disk(&settings.results_dir, host::free_disk(&settings.results_dir).ok()),
@@ -91,7 +104,8 @@ fn gather(settings: &Settings, zone: Option<&str>, explicit: bool, environment: 
         check::hf_cache(cache.as_ref()),
         check::proxy(vars),
         check::timezone(zone.unwrap_or("Asia/Jerusalem")),
-    ]
+    ];
+    (lines, Some(units))
 }
 
 /// What a simulated run needs: no vLLM, no device, no token.
@@ -142,7 +156,7 @@ fn version_of(vllm: &Path, setvars: Option<&Path>) -> Result<String, String> {
     }
 }
 
-fn show(lines: &[CheckLine], ui: &Ui) {
+fn show(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) {
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
     for line in lines {
         let mark = match line.level {
@@ -154,6 +168,9 @@ fn show(lines: &[CheckLine], ui: &Ui) {
         if let Some(next) = &line.next_step {
             ui.out(&format!("{:9}{:width$}  {}", "", "", ui.dim(&format!("-> {next}"))));
         }
+    }
+    if let Some(units) = units {
+        units.show(ui);
     }
     let count = |level| lines.iter().filter(|line| line.level == level).count();
     let (warnings, failures) = (count(Level::Warning), count(Level::Failure));

@@ -1,0 +1,211 @@
+//! The devices of a run: locked before anything is begun, so that no other run of this machine, of whichever user, shares them.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+
+use crate::config::{Environment, Settings, parse_duration};
+use crate::error::Error;
+use crate::execute;
+use crate::model::{ComputeUnit, Plan};
+use crate::process::{DeviceHolder, DeviceLocks, HeldDevices, Signature, Stop, StopLevel};
+use crate::telemetry::{DEVICE_MASKS, Probe, devices, inventory};
+use crate::ui::Ui;
+
+use super::detach;
+
+/// How often a held device is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often the screen says that it still waits.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a run waits for devices that others hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all.
+    None,
+    /// So long at most.
+    Within(Duration),
+    /// As long as it takes.
+    Endless,
+}
+
+impl Patience {
+    /// What `--wait [DURATION]` means.
+    ///
+    /// # Errors
+    /// When it is no duration.
+    pub fn of(flag: Option<&Option<String>>) -> Result<Self, Error> {
+        match flag {
+            None => Ok(Self::None),
+            Some(None) => Ok(Self::Endless),
+            Some(Some(text)) => parse_duration(text).map(Self::Within).ok_or_else(|| Error::Usage {
+                message: format!(
+                    "invalid value `{}` for `--wait`: expected a duration such as `10m`, or nothing",
+                    text.escape_debug()
+                ),
+                hint: "write sweep files before the flags: `vllm-bench run FILES --wait`".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Devices that a run holds.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// What its servers may use.
+    pub units: Vec<ComputeUnit>,
+    /// The locks; `None` where nothing is locked.
+    pub held: Option<HeldDevices>,
+    /// Whom it waited for, and how long.
+    pub waited: Option<String>,
+}
+
+/// What else says which devices a list of numbers means.
+const BESIDE_MASKS: [&str; 2] = ["ZE_FLAT_DEVICE_HIERARCHY", "CUDA_DEVICE_ORDER"];
+
+/// All that the servers of a plan may use, by the masks of this environment and those that the plan sets for them.
+fn units_of(plan: &Plan, environment: &Environment) -> Vec<ComputeUnit> {
+    let is_mask = |name: &str| DEVICE_MASKS.contains(&name) || BESIDE_MASKS.contains(&name);
+    let mut masks: Vec<Vec<(String, String)>> = Vec::new();
+    for experiment in &plan.experiments {
+        let set = experiment.server.env.iter().filter(|(name, _)| is_mask(name));
+        let mask: Vec<(String, String)> = set.map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !masks.contains(&mask) {
+            masks.push(mask);
+        }
+    }
+    let mut units: Vec<ComputeUnit> = Vec::new();
+    for mask in masks {
+        let probe = Probe::of_machine(environment.with(&mask).vars().clone());
+        let kind = devices::detect(&probe).kind;
+        for unit in inventory(&probe, kind, 1).units {
+            if !units.iter().any(|known| known.address == unit.address) {
+                units.push(unit);
+            }
+        }
+    }
+    units
+}
+
+/// What it takes to lock the devices of a run.
+pub struct Locking<'a> {
+    /// How to run.
+    pub settings: &'a Settings,
+    /// What its servers are told of devices.
+    pub plan: &'a Plan,
+    /// What they inherit.
+    pub environment: &'a Environment,
+    /// How long it waits.
+    pub patience: Patience,
+    /// Whether another process waits for this one to begin.
+    pub is_detached: bool,
+    /// Where it says whom it waits for.
+    pub ui: &'a Ui,
+}
+
+impl Locking<'_> {
+    /// Locks what the servers of the run may use; a simulated one uses nothing of this machine. `None`: the user ended the wait.
+    ///
+    /// # Errors
+    /// When others hold a device and it is not waited for, or locks cannot be used.
+    pub async fn lock(&self, stop: &mut Stop) -> Result<Option<Devices>, Error> {
+        if self.settings.simulated() {
+            return Ok(Some(Devices::default()));
+        }
+        let (plan, environment) = (self.plan.clone(), self.environment.clone());
+        let units = tokio::task::spawn_blocking(move || units_of(&plan, &environment)).await;
+        let units = units.map_err(std::io::Error::other)?;
+        let Some(dir) = &self.settings.device_locks else {
+            self.ui.warn("devices are not locked (`device-locks: none`): nobody is kept off those of this run");
+            return Ok(Some(Devices { units, ..Devices::default() }));
+        };
+        let locks = DeviceLocks::at(dir).map_err(execute::Error::from)?;
+        let addresses: Vec<String> = units.iter().map(|unit| unit.address.clone()).collect();
+        self.wait_for(&locks, &addresses, stop)
+            .await
+            .map(|held| held.map(|(held, waited)| Devices { units, held: Some(held), waited }))
+    }
+
+    async fn wait_for(
+        &self,
+        locks: &DeviceLocks,
+        addresses: &[String],
+        stop: &mut Stop,
+    ) -> Result<Option<(HeldDevices, Option<String>)>, Error> {
+        let began = Instant::now();
+        let mut told: Option<Told> = None;
+        loop {
+            let now = Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
+            let holders = match locks.take(addresses, Signature::new(now)).map_err(execute::Error::from)? {
+                Ok(held) => {
+                    held.pass_on().map_err(execute::Error::from)?;
+                    let seconds = began.elapsed().as_secs();
+                    let waited = told.map(|told| {
+                        let whom = execute::shown_holders(&told.holders);
+                        format!("waited {seconds} s until the devices were free: {whom}")
+                    });
+                    waited.iter().for_each(|_| self.ui.say(&format!("the devices are free after {seconds} s")));
+                    return Ok(Some((held, waited)));
+                }
+                Err(holders) => holders,
+            };
+            let is_over = match self.patience {
+                Patience::None => true,
+                Patience::Within(limit) => began.elapsed() >= limit,
+                Patience::Endless => false,
+            };
+            if is_over {
+                let waited = (self.patience != Patience::None).then(|| began.elapsed());
+                return Err(execute::Error::DevicesHeld { holders, waited }.into());
+            }
+            told = Some(self.tell(told, holders, began));
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = stop.reached(StopLevel::AfterCurrent) => return Ok(None),
+            }
+            if self.is_detached && detach::nobody_waits() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Says whom the run waits for: once, again when it is somebody else, and seldom that it still does.
+    fn tell(&self, told: Option<Told>, holders: Vec<DeviceHolder>, began: Instant) -> Told {
+        let who = |holders: &[DeviceHolder]| holders.iter().map(|holder| holder.pid).collect::<Vec<_>>();
+        match told {
+            Some(told) if who(&told.holders) == who(&holders) => {
+                if told.at.elapsed() < TOLD_EVERY {
+                    return told;
+                }
+                self.ui.say(&format!("still waiting for devices ({} s)", began.elapsed().as_secs()));
+            }
+            Some(_) | None => {
+                let whom = execute::shown_holders(&holders);
+                self.ui.say(&format!("waiting for devices: {whom} (Ctrl-C ends the wait)"));
+            }
+        }
+        Told { holders, at: Instant::now() }
+    }
+}
+
+/// What was said last.
+struct Told {
+    holders: Vec<DeviceHolder>,
+    at: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_has_a_limit_or_none() {
+        let of = |flag: Option<Option<&str>>| Patience::of(flag.map(|text| text.map(str::to_owned)).as_ref());
+        assert_eq!(of(None).unwrap(), Patience::None);
+        assert_eq!(of(Some(None)).unwrap(), Patience::Endless);
+        assert_eq!(of(Some(Some("10m"))).unwrap(), Patience::Within(Duration::from_secs(600)));
+        let refused = of(Some(Some("sweep.yaml"))).unwrap_err();
+        assert!(refused.to_string().contains("expected a duration") && refused.hints()[0].contains("before the flags"));
+    }
+}

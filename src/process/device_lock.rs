@@ -1,0 +1,620 @@
+//! Locks on devices across runs and users of a machine: one file per device in a folder that all can write to, held by `flock`.
+//!
+//! Files have mode 0644 and are opened for reading alone, so that everybody can lock what somebody else has made. Who holds one is told
+//! by `/proc/locks`; beside the file lies the holder's own note, for what `/proc` does not tell: the run, and the holder in another PID
+//! namespace, which `/proc/locks` leaves out.
+//!
+//! The servers of a run inherit its locks: when the run is killed, a device stays locked until the last process on it has ended.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::unistd::{Uid, User};
+use serde::{Deserialize, Serialize};
+
+use super::{boot_id, pid_namespace, procfs};
+use crate::bounded;
+use crate::model::{CORES, ProcessId, parse_cores};
+use crate::safe;
+
+/// Where the locks are, unless the user names another folder.
+pub const DEVICE_LOCKS: &str = "/tmp/vllm-bench-devices";
+/// Mode of that folder: everybody may make files, and remove only his own.
+const SHARED: u32 = 0o1777;
+/// A look whether a lock is free holds it for an instant: so often a held one is tried, with this pause.
+const ATTEMPTS: u32 = 10;
+const BETWEEN: Duration = Duration::from_millis(10);
+/// Characters of a command line that are shown.
+const COMMAND: usize = 200;
+
+/// The locks could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("could not use `{}`, where devices are locked: {problem}", path.display())]
+pub struct LockError {
+    /// The folder, or a file in it.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl LockError {
+    fn new(path: &Path, problem: impl fmt::Display) -> Self {
+        Self { path: path.to_owned(), problem: problem.to_string() }
+    }
+
+    /// The next steps.
+    pub fn hints(&self) -> Vec<String> {
+        vec![
+            "name a folder of this machine that all its users can write to with `--device-locks DIR` (`mkdir -m 1777 DIR`), the same for all"
+                .into(),
+            "`--device-locks none` runs without: then nobody is kept off the devices of this run".into(),
+        ]
+    }
+}
+
+/// Who holds a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceHolder {
+    /// Address of the device, as it was asked for.
+    pub device: String,
+    /// The process; absent where it cannot be seen from here.
+    pub pid: Option<i32>,
+    /// Name or number of its user; absent where nothing tells.
+    pub user: Option<String>,
+    /// When it took the lock, or began.
+    pub since: Option<String>,
+    /// Its command line, without secrets.
+    pub command: Option<String>,
+    /// The run directory that it writes to.
+    pub run: Option<PathBuf>,
+    /// Whether the process that took the lock is gone, and what it had started still holds it.
+    pub is_gone: bool,
+}
+
+impl fmt::Display for DeviceHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is held by ", self.device)?;
+        match (self.pid, self.is_gone) {
+            (Some(pid), false) => write!(f, "process {pid}")?,
+            (Some(pid), true) => write!(f, "what process {pid} had started (it is gone itself)")?,
+            (None, _) => f.write_str("a process that cannot be seen from here (of another container)")?,
+        }
+        if let Some(user) = &self.user {
+            write!(f, " of {user}")?;
+        }
+        if let Some(since) = &self.since {
+            write!(f, ", since {since}")?;
+        }
+        if let Some(run) = &self.run {
+            write!(f, ", run `{}`", run.display())?;
+        }
+        match &self.command {
+            Some(command) => write!(f, ": `{command}`"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a holder says of itself, in a file of its own beside the locks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Signature {
+    /// The holder.
+    pub process: ProcessId,
+    /// The PID namespace in which its number counts.
+    pub pid_namespace: String,
+    /// When it took its locks, as shown.
+    pub since: String,
+    /// Its command line, without secrets.
+    pub command: String,
+    /// Its run directory, as soon as there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<PathBuf>,
+    /// Addresses of its devices.
+    #[serde(default)]
+    pub devices: Vec<String>,
+}
+
+impl Signature {
+    /// That of this process.
+    pub fn new(since: String) -> Self {
+        let process = ProcessId::current();
+        let command = command_of(process.pid).unwrap_or_default();
+        Self { process, pid_namespace: pid_namespace(), since, command, run: None, devices: Vec::new() }
+    }
+}
+
+/// The folder of the locks.
+#[derive(Debug, Clone)]
+pub struct DeviceLocks {
+    dir: PathBuf,
+    /// Before each name: a folder that several machines share has the locks of each.
+    boot: String,
+}
+
+/// How a file is locked: a tile shares the lock of its card with other tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Alone,
+    WithOthers,
+}
+
+impl DeviceLocks {
+    /// The locks in this folder, which is made where it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made, is a link or no folder, or others could replace the locks in it.
+    pub fn at(dir: &Path) -> Result<Self, LockError> {
+        let wrong = |problem: &dyn fmt::Display| LockError::new(dir, problem);
+        match std::fs::DirBuilder::new().mode(SHARED).create(dir) {
+            // Whatever umask says.
+            Ok(()) => std::fs::set_permissions(dir, Permissions::from_mode(SHARED)).map_err(|error| wrong(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(wrong(&error)),
+        }
+        let meta = std::fs::symlink_metadata(dir).map_err(|error| wrong(&error))?;
+        if meta.is_symlink() {
+            return Err(wrong(&"it is a link"));
+        }
+        if !meta.is_dir() {
+            return Err(wrong(&"it is no folder"));
+        }
+        let mode = meta.mode() & 0o7777;
+        let mine = meta.uid() == nix::unistd::geteuid().as_raw();
+        if dir == Path::new(DEVICE_LOCKS) && mine && mode != SHARED {
+            // Somebody's umask, or a crash between making it and this: the other users must be able to lock, too.
+            std::fs::set_permissions(dir, Permissions::from_mode(SHARED)).map_err(|error| wrong(&error))?;
+        } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let owner = user_of(meta.uid());
+            return Err(wrong(&format!(
+                "its mode is {mode:04o}, so that others could replace the locks of a run; it belongs to {owner}, who can say \
+                 `chmod 1777 {}`",
+                dir.display()
+            )));
+        }
+        let boot: String = boot_id().chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        Ok(Self { dir: dir.to_owned(), boot })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Locks all of these devices, or none: then who holds which.
+    ///
+    /// # Errors
+    /// When a file cannot be made or locked for another reason.
+    pub fn take(
+        &self,
+        addresses: &[String],
+        mut signature: Signature,
+    ) -> Result<Result<HeldDevices, Vec<DeviceHolder>>, LockError> {
+        let mut files = Vec::new();
+        let mut holders: Vec<DeviceHolder> = Vec::new();
+        for address in addresses {
+            for (name, share) in names(address) {
+                let path = self.path(&name);
+                match take(&path, share)? {
+                    Some(file) => files.push(file),
+                    None if holders.iter().any(|holder| holder.device == *address) => {}
+                    None => holders.push(self.holder_of(address, &path)),
+                }
+            }
+        }
+        if !holders.is_empty() {
+            return Ok(Err(holders));
+        }
+        signature.devices = addresses.to_vec();
+        let held = HeldDevices { files, note: self.note(&signature), signature };
+        held.write_note();
+        Ok(Ok(held))
+    }
+
+    /// Who holds a device now; `None` where nobody does. Makes no file.
+    pub fn holder(&self, address: &str) -> Option<DeviceHolder> {
+        names(address).into_iter().find_map(|(name, share)| {
+            let path = self.path(&name);
+            let file = open_existing(&path).ok()?;
+            let listed = !procfs::lock_holders(&path).is_empty();
+            let is_held = match share {
+                // Other tiles of the card share it.
+                Share::WithOthers => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+                Share::Alone => listed || matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+            };
+            is_held.then(|| self.holder_of(address, &path))
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{}-{name}.lock", self.boot))
+    }
+
+    /// One note for each process: its own name, so that nobody has to write to the file of another user.
+    fn note(&self, signature: &Signature) -> PathBuf {
+        let ProcessId { pid, start_time } = signature.process;
+        let namespace: String = signature.pid_namespace.chars().filter(char::is_ascii_digit).collect();
+        self.dir.join(format!("{}-{pid}-{start_time}-{namespace}.json", self.boot))
+    }
+
+    /// Who holds the lock of this path, by what the kernel and its note say.
+    fn holder_of(&self, address: &str, path: &Path) -> DeviceHolder {
+        let notes = self.notes();
+        let here = pid_namespace();
+        let pid = procfs::lock_holders(path).into_iter().find(|pid| *pid > 0);
+        let by_pid = |pid: i32| {
+            let alive = ProcessId::of(pid);
+            notes.iter().find(|(note, _)| {
+                note.pid_namespace == here && note.process.pid == pid && alive.is_none_or(|alive| alive == note.process)
+            })
+        };
+        // Of a process that cannot be seen only a note tells; of several the newest.
+        let names_it = |note: &Signature| note.devices.iter().any(|device| device == address);
+        let unseen = || notes.iter().rev().find(|(note, _)| note.pid_namespace != here && names_it(note));
+        let note = match pid {
+            Some(pid) => by_pid(pid),
+            None => unseen(),
+        };
+        let alive = pid.and_then(procfs::stat).filter(|stat| !stat.is_dead());
+        let uid = pid.filter(|_| alive.is_some()).and_then(procfs::uid).or(note.map(|(_, uid)| *uid));
+        DeviceHolder {
+            device: address.to_owned(),
+            pid,
+            user: uid.map(user_of),
+            since: note.map(|(note, _)| note.since.clone()),
+            command: pid
+                .and_then(command_of)
+                .or(note.map(|(note, _)| note.command.clone()))
+                .filter(|line| !line.is_empty()),
+            run: note.and_then(|(note, _)| note.run.clone()),
+            is_gone: pid.is_some() && alive.is_none(),
+        }
+    }
+
+    /// All notes of this boot with the users who wrote them, the oldest first. Whoever wrote one may say anything in it: its user is
+    /// taken from the file.
+    fn notes(&self) -> Vec<(Signature, u32)> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
+        let mut notes: Vec<_> = entries
+            .flatten()
+            .filter(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                name.starts_with(&format!("{}-", self.boot)) && name.ends_with(".json")
+            })
+            .filter_map(|entry| {
+                let meta = std::fs::symlink_metadata(entry.path()).ok().filter(std::fs::Metadata::is_file)?;
+                let note = serde_json::from_slice(&bounded::read(&entry.path(), bounded::NOTE).ok()?).ok()?;
+                Some((meta.mtime(), meta.uid(), note))
+            })
+            .collect();
+        notes.sort_by_key(|(written, ..)| *written);
+        notes.into_iter().map(|(_, uid, note): (i64, u32, Signature)| (note, uid)).collect()
+    }
+}
+
+/// Devices that this process holds; dropped = freed, once all that it started has ended too. The files stay: removing one would let two
+/// processes hold "the" lock.
+#[derive(Debug)]
+pub struct HeldDevices {
+    files: Vec<File>,
+    note: PathBuf,
+    signature: Signature,
+}
+
+impl HeldDevices {
+    /// Addresses of the devices.
+    pub fn addresses(&self) -> &[String] {
+        &self.signature.devices
+    }
+
+    /// Lets all that this process starts from now on inherit the locks, and hold them as long as it lives.
+    ///
+    /// # Errors
+    /// When the kernel does not let it.
+    pub fn pass_on(&self) -> Result<(), LockError> {
+        for file in &self.files {
+            fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|errno| LockError::new(&self.note, errno))?;
+        }
+        Ok(())
+    }
+
+    /// Says which run it is for.
+    pub fn name_run(&mut self, run: &Path) {
+        self.signature.run = Some(run.to_owned());
+        self.write_note();
+    }
+
+    /// Without a note the locks hold as well; only what others are told is poorer.
+    fn write_note(&self) {
+        let write = || -> io::Result<()> {
+            let dir = self.note.parent().unwrap_or(Path::new("/"));
+            let file =
+                tempfile::Builder::new().prefix(".tmp-").permissions(Permissions::from_mode(0o644)).tempfile_in(dir)?;
+            // Whatever umask says: it is for the other users.
+            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+            serde_json::to_writer(file.as_file(), &self.signature)?;
+            file.persist(&self.note).map_err(|error| error.error)?;
+            Ok(())
+        };
+        if let Err(error) = write() {
+            tracing::debug!(%error, "no note beside the locks of devices");
+        }
+    }
+}
+
+impl Drop for HeldDevices {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.note);
+    }
+}
+
+/// The files of a device, in the order in which they are locked. Of a tile or partition the card comes first, shared with its other
+/// tiles; of a core set there is one for each core, so that sets which overlap keep each other off.
+fn names(address: &str) -> Vec<(String, Share)> {
+    if let Some(cores) = address.strip_prefix(CORES).and_then(parse_cores) {
+        return cores.into_iter().map(|core| (format!("core-{core}"), Share::Alone)).collect();
+    }
+    let own = (slug(address), Share::Alone);
+    match address.split_once('/').filter(|(card, _)| !card.is_empty()) {
+        Some((card, _)) => vec![(slug(card), Share::WithOthers), own],
+        None => vec![own],
+    }
+}
+
+/// An address as the name of a file.
+fn slug(address: &str) -> String {
+    let plain = |sign: char| if sign.is_ascii_alphanumeric() || matches!(sign, '-' | '.' | ':') { sign } else { '_' };
+    address.chars().map(plain).take(100).collect()
+}
+
+/// Locks a file; `None` where somebody else holds it.
+fn take(path: &Path, share: Share) -> Result<Option<File>, LockError> {
+    for attempt in 1..=ATTEMPTS {
+        let file = open(path)?;
+        let locked = match share {
+            Share::Alone => file.try_lock(),
+            Share::WithOthers => file.try_lock_shared(),
+        };
+        match locked {
+            // One that was removed meanwhile keeps nobody off.
+            Ok(()) if is_at(&file, path) => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) if attempt == ATTEMPTS => return Ok(None),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN),
+            Err(TryLockError::Error(error)) => return Err(LockError::new(path, no_lock(&error))),
+        }
+    }
+    Err(LockError::new(path, "it is replaced again and again"))
+}
+
+/// A network file system that makes locks of `flock` into others wants files that are open for writing.
+fn no_lock(error: &io::Error) -> String {
+    use nix::errno::Errno;
+    let unable = [Errno::EBADF, Errno::ENOLCK, Errno::ENOSYS, Errno::EOPNOTSUPP].map(|errno| errno as i32);
+    match error.raw_os_error() {
+        Some(code) if unable.contains(&code) => {
+            format!("this file system (NFS?) does not lock files that are open for reading: {error}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    let there = std::fs::symlink_metadata(path).map(place).ok();
+    there.is_some() && there == file.metadata().map(place).ok()
+}
+
+/// Opens the file of a lock, which is made where it is missing. It is never opened to be made where it is there: of other users' files
+/// in such a folder the kernel does not allow that (`fs.protected_regular`).
+fn open(path: &Path) -> Result<File, LockError> {
+    let mut denied = 0;
+    loop {
+        match open_existing(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Its maker is about to let others read it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && denied < ATTEMPTS => {
+                denied += 1;
+                std::thread::sleep(BETWEEN);
+                continue;
+            }
+            other => return other.map_err(|error| LockError::new(path, error)),
+        }
+        let flags = OFlag::O_NOFOLLOW.bits();
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(path) {
+            // Whatever umask says: the other users must be able to open it.
+            Ok(file) => {
+                file.set_permissions(Permissions::from_mode(0o644)).map_err(|error| LockError::new(path, error))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(LockError::new(path, error)),
+        }
+    }
+}
+
+fn open_existing(path: &Path) -> io::Result<File> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    bounded::require_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// The command line of a process, as one line without secrets; `None` where there is none.
+fn command_of(pid: i32) -> Option<String> {
+    let line = safe::without_secrets(&procfs::argv(pid)).join(" ");
+    let line: String =
+        line.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).take(COMMAND).collect();
+    (!line.is_empty()).then_some(line)
+}
+
+/// Name or number of a user.
+fn user_of(uid: u32) -> String {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| format!("user {uid}"), |user| user.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature() -> Signature {
+        Signature::new("now".to_owned())
+    }
+
+    fn taken(locks: &DeviceLocks, addresses: &[&str]) -> Result<HeldDevices, Vec<DeviceHolder>> {
+        let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
+        locks.take(&addresses, signature()).unwrap()
+    }
+
+    fn locks() -> (tempfile::TempDir, DeviceLocks) {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = DeviceLocks::at(&dir.path().join("locks")).unwrap();
+        (dir, locks)
+    }
+
+    #[test]
+    fn the_second_is_told_who_holds_which_device() {
+        let (_dir, locks) = locks();
+        let mut held = taken(&locks, &["0000:03:00.0", "0000:13:00.0"]).unwrap();
+        held.name_run(Path::new("/r/20260225_1430"));
+        let holders = taken(&locks, &["0000:13:00.0", "0000:23:00.0"]).unwrap_err();
+        assert_eq!(holders.len(), 1, "{holders:?}");
+        let holder = &holders[0];
+        assert_eq!((holder.device.as_str(), holder.pid), ("0000:13:00.0", Some(ProcessId::current().pid)));
+        assert_eq!(
+            (holder.run.as_deref(), holder.since.as_deref()),
+            (Some(Path::new("/r/20260225_1430")), Some("now"))
+        );
+        assert!(holder.command.is_some() && holder.user.is_some() && !holder.is_gone);
+        assert_eq!(locks.holder("0000:13:00.0").as_ref(), Some(holder));
+        assert_eq!(locks.holder("0000:23:00.0"), None, "nothing was kept by the one who was refused");
+        drop(held);
+        assert_eq!(locks.holder("0000:13:00.0"), None);
+        let left: Vec<_> = std::fs::read_dir(locks.dir()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.iter().all(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
+    }
+
+    #[test]
+    fn sets_of_cores_keep_each_other_off_where_they_overlap() {
+        let (_dir, locks) = locks();
+        let _held = taken(&locks, &["cores:0-3"]).unwrap();
+        let holders = taken(&locks, &["cores:3-5"]).unwrap_err();
+        assert_eq!(holders.iter().map(|holder| holder.device.as_str()).collect::<Vec<_>>(), ["cores:3-5"]);
+        assert!(locks.holder("cores:0-7").is_some() && locks.holder("cores:4-7").is_none());
+        taken(&locks, &["cores:4-5"]).unwrap();
+    }
+
+    #[test]
+    fn tiles_share_their_card_and_keep_it_from_those_who_want_all_of_it() {
+        let (_dir, locks) = locks();
+        let first = taken(&locks, &["0000:03:00.0/tile0"]).unwrap();
+        let second = taken(&locks, &["0000:03:00.0/tile1"]).unwrap();
+        assert!(taken(&locks, &["0000:03:00.0/tile1"]).is_err());
+        assert!(taken(&locks, &["0000:03:00.0"]).is_err());
+        drop((first, second));
+        let _card = taken(&locks, &["0000:03:00.0"]).unwrap();
+        assert!(taken(&locks, &["0000:03:00.0/tile0"]).is_err());
+        assert!(locks.holder("0000:03:00.0/tile0").is_some());
+    }
+
+    #[test]
+    fn what_a_run_has_started_holds_its_locks_until_it_ends() {
+        let (_dir, locks) = locks();
+        let held = taken(&locks, &["0000:03:00.0"]).unwrap();
+        held.pass_on().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        drop(held);
+        assert!(taken(&locks, &["0000:03:00.0"]).is_err());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Other tests of this process start programs at the same time, which inherit the lock for a moment.
+        let freed = (0..6000).any(|_| {
+            std::thread::sleep(BETWEEN);
+            taken(&locks, &["0000:03:00.0"]).is_ok()
+        });
+        assert!(freed);
+    }
+
+    #[test]
+    fn files_can_be_locked_by_everybody_whatever_the_umask() {
+        let (_dir, locks) = locks();
+        let _held = taken(&locks, &["0000:03:00.0"]).unwrap();
+        assert_eq!(std::fs::metadata(locks.dir()).unwrap().mode() & 0o7777, SHARED);
+        for entry in std::fs::read_dir(locks.dir()).unwrap().flatten() {
+            assert_eq!(entry.metadata().unwrap().mode() & 0o777, 0o644, "{:?}", entry.file_name());
+        }
+    }
+
+    #[test]
+    fn links_files_and_folders_that_others_can_change_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |path: &Path, words: &str| {
+            let error = DeviceLocks::at(path).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let (link, file, open) = (dir.path().join("link"), dir.path().join("file"), dir.path().join("open"));
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        refused(&link, "it is a link");
+        std::fs::write(&file, "").unwrap();
+        refused(&file, "it is no folder");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        refused(&open, "its mode is 0777");
+        refused(&dir.path().join("none/below"), "No such file");
+        refused(Path::new("/proc/none"), "No such file");
+    }
+
+    #[test]
+    fn what_is_no_lock_is_refused() {
+        let (dir, locks) = locks();
+        let path = |address: &str| locks.path(&slug(address));
+        std::os::unix::fs::symlink(dir.path().join("precious"), path("a")).unwrap();
+        nix::unistd::mkfifo(&path("b"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(path("c")).unwrap();
+        for address in ["a", "b", "c"] {
+            assert!(locks.take(&[address.to_owned()], signature()).is_err(), "{address}");
+            assert_eq!(locks.holder(address), None);
+        }
+        assert!(!dir.path().join("precious").exists());
+    }
+
+    #[test]
+    fn notes_that_lie_or_are_none_harm_nobody() {
+        let (_dir, locks) = locks();
+        let _held = taken(&locks, &["0000:03:00.0"]).unwrap();
+        let boot = &locks.boot;
+        for (name, text) in [("1-2-3", "{"), ("x", "[]"), ("7-7-7", r#"{"process":{"pid":7,"start_time":7}}"#)] {
+            std::fs::write(locks.dir().join(format!("{boot}-{name}.json")), text).unwrap();
+        }
+        let mut lie = Signature { command: "rm -rf".into(), devices: vec!["0000:03:00.0".into()], ..signature() };
+        lie.pid_namespace = "pid:[1]".into();
+        std::fs::write(locks.dir().join(format!("{boot}-8-8-8.json")), serde_json::to_vec(&lie).unwrap()).unwrap();
+        let holder = locks.holder("0000:03:00.0").unwrap();
+        assert_eq!(holder.pid, Some(ProcessId::current().pid));
+        assert_ne!(holder.command.as_deref(), Some("rm -rf"));
+    }
+
+    #[test]
+    fn a_holder_reads_as_a_sentence() {
+        let seen = DeviceHolder {
+            device: "0000:03:00.0".into(),
+            pid: Some(4711),
+            user: Some("ana".into()),
+            since: Some("2026-02-25 14:30".into()),
+            command: Some("vllm-bench run".into()),
+            run: Some("/r".into()),
+            is_gone: false,
+        };
+        assert_eq!(
+            seen.to_string(),
+            "0000:03:00.0 is held by process 4711 of ana, since 2026-02-25 14:30, run `/r`: `vllm-bench run`"
+        );
+        let unseen = DeviceHolder { pid: None, user: None, since: None, command: None, run: None, ..seen.clone() };
+        assert!(unseen.to_string().ends_with("a process that cannot be seen from here (of another container)"));
+        assert!(DeviceHolder { is_gone: true, ..seen }.to_string().contains("it is gone itself"));
+    }
+}
