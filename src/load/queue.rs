@@ -1,7 +1,8 @@
 //! Requests on their way from the feeder to the workers. Bounded in bytes; a worker that finds nothing is woken.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::live::Live;
@@ -40,6 +41,8 @@ pub(super) struct Queue {
     room: Condvar,
     /// There is enough to begin with, or there will be nothing.
     filled: Condvar,
+    /// Who makes the requests: woken from its rest when one is missing.
+    feeder: OnceLock<Thread>,
 }
 
 #[derive(Debug, Default)]
@@ -83,11 +86,16 @@ impl Default for Queue {
 
 impl Queue {
     fn holding(most: usize) -> Self {
-        Self { most, state: Mutex::default(), room: Condvar::new(), filled: Condvar::new() }
+        Self { most, state: Mutex::default(), room: Condvar::new(), filled: Condvar::new(), feeder: OnceLock::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This thread makes the requests.
+    pub fn is_fed_here(&self) {
+        let _ = self.feeder.set(std::thread::current());
     }
 
     /// Appends a request when there is room. `false`: the workload is over.
@@ -144,6 +152,7 @@ impl Queue {
             None if state.complete => return Next::Nothing,
             None => {
                 state.hungry.push(Arc::clone(waker));
+                self.feeder.get().inspect(|feeder| feeder.unpark());
                 return Next::Starved;
             }
         }
@@ -155,6 +164,11 @@ impl Queue {
             self.room.notify_one();
         }
         Next::Work(work)
+    }
+
+    /// Whether somebody waits for a request that is not made yet.
+    pub fn is_starved(&self) -> bool {
+        !self.state().hungry.is_empty()
     }
 
     /// Takes out what nobody sent.

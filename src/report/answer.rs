@@ -255,6 +255,10 @@ fn reason(found: &Recommendation<'_>, wanted: &RankingSpec) -> String {
             "It has the best mean of those with enough starts.".into()
         }
         (Basis::Starts, 0) => format!("It has the best mean; the next one is within the margin of {margin}."),
+        (Basis::Starts, n) if found.within_margin => format!(
+            "It has the best mean. {} may be the best as well (95 %, marked =), but none by more than the margin of {margin} (95 %).",
+            counted(n, "other")
+        ),
         (Basis::Starts, n) => format!(
             "It has the best mean. {} may be the best as well (95 %, marked =); the best is among these with a probability of \
              95 %.",
@@ -303,7 +307,8 @@ pub(super) fn next(found: &Recommendation<'_>) -> Option<String> {
             "{} undecided (marked ?): fewer than {FEWEST_STARTS} starts. To decide: {FEWEST_STARTS} starts of each at least.",
             if undecided == 1 { "1 configuration is".to_owned() } else { format!("{undecided} configurations are") }
         )),
-        Basis::Starts if found.others_in_set() == 0 => None,
+        // More starts would tell apart what differs by less than matters.
+        Basis::Starts if found.others_in_set() == 0 || found.within_margin => None,
         Basis::Starts => Some(match found.starts_needed {
             Some(starts) => format!(
                 "To decide: about {} of each would separate the first two (power 80 %, noise {:.1} %).",

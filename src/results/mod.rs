@@ -199,7 +199,7 @@ fn newest_predecessor(results_dir: &Path) -> Result<Option<PathBuf>, Error> {
         .map_err(Error::read(results_dir))?
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_stamp))
+        .filter(|entry| entry.file_name().to_str().is_some_and(layout::is_stamp))
         .map(|entry| entry.path())
         .filter(|path| !path.join(layout::MANIFEST).exists())
         .collect();
@@ -210,9 +210,4 @@ fn newest_predecessor(results_dir: &Path) -> Result<Option<PathBuf>, Error> {
         }
     }
     Ok(None)
-}
-
-/// Whether a directory is named as rule 15 says.
-fn is_stamp(name: &str) -> bool {
-    name.len() == 13 && name.bytes().enumerate().all(|(i, b)| if i == 8 { b == b'_' } else { b.is_ascii_digit() })
 }

@@ -86,7 +86,7 @@ pub(super) fn load(dir: &Path, files: &[PathBuf]) -> RunTable {
         more: Vec::new(),
         simulated: rows.iter().any(|row| row.simulated),
         facts: Facts {
-            created: crate::results::is_stamp(&run).then(|| run.clone()),
+            created: layout::is_stamp(&run).then(|| run.clone()),
             vllm_versions: versions,
             ..Facts::bare(dir.to_owned(), run, Origin::Predecessor)
         },

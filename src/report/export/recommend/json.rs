@@ -62,6 +62,7 @@ fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Value {
         "command": choice.map(|choice| shell_line(&choice.row.start_command())).filter(|command| !command.is_empty()),
         "why": found.why,
         "significantly_best": found.significantly_best,
+        "within_margin": found.within_margin,
         "basis": found.basis,
         "set": in_set.map(|option| option.row.name.as_str()).collect::<Vec<_>>(),
         "per_device": found.per_device,
