@@ -254,7 +254,7 @@ class Sweep:
             return subprocess.Popen(
                 self.command(*more),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=self.folder,
-                env={**os.environ, MARKER: self.marker, **own, **self.environment},
+                env={**os.environ, MARKER: self.marker, "VLLM_BENCH_DEVICE_LOCKS": str(self.folder / "devices"), **own, **self.environment},
             )  # fmt: skip
 
     def run(self, *more: str, limit: float = 300) -> int:

@@ -26,6 +26,12 @@ pub(super) fn no_other_run(command: &str, args: &RunArgs) -> Result<(), Error> {
         ("--noise-check", args.noise_check.is_some()),
         ("--resume", args.resume.is_some()),
     ];
+    if args.wait.is_some() {
+        return Err(Error::Usage {
+            message: format!("`--wait` has no effect with `{command}`, which starts nothing"),
+            hint: "`vllm-bench run --wait` waits for devices that another run holds".to_owned(),
+        });
+    }
     let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
     Err(Error::Usage {
         message: format!("`{flag}` has no effect with `{command}`, which shows what a sweep asks for"),

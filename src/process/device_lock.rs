@@ -210,6 +210,7 @@ impl DeviceLocks {
         if !holders.is_empty() {
             return Ok(Err(holders));
         }
+        self.remove_stale_notes();
         signature.devices = addresses.to_vec();
         let held = HeldDevices { files, note: self.note(&signature), signature };
         held.write_note();
@@ -242,11 +243,35 @@ impl DeviceLocks {
         self.dir.join(format!("{}-{pid}-{start_time}-{namespace}.json", self.boot))
     }
 
+    /// Removes notes of this user's processes of this namespace that are gone: a killed one leaves its own.
+    fn remove_stale_notes(&self) {
+        let (me, here) = (nix::unistd::geteuid().as_raw(), pid_namespace());
+        let stale = self
+            .notes()
+            .into_iter()
+            .filter(|(note, uid)| *uid == me && note.pid_namespace == here && !note.process.is_alive());
+        for (note, _) in stale {
+            let _ = std::fs::remove_file(self.note(&note));
+        }
+    }
+
     /// Who holds the lock of this path, by what the kernel and its note say.
     fn holder_of(&self, address: &str, path: &Path) -> DeviceHolder {
         let notes = self.notes();
         let here = pid_namespace();
-        let pid = procfs::lock_holders(path).into_iter().find(|pid| *pid > 0);
+        let names_it = |note: &Signature| note.devices.iter().any(|device| device == address);
+        // Where the kernel's table does not tell (a sandbox), a note does whose writer lives.
+        let by_note = || {
+            let lives = |note: &Signature| {
+                note.pid_namespace == here
+                    && names_it(note)
+                    && note.process.is_alive()
+                    && note.process != ProcessId::current()
+            };
+            let writer = |(note, uid): &&(Signature, u32)| lives(note) && procfs::uid(note.process.pid) == Some(*uid);
+            notes.iter().rev().find(writer).map(|(note, _)| note.process.pid)
+        };
+        let pid = procfs::lock_holders(path).into_iter().find(|pid| *pid > 0).or_else(by_note);
         let by_pid = |pid: i32| {
             let alive = ProcessId::of(pid);
             notes.iter().find(|(note, _)| {
@@ -254,14 +279,12 @@ impl DeviceLocks {
             })
         };
         // Of a process that cannot be seen only a note tells; of several the newest.
-        let names_it = |note: &Signature| note.devices.iter().any(|device| device == address);
         let unseen = || notes.iter().rev().find(|(note, _)| note.pid_namespace != here && names_it(note));
         let note = match pid {
             Some(pid) => by_pid(pid),
             None => unseen(),
         };
-        let alive = pid.and_then(procfs::stat).filter(|stat| !stat.is_dead());
-        let uid = pid.filter(|_| alive.is_some()).and_then(procfs::uid).or(note.map(|(_, uid)| *uid));
+        let uid = pid.and_then(procfs::uid).or(note.map(|(_, uid)| *uid));
         DeviceHolder {
             device: address.to_owned(),
             pid,
@@ -272,7 +295,7 @@ impl DeviceLocks {
                 .or(note.map(|(note, _)| note.command.clone()))
                 .filter(|line| !line.is_empty()),
             run: note.and_then(|(note, _)| note.run.clone()),
-            is_gone: pid.is_some() && alive.is_none(),
+            is_gone: pid.is_some_and(is_gone),
         }
     }
 
@@ -423,7 +446,7 @@ fn open(path: &Path) -> Result<File, LockError> {
                 std::thread::sleep(BETWEEN);
                 continue;
             }
-            other => return other.map_err(|error| LockError::new(path, error)),
+            other => return other.map_err(|error| LockError::new(path, told(&error, path))),
         }
         let flags = OFlag::O_NOFOLLOW.bits();
         match OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(path) {
@@ -432,9 +455,21 @@ fn open(path: &Path) -> Result<File, LockError> {
                 file.set_permissions(Permissions::from_mode(0o644)).map_err(|error| LockError::new(path, error))?
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(LockError::new(path, error)),
+            Err(error) => {
+                return Err(LockError::new(path, told(&error, path.parent().unwrap_or(Path::new("/")))));
+            }
         }
     }
+}
+
+/// An error with whose the file or folder is, where that is the matter.
+fn told(error: &io::Error, of: &Path) -> String {
+    let meta = std::fs::symlink_metadata(of).ok().filter(|_| error.kind() == io::ErrorKind::PermissionDenied);
+    let Some(meta) = meta else { return error.to_string() };
+    let (owner, mode) = (user_of(meta.uid()), meta.mode() & 0o7777);
+    let right = if meta.is_dir() { "1777" } else { "0644" };
+    let place = of.display();
+    format!("{error}: `{place}` has mode {mode:04o} and belongs to {owner}, who can say `chmod {right} {place}`")
 }
 
 fn open_existing(path: &Path) -> io::Result<File> {
@@ -450,6 +485,14 @@ fn command_of(pid: i32) -> Option<String> {
     let line: String =
         line.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).take(COMMAND).collect();
     (!line.is_empty()).then_some(line)
+}
+
+/// Whether there is no such process any more. Processes of others may be hidden (`hidepid`), and are no less there.
+fn is_gone(pid: i32) -> bool {
+    match procfs::stat(pid) {
+        Some(stat) => stat.is_dead(),
+        None => nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH),
+    }
 }
 
 /// Name or number of a user.
@@ -580,6 +623,31 @@ mod tests {
             assert_eq!(locks.holder(address), None);
         }
         assert!(!dir.path().join("precious").exists());
+    }
+
+    #[test]
+    fn file_systems_that_do_not_lock_are_named() {
+        use nix::errno::Errno;
+        for (errno, words) in [(Errno::EBADF, "NFS"), (Errno::ENOLCK, "NFS"), (Errno::EIO, "I/O error")] {
+            let problem = no_lock(&io::Error::from(errno));
+            assert!(problem.contains(words), "{problem}");
+        }
+        let hints = LockError::new(Path::new("/x"), "y").hints().join(" ");
+        assert!(hints.contains("--device-locks DIR") && hints.contains("--device-locks none"), "{hints}");
+    }
+
+    #[test]
+    fn a_killed_run_s_note_is_removed_by_the_next() {
+        let (_dir, locks) = locks();
+        let dead = ProcessId { pid: ProcessId::current().pid, start_time: 1 };
+        let stale = Signature { process: dead, ..signature() };
+        let theirs = Signature { pid_namespace: "pid:[1]".into(), ..stale.clone() };
+        for note in [&stale, &theirs] {
+            std::fs::write(locks.note(note), serde_json::to_vec(note).unwrap()).unwrap();
+        }
+        let _held = taken(&locks, &["a"]).unwrap();
+        assert!(!locks.note(&stale).exists());
+        assert!(locks.note(&theirs).exists(), "its number means nothing here");
     }
 
     #[test]

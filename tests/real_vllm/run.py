@@ -1187,6 +1187,8 @@ class Bench:
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
         self.env |= {
             "HF_HUB_OFFLINE": "1",
+            # Beside others on the same cores.
+            "VLLM_BENCH_DEVICE_LOCKS": str(work / "devices"),
             "HF_TOKEN": TOKEN,
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CACHE_ROOT": str(cache / "vllm"),

@@ -126,8 +126,13 @@ fn a_killed_run_holds_its_device_until_its_servers_have_ended_and_no_longer() {
     first.kill();
     // The next command of this user ends what is left, and takes the device then; nobody has to clean up.
     open_gate(&scene);
-    sweep(&scene, &vllm, "results").flag("--resume").flag("--wait").exits(0);
+    sweep(&scene, &vllm, "results").flag("--resume").exits(0);
     scene.run().assert_passed(FIRST);
+    let left: Vec<_> = fs::read_dir(scene.path("devices")).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(
+        left.iter().all(|name| name.to_string_lossy().ends_with(".lock")),
+        "the killed run's note is gone: {left:?}"
+    );
     let check = scene.call(&["check", "--port", "auto"]).set("--vllm-bin", [vllm.to_str().unwrap()]).ends();
     check.check(!check.stdout.contains(&format!("process {pid}")), "the killed run is not named any more");
     check.prints("no other run holds a device");
@@ -139,6 +144,8 @@ fn a_folder_that_cannot_be_trusted_is_refused_and_locks_can_be_left_out() {
     let vllm = scene.vllm_that("");
     let with = |folder: &Path| sweep(&scene, &vllm, "results").env(DEVICE_LOCKS, folder.to_str().unwrap());
     let (link, file, open) = (scene.path("link"), scene.path("file"), scene.path("open"));
+    let read_only = scene.path("read-only");
+    fs::create_dir(&read_only).unwrap();
     std::os::unix::fs::symlink(scene.root(), &link).unwrap();
     fs::write(&file, "").unwrap();
     fs::create_dir(&open).unwrap();
@@ -151,6 +158,16 @@ fn a_folder_that_cannot_be_trusted_is_refused_and_locks_can_be_left_out() {
     ] {
         with(folder).exits(4).says("where devices are locked").says(words).says("--device-locks DIR");
         scene.call(&["check", "--port", "auto", "--device-locks", folder.to_str().unwrap()]).exits(4).prints(words);
+    }
+    let mounted = format!("mount -t tmpfs -o ro none '{}' && exec \"$@\"", read_only.display());
+    let through = ["unshare", "--mount", "sh", "-c", &mounted, "sh"];
+    if std::process::Command::new(through[0]).args(&through[1..]).arg("true").output().is_ok_and(|o| o.status.success())
+    {
+        for folder in [read_only.join("devices"), read_only.clone()] {
+            with(&folder).through(&through).exits(4).says("Read-only file system").says("--device-locks DIR");
+        }
+    } else {
+        skipped("a read-only folder of locks: `unshare --mount` is not to be had here");
     }
     assert!(scene.runs().is_empty(), "nothing was begun");
     with(&scene.path("unused")).set("--device-locks", ["none"]).exits(0).says("devices are not locked");
@@ -237,6 +254,12 @@ fn two_users_never_share_a_device() {
     mine.ends().with_code(0);
     waiting.ends().with_code(0).says("the devices are free after");
 
+    // A folder that only its owner can write to.
+    let narrow = scene.path("narrow");
+    fs::create_dir(&narrow).unwrap();
+    let refused = theirs().env(DEVICE_LOCKS, narrow.to_str().unwrap()).exits(4);
+    refused.says("Permission denied").says(&format!("belongs to {}, who can say `chmod 1777", me()));
+
     // And the other way round: what the other user made can be locked by this one.
     fs::remove_file(&go).unwrap();
     let holder = theirs().start();
@@ -252,6 +275,105 @@ fn two_users_never_share_a_device() {
     holder.ends().with_code(0);
     sweep(&scene, &vllm, "results").exits(0);
     let _ = fs::remove_dir_all(format!("/tmp/vllm-bench-{OTHER}"));
+}
+
+/// A machine with Intel cards, in a mount namespace of its own: `machine(scene, 4)` goes before a command.
+fn machine(scene: &Scene, cards: u32) -> Option<Vec<String>> {
+    let script = scene.program(
+        "machine.sh",
+        "#!/bin/bash\nset -e\ncards=$1; shift\n\
+         mount -t tmpfs -o mode=755 none /sys\nmkdir -p /sys/class/drm /sys/bus/pci/devices\n\
+         mkdir /tmp/.dev.$$; mount --rbind /dev /tmp/.dev.$$; mount -t tmpfs -o mode=755 none /dev\n\
+         for name in null zero full random urandom tty; do cp -a /tmp/.dev.$$/$name /dev/$name; done\n\
+         umount -l /tmp/.dev.$$; rmdir /tmp/.dev.$$\n\
+         ln -s /proc/self/fd /dev/fd; mkdir -p /dev/shm /dev/dri\n\
+         for ((i = 0; i < cards; i++)); do\n\
+           a=$(printf '0000:%02x:00.0' $((3 + i * 16))); d=/sys/devices/pci0000:00/0000:00:0$((i / 2 + 1)).0/0000:f$((i / 2)):00.0/0000:e$i:00.0/$a\n\
+           mkdir -p $d; echo 0x8086 > $d/vendor; echo 0xe211 > $d/device; echo $((i / 2)) > $d/numa_node\n\
+           printf 'DRIVER=xe\\nPCI_SLOT_NAME=%s\\n' $a > $d/uevent\n\
+           mkdir -p /sys/class/drm/renderD$((128 + i)); ln -s $d /sys/class/drm/renderD$((128 + i))/device; ln -s $d /sys/bus/pci/devices/$a\n\
+           cp -a /dev/null /dev/dri/renderD$((128 + i))\n\
+         done\n\
+         if [ -n \"$HOLD\" ]; then (exec 3< /dev/dri/$HOLD; exec sleep 600) & holder=$!; trap 'kill $holder' EXIT; fi\n\
+         \"$@\"\n",
+    );
+    let through: Vec<String> =
+        ["unshare", "--mount", script.to_str().unwrap(), &cards.to_string()].map(str::to_owned).into();
+    let works = std::process::Command::new(&through[0])
+        .args(&through[1..])
+        .args(["test", "-e", "/dev/dri/renderD128"])
+        .output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skipped("a machine with Intel cards: `unshare --mount` and `mknod` as root are not to be had here");
+        return None;
+    }
+    Some(through)
+}
+
+#[test]
+fn cards_are_locked_by_their_addresses_and_strangers_on_them_are_recorded() {
+    let scene = Scene::new();
+    let Some(through) = machine(&scene, 4) else { return };
+    let through: Vec<&str> = through.iter().map(String::as_str).collect();
+    let vllm = gated(&scene);
+    let on = |mask: &str, results: &str| sweep(&scene, &vllm, results).through(&through).env("ZE_AFFINITY_MASK", mask);
+    let mut first = on("0,1", "results").start();
+    let script = first.event(&["benchmark-launched"]);
+    assert!(script.is_object());
+    on("1,2", "other").exits(4).says("0000:13:00.0 is held by process ");
+    // What the plan tells the servers counts, not what this shell sees.
+    let by_plan = sweep(&scene, &vllm, "other").through(&through).also("--env", "ZE_AFFINITY_MASK=0");
+    by_plan.exits(4).says("0000:03:00.0 is held by process ");
+    let check = scene.call(&["check", "--json", "--port", "auto"]).through(&through).ends();
+    let inventory = &serde_json::from_str::<Value>(&check.stdout).unwrap()["inventory"];
+    let units = inventory["units"].as_array().unwrap();
+    let seen: Vec<_> =
+        units.iter().map(|unit| (unit["address"].as_str().unwrap(), unit["numa"].as_u64().unwrap())).collect();
+    assert_eq!(seen, [("0000:03:00.0", 0), ("0000:13:00.0", 0), ("0000:23:00.0", 1), ("0000:33:00.0", 1)]);
+    assert_eq!(units[3]["group"], "pcie-switch:0000:23:00.0", "{inventory}");
+    let held: Vec<_> =
+        inventory["holders"].as_array().unwrap().iter().map(|holder| holder["device"].as_str().unwrap()).collect();
+    assert_eq!(held, ["0000:03:00.0", "0000:13:00.0"]);
+
+    open_gate(&scene);
+    let second = on("2,3", "other").env("HOLD", "renderD131").exits(0);
+    second.says("0000:33:00.0 is also used by process ").says("`sleep 600`");
+    first.ends().with_code(0);
+    let of = |results: &str| {
+        scene.runs_in(&scene.path(results)).remove(0).result(FIRST)["vllm_bench"]["shared_with"].clone()
+    };
+    assert!(of("other")[0].as_str().unwrap().contains("0000:33:00.0 is also used by process "), "{}", of("other"));
+    assert_eq!(of("results"), Value::Null, "nobody was on the cards of the first");
+    second.prints("is also used by process");
+}
+
+/// Nobody reads what a detached run has to say before it begins, once the call that started it is gone.
+#[test]
+fn a_detached_run_does_not_wait_for_devices_alone() {
+    let scene = Scene::new();
+    let vllm = gated(&scene);
+    let mut first = sweep(&scene, &vllm, "results").start();
+    first.event(&["benchmark-launched"]);
+    let detached = sweep(&scene, &vllm, "other").flag("--detach").flag("--wait").stays().start();
+    let waits = || {
+        fs::read_dir(scene.path("calls"))
+            .unwrap()
+            .flatten()
+            .any(|file| fs::read_to_string(file.path()).is_ok_and(|text| text.contains("waiting for devices: cores:")))
+    };
+    wait_for("the detached run waits", || waits().then_some(()));
+    let of_detached = || scene.processes().into_iter().filter(|(_, line)| line.contains("--detached-child")).count();
+    assert_eq!(of_detached(), 1);
+    detached.kill();
+    wait_for("the detached run gives up", || (of_detached() == 0).then_some(()));
+    assert!(scene.runs_in(&scene.path("other")).is_empty());
+    let detached = sweep(&scene, &vllm, "other").flag("--detach").flag("--wait").stays().start();
+    wait_for("the detached run waits", || (of_detached() == 1).then_some(()));
+    open_gate(&scene);
+    first.ends().with_code(0);
+    detached.ends().with_code(0).prints("a new run has begun");
+    wait_for("the detached run ends", || (of_detached() == 0).then_some(()));
+    scene.runs_in(&scene.path("other")).remove(0).assert_passed(FIRST);
 }
 
 /// A container that shares the folder of the locks, but not the processes.

@@ -16,6 +16,8 @@ use super::detach;
 
 /// How often a held device is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// What it takes, beyond its grace period, until nothing of a killed run holds its devices any more.
+const AFTER_GRACE: Duration = Duration::from_secs(15);
 /// How often the screen says that it still waits.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -151,6 +153,10 @@ impl Locking<'_> {
                 Err(holders) => holders,
             };
             let is_over = match self.patience {
+                // A run was killed, and its guards end its servers: that takes its grace period.
+                Patience::None if holders.iter().all(|holder| holder.is_gone) => {
+                    began.elapsed() >= self.settings.grace + AFTER_GRACE
+                }
                 Patience::None => true,
                 Patience::Within(limit) => began.elapsed() >= limit,
                 Patience::Endless => false,
