@@ -628,7 +628,7 @@ mod tests {
     #[test]
     fn file_systems_that_do_not_lock_are_named() {
         use nix::errno::Errno;
-        for (errno, words) in [(Errno::EBADF, "NFS"), (Errno::ENOLCK, "NFS"), (Errno::EIO, "I/O error")] {
+        for (errno, words) in [(Errno::EBADF, "NFS"), (Errno::ENOLCK, "NFS"), (Errno::EIO, "Input/output error")] {
             let problem = no_lock(&io::Error::from(errno));
             assert!(problem.contains(words), "{problem}");
         }
