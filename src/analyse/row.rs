@@ -93,6 +93,8 @@ pub struct About {
     pub vllm_version: Option<Arc<str>>,
     /// The server's log, relative to the run directory.
     pub server_log: Option<PathBuf>,
+    /// Which bytes of it are of this measurement, from and up to, where that was recorded.
+    pub server_log_span: Option<[u64; 2]>,
     /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
     pub baseline_asked: bool,
 }
@@ -123,6 +125,7 @@ impl Default for About {
             currency: None,
             vllm_version: None,
             server_log: None,
+            server_log_span: None,
             baseline_asked: false,
         }
     }

@@ -174,6 +174,14 @@ pub enum Command {
     /// A process guard (used by `run`)
     #[command(name = "__guard", hide = true)]
     Guard,
+    /// Holds a rank of a server on this node (used by `run`)
+    #[command(name = "__rank", hide = true)]
+    Rank {
+        /// What to hold.
+        order: std::path::PathBuf,
+        /// Its number.
+        rank: u32,
+    },
 }
 
 const EXIT_CODES: &str = "\

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs};
 use super::format::{AnalyzeFormat, CompareFormat, RecommendFormat, or_json};
@@ -116,6 +116,13 @@ pub struct CheckArgs {
     pub timezone: Option<String>,
 }
 
+/// A directory tree that an analysis is laid out in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DirectoryLayout {
+    /// The cluster sweep's.
+    Datatrove,
+}
+
 /// Flags of `analyze`.
 #[derive(Debug, Default, Args)]
 pub struct AnalyzeArgs {
@@ -134,6 +141,9 @@ pub struct AnalyzeArgs {
     /// Write to this file, or into this directory
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// With --format datatrove and --output: write the cluster sweep's directory tree too, for programs that read it
+    #[arg(long, value_name = "LAYOUT")]
+    pub layout: Option<DirectoryLayout>,
     /// By what.
     #[command(flatten)]
     pub choice: ChoiceArgs,

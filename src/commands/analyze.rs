@@ -9,7 +9,9 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
 use crate::record::{atomic, layout};
-use crate::report::export::{Analysis, AnalysisExporter, Exporter, Files, Format, Sink, in_memory, whole_file};
+use crate::report::export::{
+    Analysis, AnalysisExporter, DatatroveTree, Exporter, Files, Format, Sink, in_memory, whole_file,
+};
 use crate::report::{Style, Written, on_screen, render, write_all};
 use crate::results::{add_server_logs, read_run, read_runs};
 use crate::ui::Ui;
@@ -36,13 +38,28 @@ fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
     }
 }
 
+/// What the answer is written with.
+fn exporter(args: &AnalyzeArgs) -> Result<&'static AnalysisExporter, Error> {
+    let exporter = args.format().exporter();
+    if args.layout.is_none() {
+        return Ok(exporter);
+    }
+    if exporter.format().name != DatatroveTree.format().name || args.output.is_none() {
+        return Err(Error::Usage {
+            message: "`--layout datatrove` is about the files of `--format datatrove`, in a directory".into(),
+            hint: "add `--format datatrove --output DIR`".into(),
+        });
+    }
+    Ok(&DatatroveTree)
+}
+
 /// Analyses runs, writes their reports beside the one run that is its own, or where the user says, and prints the answer. Exit
 /// code 0 when every experiment has a valid result, 1 when one has not or a result file is broken, 3 when there is nothing to analyse.
 ///
 /// # Errors
 /// When a run cannot be read, a report cannot be written, or a flag is wrong.
 pub fn run(args: &AnalyzeArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let exporter = args.format().exporter();
+    let exporter = exporter(args)?;
     let format = exporter.format();
     refuse_idle(format, args)?;
     let assumed = query_args::assumptions(&args.cost, environment)?;

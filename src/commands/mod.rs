@@ -23,6 +23,7 @@ pub mod plot;
 mod preflight;
 pub mod prompts;
 mod query_args;
+pub mod rank;
 pub mod recommend;
 mod render;
 pub mod report;
@@ -91,6 +92,7 @@ async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, E
         Command::Diagnose(args) => diagnose::run(args, environment, ui),
         Command::Completions(args) => completions::run(args, ui),
         Command::Man => completions::man(ui),
+        Command::Rank { order, rank } => rank::run(order, *rank, environment).await,
         // Played by `main` before there are settings or a printer.
         Command::SimVllm { .. } | Command::Guard => Ok(exit::BUG),
     }

@@ -38,6 +38,7 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     let found = (!settings.simulated()).then(|| engine::find_vllm(settings.vllm_bin.clone(), environment).ok());
     let program = found.flatten();
     host_facts::gather(&mut settings, environment, program.as_deref());
+    preflight::leave_out_unknown(&mut settings, environment, program.as_deref(), ui);
     let counts = count(&settings, ui)?;
     match (&program, settings.simulated()) {
         (Some(program), false) => preflight::check(&settings, environment, program, ui)?,

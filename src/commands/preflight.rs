@@ -27,25 +27,54 @@ pub fn check(settings: &Settings, environment: &Environment, program: &Path, ui:
         return Ok(());
     }
     check_loads(settings, environment)?;
+    match help(settings, environment, program, ui) {
+        Some(help) => report(settings, &help, program, ui),
+        None => Ok(()),
+    }
+}
+
+/// What the real vLLM knows; `None`, and a warning, where nobody can tell.
+fn help(settings: &Settings, environment: &Environment, program: &Path, ui: &Ui) -> Option<Help> {
     let cache = environment.cache_dir().join("preflight");
     let version = settings.sweep.context.vllm_version.as_deref();
     let env: Vec<(String, String)> = fixed_env(settings);
     let setvars = settings.setvars.as_deref().filter(|path| path.is_file());
     let shell = setvars.map(|setvars| Shell { setvars, login: settings.login });
-    let help = match ask(program, shell, &env, version, &cache, |text| ui.say(text)) {
-        Ok(help) => help,
+    match ask(program, shell, &env, version, &cache, |text| ui.say(text)) {
+        Ok(help) => Some(help),
         Err(error) => {
             // A vLLM that cannot tell its flags may still serve: the run decides.
             let recorded = version.and_then(|version| Help::recorded(version.split('+').next().unwrap_or(version)));
-            let Some(help) = recorded else {
-                ui.warn(&format!("the flags were not checked: {error}"));
-                return Ok(());
-            };
-            ui.warn(&format!("{error}; the flags are checked against those recorded of this release"));
-            help
+            match &recorded {
+                Some(_) => ui.warn(&format!("{error}; the flags are checked against those recorded of this release")),
+                None => ui.warn(&format!("the flags were not checked: {error}")),
+            }
+            recorded
         }
+    }
+}
+
+/// Leaves out flags that a file's format sets by itself and that the vLLM that is here does not know.
+pub fn leave_out_unknown(settings: &mut Settings, environment: &Environment, program: Option<&Path>, ui: &Ui) {
+    let implied = std::mem::take(&mut settings.implied);
+    let is_set = |settings: &Settings, flag: &str| {
+        settings.sweep.groups.iter().any(|group| group.serve.iter().any(|axis| axis.key == flag))
     };
-    report(settings, &help, program, ui)
+    if !settings.preflight || !implied.iter().any(|flag| is_set(settings, flag)) {
+        return;
+    }
+    let help = match program {
+        Some(program) => help(settings, environment, program, ui),
+        // The simulated one plays 0.14.1, which knows them; of one that is not there nothing is known.
+        None => None,
+    };
+    let Some(help) = help else { return };
+    for flag in implied.into_iter().filter(|flag| !help.serve.has(flag)) {
+        if is_set(settings, flag) {
+            ui.warn(&format!("`--{flag}` is left out: this vLLM does not know it"));
+        }
+        settings.sweep.groups.iter_mut().for_each(|group| group.serve.retain(|axis| axis.key != flag));
+    }
 }
 
 fn report(settings: &Settings, help: &Help, program: &Path, ui: &Ui) -> Result<(), Error> {

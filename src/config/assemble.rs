@@ -8,9 +8,10 @@ use super::handover::hand_over;
 use super::kept::Kept;
 use super::language::spelling::canonical;
 use super::layers::Layers;
+use super::resolve::words;
 use super::tree::{Diagnostic, Entry, Kind, Node, merge, merge_axes};
 use super::{Environment, Error, Origin, Preset, foreign, is_secret_name, load};
-use crate::model::{FlagError, FlagValue, Flags};
+use crate::model::{Client, FlagError, FlagValue, Flags};
 use crate::nearest::nearest;
 use crate::process::REDACTED;
 
@@ -21,6 +22,8 @@ pub struct Assembled {
     pub tree: Node,
     /// What the user should know of the files.
     pub notes: Vec<String>,
+    /// Flags of `vllm serve` that a file's format sets by itself, where its program would.
+    pub implied: Vec<&'static str>,
 }
 
 /// Flags of `vllm serve` that have a flag of ours, and flags that nobody may set.
@@ -73,13 +76,16 @@ pub fn assemble(
     let mut notes = Vec::new();
     let mut documents = Vec::new();
     let mut named = None;
-    for file in files {
-        let mut tree = load::load(file, environment)?;
+    let mut implied = Vec::new();
+    let read = files.iter().map(|file| load::load(file, environment)).collect::<Result<Vec<Node>, _>>()?;
+    let client = client(&read, layers, kept);
+    for (file, mut tree) in files.iter().zip(read) {
         let mut format = None;
-        if let Some(translated) = foreign::translate(&tree) {
+        if let Some(translated) = foreign::translate(&tree, client) {
             let translated = translated?;
             tree = translated.tree;
             format = Some(translated.format);
+            implied.extend(translated.implied);
             notes.push(format!("{}: read as {}", file.display(), translated.format));
             notes.extend(translated.notes);
         }
@@ -131,7 +137,16 @@ pub fn assemble(
         given = kept.below(given);
         tree = if kept.is_whole() { tree } else { kept.over(tree) };
     }
-    Ok(Assembled { tree: hand_over(over_everything(tree, given), environment)?, notes })
+    Ok(Assembled { tree: hand_over(over_everything(tree, given), environment)?, notes, implied })
+}
+
+/// The client for which files of other tools are translated: a flag over a variable over the last file over the run that goes on.
+/// A word that names none is refused where the sweep is resolved.
+fn client(files: &[Node], layers: &Layers, kept: Option<&Kept>) -> Client {
+    let said = layers.one("client").map(|(word, _)| word);
+    let said = said.or_else(|| files.iter().rev().find_map(|file| file.get("client")?.scalar()));
+    let said = said.or_else(|| kept?.tree().get("client")?.scalar());
+    said.and_then(|word| words::client(&word)).unwrap_or(Client::Vllm)
 }
 
 /// Flags and variables as a tree.

@@ -93,6 +93,8 @@ pub struct Settings {
     pub simulation: Vec<(String, String)>,
     /// Keys that a flag or a variable has, and `files` where there are sweep files.
     pub given: BTreeSet<&'static str>,
+    /// Flags of `vllm serve` that a file's format sets by itself: a vLLM that does not know them does without.
+    pub implied: Vec<&'static str>,
 }
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
@@ -153,7 +155,7 @@ impl Settings {
         no_swallowed_file(args, environment)?;
         let layers = Layers::of_run(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
-        let Assembled { tree, mut notes } = assemble(&args.files, &layers, environment, below, kept)?;
+        let Assembled { tree, mut notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
         let document: Document = read(&tree)?;
         let variables = layers.unknown_variables(is_run_setting).into_iter();
         let mut warnings: Vec<String> =
@@ -227,6 +229,7 @@ impl Settings {
             files: args.files.iter().map(|file| environment.absolute(file)).collect(),
             simulation,
             given,
+            implied,
         })
     }
 

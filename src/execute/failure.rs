@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::ranks::Gone;
 use super::stall::Stalled;
 use super::unit::{Places, UnitContext};
 use crate::bounded::{self, NoObject};
 use crate::diagnose::{self, Finding, clean_line, diagnose_reader, tail_lines};
 use crate::process::{Emptied, Role};
+use crate::record::layout;
 use crate::safe;
 
 /// How many log lines a failure keeps (rule 12).
@@ -87,6 +89,30 @@ impl FailureClassifier<'_> {
         };
         let fallback = if hung { Cause::Hung } else { Cause::StartupTimeout };
         self.blame_beginning_of_log(log_length, ending, fallback, Phase::Starting(phase))
+    }
+
+    /// A rank on another node ended before the server was ready: its own log says why.
+    pub fn rank_gone(&self, gone: Gone, phase: StartPhase) -> Failure {
+        let (log, who) = match gone {
+            Gone::Rank(rank) => (layout::rank_log(&self.places.server_log, rank), format!("rank {rank}")),
+            Gone::Launcher => (layout::ranks_log(&self.places.server_log), "the command that starts the ranks".into()),
+        };
+        let name = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let places = Places { server_log: log, ..self.places.clone() };
+        let own = FailureClassifier { places: &places, context: self.context };
+        let mut failure = own.server_fatal(Cause::EngineCoreFailed, None, phase);
+        failure.summary = format!("{who} ended ({name}): {}", failure.summary);
+        failure
+    }
+
+    /// The same while the client ran.
+    pub fn rank_died(&self, gone: Gone) -> Failure {
+        let own = self.rank_gone(gone, StartPhase::Ready);
+        let mut failure = Failure { cause: Cause::ServerDied, phase: Phase::Measuring, ..own.clone() };
+        failure.summary = format!("the server died during the benchmark: {}", own.summary);
+        failure.also.retain(|cause| *cause != own.cause);
+        failure.also.insert(0, own.cause);
+        failure
     }
 
     /// Something else answered on the port.

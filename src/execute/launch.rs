@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::script::{EngineCommand, ScriptContext, bench_args, script, serve_args, warmup_args, write_exclusively};
+use super::ranks::Meeting;
+use super::script::{
+    EngineCommand, ScriptContext, bench_args, script_after, serve_args, warmup_args, write_exclusively,
+};
 use super::{Job, UnitContext};
 use crate::model::{Cause, Failure, Phase, Side};
 use crate::process::{Group, GroupSpec, Owner, Role, Stop};
@@ -32,6 +35,11 @@ fn program(role: Role, job: &Job, context: &UnitContext) -> std::io::Result<Engi
     }
 }
 
+/// The server of a job.
+pub(super) fn server_of(job: &Job, context: &UnitContext) -> EngineCommand {
+    program(Role::Server, job, context).unwrap_or_else(|_| context.engine.clone())
+}
+
 /// The whole command line.
 pub(super) fn command(role: Role, job: &Job, context: &UnitContext) -> Vec<String> {
     let engine = program(role, job, context).unwrap_or_else(|_| context.engine.clone());
@@ -41,13 +49,30 @@ pub(super) fn command(role: Role, job: &Job, context: &UnitContext) -> Vec<Strin
     command
 }
 
-/// Starts the server or the client of a job.
-pub(super) async fn launch(role: Role, job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
-    let (kept, log) = match role {
-        Role::Server => (&job.places.server_script, &job.places.server_log),
-        Role::Benchmark => (&job.places.benchmark_script, &job.places.benchmark_log),
-    };
-    Group::spawn(spec(role, job, context, &arguments(role, job), Some(kept), log)?, stop)
+/// Starts the server of a job, or its part on this node where ranks on others meet it.
+pub(super) async fn launch_server(
+    job: &Job,
+    context: &UnitContext,
+    meeting: Option<&Meeting>,
+    stop: &mut Stop,
+) -> Result<Group, Failure> {
+    let (kept, log) = (&job.places.server_script, &job.places.server_log);
+    let mut args = arguments(Role::Server, job);
+    let mut before = Vec::new();
+    if let Some(meeting) = meeting {
+        args.extend(meeting.head_args(&job.experiment));
+        before = meeting.before_head(&server_of(job, context));
+    }
+    Group::spawn(spec(Role::Server, job, context, (&args, &before), Some(kept), log)?, stop)
+        .await
+        .map_err(|error| failed(Role::Server, &error))
+}
+
+/// Starts the client of a job.
+pub(super) async fn launch_client(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
+    let (kept, log) = (&job.places.benchmark_script, &job.places.benchmark_log);
+    let role = Role::Benchmark;
+    Group::spawn(spec(role, job, context, (&arguments(role, job), &[]), Some(kept), log)?, stop)
         .await
         .map_err(|error| failed(role, &error))
 }
@@ -56,7 +81,7 @@ pub(super) async fn launch(role: Role, job: &Job, context: &UnitContext, stop: &
 pub(super) async fn launch_warmup(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<Group, Failure> {
     let args = warmup_args(&job.experiment, job.port, &job.places.warmup_result, context.warmup_prompts);
     let role = Role::Benchmark;
-    Group::spawn(spec(role, job, context, &args, None, &job.places.warmup_log)?, stop)
+    Group::spawn(spec(role, job, context, (&args, &[]), None, &job.places.warmup_log)?, stop)
         .await
         .map_err(|error| failed(role, &error))
 }
@@ -70,12 +95,12 @@ fn failed(role: Role, error: &dyn std::error::Error) -> Failure {
     Failure::plain(Cause::LaunchFailed, phase, text)
 }
 
-/// Writes the script, and says how it is started.
+/// Writes the script, and says how it is started: the program's arguments, and lines before it.
 fn spec(
     role: Role,
     job: &Job,
     context: &UnitContext,
-    args: &[String],
+    (args, before): (&[String], &[String]),
     kept: Option<&Path>,
     log: &Path,
 ) -> Result<GroupSpec, Failure> {
@@ -83,7 +108,7 @@ fn spec(
     let engine = program(role, job, context).map_err(|error| failed(&error))?;
     let script_context =
         ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
-    let text = script(role, &job.experiment, args, &script_context);
+    let text = script_after(role, &job.experiment, args, &script_context, before);
     if let Some(kept) = kept {
         keep_copy(kept, &safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
     }

@@ -81,6 +81,6 @@ impl Lease {
     }
 }
 
-fn lock_path(port: u16) -> Result<PathBuf, Error> {
+pub(super) fn lock_path(port: u16) -> Result<PathBuf, Error> {
     Ok(registry::home()?.join(format!("port-{port}.lock")))
 }

@@ -9,6 +9,7 @@
 //! Nothing here prints, and nothing here knows the names of files in a run directory: paths come in as data.
 
 mod block;
+mod compile_lock;
 mod emit;
 mod error;
 mod failure;
@@ -19,6 +20,7 @@ mod local;
 mod memory;
 pub mod port;
 mod profile;
+mod ranks;
 mod readiness;
 mod script;
 mod server;
@@ -32,6 +34,7 @@ pub use error::{Error, shown_holders};
 pub use lease::{Lease, LockedPort};
 pub use leftovers::{Scope, end_foreign, end_leftovers};
 pub use local::{Executor, Job, Jobs, LocalExecutor, end_all_leftovers, end_foreign_and_leftovers};
+pub use ranks::{Nodes, RankOrder, become_holder};
 pub use script::{EngineCommand, ScriptContext, bench_args, client_host, script, serve_args};
 pub use strangers::Strangers;
 pub use unit::{Attempted, Places, UnitContext};

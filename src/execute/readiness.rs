@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::port::PortWatch;
 use super::profile::{self, Profile};
+use super::ranks::Gone;
 use crate::bounded;
 use crate::diagnose::PhaseTracker;
 use crate::model::{Cause, StartPhase, StartStep};
@@ -37,6 +38,8 @@ pub enum Started {
     Fatal(Cause),
     /// An engine process is gone while the API server lives on.
     EngineGone,
+    /// A rank on another node has ended.
+    RankGone(Gone),
     /// Something else answers on the port.
     Foreign(String),
     /// It is the server that was started, and another process listens on its port too.

@@ -136,6 +136,33 @@ fn workload_args(experiment: &Experiment) -> Vec<String> {
 
 /// The text of a launch script.
 pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &ScriptContext<'_>) -> String {
+    script_after(role, experiment, args, context, &[])
+}
+
+/// The same, with lines of the shell before the program.
+pub(super) fn script_after(
+    role: Role,
+    experiment: &Experiment,
+    args: &[String],
+    context: &ScriptContext<'_>,
+    before: &[String],
+) -> String {
+    let mut command = format!(" {}", quoted(&context.engine.program.to_string_lossy()));
+    for word in &context.engine.prefix {
+        let _ = write!(command, " {}", quoted(word));
+    }
+    command.push_str(&command_lines(args));
+    script_of(role, experiment, context, before, &command)
+}
+
+/// A script that ends in this command, whose words are quoted where they must be.
+pub(super) fn script_of(
+    role: Role,
+    experiment: &Experiment,
+    context: &ScriptContext<'_>,
+    before: &[String],
+    command: &str,
+) -> String {
     let mut text = String::from("#!/bin/bash\n");
     let _ = writeln!(text, "# vllm-bench: {role} of experiment {} ({})", experiment.name, experiment.identity.short());
     if experiment.engine == Engine::Sim {
@@ -163,13 +190,10 @@ pub fn script(role: Role, experiment: &Experiment, args: &[String], context: &Sc
         let _ = writeln!(text, "export VLLM_BENCH_ATTEMPT={}", context.attempt);
         simulated_turn(&mut text, role, experiment);
     }
-    text.push_str("\nexec");
-    let _ = write!(text, " {}", quoted(&context.engine.program.to_string_lossy()));
-    for word in &context.engine.prefix {
-        let _ = write!(text, " {}", quoted(word));
+    for line in before {
+        let _ = writeln!(text, "{line}");
     }
-    text.push_str(&command_lines(args));
-    text.push('\n');
+    let _ = writeln!(text, "\nexec{command}");
     text
 }
 

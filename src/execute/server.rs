@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::compile_lock::CompileLock;
 use super::failure::FailureClassifier;
-use super::launch::launch;
+use super::launch::launch_server;
 use super::memory::DeviceMemory;
 use super::port::PortWatch;
 use super::profile::Profile;
+use super::ranks::{Gone, Meeting, Ranks, together};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::client_host;
 use super::{Emitter, Job, UnitContext, port};
@@ -33,6 +35,8 @@ const RESET_PAUSE: Duration = Duration::from_millis(200);
 /// A server that is ready.
 pub(super) struct Server {
     pub group: Group,
+    /// Its ranks on other nodes.
+    pub ranks: Option<Ranks>,
     memory: DeviceMemory,
     /// Who listens on its port.
     pub watch: PortWatch,
@@ -76,6 +80,8 @@ struct Seen {
     silent: Duration,
     /// Bytes in its log.
     log_length: u64,
+    /// A rank on another node that had ended.
+    rank: Option<Gone>,
 }
 
 impl Server {
@@ -86,6 +92,10 @@ impl Server {
         emit: &Emitter,
         stop: &mut Stop,
     ) -> Result<Self, Box<NotStarted>> {
+        let compiling = CompileLock::take(job, context, emit, stop).await;
+        if stop.level() >= StopLevel::Drain {
+            return Err(Box::new(NotStarted::interrupted()));
+        }
         if let Some(holder) = port::holder(job.port) {
             let text = format!("port {} is taken by {holder}", job.port);
             let failure = Failure::plain(Cause::PortInUse, Phase::Launching, text);
@@ -94,8 +104,8 @@ impl Server {
         let memory = DeviceMemory::read(context).await;
         let shared_with = stop.cuts_short(context.strangers.look(context, emit)).await.unwrap_or_default();
         let launched = Instant::now();
-        let mut group = match launch(Role::Server, job, context, stop).await {
-            Ok(group) => group,
+        let (mut group, ranks) = match launch_all(job, context, stop).await {
+            Ok(launched) => launched,
             Err(_) if stop.level() >= StopLevel::Drain => return Err(Box::new(NotStarted::interrupted())),
             Err(failure) => return Err(Box::new(NotStarted::before_launch(failure))),
         };
@@ -104,7 +114,8 @@ impl Server {
         emit.event(Event::ServerLaunched { name: name.clone(), process: group.leader, port: job.port, log: log_file });
         let mut log = StartLog::new(&job.places.server_log);
         let mut watch = PortWatch::new(job.port, group.members());
-        let verdict = until_ready(job, context, &mut group, &mut watch, &mut log, emit, stop).await;
+        let rank_gone = gone_of(ranks.as_ref());
+        let verdict = until_ready(job, context, (&mut group, rank_gone), &mut watch, &mut log, emit, stop).await;
         let (ready, version) = match &verdict {
             Verdict::Watched(Started::Ready(version)) => (true, version.clone()),
             _ => (false, None),
@@ -114,10 +125,14 @@ impl Server {
         let steps = std::mem::take(&mut log.steps);
         if ready {
             emit.event(Event::ServerReady { name: name.clone(), seconds: startup });
+            if let Some(compiling) = compiling {
+                compiling.filled();
+            }
         }
         let host = reachable(client_host(&job.experiment));
         let mut server = Self {
             group,
+            ranks,
             memory,
             watch,
             port: job.port,
@@ -135,6 +150,8 @@ impl Server {
             phase: log.phase(),
             silent: log.last_growth.elapsed(),
             log_length: std::fs::metadata(&job.places.server_log).map_or(0, |meta| meta.len()),
+            // A head that loses a rank says less than the rank.
+            rank: server.ranks.as_ref().and_then(Ranks::first_gone),
         };
         emit.phase(&job.experiment, Phase::Draining);
         let own_end = match &verdict {
@@ -156,6 +173,11 @@ impl Server {
             () = stop.reached(StopLevel::Drain) => false,
             answer = request => answer.is_ok_and(|answer| answer.status().is_success()),
         }
+    }
+
+    /// Waits until a rank on another node has ended; for ever where there is none.
+    pub fn rank_gone(&self) -> impl Future<Output = Gone> + use<> {
+        gone_of(self.ranks.as_ref())
     }
 
     /// Where it is asked, `http://HOST:PORT`.
@@ -205,7 +227,17 @@ impl Server {
     pub async fn drain(self, context: &UnitContext, emit: &Emitter, stop: &mut Stop) -> TeardownProof {
         let began = Instant::now();
         let members = self.group.members();
-        let Emptied { empty, held_by, killed, strays, .. } = self.group.end(stop).await;
+        let mut heard = stop.clone();
+        let (own, others) = tokio::join!(self.group.end(stop), async {
+            match self.ranks {
+                Some(ranks) => Some(ranks.end(&mut heard).await),
+                None => None,
+            }
+        });
+        let Emptied { empty, held_by, killed, strays, .. } = match others {
+            Some(others) => together(own, others),
+            None => own,
+        };
         let left: Vec<i32> = members.find().iter().map(|stat| stat.pid).collect();
         let (port_closed, port_held_by) = self.watch.after_the_end(&left);
         let proof = TeardownProof {
@@ -232,10 +264,37 @@ async fn end_by_itself(server: &mut Group, stop: &mut Stop) -> Option<Ending> {
     }
 }
 
+fn gone_of(ranks: Option<&Ranks>) -> impl Future<Output = Gone> + use<> {
+    let gone = ranks.map(Ranks::gone);
+    async move {
+        match gone {
+            Some(gone) => gone.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Starts the server, and its ranks on other nodes where it has some.
+async fn launch_all(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<(Group, Option<Ranks>), Failure> {
+    let Some(nodes) = context.nodes.as_ref().filter(|nodes| nodes.count > 1) else {
+        return Ok((launch_server(job, context, None, stop).await?, None));
+    };
+    let meeting = Meeting::arrange(&job.experiment, nodes)
+        .map_err(|error| Failure::plain(Cause::LaunchFailed, Phase::Launching, error.to_string()))?;
+    let head = launch_server(job, context, Some(&meeting), stop).await?;
+    match Ranks::start(job, context, meeting, stop).await {
+        Ok(ranks) => Ok((head, Some(ranks))),
+        Err(failure) => {
+            head.end(stop).await;
+            Err(failure)
+        }
+    }
+}
+
 async fn until_ready(
     job: &Job,
     context: &UnitContext,
-    server: &mut Group,
+    (server, rank_gone): (&mut Group, impl Future<Output = Gone>),
     watch: &mut PortWatch,
     log: &mut StartLog,
     emit: &Emitter,
@@ -260,6 +319,7 @@ async fn until_ready(
     let watched = async {
         tokio::select! {
             started = watched => started,
+            gone = rank_gone => Started::RankGone(gone),
             _ = engine_gone => {
                 // A server that fails by itself says why, and ends, within this moment.
                 tokio::time::sleep(LAST_WORDS).await;
@@ -281,8 +341,12 @@ fn not_ready(
     seen: &Seen,
 ) -> Outcome {
     let blame = FailureClassifier { places: &job.places, context };
-    let Seen { phase, silent, log_length } = *seen;
+    let Seen { phase, silent, log_length, rank } = *seen;
+    if let (Some(gone), false) = (rank, matches!(started, Verdict::Stopped)) {
+        return Outcome::Failed(blame.rank_gone(gone, phase));
+    }
     let failure = match started {
+        Verdict::Watched(Started::RankGone(gone)) => blame.rank_gone(gone, phase),
         Verdict::Watched(Started::Ready(_)) | Verdict::Stopped => return Outcome::Interrupted,
         Verdict::Watched(Started::EngineGone) => blame.server_fatal(Cause::EngineCoreFailed, own_end, phase),
         Verdict::Watched(Started::Fatal(cause)) => blame.server_fatal(cause, own_end, phase),

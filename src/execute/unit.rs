@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::failure::{self, FailureClassifier};
-use super::launch::{command, launch, launch_warmup};
+use super::launch::{command, launch_client, launch_warmup};
 use super::profile::Profile;
+use super::ranks::{Gone, Ranks};
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
-use super::{Emitter, Job, Strangers, Turn};
+use super::{Emitter, Job, Nodes, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
     Cause, Client, ComputeUnit, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
@@ -52,6 +53,10 @@ pub struct UnitContext {
     pub api_key: Option<String>,
     /// The run directory, for the registry of live groups.
     pub run: PathBuf,
+    /// The nodes that each server is spread over; `None` = this one alone.
+    pub nodes: Option<Nodes>,
+    /// The folder of locks for the compile cache, where other starts share it at the same time.
+    pub compile_locks: Option<PathBuf>,
     /// Where device memory is read.
     pub probe: Probe,
     /// Which devices the machine has.
@@ -121,6 +126,8 @@ pub struct Attempted {
     pub on_start: u32,
     /// Who else used the devices, in words.
     pub shared_with: Vec<String>,
+    /// Which bytes of the server's log were written while the client ran.
+    pub server_log_span: Option<[u64; 2]>,
 }
 
 impl Attempted {
@@ -148,6 +155,7 @@ impl Attempted {
             preemptions: None,
             shared_with: Vec::new(),
             on_start: 1,
+            server_log_span: None,
         }
     }
 
@@ -165,6 +173,8 @@ enum Died {
     Server(Option<Ending>),
     /// An engine or worker process, while the API server lived on.
     Engine,
+    /// A rank on another node.
+    Rank(Gone),
     /// Nobody, but the server's log cannot be written any more.
     LogFailed(String),
     /// Nobody, but another process listens on the server's port.
@@ -187,6 +197,7 @@ impl Died {
             Died::Shared(who) => blame.foreign_listener(port, &who, Phase::Measuring),
             Died::Server(ending) => blame.server_died(ending),
             Died::Engine => blame.engine_died(),
+            Died::Rank(gone) => blame.rank_died(gone),
             Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
             Died::Stalled(stalled) => blame.stalled(&stalled),
         }
@@ -227,11 +238,14 @@ pub(super) async fn measure(
         outcome = Some(Outcome::Interrupted);
     }
     let client = Instant::now();
+    let log_length = || std::fs::metadata(&job.places.server_log).map_or(0, |meta| meta.len());
+    let log_before = log_length();
     let outcome = match outcome {
         Some(outcome) => outcome,
         None => unit.benchmark(server, emit, stop).await,
     };
     let benchmark = unit.benchmarked.then(|| client.elapsed().as_secs_f64());
+    let server_log_span = unit.benchmarked.then(|| [log_before, log_length()]);
     let (mut prefix_cache, mut preemptions) = (None, None);
     if let (Outcome::Passed { .. }, Some(before)) = (&outcome, before) {
         let after = stop.cuts_short(server.counters(context)).await.flatten();
@@ -271,6 +285,7 @@ pub(super) async fn measure(
         preemptions,
         on_start: turn.on_start,
         shared_with,
+        server_log_span,
     }
 }
 
@@ -330,7 +345,7 @@ impl Unit<'_> {
 
     /// Runs the client against a ready server.
     async fn benchmark(&mut self, server: &mut Server, emit: &Emitter, stop: &mut Stop) -> Outcome {
-        let client = match launch(Role::Benchmark, self.job, self.context, stop).await {
+        let client = match launch_client(self.job, self.context, stop).await {
             Ok(client) => client,
             Err(_) if stop.level() >= StopLevel::Drain => return Outcome::Interrupted,
             Err(failure) => return Outcome::Failed(failure),
@@ -372,12 +387,14 @@ impl Unit<'_> {
         let deadline = Instant::now() + self.context.timeout_benchmark;
         let slow = Profile::new(client.leader, self.context.login).slow();
         let stalled = self.until_stalled(server.base(), &client, log);
+        let rank_gone = server.rank_gone();
         let Server { group, watch, .. } = server;
         let engine_gone = group.titled_gone(ENGINE_TITLE);
         let died = async {
             let first = tokio::select! {
                 change = group.changed() => Ok(change),
                 _ = engine_gone => Err(()),
+                gone = rank_gone => return Died::Rank(gone),
                 who = watch.foreign_appears() => return Died::Shared(who),
                 stalled = stalled => return Died::Stalled(stalled),
             };
@@ -402,6 +419,11 @@ impl Unit<'_> {
         let blame = FailureClassifier { places: &self.job.places, context: self.context };
         match verdict {
             Verdict::Exited(ending) => Ran::Ended(ending),
+            Verdict::Watched(died @ (Died::Server(_) | Died::Engine)) => {
+                // A head that loses a rank says less than the rank.
+                let died = server.ranks.as_ref().and_then(Ranks::first_gone).map_or(died, Died::Rank);
+                Ran::Failed(died.failure(self.job.port, &blame))
+            }
             Verdict::Watched(died) => Ran::Failed(died.failure(self.job.port, &blame)),
             Verdict::Deadline => Ran::Failed(blame.client_too_slow(&emptied)),
             Verdict::Stopped => Ran::Interrupted,

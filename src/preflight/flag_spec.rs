@@ -226,6 +226,11 @@ impl Known {
         }
     }
 
+    /// Whether there is a flag of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     fn find(&self, name: &str) -> Option<&FlagSpec> {
         self.flags.iter().find(|flag| flag.names.iter().any(|known| known == name))
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -289,6 +291,13 @@ impl Group {
                 tokio::time::sleep(TITLES_POLL).await;
             }
             std::future::pending().await
+        }
+    }
+
+    /// Sends the leader a signal that it passes on or has a meaning of its own for; nothing where it has ended.
+    pub fn tell(&self, signal: Signal) {
+        if self.ending.is_none() && self.leader.is_alive() {
+            let _ = kill(Pid::from_raw(self.leader.pid), signal);
         }
     }
 

@@ -43,6 +43,8 @@ pub const SCRIPTS: &str = "scripts";
 pub const UNCHECKED: &str = ".unchecked";
 /// Plots of a run.
 pub const PLOTS: &str = "plots";
+/// Locks and marks of configurations whose compile cache is filled, or being filled.
+const COMPILE_LOCKS: &str = "vllm-bench-locks";
 
 /// The stamp of a run directory, `YYYYMMDD_HHMM` in the run's time zone (rule 15).
 pub fn stamp(at: DateTime<Utc>, zone: Tz) -> String {
@@ -58,6 +60,21 @@ pub fn is_stamp(name: &str) -> bool {
         && stamp
             .split_once('_')
             .is_some_and(|(day, minute)| day.len() == 8 && minute.len() == 4 && digits(day) && digits(minute))
+}
+
+/// The folder of locks for a compile cache, beside it in vLLM's cache folder.
+pub fn compile_locks(cache: &Path) -> PathBuf {
+    cache.join(COMPILE_LOCKS)
+}
+
+/// Held while a server fills the compile cache for a configuration.
+pub fn compile_lock(folder: &Path, key: &str) -> PathBuf {
+    folder.join(format!("{key}.lock"))
+}
+
+/// There once the compile cache for a configuration is filled.
+pub fn compiled(folder: &Path, key: &str) -> PathBuf {
+    folder.join(format!("{key}.done"))
 }
 
 /// The paths of one run directory.
@@ -173,6 +190,62 @@ pub fn experiment_csv(directory: &Path, experiment: &str) -> PathBuf {
     let name = format!("{}.csv", crate::plan::sanitize(experiment));
     let taken = [BENCHMARKING_RESULTS, OPTIMIZATION_SUMMARY, SUMMARY_CSV].contains(&name.as_str());
     directory.join(if taken { format!("experiment_{name}") } else { name })
+}
+
+/// Files of a rank of a server on another node, beside the server's log.
+fn beside(server_log: &Path, what: &str) -> PathBuf {
+    server_log.with_extension(what)
+}
+
+/// Output of a rank.
+pub fn rank_log(server_log: &Path, rank: u32) -> PathBuf {
+    beside(server_log, &format!("rank{rank}.log"))
+}
+
+/// What was seen of a rank's end, written on its node.
+pub fn rank_end(server_log: &Path, rank: u32) -> PathBuf {
+    beside(server_log, &format!("rank{rank}.json"))
+}
+
+/// Output of the command that starts the ranks.
+pub fn ranks_log(server_log: &Path) -> PathBuf {
+    beside(server_log, "ranks.log")
+}
+
+/// The script of the ranks, as it was run.
+pub fn rank_script(server_log: &Path) -> PathBuf {
+    beside(server_log, "ranks.sh")
+}
+
+/// What those who hold ranks are told.
+pub fn rank_order(server_log: &Path) -> PathBuf {
+    beside(server_log, "ranks.json")
+}
+
+/// The cluster sweep's directory tree: names of folders and files that its own programs read.
+pub mod cluster {
+    use std::path::{Path, PathBuf};
+
+    /// The folder of a configuration's records; no name leads out of the directory.
+    fn logs(directory: &Path, way: &[String]) -> PathBuf {
+        let folder = way.iter().fold(directory.to_owned(), |path, name| path.join(crate::plan::sanitize(name)));
+        folder.join("inference_logs")
+    }
+
+    /// What its pipeline counted.
+    pub fn stats(directory: &Path, way: &[String]) -> PathBuf {
+        logs(directory, way).join("stats.json")
+    }
+
+    /// The log of its server.
+    pub fn server_log(directory: &Path, way: &[String]) -> PathBuf {
+        logs(directory, way).join("server_logs").join("server_rank_00000_node_0.log")
+    }
+
+    /// The output of its job.
+    pub fn job_log(directory: &Path, way: &[String]) -> PathBuf {
+        logs(directory, way).join("slurm_logs").join("0_0.out")
+    }
 }
 
 /// The batch-size sweep's table of one configuration on so many devices: its plots read the names of `DIR/MODEL/`. A name cannot lead

@@ -163,6 +163,9 @@ pub struct ResultMeta {
     /// The server's log, relative to the run directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_log: Option<PathBuf>,
+    /// Which bytes of it were written during the measurement, from and up to: a log may serve several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_log_span: Option<[u64; 2]>,
 }
 
 impl ResultMeta {

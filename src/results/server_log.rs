@@ -1,7 +1,7 @@
 //! What vLLM's log says of its work: the mean of its lines about throughput. Read as a stream of bytes, only when asked for.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -20,8 +20,8 @@ static LINE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// Keys of the four metrics, in the order of the line.
 const KEYS: [&str; 4] = ["avg_running_reqs", "avg_waiting_reqs", "avg_gpu_kvc_usage", "avg_prefix_cache_hit_rate"];
 
-/// Reads the logs of the servers for rows that do not have these metrics yet. A log that served several measurements says nothing
-/// of each of them, so that it is left alone.
+/// Reads the logs of the servers for rows that do not have these metrics yet: the part that was written during the measurement. Of one
+/// that served several measurements and whose parts nobody recorded nothing can be said.
 pub fn add_server_logs(table: &mut RunTable) {
     let mut served: HashMap<PathBuf, usize> = HashMap::new();
     let log = |row: &Row| Some(row.about.directory.join(row.about.server_log.as_ref()?));
@@ -29,19 +29,24 @@ pub fn add_server_logs(table: &mut RunTable) {
         *served.entry(path).or_default() += 1;
     }
     for row in &mut table.rows {
-        let Some(path) = log(row).filter(|path| served.get(path) == Some(&1) && row.is_valid()) else { continue };
-        for (key, value) in averages(&path) {
+        let span = row.about.server_log_span;
+        let is_known = |path: &PathBuf| span.is_some() || served.get(path) == Some(&1);
+        let Some(path) = log(row).filter(|path| row.is_valid() && is_known(path)) else { continue };
+        for (key, value) in averages(&path, span) {
             row.about.further.insert_new(key, value);
         }
     }
 }
 
 /// The means of a log; nothing where it cannot be read or says nothing. Lines of an idle server do not count.
-fn averages(path: &Path) -> BTreeMap<&'static str, f64> {
-    match crate::bounded::open(path) {
-        Ok(file) => averages_of(BufReader::with_capacity(1 << 16, file)),
-        Err(_) => BTreeMap::new(),
-    }
+fn averages(path: &Path, span: Option<[u64; 2]>) -> BTreeMap<&'static str, f64> {
+    let part = || {
+        let mut file = crate::bounded::open(path)?;
+        let [from, to] = span.unwrap_or([0, u64::MAX]);
+        file.seek(SeekFrom::Start(from))?;
+        Ok::<_, std::io::Error>(file.take(to.saturating_sub(from)))
+    };
+    part().map_or_else(|_| BTreeMap::new(), |part| averages_of(BufReader::with_capacity(1 << 16, part)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "lines of a log")]
@@ -132,6 +137,23 @@ mod tests {
         assert_eq!(averages_of(&b"Running: 4 reqs"[..]), BTreeMap::new());
         let endless = vec![b'x'; 3 * LONGEST];
         assert_eq!(averages_of(&endless[..]), BTreeMap::new());
-        assert_eq!(averages(Path::new("/nowhere")), BTreeMap::new());
+        assert_eq!(averages(Path::new("/nowhere"), None), BTreeMap::new());
+    }
+
+    #[test]
+    fn of_a_log_that_served_several_measurements_each_has_its_own_part() {
+        let line = |running: u32| {
+            format!(
+                "INFO Engine 000: Avg prompt throughput: 1.0 tokens/s, Avg generation throughput: 2.0 tokens/s, Running: {running} reqs, \
+                 Waiting: 0 reqs, GPU KV cache usage: 5.0%, Prefix cache hit rate: 0.0%\n"
+            )
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), line(10) + &line(30)).unwrap();
+        let length = line(10).len() as u64;
+        let running = |span| averages(file.path(), span)["avg_running_reqs"];
+        assert_eq!(running(Some([0, length])), 10.0);
+        assert_eq!(running(Some([length, 2 * length])), 30.0);
+        assert_eq!(running(None), 20.0);
     }
 }

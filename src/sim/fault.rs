@@ -6,7 +6,7 @@
 //! NAME[:PARAM][@key=value[,key=value...]][#ATTEMPTS]
 //! ```
 //!
-//! `@` restricts a fault to runs whose flags match: `model` (whole name or the part after the last `/`), `tp`,
+//! `@` restricts a fault to runs whose flags match (`node-rank` tells the ranks of one server apart): `model` (whole name or the part after the last `/`), `tp`,
 //! `quantization` (`none` when the flag is absent), `eager` (`true`/`false`), or any flag of `vllm serve` by its long name.
 //! `#1` means: only while `VLLM_BENCH_ATTEMPT` is at most 1, so that a retry passes.
 //!
@@ -23,6 +23,8 @@
 //! | `server-floods` | | the server prints megabytes a second for ever |
 //! | `requests-fail` | how many (1), or `all` | measured requests get HTTP 500 |
 //! | `streams-fail` | `error` (default) `break` `stall` `malformed` `short` `silent`; `+N` or `+all` | measured answers go wrong (1): an error object amid the tokens, a connection that is cut, no further token, a broken event, half of the tokens, no answer at all |
+//! | `rank-dies` | seconds such as `5s` | a headless rank exits before it joins the head; with seconds: so long (simulated) after it joined |
+//! | `rank-hangs` | | a headless rank never joins the head |
 //! | `reset-refused` | | `/reset_prefix_cache` answers 200 with `{"success": false}`, as vLLM does while blocks are held |
 //! | `ignores-sigterm` | | no process of the server ends on SIGTERM or SIGINT |
 //! | `grandchild-in-group` | | a process of the group ignores SIGTERM and outlives the server |
@@ -61,6 +63,8 @@ pub enum Fault {
     ServerFloods,
     RequestsFail { count: Option<u64> },
     StreamsFail { how: BrokenStream, count: Option<u64> },
+    RankDies { after: Option<f64> },
+    RankHangs,
     ResetRefused,
     IgnoresSigterm,
     GrandchildInGroup,
@@ -156,6 +160,8 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("server-floods", "", "the server floods its log"),
     ("requests-fail", "[:N|all]", "requests get HTTP 500"),
     ("streams-fail", "[:error|break|stall|malformed|short|silent][+N|+all]", "answers go wrong"),
+    ("rank-dies", "[:SECONDSs]", "a rank on another node dies"),
+    ("rank-hangs", "", "a rank on another node never joins"),
     ("reset-refused", "", "the prefix cache is not emptied"),
     ("ignores-sigterm", "", "no process of the server ends on SIGTERM"),
     ("grandchild-in-group", "", "a process of the group stays"),
@@ -323,6 +329,11 @@ fn fault(name: &str, param: Option<&str>) -> Result<Fault, FaultError> {
             let count = if count == Some("all") { None } else { Some(number(count, 1).ok_or_else(wrong)?) };
             Fault::StreamsFail { how, count }
         }
+        "rank-dies" => {
+            let seconds = |text: &str| text.strip_suffix('s')?.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
+            Fault::RankDies { after: param.map(|text| seconds(text).ok_or_else(wrong)).transpose()? }
+        }
+        "rank-hangs" => Fault::RankHangs,
         "reset-refused" => Fault::ResetRefused,
         "ignores-sigterm" => Fault::IgnoresSigterm,
         "grandchild-in-group" => Fault::GrandchildInGroup,
@@ -400,6 +411,9 @@ impl fmt::Display for Fault {
             Fault::RequestsFail { count: None } => f.write_str("requests-fail:all"),
             Fault::StreamsFail { how, count: Some(n) } => write!(f, "streams-fail:{}+{n}", how.name()),
             Fault::StreamsFail { how, count: None } => write!(f, "streams-fail:{}+all", how.name()),
+            Fault::RankDies { after: None } => f.write_str("rank-dies"),
+            Fault::RankDies { after: Some(seconds) } => write!(f, "rank-dies:{seconds}s"),
+            Fault::RankHangs => f.write_str("rank-hangs"),
             Fault::ResetRefused => f.write_str("reset-refused"),
             Fault::IgnoresSigterm => f.write_str("ignores-sigterm"),
             Fault::GrandchildInGroup => f.write_str("grandchild-in-group"),

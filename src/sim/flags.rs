@@ -81,9 +81,10 @@ pub const SERVE: Command = Command {
         short("data-parallel-rank", "-dpn", Kind::Int),
         short("data-parallel-address", "-dpa", Kind::Text),
         short("data-parallel-backend", "-dpb", Kind::Text),
+        flag("data-parallel-rpc-port", Kind::Int),
         short("enable-expert-parallel", "-ep", Kind::Bool),
-        flag("nnodes", Kind::Int),
-        flag("node-rank", Kind::Int),
+        short("nnodes", "-n", Kind::Int),
+        short("node-rank", "-r", Kind::Int),
         flag("master-addr", Kind::Text),
         flag("master-port", Kind::Int),
         flag("max-parallel-loading-workers", Kind::Int),
@@ -272,6 +273,12 @@ pub struct ServeConfig {
     pub prefix_caching: bool,
     /// `--speculative-config`.
     pub speculation: Option<Speculation>,
+    /// Nodes that the server is spread over.
+    pub nodes: u32,
+    /// Whether it serves nothing itself: a rank of a server whose head is elsewhere.
+    pub headless: bool,
+    /// Where the head waits for its ranks.
+    pub master: (String, u16),
 }
 
 impl ServeConfig {
@@ -310,6 +317,9 @@ impl ServeConfig {
             seed: parsed.number("seed", 0),
             prefix_caching: parsed.on("enable-prefix-caching", true),
             speculation: parsed.get("speculative-config").and_then(Speculation::of),
+            nodes: parsed.number("nnodes", 1).max(1),
+            headless: parsed.on("headless", false),
+            master: (parsed.get("master-addr").unwrap_or("127.0.0.1").to_owned(), parsed.number("master-port", 29501)),
             model,
             parsed,
         }

@@ -7,6 +7,7 @@
 //! - [`model`], [`scheduler`]: pure: what a step costs, and which requests are in it
 //! - [`engine`]: the scheduler against clocks and channels; [`metrics`], [`tokens`], [`openai`]: what HTTP shows of it; [`trigger`]: when it dies
 //! - [`timing`]: its times in the load generator
+//! - [`ray`]: `ray start`, for servers on several nodes
 //! - [`server`]: processes, start, log, HTTP; [`client`]: the benchmark
 //!
 //! It is the exception to "only `ui` prints" and "only `config` reads the environment": it plays another program.
@@ -22,6 +23,7 @@ pub mod model;
 pub mod noise;
 pub mod openai;
 pub mod prefix;
+pub mod ray;
 pub mod scheduler;
 pub mod server;
 pub mod settings;
@@ -43,6 +45,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if words.first().is_some_and(|role| server::process::is_child(role)) {
         return server::process::child_main(&words);
     }
+    if words.first().is_some_and(|role| role == ray::HEAD) {
+        return ray::head(words.get(1));
+    }
     let command: Vec<&str> = words.iter().take(2).map(String::as_str).collect();
     if let ["--version" | "-v", ..] = command[..] {
         let _ = writeln!(std::io::stdout(), "{}", server::VERSION);
@@ -58,6 +63,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match command[..] {
         ["serve", ..] => server::main(&words[1..], settings),
         ["bench", "serve"] => client::main(&words[2..], settings),
+        // Beside vLLM stands `ray`: here it is a word of the same program.
+        ["ray", ..] => ray::main(&words[1..], &settings),
         [other, ..] => server::refuse(&argparse::main_refusal(&format!(
             "argument subparser: invalid choice: '{other}' (choose from 'chat', 'complete', 'serve', 'bench', 'collect-env', 'run-batch')"
         ))),

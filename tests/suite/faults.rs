@@ -49,6 +49,8 @@ faults! {
     requests_fail_all: "requests-fail:all" => "requests-failed", "measuring", "Error 0: ";
     streams_fail: "streams-fail:break+2" => "requests-failed", "measuring", "Error 0: ";
     streams_silent: "streams-fail:silent+all" => "hung", "measuring", "", "--stall-timeout" = "2";
+    rank_dies: "rank-dies" => "", "", "";
+    rank_hangs: "rank-hangs" => "", "", "";
     reset_refused: "reset-refused" => "", "", "";
     ignores_sigterm: "ignores-sigterm" => "", "", "", "--grace" = "1";
     grandchild_in_group: "grandchild-in-group" => "", "", "", "--grace" = "1";

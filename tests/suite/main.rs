@@ -10,6 +10,7 @@ mod analysis;
 mod architecture;
 mod broken;
 mod cli;
+mod cluster;
 mod decide;
 mod devices;
 mod disk;

@@ -7,6 +7,7 @@ mod dry_run;
 pub mod engine;
 mod follow;
 mod judge;
+mod nodes;
 mod prepare;
 mod recorder;
 pub(in crate::commands) mod resume;
@@ -160,6 +161,7 @@ fn make_plan(
 ) -> Result<Plan, Error> {
     let program = if settings.simulated() { None } else { engine::quick_find(settings, environment) };
     crate::commands::host_facts::gather(settings, environment, program.as_deref());
+    super::preflight::leave_out_unknown(settings, environment, program.as_deref(), ui);
     if let Some(plan) = earlier {
         settings.sweep.context = plan.context_for(&settings.sweep.context);
     }
@@ -349,6 +351,8 @@ impl Sweep<'_> {
             secret_env,
             api_key,
             run: prepared.run.path().to_owned(),
+            nodes: nodes::of_job(self.environment),
+            compile_locks: None,
             probe: Probe::of_machine(self.environment.vars().clone()),
             // A simulated server uses no device: nothing there could come back.
             devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },

@@ -137,6 +137,7 @@ impl Store {
                 groups: experiment.groups.clone(),
                 baseline: experiment.baseline,
                 server_log: Some(self.relative(&job.places.server_log)),
+                server_log_span: attempted.server_log_span,
             }),
         }
     }

@@ -1,14 +1,17 @@
 //! The experiment files of the SLURM sweep (datatrove's inference benchmark): `fixed_args`, `experiments`.
 //!
 //! Its own defaults are filled in for every setting of vLLM, so that a value that is written and one that is left out
-//! are the same setting, as they are there. What SLURM and the data pipeline need is kept under `slurm`.
+//! are the same setting, as they are there. What SLURM and the data pipeline need is kept under `slurm`. The prompts are those of its
+//! data set where the built-in client sends them (`cluster_prompts`), else random ones of the same room.
 
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
+use super::cluster_prompts::{self, PROMPTS};
 use super::{Draft, Translated, dashes, entries, missing, number, positive, several, unknown, wrong};
 use crate::config::Origin;
 use crate::config::tree::{Diagnostic, Entry, Kind, Node};
+use crate::model::Client;
 
 const FORMAT: &str = "an experiment file of the SLURM sweep";
 
@@ -41,8 +44,11 @@ const BENCH: [(&str, &str, &str); 7] = [
     ("top-k", "top-k", ""),
 ];
 
+/// The flag that its program sets beside an fp8 KV cache.
+pub(super) const KV_SCALES: &str = "calculate-kv-scales";
+
 /// Arguments of SLURM and of the data pipeline.
-const KEPT: [&str; 27] = [
+const KEPT: [&str; 19] = [
     "benchmark-mode",
     "qos",
     "time",
@@ -57,14 +63,6 @@ const KEPT: [&str; 27] = [
     "output-dataset-name",
     "output-private",
     "output-dir",
-    "input-dataset-name",
-    "input-dataset-config",
-    "input-dataset-split",
-    "prompt-column",
-    "prompt-template",
-    "system-prompt",
-    "max-concurrent-documents",
-    "rollouts-per-document",
     "server-type",
     "gdn-prefill-backend",
     "partition",
@@ -72,7 +70,7 @@ const KEPT: [&str; 27] = [
     "mem-per-cpu",
 ];
 
-pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
+pub(super) fn translate(tree: &Node, client: Client) -> Result<Translated, Diagnostic> {
     let mut draft = Draft::new(&tree.origin);
     let top = ["script", "continue-on-failure", "fixed-args", "experiments"];
     let map = entries(tree, "")?;
@@ -96,16 +94,16 @@ pub(super) fn translate(tree: &Node) -> Result<Translated, Diagnostic> {
     let list = experiments.value.items().filter(|items| !items.is_empty());
     let list = list.ok_or_else(|| wrong(&experiments.value, "experiments", "a list of experiments"))?;
     for (i, experiment) in list.iter().enumerate() {
-        add(&mut draft, &fixed, experiment, &format!("experiments[{i}]"))?;
+        add(&mut draft, &fixed, experiment, &format!("experiments[{i}]"), client)?;
     }
-    Ok(draft.finish(FORMAT))
+    Ok(Translated { implied: &[KV_SCALES], ..draft.finish(FORMAT) })
 }
 
 /// Arguments by their names with dashes, each one known.
 fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Diagnostic> {
     let map = entries(node, path)?;
     let known: Vec<&str> =
-        SERVE.iter().chain(&BENCH).map(|(key, _, _)| *key).chain(KEPT).chain(["quantization"]).collect();
+        SERVE.iter().chain(&BENCH).map(|(key, _, _)| *key).chain(KEPT).chain(PROMPTS).chain(["quantization"]).collect();
     for (key, entry) in &map {
         if key == "name" {
             return Err(Diagnostic::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it")
@@ -118,7 +116,13 @@ fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entr
     Ok(map)
 }
 
-fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, path: &str) -> Result<(), Diagnostic> {
+fn add(
+    draft: &mut Draft,
+    fixed: &IndexMap<String, &Entry>,
+    experiment: &Node,
+    path: &str,
+    client: Client,
+) -> Result<(), Diagnostic> {
     let map = entries(experiment, path)?;
     if let Some((key, entry)) = map.iter().find(|(key, _)| !["name", "args"].contains(&key.as_str())) {
         return Err(unknown(entry, path, key, &["name", "args"]));
@@ -128,12 +132,14 @@ fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, p
     if let Some(args) = map.get("args").filter(|args| args.value.kind != Kind::Null) {
         merged.extend(arguments(&args.value, &format!("{path}.args"))?);
     }
-    keep(draft, &merged);
-    // The prompt's length follows from two arguments: where they are axes, each pair is a group.
-    let contexts = choices(&merged, "model-max-context", 32768, experiment, path)?;
-    let outputs = choices(&merged, "max-tokens", 16384, experiment, path)?;
-    for (context, context_node) in &contexts {
-        for (output, output_node) in &outputs {
+    keep(draft, &merged, client);
+    let caches = caches(&merged, &experiment.origin)?;
+    let loads = match client {
+        Client::Vllm => random_loads(&merged, experiment, path)?,
+        Client::Builtin => cluster_prompts::loads(draft, &merged, experiment, path)?,
+    };
+    for (context, load) in &loads {
+        for (cache, scales) in &caches {
             let mut serve = Node::map(&experiment.origin);
             let mut bench = Node::map(&experiment.origin);
             for (theirs, ours, default) in SERVE {
@@ -147,15 +153,18 @@ fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, p
                 "quantization",
                 &experiment.origin,
             )?;
-            for (theirs, ours, default) in BENCH {
+            for (theirs, ours, default) in BENCH.into_iter().filter(|(key, ..)| *key != "max-tokens") {
                 put(&mut bench, ours, merged.get(theirs).map(|e| &e.value), default, theirs, &experiment.origin)?;
             }
             serve.put(&["dtype"], Node::text("bfloat16", &experiment.origin));
-            serve.put(&["max-model-len"], context_node.clone());
-            bench.put(&["dataset-name"], Node::text("random", &experiment.origin));
-            bench.put(&["ignore-eos"], Node::new(Kind::Bool(true), &experiment.origin));
-            bench.put(&["random-output-len"], output_node.clone());
-            bench.put(&["random-input-len"], number(context.saturating_sub(*output).max(1), output_node));
+            serve.put(&["max-model-len"], context.clone());
+            serve.put(&["kv-cache-dtype"], cache.clone());
+            if *scales {
+                serve.put(&[KV_SCALES], Node::new(Kind::Bool(true), &cache.origin));
+            }
+            for (key, value) in load {
+                bench.put(&[key], value.clone());
+            }
             let group = draft.group(&name);
             group.put(&["serve"], serve);
             group.put(&["bench"], bench);
@@ -163,13 +172,53 @@ fn add(draft: &mut Draft, fixed: &IndexMap<String, &Entry>, experiment: &Node, p
         }
     }
     if let Some(examples) = merged.get("max-examples").filter(|e| e.value.scalar().as_deref() == Some("-1")) {
-        draft.note(&examples.value, "`max-examples: -1` (the whole data set) leaves `num-prompts` to vLLM's default");
+        draft.note(
+            &examples.value,
+            "`max-examples: -1` (the whole data set) leaves `num-prompts` to the client's default",
+        );
     }
     Ok(())
 }
 
+/// A load: the context that it needs, and what `bench` has beside the arguments of its own name.
+pub(super) type Loads = Vec<(Node, Vec<(&'static str, Node)>)>;
+
+/// The prompt's length follows from two arguments: where they are axes, each pair is a group.
+fn random_loads(merged: &IndexMap<String, &Entry>, experiment: &Node, path: &str) -> Result<Loads, Diagnostic> {
+    let origin = &experiment.origin;
+    let outputs = choices(merged, "max-tokens", 16384, experiment, path)?;
+    let mut loads = Loads::new();
+    for (context, context_node) in choices(merged, "model-max-context", 32768, experiment, path)? {
+        for (output, output_node) in &outputs {
+            let load = vec![
+                ("random-output-len", output_node.clone()),
+                ("dataset-name", Node::text("random", origin)),
+                ("ignore-eos", Node::new(Kind::Bool(true), origin)),
+                ("random-input-len", number(context.saturating_sub(*output).max(1), output_node)),
+            ];
+            loads.push((context_node.clone(), load));
+        }
+    }
+    Ok(loads)
+}
+
+/// Types of the KV cache, those of fp8 apart: beside them the format's program sets `calculate_kv_scales`.
+fn caches(merged: &IndexMap<String, &Entry>, origin: &Origin) -> Result<Vec<(Node, bool)>, Diagnostic> {
+    let mut all = Node::map(origin);
+    put(&mut all, "kv", merged.get("kv-cache-dtype").map(|e| &e.value), "auto", "kv-cache-dtype", origin)?;
+    let Some(node) = all.get("kv") else { return Ok(vec![(Node::text("auto", origin), false)]) };
+    let is_fp8 = |node: &Node| node.scalar().is_some_and(|text| text.starts_with("fp8"));
+    let (fp8, others): (Vec<&Node>, Vec<&Node>) = several(node).into_iter().partition(|node| is_fp8(node));
+    let one_or_list = |nodes: Vec<&Node>, scales: bool| match nodes.as_slice() {
+        [] => None,
+        [one] => Some(((*one).clone(), scales)),
+        _ => Some((Node::list(nodes.into_iter().cloned().collect(), &node.origin), scales)),
+    };
+    Ok([one_or_list(others, false), one_or_list(fp8, true)].into_iter().flatten().collect())
+}
+
 /// The values of an argument, as numbers.
-fn choices(
+pub(super) fn choices(
     merged: &IndexMap<String, &Entry>,
     key: &str,
     default: u64,
@@ -186,7 +235,7 @@ fn choices(
 }
 
 /// Puts an argument's values, or its default, under our name.
-fn put(
+pub(super) fn put(
     target: &mut Node,
     ours: &str,
     given: Option<&Node>,
@@ -262,14 +311,18 @@ fn json(node: &Node) -> Json {
 }
 
 /// What is for SLURM and the data pipeline is kept, and said to have no effect on a local run.
-fn keep(draft: &mut Draft, merged: &IndexMap<String, &Entry>) {
-    let kept: Vec<(&String, &&Entry)> = merged.iter().filter(|(key, _)| KEPT.contains(&key.as_str())).collect();
+fn keep(draft: &mut Draft, merged: &IndexMap<String, &Entry>, client: Client) {
+    let of_prompts = |key: &str| client == Client::Vllm && PROMPTS.contains(&key);
+    let kept: Vec<(&String, &&Entry)> =
+        merged.iter().filter(|(key, _)| KEPT.contains(&key.as_str()) || of_prompts(key)).collect();
     let Some((_, first)) = kept.first() else { return };
     let names: Vec<&str> = kept.iter().map(|(key, _)| key.as_str()).collect();
-    let text = format!(
-        "{}: kept for a cluster, without effect on a local run (prompts are random, of model-max-context - max-tokens tokens)",
-        names.join(", ")
-    );
+    let random = if kept.iter().any(|(key, _)| of_prompts(key)) {
+        " (prompts are random, of model-max-context - max-tokens tokens; `--client builtin` sends those of the data set)"
+    } else {
+        ""
+    };
+    let text = format!("{}: kept for a cluster, without effect on a local run{random}", names.join(", "));
     let at = first.value.clone();
     draft.note(&at, &text);
     for (key, entry) in &kept {

@@ -5,6 +5,7 @@
 
 mod auto_tune;
 mod cluster;
+mod cluster_prompts;
 mod completions;
 mod others;
 mod scenarios;
@@ -15,6 +16,7 @@ use indexmap::IndexMap;
 
 use super::Origin;
 use super::tree::{Diagnostic, Entry, Kind, Node};
+use crate::model::Client;
 use crate::nearest::nearest;
 
 /// What a foreign file says, in our language.
@@ -26,13 +28,15 @@ pub struct Translated {
     pub format: &'static str,
     /// What was not taken over, and what was taken for granted; each with its place.
     pub notes: Vec<String>,
+    /// Flags of `vllm serve` that the format's program sets by itself: a vLLM that does not know them does without.
+    pub implied: &'static [&'static str],
 }
 
-/// Translates a foreign file; `None` where it is one of ours.
-pub fn translate(tree: &Node) -> Option<Result<Translated, Diagnostic>> {
+/// Translates a foreign file for this client; `None` where it is one of ours.
+pub fn translate(tree: &Node, client: Client) -> Option<Result<Translated, Diagnostic>> {
     let has = |key: &str| tree.entries().is_some_and(|map| map.keys().any(|known| dashes(known) == key));
     if has("experiments") && (has("fixed-args") || has("script")) {
-        Some(cluster::translate(tree))
+        Some(cluster::translate(tree, client))
     } else if has("scenarios") && !has("serve") {
         Some(scenarios::translate(tree))
     } else if has("test-scenarios") {
@@ -112,7 +116,7 @@ impl Draft {
     fn finish(mut self, format: &'static str) -> Translated {
         let groups = Node::list(self.groups, &self.origin);
         self.tree.put(&["experiments"], groups);
-        Translated { tree: self.tree, format, notes: self.notes }
+        Translated { tree: self.tree, format, notes: self.notes, implied: &[] }
     }
 }
 

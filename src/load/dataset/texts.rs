@@ -60,7 +60,10 @@ fn choose(
     filter: Filter,
     tokenizer: Option<&SharedTokenizer>,
 ) -> Result<Vec<Prompt>, Error> {
-    let needs_counts = filter.least.is_some() || filter.most.is_some() || filter.sharegpt;
+    // A document in a template was cut to its room already: without a tokenizer that is all there is.
+    let is_cut = spec.template.is_some() && tokenizer.is_none();
+    let most = filter.most.filter(|_| !is_cut);
+    let needs_counts = filter.least.is_some() || most.is_some() || filter.sharegpt;
     if needs_counts && tokenizer.is_none() {
         let needs = "the model's tokenizer to choose prompts by their tokens: name it with --tokenizer".into();
         return Err(Error::Needs { what: "the data set", needs });
@@ -90,7 +93,7 @@ fn choose(
             short += 1;
             continue;
         }
-        if prompt_len.is_some_and(|tokens| filter.most.is_some_and(|most| tokens > most)) {
+        if prompt_len.is_some_and(|tokens| most.is_some_and(|most| tokens > most)) {
             long += 1;
             continue;
         }

@@ -21,6 +21,7 @@ mod text;
 pub use analysis::Analysis;
 pub(super) use cells::status;
 pub use compare::{Compared, Difference, differences};
+pub use datatrove::DatatroveTree;
 pub use html::Html;
 pub use plot::{Drawing, Png, Svg};
 pub use sink::{ExportError, Sink, in_memory, whole_file};

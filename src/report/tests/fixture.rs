@@ -148,6 +148,7 @@ impl Fixture {
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
             server_log: None,
+            server_log_span: None,
         }
     }
 

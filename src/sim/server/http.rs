@@ -24,6 +24,9 @@ use crate::sim::openai;
 use crate::sim::settings::Speed;
 use crate::sim::tokens::{Vocabulary, count};
 
+/// Seconds between two lines about throughput, at least.
+const LOG_AT_MOST: f64 = 0.05;
+
 /// What the handlers share.
 pub struct App {
     /// Names under which the model is served.
@@ -141,7 +144,8 @@ impl App {
 
     /// vLLM's line about its throughput, every ten simulated seconds (at most one a real second).
     pub async fn log_throughput(self: Arc<Self>, speed: Speed) {
-        let seconds = if speed.is_infinite() { 1.0 } else { speed.real(10.0).as_secs_f64().max(1.0) };
+        // As often as vLLM in its own time, and no more than twenty times in a second of ours.
+        let seconds = if speed.is_infinite() { LOG_AT_MOST } else { speed.real(10.0).as_secs_f64().max(LOG_AT_MOST) };
         let (mut prompt, mut generated) = (0, 0);
         if !self.log_stats {
             return;
@@ -151,7 +155,7 @@ impl App {
             let (new_prompt, new_generated, now, hit_rate) = self.engine.metrics.with(|counters| {
                 (counters.prompt_tokens, counters.generation_tokens, counters.now(), counters.prefix_hit_rate())
             });
-            let simulated = if speed.is_infinite() { 1.0 } else { seconds * speed.factor() };
+            let simulated = if speed.is_infinite() { seconds } else { seconds * speed.factor() };
             let rates = ((new_prompt - prompt) as f64 / simulated, (new_generated - generated) as f64 / simulated);
             if rates.1 > 0.0 || now.running > 0 {
                 let text = format!(

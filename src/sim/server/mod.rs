@@ -3,6 +3,7 @@
 pub mod failure;
 pub mod http;
 pub mod process;
+pub mod ranks;
 pub mod startup;
 
 use std::process::ExitCode;
@@ -133,23 +134,29 @@ pub fn main(words: &[String], settings: SimSettings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return ExitCode::from(failure::api_server(&launch, "", &format!("OSError: {error}"))),
     };
-    let code = runtime.block_on(run(&launch));
+    let code = runtime
+        .block_on(async { if launch.config.headless { ranks::headless(&launch).await } else { run(&launch).await } });
     // A flood in a thread must not hold up the end.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
 
-async fn run(launch: &Launch) -> u8 {
+/// The signals that end a server; `None` where they cannot be listened to.
+fn stopped() -> Option<impl Future<Output = ()>> {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        return 1;
+        return None;
     };
-    let stop = async move {
+    Some(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
+    })
+}
+
+async fn run(launch: &Launch) -> u8 {
+    let Some(stop) = stopped() else { return 1 };
     tokio::pin!(stop);
     let socket = tokio::select! {
         biased;
@@ -182,11 +189,25 @@ async fn with_children<F: Future<Output = ()> + Unpin>(
     stop: &mut F,
 ) -> u8 {
     let ids = children.ids();
+    let joined = tokio::select! {
+        biased;
+        () = &mut *stop => return failure::interrupted(launch),
+        joined = ranks::gather(launch) => match joined {
+            Ok(joined) => joined,
+            Err(code) => return code,
+        },
+    };
+    let rank_gone = joined.one_gone();
+    tokio::pin!(rank_gone);
     tokio::select! {
         biased;
         () = &mut *stop => return failure::interrupted(launch),
         started = startup::engine(launch, ids) => if let Err(code) = started {
             return code;
+        },
+        peer = &mut rank_gone => {
+            ranks::lost(launch, ids, &peer);
+            return failure::engine_failed(launch, "{'EngineCore_DP0': 1}");
         },
         status = children.engine_ended() => return match settle(stop).await {
             true => failure::interrupted(launch),
@@ -211,6 +232,12 @@ async fn with_children<F: Future<Output = ()> + Unpin>(
         biased;
         () = &mut *stop => orderly_end(launch),
         () = die_when_triggered(launch, &engine, ids) => 1,
+        peer = &mut rank_gone => {
+            ranks::lost(launch, ids, &peer);
+            ids.kill();
+            failure::engine_died(launch);
+            orderly_end(launch)
+        }
         _ = children.engine_ended() => {
             if !settle(stop).await {
                 failure::engine_died(launch);

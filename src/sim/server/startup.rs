@@ -97,7 +97,8 @@ fn configuration(launch: &Launch) -> Start<()> {
         );
         return Err(failure::validation(launch, "VllmConfig", &error));
     }
-    if deployment.tp * deployment.pp * deployment.dp > launch.settings.devices {
+    let of_ray = super::ranks::ray_head(config).is_some();
+    if !of_ray && deployment.tp * deployment.pp * deployment.dp > launch.settings.devices.saturating_mul(config.nodes) {
         return Err(failure::too_many_devices(launch, launch.settings.devices));
     }
     let (log, api) = (&launch.log, &launch.api);

@@ -5,6 +5,7 @@
 mod rows;
 mod summary;
 mod table;
+mod tree;
 
 use std::io::Write;
 
@@ -13,6 +14,7 @@ use crate::analyse::{OVERALL, Optimized, RankingSpec, Row, RunTable, is_in_tier,
 use crate::record::layout;
 use crate::report::Refusal;
 use rows::Line;
+pub use tree::DatatroveTree;
 
 /// The files of the cluster sweep.
 pub struct Datatrove;
@@ -28,20 +30,7 @@ impl Exporter<Analysis<'_>> for Datatrove {
     }
 
     fn write(&self, analysis: &Analysis<'_>, out: &mut Sink<'_>) -> Result<(), ExportError> {
-        let group_by = match analysis.group_by.as_slice() {
-            [] => None,
-            [key] => Some(key.as_str()),
-            [_, second, ..] => {
-                return Err(ExportError::Refused(Refusal::Wrong {
-                    message: format!(
-                        "`--format datatrove` groups by one key: `{}` is the second",
-                        second.escape_debug()
-                    ),
-                    hint: "name one key".into(),
-                }));
-            }
-        };
-        let found = Sweep::new(analysis.table, group_by, &analysis.wanted);
+        let found = Sweep::of(analysis)?;
         out.write_all(found.render().as_bytes())?;
         let lines =
             || found.experiments.iter().flat_map(|(name, lines)| lines.iter().map(move |line| (name.as_str(), line)));
@@ -72,6 +61,24 @@ struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
+    /// Of an analysis, which may be grouped by one key.
+    fn of(analysis: &Analysis<'a>) -> Result<Self, ExportError> {
+        let group_by = match analysis.group_by.as_slice() {
+            [] => None,
+            [key] => Some(key.as_str()),
+            [_, second, ..] => {
+                return Err(ExportError::Refused(Refusal::Wrong {
+                    message: format!(
+                        "`--format datatrove` groups by one key: `{}` is the second",
+                        second.escape_debug()
+                    ),
+                    hint: "name one key".into(),
+                }));
+            }
+        };
+        Ok(Self::new(analysis.table, group_by, &analysis.wanted))
+    }
+
     /// Of a table; the parts of the summary are the values of a setting, or the tiers where none is named. The best of each part is
     /// that of every other answer by `wanted`.
     fn new(table: &'a RunTable, group_by: Option<&str>, wanted: &RankingSpec) -> Self {

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::UNNAMED;
 use crate::analyse::{FailedAttempt, Row, Status, load_labels, over_starts, settings, short_settings};
-use crate::model::VllmMetric;
+use crate::model::{Cause, VllmMetric};
 use crate::plan::FailureReason;
 
 /// The columns, in their order.
@@ -101,16 +101,33 @@ impl Line<'_> {
 /// The cluster sweep's word for a failure; ours where it has none.
 fn word(failed: &FailedAttempt) -> String {
     let Some(cause) = failed.cause else { return "failed".into() };
+    classes(cause).map_or_else(|| cause.to_string(), str::to_owned)
+}
+
+/// The cluster sweep's class of a cause, where it has one.
+pub(super) fn classes(cause: Cause) -> Option<&'static str> {
     let classes = [
         (FailureReason::Oom, "OOM"),
         (FailureReason::Timeout, "timeout"),
         (FailureReason::ServerTimeout, "timeout"),
         (FailureReason::ServerFail, "server_fail"),
     ];
-    classes
-        .iter()
-        .find(|(class, _)| class.covers(cause))
-        .map_or_else(|| cause.to_string(), |(_, word)| (*word).to_owned())
+    classes.iter().find(|(class, _)| class.covers(cause)).map(|(_, word)| *word)
+}
+
+/// The key of a load's metadata that names the template of its prompts.
+const TEMPLATE: &str = "prompt_template_name=";
+
+/// What stands for the prompts of a row: the name of their template, and what loads have of their own beside it.
+fn prompt(row: &Row, label: Option<&String>) -> String {
+    let label = label.filter(|label| !label.is_empty());
+    let metadata = row.load.0.get("metadata").map(ToString::to_string).unwrap_or_default();
+    let template = metadata.split_whitespace().find_map(|word| word.strip_prefix(TEMPLATE)).map(str::to_owned);
+    match (template, label) {
+        (Some(name), Some(label)) if !label.contains(TEMPLATE) => format!("{name}, {label}"),
+        (Some(name), _) => name,
+        (None, label) => label.cloned().unwrap_or_else(|| "default".to_owned()),
+    }
 }
 
 fn of_row(row: &Row, key: &str) -> Option<f64> {
@@ -138,8 +155,8 @@ pub(super) fn experiments<'a>(rows: &[&'a Row]) -> Vec<(String, Vec<Line<'a>>)> 
     for measured in settings(rows) {
         let valid: Vec<&Row> = measured.iter().copied().filter(|row| row.is_valid()).collect();
         let Some(row) = valid.first().or(measured.first()).copied() else { continue };
-        let prompt = labels.get(&std::ptr::from_ref(row)).filter(|label| !label.is_empty()).cloned();
-        let line = || Line { row, valid: valid.clone(), prompt: prompt.clone().unwrap_or_else(|| "default".into()) };
+        let prompt = prompt(row, labels.get(&std::ptr::from_ref(row)));
+        let line = || Line { row, valid: valid.clone(), prompt: prompt.clone() };
         if row.groups.is_empty() {
             experiments.entry(UNNAMED.to_owned()).or_default().push(line());
         }
