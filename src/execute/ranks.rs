@@ -40,6 +40,19 @@ pub struct Nodes {
     pub head: String,
     /// What runs a command on every other node: `srun` and its flags.
     pub launcher: Vec<String>,
+    /// Devices that there are on each; `None` where nobody said.
+    pub devices: Option<u32>,
+}
+
+impl Nodes {
+    /// Whether a server is spread over them: it needs more devices than one has.
+    pub(super) fn are_for(&self, experiment: &Experiment) -> bool {
+        let size = |flag: &str| experiment.server.flags.get_text(flag).and_then(|text| text.parse::<u32>().ok());
+        let sizes = ["tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"];
+        let world = sizes.into_iter().fold(1u32, |world, flag| world.saturating_mul(size(flag).unwrap_or(1)));
+        let is_divided = world.is_multiple_of(self.count.max(1));
+        self.count > 1 && self.devices.map_or(is_divided, |here| world > here)
+    }
 }
 
 /// How ranks find each other.

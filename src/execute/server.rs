@@ -276,7 +276,7 @@ fn gone_of(ranks: Option<&Ranks>) -> impl Future<Output = Gone> + use<> {
 
 /// Starts the server, and its ranks on other nodes where it has some.
 async fn launch_all(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result<(Group, Option<Ranks>), Failure> {
-    let Some(nodes) = context.nodes.as_ref().filter(|nodes| nodes.count > 1) else {
+    let Some(nodes) = context.nodes.as_ref().filter(|nodes| nodes.are_for(&job.experiment)) else {
         return Ok((launch_server(job, context, None, stop).await?, None));
     };
     let meeting = Meeting::arrange(&job.experiment, nodes)

@@ -314,6 +314,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("src/telemetry/", "asks short-lived tools, through `run_limited`"),
     ("src/commands/run/detach.rs", "starts itself once more"),
     ("src/commands/run/engine.rs", "asks a login shell, through `run_limited`"),
+    ("src/commands/run/nodes.rs", "asks Slurm for the address of a node, through `run_limited`"),
     ("src/preflight/ask.rs", "asks vLLM for its help texts, through `run_limited`"),
     ("src/commands/check/mod.rs", "asks a login shell, through `run_limited`"),
 ];

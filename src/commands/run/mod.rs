@@ -352,7 +352,7 @@ impl Sweep<'_> {
             api_key,
             run: prepared.run.path().to_owned(),
             nodes: nodes::of_job(self.environment),
-            compile_locks: None,
+            compile_locks: nodes::compile_locks(self.environment, prepared.run.path(), simulated),
             probe: Probe::of_machine(self.environment.vars().clone()),
             // A simulated server uses no device: nothing there could come back.
             devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },

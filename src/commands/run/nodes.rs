@@ -1,10 +1,12 @@
 //! The nodes of the job that this process runs in.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::config::Environment;
 use crate::execute::Nodes;
+use crate::record::layout;
 use crate::telemetry::run_limited;
 
 /// How long the controller may take to say how a node is reached.
@@ -30,7 +32,25 @@ pub fn of_job(environment: &Environment) -> Option<Nodes> {
         "--kill-on-bad-exit=0",
         "--cpu-bind=none",
     ];
-    Some(Nodes { count, head: address(&name).unwrap_or(name), launcher: launcher.map(str::to_owned).into() })
+    Some(Nodes {
+        count,
+        head: address(&name).unwrap_or(name),
+        launcher: launcher.map(str::to_owned).into(),
+        devices: number("SLURM_GPUS_ON_NODE"),
+    })
+}
+
+/// The folder of locks for the compile cache: beside the cache of vLLM, which tasks and lanes share. A simulated vLLM compiles nothing, and
+/// shares what it plays within the run, where it runs as a task.
+pub fn compile_locks(environment: &Environment, run: &Path, simulated: bool) -> Option<PathBuf> {
+    if simulated {
+        return environment.get("SLURM_JOB_ID").map(|_| layout::compile_locks(run));
+    }
+    let named = environment.get("VLLM_CACHE_ROOT").map(PathBuf::from);
+    let cache = || environment.get("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || environment.get("HOME").map(|home| Path::new(home).join(".cache"));
+    let root = named.or_else(|| cache().or_else(home).map(|cache| cache.join("vllm")))?;
+    Some(layout::compile_locks(&root))
 }
 
 /// How other nodes reach this one: its name need not be one that they can look up.
