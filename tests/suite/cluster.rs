@@ -80,18 +80,18 @@ fn several_templates_are_several_loads_and_an_fp8_cache_has_its_scales() {
 #[test]
 fn its_prompts_are_measured_and_its_files_and_its_tree_are_written() {
     let scene = Scene::new();
-    let prompts: String = (0..8).map(|n| format!("{{\"text\": \"A document about the number {n}.\"}}\n")).collect();
+    let prompts: String = (0..256).map(|n| format!("{{\"text\": \"A document about the number {n}.\"}}\n")).collect();
     let data = scene.path("data.jsonl");
     std::fs::write(&data, prompts).unwrap();
     let file = scene.path("sweep.yaml");
     let text = format!(
         "fixed_args:\n  input-dataset-name: {}\n  prompt-column: text\n  prompt-template: [tutorial, 'A tutorial on: [[DOCUMENT]]']\n  \
-         max-examples: 8\n  model-max-context: 2048\n  max-tokens: 64\n  max-concurrent-generations: 2\n  temperature: 0.0\n\
+         max-examples: 256\n  model-max-context: 2048\n  max-tokens: 64\n  max-concurrent-generations: 2\n  temperature: 0.0\n\
          experiments:\n- name: tier0-tiny\n  args: {{model-name-or-path: org/tiny, max-num-seqs: [256, 512]}}\n",
         data.display()
     );
     std::fs::write(&file, text).unwrap();
-    scene.sweep_of(&file).set("--sim-speed", ["200"]).set("--client", ["builtin"]).exits(0);
+    scene.sweep_of(&file).set("--sim-speed", ["100"]).set("--client", ["builtin"]).exits(0);
     let out = scene.path("out");
     scene
         .call(&["analyze", "--results-dir", scene.results().to_str().unwrap(), "--format", "datatrove"])
@@ -115,7 +115,7 @@ fn its_prompts_are_measured_and_its_files_and_its_tree_are_written() {
     let stats: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(out.join(way).join("stats.json")).unwrap()).unwrap();
     assert!(stats[0]["name"].as_str().unwrap().contains("Model call"));
-    assert_eq!(stats[0]["stats"]["successful_requests"], 8.0);
+    assert_eq!(stats[0]["stats"]["successful_requests"], 256.0);
     assert!(stats[0]["stats"]["inference_time"]["total"].as_f64().unwrap() > 0.0);
     assert!(out.join(way).join("slurm_logs/0_0.out").is_file());
     let log = std::fs::read_to_string(out.join(way).join("server_logs/server_rank_00000_node_0.log")).unwrap();
