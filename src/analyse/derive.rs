@@ -116,6 +116,12 @@ fn put(row: &Row, assumed: &Assumptions, metrics: &mut MetricValues) {
         put("cost_per_1m_output_tokens", own.map(cost));
         put("cost_per_1m_tokens", positive(per_device(total)).map(cost));
     }
+    let energy = positive(row.metric("energy_j"));
+    put(
+        "joules_per_output_token",
+        energy.zip(positive(metric(VllmMetric::TotalOutputTokens))).map(|(j, tokens)| j / tokens),
+    );
+    put("output_tokens_per_joule", output.zip(positive(row.metric("mean_power_w"))).map(|(tps, watts)| tps / watts));
     put("mean_input_tokens", metric(VllmMetric::TotalInputTokens).zip(completed).map(|(tokens, n)| tokens / n));
     put("mean_output_tokens", metric(VllmMetric::TotalOutputTokens).zip(completed).map(|(tokens, n)| tokens / n));
     let per_1k = |seconds: Option<f64>| Some(seconds? / completed? * 1e3 * devices?);

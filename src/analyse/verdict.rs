@@ -42,6 +42,8 @@ pub enum WarningKind {
     ImplausibleMetrics,
     /// Others used the devices meanwhile.
     SharedDevices,
+    /// Devices were throttled, the host swapped, or a sensor told what cannot be.
+    Devices,
     /// Tokens were counted as pieces of the stream.
     EstimatedTokens,
     /// The metrics are synthetic: a timing model.
@@ -68,6 +70,7 @@ impl WarningKind {
             Self::EmptyAnswers => "empty-answers",
             Self::ImplausibleMetrics => "implausible-metrics",
             Self::SharedDevices => "shared-devices",
+            Self::Devices => "devices",
             Self::EstimatedTokens => "estimated-tokens",
             Self::Simulated => "simulated",
         }
@@ -94,6 +97,7 @@ impl WarningKind {
             | Self::PromptTokens
             | Self::SlowFirstRequest
             | Self::SharedDevices
+            | Self::Devices
             | Self::EstimatedTokens
             | Self::Simulated => false,
         }
@@ -158,6 +162,8 @@ pub struct Signs {
     pub implausible: Vec<String>,
     /// Who else used the devices, in words.
     pub shared_with: Vec<String>,
+    /// What devices and host say of it, in sentences.
+    pub devices: Vec<String>,
     /// Answers whose tokens are estimates.
     pub estimated: Option<f64>,
     /// The metrics are simulated.
@@ -363,6 +369,9 @@ pub fn warnings_from(signs: &Signs) -> Vec<Warning> {
     if !signs.shared_with.is_empty() {
         warning(WarningKind::SharedDevices, signs.shared_with.join("; "));
     }
+    if !signs.devices.is_empty() {
+        warning(WarningKind::Devices, signs.devices.join("; "));
+    }
     if let Some(estimated) = above(signs.estimated, 0.0) {
         warning(WarningKind::EstimatedTokens, format!("the tokens of {estimated:.0} answers are estimates"));
     }
@@ -381,7 +390,7 @@ mod tests {
         assert_eq!(warnings_from(&Signs::default()), []);
         let base = Signs { completed: Some(90.0), mean_ttft_ms: Some(100.0), ..Signs::default() };
         let empty = EmptyAnswers { count: 1, of: 90, mean_ttft_ms_of_others: Some(101.1) };
-        let cases: [(WarningKind, Signs); 21] = [
+        let cases: [(WarningKind, Signs); 22] = [
             (WarningKind::EmptyAnswers, Signs { empty: Some(empty), ..base.clone() }),
             (WarningKind::EmptyAnswers, Signs { output_tokens: Some(80.0), ..base.clone() }),
             (WarningKind::ImplausibleMetrics, Signs { implausible: vec!["x".into()], ..base.clone() }),
@@ -407,6 +416,7 @@ mod tests {
             (WarningKind::Preemptions, Signs { preemptions: Some(3.0), ..base.clone() }),
             (WarningKind::Drift, Signs { drift: Some((1.5, (1.2, 1.9))), ..base.clone() }),
             (WarningKind::SharedDevices, Signs { shared_with: vec!["x".into()], ..base.clone() }),
+            (WarningKind::Devices, Signs { devices: vec!["x".into()], ..base.clone() }),
             (WarningKind::EstimatedTokens, Signs { estimated: Some(2.0), ..base.clone() }),
             (WarningKind::Simulated, Signs { simulated: true, ..base.clone() }),
         ];

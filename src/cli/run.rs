@@ -99,6 +99,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Measuring")]
     pub cooldown: Option<String>,
 
+    /// How often devices, host and server are sampled meanwhile (auto: each second, never on a simulated server; off)
+    #[arg(long, value_name = "INTERVAL", help_heading = "Measuring")]
+    pub telemetry: Option<String>,
+
     /// Context length of the server, in tokens
     #[arg(long, value_name = "TOKENS", help_heading = "Server")]
     pub max_model_len: Option<String>,

@@ -37,6 +37,7 @@ pub(super) struct RunSettings {
     pub show_logs: bool,
     pub warmup_prompts: u64,
     pub cooldown: Duration,
+    pub telemetry: Option<Duration>,
     pub preflight: bool,
     pub retry: RetryPolicy,
     pub on_failure: OnFailure,
@@ -48,7 +49,7 @@ impl RunSettings {
     ///
     /// # Errors
     /// The first value that cannot be used.
-    pub fn of(document: &Document, environment: &Environment) -> Result<Self, Error> {
+    pub fn of(document: &Document, environment: &Environment, simulated: bool) -> Result<Self, Error> {
         let timeouts = document.timeouts.clone().unwrap_or_default();
         let duration = "a duration such as `300`, `300s` or `5m`";
         let limit = |raw: &Option<Raw>, key: &str| words::one(raw.as_ref(), key, duration, parse_duration);
@@ -81,6 +82,12 @@ impl RunSettings {
             device_locks: (locks != "none").then(|| environment.absolute(locks)),
             show_logs: switch(&document.show_logs, "show-logs")?,
             warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
+            telemetry: document
+                .telemetry
+                .as_ref()
+                .map(|raw| policy::telemetry(raw, simulated))
+                .transpose()?
+                .unwrap_or_default(),
             cooldown: words::one(document.cooldown.as_ref(), "cooldown", "a duration such as `10s`", policy::pause)?,
             preflight: switch(&document.preflight, "preflight")?,
             retry: document.retry.as_ref().map(policy::retry).transpose()?.unwrap_or_default(),

@@ -12,9 +12,10 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 20] = [
+const HOW_TO_RUN: [&str; 21] = [
     "warmup",
     "cooldown",
+    "telemetry",
     "timeouts",
     "retry",
     "on-failure",
@@ -230,7 +231,13 @@ mod tests {
                     &settings.vllm_bin,
                     &settings.device_locks
                 ),
-                (settings.timeout_startup, settings.timeout_benchmark, settings.grace, settings.cooldown),
+                (
+                    settings.timeout_startup,
+                    settings.timeout_benchmark,
+                    settings.grace,
+                    settings.cooldown,
+                    settings.telemetry
+                ),
                 (
                     settings.stall,
                     settings.zone,
@@ -266,7 +273,7 @@ mod tests {
             "order-seed" => ("7", &["--order=random"]),
             "no-reuse" | "no-preflight" | "keep-foreign" | "show-logs" => ("true", &[]),
             "warmup" => ("8", &[]),
-            "cooldown" => ("2s", &[]),
+            "cooldown" | "telemetry" => ("2s", &[]),
             "timeout-startup" | "timeout-benchmark" | "grace" | "stall-timeout" => ("77s", &[]),
             "objective" => ("mean_ttft_ms", &[]),
             "on-failure" => ("stop", &[]),

@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 48] = [
+const KEYS: [(&str, &[&str], Shape); 49] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -58,6 +58,7 @@ const KEYS: [(&str, &[&str], Shape); 48] = [
     ("no-reuse", &["reuse"], Shape::Off),
     ("warmup", &["warmup"], Shape::One),
     ("cooldown", &["cooldown"], Shape::One),
+    ("telemetry", &["telemetry"], Shape::One),
     ("timeout-startup", &["timeouts", "startup"], Shape::One),
     ("timeout-benchmark", &["timeouts", "benchmark"], Shape::One),
     ("stall-timeout", &["timeouts", "stall"], Shape::One),
@@ -291,6 +292,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("order-seed", &args.order_seed),
         ("warmup", &args.warmup),
         ("cooldown", &args.cooldown),
+        ("telemetry", &args.telemetry),
         ("objective", &args.objective),
         ("on-failure", &args.on_failure),
         ("port", &args.port),

@@ -65,6 +65,8 @@ pub struct Settings {
     pub warmup_prompts: u64,
     /// Pause after each measurement.
     pub cooldown: Duration,
+    /// How often devices, host and server are sampled during a measurement; `None` = never.
+    pub telemetry: Option<Duration>,
     /// Limits on metrics that a choice must keep; whether there are such metrics is checked by the commands.
     pub slo: Vec<StatedLimit>,
     /// The metric by which configurations are chosen, as written; whether there is such a metric is checked by the commands.
@@ -180,7 +182,7 @@ impl Settings {
         warnings
             .extend(max.map(|max| format!("{}: the most starts have no effect without `starts: auto`", max.origin)));
 
-        let run = RunSettings::of(&document, environment)?;
+        let run = RunSettings::of(&document, environment, engine == Engine::Sim)?;
         if safe::holds_secret(&run.results_dir.to_string_lossy()) {
             let node = document.results_dir.as_ref().map(|raw| &raw.node);
             let origin = node.map_or_else(|| Origin::flag("results-dir"), |node| node.origin.clone());
@@ -214,6 +216,7 @@ impl Settings {
             skip_failure_reasons: run.skip_failure_reasons,
             warmup_prompts: run.warmup_prompts,
             cooldown: run.cooldown,
+            telemetry: run.telemetry,
             slo: document.slo.as_ref().map(stated).transpose()?.unwrap_or_default(),
             objective: one_word(document.objective.as_ref())?,
             preflight: run.preflight,

@@ -22,6 +22,7 @@ pub mod port;
 mod profile;
 mod ranks;
 mod readiness;
+mod sampling;
 mod script;
 mod server;
 mod stall;

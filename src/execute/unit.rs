@@ -10,6 +10,7 @@ use super::failure::{self, FailureClassifier};
 use super::launch::{command, launch_client, launch_warmup};
 use super::profile::Profile;
 use super::ranks::{Gone, Ranks};
+use super::sampling::Sampling;
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
@@ -17,7 +18,7 @@ use super::{Emitter, Job, Nodes, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
     Cause, Client, ComputeUnit, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
-    TeardownProof, Timings,
+    TeardownProof, Telemetry, Timings, VllmMetric,
 };
 use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
 use crate::telemetry::{DeviceKind, Probe};
@@ -69,6 +70,8 @@ pub struct UnitContext {
     pub http: reqwest::Client,
     /// Prompts of the warm-up before the first measurement of each workload; 0 = none.
     pub warmup_prompts: u64,
+    /// How often devices, host and server are sampled during a measurement; `None` = never.
+    pub telemetry: Option<Duration>,
 }
 
 impl UnitContext {
@@ -95,6 +98,8 @@ pub struct Places {
     pub result: PathBuf,
     /// Where the warm-up writes one.
     pub warmup_result: PathBuf,
+    /// Where the series of samples goes.
+    pub telemetry: PathBuf,
 }
 
 /// What came of one attempt.
@@ -128,6 +133,8 @@ pub struct Attempted {
     pub shared_with: Vec<String>,
     /// Which bytes of the server's log were written while the client ran.
     pub server_log_span: Option<[u64; 2]>,
+    /// What devices and host did meanwhile.
+    pub telemetry: Option<Telemetry>,
 }
 
 impl Attempted {
@@ -154,6 +161,7 @@ impl Attempted {
             prefix_cache: None,
             preemptions: None,
             shared_with: Vec::new(),
+            telemetry: None,
             on_start: 1,
             server_log_span: None,
         }
@@ -223,7 +231,8 @@ pub(super) async fn measure(
 ) -> Attempted {
     let began = Instant::now();
     emit.phase(&job.experiment, Phase::Measuring);
-    let mut unit = Unit { job, context, result: None, benchmarked: false };
+    let sampling = Sampling::begin(context, server.group.members(), &server.base());
+    let mut unit = Unit { job, context, result: None, benchmarked: false, sampling };
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
     let isolation = match &outcome {
@@ -246,6 +255,7 @@ pub(super) async fn measure(
     };
     let benchmark = unit.benchmarked.then(|| client.elapsed().as_secs_f64());
     let server_log_span = unit.benchmarked.then(|| [log_before, log_length()]);
+    let telemetry = unit.end_sampling().await;
     let (mut prefix_cache, mut preemptions) = (None, None);
     if let (Outcome::Passed { .. }, Some(before)) = (&outcome, before) {
         let after = stop.cuts_short(server.counters(context)).await.flatten();
@@ -286,6 +296,7 @@ pub(super) async fn measure(
         on_start: turn.on_start,
         shared_with,
         server_log_span,
+        telemetry,
     }
 }
 
@@ -294,9 +305,19 @@ struct Unit<'a> {
     context: &'a UnitContext,
     result: Option<Map<String, Value>>,
     benchmarked: bool,
+    sampling: Option<Sampling>,
 }
 
 impl Unit<'_> {
+    /// Ends the sampling; `None` where nothing was measured.
+    async fn end_sampling(&mut self) -> Option<Telemetry> {
+        let sampling = self.sampling.take()?;
+        let seconds = self.result.as_ref().and_then(|result| result.get(VllmMetric::Duration.key())?.as_f64());
+        let file = &self.job.places.telemetry;
+        let telemetry = sampling.end(file, self.context.relative(file), seconds).await;
+        telemetry.filter(|_| self.benchmarked)
+    }
+
     /// Does what the plan says about the prefix cache, and tells what was achieved.
     async fn isolate(&self, server: &Server, turn: Turn, emit: &Emitter) -> Isolation {
         let planned = self.job.experiment.isolation;
@@ -351,6 +372,9 @@ impl Unit<'_> {
             Err(failure) => return Outcome::Failed(failure),
         };
         self.benchmarked = true;
+        if let Some(sampling) = &self.sampling {
+            sampling.client_began(client.members());
+        }
         emit.event(Event::BenchmarkLaunched {
             name: self.job.experiment.name.clone(),
             process: client.leader,

@@ -158,11 +158,34 @@ pub struct Reading {
     fingerprint: u64,
 }
 
+/// A server at one moment. Counters count from its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ServerState {
+    /// Requests that it works on.
+    pub running: Option<f64>,
+    /// Requests that wait.
+    pub waiting: Option<f64>,
+    /// Part of the KV cache in use, 0 to 1.
+    pub kv_cache_usage: Option<f64>,
+    /// Prompt tokens so far.
+    pub prompt_tokens: Option<f64>,
+    /// Output tokens so far.
+    pub generation_tokens: Option<f64>,
+    /// Requests that were begun again so far.
+    pub preemptions: Option<f64>,
+    /// Prompt tokens looked up in the prefix cache so far.
+    pub prefix_queries: Option<f64>,
+    /// Those that were found there.
+    pub prefix_hits: Option<f64>,
+}
+
 /// What is read, without `vllm:`.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "num_requests_running",
     "num_requests_waiting",
     "kv_cache_usage_perc",
+    // Its name before 0.10.
+    "gpu_cache_usage_perc",
     "prefix_cache_queries_total",
     "prefix_cache_hits_total",
     "external_prefix_cache_queries_total",
@@ -224,7 +247,22 @@ impl Reading {
     }
 
     fn get(&self, name: &str) -> Option<f64> {
-        self.values.get(name).copied()
+        let old = || (name == "kv_cache_usage_perc").then(|| self.values.get("gpu_cache_usage_perc")).flatten();
+        self.values.get(name).or_else(old).copied()
+    }
+
+    /// What a series of readings keeps of each.
+    pub fn state(&self) -> ServerState {
+        ServerState {
+            running: self.get("num_requests_running"),
+            waiting: self.get("num_requests_waiting"),
+            kv_cache_usage: self.get("kv_cache_usage_perc"),
+            prompt_tokens: self.get("prompt_tokens_total"),
+            generation_tokens: self.get("generation_tokens_total"),
+            preemptions: self.get("num_preemptions_total"),
+            prefix_queries: self.get("prefix_cache_queries_total"),
+            prefix_hits: self.get("prefix_cache_hits_total"),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod outcome;
 mod placement;
 mod process;
 mod start_phase;
+mod telemetry;
 mod vllm_metric;
 
 pub use capacity::Capacity;
@@ -32,5 +33,6 @@ pub use outcome::{
 pub use placement::{CORES, ComputeUnit, Placement, core_list, parse_cores};
 pub use process::ProcessId;
 pub use start_phase::StartPhase;
+pub use telemetry::{DeviceTelemetry, HostTelemetry, Spread, Telemetry};
 pub use vllm_metric::{Better, Unit, VllmMetric};
 pub(crate) use vllm_metric::{DERIVED, phase_key};

@@ -59,6 +59,16 @@ pub enum Unit {
     Percent,
     /// Money, in the currency of the user's price file.
     Money,
+    /// Watts.
+    Watts,
+    /// Joules.
+    Joules,
+    /// Degrees Celsius.
+    Celsius,
+    /// Megahertz.
+    Megahertz,
+    /// GiB.
+    Gibibytes,
 }
 
 /// Which of two metrics is the better one.
@@ -163,7 +173,12 @@ impl VllmMetric {
             | Unit::NodeDays
             | Unit::Ratio
             | Unit::Percent
-            | Unit::Money => None,
+            | Unit::Money
+            | Unit::Watts
+            | Unit::Joules
+            | Unit::Celsius
+            | Unit::Megahertz
+            | Unit::Gibibytes => None,
         }
     }
 }
@@ -176,6 +191,11 @@ impl Unit {
             Unit::Tokens => "tokens",
             Unit::Seconds => "s",
             Unit::Milliseconds => "ms",
+            Unit::Watts => "W",
+            Unit::Joules => "J",
+            Unit::Celsius => "°C",
+            Unit::Megahertz => "MHz",
+            Unit::Gibibytes => "GiB",
             Unit::RequestsPerSecond => "req/s",
             Unit::TokensPerSecond => "tok/s",
             Unit::Devices => "devices",
@@ -189,7 +209,7 @@ impl Unit {
 }
 
 /// Every metric with a fixed key that is no [`VllmMetric`]: key, words, unit, direction.
-pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 23] = [
+pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 38] = [
     ("output_tps_per_gpu", "Output tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
     ("input_tps_per_gpu", "Input tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
     ("total_tps_per_gpu", "Total tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
@@ -214,6 +234,22 @@ pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 23] = [
     ("preemptions", "Preemptions", Unit::Requests, Some(Better::Lower)),
     // vLLM's own, where the user sets goals (`--goodput`): requests per second that keep them.
     ("request_goodput", "Request goodput", Unit::RequestsPerSecond, Some(Better::Higher)),
+    // Devices and host, sampled while requests run.
+    ("mean_power_w", "Power of the devices on average", Unit::Watts, Some(Better::Lower)),
+    ("max_power_w", "Power of the devices at most", Unit::Watts, Some(Better::Lower)),
+    ("idle_power_w", "Power of the devices before the first request", Unit::Watts, Some(Better::Lower)),
+    ("energy_j", "Energy of the devices", Unit::Joules, Some(Better::Lower)),
+    ("joules_per_output_token", "Energy per output token", Unit::Joules, Some(Better::Lower)),
+    ("output_tokens_per_joule", "Output tok/s per watt", Unit::Ratio, Some(Better::Higher)),
+    ("mean_utilization_pct", "Use of the devices on average", Unit::Percent, None),
+    ("max_device_memory_gib", "Device memory at most", Unit::Gibibytes, None),
+    ("max_temperature_c", "Temperature of the hottest device at most", Unit::Celsius, Some(Better::Lower)),
+    ("mean_clock_mhz", "Clock of the devices on average", Unit::Megahertz, None),
+    ("throttled_pct", "Samples in which a device was throttled", Unit::Percent, Some(Better::Lower)),
+    ("mean_server_cpu_pct", "Processor use of the server (100 % = one core)", Unit::Percent, None),
+    ("mean_client_cpu_pct", "Processor use of the client (100 % = one core)", Unit::Percent, None),
+    ("max_host_memory_gib", "Host memory at most", Unit::Gibibytes, None),
+    ("host_energy_j", "Energy of the processors", Unit::Joules, Some(Better::Lower)),
 ];
 
 /// Phases of a server's start that take time.

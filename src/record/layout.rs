@@ -41,6 +41,8 @@ pub const LOGS: &str = "logs";
 pub const SCRIPTS: &str = "scripts";
 /// What a client wrote and nobody has checked yet.
 pub const UNCHECKED: &str = ".unchecked";
+/// Series of samples of devices, host and server.
+pub const TELEMETRY: &str = "telemetry";
 /// Plots of a run.
 pub const PLOTS: &str = "plots";
 /// Locks and marks of configurations whose compile cache is filled, or being filled.
@@ -122,6 +124,11 @@ impl Layout {
     /// `plots/`.
     pub fn plots(&self) -> PathBuf {
         self.root.join(PLOTS)
+    }
+
+    /// What devices, host and server did during the n-th measurement of an experiment, from 1.
+    pub fn telemetry(&self, name: &str, n: u32) -> PathBuf {
+        self.root.join(TELEMETRY).join(if n <= 1 { format!("{name}.csv") } else { format!("{name}.{n}.csv") })
     }
 
     /// The folder of unchecked client results.

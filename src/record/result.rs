@@ -11,7 +11,8 @@ use super::plausible::{self, ResultValues};
 use super::{Error, atomic};
 use crate::bounded::{self, NoObject, PythonJson};
 use crate::model::{
-    Axes, Client, Engine, Experiment, Failure, Flags, Identity, Isolation, PrefixCache, Repeat, TeardownProof, Timings,
+    Axes, Client, Engine, Experiment, Failure, Flags, Identity, Isolation, PrefixCache, Repeat, TeardownProof,
+    Telemetry, Timings,
 };
 
 /// Why the client's result does not count (rule 11 and beyond it).
@@ -154,6 +155,9 @@ pub struct ResultMeta {
     /// Who else used the devices before it or after it, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_with: Vec<String>,
+    /// What devices and host did meanwhile, where they were sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
     /// The named groups that ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,

@@ -116,7 +116,14 @@ pub(super) fn in_unit(value: f64, unit: Unit) -> String {
 pub(super) fn put_value(out: &mut String, value: f64, unit: Unit) {
     let decimals = match unit {
         Unit::Requests | Unit::Tokens => 0,
-        Unit::TokensPerSecond | Unit::Seconds | Unit::Percent => 1,
+        Unit::TokensPerSecond
+        | Unit::Seconds
+        | Unit::Percent
+        | Unit::Watts
+        | Unit::Joules
+        | Unit::Celsius
+        | Unit::Gibibytes => 1,
+        Unit::Megahertz => 0,
         Unit::Milliseconds | Unit::Devices | Unit::Ratio => 2,
         Unit::RequestsPerSecond | Unit::DeviceDays | Unit::NodeDays | Unit::Money => 3,
     };

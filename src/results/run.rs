@@ -11,7 +11,9 @@ use crate::analyse::{
     About, Facts, FailedAttempt, Load, LoadValue, MetricValues, Row, RunTable, Signs, Status, Unreadable, VllmMetrics,
     warnings_from,
 };
-use crate::model::{Context, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip};
+use crate::model::{
+    Context, DeviceTelemetry, Experiment, Failure, FlagValue, Identity, Outcome, Phase, Plan, Repeat, Skip, Telemetry,
+};
 use crate::plan::combination_name;
 use crate::record::{Error, FailureRecord, ResultMeta, RunDir, RunState, atomic, layout, validate};
 use crate::results::parallel;
@@ -20,6 +22,7 @@ use crate::results::result_file;
 use crate::results::result_file::{Members, ResultFile};
 use crate::results::run_facts::{broken, device, duration, facts, journal_of};
 use crate::results::signs::signs;
+use crate::stats;
 
 /// Results that are read before their rows are made.
 const PORTION: usize = 512;
@@ -296,6 +299,10 @@ fn find(path: &Path, experiment: &Experiment, buffer: &mut Vec<u8>) -> Found {
                 if let Some(preemptions) = meta.preemptions {
                     further.insert_new("preemptions", preemptions);
                 }
+                meta.telemetry
+                    .iter()
+                    .flat_map(telemetry_metrics)
+                    .for_each(|(key, value)| further.insert_new(key, value));
                 Found::Valid { metrics, meta, signs, further }
             }
             Err(invalid) => {
@@ -342,6 +349,30 @@ fn written(value: &FlagValue) -> String {
         FlagValue::Text(text) => text.clone(),
         FlagValue::List(words) => words.join(" "),
     }
+}
+
+/// Metrics of devices and host, by key. Of several devices: power is that of all together, use and clock their mean, memory and
+/// temperature those of the fullest and hottest.
+fn telemetry_metrics(telemetry: &Telemetry) -> Vec<(&'static str, f64)> {
+    let devices = |of: fn(&DeviceTelemetry) -> Option<f64>| telemetry.devices.iter().filter_map(of).collect::<Vec<_>>();
+    let most = |values: Vec<f64>| values.into_iter().reduce(f64::max);
+    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    let all = [
+        ("mean_power_w", telemetry.power_w.map(|power| power.mean)),
+        ("max_power_w", telemetry.power_w.map(|power| power.max)),
+        ("idle_power_w", telemetry.idle_power_w),
+        ("energy_j", telemetry.energy_j),
+        ("mean_utilization_pct", stats::mean(devices(|device| Some(device.utilization_pct?.mean)))),
+        ("max_device_memory_gib", most(devices(|device| Some(device.memory_used_bytes?.max))).map(gib)),
+        ("max_temperature_c", most(devices(|device| Some(device.temperature_c?.max)))),
+        ("mean_clock_mhz", stats::mean(devices(|device| Some(device.clock_mhz?.mean)))),
+        ("throttled_pct", most(devices(|device| device.throttled_pct))),
+        ("mean_server_cpu_pct", telemetry.host.server_cpu_pct.map(|share| share.mean)),
+        ("mean_client_cpu_pct", telemetry.host.client_cpu_pct.map(|share| share.mean)),
+        ("max_host_memory_gib", telemetry.host.memory_used_bytes.map(|bytes| gib(bytes.max))),
+        ("host_energy_j", telemetry.host.energy_j),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value.filter(|value| value.is_finite())?))).collect()
 }
 
 /// What our own client saw of the server during the load, under the cluster sweep's names and in its units (parts of a hundred).

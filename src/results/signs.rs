@@ -37,6 +37,7 @@ pub(super) fn signs(result: &ResultFile, meta: Option<&ResultMeta>) -> Signs {
         drift: signs.drift.or(result.drift.filter(|_| own.is_none()).map(|of| (of.ratio, (of.low, of.high)))),
         implausible: plausible::suspicious(&result.metrics),
         shared_with: meta.map(|meta| meta.shared_with.clone()).unwrap_or_default(),
+        devices: meta.and_then(|meta| Some(meta.telemetry.as_ref()?.warnings.clone())).unwrap_or_default(),
         simulated: meta.is_some_and(|meta| meta.simulated),
         ..signs
     }

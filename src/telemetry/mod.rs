@@ -18,6 +18,7 @@ mod mask;
 pub mod netport;
 mod probe;
 mod procfs;
+mod sampler;
 mod tool;
 
 pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};
@@ -25,6 +26,7 @@ pub use gauge::{Gauge, gauges};
 pub use host::HostInfo;
 pub use inventory::{Inventory, LinkKind, UnitLink, UnitUser, inventory, unit_memory, unit_users};
 pub use probe::{DEVICE_MASKS, Environment, Probe};
+pub use sampler::{DeviceSample, HostSample, Sample, Sampler, summarize};
 pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently};
 
 #[cfg(test)]

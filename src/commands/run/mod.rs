@@ -359,6 +359,7 @@ impl Sweep<'_> {
             units: prepared.devices.units.clone(),
             strangers: Strangers::default(),
             warmup_prompts: self.settings.warmup_prompts,
+            telemetry: self.settings.telemetry,
             http: crate::http::client(false).build().map_err(std::io::Error::other)?,
         })
     }

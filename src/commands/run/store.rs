@@ -51,6 +51,7 @@ impl Store {
             benchmark_script: layout.benchmark_script(name),
             result: layout.unchecked(name),
             warmup_result: layout.warmup_result(name),
+            telemetry: free(&|n| layout.telemetry(name, n)),
         }
     }
 
@@ -134,6 +135,7 @@ impl Store {
                 prefix_cache: attempted.prefix_cache,
                 preemptions: attempted.preemptions,
                 shared_with: attempted.shared_with.clone(),
+                telemetry: attempted.telemetry.clone(),
                 groups: experiment.groups.clone(),
                 baseline: experiment.baseline,
                 server_log: Some(self.relative(&job.places.server_log)),

@@ -133,7 +133,8 @@ pub struct Document {
     /// `total:output_throughput` counts the whole server.
     #[schemars(with = "Option<String>")]
     pub objective: Option<Raw>,
-    /// Kept in the manifest; no effect yet.
+    /// How often devices, host and server are sampled while something is measured: a duration, `auto` (each second on a real server,
+    /// never on a simulated one) or `off`; or `{enable: auto, interval-ms: 500}`.
     #[schemars(with = "Option<schema::Anything>")]
     pub telemetry: Option<Raw>,
     /// Kept in the manifest; no effect yet.
@@ -145,7 +146,7 @@ pub struct Document {
 }
 
 /// Keys that are kept in the manifest and do nothing yet.
-pub const WITHOUT_EFFECT: [&str; 3] = ["telemetry", "slurm", "docker"];
+pub const WITHOUT_EFFECT: [&str; 2] = ["slurm", "docker"];
 
 /// A group of experiments.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

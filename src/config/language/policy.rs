@@ -10,6 +10,8 @@ use crate::plan::{FailureReason, Retry, RetryPolicy};
 
 /// More attempts than anybody waits for.
 const MOST_ATTEMPTS: u32 = 1000;
+/// Sampled more often, sensors tell nothing new and the sampler itself would be a load.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Reads `retry`.
 ///
@@ -76,6 +78,50 @@ pub fn pause(text: &str) -> Option<Duration> {
         "0" | "0s" | "0ms" | "0m" | "0h" => Some(Duration::ZERO),
         text => parse_duration(text),
     }
+}
+
+/// Reads `telemetry`: how often to sample, or `None` for never. `auto` is each second on a real server, never on a simulated one.
+///
+/// # Errors
+/// When it is none of these.
+pub fn telemetry(raw: &Raw, simulated: bool) -> Result<Option<Duration>, Diagnostic> {
+    const EVERY: Duration = Duration::from_secs(1);
+    let automatic = (!simulated).then_some(EVERY);
+    let wrong = |node: &Node, path: &str, expected: &str| {
+        Diagnostic::new(&node.origin, path, format!("expected {expected}, found {}", node.describe()))
+            .hint("as in `telemetry: 1s`, or `telemetry: {enable: true, interval-ms: 500}`")
+    };
+    let word = |node: &Node, path: &str| match node.scalar().as_deref().map(str::trim) {
+        Some("auto") => Ok(automatic),
+        Some("off" | "false" | "no" | "none") => Ok(None),
+        Some("on" | "true" | "yes") => Ok(Some(EVERY)),
+        Some(text) => match parse_duration(text).filter(|every| *every >= SHORTEST) {
+            Some(every) => Ok(Some(every)),
+            None => Err(wrong(node, path, "a duration of at least 100 ms such as `1s`, `auto` or `off`")),
+        },
+        None => Err(wrong(node, path, "a duration such as `1s`, `auto` or `off`")),
+    };
+    let Kind::Map(map) = &raw.node.kind else { return word(&raw.node, &raw.path) };
+    let (mut enabled, mut interval) = (automatic, None);
+    for (key, entry) in map {
+        let (node, path) = (&entry.value, &join(&raw.path, key));
+        match key.as_str() {
+            "enable" => enabled = word(node, path)?,
+            "interval-ms" => {
+                let number = node.scalar().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+                let number = number.filter(|every| *every >= SHORTEST);
+                interval = Some(number.ok_or_else(|| wrong(node, path, "milliseconds, at least 100"))?);
+            }
+            // What tells most is taken by itself.
+            "source" if node.scalar().as_deref() == Some("auto") => {}
+            "source" => return Err(wrong(node, path, "`auto`")),
+            _ => {
+                return Err(Diagnostic::new(&entry.key, path, format!("the key `{key}` is not known here"))
+                    .hint("the keys here are: enable, interval-ms, source"));
+            }
+        }
+    }
+    Ok(enabled.map(|every| interval.unwrap_or(every)))
 }
 
 fn reason(word: &str) -> Result<FailureReason, Diagnostic> {

@@ -145,6 +145,7 @@ impl Fixture {
             prefix_cache: None,
             preemptions: None,
             shared_with: Vec::new(),
+            telemetry: None,
             groups: experiment.groups.clone(),
             baseline: experiment.baseline,
             server_log: None,

@@ -1,0 +1,303 @@
+//! What devices, host and server do while something is measured: sampled beside it, kept as a series, and summed up. It neither ends
+//! nor slows a measurement: whatever fails here is a sentence in the record.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::UnitContext;
+use crate::load::server::{Reading, ServerState};
+use crate::model::Telemetry;
+use crate::process::Members;
+use crate::record::atomic;
+use crate::telemetry::{DeviceSample, Sample, Sampler, summarize};
+
+/// A sample with what the server said at that moment.
+#[derive(Debug, Clone, Default)]
+struct Moment {
+    sample: Sample,
+    server: Option<ServerState>,
+    /// As people read it, in UTC.
+    clock: String,
+}
+
+/// What the sampler is told.
+enum Told {
+    /// The client begins; these are its processes.
+    Client(Members),
+    /// The client has ended.
+    End,
+}
+
+/// Sampling that is under way.
+pub(super) struct Sampling {
+    tell: mpsc::UnboundedSender<Told>,
+    task: JoinHandle<Series>,
+    interval: Duration,
+}
+
+/// All moments of a measurement.
+#[derive(Debug, Default)]
+struct Series {
+    moments: Vec<Moment>,
+    /// How many of them lie before the client.
+    before: usize,
+    energy_from: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl Sampling {
+    /// Begins to sample, where it is asked for. `base`: where the server is asked for its metrics.
+    pub fn begin(context: &UnitContext, server: Members, base: &str) -> Option<Self> {
+        let interval = context.telemetry?;
+        let sampler = Sampler::new(context.probe.clone(), context.devices, &context.units);
+        let (tell, told) = mpsc::unbounded_channel();
+        let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval };
+        let task = tokio::spawn(sample_until_told(sampler, asked, server, told));
+        Some(Self { tell, task, interval })
+    }
+
+    /// The client begins.
+    pub fn client_began(&self, client: Members) {
+        let _ = self.tell.send(Told::Client(client));
+    }
+
+    /// Ends it, and keeps the series in this file. `seconds`: what the requests took, where it is known.
+    pub async fn end(self, file: &Path, shown: Option<PathBuf>, seconds: Option<f64>) -> Option<Telemetry> {
+        let _ = self.tell.send(Told::End);
+        let series = self.task.await.ok()?;
+        let mut telemetry = series.summary(seconds);
+        telemetry.interval = self.interval.as_secs_f64();
+        // Its folder is there from the first series on; what stands in the way is named by the next step.
+        let _ = file.parent().map(std::fs::create_dir);
+        match atomic::keep_again_with(file, |out| series.write(out)) {
+            Ok(()) => telemetry.file = shown.map(|path| path.to_string_lossy().into_owned()),
+            Err(error) => telemetry.warnings.push(format!("the series of samples could not be kept: {error}")),
+        }
+        Some(telemetry)
+    }
+}
+
+/// How the server is asked.
+struct Asked {
+    http: reqwest::Client,
+    url: String,
+    interval: Duration,
+}
+
+impl Asked {
+    /// What the server counts now; a server that is slow to say so is not waited for.
+    async fn state(&self) -> Option<ServerState> {
+        let answer = self.http.get(&self.url).timeout(self.interval.min(Duration::from_secs(2))).send().await.ok()?;
+        Some(Reading::parse(&answer.text().await.ok()?).state())
+    }
+}
+
+async fn sample_until_told(
+    mut sampler: Sampler,
+    asked: Asked,
+    server: Members,
+    mut told: mpsc::UnboundedReceiver<Told>,
+) -> Series {
+    let mut ticks = tokio::time::interval_at(Instant::now(), asked.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut series = Series::default();
+    let mut client: Option<Members> = None;
+    loop {
+        let over = tokio::select! {
+            biased;
+            told = told.recv() => match told {
+                Some(Told::Client(members)) => {
+                    series.before = series.moments.len();
+                    client = Some(members);
+                    false
+                }
+                Some(Told::End) | None => true,
+            },
+            _ = ticks.tick() => false,
+        };
+        let (server, of_client) = (server.clone(), client.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let pids = |members: Option<&Members>| -> Vec<i32> {
+                members.map(|members| members.find().iter().map(|stat| stat.pid).collect()).unwrap_or_default()
+            };
+            let sample = sampler.sample(&pids(Some(&server)), &pids(of_client.as_ref()));
+            (sampler, sample)
+        });
+        let (state, read) = tokio::join!(asked.state(), read);
+        // A reader that panics ends the sampling, and nothing else.
+        let Ok((back, sample)) = read else { return series };
+        sampler = back;
+        let clock = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+        series.moments.push(Moment { sample, server: state, clock });
+        if over {
+            series.energy_from = sampler.energy_from();
+            series.warnings = sampler.warnings();
+            return series;
+        }
+    }
+}
+
+impl Series {
+    fn summary(&self, seconds: Option<f64>) -> Telemetry {
+        let samples = |moments: &[Moment]| moments.iter().map(|moment| moment.sample.clone()).collect::<Vec<_>>();
+        let (idle, measured) = self.moments.split_at(self.before.min(self.moments.len()));
+        summarize(&samples(idle), &samples(busy(measured)), seconds, self.energy_from.clone(), self.warnings.clone())
+    }
+
+    fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let mut rows = csv::Writer::from_writer(out);
+        rows.write_record(COLUMNS).map_err(std::io::Error::other)?;
+        for (number, moment) in self.moments.iter().enumerate() {
+            let phase = if number < self.before { "before" } else { "measuring" };
+            let nothing = [DeviceSample::default()];
+            let devices = if moment.sample.devices.is_empty() { &nothing[..] } else { &moment.sample.devices };
+            for device in devices {
+                rows.write_record(row(moment, device, phase)).map_err(std::io::Error::other)?;
+            }
+        }
+        rows.flush()
+    }
+}
+
+/// The moments in which requests were worked on: from the first at which the server's tokens have grown to the last at which they still
+/// do. Where the server counts none, all of them.
+fn busy(moments: &[Moment]) -> &[Moment] {
+    let tokens: Vec<Option<f64>> = moments
+        .iter()
+        .map(|moment| moment.server.and_then(|server| Some(server.prompt_tokens? + server.generation_tokens?)))
+        .collect();
+    let grows = |pair: &[Option<f64>]| matches!(pair, [Some(before), Some(after)] if after > before);
+    let first = tokens.windows(2).position(grows);
+    let last = tokens.windows(2).rposition(grows);
+    match first.zip(last) {
+        // It grows between `first` and the next; the moment after the last growth may lie behind the last request.
+        Some((first, last)) if last > first => &moments[first + 1..=last],
+        Some(_) => &[],
+        None => moments,
+    }
+}
+
+/// The columns of a series: those of the older load generator first.
+const COLUMNS: [&str; 29] = [
+    "timestamp",
+    "elapsed_ms",
+    "gpu_id",
+    "gpu_utilization_pct",
+    "vram_used_mb",
+    "vram_total_mb",
+    "vram_utilization_pct",
+    "temperature_c",
+    "power_usage_w",
+    "energy_j",
+    "vram_temperature_c",
+    "clock_mhz",
+    "throttle_reasons",
+    "phase",
+    "cpu_pct",
+    "server_cpu_pct",
+    "client_cpu_pct",
+    "memory_used_mb",
+    "swap_used_mb",
+    "load_1m",
+    "cpu_power_w",
+    "requests_running",
+    "requests_waiting",
+    "kv_cache_usage_pct",
+    "prompt_tokens",
+    "generation_tokens",
+    "preemptions",
+    "prefix_cache_queries",
+    "prefix_cache_hits",
+];
+
+fn row(moment: &Moment, device: &DeviceSample, phase: &str) -> [String; 29] {
+    let number = |value: Option<f64>| value.map(|value| format!("{value:.1}")).unwrap_or_default();
+    let whole = |value: Option<f64>| value.map(|value| format!("{value:.0}")).unwrap_or_default();
+    let mebibytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+    let (used, total) = (mebibytes(device.memory_used_bytes), mebibytes(device.memory_total_bytes));
+    let share = used.zip(total).filter(|(_, total)| *total > 0.0).map(|(used, total)| 100.0 * used / total);
+    let host = &moment.sample.host;
+    let server = moment.server.unwrap_or_default();
+    [
+        moment.clock.clone(),
+        moment.sample.at.as_millis().to_string(),
+        device.address.clone(),
+        number(device.utilization_pct),
+        number(used),
+        number(total),
+        number(share),
+        number(device.temperature_c),
+        number(device.power_w),
+        number(device.energy_j),
+        number(device.memory_temperature_c),
+        number(device.clock_mhz),
+        device.throttled.join(" "),
+        phase.to_owned(),
+        number(host.cpu_pct),
+        number(host.server_cpu_pct),
+        number(host.client_cpu_pct),
+        number(mebibytes(host.memory_used_bytes)),
+        number(mebibytes(host.swap_used_bytes)),
+        number(host.load),
+        number(host.power_w),
+        whole(server.running),
+        whole(server.waiting),
+        number(server.kv_cache_usage.map(|part| part * 100.0)),
+        whole(server.prompt_tokens),
+        whole(server.generation_tokens),
+        whole(server.preemptions),
+        whole(server.prefix_queries),
+        whole(server.prefix_hits),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(tokens: &[Option<f64>]) -> Vec<Moment> {
+        let one = |tokens: &Option<f64>| Moment {
+            server: tokens.map(|tokens| ServerState {
+                prompt_tokens: Some(0.0),
+                generation_tokens: Some(tokens),
+                ..ServerState::default()
+            }),
+            ..Moment::default()
+        };
+        tokens.iter().map(one).collect()
+    }
+
+    #[test]
+    fn busy_is_what_lies_between_the_first_token_and_the_last() {
+        for (tokens, expected) in [
+            (&[Some(5.0), Some(5.0), Some(9.0), Some(12.0), Some(15.0), Some(15.0)][..], 2),
+            (&[Some(5.0), Some(9.0), Some(12.0)], 1),
+            // All in between two samples.
+            (&[Some(5.0), Some(9.0), Some(9.0)], 0),
+            (&[None, None, None], 3),
+            // A server that was slow to answer once.
+            (&[Some(1.0), Some(2.0), None, Some(3.0), Some(4.0), Some(5.0)], 4),
+            (&[], 0),
+        ] {
+            assert_eq!(busy(&moments(tokens)).len(), expected, "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn a_series_has_a_line_for_each_moment_and_device() {
+        let device = DeviceSample { address: "0000:03:00.0".into(), power_w: Some(200.0), ..DeviceSample::default() };
+        let with = Moment { sample: Sample { devices: vec![device], ..Sample::default() }, ..Moment::default() };
+        let series = Series { moments: vec![Moment::default(), with], before: 1, ..Series::default() };
+        let mut text = Vec::new();
+        series.write(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with("timestamp,elapsed_ms,gpu_id,gpu_utilization_pct,vram_used_mb"));
+        assert!(lines[1].contains(",before,") && lines[2].contains("0000:03:00.0") && lines[2].contains(",measuring,"));
+    }
+}
