@@ -15,6 +15,9 @@ use crate::process::Members;
 use crate::record::atomic;
 use crate::telemetry::{DeviceSample, Sample, Sampler, summarize};
 
+/// How long the last sample may take: no measurement waits longer for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A sample with what the server said at that moment.
 #[derive(Debug, Clone, Default)]
 struct Moment {
@@ -68,7 +71,15 @@ impl Sampling {
     /// Ends it, and keeps the series in this file. `seconds`: what the requests took, where it is known.
     pub async fn end(self, file: &Path, shown: Option<PathBuf>, seconds: Option<f64>) -> Option<Telemetry> {
         let _ = self.tell.send(Told::End);
-        let series = self.task.await.ok()?;
+        let Ok(series) = tokio::time::timeout(PATIENCE, self.task).await else {
+            let late = format!("the devices did not answer within {} s: their samples are lost", PATIENCE.as_secs());
+            return Some(Telemetry {
+                interval: self.interval.as_secs_f64(),
+                warnings: vec![late],
+                ..Telemetry::default()
+            });
+        };
+        let series = series.ok()?;
         let mut telemetry = series.summary(seconds);
         telemetry.interval = self.interval.as_secs_f64();
         // Its folder is there from the first series on; what stands in the way is named by the next step.

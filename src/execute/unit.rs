@@ -17,7 +17,7 @@ use super::stall::{Stalled, Watched, until_stalled};
 use super::{Emitter, Job, Nodes, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
-    Cause, Client, ComputeUnit, Ending, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
+    Cause, Client, ComputeUnit, Ending, Engine, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
     TeardownProof, Telemetry, Timings, VllmMetric,
 };
 use crate::process::{Change, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
@@ -312,7 +312,10 @@ impl Unit<'_> {
     /// Ends the sampling; `None` where nothing was measured.
     async fn end_sampling(&mut self) -> Option<Telemetry> {
         let sampling = self.sampling.take()?;
+        // The seconds of a simulated server are none of this machine.
+        let real = self.job.experiment.engine != Engine::Sim;
         let seconds = self.result.as_ref().and_then(|result| result.get(VllmMetric::Duration.key())?.as_f64());
+        let seconds = seconds.filter(|_| real);
         let file = &self.job.places.telemetry;
         let telemetry = sampling.end(file, self.context.relative(file), seconds).await;
         telemetry.filter(|_| self.benchmarked)
