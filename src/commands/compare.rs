@@ -15,6 +15,7 @@ use crate::record::{Manifest, RunDir};
 use crate::report;
 use crate::report::export::{Compared, differences};
 use crate::results::read_run;
+use crate::telemetry::NOT_ASKED;
 use crate::ui::Ui;
 
 /// The change that matters where nobody says otherwise.
@@ -183,11 +184,14 @@ fn table(run: &Path, args: &CompareArgs, environment: &Environment) -> Result<Ru
 fn machines(before: &RunTable, after: &RunTable) -> Vec<(String, String, String)> {
     let manifest = |table: &RunTable| RunDir::open(&table.facts.directory).ok()?.manifest().ok();
     let (Some(a), Some(b)) = (manifest(before), manifest(after)) else { return Vec::new() };
+    // Where the tool was not asked, another source names the same devices otherwise.
+    let are_named = [&a, &b].iter().all(|run| !run.devices.sources.iter().any(|source| source == NOT_ASKED));
     let facts = |manifest: &Manifest| -> Vec<(&'static str, String)> {
         let (host, devices) = (&manifest.host, &manifest.devices);
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-        let names: Vec<String> = devices.devices.iter().map(|device| device.name.clone().unwrap_or_default()).collect();
+        let names = devices.devices.iter().map(|device| device.name.clone().unwrap_or_default());
+        let names: Vec<String> = names.filter(|_| are_named).collect();
         vec![
             ("host", text(&host.hostname)),
             ("kernel", text(&host.kernel)),
@@ -197,7 +201,7 @@ fn machines(before: &RunTable, after: &RunTable) -> Vec<(String, String, String)
             ("processors of the container", number(host.cgroup_cpus)),
             ("kind of devices", format!("{:?}", devices.kind).to_lowercase()),
             ("devices", format!("{} ({})", devices.slots, names.join(", "))),
-            ("driver of the devices", drivers(devices)),
+            ("driver of the devices", if are_named { drivers(devices) } else { String::new() }),
             ("version of vllm-bench", manifest.vllm_bench.clone()),
         ]
     };

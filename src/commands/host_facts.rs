@@ -11,6 +11,7 @@ use crate::config::{Environment, Settings};
 use crate::model::{Context, named_models};
 use crate::plan::{ModelFacts, Section};
 use crate::preflight::installed_version;
+use crate::process::DeviceLocks;
 use crate::telemetry::{DeviceKind, Probe, check, devices};
 
 /// Fills in what a sweep takes for granted: identities and the rules of good sense rest on it. `program` is the vLLM
@@ -21,7 +22,7 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
         // The simulated vLLM is part of this program, and says itself when it has too few devices.
         return;
     }
-    let report = devices::detect(&Probe::of_machine(environment.vars().clone()));
+    let report = devices::detect(&probe(settings, environment));
     if report.kind != DeviceKind::Cpu && report.slots > 0 {
         settings.sweep.devices = settings.sweep.devices.or(Some(report.slots));
     }
@@ -31,6 +32,12 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
         device_kind: Some(report.kind.label().to_ascii_lowercase()),
         models: known_commits(settings, environment),
     };
+}
+
+/// This machine, looked at without disturbing who measures on its devices.
+pub fn probe(settings: &Settings, environment: &Environment) -> Probe {
+    let quiet = settings.device_locks.as_deref().is_some_and(DeviceLocks::any_held);
+    Probe { quiet, ..Probe::of_machine(environment.vars().clone()) }
 }
 
 /// The rule of the presets that is due to a failure of vLLM's XPU build.

@@ -177,8 +177,20 @@ impl DeviceLocks {
                 dir.display()
             )));
         }
-        let boot: String = boot_id().chars().filter(char::is_ascii_alphanumeric).take(8).collect();
-        Ok(Self { dir: dir.to_owned(), boot })
+        Ok(Self { dir: dir.to_owned(), boot: boot_prefix() })
+    }
+
+    /// Whether anybody holds a device of this machine by locks in this folder. Nothing is made.
+    pub fn any_held(dir: &Path) -> bool {
+        let boot = boot_prefix();
+        let Ok(entries) = std::fs::read_dir(dir) else { return false };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut locks = names.filter(|name| name.starts_with(&format!("{boot}-")) && name.ends_with(".lock"));
+        locks.any(|name| {
+            let path = dir.join(name);
+            let is_held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+            !procfs::lock_holders(&path).is_empty() || open_existing(&path).is_ok_and(is_held)
+        })
     }
 
     /// The folder.
@@ -197,14 +209,18 @@ impl DeviceLocks {
     ) -> Result<Result<HeldDevices, Vec<DeviceHolder>>, LockError> {
         let mut files = Vec::new();
         let mut holders: Vec<DeviceHolder> = Vec::new();
+        let mut wanted: Vec<(String, Share, &String)> = Vec::new();
         for address in addresses {
-            for (name, share) in names(address) {
-                let path = self.path(&name);
-                match take(&path, share)? {
-                    Some(file) => files.push(file),
-                    None if holders.iter().any(|holder| holder.device == *address) => {}
-                    None => holders.push(self.holder_of(address, &path)),
-                }
+            wanted.extend(names(address).into_iter().map(|(name, share)| (name, share, address)));
+        }
+        // Everybody in the same order: of two that want the same at once, one gets all of it.
+        wanted.sort_by(|one, other| one.0.cmp(&other.0));
+        for (name, share, address) in wanted {
+            let path = self.path(&name);
+            match take(&path, share)? {
+                Some(file) => files.push(file),
+                None if holders.iter().any(|holder| holder.device == *address) => {}
+                None => holders.push(self.holder_of(address, &path)),
             }
         }
         if !holders.is_empty() {
@@ -376,6 +392,11 @@ impl Drop for HeldDevices {
     }
 }
 
+/// What tells the locks of this machine, and of this boot, from others in the folder.
+fn boot_prefix() -> String {
+    boot_id().chars().filter(char::is_ascii_alphanumeric).take(8).collect()
+}
+
 /// The files of a device, in the order in which they are locked. Of a tile or partition the card comes first, shared with its other
 /// tiles; of a core set there is one for each core, so that sets which overlap keep each other off.
 fn names(address: &str) -> Vec<(String, Share)> {
@@ -535,8 +556,10 @@ mod tests {
         assert!(holder.command.is_some() && holder.user.is_some() && !holder.is_gone);
         assert_eq!(locks.holder("0000:13:00.0").as_ref(), Some(holder));
         assert_eq!(locks.holder("0000:23:00.0"), None, "nothing was kept by the one who was refused");
+        assert!(DeviceLocks::any_held(locks.dir()) && !DeviceLocks::any_held(Path::new("/nonexistent")));
         drop(held);
         assert_eq!(locks.holder("0000:13:00.0"), None);
+        assert!(!DeviceLocks::any_held(locks.dir()));
         let left: Vec<_> = std::fs::read_dir(locks.dir()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert!(left.iter().all(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
     }
@@ -623,6 +646,37 @@ mod tests {
             assert_eq!(locks.holder(address), None);
         }
         assert!(!dir.path().join("precious").exists());
+    }
+
+    #[test]
+    fn many_that_want_overlapping_devices_get_them_one_after_the_other() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let (_dir, locks) = locks();
+        let users = [const { AtomicU32::new(0) }; 3];
+        let (wants, names) = ([[0, 1], [2, 1], [2, 0]], ["a", "b", "c"]);
+        std::thread::scope(|scope| {
+            for turn in 0..9 {
+                let (locks, users, [one, other]) = (&locks, &users, wants[turn % 3]);
+                scope.spawn(move || {
+                    for _ in 0..5 {
+                        let held = loop {
+                            match taken(locks, &[names[one], names[other]]) {
+                                Ok(held) => break held,
+                                Err(holders) => assert!(!holders.is_empty()),
+                            }
+                        };
+                        for device in [one, other] {
+                            assert_eq!(users[device].fetch_add(1, Ordering::SeqCst), 0, "two have it");
+                        }
+                        std::thread::sleep(Duration::from_millis(1));
+                        for device in [one, other] {
+                            users[device].fetch_sub(1, Ordering::SeqCst);
+                        }
+                        drop(held);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -117,13 +117,18 @@ pub(super) fn keep_with_slots(devices: Vec<Device>, slots: &mut [Slot]) -> Vec<D
 /// Finds the devices that a server would use: discrete Intel GPUs, else NVIDIA, else AMD, else the CPU. Further kinds of the
 /// same machine are named in `problems`. Blocks for at most a few times [`Probe::command_limit`].
 pub fn detect(probe: &Probe) -> DeviceReport {
-    let mut chosen: Option<DeviceReport> = None;
+    detect_found(probe).report
+}
+
+/// As [`detect`], with what a server counts.
+pub(super) fn detect_found(probe: &Probe) -> Found {
+    let mut chosen: Option<Found> = None;
     let mut problems = Vec::new();
     for found in [xpu::find(probe, false), nvidia::find(probe), amd::find(probe, false)] {
         match &mut chosen {
             _ if found.present == 0 => problems.extend(found.report.problems),
-            None => chosen = Some(found.report),
-            Some(first) => first.problems.push(format!(
+            None => chosen = Some(found),
+            Some(first) => first.report.problems.push(format!(
                 "the machine also has {} {} device(s); they are left out",
                 found.present,
                 found.report.kind.label()
@@ -133,7 +138,7 @@ pub fn detect(probe: &Probe) -> DeviceReport {
     chosen.unwrap_or_else(|| {
         let mut report = cpu(probe);
         report.problems.extend(problems);
-        report
+        Found { report, present: 0, slots: Vec::new() }
     })
 }
 

@@ -25,6 +25,7 @@ impl Tree {
             path_dirs: vec![self.path().join("bin")],
             environment: Environment::new(),
             command_limit: Duration::from_secs(60),
+            quiet: false,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Probe {
     pub environment: Environment,
     /// How long one call of a vendor tool may take.
     pub command_limit: Duration,
+    /// Whether somebody measures on devices of this machine: then `xpu-smi`, which disturbs cards that work, is not run.
+    pub quiet: bool,
 }
 
 impl Probe {
@@ -51,7 +53,7 @@ impl Probe {
                 path_dirs.push(dir);
             }
         }
-        Self { root: PathBuf::from("/"), path_dirs, environment, command_limit: Duration::from_secs(20) }
+        Self { root: PathBuf::from("/"), path_dirs, environment, command_limit: Duration::from_secs(20), quiet: false }
     }
 
     /// An absolute path of the machine, below the root.
@@ -76,6 +78,11 @@ impl Probe {
             .iter()
             .map(|dir| dir.join(name))
             .find(|path| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
+    }
+
+    /// As [`Probe::find_tool`], for one that disturbs devices that work.
+    pub(super) fn find_disturbing_tool(&self, name: &str) -> Option<PathBuf> {
+        self.find_tool(name).filter(|_| !self.quiet)
     }
 
     /// Runs a vendor tool within [`Probe::command_limit`].

@@ -15,10 +15,11 @@ use crate::preflight::PATIENCE;
 use crate::sim::settings::SimSettings;
 use crate::telemetry::check::{self, CheckLine, Level, SetvarsFacts, VllmFacts};
 use crate::telemetry::netport::PortHolder;
-use crate::telemetry::{HostInfo, Probe, devices, host, netport, run_patiently};
+use crate::telemetry::{HostInfo, devices, host, netport, run_patiently};
 use crate::ui::Ui;
 use crate::words::quoted;
 
+use super::host_facts;
 use super::run::engine::find_vllm;
 use units::Units;
 
@@ -70,7 +71,7 @@ fn gather(
         return (gather_simulated(settings, zone), None);
     }
     let vars = environment.vars();
-    let probe = Probe::of_machine(vars.clone());
+    let probe = host_facts::probe(settings, environment);
     let report = devices::detect(&probe);
     let machine = HostInfo::read(&probe);
     let tps = &settings.sweep.tensor_parallel_sizes();

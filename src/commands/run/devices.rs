@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::execute;
 use crate::model::{ComputeUnit, Plan};
 use crate::process::{DeviceHolder, DeviceLocks, HeldDevices, Signature, Stop, StopLevel};
-use crate::telemetry::{DEVICE_MASKS, Probe, devices, inventory};
+use crate::telemetry::{DEVICE_MASKS, Probe, visible_units};
 use crate::ui::Ui;
 
 use super::detach;
@@ -61,13 +61,15 @@ pub struct Devices {
     pub held: Option<HeldDevices>,
     /// Whom it waited for, and how long.
     pub waited: Option<String>,
+    /// Whether another run measures on other devices of this machine: nothing may be asked that disturbs it.
+    pub quiet: bool,
 }
 
 /// What else says which devices a list of numbers means.
 const BESIDE_MASKS: [&str; 2] = ["ZE_FLAT_DEVICE_HIERARCHY", "CUDA_DEVICE_ORDER"];
 
 /// All that the servers of a plan may use, by the masks of this environment and those that the plan sets for them.
-fn units_of(plan: &Plan, environment: &Environment) -> Vec<ComputeUnit> {
+fn units_of(plan: &Plan, environment: &Environment, quiet: bool) -> Vec<ComputeUnit> {
     let is_mask = |name: &str| DEVICE_MASKS.contains(&name) || BESIDE_MASKS.contains(&name);
     let mut masks: Vec<Vec<(String, String)>> = Vec::new();
     for experiment in &plan.experiments {
@@ -79,9 +81,8 @@ fn units_of(plan: &Plan, environment: &Environment) -> Vec<ComputeUnit> {
     }
     let mut units: Vec<ComputeUnit> = Vec::new();
     for mask in masks {
-        let probe = Probe::of_machine(environment.with(&mask).vars().clone());
-        let kind = devices::detect(&probe).kind;
-        for unit in inventory(&probe, kind, 1).units {
+        let probe = Probe { quiet, ..Probe::of_machine(environment.with(&mask).vars().clone()) };
+        for unit in visible_units(&probe) {
             if !units.iter().any(|known| known.address == unit.address) {
                 units.push(unit);
             }
@@ -115,18 +116,19 @@ impl Locking<'_> {
         if self.settings.simulated() {
             return Ok(Some(Devices::default()));
         }
+        let quiet = self.settings.device_locks.as_deref().is_some_and(DeviceLocks::any_held);
         let (plan, environment) = (self.plan.clone(), self.environment.clone());
-        let units = tokio::task::spawn_blocking(move || units_of(&plan, &environment)).await;
+        let units = tokio::task::spawn_blocking(move || units_of(&plan, &environment, quiet)).await;
         let units = units.map_err(std::io::Error::other)?;
         let Some(dir) = &self.settings.device_locks else {
             self.ui.warn("devices are not locked (`device-locks: none`): nobody is kept off those of this run");
-            return Ok(Some(Devices { units, ..Devices::default() }));
+            return Ok(Some(Devices { units, quiet, ..Devices::default() }));
         };
         let locks = DeviceLocks::at(dir).map_err(execute::Error::from)?;
         let addresses: Vec<String> = units.iter().map(|unit| unit.address.clone()).collect();
         self.wait_for(&locks, &addresses, stop)
             .await
-            .map(|held| held.map(|(held, waited)| Devices { units, held: Some(held), waited }))
+            .map(|held| held.map(|(held, waited)| Devices { units, held: Some(held), waited, quiet }))
     }
 
     async fn wait_for(

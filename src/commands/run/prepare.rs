@@ -137,7 +137,7 @@ pub async fn prepare(
             }
             (run.clone(), manifest.clone())
         }
-        None => create_run(settings, plan, environment, engine).await?,
+        None => create_run(settings, plan, environment, engine, devices.quiet).await?,
     };
     let holder = Holder {
         process: ProcessId::current(),
@@ -166,8 +166,9 @@ async fn create_run(
     plan: &Plan,
     environment: &Environment,
     engine: &EngineCommand,
+    quiet: bool,
 ) -> Result<(RunDir, Manifest), Error> {
-    let probe = Probe::of_machine(environment.vars().clone());
+    let probe = Probe { quiet, ..Probe::of_machine(environment.vars().clone()) };
     let facts =
         tokio::task::spawn_blocking(move || (HostInfo::read(&probe), crate::telemetry::devices::detect(&probe))).await;
     let (host, devices) = facts.map_err(std::io::Error::other)?;

@@ -14,7 +14,7 @@ use crate::plan::extend;
 use crate::preflight::installed_version;
 use crate::record::{self, Manifest, RunDir, list_runs};
 use crate::releases;
-use crate::telemetry::{Device, DeviceReport, Probe, devices};
+use crate::telemetry::{Device, DeviceReport, NOT_ASKED, devices};
 use crate::ui::Ui;
 
 /// A run that goes on.
@@ -307,7 +307,7 @@ impl Here {
             return Self { context: Context::default(), drivers: String::new() };
         }
         settings.vllm_bin = settings.vllm_bin.take().or_else(|| manifest.vllm.as_ref().map(|vllm| vllm.path.clone()));
-        let report = devices::detect(&Probe::of_machine(environment.vars().clone()));
+        let report = devices::detect(&host_facts::probe(settings, environment));
         let models = manifest.plan.experiments.iter().flat_map(|experiment| experiment.server.all_models()).collect();
         let context = Context {
             vllm_version: settings.vllm_bin.as_deref().and_then(installed_version),
@@ -368,8 +368,11 @@ fn with_speed_of(settings: &Settings, plan: &mut Plan) {
     }
 }
 
-/// The versions of the drivers of all devices, each once.
+/// The versions of the drivers of all devices, each once; empty where they were not asked for.
 pub fn drivers(report: &DeviceReport) -> String {
+    if report.sources.iter().any(|source| source == NOT_ASKED) {
+        return String::new();
+    }
     let version = |device: &Device| {
         let words = [device.driver.as_deref(), device.driver_version.as_deref()];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")

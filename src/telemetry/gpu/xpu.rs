@@ -31,6 +31,9 @@ const NAMES: [(u16, &str); 12] = [
     (0x0bda, "Intel Data Center GPU Max 1100"),
 ];
 
+/// A source of a report for which the tool was not asked: it lacks what only the tool knows, such as the version of the driver.
+pub const NOT_ASKED: &str = "xpu-smi is not asked while a run measures on devices of this machine";
+
 /// The smallest memory window that only a discrete card has.
 const DISCRETE_WINDOW_BYTES: u64 = 4 << 30;
 
@@ -42,7 +45,10 @@ pub(in super::super) fn find(probe: &Probe, integrated_too: bool) -> Found {
     if !devices.is_empty() {
         sources.push("/sys/class/drm".to_owned());
     }
-    if let Some(tool) = probe.find_tool("xpu-smi") {
+    if probe.quiet && probe.find_tool("xpu-smi").is_some() {
+        sources.push(NOT_ASKED.to_owned());
+    }
+    if let Some(tool) = probe.find_disturbing_tool("xpu-smi") {
         match probe.answer(&tool, &["discovery", "-j"]).and_then(|text| parse_discovery(&text)) {
             Ok(listed) => {
                 sources.insert(0, format!("{} discovery -j", tool.display()));
@@ -301,7 +307,8 @@ pub(in super::super) fn fabric(probe: &Probe, devices: &[Device], problems: &mut
     let has_links = |device: &&Device| {
         nodes.iter().any(|node| node.pci_address == device.pci_address && node.device >> 8 == WITH_FABRIC)
     };
-    let Some(tool) = probe.find_tool("xpu-smi").filter(|_| devices.iter().filter(has_links).count() > 1) else {
+    let Some(tool) = probe.find_disturbing_tool("xpu-smi").filter(|_| devices.iter().filter(has_links).count() > 1)
+    else {
         return Fabric::default();
     };
     let asked = probe.answer(&tool, &["discovery", "-j"]).and_then(|text| parse_discovery(&text)).and_then(|listed| {
@@ -407,6 +414,16 @@ mod tests {
         assert_eq!(report.devices[1].memory_total_bytes, None, "N/A is unknown");
         assert_eq!(report.problems, [""; 0]);
         assert!(report.sources[0].ends_with("xpu-smi discovery -j"), "{:?}", report.sources);
+    }
+
+    #[test]
+    fn the_tool_is_not_run_while_somebody_measures() {
+        let tree = two_cards();
+        tree.tool("xpu-smi", "touch \"$0.called\"");
+        let report = find(&Probe { quiet: true, ..tree.probe() }, false).report;
+        assert_eq!(report.devices.len(), 2);
+        assert!(report.sources.iter().any(|line| line.contains("is not asked while a run measures")), "{report:?}");
+        assert!(!tree.path().join("bin/xpu-smi.called").exists());
     }
 
     #[test]

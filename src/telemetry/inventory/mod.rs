@@ -7,7 +7,7 @@ mod users;
 
 use serde::Serialize;
 
-use super::devices::{Device, DeviceKind, Found, Slot};
+use super::devices::{Device, DeviceKind, Found, Slot, detect_found};
 use super::gpu::{amd, nvidia, xpu};
 use super::probe::Probe;
 use crate::model::ComputeUnit;
@@ -52,6 +52,15 @@ pub fn inventory(probe: &Probe, kind: DeviceKind, core_sets: usize) -> Inventory
     inventory
 }
 
+/// What a server may use here, without links: with one call of the vendor's tool, or none. All cores are one set.
+pub fn visible_units(probe: &Probe) -> Vec<ComputeUnit> {
+    let found = detect_found(probe);
+    match found.report.kind {
+        DeviceKind::Cpu => cores::units(probe, 1, &mut Vec::new()),
+        DeviceKind::Xpu | DeviceKind::Cuda | DeviceKind::Rocm => units_of(probe, &found),
+    }
+}
+
 impl Inventory {
     fn empty(kind: DeviceKind) -> Self {
         let (units, links, problems) = (Vec::new(), Vec::new(), Vec::new());
@@ -76,8 +85,9 @@ impl Inventory {
     }
 }
 
-/// The units of what a vendor's module found, with their links.
-fn of_found(probe: &Probe, found: &Found, memory: impl Fn(&Device, &Slot) -> Option<u64>) -> Vec<ComputeUnit> {
+/// The units of what a vendor's module found.
+fn units_of(probe: &Probe, found: &Found) -> Vec<ComputeUnit> {
+    let nodes = if found.report.kind == DeviceKind::Rocm { amd::compute_nodes(probe) } else { Vec::new() };
     let unit = |slot: &Slot| {
         let device = found.report.devices.get(slot.position)?;
         let card = address_of(device);
@@ -94,7 +104,7 @@ fn of_found(probe: &Probe, found: &Found, memory: impl Fn(&Device, &Slot) -> Opt
             address,
             mask: slot.mask.clone(),
             name,
-            memory_bytes: memory(device, slot),
+            memory_bytes: memory_of(device, slot, &nodes),
             numa: device.pci_address.as_deref().and_then(|address| links::numa(probe, address)),
             // The node of a split GPU is that of all its instances: who holds it open may use another one.
             node: device.node.clone().filter(|_| slot.address.is_none()),
@@ -102,6 +112,27 @@ fn of_found(probe: &Probe, found: &Found, memory: impl Fn(&Device, &Slot) -> Opt
         })
     };
     found.slots.iter().filter_map(unit).collect()
+}
+
+/// A whole device has its memory, a tile its part of it, a partition what the kernel says; of an instance the tool does not tell.
+fn memory_of(device: &Device, slot: &Slot, nodes: &[amd::ComputeNode]) -> Option<u64> {
+    match &slot.part {
+        None => device.memory_total_bytes,
+        Some(_) if slot.address.is_some() => None,
+        Some(part) if part.starts_with("tile") => {
+            Some(device.memory_total_bytes? / u64::from(device.tiles.unwrap_or(1).max(1)))
+        }
+        Some(_) => node_of(device, slot, nodes)?.memory_bytes,
+    }
+}
+
+/// The compute node of an AMD device, or of a partition of it.
+fn node_of<'n>(device: &Device, slot: &Slot, nodes: &'n [amd::ComputeNode]) -> Option<&'n amd::ComputeNode> {
+    let part = slot.part.as_deref().and_then(|part| part.strip_prefix("part")?.parse::<u32>().ok());
+    let address = device.pci_address.as_ref()?;
+    nodes
+        .iter()
+        .find(|node| node.pci_address.as_ref() == Some(address) && part.is_none_or(|part| node.partition == part))
 }
 
 /// What a device is called whatever its number is today.
@@ -113,12 +144,7 @@ fn address_of(device: &Device) -> String {
 fn of_xpu(probe: &Probe) -> Inventory {
     let found = xpu::find(probe, true);
     let tiled = found.report.devices.iter().any(|device| device.tiles.is_some_and(|tiles| tiles > 1));
-    let tiles = |device: &Device| u64::from(device.tiles.unwrap_or(1).max(1));
-    let memory = |device: &Device, slot: &Slot| {
-        let of_card = device.memory_total_bytes?;
-        Some(if slot.part.is_some() { of_card / tiles(device) } else { of_card })
-    };
-    let units = of_found(probe, &found, memory);
+    let units = units_of(probe, &found);
     let mut problems = found.report.problems.clone();
     let table = xpu::fabric(probe, &found.report.devices, &mut problems);
     let matrix = links::xpu_matrix(&table.text);
@@ -146,8 +172,7 @@ fn of_xpu(probe: &Probe) -> Inventory {
 fn of_cuda(probe: &Probe) -> Inventory {
     let found = nvidia::find(probe);
     let mut problems = found.report.problems.clone();
-    let whole = |device: &Device, slot: &Slot| device.memory_total_bytes.filter(|_| slot.address.is_none());
-    let mut units = of_found(probe, &found, whole);
+    let mut units = units_of(probe, &found);
     let text = nvidia::topology(probe, found.report.devices.len(), &mut problems);
     let matrix = links::nvidia_matrix(&text);
     let row = |unit: usize| format!("GPU{}", found.report.devices[found.slots[unit].position].index);
@@ -168,20 +193,11 @@ fn of_rocm(probe: &Probe) -> Inventory {
     let found = amd::find(probe, true);
     let mut problems = found.report.problems.clone();
     let nodes = amd::compute_nodes(probe);
-    let node_of = |device: &Device, slot: &Slot| {
-        let part = slot.part.as_deref().and_then(|part| part.strip_prefix("part")?.parse::<u32>().ok());
-        nodes.iter().find(|node| {
-            device.pci_address.is_some()
-                && node.pci_address == device.pci_address
-                && part.is_none_or(|part| node.partition == part)
-        })
+    let units = units_of(probe, &found);
+    let hive = |unit: usize| {
+        let slot = &found.slots[unit];
+        node_of(&found.report.devices[slot.position], slot, &nodes)?.hive
     };
-    let memory = |device: &Device, slot: &Slot| match slot.part {
-        Some(_) => node_of(device, slot)?.memory_bytes,
-        None => device.memory_total_bytes,
-    };
-    let units = of_found(probe, &found, memory);
-    let hive = |unit: usize| node_of(&found.report.devices[found.slots[unit].position], &found.slots[unit])?.hive;
     let is_known = (0..units.len()).all(|unit| hive(unit).is_some());
     let matrix = if is_known { links::Matrix::default() } else { amd_matrix(probe, &found, &mut problems) };
     let told = |one: usize, other: usize| {

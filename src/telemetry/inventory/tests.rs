@@ -281,6 +281,20 @@ fn without_the_kernel_s_word_the_tool_tells_of_links() {
 }
 
 #[test]
+fn what_is_locked_is_what_the_inventory_has() {
+    for (tree, kind) in
+        [(four_b60(2), DeviceKind::Xpu), (nvidia(FOUR_GPUS, "", ""), DeviceKind::Cuda), (mi300(4), DeviceKind::Rocm)]
+    {
+        let units = visible_units(&tree.probe());
+        assert_eq!(addresses(&units), addresses(&inventory(&tree.probe(), kind, 1).units));
+        assert!(units.len() >= 4, "{units:?}");
+    }
+    let tree = Tree::new();
+    tree.file("proc/self/status", "Cpus_allowed_list:\t0-3\n");
+    assert_eq!(addresses(&visible_units(&tree.probe())), ["cores:0-3"]);
+}
+
+#[test]
 fn core_sets_are_bound_by_their_lists() {
     let tree = Tree::new();
     tree.file("proc/self/status", "Cpus_allowed_list:\t0-3\n");
