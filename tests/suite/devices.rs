@@ -294,7 +294,7 @@ fn machine(scene: &Scene, cards: u32) -> Option<Vec<String>> {
            mkdir -p /sys/class/drm/renderD$((128 + i)); ln -s $d /sys/class/drm/renderD$((128 + i))/device; ln -s $d /sys/bus/pci/devices/$a\n\
            cp -a /dev/null /dev/dri/renderD$((128 + i))\n\
          done\n\
-         if [ -n \"$HOLD\" ]; then (exec 3< /dev/dri/$HOLD; exec sleep 600) & holder=$!; trap 'kill $holder' EXIT; fi\n\
+         if [ -n \"$HOLD\" ]; then exec 3< /dev/dri/$HOLD; sleep 600 & holder=$!; exec 3<&-; trap 'kill $holder; wait $holder || true' EXIT; fi\n\
          \"$@\"\n",
     );
     let through: Vec<String> =
