@@ -27,7 +27,7 @@ pub use prompts::{
     PromptsRenderArgs, TokenizerMode,
 };
 pub use report::ReportArgs;
-pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs};
+pub use run::{ConfigArgs, ConfigCommand, PlanArgs, RunArgs, TaskArgs};
 
 /// Find the fastest way to serve a model with vLLM, on the hardware at hand.
 ///
@@ -171,6 +171,9 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<std::ffi::OsString>,
     },
+    /// One task of a run on a cluster (used by its batch scripts)
+    #[command(hide = true)]
+    Task(TaskArgs),
     /// A process guard (used by `run`)
     #[command(name = "__guard", hide = true)]
     Guard,

@@ -231,6 +231,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "CLIENT", help_heading = "Run", value_parser = ["vllm", "builtin"])]
     pub client: Option<String>,
 
+    /// Where experiments run: on this machine, or as jobs of a Slurm cluster
+    #[arg(long, value_name = "WHERE", help_heading = "Slurm", value_parser = ["local", "slurm"])]
+    pub executor: Option<String>,
+
+    /// A key of `slurm` in sweep files: `--slurm partition=main`, `--slurm time=2:00:00`, `--slurm sbatch.constraint=h100`
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Slurm")]
+    pub slurm: Vec<String>,
+
     /// The server backend: `vllm`, or `sim` for the simulated one
     #[arg(long, value_name = "ENGINE", help_heading = "Simulated vLLM", value_parser = ["vllm", "sim"])]
     pub engine: Option<String>,
@@ -274,6 +282,20 @@ pub struct RunArgs {
     /// This process is the detached one (internal)
     #[arg(long, hide = true)]
     pub detached_child: bool,
+}
+
+/// Flags of `task`, as a batch script has them.
+#[derive(Debug, Clone, Args)]
+pub struct TaskArgs {
+    /// The run directory
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+    /// Which submission of the run
+    #[arg(long, value_name = "N")]
+    pub submission: u32,
+    /// Which task of it (default: SLURM_ARRAY_TASK_ID)
+    #[arg(long, value_name = "INDEX")]
+    pub task: Option<u32>,
 }
 
 /// Flags of `plan`.

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::cli::CleanArgs;
+use crate::commands::cluster;
 use crate::commands::find_run;
 use crate::commands::find_run::Head;
 use crate::commands::format;
@@ -117,7 +118,11 @@ fn choose(args: &CleanArgs, dirs: &[PathBuf], environment: &Environment) -> Resu
     runs.sort_by(|a, b| (&a.0, a.1.path()).cmp(&(&b.0, b.1.path())));
     let going = runs.len().saturating_sub(args.keep_last.unwrap_or(0));
     for (_, run, victim) in runs.into_iter().take(going) {
-        if run.live().is_some() { choice.live.push(run) } else { choice.victims.push(victim) }
+        if run.live().is_some() || cluster::open_tasks(&run) > 0 {
+            choice.live.push(run)
+        } else {
+            choice.victims.push(victim)
+        }
     }
     Ok(choice)
 }
@@ -139,6 +144,12 @@ fn named_victim(named: &Path, dirs: &[PathBuf], environment: &Environment) -> Re
     }
     if let Some(holder) = found.holder {
         return Err(record::Error::Locked { path: path.to_owned(), holder: Box::new(holder) }.into());
+    }
+    if cluster::open_tasks(&found.run) > 0 {
+        return Err(Error::Usage {
+            message: format!("jobs of `{}` are queued or running", path.display()),
+            hint: "end them first: `vllm-bench stop`".into(),
+        });
     }
     Victim::of(&found.run)
 }

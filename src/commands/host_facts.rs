@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use crate::bounded;
-use crate::config::{Environment, Settings};
+use crate::config::{Environment, Place, Settings};
 use crate::model::{Context, named_models};
 use crate::plan::{ModelFacts, Section};
 use crate::preflight::installed_version;
@@ -20,6 +20,13 @@ pub fn gather(settings: &mut Settings, environment: &Environment, program: Optio
     settings.sweep.models = models(settings, environment);
     if settings.simulated() {
         // The simulated vLLM is part of this program, and says itself when it has too few devices.
+        return;
+    }
+    if settings.place == Place::Slurm {
+        // Nodes have other devices than the machine from which they are asked for, and perhaps another vLLM.
+        let version = program.filter(|_| settings.slurm.runs_what_is_here()).and_then(installed_version);
+        let models = known_commits(settings, environment);
+        settings.sweep.context = Context { vllm_version: version, device_kind: None, models };
         return;
     }
     let report = devices::detect(&probe(settings, environment));

@@ -53,6 +53,8 @@ struct Listed {
 #[serde(rename_all = "kebab-case")]
 enum State {
     Running,
+    /// Its jobs are queued or running on a cluster, and no front watches them.
+    Submitted,
     Finished,
     Interrupted,
     Died,
@@ -64,6 +66,7 @@ impl State {
     fn words(self) -> &'static str {
         match self {
             State::Running => "running",
+            State::Submitted => "submitted",
             State::Finished => "finished",
             State::Interrupted => "interrupted",
             State::Died => "died",
@@ -75,6 +78,7 @@ impl State {
     fn of(standing: Standing) -> Self {
         match standing {
             Standing::Live => State::Running,
+            Standing::Submitted => State::Submitted,
             Standing::Finished => State::Finished,
             Standing::Interrupted => State::Interrupted,
             Standing::Died => State::Died,
@@ -177,6 +181,7 @@ fn listed(run: &RunDir, with_answer: bool) -> Listed {
         holder: holder.as_ref(),
         detached: None,
         now: Utc::now(),
+        queue: None,
     });
     if listed.damaged.is_none() || report.standing == Standing::Live {
         listed.state = State::of(report.standing);
@@ -306,7 +311,7 @@ fn table(runs: &[Listed], wide: usize, ui: &Ui) -> String {
     let rows = runs.iter().map(|run| {
         let paint = |at: usize, cell: &str| match columns.get(at).map(|(column, _)| column.heading) {
             Some("STATE") => match run.state {
-                State::Running | State::Finished => ui.good(cell),
+                State::Running | State::Submitted | State::Finished => ui.good(cell),
                 State::Interrupted | State::NotBegun => ui.caution(cell),
                 State::Died | State::Damaged => ui.bad(cell),
             },

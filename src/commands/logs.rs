@@ -56,7 +56,7 @@ pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<
         (false, false) => None,
     };
     let mut scene = Scene { wanted, role, attempt: 1 };
-    let mut journal = JournalTail::new(&found.run.layout().journal());
+    let mut journal = JournalTail::of_run(&found.run);
     let entries = journal.read().map_err(unreadable(&found.run.layout().journal()))?;
     let newest = entries.iter().filter_map(|entry| scene.apply(entry)).last();
     let state = RunState::replay(&entries);

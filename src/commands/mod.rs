@@ -5,6 +5,7 @@ pub mod backup;
 pub mod check;
 mod choice;
 pub mod clean;
+mod cluster;
 pub mod compare;
 pub mod completions;
 pub mod config;
@@ -93,6 +94,7 @@ async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, E
         Command::Completions(args) => completions::run(args, ui),
         Command::Man => completions::man(ui),
         Command::Rank { order, rank } => rank::run(order, *rank, environment).await,
+        Command::Task(args) => run::task::run(args, environment, ui).await,
         // Played by `main` before there are settings or a printer.
         Command::SimVllm { .. } | Command::Guard => Ok(exit::BUG),
     }

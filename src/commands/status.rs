@@ -7,22 +7,24 @@ mod tests;
 mod text;
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
 use self::report::{ProcessReport, Report, RunReport, SCHEMA, Sources, Standing};
 use crate::cli::StatusArgs;
+use crate::commands::cluster;
 use crate::commands::find_run;
 use crate::commands::find_run::Head;
 use crate::commands::format;
 use crate::commands::tail::JournalTail;
 use crate::config::Environment;
 use crate::error::Error;
+use crate::execute::slurm::Queued;
 use crate::exit;
 use crate::process::{foreign, procfs, registry, signals};
 use crate::record::layout::Layout;
-use crate::record::{Holder, JournalText, RunDir};
+use crate::record::{Holder, JournalText, RunDir, RunState};
 use crate::ui::Ui;
 
 /// How often `--watch` draws.
@@ -64,7 +66,7 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
     }
     let mut reader = Reader::new(found.run)?;
     if !args.watch {
-        show(&reader.report(found.holder.as_ref())?, args.output.is_json(), environment, ui)?;
+        show(&reader.report(found.holder.as_ref(), environment)?, args.output.is_json(), environment, ui)?;
         return Ok(reader.code(ui));
     }
     let code = watch(&mut reader, environment, ui).await?;
@@ -74,11 +76,11 @@ pub async fn run(args: &StatusArgs, environment: &Environment, ui: &Ui) -> Resul
 /// Prints the events of a run as they come, until it ends; Ctrl-C is a normal end.
 async fn follow(run: &RunDir, ui: &Ui) -> Result<u8, Error> {
     let path = run.layout().journal();
-    let mut journal = JournalTail::new(&path);
+    let mut journal = JournalTail::of_run(run);
     let mut interrupted = std::pin::pin!(signals::interrupted());
     loop {
         // Asked before the journal is read: what a run writes last is read after its end.
-        let live = run.live().is_some();
+        let live = run.live().is_some() || cluster::open_tasks(run) > 0;
         let events = journal.read().map_err(|source| Error::Input { path: path.clone(), source })?;
         for stamped in events {
             ui.out(&serde_json::to_string(&stamped).map_err(std::io::Error::from)?);
@@ -109,8 +111,9 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
             () = &mut interrupted => return Ok(exit::OK),
         }
         let holder = reader.run.live();
-        let report = reader.report(holder.as_ref())?;
-        let live = report.run.as_ref().is_some_and(|run| run.standing == Standing::Live);
+        let report = reader.report(holder.as_ref(), environment)?;
+        let goes_on = |run: &RunReport| matches!(run.standing, Standing::Live | Standing::Submitted);
+        let live = report.run.as_ref().is_some_and(goes_on);
         let page = text::text(&report, environment.working_directory(), ui);
         if in_place {
             ui.out_harmless(CLEAR.as_bytes());
@@ -137,6 +140,8 @@ struct Reader {
     head: Head,
     journal: JournalText,
     length: Option<u64>,
+    /// What the queue had of the run, and when.
+    queue: Option<(Instant, Result<Vec<Queued>, String>)>,
     /// What of the record is damaged.
     damaged: Vec<String>,
 }
@@ -144,7 +149,8 @@ struct Reader {
 impl Reader {
     fn new(run: RunDir) -> Result<Self, Error> {
         let (head, wrong) = Head::read_or_remains(&run)?;
-        Ok(Self { run, head, journal: JournalText::default(), length: None, damaged: wrong.into_iter().collect() })
+        let damaged = wrong.into_iter().collect();
+        Ok(Self { run, head, journal: JournalText::default(), length: None, queue: None, damaged })
     }
 
     /// Names what is damaged; the exit code that it means.
@@ -155,14 +161,28 @@ impl Reader {
         if lines > 0 || !self.damaged.is_empty() { exit::RECORD } else { exit::OK }
     }
 
-    fn report(&mut self, holder: Option<&Holder>) -> Result<Report, Error> {
+    /// Asks Slurm what it has of the run, unless nothing is open, or it was asked a moment ago.
+    fn ask_queue(&mut self, environment: &Environment) {
+        let state = RunState::replay(&self.journal.entries);
+        if state.open_tasks() == 0 {
+            self.queue = None;
+        } else if self.queue.as_ref().is_none_or(|(at, _)| at.elapsed() >= cluster::POLL) {
+            self.queue = Some((Instant::now(), cluster::queue(&self.run, &state, environment)));
+        }
+    }
+
+    fn report(&mut self, holder: Option<&Holder>, environment: &Environment) -> Result<Report, Error> {
         let length = std::fs::metadata(self.run.layout().journal()).ok().map(|meta| meta.len());
-        if length != self.length || length.is_none() {
+        let on_cluster = self.run.layout().slurm().is_dir();
+        if length != self.length || length.is_none() || on_cluster {
             match self.run.journal() {
                 Ok(journal) => self.journal = journal,
                 Err(error) => self.damaged = vec![one_line(&error)],
             }
             self.length = length;
+        }
+        if on_cluster {
+            self.ask_queue(environment);
         }
         let run = RunReport::new(Sources {
             path: self.run.path(),
@@ -172,6 +192,7 @@ impl Reader {
             holder,
             detached: holder.and_then(|holder| detached(holder, self.run.layout())),
             now: Utc::now(),
+            queue: self.queue.as_ref().map(|(_, queue)| queue.as_deref().map_err(String::as_str)),
         });
         Ok(Report { schema: SCHEMA, run: Some(run), vllm_processes: processes() })
     }

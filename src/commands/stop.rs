@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::cli::StopArgs;
+use crate::commands::cluster;
 use crate::commands::find_run;
 use crate::commands::find_run::{Found, Head};
 use crate::commands::format;
@@ -20,7 +21,7 @@ use crate::execute::end_leftovers;
 use crate::exit;
 use crate::process::registry::Reaped;
 use crate::process::{Stop, foreign, procfs};
-use crate::record::{Holder, Live, RunState, layout};
+use crate::record::{self, Holder, Live, RunState, layout};
 use crate::ui::Ui;
 
 /// What a run needs to end beyond its grace period: two groups one after the other, proof, reports.
@@ -49,6 +50,15 @@ impl StopMode {
             (true, _) => StopMode::AfterCurrent,
             (false, true) => StopMode::Now,
             (false, false) => StopMode::InOrder,
+        }
+    }
+
+    /// How the jobs of a run on a cluster are ended.
+    fn of_jobs(self) -> record::StopMode {
+        match self {
+            StopMode::AfterCurrent => record::StopMode::AfterCurrent,
+            StopMode::InOrder => record::StopMode::InOrder,
+            StopMode::Now => record::StopMode::Now,
         }
     }
 
@@ -86,6 +96,11 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
         Some(named) => vec![live_one(named, &dirs, environment)?],
         None => dirs.iter().filter_map(|dir| find_run::live_run(dir)).collect(),
     };
+    if args.run.is_none() {
+        let left = cluster::with_jobs(&dirs).into_iter().map(|run| Found { run, holder: None });
+        let known: Vec<PathBuf> = live.iter().map(|found| found.run.path().to_owned()).collect();
+        live.extend(left.filter(|found| !known.iter().any(|path| path == found.run.path())));
+    }
     if args.results_dir.is_none() && !args.all && live.len() > 1 {
         return Err(several(&live, environment));
     }
@@ -100,6 +115,14 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
     let mut code = exit::OK;
     let mut stopped = 0;
     for found in &live {
+        if cluster::open_tasks(&found.run) > 0 {
+            match cluster::stop(&found.run, wish.of_jobs(), grace_of(found) + MARGIN, environment, ui).await? {
+                true => stopped += 1,
+                false => code = exit::ENVIRONMENT,
+            }
+            ui.hint(&format!("resume with `{}`", format::resume(found.run.path(), environment)));
+            continue;
+        }
         let Some(holder) = &found.holder else { continue };
         if let Err(reason) = verify(found, holder) {
             ui.warn(&format!("run {} is not ended: {reason}", found.run.name()));
@@ -131,7 +154,7 @@ pub async fn run(args: &StopArgs, environment: &Environment, ui: &Ui) -> Result<
 /// The run that the user named, which must be live.
 fn live_one(named: &Path, dirs: &[PathBuf], environment: &Environment) -> Result<Found, Error> {
     let found = find_run::named(named, dirs, environment)?;
-    if found.holder.is_some() {
+    if found.holder.is_some() || cluster::open_tasks(&found.run) > 0 {
         return Ok(found);
     }
     let place = format::path(found.run.path(), environment.working_directory());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bounded;
 use crate::model::Stamped;
+use crate::record::{RunDir, ShardTails, by_time};
 
 /// How much is read at a time.
 const PIECE: u64 = 256 << 10;
@@ -132,12 +133,19 @@ pub struct JournalTail {
     open: Vec<u8>,
     /// Bytes read.
     length: u64,
+    /// The journals of the tasks of a cluster.
+    shards: Option<ShardTails>,
 }
 
 impl JournalTail {
+    /// The journal of a run, with those of its tasks.
+    pub fn of_run(run: &RunDir) -> Self {
+        Self { shards: Some(ShardTails::new(run.layout())), ..Self::new(&run.layout().journal()) }
+    }
+
     /// From the first line.
     pub fn new(path: &Path) -> Self {
-        Self { tail: Tail::whole(path), open: Vec::new(), length: 0 }
+        Self { tail: Tail::whole(path), open: Vec::new(), length: 0, shards: None }
     }
 
     /// The entries that are new. Lines that cannot be read are passed over.
@@ -145,6 +153,14 @@ impl JournalTail {
     /// # Errors
     /// When the journal exists and cannot be read, or is larger than what any command reads.
     pub fn read(&mut self) -> io::Result<Vec<Stamped>> {
+        let own = self.read_own()?;
+        match &mut self.shards {
+            Some(shards) => Ok(by_time(vec![own, shards.read()?])),
+            None => Ok(own),
+        }
+    }
+
+    fn read_own(&mut self) -> io::Result<Vec<Stamped>> {
         let mut entries = Vec::new();
         loop {
             let piece = self.tail.read()?;

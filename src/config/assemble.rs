@@ -157,6 +157,7 @@ fn given(layers: &Layers, environment: &Environment, below: &Node) -> Result<Nod
     variables(layers, environment, &mut given)?;
     retries(layers, &mut given)?;
     no_rules(layers, &mut given)?;
+    cluster(layers, &mut given)?;
     Ok(given)
 }
 
@@ -286,6 +287,28 @@ fn no_rules(layers: &Layers, given: &mut Node) -> Result<(), Error> {
     }
     for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
         given.put(&["rules", name], Node::new(Kind::Bool(false), &origin));
+    }
+    Ok(())
+}
+
+/// `--slurm KEY=VALUE`: as a key of `slurm`; `sbatch.NAME=VALUE` is any other option of `sbatch`.
+fn cluster(layers: &Layers, given: &mut Node) -> Result<(), Error> {
+    let Some((texts, origin)) = layers.values("slurm") else { return Ok(()) };
+    for text in texts.iter().filter(|text| !text.trim().is_empty()) {
+        let Some((key, value)) = text.split_once('=') else {
+            let value = text.escape_debug().to_string();
+            let hint = Some("`--slurm partition=main`, `--slurm sbatch.constraint=h100`".to_owned());
+            return Err(Error::Invalid { origin, value, expected: "`KEY=VALUE`".into(), hint });
+        };
+        let key = key.trim().trim_start_matches('-').replace('_', "-");
+        let path: Vec<&str> = std::iter::once("slurm").chain(key.splitn(2, '.')).collect();
+        // `true` and `false` are switches; everything else is read by its key.
+        let kind = match value.trim() {
+            "true" => Kind::Bool(true),
+            "false" => Kind::Bool(false),
+            value => Kind::Text(value.to_owned()),
+        };
+        given.put(&path, Node::new(kind, &origin));
     }
     Ok(())
 }

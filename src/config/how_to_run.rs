@@ -7,9 +7,10 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::language::{Document, policy};
-use super::resolve::words;
+use super::resolve::{slurm, words};
 use super::tree::{Kind, Raw};
 use super::{Environment, Error, parse_duration};
+use crate::execute::slurm::Request;
 use crate::plan::{FailureReason, OnFailure, RetryPolicy};
 use crate::record::run_name;
 
@@ -20,6 +21,15 @@ pub enum PortChoice {
     Fixed(u16),
     /// The next free one.
     Auto,
+}
+
+/// Where experiments run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine.
+    Local,
+    /// As jobs of a Slurm cluster.
+    Slurm,
 }
 
 /// What says how to run, beside the sweep.
@@ -42,6 +52,8 @@ pub(super) struct RunSettings {
     pub retry: RetryPolicy,
     pub on_failure: OnFailure,
     pub skip_failure_reasons: Vec<FailureReason>,
+    pub place: Place,
+    pub slurm: Request,
 }
 
 impl RunSettings {
@@ -102,6 +114,12 @@ impl RunSettings {
                 .map(policy::reasons)
                 .transpose()?
                 .unwrap_or_default(),
+            place: words::choice(
+                document.executor.as_ref(),
+                "executor",
+                &[("local", Place::Local), ("slurm", Place::Slurm)],
+            )?,
+            slurm: slurm::resolve(document.slurm.as_ref(), environment)?,
         })
     }
 }

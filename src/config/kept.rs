@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 21] = [
+const HOW_TO_RUN: [&str; 23] = [
     "warmup",
     "cooldown",
     "telemetry",
@@ -33,6 +33,8 @@ const HOW_TO_RUN: [&str; 21] = [
     "slo",
     "objective",
     "reuse",
+    "executor",
+    "slurm",
     // The same machine is played on: another seed would be another experiment, which no table tells from the first.
     "sim",
 ];
@@ -249,6 +251,7 @@ mod tests {
                 ),
                 (&settings.retry, settings.on_failure, &settings.skip_failure_reasons, settings.warmup_prompts),
                 (&settings.simulation, settings.objective.as_ref().and_then(|raw| raw.node.scalar())),
+                (settings.place, &settings.slurm),
             )
         )
     }
@@ -287,6 +290,8 @@ mod tests {
             "vllm-bin" => ("bin/vllm", &[]),
             "engine" => ("sim", &[]),
             "client" => ("builtin", &[]),
+            "executor" => ("slurm", &[]),
+            "slurm" => ("partition=main", &[]),
             "sim-speed" => ("50", &["--engine=sim"]),
             "sim-seed" => ("5", &["--engine=sim"]),
             "sim-devices" => ("2", &["--engine=sim"]),

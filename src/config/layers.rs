@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 49] = [
+const KEYS: [(&str, &[&str], Shape); 51] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -76,6 +76,7 @@ const KEYS: [(&str, &[&str], Shape); 49] = [
     ("vllm-bin", &["vllm-bin"], Shape::One),
     ("engine", &["engine"], Shape::One),
     ("client", &["client"], Shape::One),
+    ("executor", &["executor"], Shape::One),
     ("keep-foreign", &["keep-foreign"], Shape::One),
     ("device-locks", &["device-locks"], Shape::One),
     ("show-logs", &["show-logs"], Shape::One),
@@ -91,6 +92,7 @@ const KEYS: [(&str, &[&str], Shape); 49] = [
     // Not in the tree by themselves; see `assemble`.
     ("serve-arg", &[], Shape::Lines),
     ("bench-arg", &[], Shape::Lines),
+    ("slurm", &[], Shape::Lines),
 ];
 
 /// Settings that are no key of the language, or several.
@@ -272,6 +274,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("enforce-eager", &args.enforce_eager),
         ("serve-arg", &args.serve_arg),
         ("bench-arg", &args.bench_arg),
+        ("slurm", &args.slurm),
         ("env", &args.env),
         ("sim-fault", &args.sim_fault),
         ("retry", &args.retry),
@@ -309,6 +312,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("timezone", &args.timezone),
         ("engine", &args.engine),
         ("client", &args.client),
+        ("executor", &args.executor),
         ("sim-speed", &args.sim_speed),
         ("sim-seed", &args.sim_seed),
         ("sim-devices", &args.sim_devices),

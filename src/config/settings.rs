@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use indexmap::IndexMap;
 
 use super::assemble::{Assembled, HIDDEN, assemble};
-use super::how_to_run::{PortChoice, RunSettings, run_name};
+use super::how_to_run::{Place, PortChoice, RunSettings, run_name};
 use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT};
@@ -18,6 +18,7 @@ use super::simulation::{no_faults_of_the_other_client, simulation};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
+use crate::execute::slurm::Request;
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
 use crate::safe;
@@ -75,6 +76,10 @@ pub struct Settings {
     pub preflight: bool,
     /// Whether nothing is asked.
     pub yes: bool,
+    /// Where experiments run.
+    pub place: Place,
+    /// What Slurm is asked for.
+    pub slurm: Request,
     /// The run whose plan is extended.
     pub extend: Option<PathBuf>,
     /// Secret variables the user set: they go through the process environment, never into a script.
@@ -221,6 +226,8 @@ impl Settings {
             objective: one_word(document.objective.as_ref())?,
             preflight: run.preflight,
             yes: on("yes"),
+            place: run.place,
+            slurm: run.slurm,
             extend: layers.one("extend").map(|(path, _)| PathBuf::from(path)),
             // Of a run that goes on the names are known, and the values come from the environment.
             secret_env: resolved.secrets.into_iter().filter(|(_, value)| value != HIDDEN).collect(),

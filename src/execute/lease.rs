@@ -44,9 +44,18 @@ impl LockedPort {
                     return Err(record::Error::PortLocked { port, holder }.into());
                 }
             },
-            None => port::find_free(FIRST_PORT, |port| Lock::take(&lock_path(port).ok()?).ok()?.ok())?,
+            None => free_from(FIRST_PORT)?,
         };
         Ok(Self { chooses, port, lock })
+    }
+
+    /// Locks the first free port from this one on: another one may be taken later.
+    ///
+    /// # Errors
+    /// When none is free.
+    pub fn take_from(first: u16) -> Result<Self, Error> {
+        let (port, lock) = free_from(first)?;
+        Ok(Self { chooses: true, port, lock })
     }
 
     /// Says who holds it.
@@ -79,6 +88,11 @@ impl Lease {
         }
         self.port
     }
+}
+
+/// The first free port from this one on, locked.
+fn free_from(first: u16) -> Result<(u16, Lock), Error> {
+    port::find_free(first, |port| Lock::take(&lock_path(port).ok()?).ok()?.ok())
 }
 
 pub(super) fn lock_path(port: u16) -> Result<PathBuf, Error> {

@@ -17,6 +17,8 @@ use crate::telemetry::{DeviceKind, Probe, unit_users};
 pub enum Scope {
     /// All of them: the run has the machine.
     User,
+    /// Those of this job of a cluster: what a former start of it left on this node. Processes of other jobs are none of ours.
+    Job(String),
     /// Those on these units alone: what runs on others is somebody's who shares the machine.
     Units {
         /// Where it is looked who uses them.
@@ -51,6 +53,7 @@ pub async fn end_foreign(scope: &Scope, grace: Duration, stop: &mut Stop) -> Vec
     let mut found: Vec<_> = vllm_processes()
         .into_iter()
         .filter(|process| process.uid == me)
+        .filter(|process| !matches!(scope, Scope::Job(job) if !is_of_job(process.pid, job)))
         .filter(|process| process.group_token.as_ref().is_none_or(|token| !cared_for.contains(token)))
         .collect();
     if found.is_empty() {
@@ -68,6 +71,13 @@ pub async fn end_foreign(scope: &Scope, grace: Duration, stop: &mut Stop) -> Vec
         targets.into_iter().filter(|pid| !ours.contains(pid)).filter_map(ProcessId::of).collect();
     end_processes(&targets, grace, stop).await;
     found.into_iter().map(|process| ForeignProcess { pid: process.pid, command: shown_argv(&process.argv) }).collect()
+}
+
+/// Whether a process is one of a job: by its cgroup, or by the variable that Slurm gave it. (What vLLM renames has no variables any more,
+/// and is ended with the server that it descends from.)
+fn is_of_job(pid: i32, job: &str) -> bool {
+    procfs::is_in_cgroup(pid, &format!("job_{job}"))
+        || procfs::environ_has(pid, &format!("SLURM_JOB_ID={job}")) == Some(true)
 }
 
 /// A process and all its descendants: what holds a device is a server's engine.

@@ -25,6 +25,7 @@ mod readiness;
 mod sampling;
 mod script;
 mod server;
+pub mod slurm;
 mod stall;
 mod strangers;
 mod unit;

@@ -181,6 +181,38 @@ causes! {
     Interrupted = "interrupted", "interrupted", Other, [
         "run again with `--resume`",
     ];
+    /// The scheduler's time limit, or the signal before it, ended the job while it was measured.
+    TimeLimit = "time-limit", "time limit of the job", Other, [
+        "raise the limit (`slurm: {time: …}`), or measure less in each task: fewer prompts, fewer measurements on one server start",
+    ];
+    /// The job used more main memory than it was given.
+    JobOutOfMemory = "job-out-of-memory", "main memory of the job used up", Other, [
+        "ask for more main memory (`slurm: {mem-per-cpu: …}`, or `sbatch: {mem: …}`)",
+    ];
+    /// A node of the job failed.
+    NodeFailed = "node-failed", "node failed", Other, [
+        "run again: the same command continues; `slurm: {sbatch: {exclude: NODE}}` avoids a node that fails again and again",
+    ];
+    /// The scheduler gave the job's nodes to another job.
+    Preempted = "preempted", "preempted", Other, [
+        "run again: the same command continues; another `qos` or `partition` may not be preempted",
+    ];
+    /// The job was cancelled before this experiment was over.
+    JobCancelled = "job-cancelled", "job cancelled", Other, [
+        "run again: the same command continues",
+    ];
+    /// The job waits for another one that ended otherwise than it has to.
+    DependencyNeverSatisfied = "dependency-never-satisfied", "dependency never satisfied", Other, [
+        "look at the dependency that the sweep file gives (`slurm: {sbatch: {dependency: …}}`)",
+    ];
+    /// The scheduler did not take the job.
+    SubmissionRefused = "submission-refused", "submission refused", Other, [
+        "correct what the scheduler refuses (`slurm:` in the sweep file, `--slurm KEY=VALUE`); `--dry-run` shows the command",
+    ];
+    /// The scheduler does not know the job any more, and it left no word of its end.
+    LostByScheduler = "lost-by-scheduler", "lost by the scheduler", Other, [
+        "run again: the same command continues; `sacct -j JOB` may know more by now",
+    ];
 }
 
 impl Cause {
@@ -232,6 +264,19 @@ impl Cause {
                 | Cause::ForeignListener
                 | Cause::LaunchFailed
                 | Cause::Interrupted
+        ) && !self.is_of_scheduler()
+    }
+
+    /// Whether a cluster did it, or whoever rules there, and the same experiment may well succeed in another job.
+    pub const fn is_of_scheduler(self) -> bool {
+        matches!(
+            self,
+            Cause::NodeFailed
+                | Cause::Preempted
+                | Cause::JobCancelled
+                | Cause::DependencyNeverSatisfied
+                | Cause::SubmissionRefused
+                | Cause::LostByScheduler
         )
     }
 }

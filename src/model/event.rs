@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::ProcessId;
-use super::{Axes, Outcome, Phase, TeardownProof, Timings};
+use super::{Axes, Cause, Outcome, Phase, TeardownProof, Timings};
 
 /// An event with its place in the stream of a run, as the journal and every subscriber get it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,6 +155,72 @@ pub enum Event {
     /// The user asked for an end (a signal, or `vllm-bench stop`).
     StopRequested {
         /// How it was asked: `SIGINT`, `SIGTERM`, `SIGHUP`, `stop`.
+        by: String,
+    },
+    /// An array job is about to be submitted; written before, so that a front that dies now is not followed by a second submission.
+    JobSubmitting {
+        /// Its number within the run, from 1.
+        submission: u32,
+        /// How many tasks it has.
+        tasks: u32,
+    },
+    /// Slurm has taken an array job.
+    JobSubmitted {
+        /// Its number within the run.
+        submission: u32,
+        /// Slurm's number of it.
+        job: String,
+        /// How many tasks it has.
+        tasks: u32,
+    },
+    /// Slurm has not taken an array job.
+    JobRefused {
+        /// Its number within the run.
+        submission: u32,
+        /// In Slurm's words.
+        why: String,
+    },
+    /// A task of an array job has begun; the first line of its own journal.
+    TaskStarted {
+        /// The number of the job within the run.
+        submission: u32,
+        /// Its index in the array.
+        task: u32,
+        /// Slurm's number of the array job.
+        job: String,
+        /// How often Slurm has started it again.
+        restart: u32,
+        /// The node.
+        host: String,
+        /// The process, on that node.
+        process: ProcessId,
+        /// The experiments that it measures.
+        names: Vec<String>,
+    },
+    /// A task has ended in order; the last line of its own journal.
+    TaskEnded {
+        /// The number of the job within the run.
+        submission: u32,
+        /// Its index in the array.
+        task: u32,
+        /// Why before all was measured; absent where all was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Cause>,
+    },
+    /// A task is over without having said so, or was never begun.
+    TaskLost {
+        /// The number of the job within the run.
+        submission: u32,
+        /// Its index in the array.
+        task: u32,
+        /// Why.
+        cause: Cause,
+        /// Who says so, in words.
+        said: String,
+    },
+    /// The front has left; what is queued and running goes on.
+    FrontLeft {
+        /// How it was asked: `--detach`, `SIGINT`.
         by: String,
     },
     /// The run is over.

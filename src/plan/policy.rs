@@ -7,7 +7,7 @@ use crate::model::Cause;
 /// A word for one or several causes, as `retry` and `skip-failure-reasons` take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureReason {
-    /// Device memory ran out, with weights or with the KV cache.
+    /// Device memory ran out, with weights or with the KV cache; or the main memory of a job.
     Oom,
     /// A process ended by itself, whoever's it was.
     Crash,
@@ -25,14 +25,16 @@ pub enum FailureReason {
     RequestFail,
     /// vLLM refuses the configuration.
     InvalidConfig,
-    /// The run was ended before the experiment was.
+    /// The run or the job was ended before the experiment was.
     Cancelled,
+    /// A node failed, the job was preempted, or the scheduler lost it.
+    Scheduler,
     /// Exactly this cause.
     Exactly(Cause),
 }
 
 /// The words that stand for several causes.
-const CLASSES: [(&str, FailureReason); 11] = [
+const CLASSES: [(&str, FailureReason); 12] = [
     ("oom", FailureReason::Oom),
     ("out-of-memory", FailureReason::Oom),
     ("crash", FailureReason::Crash),
@@ -44,6 +46,7 @@ const CLASSES: [(&str, FailureReason); 11] = [
     ("request-fail", FailureReason::RequestFail),
     ("invalid-config", FailureReason::InvalidConfig),
     ("cancelled", FailureReason::Cancelled),
+    ("scheduler", FailureReason::Scheduler),
 ];
 
 impl FailureReason {
@@ -62,7 +65,9 @@ impl FailureReason {
     /// Whether a failure is one of these.
     pub fn covers(self, cause: Cause) -> bool {
         match self {
-            FailureReason::Oom => matches!(cause, Cause::OutOfDeviceMemory | Cause::KvCacheTooSmall),
+            FailureReason::Oom => {
+                matches!(cause, Cause::OutOfDeviceMemory | Cause::KvCacheTooSmall | Cause::JobOutOfMemory)
+            }
             FailureReason::Crash => matches!(
                 cause,
                 Cause::Crashed
@@ -74,7 +79,14 @@ impl FailureReason {
                     | Cause::LaunchFailed
             ),
             FailureReason::Timeout => {
-                matches!(cause, Cause::StartupTimeout | Cause::Hung | Cause::BenchmarkTimeout | Cause::BenchmarkHung)
+                matches!(
+                    cause,
+                    Cause::StartupTimeout
+                        | Cause::Hung
+                        | Cause::BenchmarkTimeout
+                        | Cause::BenchmarkHung
+                        | Cause::TimeLimit
+                )
             }
             FailureReason::ServerFail => {
                 cause.is_server() && !matches!(cause, Cause::StartupTimeout) || cause == Cause::ServerDied
@@ -91,7 +103,10 @@ impl FailureReason {
                     | Cause::UnsupportedModel
                     | Cause::NotEnoughDevices
             ),
-            FailureReason::Cancelled => cause == Cause::Interrupted,
+            FailureReason::Cancelled => matches!(cause, Cause::Interrupted | Cause::JobCancelled),
+            FailureReason::Scheduler => {
+                matches!(cause, Cause::NodeFailed | Cause::Preempted | Cause::LostByScheduler)
+            }
             FailureReason::Exactly(exactly) => cause == exactly,
         }
     }

@@ -98,6 +98,13 @@ fn is_milestone(event: &Event) -> bool {
         | Event::ExperimentsPlanned { .. }
         | Event::ExperimentStarted { .. }
         | Event::ExperimentFinished { .. }
+        | Event::JobSubmitting { .. }
+        | Event::JobSubmitted { .. }
+        | Event::JobRefused { .. }
+        | Event::TaskStarted { .. }
+        | Event::TaskEnded { .. }
+        | Event::TaskLost { .. }
+        | Event::FrontLeft { .. }
         | Event::RunFinished { .. } => true,
         Event::Notice { .. }
         | Event::ForeignEnded { .. }

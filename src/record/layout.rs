@@ -43,6 +43,8 @@ pub const SCRIPTS: &str = "scripts";
 pub const UNCHECKED: &str = ".unchecked";
 /// Series of samples of devices, host and server.
 pub const TELEMETRY: &str = "telemetry";
+/// What a run on a cluster has: submissions, scripts, the tasks' journals and output.
+const SLURM: &str = "slurm";
 /// Plots of a run.
 pub const PLOTS: &str = "plots";
 /// Locks and marks of configurations whose compile cache is filled, or being filled.
@@ -184,6 +186,56 @@ impl Layout {
     /// The benchmark client's launch script, as it was run.
     pub fn benchmark_script(&self, name: &str) -> PathBuf {
         self.scripts().join(format!("{name}_benchmark.sh"))
+    }
+
+    /// `slurm/`: of a run on a cluster.
+    pub fn slurm(&self) -> PathBuf {
+        self.root.join(SLURM)
+    }
+
+    /// The folders of `slurm/`: the tasks' output, their journals, and the locks of experiments.
+    pub fn slurm_folders(&self) -> [PathBuf; 3] {
+        [self.task_outputs(), self.shards(), self.slurm().join("locks")]
+    }
+
+    /// Which experiments the tasks of the n-th array job measure.
+    pub fn submission(&self, n: u32) -> PathBuf {
+        self.slurm().join(format!("{n}.json"))
+    }
+
+    /// The batch script of the n-th array job.
+    pub fn batch_script(&self, n: u32) -> PathBuf {
+        self.slurm().join(format!("{n}.sh"))
+    }
+
+    /// Where the tasks' output goes; Slurm names the files.
+    pub fn task_outputs(&self) -> PathBuf {
+        self.slurm().join("output")
+    }
+
+    /// What a task printed.
+    pub fn task_output(&self, job: &str, task: u32) -> PathBuf {
+        self.task_outputs().join(format!("{job}_{task}.out"))
+    }
+
+    /// The folder of the tasks' journals.
+    pub fn shards(&self) -> PathBuf {
+        self.slurm().join("journal")
+    }
+
+    /// The journal of the n-th start of a task, from 1.
+    pub fn shard(&self, submission: u32, task: u32, n: u32) -> PathBuf {
+        self.shards().join(format!("{submission}-{task}.{n}.jsonl"))
+    }
+
+    /// Held by the task that measures an experiment.
+    pub fn experiment_lock(&self, name: &str) -> PathBuf {
+        self.slurm().join("locks").join(format!("{name}.lock"))
+    }
+
+    /// That the jobs of the run are to end.
+    pub fn stop_request(&self) -> PathBuf {
+        self.slurm().join("stop.json")
     }
 
     /// What the client wrote and nobody has checked yet.

@@ -12,7 +12,9 @@ pub mod plausible;
 mod result;
 mod run_dir;
 pub mod run_name;
+mod shards;
 mod state;
+mod submission;
 
 pub use error::Error;
 pub use journal::{Journal, JournalText, read_journal};
@@ -21,7 +23,9 @@ pub use manifest::{Limits, Manifest, Setting, VllmInfo};
 pub use plausible::ResultValues;
 pub use result::{FailureRecord, Invalid, ResultMeta, ResultRecord, validate, validate_with};
 pub use run_dir::{RunDir, list_runs, remove_empty_runs, remove_whatever};
-pub use state::{Attempt, Live, RunState};
+pub use shards::{ShardTails, by_time};
+pub use state::{Attempt, JobState, Live, RunState, TaskKey, TaskState};
+pub use submission::{StopMode, StopRequest, Submission, TaskPlan};
 
 /// Version of every file format written here; a reader refuses a newer one with a clear message.
 pub const SCHEMA: u32 = 1;

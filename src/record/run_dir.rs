@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use serde::Deserialize;
 
 use super::layout::{self, Layout};
+use super::shards;
 use super::{
     Error, Holder, JournalText, Lock, Manifest, ResultMeta, ResultRecord, RunState, SCHEMA, atomic, read_journal,
 };
@@ -109,6 +110,14 @@ impl RunDir {
         Ok(())
     }
 
+    /// Makes what may be missing, and removes nothing: tasks of a cluster may be at work in it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn prepare_beside_tasks(&self) -> Result<(), Error> {
+        self.make_folders()
+    }
+
     fn make_folders(&self) -> Result<(), Error> {
         self.require_own()?;
         // What is a file or a link where a client writes its results is none of ours.
@@ -170,12 +179,13 @@ impl RunDir {
         atomic::read_json(&path, "manifest")
     }
 
-    /// Its journal.
+    /// Its journal, with those of the tasks of a cluster among it, by time.
     ///
     /// # Errors
     /// When it exists and cannot be read.
     pub fn journal(&self) -> Result<JournalText, Error> {
-        read_journal(&self.layout.journal())
+        let own = read_journal(&self.layout.journal())?;
+        shards::with_shards(own, &self.layout)
     }
 
     /// What its journal adds up to.

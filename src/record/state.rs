@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 
-use crate::model::{Event, Outcome, Phase, ProcessId, Repeat, Stamped, Timings, UntilDecided};
+use crate::model::{Cause, Event, Outcome, Phase, ProcessId, Repeat, Stamped, Timings, UntilDecided};
 
 /// One attempt at an experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +41,35 @@ pub struct Live {
     pub line: Option<String>,
 }
 
+/// An array job of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobState {
+    /// Slurm's number of it; `None` where it is not known whether it was submitted.
+    pub job: Option<String>,
+    /// How many tasks it has; 0 where Slurm refused it.
+    pub tasks: u32,
+}
+
+/// A task of an array job: (number of the job within the run, index in the array).
+pub type TaskKey = (u32, u32);
+
+/// What is known of a task that began, or is over.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TaskState {
+    /// Slurm's number of its array job.
+    pub job: Option<String>,
+    /// Its node.
+    pub host: Option<String>,
+    /// Its process, on that node.
+    pub process: Option<ProcessId>,
+    /// What it measures.
+    pub names: Vec<String>,
+    /// When it began (for the last time).
+    pub began: Option<DateTime<Utc>>,
+    /// When it ended, and why before all was measured; absent while it may still run.
+    pub ended: Option<(Option<DateTime<Utc>>, Option<Cause>)>,
+}
+
 /// What the journal of a run adds up to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunState {
@@ -66,6 +95,12 @@ pub struct RunState {
     pub finished: Option<bool>,
     /// When the last event happened.
     pub last_event: Option<DateTime<Utc>>,
+    /// The array jobs of the run, by their numbers within it.
+    pub jobs: IndexMap<u32, JobState>,
+    /// Their tasks that began, or are over.
+    pub tasks: IndexMap<TaskKey, TaskState>,
+    /// Whether the newest front has left its jobs to themselves.
+    pub left: bool,
 }
 
 impl RunState {
@@ -89,9 +124,10 @@ impl RunState {
                 self.session_began = at;
                 self.process = Some(*process);
                 self.reused.clear();
-                self.live.clear();
+                self.forget_live();
                 self.stop_requested = None;
                 self.finished = None;
+                self.left = false;
             }
             Event::ExperimentsPlanned { names, .. } => self.planned.extend(names.iter().cloned()),
             Event::ExperimentReused { name } => self.reused.push(name.clone()),
@@ -137,8 +173,27 @@ impl RunState {
             Event::StopRequested { by } => self.stop_requested = Some(by.clone()),
             Event::RunFinished { interrupted, .. } => {
                 self.finished = Some(*interrupted);
-                self.live.clear();
+                self.forget_live();
             }
+            Event::JobSubmitting { submission, tasks } => {
+                self.jobs.insert(*submission, JobState { job: None, tasks: *tasks });
+            }
+            Event::JobSubmitted { submission, job, tasks } => {
+                self.jobs.insert(*submission, JobState { job: Some(job.clone()), tasks: *tasks });
+            }
+            Event::JobRefused { submission, .. } => {
+                self.jobs.insert(*submission, JobState { job: None, tasks: 0 });
+            }
+            Event::TaskStarted { submission, task, job, host, process, names, .. } => {
+                // A task that is started again goes on where it was cut off.
+                names.iter().for_each(|name| drop(self.live.shift_remove(name)));
+                let state = self.tasks.entry((*submission, *task)).or_default();
+                (state.job, state.host, state.process) = (Some(job.clone()), Some(host.clone()), Some(*process));
+                (state.names, state.began, state.ended) = (names.clone(), at, None);
+            }
+            Event::TaskEnded { submission, task, why } => self.task_over((*submission, *task), at, *why),
+            Event::TaskLost { submission, task, cause, .. } => self.task_over((*submission, *task), at, Some(*cause)),
+            Event::FrontLeft { .. } => self.left = true,
             Event::Notice { .. } | Event::ForeignEnded { .. } | Event::ServerReady { .. } | Event::TornDown { .. } => {}
         }
     }
@@ -147,6 +202,27 @@ impl RunState {
         if let Some(live) = self.live.get_mut(name) {
             change(live);
         }
+    }
+
+    /// A session begins or ends: what was under way is not any more, but for what tasks of a cluster measure.
+    fn forget_live(&mut self) {
+        let running = self.tasks.values().filter(|task| task.ended.is_none());
+        let held: HashSet<&String> = running.flat_map(|task| &task.names).collect();
+        self.live.retain(|name, _| held.contains(name));
+    }
+
+    fn task_over(&mut self, key: TaskKey, at: Option<DateTime<Utc>>, why: Option<Cause>) {
+        let task = self.tasks.entry(key).or_default();
+        task.ended = Some((at, why));
+        for name in &task.names {
+            self.live.shift_remove(name);
+        }
+    }
+
+    /// Tasks of array jobs that are not over, as far as the run's own files say.
+    pub fn open_tasks(&self) -> usize {
+        let submitted: usize = self.jobs.values().map(|job| usize::try_from(job.tasks).unwrap_or(usize::MAX)).sum();
+        submitted.saturating_sub(self.tasks.values().filter(|task| task.ended.is_some()).count())
     }
 
     /// Whether an experiment of the plan is to be measured: each is, but where starts are added until the answer is decided.

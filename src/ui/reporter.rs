@@ -120,8 +120,33 @@ impl Reporter {
                     self.paint(YELLOW, "stopping")
                 ));
             }
-            Event::RunFinished { .. } => self.stop_waiting(),
+            Event::JobSubmitted { job, tasks, .. } => {
+                let tasks = crate::words::counted(usize::try_from(*tasks).unwrap_or(usize::MAX), "task");
+                self.print(&format!("{}: job {job} with {tasks}", self.paint(BOLD, "submitted")));
+            }
+            Event::JobRefused { why, .. } => {
+                self.print(&format!("{}: Slurm did not take a job: {why}", self.paint(YELLOW, "warning")));
+            }
+            Event::TaskLost { submission, task, cause, said } => {
+                let what = format!("task {task} of submission {submission}: {}", cause.title());
+                self.print(&format!("{}: {what} ({said})", self.paint(YELLOW, "warning")));
+            }
+            Event::JobSubmitting { .. } | Event::TaskStarted { .. } | Event::TaskEnded { .. } => {}
+            Event::RunFinished { .. } | Event::FrontLeft { .. } => self.stop_waiting(),
         }
+    }
+
+    /// Shows what is waited for, in words; the time since it was first waited for goes on.
+    pub fn wait_on(&self, what: &str) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let now = Instant::now();
+        let waiting = state.waiting.get_or_insert_with(|| Waiting {
+            since: now,
+            what: String::new(),
+            line: String::new(),
+            told: now,
+        });
+        what.clone_into(&mut waiting.what);
     }
 
     fn wait_for(&self, phase: Phase) {

@@ -21,7 +21,7 @@ use vllm_bench::sim::fault;
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const REFERENCE: &str = "docs/reference.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     GUIDE,
     REFERENCE,
@@ -31,6 +31,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/analysis.md",
     "docs/plots.md",
     "docs/report.md",
+    "docs/slurm.md",
     "docs/sources.md",
 ];
 const COMMANDS: [&str; 21] = [
@@ -61,7 +62,7 @@ const PROMPTS: [&str; 4] = ["prompts inspect", "prompts render", "prompts build"
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 30] = [
+const OF_OTHERS: [&str; 36] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -96,6 +97,13 @@ const OF_OTHERS: [&str; 30] = [
     "--bench-cmd",
     "--serve-params",
     "--bench-params",
+    // Slurm and what starts containers there
+    "--gres",
+    "--signal",
+    "--export",
+    "--container-image",
+    "--container-mounts",
+    "--nv",
 ];
 
 fn root() -> &'static Path {

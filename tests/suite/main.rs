@@ -34,6 +34,7 @@ mod resume;
 mod reuse;
 mod rules;
 mod secrets;
+mod slurm;
 mod sources;
 mod stall;
 mod until;

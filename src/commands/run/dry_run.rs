@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Environment, PortChoice, Settings};
+use crate::config::{Environment, Place, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{EngineCommand, ScriptContext, bench_args, script, serve_args};
 use crate::exit;
@@ -32,6 +32,9 @@ pub fn show(
         Some(which) => vec![find(plan, which)?],
     };
     ui.out_raw(listing(settings, plan).as_bytes());
+    if settings.place == Place::Slurm && which.is_none() {
+        super::slurm::dry_run(settings, plan, environment, ui)?;
+    }
     let (engine, note) = engine_command(settings, environment);
     if let Some(note) = note {
         ui.say(&note);

@@ -12,7 +12,9 @@ mod prepare;
 mod recorder;
 pub(in crate::commands) mod resume;
 mod signals;
+mod slurm;
 mod store;
+pub mod task;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::campaign::{self, Totals};
 use crate::cli::{CompareArgs, RunArgs};
-use crate::config::{Environment, Preset, Settings};
+use crate::config::{Environment, Place, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{
     Emitter, EngineCommand, LocalExecutor, Policy, Recorder, Scope, Strangers, UnitContext, end_all_leftovers,
@@ -32,20 +34,20 @@ use crate::exit;
 use crate::model::{Event, Experiment, Outcome, Plan, ProcessId, Skip};
 use crate::plan::baseline_problem;
 use crate::process::{Stop, StopSender, become_subreaper, stop_channel};
-use crate::record::{RunState, remove_empty_runs};
+use crate::record::{RunDir, RunState, remove_empty_runs};
 use crate::safe;
 use crate::search::{AddStarts, Grid, Strategy};
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
 use super::choice;
-use crate::commands::{find_run, format, query_args};
+use crate::commands::{cluster, find_run, format, query_args};
 use devices::{Locking, Patience};
 use judge::RunJudge;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::{RunRecorder, SessionJobs};
 use resume::{Asked, Earlier};
-use signals::Signals;
+use signals::{Role, Signals};
 
 /// Runs a sweep.
 ///
@@ -59,10 +61,11 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
-    if args.fresh && !args.detach && !args.detached_child {
+    let on_cluster = settings.place == Place::Slurm;
+    if args.fresh && !args.detach && !args.detached_child && !on_cluster {
         ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
     }
-    if args.detach && !args.detached_child {
+    if args.detach && !args.detached_child && !on_cluster {
         return detach::start(environment.command_line(), ui);
     }
     if let Some(which) = &args.dry_run {
@@ -78,7 +81,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
             "`{name}` was set with `--env` when this run began and is not set now: export it, or servers may fail"
         ));
     }
-    if earlier.is_none() || settings.extend.is_some() {
+    if (earlier.is_none() || settings.extend.is_some()) && slurm::knows_vllm(&settings) {
         preflight(&settings, environment, ui)?;
     }
     let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
@@ -236,6 +239,9 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     async fn execute(&self) -> Result<u8, Error> {
+        if self.settings.place == Place::Slurm {
+            return slurm::execute(self).await;
+        }
         let patience = Patience::of(self.args.wait.as_ref())?;
         if self.args.detached_child {
             detach::leave_terminal();
@@ -243,16 +249,15 @@ impl Sweep<'_> {
         become_subreaper();
         let (sender, mut stop) = stop_channel();
         // Signals are listened to before anything is started.
-        let signals = Signals::listen(sender.clone())?;
+        let signals = Signals::listen(sender.clone(), Role::Run)?;
         let engine = engine::resolve(self.settings, self.environment).await?;
         let lock = lock_results(self.settings)?;
-        match (&self.earlier, &self.settings.name) {
-            (Some(Earlier { run, .. }), _) => require_not_live(run)?,
-            (None, Some(name)) => {
-                remove_empty_runs(&self.settings.results_dir);
-                find_run::require_free_name(name, &self.settings.results_dir, self.environment)?;
+        match &self.earlier {
+            Some(Earlier { run, .. }) => {
+                require_not_live(run)?;
+                require_no_jobs(run)?;
             }
-            (None, None) => {}
+            None => self.require_free_name()?,
         }
         let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
         let early = Emitter::new(Arc::new(Silent { reporter: reporter.clone() }), sender.clone());
@@ -274,14 +279,16 @@ impl Sweep<'_> {
         end_foreign_and_leftovers(&Scope::User, grace, keep, &early, &mut stop).await?;
         let earlier = self.earlier.as_ref();
         let mut prepared =
-            prepare(earlier, self.settings, self.plan, self.environment, &engine, (lock, devices)).await?;
+            prepare(earlier, self.settings, self.plan, self.environment, Some(&engine), (lock, devices)).await?;
         if self.args.detached_child {
             detach::report_ready(&prepared.run, prepared.resumed)?;
         }
         self.announce(&prepared);
         let recorder = RunRecorder::open(&prepared.run, self.settings.zone, reporter.clone())?;
         signals.record_into(&recorder);
-        let context = self.context(engine, &prepared)?;
+        let kind = prepared.manifest.devices.kind;
+        let mut context = unit_context(self.settings, self.plan, self.environment, engine, (&prepared.run, kind))?;
+        context.units.clone_from(&prepared.devices.units);
         let ticking = tokio::spawn(tick(reporter.clone()));
         let (over, shown_until) = oneshot::channel();
         let show = follow::show(prepared.run.clone(), reporter.clone(), shown_until);
@@ -301,6 +308,15 @@ impl Sweep<'_> {
         reporter.close();
         prepared.devices.held = None;
         self.conclude(totals?, recorder, &prepared, &signals, began)
+    }
+
+    /// A new run must not be called like another one.
+    fn require_free_name(&self) -> Result<(), Error> {
+        if let Some(name) = &self.settings.name {
+            remove_empty_runs(&self.settings.results_dir);
+            find_run::require_free_name(name, &self.settings.results_dir, self.environment)?;
+        }
+        Ok(())
     }
 
     /// Says what is about to happen.
@@ -325,53 +341,8 @@ impl Sweep<'_> {
         }
     }
 
-    fn context(&self, engine: EngineCommand, prepared: &Prepared) -> Result<UnitContext, Error> {
-        let mut secret_env = self.settings.secret_env.clone();
-        let given = secret_env.iter().find(|(name, _)| name == "VLLM_API_KEY").map(|(_, value)| value.clone());
-        let api_key = given.or_else(|| self.environment.get("VLLM_API_KEY").map(str::to_owned));
-        let has_client_key = secret_env.iter().any(|(name, _)| name == "OPENAI_API_KEY")
-            || self.environment.get("OPENAI_API_KEY").is_some();
-        if let (Some(key), false) = (&api_key, has_client_key) {
-            // `vllm serve` reads its key from VLLM_API_KEY, `vllm bench serve` sends the one in OPENAI_API_KEY.
-            secret_env.push(("OPENAI_API_KEY".to_owned(), key.clone()));
-        }
-        let simulated = self.settings.simulated();
-        Ok(UnitContext {
-            engine,
-            before: self.plan.before.as_ref().and_then(|before| before.vllm.clone()).map(EngineCommand::of),
-            setvars: self.settings.setvars.clone().filter(|path| path.is_file() && !simulated),
-            login: self.settings.login,
-            vllm_version: self.settings.sweep.context.vllm_version.clone(),
-            timeout_startup: self.settings.timeout_startup,
-            timeout_benchmark: self.settings.timeout_benchmark,
-            stall: self.settings.stall,
-            grace: self.settings.grace,
-            secrets: safe::values(),
-            unset: self.environment.own_variables(),
-            secret_env,
-            api_key,
-            run: prepared.run.path().to_owned(),
-            nodes: nodes::of_job(self.environment),
-            compile_locks: nodes::compile_locks(self.environment, prepared.run.path(), simulated),
-            probe: Probe::of_machine(self.environment.vars().clone()),
-            // A simulated server uses no device: nothing there could come back.
-            devices: if simulated { DeviceKind::Cpu } else { prepared.manifest.devices.kind },
-            units: prepared.devices.units.clone(),
-            strangers: Strangers::default(),
-            warmup_prompts: self.settings.warmup_prompts,
-            telemetry: self.settings.telemetry,
-            http: crate::http::client(false).build().map_err(std::io::Error::other)?,
-        })
-    }
-
-    async fn measure(
-        &self,
-        context: UnitContext,
-        prepared: &mut Prepared,
-        recorder: &RunRecorder,
-        sender: StopSender,
-        stop: Stop,
-    ) -> Result<Totals, Error> {
+    /// Says that the session begins, and what is left to measure: the experiments that are left alone, and the strategy over the others.
+    fn begin<'p>(&'p self, prepared: &Prepared, emit: &Emitter) -> (Vec<&'p Experiment>, Box<dyn Strategy>) {
         let (left_alone, pending): (Vec<&Experiment>, Vec<&Experiment>) = self
             .plan
             .experiments
@@ -379,7 +350,6 @@ impl Sweep<'_> {
             .filter(|e| prepared.state.is_asked(self.plan.until_decided, &e.name, e.repeat))
             .filter(|e| !prepared.valid.contains(&e.name))
             .partition(|e| self.is_left_alone(e, &prepared.state));
-        let emit = Emitter::new(Arc::new(recorder.clone()), sender);
         emit.event(Event::RunStarted {
             process: ProcessId::current(),
             simulated: self.settings.simulated(),
@@ -400,7 +370,7 @@ impl Sweep<'_> {
             emit.say(text);
         }
         let reuse = self.settings.sweep.reuse;
-        let mut strategy: Box<dyn Strategy> = match self.plan.until_decided {
+        let strategy: Box<dyn Strategy> = match self.plan.until_decided {
             None => Box::new(Grid::new(pending.into_iter().cloned().map(Arc::new), reuse)),
             Some(until) => {
                 let space = self.plan.experiments.iter().cloned().map(Arc::new).collect();
@@ -410,15 +380,23 @@ impl Sweep<'_> {
                 Box::new(AddStarts::new(space, until, &prepared.state.planned, settled, reuse, judge))
             }
         };
-        let policy = Policy {
-            retry: self.settings.retry.clone(),
-            on_failure: self.settings.on_failure,
-            cooldown: self.settings.cooldown,
-            ..Policy::default()
-        };
+        (left_alone, strategy)
+    }
+
+    async fn measure(
+        &self,
+        context: UnitContext,
+        prepared: &mut Prepared,
+        recorder: &RunRecorder,
+        sender: StopSender,
+        stop: Stop,
+    ) -> Result<Totals, Error> {
+        let emit = Emitter::new(Arc::new(recorder.clone()), sender);
+        let (left_alone, mut strategy) = self.begin(prepared, &emit);
         let jobs = Arc::new(SessionJobs::new(recorder.clone(), &prepared.state));
         let leases = std::mem::take(&mut prepared.leases);
         let live = (emit, stop.clone());
+        let policy = policy_of(self.settings);
         let executor = LocalExecutor::new(context, policy, jobs, live, self.settings.keep_foreign, leases);
         let mut totals = campaign::run(strategy.as_mut(), &executor, &stop).await?;
         totals.failed += left_alone.len();
@@ -477,6 +455,77 @@ impl Sweep<'_> {
         }
         Ok(code)
     }
+}
+
+/// A run whose jobs are queued or running on a cluster is not measured here as well.
+fn require_no_jobs(run: &RunDir) -> Result<(), Error> {
+    match cluster::open_tasks(run) {
+        0 => Ok(()),
+        tasks => Err(Error::Usage {
+            message: format!(
+                "{} of `{}` may be queued or running on a cluster",
+                format::count(tasks, "task"),
+                run.path().display()
+            ),
+            hint: "go on there with `--executor slurm`, or end them first: `vllm-bench stop`".to_owned(),
+        }),
+    }
+}
+
+/// What failures mean.
+fn policy_of(settings: &Settings) -> Policy {
+    Policy {
+        retry: settings.retry.clone(),
+        on_failure: settings.on_failure,
+        cooldown: settings.cooldown,
+        ..Policy::default()
+    }
+}
+
+/// What every experiment of a session shares, with the devices of this kind.
+fn unit_context(
+    settings: &Settings,
+    plan: &Plan,
+    environment: &Environment,
+    engine: EngineCommand,
+    (run, kind): (&RunDir, DeviceKind),
+) -> Result<UnitContext, Error> {
+    let mut secret_env = settings.secret_env.clone();
+    let given = secret_env.iter().find(|(name, _)| name == "VLLM_API_KEY").map(|(_, value)| value.clone());
+    let api_key = given.or_else(|| environment.get("VLLM_API_KEY").map(str::to_owned));
+    let has_client_key =
+        secret_env.iter().any(|(name, _)| name == "OPENAI_API_KEY") || environment.get("OPENAI_API_KEY").is_some();
+    if let (Some(key), false) = (&api_key, has_client_key) {
+        // `vllm serve` reads its key from VLLM_API_KEY, `vllm bench serve` sends the one in OPENAI_API_KEY.
+        secret_env.push(("OPENAI_API_KEY".to_owned(), key.clone()));
+    }
+    let simulated = settings.simulated();
+    Ok(UnitContext {
+        engine,
+        before: plan.before.as_ref().and_then(|before| before.vllm.clone()).map(EngineCommand::of),
+        setvars: settings.setvars.clone().filter(|path| path.is_file() && !simulated),
+        login: settings.login,
+        vllm_version: settings.sweep.context.vllm_version.clone(),
+        timeout_startup: settings.timeout_startup,
+        timeout_benchmark: settings.timeout_benchmark,
+        stall: settings.stall,
+        grace: settings.grace,
+        secrets: safe::values(),
+        unset: environment.own_variables(),
+        secret_env,
+        api_key,
+        run: run.path().to_owned(),
+        nodes: nodes::of_job(environment),
+        compile_locks: nodes::compile_locks(environment, run.path(), simulated),
+        probe: Probe::of_machine(environment.vars().clone()),
+        // A simulated server uses no device: nothing there could come back.
+        devices: if simulated { DeviceKind::Cpu } else { kind },
+        units: Vec::new(),
+        strangers: Strangers::default(),
+        warmup_prompts: settings.warmup_prompts,
+        telemetry: settings.telemetry,
+        http: crate::http::client(false).build().map_err(std::io::Error::other)?,
+    })
 }
 
 /// Secrets that the plan counts on and nobody has given to this session: their values are nowhere on disk.

@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 
 use super::devices::Devices;
 use super::resume::Earlier;
-use crate::config::{Environment, PortChoice, Settings};
+use crate::config::{Environment, Place, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Job, Lease, LockedPort, Recorder};
 use crate::model::{Event, Experiment, Failure, Plan, ProcessId};
 use crate::process::{procfs, registry};
 use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHEMA, Setting, VllmInfo, layout};
 use crate::safe;
-use crate::telemetry::{HostInfo, Probe};
+use crate::telemetry::{DeviceKind, DeviceReport, HostInfo, Probe};
 use crate::ui::Reporter;
 
 /// Everything a session needs that is on disk or locked.
@@ -111,7 +111,8 @@ pub fn require_not_live(run: &RunDir) -> Result<(), Error> {
     Err(record::Error::Locked { path: run.path().to_owned(), holder: Box::new(holder) }.into())
 }
 
-/// Chooses the port and the run directory, and writes the manifest of a new one.
+/// Chooses the port and the run directory, and writes the manifest of a new one. On a cluster each task has a port of its own, and tasks may
+/// be at work in the directory. `engine`: as far as it is known here.
 ///
 /// # Errors
 /// When the port is taken, there is nothing to resume, or the disk refuses.
@@ -120,18 +121,22 @@ pub async fn prepare(
     settings: &Settings,
     plan: &Plan,
     environment: &Environment,
-    engine: &EngineCommand,
+    engine: Option<&EngineCommand>,
     (mut results_lock, mut devices): (Lock, Devices),
 ) -> Result<Prepared, Error> {
-    let port = LockedPort::take(match settings.port {
-        PortChoice::Fixed(port) => Some(port),
-        PortChoice::Auto => None,
-    })?;
+    let port = match (settings.place, settings.port) {
+        (Place::Slurm, _) => None,
+        (Place::Local, PortChoice::Fixed(port)) => Some(LockedPort::take(Some(port))?),
+        (Place::Local, PortChoice::Auto) => Some(LockedPort::take(None)?),
+    };
     record::remove_empty_runs(&settings.results_dir);
     let resumed = earlier.is_some();
     let (run, manifest) = match earlier {
         Some(Earlier { run, manifest, changed, .. }) => {
-            run.prepare_resume()?;
+            match settings.place {
+                Place::Local => run.prepare_resume()?,
+                Place::Slurm => run.prepare_beside_tasks()?,
+            }
             if *changed {
                 record::atomic::keep_json(&run.layout().manifest(), manifest)?;
             }
@@ -147,12 +152,12 @@ pub async fn prepare(
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
     devices.held.iter_mut().for_each(|held| held.name_run(run.path()));
-    let leases = vec![port.signed(holder)?];
+    let leases = port.map(|port| port.signed(holder)).transpose()?.into_iter().collect();
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
     let asked = plan.experiments.iter().filter(|e| state.is_asked(plan.until_decided, &e.name, e.repeat)).count();
-    if resumed && valid.len() == asked && state.is_finished() {
+    if resumed && valid.len() == asked && state.is_finished() && settings.place == Place::Local {
         return Err(Error::Nothing {
             message: format!("every experiment of `{}` has a valid result already", run.path().display()),
             hint: "begin a new run without `--resume`".into(),
@@ -165,13 +170,17 @@ async fn create_run(
     settings: &Settings,
     plan: &Plan,
     environment: &Environment,
-    engine: &EngineCommand,
+    engine: Option<&EngineCommand>,
     quiet: bool,
 ) -> Result<(RunDir, Manifest), Error> {
     let probe = Probe { quiet, ..Probe::of_machine(environment.vars().clone()) };
     let facts =
         tokio::task::spawn_blocking(move || (HostInfo::read(&probe), crate::telemetry::devices::detect(&probe))).await;
-    let (host, devices) = facts.map_err(std::io::Error::other)?;
+    let (host, mut devices) = facts.map_err(std::io::Error::other)?;
+    if settings.place == Place::Slurm {
+        // Those of the front are not those of the nodes.
+        devices = DeviceReport { kind: DeviceKind::Cpu, devices: Vec::new(), ..devices };
+    }
     let now = Utc::now();
     let run = RunDir::create(&settings.results_dir, now, settings.zone)?;
     let words: Vec<&str> = environment.command_line().iter().map(|arg| as_called(arg)).collect();
@@ -187,7 +196,9 @@ async fn create_run(
         command_line: safe::without_secrets(&words),
         working_directory: environment.working_directory().to_owned(),
         engine: settings.sweep.engine,
-        vllm: (!settings.simulated()).then(|| VllmInfo { path: engine.program.clone(), version: None }),
+        vllm: engine
+            .filter(|_| !settings.simulated())
+            .map(|engine| VllmInfo { path: engine.program.clone(), version: None }),
         settings: settings.record.iter().map(|(key, value)| (key.clone(), record(value))).collect::<IndexMap<_, _>>(),
         sweep: settings.kept().to_json(),
         limits: limits(settings),
@@ -214,7 +225,7 @@ fn as_called(arg: &str) -> &str {
     if arg == "--detached-child" { "--detach" } else { arg }
 }
 
-fn user_name(uid: nix::unistd::Uid) -> String {
+pub(super) fn user_name(uid: nix::unistd::Uid) -> String {
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => uid.to_string(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{SecondsFormat, Utc};
@@ -44,7 +44,15 @@ impl RunRecorder {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(run: &RunDir, zone: Tz, reporter: Reporter) -> Result<Self, Error> {
-        let mut bus = Bus::new(Journal::open(&run.layout().journal())?, zone)?;
+        Self::open_at(&run.layout().journal(), run, zone, reporter)
+    }
+
+    /// As [`RunRecorder::open`], into this journal: a task of a cluster has its own.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_at(journal: &Path, run: &RunDir, zone: Tz, reporter: Reporter) -> Result<Self, Error> {
+        let mut bus = Bus::new(Journal::open(journal)?, zone)?;
         bus.show_on(reporter);
         let inner = Inner { bus, store: Store::new(run), zone, error: None };
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
@@ -92,6 +100,11 @@ impl SessionJobs {
     pub fn new(recorder: RunRecorder, state: &RunState) -> Self {
         let newest = |name: &String| (name.clone(), state.next_attempt(name).saturating_sub(1));
         Self { recorder, attempts: Mutex::new(state.attempts.keys().map(newest).collect()) }
+    }
+
+    /// Jobs of a task, whose experiments have had so many attempts.
+    pub fn after(recorder: RunRecorder, attempts: HashMap<String, u32>) -> Self {
+        Self { recorder, attempts: Mutex::new(attempts) }
     }
 
     fn attempt(&self, experiment: &Experiment) -> u32 {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::make_plan;
 use crate::cli::RunArgs;
 use crate::commands::{find_run, format, host_facts};
-use crate::config::{Environment, Kept, Preset, Settings};
+use crate::config::{Environment, Kept, Place, Preset, Settings};
 use crate::error::Error;
 use crate::model::{Context, Engine, Experiment, Plan};
 use crate::plan::extend;
@@ -55,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 21] = [
+const MAY_CHANGE: [&str; 23] = [
     "name",
     "port",
     "timeouts",
@@ -73,7 +73,9 @@ const MAY_CHANGE: [&str; 21] = [
     "slo",
     "objective",
     "telemetry",
+    "executor",
     "slurm",
+    "pipeline",
     "docker",
     "results-dir",
     "sim.speed",
@@ -128,6 +130,7 @@ pub fn find(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
         }
         Some(None) => unnamed(asked).map(Some),
         None if asked.args.detached_child && !asked.args.fresh => same_settings(asked),
+        None if goes_on_by_itself(asked)? => same_jobs(asked),
         None => Ok(None),
     }
 }
@@ -361,7 +364,7 @@ impl Here {
 }
 
 /// The one setting of a simulation that changes no metric.
-fn with_speed_of(settings: &Settings, plan: &mut Plan) {
+pub(super) fn with_speed_of(settings: &Settings, plan: &mut Plan) {
     let speed = settings.simulation.iter().find(|(name, _)| name == crate::sim::settings::SPEED);
     for experiment in plan.experiments.iter_mut().filter(|e| e.engine == Engine::Sim) {
         experiment.server.env.extend(speed.cloned());
@@ -474,6 +477,29 @@ fn same_settings(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
     let (interrupted, failed) = unfinished(&plain, asked.ui)?;
     let runs = interrupted.iter().chain(&failed);
     Ok(runs.filter_map(|run| go_on(run, asked).ok()).find(|resumed| is_exactly(&plain, resumed)))
+}
+
+/// Whether the same command again continues its run: on a cluster, unless something else is asked for.
+fn goes_on_by_itself(asked: Asked<'_>) -> Result<bool, Error> {
+    let args = asked.args;
+    if args.fresh || args.extend.is_some() || args.against.is_some() || args.dry_run.is_some() {
+        return Ok(false);
+    }
+    Ok(Settings::resolve(args, asked.environment, asked.preset)?.place == Place::Slurm)
+}
+
+/// The newest run on a cluster of exactly these settings: finished or not, as only its own files say what is left to do.
+fn same_jobs(asked: Asked<'_>) -> Result<Option<Resumed>, Error> {
+    let plain = Settings::resolve(asked.args, asked.environment, asked.preset)?;
+    let on_cluster = |run: &RunDir| {
+        let manifest = run.manifest().ok();
+        let executor = manifest.as_ref().and_then(|manifest| manifest.settings.get("executor"));
+        executor.is_some_and(|setting| setting.value == "slurm")
+            && plain.name.as_ref().is_none_or(|name| manifest.as_ref().and_then(|m| m.name.as_ref()) == Some(name))
+    };
+    let runs = list_runs(&plain.results_dir)?.into_iter().rev().filter(on_cluster);
+    let mut fitting = runs.filter_map(|run| go_on(&run, asked).ok());
+    Ok(fitting.find(|resumed| is_exactly(&plain, resumed)))
 }
 
 /// Whether settings made without a run ask for the plan of this one, and for nothing less.

@@ -3,6 +3,9 @@
 //! SIGINT, SIGTERM, SIGHUP and SIGQUIT: the first stops in order (SIGTERM to the server, grace, proof, record); the second kills
 //! the groups at once; the third leaves, and the guards finish the work. `vllm-bench stop --after-current` sends
 //! SIGUSR1, `stop --now` SIGUSR2. One of them that was ignored at the start (`nohup`) stays ignored.
+//!
+//! To a task of a cluster, SIGUSR1 says that its time limit is near, and SIGUSR2 that it is to end after the experiment under way. The front
+//! of a run on a cluster leaves at the first signal: its jobs go on.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +18,20 @@ use crate::model::Event;
 use crate::process::{StopLevel, StopSender, signals};
 
 use super::recorder::RunRecorder;
+
+/// Who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The orchestrator of a run on this machine.
+    Run,
+    /// The front of a run on a cluster.
+    Front,
+    /// A task on a cluster.
+    Task,
+}
+
+/// The number of the signal that comes before the time limit of a job.
+pub const TIME_LIMIT_NEAR: u8 = 10;
 
 /// Listens to signals for the life of a run.
 #[derive(Debug, Clone)]
@@ -37,14 +54,18 @@ impl Signals {
     ///
     /// # Errors
     /// When a handler cannot be installed.
-    pub fn listen(stop: StopSender) -> Result<Self, Error> {
+    pub fn listen(stop: StopSender, role: Role) -> Result<Self, Error> {
         let kinds = [
             (Signal::SIGINT, 2, "SIGINT"),
             (Signal::SIGTERM, 15, "SIGTERM"),
             (Signal::SIGHUP, 1, "SIGHUP"),
             (Signal::SIGQUIT, 3, "SIGQUIT"),
-            (Signal::SIGUSR1, 10, "stop --after-current"),
-            (Signal::SIGUSR2, 12, "stop --now"),
+            (
+                Signal::SIGUSR1,
+                TIME_LIMIT_NEAR,
+                if role == Role::Task { "the time limit is near" } else { "stop --after-current" },
+            ),
+            (Signal::SIGUSR2, 12, if role == Role::Task { "stop --after-current" } else { "stop --now" }),
         ];
         let (leave_sender, leave) = watch::channel(false);
         let leave_sender = Arc::new(leave_sender);
@@ -56,9 +77,12 @@ impl Signals {
             let leave = Arc::clone(&leave_sender);
             tokio::spawn(listen_to(stream, move || {
                 note(&shared, number, name);
-                match number {
-                    10 => stop.raise(StopLevel::AfterCurrent),
-                    12 => stop.raise(StopLevel::Kill),
+                match (number, role) {
+                    (TIME_LIMIT_NEAR, Role::Task) => stop.raise(StopLevel::Drain),
+                    (12, Role::Task) | (TIME_LIMIT_NEAR, Role::Run | Role::Front) => {
+                        stop.raise(StopLevel::AfterCurrent)
+                    }
+                    (12, Role::Run | Role::Front) => stop.raise(StopLevel::Kill),
                     _ => {
                         let count = orderly.lock().map_or(1, |mut count| {
                             *count += 1;

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::remaining::{Sample, remaining};
+use crate::commands::cluster;
 use crate::commands::find_run::{ExperimentHead, Head};
+use crate::execute::slurm::Queued;
 use crate::model::Stamped;
 use crate::model::{Event, Failure, Outcome, Phase, ProcessId};
 use crate::record::{Holder, RunState};
@@ -41,6 +44,25 @@ pub enum Standing {
     Died,
     /// It was prepared and never begun.
     NotStarted,
+    /// Its jobs are queued or running on a cluster, and no front watches them.
+    Submitted,
+}
+
+/// What a run has on a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobsReport {
+    /// Slurm's numbers of the array jobs that are not over.
+    pub jobs: Vec<String>,
+    /// Tasks of all array jobs.
+    pub tasks: usize,
+    /// Those that have said that they are over, or were found to be.
+    pub over: usize,
+    /// Tasks that run now; `None` where the queue could not be asked.
+    pub running: Option<usize>,
+    /// Tasks that wait.
+    pub waiting: Option<usize>,
+    /// Why the queue could not be asked.
+    pub problem: Option<String>,
 }
 
 /// One run.
@@ -70,6 +92,8 @@ pub struct RunReport {
     pub elapsed_seconds: Option<f64>,
     /// Expected from the mean of finished attempts; absent while none is finished, and in a run that is not live.
     pub remaining_seconds: Option<f64>,
+    /// What it has on a cluster.
+    pub jobs: Option<JobsReport>,
     /// The experiment under way; the first of several.
     pub experiment: Option<ExperimentReport>,
     /// All experiments under way.
@@ -201,6 +225,8 @@ pub struct Sources<'a> {
     pub detached: Option<bool>,
     /// The moment for which it is made.
     pub now: DateTime<Utc>,
+    /// What the queue of a cluster has of it; `None` for a run of this machine.
+    pub queue: Option<Result<&'a [Queued], &'a str>>,
 }
 
 impl RunReport {
@@ -211,10 +237,14 @@ impl RunReport {
         // A holder that has not written its first event yet goes on where another one stopped.
         let mut session = Session::of(sources.entries);
         if sources.holder.is_some_and(|holder| state.process.is_some_and(|process| process != holder.process)) {
-            state = RunState { attempts: state.attempts, sessions: state.sessions, ..RunState::default() };
+            let RunState { attempts, sessions, jobs, tasks, .. } = state;
+            let live = if jobs.is_empty() { IndexMap::new() } else { state.live };
+            state = RunState { attempts, sessions, jobs, tasks, live, ..RunState::default() };
             session = Session::default();
         }
-        let standing = standing(live, &state);
+        let jobs = jobs_report(&state, sources.queue);
+        let standing = standing(live, &state, jobs.as_ref());
+        let live = live || standing == Standing::Submitted;
         // In a run that died, time stopped with its last event.
         let now = if live { Some(sources.now) } else { state.last_event };
         let tally = Tally::of(sources.head, &state, &session, live);
@@ -227,6 +257,7 @@ impl RunReport {
             given_name: sources.head.name.clone(),
             simulated: sources.head.simulated,
             standing,
+            jobs,
             orchestrator: sources.holder.map(|holder| orchestrator(holder, sources.detached)),
             remaining_seconds: if live { tally.remaining(sources.head, &state, sources.now) } else { None },
             experiment: experiments().next(),
@@ -245,9 +276,26 @@ impl RunReport {
     }
 }
 
-fn standing(live: bool, state: &RunState) -> Standing {
+/// What a run has on a cluster; `None` where it has nothing there.
+fn jobs_report(state: &RunState, queue: Option<Result<&[Queued], &str>>) -> Option<JobsReport> {
+    let tasks: usize = state.jobs.values().map(|job| usize::try_from(job.tasks).unwrap_or(usize::MAX)).sum();
+    (!state.jobs.is_empty()).then(|| JobsReport {
+        jobs: cluster::jobs(state),
+        tasks,
+        over: tasks.saturating_sub(state.open_tasks()),
+        running: queue.and_then(Result::ok).map(|tasks| tasks.iter().filter(|task| task.is_running()).count()),
+        waiting: queue.and_then(Result::ok).map(|tasks| tasks.iter().filter(|task| !task.is_running()).count()),
+        problem: queue.and_then(Result::err).map(str::to_owned),
+    })
+}
+
+fn standing(live: bool, state: &RunState, jobs: Option<&JobsReport>) -> Standing {
+    // Where the queue cannot be asked, the run's own files are believed.
+    let queued =
+        jobs.is_some_and(|jobs| jobs.running.zip(jobs.waiting).is_none_or(|(running, waiting)| running + waiting > 0));
     match state.finished {
         _ if live => Standing::Live,
+        _ if state.open_tasks() > 0 && queued => Standing::Submitted,
         Some(true) => Standing::Interrupted,
         Some(false) => Standing::Finished,
         None if state.sessions == 0 => Standing::NotStarted,
@@ -396,6 +444,10 @@ impl<'a> Tally<'a> {
                 Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0)))
             });
         let pending: Vec<&ExperimentHead> = self.to_do.iter().filter_map(|name| by_name.get(name).copied()).collect();
-        remaining(&pending, live.filter(|_| self.counts.running > 0), &samples)
+        let one_by_one = remaining(&pending, live.filter(|_| self.counts.running > 0), &samples)?;
+        // Tasks of a cluster run beside each other.
+        let beside = if state.jobs.is_empty() { 1 } else { state.live.len().max(1) };
+        #[expect(clippy::cast_precision_loss, reason = "a number of tasks")]
+        Some(one_by_one / beside as f64)
     }
 }

@@ -27,6 +27,7 @@ fn report(fixture: &Fixture, live: bool, seconds: i64) -> RunReport {
         holder: holder.as_ref(),
         detached: live.then_some(true),
         now: at(seconds),
+        queue: None,
     });
     report.path = format!("/w/experiment_results/{}", report.name);
     if let Some(orchestrator) = &mut report.orchestrator {

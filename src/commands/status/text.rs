@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::report::{Counts, ExperimentReport, ProcessReport, Report, RunReport, Standing};
+use super::report::{Counts, ExperimentReport, JobsReport, ProcessReport, Report, RunReport, Standing};
 use crate::commands::format;
 use crate::ui::Ui;
 
@@ -12,6 +12,8 @@ const WIDTH: usize = 100;
 const LABEL: usize = 12;
 /// How many skips are shown in full.
 const SKIPS: usize = 3;
+/// How many experiments under way are shown in full.
+const UNDER_WAY: usize = 8;
 /// How many processes are shown in full.
 const PROCESSES: usize = 20;
 
@@ -51,8 +53,17 @@ impl Page<'_> {
         }
         self.standing(run);
         self.row("Progress", &self.counts(&run.counts));
-        for experiment in &run.under_way {
+        if let Some(jobs) = &run.jobs {
+            self.jobs(jobs);
+        }
+        for experiment in run.under_way.iter().take(UNDER_WAY) {
             self.experiment(experiment, run);
+        }
+        if let Some(more @ 1..) = run.under_way.len().checked_sub(UNDER_WAY) {
+            self.row(
+                "",
+                &format!("and {} more under way (`status --json` has them)", format::count(more, "experiment")),
+            );
         }
         if let Some(elapsed) = run.elapsed_seconds {
             let mut time = format!("{} elapsed", format::seconds(elapsed));
@@ -94,6 +105,11 @@ impl Page<'_> {
                     self.row("", &self.ui.caution(&format!("it was asked to stop ({})", format::plain(by))));
                 }
             }
+            Standing::Submitted => {
+                self.row("State", &format!("{}: no front watches its jobs{last}", self.ui.good("submitted")));
+                let path = format::word(&format::path(Path::new(&run.path), self.from));
+                self.row("", &format!("watch and submit what is missing with `vllm-bench run --resume {path}`"));
+            }
             Standing::Finished => self.row("State", &format!("{}{last}", self.ui.good("finished"))),
             Standing::Interrupted => {
                 self.row("State", &format!("{}{last}", self.ui.caution("interrupted")));
@@ -107,6 +123,21 @@ impl Page<'_> {
                 self.row("State", &self.ui.caution("not begun"));
                 self.resume(run);
             }
+        }
+    }
+
+    fn jobs(&mut self, jobs: &JobsReport) {
+        let mut text = format!("{} of {} over", jobs.over, format::count(jobs.tasks, "task"));
+        if let (Some(running), Some(waiting)) = (jobs.running, jobs.waiting) {
+            text.push_str(&format!("   {running} running   {waiting} waiting"));
+        }
+        self.row("Slurm", &text);
+        if !jobs.jobs.is_empty() {
+            self.row("", &format::cut_end(&format!("cancel with: scancel {}", jobs.jobs.join(" ")), WIDTH - LABEL));
+        }
+        if let Some(problem) = &jobs.problem {
+            let problem = format::cut_end(&format!("the queue cannot be asked: {problem}"), WIDTH - LABEL);
+            self.row("", &self.ui.caution(&problem));
         }
     }
 
@@ -139,7 +170,8 @@ impl Page<'_> {
     fn experiment(&mut self, experiment: &ExperimentReport, run: &RunReport) {
         let place = format!("{} of {}  ", experiment.index, run.counts.planned);
         let name = format::cut_middle(&experiment.name, WIDTH - LABEL - place.len());
-        let label = if run.standing == Standing::Live { "Experiment" } else { "Ended in" };
+        let goes_on = matches!(run.standing, Standing::Live | Standing::Submitted);
+        let label = if goes_on { "Experiment" } else { "Ended in" };
         self.row(label, &format!("{place}{name}"));
         let mut phase = experiment.phase.to_owned();
         if let Some(start) = &experiment.start_phase {

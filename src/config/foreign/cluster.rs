@@ -1,8 +1,9 @@
 //! The experiment files of the SLURM sweep (datatrove's inference benchmark): `fixed_args`, `experiments`.
 //!
 //! Its own defaults are filled in for every setting of vLLM, so that a value that is written and one that is left out
-//! are the same setting, as they are there. What SLURM and the data pipeline need is kept under `slurm`. The prompts are those of its
-//! data set where the built-in client sends them (`cluster_prompts`), else random ones of the same room.
+//! are the same setting, as they are there. What SLURM needs is put under `slurm`, and acts where the executor is `slurm`; what the
+//! data pipeline needs is kept under `pipeline`. The prompts are those of its data set where the built-in client sends them
+//! (`cluster_prompts`), else random ones of the same room.
 
 use indexmap::IndexMap;
 use serde_json::Value as Json;
@@ -47,15 +48,15 @@ const BENCH: [(&str, &str, &str); 7] = [
 /// The flag that its program sets beside an fp8 KV cache.
 pub(super) const KV_SCALES: &str = "calculate-kv-scales";
 
-/// Arguments of SLURM and of the data pipeline.
-const KEPT: [&str; 19] = [
+/// Arguments of SLURM: keys of `slurm`.
+const SLURM: [&str; 9] =
+    ["qos", "time", "partition", "account", "reservation", "nodes-per-task", "cpus-per-gpu", "mem-per-cpu", "sbatch"];
+
+/// Arguments of the data pipeline. `tasks` and `workers` are those of one run there, which is one task here.
+const PIPELINE: [&str; 13] = [
     "benchmark-mode",
-    "qos",
-    "time",
-    "reservation",
     "workers",
     "tasks",
-    "nodes-per-task",
     "local-execution",
     "enable-monitoring",
     "metric-interval",
@@ -65,9 +66,7 @@ const KEPT: [&str; 19] = [
     "output-dir",
     "server-type",
     "gdn-prefill-backend",
-    "partition",
     "job-name",
-    "mem-per-cpu",
 ];
 
 pub(super) fn translate(tree: &Node, client: Client) -> Result<Translated, Diagnostic> {
@@ -102,8 +101,15 @@ pub(super) fn translate(tree: &Node, client: Client) -> Result<Translated, Diagn
 /// Arguments by their names with dashes, each one known.
 fn arguments<'n>(node: &'n Node, path: &str) -> Result<IndexMap<String, &'n Entry>, Diagnostic> {
     let map = entries(node, path)?;
-    let known: Vec<&str> =
-        SERVE.iter().chain(&BENCH).map(|(key, _, _)| *key).chain(KEPT).chain(PROMPTS).chain(["quantization"]).collect();
+    let known: Vec<&str> = SERVE
+        .iter()
+        .chain(&BENCH)
+        .map(|(key, _, _)| *key)
+        .chain(SLURM)
+        .chain(PIPELINE)
+        .chain(PROMPTS)
+        .chain(["quantization"])
+        .collect();
     for (key, entry) in &map {
         if key == "name" {
             return Err(Diagnostic::new(&entry.key, &format!("{path}.name"), "`name` stands beside `args`, not in it")
@@ -310,27 +316,36 @@ fn json(node: &Node) -> Json {
     }
 }
 
-/// What is for SLURM and the data pipeline is kept, and said to have no effect on a local run.
+/// What is for SLURM acts there; what is for the data pipeline is kept, and said to have no effect.
 fn keep(draft: &mut Draft, merged: &IndexMap<String, &Entry>, client: Client) {
     let of_prompts = |key: &str| client == Client::Vllm && PROMPTS.contains(&key);
-    let kept: Vec<(&String, &&Entry)> =
-        merged.iter().filter(|(key, _)| KEPT.contains(&key.as_str()) || of_prompts(key)).collect();
-    let Some((_, first)) = kept.first() else { return };
-    let names: Vec<&str> = kept.iter().map(|(key, _)| key.as_str()).collect();
-    let random = if kept.iter().any(|(key, _)| of_prompts(key)) {
-        " (prompts are random, of model-max-context - max-tokens tokens; `--client builtin` sends those of the data set)"
-    } else {
-        ""
-    };
-    let text = format!("{}: kept for a cluster, without effect on a local run{random}", names.join(", "));
-    let at = first.value.clone();
-    draft.note(&at, &text);
-    for (key, entry) in &kept {
+    let of_pipeline = |key: &str| PIPELINE.contains(&key) || of_prompts(key);
+    let kept: Vec<(&String, &&Entry)> = merged.iter().filter(|(key, _)| of_pipeline(key)).collect();
+    if let Some((_, first)) = kept.first() {
+        let names: Vec<&str> = kept.iter().map(|(key, _)| key.as_str()).collect();
+        let random = if kept.iter().any(|(key, _)| of_prompts(key)) {
+            " (prompts are random, of model-max-context - max-tokens tokens; `--client builtin` sends those of the data set)"
+        } else {
+            ""
+        };
+        draft.note(&first.value, &format!("{}: kept with the run, without effect{random}", names.join(", ")));
+    }
+    let cluster: Vec<(&String, &&Entry)> = merged.iter().filter(|(key, _)| SLURM.contains(&key.as_str())).collect();
+    if let Some((_, first)) = cluster.first() {
+        let names: Vec<&str> = cluster.iter().map(|(key, _)| key.as_str()).collect();
+        let text = format!("{}: taken over under `slurm`, in effect with `--executor slurm`", names.join(", "));
+        draft.note(&first.value, &text);
+    }
+    for (key, entry) in cluster.into_iter().chain(kept) {
         let pair = key.as_str() == "prompt-template"
             && entry.value.items().is_some_and(|items| items.iter().all(|item| item.items().is_none()));
-        if !pair && entry.value.items().is_some_and(|items| items.len() > 1) {
+        let several = entry.value.items().filter(|items| !pair && items.len() > 1);
+        if several.is_some() {
             draft.note(&entry.value, &format!("the values of `{key}` make no difference to what is measured"));
         }
-        draft.tree.put(&["slurm", &dashes(key)], entry.value.clone());
+        let is_slurm = SLURM.contains(&key.as_str());
+        let first = entry.value.items().and_then(<[Node]>::first).filter(|_| is_slurm);
+        let section = if is_slurm { "slurm" } else { "pipeline" };
+        draft.tree.put(&[section, &dashes(key)], first.unwrap_or(&entry.value).clone());
     }
 }

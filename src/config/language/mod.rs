@@ -5,6 +5,7 @@ pub mod condition;
 pub mod policy;
 pub mod schema;
 pub mod slo;
+mod slurm;
 pub mod spelling;
 pub mod value;
 
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::tree::{At, Raw};
+pub use slurm::Slurm;
 
 /// A sweep of vllm-bench: server configurations and loads, and how to run them.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -137,16 +139,21 @@ pub struct Document {
     /// never on a simulated one) or `off`; or `{enable: auto, interval-ms: 500}`.
     #[schemars(with = "Option<schema::Anything>")]
     pub telemetry: Option<Raw>,
-    /// Kept in the manifest; no effect yet.
+    /// Where experiments run: `local` on this machine, or `slurm` as jobs of a cluster.
+    #[schemars(with = "Option<schema::ExecutorName>")]
+    pub executor: Option<Raw>,
+    /// How Slurm runs them.
+    pub slurm: Option<Slurm>,
+    /// Arguments of the data pipeline of a Slurm sweep of datatrove; kept in the manifest.
     #[schemars(with = "Option<schema::Anything>")]
-    pub slurm: Option<Raw>,
+    pub pipeline: Option<Raw>,
     /// Kept in the manifest; no effect yet.
     #[schemars(with = "Option<schema::Anything>")]
     pub docker: Option<Raw>,
 }
 
 /// Keys that are kept in the manifest and do nothing yet.
-pub const WITHOUT_EFFECT: [&str; 2] = ["slurm", "docker"];
+pub const WITHOUT_EFFECT: [&str; 1] = ["docker"];
 
 /// A group of experiments.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

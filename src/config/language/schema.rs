@@ -158,6 +158,24 @@ schema!(
     |_g| json_schema!({"type": "string", "enum": ["vllm", "sim"]})
 );
 schema!(
+    /// Where experiments run.
+    ExecutorName,
+    |_g| json_schema!({"type": "string", "enum": ["local", "slurm"]})
+);
+schema!(
+    /// How GPUs are asked for.
+    GpuRequest,
+    |_g| json_schema!({"type": "string", "enum": ["gres", "gpus-per-node", "none"]})
+);
+schema!(
+    /// Options of `sbatch`, without the dashes.
+    SbatchOptions,
+    |g| {
+        let words = g.subschema_for::<Words>();
+        json_schema!({"type": "object", "additionalProperties": {"anyOf": [words, {"type": "null"}]}})
+    }
+);
+schema!(
     /// What sends the workload.
     ClientName,
     |_g| json_schema!({"type": "string", "enum": ["vllm", "builtin"]})

@@ -109,6 +109,7 @@ fn section(key: &str, node: Node, path: &str) -> Result<Node, Diagnostic> {
             each_value(node, path, &|node, path| renamed(node, path, &dashes))
         }
         "repeats" | "timeouts" | "sim" | "rules" => renamed(node, path, &dashes),
+        "slurm" => each_value_of(renamed(node, path, &dashes)?, "sbatch", |node| renamed(node, path, &dashes)),
         "exclude" | "include" => each_item(node, path, &rule),
         "experiments" => each_item(node, path, &group),
         _ => Ok(node),
@@ -213,9 +214,13 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
         match key.as_str() {
             "mode" => match entry.value.scalar().as_deref() {
                 Some("spawn") => {}
+                Some("slurm") => {
+                    let value = Node::text("slurm", &entry.value.origin);
+                    whole.insert("executor".into(), Entry { key: entry.key, value })?;
+                }
                 _ => {
                     let problem = format!(
-                        "expected `spawn`, found {}: other modes are not supported yet",
+                        "expected `spawn` or `slurm`, found {}: other modes are not supported yet",
                         entry.value.describe()
                     );
                     return Err(Diagnostic::new(&entry.value.origin, &path, problem)
@@ -233,7 +238,10 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
                 whole.insert("setvars".into(), Entry { key: entry.key, value })?;
             }
             "server-ready-timeout" => whole.nested("timeouts", "startup", entry)?,
-            "env" | "docker" | "slurm" => whole.insert(key, entry)?,
+            "env" | "docker" | "slurm" => {
+                let value = section(&key, entry.value, &path)?;
+                whole.insert(key, Entry { value, ..entry })?;
+            }
             _ => {
                 let trouble = Diagnostic::new(&entry.key, "server", format!("the key `{key}` is not known here"));
                 return Err(match nearest(&key, SERVER.into_iter()) {
