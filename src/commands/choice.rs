@@ -1,6 +1,6 @@
 //! By what configurations are chosen: the flags of every command that gives an answer, over what the runs keep of their sweep.
 
-use super::compare::percent;
+use super::format::percent;
 use crate::analyse::{Limit, LimitsFrom, Objective, ObjectiveFrom, RankingSpec, Row, RunTable};
 use crate::cli::ChoiceArgs;
 use crate::commands::query_args;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::analyze::{self, print};
+use super::format::percent;
 use super::run::resume::drivers;
 use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
 use crate::cli::CompareArgs;
@@ -151,21 +152,6 @@ fn nothing_in_common(before: &RunTable, after: &RunTable) -> Error {
             ),
         },
     }
-}
-
-/// `3%`, `0.03`.
-pub(super) fn percent(flag: &str, text: &str) -> Result<f64, Error> {
-    let number = match text.trim().strip_suffix('%') {
-        Some(number) => number.trim().parse::<f64>().map(|number| number / 100.0),
-        None => text.trim().parse::<f64>(),
-    };
-    number.ok().filter(|number| (0.0..1.0).contains(number)).ok_or_else(|| Error::Usage {
-        message: format!(
-            "invalid value `{}` for `{flag}`: expected a part below 1, such as `3%` or `0.03`",
-            text.escape_debug()
-        ),
-        hint: format!("write `{flag} 3%`"),
-    })
 }
 
 /// A run by its path or name.

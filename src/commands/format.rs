@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::safe::is_harmful;
 use crate::words;
 pub use crate::words::{counted as count, shell as word};
@@ -85,6 +86,21 @@ pub fn stdout_is_gone() -> bool {
         && asked[0]
             .revents()
             .is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL))
+}
+
+/// `3%`, `0.03`.
+pub fn percent(flag: &str, text: &str) -> Result<f64, Error> {
+    let number = match text.trim().strip_suffix('%') {
+        Some(number) => number.trim().parse::<f64>().map(|number| number / 100.0),
+        None => text.trim().parse::<f64>(),
+    };
+    number.ok().filter(|number| (0.0..1.0).contains(number)).ok_or_else(|| Error::Usage {
+        message: format!(
+            "invalid value `{}` for `{flag}`: expected a part below 1, such as `3%` or `0.03`",
+            text.escape_debug()
+        ),
+        hint: format!("write `{flag} 3%`"),
+    })
 }
 
 #[cfg(test)]

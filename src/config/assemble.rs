@@ -13,7 +13,6 @@ use super::tree::{Diagnostic, Entry, Kind, Node, merge, merge_axes};
 use super::{Environment, Error, Origin, Preset, foreign, is_secret_name, load};
 use crate::model::{Client, FlagError, FlagValue, Flags};
 use crate::nearest::nearest;
-use crate::process::REDACTED;
 
 /// All layers as one tree.
 #[derive(Debug)]
@@ -242,19 +241,12 @@ fn variables(layers: &Layers, environment: &Environment, given: &mut Node) -> Re
             Some(pair) => pair,
             None => (entry.as_str(), environment.get(entry).ok_or_else(|| invalid(entry))?),
         };
-        if !is_variable_name(name) || value.contains(['\0', '\n', '\r']) {
+        if !words::is_variable_name(name) || value.contains(['\0', '\n', '\r']) {
             return Err(invalid(name));
         }
         given.put(&["env", name], Node::text(value, &origin));
     }
     Ok(())
-}
-
-/// Whether a variable may be called so.
-pub fn is_variable_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// `--retry REASON=N`, or `--retry none`.
@@ -377,6 +369,3 @@ pub(super) fn compiled_in(name: &str, text: &str) -> Result<Node, Diagnostic> {
     let tree = super::tree::parse_yaml(text, &place)?;
     canonical(tree.unwrap_or_else(|| Node::map(&place(1, 1))))
 }
-
-/// Secrets are shown as this.
-pub const HIDDEN: &str = REDACTED;

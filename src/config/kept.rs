@@ -7,7 +7,7 @@
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use super::assemble::HIDDEN;
+use super::HIDDEN;
 use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 

@@ -44,12 +44,14 @@ pub use scenarios::{Scenario, Scenarios, read_scenarios};
 pub use settings::Settings;
 pub use show::{show, show_load};
 
+/// Secrets are shown as this.
+const HIDDEN: &str = crate::safe::REDACTED;
+
 /// Whether a variable of a sweep is a secret: by its name, or by a value that has one in it.
 pub(crate) fn is_secret_entry(name: &str, node: &tree::Node) -> bool {
     // What a manifest keeps of one is this.
-    let holds = |text: &str| {
-        text == assemble::HIDDEN || crate::safe::is_secret_variable(name, text) || crate::safe::holds_secret(text)
-    };
+    let holds =
+        |text: &str| text == HIDDEN || crate::safe::is_secret_variable(name, text) || crate::safe::holds_secret(text);
     let secret = |node: &tree::Node| node.scalar().is_some_and(|text| holds(&text));
     is_secret_name(name) || secret(node) || node.items().is_some_and(|items| items.iter().any(secret))
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use indexmap::IndexMap;
 
-use super::assemble::{Assembled, HIDDEN, assemble};
+use super::HIDDEN;
+use super::assemble::{Assembled, assemble};
 use super::how_to_run::{Place, PortChoice, RunSettings, run_name};
 use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};

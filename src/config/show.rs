@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use super::assemble::HIDDEN;
+use super::HIDDEN;
 use super::tree::{Entry, Kind, Node, join, plain};
 use super::{Settings, is_secret_entry};
 use crate::safe::{holds_secret, is_secret_header};

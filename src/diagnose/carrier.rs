@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
-use super::line::compile;
+use super::compile;
 
 /// How many carriers may lie around each other: a pod's prefix, a runtime's, a scheduler's, a terminal's frame.
 const DEPTH: usize = 5;

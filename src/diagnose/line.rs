@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::compile;
+
 use super::carrier::uncarry;
 
 /// The most bytes of one line that are looked at. The rest of a longer line is dropped.
@@ -183,12 +185,6 @@ pub fn tail_lines(log: &[u8], n: usize) -> Vec<String> {
         .collect();
     lines.reverse();
     lines
-}
-
-/// Compiles a pattern over bytes, where classes are ASCII and `.` is any byte but `\n`. Patterns are constants of this
-/// module, all compiled by tests.
-pub(crate) fn compile(pattern: &str) -> Regex {
-    regex::bytes::RegexBuilder::new(pattern).unicode(false).build().expect("a constant pattern compiles")
 }
 
 #[cfg(test)]

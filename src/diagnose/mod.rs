@@ -30,6 +30,12 @@ pub use pattern::{Rank, Row, rows};
 pub use phase::{Fatal, PhaseTracker};
 pub use scan::{Scanner, diagnose, diagnose_reader};
 
+/// Compiles a pattern over bytes, where classes are ASCII and `.` is any byte but `\n`. Patterns are constants of this
+/// module, all compiled by tests.
+fn compile(pattern: &str) -> regex::bytes::Regex {
+    regex::bytes::RegexBuilder::new(pattern).unicode(false).build().expect("a constant pattern compiles")
+}
+
 #[cfg(test)]
 mod fixtures_test;
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 use regex::bytes::Regex;
 
 use super::carrier::unwrap;
+use super::compile;
 use super::finding::Finding;
-use super::line::{Level, Lines, Parsed, clean_line, compile, parse, strip_ansi};
+use super::line::{Level, Lines, Parsed, clean_line, parse, strip_ansi};
 use super::pattern::{Rank, TABLE, any_of};
 use super::verdict;
 use crate::model::Ending;

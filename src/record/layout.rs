@@ -331,6 +331,11 @@ pub fn first_free(path: impl Fn(u32) -> PathBuf) -> u32 {
     (1..u32::MAX).find(|n| path(*n).symlink_metadata().is_err()).unwrap_or(u32::MAX)
 }
 
+/// Whether a file name is that of a result; `raw_results.json` ends like one and is an output, never an input.
+pub fn is_result(file: &str) -> bool {
+    file.ends_with(RESULT_SUFFIX) && file != RAW_RESULTS && !file.starts_with(TEMPORARY_PREFIX)
+}
+
 /// Whether a file is named like the newest failure of an experiment.
 pub fn is_failure(file: &str) -> bool {
     file.ends_with(FAILURE_SUFFIX)

@@ -17,7 +17,6 @@ use crate::results::intern::Shared;
 use crate::results::parallel;
 use crate::results::result_file;
 use crate::results::result_file::{Members, Refusal, ResultFile};
-use crate::results::run::is_result_name;
 use crate::results::shown;
 use crate::results::signs::signs;
 
@@ -34,7 +33,7 @@ pub(super) fn result_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         .map_err(Error::read(dir))?
         .flatten()
         .map(|entry| entry.file_name())
-        .filter(|file| is_result_name(&shown(Path::new(file))))
+        .filter(|file| layout::is_result(&shown(Path::new(file))))
         .collect();
     files.sort_unstable();
     Ok(files.into_iter().map(PathBuf::from).collect())

@@ -396,16 +396,11 @@ fn unplanned(dir: &RunDir, plan: &Plan) -> Result<Vec<Unreadable>, Error> {
     let mut unplanned = Vec::new();
     for entry in std::fs::read_dir(dir.path()).map_err(Error::read(dir.path()))?.flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
-        if is_result_name(&file) && !planned.contains(&file) {
+        if layout::is_result(&file) && !planned.contains(&file) {
             unplanned.push(Unreadable { file, reason: "of no experiment of the plan".into(), lost: false });
         }
     }
     Ok(unplanned)
-}
-
-/// Whether a file name is that of a result; `raw_results.json` ends like one and is an output, never an input.
-pub(super) fn is_result_name(file: &str) -> bool {
-    file.ends_with(layout::RESULT_SUFFIX) && file != layout::RAW_RESULTS && !file.starts_with(layout::TEMPORARY_PREFIX)
 }
 
 fn file_name(path: &Path) -> String {

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use regex::Regex;
 use serde_json::Value;
 
+use super::REDACTED;
 use super::name::{is_harmless_header, is_secret_key, is_secret_name};
-use super::redact::REDACTED;
 
 /// Shorter values are not looked for: they occur by chance.
 const SHORTEST: usize = 6;

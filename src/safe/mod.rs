@@ -26,7 +26,10 @@ pub use find::{
 };
 pub use forms::forms;
 pub use name::{is_harmless_header, is_secret_key, is_secret_name};
-pub use redact::{REDACTED, Redactor};
+pub use redact::Redactor;
+
+/// What stands in the place of a secret.
+pub const REDACTED: &str = "[redacted]";
 
 struct Known {
     values: BTreeSet<String>,

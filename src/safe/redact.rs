@@ -6,10 +6,7 @@ use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 
-use super::forms;
-
-/// What stands in the place of a secret.
-pub const REDACTED: &str = "[redacted]";
+use super::{REDACTED, forms};
 
 /// At the end of a text that was cut off, so much of a secret's beginning counts as the secret.
 const CUT: usize = 8;

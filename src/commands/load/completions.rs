@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::scenarios::{failed, file_name};
+use super::files::{failed, file_name};
 use super::{Measured, all, exit_code};
 use crate::cli::LoadArgs;
 use crate::config::{Environment, LoadSettings, Scenario};

@@ -26,6 +26,12 @@ pub(super) fn failed(path: &Path, source: std::io::Error) -> Error {
     Error::Record(record::Error::write(path)(source))
 }
 
+/// A name that a file can have: what is none of letters, digits, dots and dashes becomes `_`.
+pub(super) fn file_name(name: &str) -> String {
+    let clean: String = name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    if clean.trim_matches('.').is_empty() { "_".into() } else { clean }
+}
+
 impl Sweep {
     /// Sees to it that files can be written before anything is measured.
     pub fn begin(settings: &LoadSettings) -> Result<Self, Error> {

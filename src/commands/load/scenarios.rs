@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::files::{failed, file_name};
 use super::{Measured, all, completions, exit_code};
 use crate::cli::LoadArgs;
 use crate::config::{Environment, LoadLayers, Scenario, Scenarios, read_scenarios};
@@ -24,10 +25,6 @@ pub(super) async fn run(
         Scenarios::Load(list) => load(list, environment, ui).await,
         Scenarios::Completions(list) => completions::run(args, list, environment, ui).await,
     }
-}
-
-pub(super) fn failed(path: &Path, source: std::io::Error) -> Error {
-    Error::Record(record::Error::write(path)(source))
 }
 
 /// S3: one table of requests per workload, one per scenario, and a summary of all.
@@ -67,12 +64,6 @@ fn append_rows(from: &Path, to: &Path) -> Result<(), Error> {
     let rows = if is_new { &text[..] } else { text.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default() };
     let file = std::fs::OpenOptions::new().append(true).create(true).open(to);
     file.and_then(|mut file| file.write_all(rows)).map_err(|source| failed(to, source))
-}
-
-/// A name that a file can have: what is none of letters, digits, dots and dashes becomes `_`.
-pub(super) fn file_name(name: &str) -> String {
-    let clean: String = name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
-    if clean.trim_matches('.').is_empty() { "_".into() } else { clean }
 }
 
 /// A line of S3's summary.

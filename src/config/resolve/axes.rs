@@ -2,8 +2,8 @@
 
 use indexmap::IndexMap;
 
+use super::words::is_variable_name;
 use super::words::positive;
-use crate::config::assemble::is_variable_name;
 use crate::config::language::value::{Placed, axis};
 use crate::config::tree::{Diagnostic, Entry, Kind, Node, join, plain};
 use crate::config::{Error, is_secret_entry, is_secret_name};

@@ -95,3 +95,10 @@ pub fn engine(text: &str) -> Option<Engine> {
         _ => None,
     }
 }
+
+/// Whether a variable may be called so.
+pub fn is_variable_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

@@ -30,7 +30,7 @@ fn every_row_is_whole() {
         assert!(!row.examples.is_empty() && !row.source.is_empty(), "{} needs examples and their source", row.pattern);
         assert!(row.cause.is_server(), "{}", row.pattern);
         assert!(!(row.fatal && row.any_level), "{}: a fatal line is an error", row.pattern);
-        let pattern = crate::diagnose::line::compile(row.pattern);
+        let pattern = crate::diagnose::compile(row.pattern);
         for example in row.examples {
             assert!(example.contains(row.needle), "`{}` is not in `{example}`", row.needle);
             assert!(pattern.is_match(example.as_bytes()), "`{}` does not match `{example}`", row.pattern);

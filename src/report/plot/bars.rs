@@ -1,12 +1,11 @@
 //! A panel of bars, one below the other.
 
+use super::area::{Area, TICKS};
 use super::chart::{Bar, Bars};
 use super::font::{Weight, fit, width};
 use super::look::Dash;
 use super::scale::{Counting, Scale};
-use super::sheet::Area;
 use super::svg::{Anchor, FRAME, GRID, Ink, Svg, TEXT};
-use super::xy::TICKS;
 
 const ROW: f64 = 23.0;
 const LABEL: f64 = 12.0;

@@ -1,12 +1,11 @@
 //! A field of colours.
 
+use super::area::{Area, TICKS};
 use super::chart::Heat;
 use super::font::{Weight, fit, width};
 use super::look::MARKED;
 use super::scale::{Counting, Scale, short};
-use super::sheet::Area;
 use super::svg::{Anchor, FRAME, Ink, QUIET, Svg, TEXT};
-use super::xy::TICKS;
 
 const LABEL: f64 = 12.5;
 const CELL: f64 = 30.0;

@@ -2,6 +2,7 @@
 //!
 //! [`plots`] says what is drawn (plain data), [`svg`] and [`png`] draw it. The same run gives the same bytes.
 
+mod area;
 mod bars;
 mod chart;
 mod data;

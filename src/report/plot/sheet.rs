@@ -1,14 +1,12 @@
 //! The sheet of paper: title, panels, legend and caption, each in a place of its own.
 
+use super::area::Area;
 use super::bars;
 use super::chart::{Body, Chart, Entry, Panel, Sampled};
 use super::font::{Weight, fit, width, wrap};
 use super::heat;
 use super::svg::{Anchor, Ink, Letters, QUIET, Svg};
 use super::xy;
-
-/// Part of the sheet: x, y, width, height.
-pub type Area = (f64, f64, f64, f64);
 
 /// How large a plot is, in CSS pixels (96 to the inch). What is not given is chosen by the content.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

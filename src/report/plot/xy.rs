@@ -1,14 +1,12 @@
 //! A panel with two axes.
 
+use super::area::{Area, TICKS};
 use super::chart::{Axis, Bin, BoxPlot, Point, Series, Shape, Vertical, Xy};
 use super::font::{Weight, fit, width};
 use super::look::{Dash, Look};
 use super::scale::Tick;
-use super::sheet::Area;
 use super::svg::{Anchor, FRAME, GRID, Ink, Svg};
 
-/// Height of the letters at the axes.
-pub const TICKS: f64 = 11.5;
 const LABEL: f64 = 12.5;
 
 /// Places in the panel.

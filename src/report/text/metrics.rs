@@ -3,6 +3,7 @@
 use super::super::columns::{self, Column, Table};
 use super::super::display::{ABSENT, configuration, counted, cut, eager, in_unit, put_value, quantization, tp};
 use super::super::page::{Page, Tone};
+use super::caption;
 use super::per_device;
 use crate::analyse::{
     Against, RANKED, RankingSpec, Row, RunTable, Status, Warning, WarningKind, against_baseline, bases,
@@ -22,10 +23,6 @@ const MOST_NOISE: usize = 8;
 const FIRM: u64 = 5;
 /// Models and workloads with statistics of their own.
 const MOST_STATISTICS: usize = 4;
-
-pub(super) fn caption(text: &str, table: &RunTable) -> String {
-    if table.is_all_simulated() { format!("{text} (SIMULATED)") } else { text.to_owned() }
-}
 
 /// Overall statistics over the rows that compare.
 pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {

@@ -15,7 +15,7 @@ pub use screen::on_screen;
 
 use super::export::Analysis;
 use super::page::{Page, Style};
-use crate::analyse::{Counts, Row};
+use crate::analyse::{Counts, Row, RunTable};
 
 /// Renders the analysis. The same table and style give the same text; no line is wider than 120 columns.
 pub fn render(analysis: &Analysis<'_>, style: Style) -> String {
@@ -32,6 +32,11 @@ pub fn render(analysis: &Analysis<'_>, style: Style) -> String {
     };
     page.append(remarks);
     page.finish()
+}
+
+/// A heading; that of simulated metrics says so.
+fn caption(text: &str, table: &RunTable) -> String {
+    if table.is_all_simulated() { format!("{text} (SIMULATED)") } else { text.to_owned() }
 }
 
 /// So many rows are worth a thread.

@@ -3,7 +3,7 @@
 use super::super::columns::{Column, Table};
 use super::super::display::{ABSENT, configuration, counted, cut, put_value};
 use super::super::page::{Page, Tone};
-use super::metrics::caption;
+use super::caption;
 use crate::analyse::{Base, BaselineRule, RankingSpec, Row, RunTable, Slot, bases, mean_over_starts, settings};
 use crate::model::{Metric, Unit};
 

@@ -15,7 +15,7 @@ const LEFT_OUT: usize = 12;
 pub(super) fn put(page: &mut Page, analysis: &Analysis<'_>) {
     let wanted = &analysis.wanted;
     let by = format!("Recommendation by {}", wanted.objective(wanted.per_device));
-    page.heading(&super::metrics::caption(&by, analysis.table));
+    page.heading(&super::caption(&by, analysis.table));
     if let Some(said) = wanted.about() {
         page.paragraph(2, "", Tone::Plain, &cut(&said, 1000));
     }
