@@ -11,6 +11,7 @@ mod derive;
 mod effect;
 mod grouping;
 mod inference;
+mod interference;
 mod limit;
 mod load;
 mod metric_values;
@@ -38,6 +39,7 @@ pub use grouping::{Answer, BY_MODEL, answers, group_keys};
 pub use inference::{
     CONFIDENCE, Components, Estimate, Group, Interval, components, detectable, estimate, over_starts, samples_beyond,
 };
+pub use interference::{Cost, FEWEST_PAIRS, MOST_PAIRS, Verdict, cost};
 pub use limit::Limit;
 pub use load::{Load, LoadSpread, LoadValue, load_labels, spread};
 pub use metric_values::MetricValues;
@@ -51,7 +53,7 @@ pub use requests::Requests;
 pub use row::{About, FailedAttempt, Row, ShownAxes, Slot, Status};
 pub use setting::{all_settings, different, short_settings};
 pub use summary::{Counts, overall};
-pub use table::{Facts, Origin, Program, RunTable, Unreadable};
+pub use table::{Facts, LaneSpan, Origin, Program, RunTable, Step, Unreadable};
 pub use verdict::{EmptyAnswers, Signs, Warning, WarningKind, warnings_from};
 pub use vllm_metrics::VllmMetrics;
 pub use wanted::{LimitsFrom, Objective, ObjectiveFrom, RankingSpec};

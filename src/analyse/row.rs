@@ -44,6 +44,8 @@ pub struct Row {
     pub baseline: bool,
     /// On which side of a comparison within its run it is.
     pub side: Option<Side>,
+    /// It was measured beside others, and once more alone: that counts in its place.
+    pub replaced: bool,
     /// What its server's script and logs are called; empty where nobody said.
     pub server_name: String,
     /// The result file, relative to the run directory; `None` where there is none that can be read.
@@ -97,6 +99,9 @@ pub struct About {
     pub server_log_span: Option<[u64; 2]>,
     /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
     pub baseline_asked: bool,
+    /// Other server configurations of its run that were under way while it was measured, the most at a time; `None` where nobody
+    /// recorded it.
+    pub neighbours: Option<u32>,
 }
 
 impl Default for About {
@@ -127,6 +132,7 @@ impl Default for About {
             server_log: None,
             server_log_span: None,
             baseline_asked: false,
+            neighbours: None,
         }
     }
 }
@@ -309,6 +315,7 @@ impl Row {
             groups: Vec::new(),
             baseline: false,
             side: None,
+            replaced: false,
             server_name: String::new(),
             source: None,
             about: About::default(),

@@ -57,6 +57,32 @@ impl Program {
     }
 }
 
+/// What an attempt at an experiment does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Its server starts.
+    Starting,
+    /// Its load runs.
+    Measuring,
+    /// Its server ends.
+    Ending,
+    /// No attempt: what neighbours cost is measured.
+    Checking,
+}
+
+/// An attempt with what it did when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneSpan {
+    /// Name of the experiment; empty for what is none.
+    pub name: String,
+    /// Its lane, from 1; 0 = all.
+    pub lane: u32,
+    /// The devices that it had; none where nobody recorded them.
+    pub devices: Vec<String>,
+    /// What it did: from and to, in seconds of the run.
+    pub steps: Vec<(Step, f64, f64)>,
+}
+
 /// What a report says about the run as a whole. Recorded facts only: the same run gives the same bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
@@ -96,6 +122,8 @@ pub struct Facts {
     pub objective: Option<String>,
     /// Starts were added until the answer was decided, to at most so many of each configuration.
     pub until: Option<usize>,
+    /// What ran when and where, as the journal tells.
+    pub spans: Vec<LaneSpan>,
 }
 
 impl Facts {
@@ -120,6 +148,7 @@ impl Facts {
             slo: Vec::new(),
             objective: None,
             until: None,
+            spans: Vec::new(),
         }
     }
 
@@ -148,14 +177,16 @@ impl RunTable {
     /// The rows that statistics and rankings rest on: valid ones, and where some were measured, no simulated ones.
     pub fn comparable(&self) -> Vec<&Row> {
         let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
-        self.rows.iter().filter(|row| row.is_valid() && !(measured && row.simulated)).collect()
+        self.rows.iter().filter(|row| row.is_valid() && !row.replaced && !(measured && row.simulated)).collect()
     }
 
     /// The planned rows that answers and speed-ups are about, whatever became of them: where some were measured, no simulated ones. What
     /// others are measured against (`run --against`) is not asked.
     pub fn judged(&self) -> Vec<&Row> {
         let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
-        let counts = |row: &&Row| !(row.is_skipped() || row.side == Some(Side::Before) || measured && row.simulated);
+        let counts = |row: &&Row| {
+            !(row.is_skipped() || row.replaced || row.side == Some(Side::Before) || measured && row.simulated)
+        };
         self.rows.iter().filter(counts).collect()
     }
 

@@ -23,6 +23,19 @@ pub struct Totals {
     pub stopped_by_failure: bool,
 }
 
+impl Totals {
+    /// With what came after it.
+    #[must_use]
+    pub fn and(self, next: Self) -> Self {
+        Self {
+            passed: self.passed + next.passed,
+            failed: self.failed + next.failed,
+            interrupted: self.interrupted || next.interrupted,
+            stopped_by_failure: self.stopped_by_failure || next.stopped_by_failure,
+        }
+    }
+}
+
 /// Measures what the strategy asks for until it is done. Ends at the first failure only when told to (rule 4); ends in order when
 /// asked to.
 ///
@@ -125,7 +138,7 @@ mod tests {
 
     impl<W: Fn(&Block) -> Result<BlockEnd, Error> + Sync + Send> Executor for Fake<W> {
         fn capacity(&self) -> Capacity {
-            Capacity { blocks: self.lanes - *self.used.lock().unwrap() }
+            Capacity::blocks(self.lanes - *self.used.lock().unwrap())
         }
 
         fn run(&self, block: Block) -> BoxFuture<'_, Result<BlockEnd, Error>> {
@@ -164,7 +177,7 @@ mod tests {
         executor: &Fake<W>,
         stop: &Stop,
     ) -> Result<Totals, Error> {
-        let mut strategy = Grid::new(pending(), true);
+        let mut strategy = Grid::new(pending(), true, None);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(run(&mut strategy, executor, stop))
     }
@@ -200,7 +213,7 @@ mod tests {
         twice.truncate(2);
         twice.extend(twice.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut strategy = Grid::new(twice, true);
+        let mut strategy = Grid::new(twice, true, None);
         let totals = runtime.block_on(run(&mut strategy, &executor, &Stop::never())).unwrap();
         assert_eq!(totals.failed, 4);
         let known: Vec<bool> = executor.seen.lock().unwrap().iter().map(|(_, known)| *known).collect();

@@ -223,6 +223,19 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub show_logs: bool,
 
+    /// Measure several server configurations at once, each on devices of its own: off, auto (as many as fit, where they are found not
+    /// to disturb each other) or a number
+    #[arg(long, value_name = "off|auto|N", help_heading = "Measuring")]
+    pub parallel: Option<String>,
+
+    /// With --parallel auto, what neighbours may cost (2%); above it one is measured at a time
+    #[arg(long, value_name = "PERCENT", help_heading = "Measuring")]
+    pub parallel_threshold: Option<String>,
+
+    /// What is measured again alone after several at once: alone (the set of the best) or off
+    #[arg(long, value_name = "WHAT", help_heading = "Measuring", value_parser = ["alone", "off"])]
+    pub finalists: Option<String>,
+
     /// Measure one configuration on so many fresh starts, and say what difference this machine can resolve
     #[arg(long, value_name = "N", help_heading = "Measuring", conflicts_with = "extend")]
     pub noise_check: Option<String>,
@@ -274,6 +287,10 @@ pub struct RunArgs {
     /// Share of simulated server starts that take 1.25 times as long (0)
     #[arg(long, value_name = "PERCENT", help_heading = "Simulated vLLM")]
     pub sim_outliers: Option<String>,
+
+    /// By how much a simulated server is slower while another one of the same run is busy (0)
+    #[arg(long, value_name = "PERCENT", help_heading = "Simulated vLLM")]
+    pub sim_interference: Option<String>,
 
     /// A fault to simulate: `NAME[:PARAM][@key=value][#ATTEMPTS]`
     #[arg(long, value_name = "FAULT", help_heading = "Simulated vLLM")]

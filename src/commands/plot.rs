@@ -162,6 +162,7 @@ fn everything() -> Vec<(Kind, Option<&'static str>)> {
             | Kind::Heatmap
             | Kind::Interaction
             | Kind::Startup
+            | Kind::Lanes
             | Kind::Ranking => &[],
         };
         match metrics {

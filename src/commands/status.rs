@@ -22,6 +22,7 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::execute::slurm::Queued;
 use crate::exit;
+use crate::model::Event;
 use crate::process::{foreign, procfs, registry, signals};
 use crate::record::layout::Layout;
 use crate::record::{Holder, JournalText, RunDir, RunState};
@@ -142,6 +143,8 @@ struct Reader {
     length: Option<u64>,
     /// What the queue had of the run, and when.
     queue: Option<(Instant, Result<Vec<Queued>, String>)>,
+    /// How often experiments had joined the plan when the manifest was read.
+    joined: usize,
     /// What of the record is damaged.
     damaged: Vec<String>,
 }
@@ -150,7 +153,7 @@ impl Reader {
     fn new(run: RunDir) -> Result<Self, Error> {
         let (head, wrong) = Head::read_or_remains(&run)?;
         let damaged = wrong.into_iter().collect();
-        Ok(Self { run, head, journal: JournalText::default(), length: None, queue: None, damaged })
+        Ok(Self { run, head, journal: JournalText::default(), length: None, queue: None, joined: 0, damaged })
     }
 
     /// Names what is damaged; the exit code that it means.
@@ -176,7 +179,16 @@ impl Reader {
         let on_cluster = self.run.layout().slurm().is_dir();
         if length != self.length || length.is_none() || on_cluster {
             match self.run.journal() {
-                Ok(journal) => self.journal = journal,
+                Ok(journal) => {
+                    self.journal = journal;
+                    // Experiments join the plan of a run while it goes on.
+                    let joined = self.journal.entries.iter().filter(|entry| joins(&entry.event)).count();
+                    if joined != self.joined
+                        && let Ok(head) = Head::read(&self.run)
+                    {
+                        (self.head, self.joined) = (head, joined);
+                    }
+                }
                 Err(error) => self.damaged = vec![one_line(&error)],
             }
             self.length = length;
@@ -196,6 +208,10 @@ impl Reader {
         });
         Ok(Report { schema: SCHEMA, run: Some(run), vllm_processes: processes() })
     }
+}
+
+fn joins(event: &Event) -> bool {
+    matches!(event, Event::ExperimentsPlanned { .. })
 }
 
 /// An error with its cause.

@@ -32,6 +32,26 @@ pub enum Place {
     Slurm,
 }
 
+/// How many blocks run at once, each on devices of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parallel {
+    /// One after the other.
+    Off,
+    /// As many as the devices allow, where they are found to disturb each other no more than a threshold.
+    Auto,
+    /// At most so many, whatever it costs.
+    Lanes(u32),
+}
+
+/// What is measured again alone, after lanes have measured all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalists {
+    /// The set of the best.
+    Alone,
+    /// Nothing.
+    Off,
+}
+
 /// What says how to run, beside the sweep.
 pub(super) struct RunSettings {
     pub results_dir: PathBuf,
@@ -54,6 +74,10 @@ pub(super) struct RunSettings {
     pub skip_failure_reasons: Vec<FailureReason>,
     pub place: Place,
     pub slurm: Request,
+    pub parallel: Parallel,
+    /// As a part: 0.02 is 2 %.
+    pub parallel_threshold: f64,
+    pub finalists: Finalists,
 }
 
 impl RunSettings {
@@ -120,6 +144,23 @@ impl RunSettings {
                 &[("local", Place::Local), ("slurm", Place::Slurm)],
             )?,
             slurm: slurm::resolve(document.slurm.as_ref(), environment)?,
+            parallel: words::one(
+                document.parallel.as_ref(),
+                "parallel",
+                "`off`, `auto`, or a number of lanes",
+                read_parallel,
+            )?,
+            parallel_threshold: words::one(
+                document.parallel_threshold.as_ref(),
+                "parallel-threshold",
+                "a part from 0 to 100 %, such as `2%` or `0.02`",
+                read_part,
+            )?,
+            finalists: words::choice(
+                document.finalists.as_ref(),
+                "finalists",
+                &[("alone", Finalists::Alone), ("off", Finalists::Off)],
+            )?,
         })
     }
 }
@@ -134,6 +175,24 @@ pub(super) fn run_name(raw: Option<&Raw>) -> Result<Option<String>, Error> {
     };
     let hint = "letters, digits, blanks, `.`, `_` and `-` are fine, as in `--name baseline`";
     expected.map_or(Ok(name), |expected| Err(Error::wrong(&raw.node, &raw.path, &expected, Some(hint.to_owned()))))
+}
+
+fn read_parallel(text: &str) -> Option<Parallel> {
+    match text.trim() {
+        // YAML reads `off` as a switch.
+        "off" | "false" => Some(Parallel::Off),
+        "auto" => Some(Parallel::Auto),
+        number => number.parse().ok().filter(|lanes| *lanes > 0).map(Parallel::Lanes),
+    }
+}
+
+/// `2%`, `0.02`.
+fn read_part(text: &str) -> Option<f64> {
+    let number = match text.trim().strip_suffix('%') {
+        Some(number) => number.trim().parse::<f64>().ok()? / 100.0,
+        None => text.trim().parse().ok()?,
+    };
+    (0.0..=1.0).contains(&number).then_some(number)
 }
 
 fn read_port(text: &str) -> Option<PortChoice> {

@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 23] = [
+const HOW_TO_RUN: [&str; 26] = [
     "warmup",
     "cooldown",
     "telemetry",
@@ -32,6 +32,9 @@ const HOW_TO_RUN: [&str; 23] = [
     "show-logs",
     "slo",
     "objective",
+    "parallel",
+    "parallel-threshold",
+    "finalists",
     "reuse",
     "executor",
     "slurm",
@@ -252,6 +255,7 @@ mod tests {
                 (&settings.retry, settings.on_failure, &settings.skip_failure_reasons, settings.warmup_prompts),
                 (&settings.simulation, settings.objective.as_ref().and_then(|raw| raw.node.scalar())),
                 (settings.place, &settings.slurm),
+                (settings.parallel, settings.parallel_threshold, settings.finalists),
             )
         )
     }
@@ -300,6 +304,10 @@ mod tests {
             "sim-noise-within" => ("0", &["--engine=sim"]),
             "sim-drift" => ("0.1%", &["--engine=sim"]),
             "sim-outliers" => ("10%", &["--engine=sim"]),
+            "sim-interference" => ("5%", &["--engine=sim"]),
+            "parallel" => ("auto", &[]),
+            "parallel-threshold" => ("5%", &[]),
+            "finalists" => ("off", &[]),
             "sim-fault" => ("network@eager=false#1", &["--engine=sim"]),
             "serve-arg" => ("max-num-seqs=0.50", &[]),
             "bench-arg" => ("no:dataset-name", &[]),

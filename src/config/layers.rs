@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 51] = [
+const KEYS: [(&str, &[&str], Shape); 55] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -80,6 +80,9 @@ const KEYS: [(&str, &[&str], Shape); 51] = [
     ("keep-foreign", &["keep-foreign"], Shape::One),
     ("device-locks", &["device-locks"], Shape::One),
     ("show-logs", &["show-logs"], Shape::One),
+    ("parallel", &["parallel"], Shape::One),
+    ("parallel-threshold", &["parallel-threshold"], Shape::One),
+    ("finalists", &["finalists"], Shape::One),
     ("sim-speed", &["sim", "speed"], Shape::One),
     ("sim-seed", &["sim", "seed"], Shape::One),
     ("sim-devices", &["sim", "devices"], Shape::One),
@@ -88,6 +91,7 @@ const KEYS: [(&str, &[&str], Shape); 51] = [
     ("sim-noise-within", &["sim", "noise-within"], Shape::One),
     ("sim-drift", &["sim", "drift"], Shape::One),
     ("sim-outliers", &["sim", "outliers"], Shape::One),
+    ("sim-interference", &["sim", "interference"], Shape::One),
     ("sim-fault", &["sim", "fault"], Shape::Lines),
     // Not in the tree by themselves; see `assemble`.
     ("serve-arg", &[], Shape::Lines),
@@ -321,6 +325,10 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("sim-noise-within", &args.sim_noise_within),
         ("sim-drift", &args.sim_drift),
         ("sim-outliers", &args.sim_outliers),
+        ("sim-interference", &args.sim_interference),
+        ("parallel", &args.parallel),
+        ("parallel-threshold", &args.parallel_threshold),
+        ("finalists", &args.finalists),
     ];
     let switches = [
         ("keep-foreign", args.keep_foreign),

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use super::HIDDEN;
 use super::assemble::{Assembled, assemble};
-use super::how_to_run::{Place, PortChoice, RunSettings, run_name};
+use super::how_to_run::{Finalists, Parallel, Place, PortChoice, RunSettings, run_name};
 use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT};
@@ -63,6 +63,12 @@ pub struct Settings {
     pub on_failure: OnFailure,
     /// When a run goes on: failures that are left alone.
     pub skip_failure_reasons: Vec<FailureReason>,
+    /// How many blocks run at once.
+    pub parallel: Parallel,
+    /// With [`Parallel::Auto`]: lanes that cost a larger part than this are given up.
+    pub parallel_threshold: f64,
+    /// What is measured again alone after lanes.
+    pub finalists: Finalists,
     /// Warm-up prompts before the first measurement of each workload on a server start.
     pub warmup_prompts: u64,
     /// Pause after each measurement.
@@ -106,7 +112,7 @@ pub struct Settings {
 }
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
-const PLAN_KEYS: [&str; 31] = [
+const PLAN_KEYS: [&str; 32] = [
     "files",
     "preset",
     "models",
@@ -137,6 +143,7 @@ const PLAN_KEYS: [&str; 31] = [
     "sim-noise-within",
     "sim-drift",
     "sim-outliers",
+    "sim-interference",
     "sim-fault",
 ];
 
@@ -220,6 +227,9 @@ impl Settings {
             retry: run.retry,
             on_failure: run.on_failure,
             skip_failure_reasons: run.skip_failure_reasons,
+            parallel: run.parallel,
+            parallel_threshold: run.parallel_threshold,
+            finalists: run.finalists,
             warmup_prompts: run.warmup_prompts,
             cooldown: run.cooldown,
             telemetry: run.telemetry,

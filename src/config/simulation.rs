@@ -19,6 +19,7 @@ pub(super) fn simulation(document: &Document) -> Result<Vec<(String, String)>, E
         (&sim.noise_within, "VLLM_BENCH_SIM_NOISE_WITHIN"),
         (&sim.drift, "VLLM_BENCH_SIM_DRIFT"),
         (&sim.outliers, "VLLM_BENCH_SIM_OUTLIERS"),
+        (&sim.interference, "VLLM_BENCH_SIM_INTERFERENCE"),
         (&sim.fault, "VLLM_BENCH_SIM_FAULT"),
     ];
     let mut settings = None;

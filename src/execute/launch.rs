@@ -106,8 +106,13 @@ fn spec(
 ) -> Result<GroupSpec, Failure> {
     let failed = |error: &dyn std::error::Error| failed(role, error);
     let engine = program(role, job, context).map_err(|error| failed(&error))?;
-    let script_context =
-        ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
+    let script_context = ScriptContext {
+        engine: &engine,
+        setvars: context.setvars.as_deref(),
+        port: job.port,
+        attempt: job.attempt,
+        variables: &job.binding.variables,
+    };
     let text = script_after(role, &job.experiment, args, &script_context, before);
     if let Some(kept) = kept {
         keep_copy(kept, &safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;
@@ -121,6 +126,10 @@ fn spec(
         log: log.to_owned(),
         cleanup: vec![path],
         grace: context.grace,
+        cores: match role {
+            Role::Server => job.binding.server_cores.clone(),
+            Role::Benchmark => job.binding.client_cores.clone(),
+        },
         owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },
     })
 }

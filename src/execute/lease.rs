@@ -1,19 +1,22 @@
-//! What a block runs on: for now the port of its servers, with the lock that keeps other runs off it. Where something ran is
-//! recorded, and never part of an identity.
+//! What a block runs on: the port of its servers, with the lock that keeps other runs off it, and in a run with lanes what it has of
+//! the machine ([`super::lanes`]). Where something ran is recorded, and never part of an identity.
 
 use std::path::PathBuf;
 
 use crate::process::registry;
 use crate::record::{self, Holder, Lock};
 
+use super::lanes::Binding;
 use super::{Error, port};
 
 /// The first port that is tried where the run chooses.
 const FIRST_PORT: u16 = 8000;
 
-/// The port of one server after the other.
+/// The port of one server after the other, and what they are bound to.
 #[derive(Debug)]
 pub struct Lease {
+    /// What the block has of the machine.
+    pub(super) binding: Binding,
     /// Whether another port is taken where somebody took this one.
     chooses: bool,
     port: u16,
@@ -64,7 +67,7 @@ impl LockedPort {
     /// When the lock's file cannot be written.
     pub fn signed(mut self, holder: Holder) -> Result<Lease, Error> {
         self.lock.sign(&lock_path(self.port)?, &holder)?;
-        Ok(Lease { chooses: self.chooses, port: self.port, lock: self.lock, holder })
+        Ok(Lease { binding: Binding::default(), chooses: self.chooses, port: self.port, lock: self.lock, holder })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Blocks on this machine: the steps of [`Machine`] with real processes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -8,9 +8,12 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::block::{BlockEnd, Machine, Policy, Seen, Step, Turn};
+use super::lanes::Neighbours;
 use super::server::{NotStarted, Server};
 use super::unit::measure;
-use super::{Attempted, Emitter, Error, Lease, Places, Scope, UnitContext, end_foreign, end_leftovers, port};
+use super::{
+    Attempted, Binding, Emitter, Error, Lease, Leases, Places, Scope, UnitContext, end_foreign, end_leftovers, port,
+};
 use crate::model::{Capacity, Event, Experiment, Failure, Outcome, Phase};
 use crate::plan::Block;
 use crate::process::{Stop, StopLevel};
@@ -24,6 +27,8 @@ pub struct Job {
     pub attempt: u32,
     /// The server's port.
     pub port: u16,
+    /// What its processes are bound to.
+    pub binding: Binding,
     /// Where its files go.
     pub places: Places,
     /// When it began, as shown and recorded; set by the recorder's clock.
@@ -51,37 +56,70 @@ pub trait Executor: Send + Sync {
 
 /// Runs blocks on this machine, each on a lease.
 pub struct LocalExecutor {
-    context: Arc<UnitContext>,
-    jobs: Arc<dyn Jobs>,
-    emit: Emitter,
-    stop: Stop,
+    pub(super) context: Arc<UnitContext>,
+    pub(super) jobs: Arc<dyn Jobs>,
+    pub(super) emit: Emitter,
+    pub(super) stop: Stop,
     policy: Policy,
     keep_foreign: bool,
-    /// Leases that no block uses.
-    free: Mutex<Vec<Lease>>,
+    began: Instant,
+    leases: Mutex<Leases>,
+    neighbours: Mutex<Neighbours>,
 }
 
 impl std::fmt::Debug for LocalExecutor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalExecutor").field("policy", &self.policy).field("free", &self.free).finish_non_exhaustive()
+        f.debug_struct("LocalExecutor")
+            .field("policy", &self.policy)
+            .field("leases", &self.leases)
+            .finish_non_exhaustive()
     }
 }
 
 impl LocalExecutor {
-    /// An executor on these leases. `keep_foreign`: other people's servers are left alone.
+    /// An executor on these leases. `keep_foreign`: other people's servers are left alone. With lanes only those on
+    /// the devices of a lane are in its way.
     pub fn new(
         context: UnitContext,
         policy: Policy,
         jobs: Arc<dyn Jobs>,
         (emit, stop): (Emitter, Stop),
         keep_foreign: bool,
-        leases: Vec<Lease>,
+        leases: Leases,
     ) -> Self {
-        Self { context: Arc::new(context), jobs, emit, stop, policy, keep_foreign, free: Mutex::new(leases) }
+        Self {
+            context: Arc::new(context),
+            jobs,
+            emit,
+            stop,
+            policy,
+            keep_foreign,
+            began: Instant::now(),
+            leases: Mutex::new(leases),
+            neighbours: Mutex::default(),
+        }
     }
 
-    fn leases(&self) -> std::sync::MutexGuard<'_, Vec<Lease>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same without lanes: one block at a time, on the whole machine.
+    #[must_use]
+    pub fn without_lanes(self) -> Self {
+        self.leases().give_up_lanes();
+        self
+    }
+
+    /// The same with one block at a time, bound as it would be beside others.
+    #[must_use]
+    pub fn one_at_a_time(self) -> Self {
+        self.leases().keep_one();
+        self
+    }
+
+    fn neighbours(&self) -> MutexGuard<'_, Neighbours> {
+        self.neighbours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn block(&self, block: Block, lease: &mut Lease) -> Result<BlockEnd, Error> {
@@ -106,16 +144,21 @@ impl LocalExecutor {
 
 impl Executor for LocalExecutor {
     fn capacity(&self) -> Capacity {
-        Capacity { blocks: self.leases().len() }
+        let (blocks, free) = self.leases().free();
+        Capacity { blocks, free, at: self.began.elapsed() }
     }
 
     fn run(&self, block: Block) -> BoxFuture<'_, Result<BlockEnd, Error>> {
-        let lease = self.leases().pop();
+        let lease = self.leases().take(block.server().and_then(|(server, _)| server.devices()));
         async move {
             // Nobody was to ask: the block is left for a resume.
-            let Some(mut lease) = lease else { return Ok(BlockEnd { interrupted: true, ..BlockEnd::default() }) };
+            let Some((lane, mut lease)) = lease else {
+                return Ok(BlockEnd { interrupted: true, ..BlockEnd::default() });
+            };
+            self.neighbours().block_begins();
             let end = self.block(block, &mut lease).await;
-            self.leases().push(lease);
+            self.neighbours().block_ends();
+            self.leases().back(lane, lease);
             end
         }
         .boxed()
@@ -146,7 +189,8 @@ impl Hands<'_> {
         match step {
             Step::Clear => {
                 let (grace, keep) = (executor.context.grace, executor.keep_foreign);
-                end_foreign_and_leftovers(&Scope::User, grace, keep, emit, &mut self.stop).await?;
+                let scope = executor.context.scope_of(&self.lease.binding);
+                end_foreign_and_leftovers(&scope, grace, keep, emit, &mut self.stop).await?;
             }
             Step::Begin { experiment, shares_server } => self.begin(&experiment, shares_server),
             Step::Start => return Ok(Some(self.start().await)),
@@ -186,11 +230,13 @@ impl Hands<'_> {
             Some(earlier) => self.executor.jobs.on_server_of(&earlier.job, experiment),
             None => self.executor.jobs.fresh(experiment, self.lease.next_port()),
         };
+        let job = Job { binding: self.lease.binding.clone(), ..job };
         self.executor.emit.event(Event::ExperimentStarted {
             index: experiment.index,
             name: experiment.name.clone(),
             attempt: job.attempt,
             axes: Some(Box::new(experiment.axes.clone())),
+            placement: job.binding.placement.clone().map(Box::new),
         });
         self.attempt = Some(Attempt { job, began: Instant::now(), came: None });
     }
@@ -226,7 +272,10 @@ impl Hands<'_> {
     async fn measure(&mut self, turn: Turn) -> Seen {
         let (Some(attempt), Some(server)) = (&mut self.attempt, &mut self.server) else { return Seen::Nothing };
         let (context, emit) = (&self.executor.context, &self.executor.emit);
-        let came = measure(&attempt.job, server, turn, context, emit, &mut self.stop).await;
+        let lane = attempt.job.binding.placement.as_ref().map(|placement| placement.lane);
+        lane.into_iter().for_each(|lane| self.executor.neighbours().measures(lane));
+        let mut came = measure(&attempt.job, server, turn, context, emit, &mut self.stop).await;
+        came.neighbours = lane.map(|lane| self.executor.neighbours().measured(lane));
         let outcome = came.outcome.clone();
         attempt.came = Some(came);
         Seen::Measured(outcome)

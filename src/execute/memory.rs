@@ -5,11 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::UnitContext;
+use crate::model::ComputeUnit;
 use crate::process::{Stop, StopLevel};
 use crate::telemetry::{DeviceKind, unit_memory};
 
 /// Device memory in use before a start, to be compared with what is in use after the end.
-pub(super) struct DeviceMemory(Vec<(String, u64)>);
+pub(super) struct DeviceMemory {
+    units: Vec<ComputeUnit>,
+    used: Vec<(String, u64)>,
+}
 
 /// What may stay in use on a device: contexts of other processes come and go.
 const MEMORY_SLACK: u64 = 256 << 20;
@@ -17,33 +21,35 @@ const MEMORY_SLACK: u64 = 256 << 20;
 const MEMORY_LIMIT: Duration = Duration::from_secs(10);
 
 impl DeviceMemory {
-    pub async fn read(context: &UnitContext) -> Self {
-        Self(Self::now(context).await)
+    /// Of the units that a server is given.
+    pub async fn read(context: &UnitContext, units: Vec<ComputeUnit>) -> Self {
+        let used = Self::now(context, &units).await;
+        Self { units, used }
     }
 
-    /// Of the units that its servers may use alone: what others hold elsewhere is not ours. Memory of the host moves for many reasons.
-    async fn now(context: &UnitContext) -> Vec<(String, u64)> {
+    /// Of the units that the server may use alone: what others hold elsewhere is not ours. Memory of the host moves for many reasons.
+    async fn now(context: &UnitContext, units: &[ComputeUnit]) -> Vec<(String, u64)> {
         if context.devices == DeviceKind::Cpu {
             return Vec::new();
         }
-        let (probe, kind, units) = (context.probe.clone(), context.devices, context.units.clone());
+        let (probe, kind, units) = (context.probe.clone(), context.devices, units.to_vec());
         tokio::task::spawn_blocking(move || unit_memory(&probe, kind, &units)).await.unwrap_or_default()
     }
 
     /// Whether memory came back to its level before the start; `None` where it cannot be read. A stop of level
     /// [`StopLevel::Kill`] does not wait for it.
     pub async fn is_back(&self, context: &UnitContext, stop: &Stop) -> Option<bool> {
-        if self.0.is_empty() {
+        if self.used.is_empty() {
             return None;
         }
         let deadline = Instant::now() + MEMORY_LIMIT;
         loop {
-            let now = Self::now(context).await;
+            let now = Self::now(context, &self.units).await;
             if now.is_empty() {
                 return None;
             }
             let back = now.iter().all(|(address, used)| {
-                self.0
+                self.used
                     .iter()
                     .find(|(known, _)| known == address)
                     .is_none_or(|(_, before)| *used <= before + MEMORY_SLACK)

@@ -236,6 +236,7 @@ impl RankOrder {
             log: layout::rank_log(&self.server_log, rank),
             cleanup: Vec::new(),
             grace: self.grace,
+            cores: Vec::new(),
             owner: self.owner,
         };
         let mut group = Group::spawn(spec, &mut stop).await?;
@@ -369,8 +370,13 @@ fn launch_failed(error: &dyn std::error::Error) -> Failure {
 fn spec(job: &Job, context: &UnitContext, meeting: &Meeting) -> Result<GroupSpec, super::Error> {
     let nodes = context.nodes.as_ref().map(|nodes| nodes.launcher.clone()).unwrap_or_default();
     let engine = launch::server_of(job, context);
-    let script_context =
-        ScriptContext { engine: &engine, setvars: context.setvars.as_deref(), port: job.port, attempt: job.attempt };
+    let script_context = ScriptContext {
+        engine: &engine,
+        setvars: context.setvars.as_deref(),
+        port: job.port,
+        attempt: job.attempt,
+        variables: &job.binding.variables,
+    };
     let log = &job.places.server_log;
     let (script, order) = (layout::rank_script(log), layout::rank_order(log));
     atomic::keep_again_with(&script, |file| file.write_all(meeting.rank_script(job, &script_context).as_bytes()))?;
@@ -399,6 +405,7 @@ fn spec(job: &Job, context: &UnitContext, meeting: &Meeting) -> Result<GroupSpec
         log: layout::ranks_log(log),
         cleanup: vec![order],
         grace: context.grace + MARGIN,
+        cores: Vec::new(),
         owner,
     })
 }

@@ -78,6 +78,8 @@ pub struct ScriptContext<'a> {
     pub port: u16,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// What narrows the server to the devices of its lane.
+    pub variables: &'a [(String, String)],
 }
 
 /// The arguments of `vllm` for the server of an experiment.
@@ -182,6 +184,11 @@ pub(super) fn script_of(
     }
     for (name, value) in &experiment.server.env {
         let _ = writeln!(text, "export {name}={}", quoted(value));
+    }
+    if role == Role::Server {
+        for (name, value) in context.variables {
+            let _ = writeln!(text, "export {name}={} # of its lane", quoted(value));
+        }
     }
     for name in &experiment.server.secret_env {
         let _ = writeln!(text, "# {name} is set in the process environment (its value is never written)");
@@ -301,6 +308,7 @@ mod tests {
             setvars: Some(Path::new("/opt/intel/oneapi/setvars.sh")),
             port: 8000,
             attempt: 1,
+            variables: &[],
         };
         let experiment = experiment(model, Engine::Vllm);
         script(Role::Server, &experiment, &serve_args(&experiment, 8000), &context)
@@ -327,7 +335,7 @@ mod tests {
         for model in ["a b", "it's", "$(touch /tmp/owned)", "`id`", "a\"b", "x;y", "*", "a\\b", "ünï", "!!", "${HOME}"]
         {
             let engine = EngineCommand { program: "/usr/bin/printf".into(), prefix: vec!["%s\\n".into()] };
-            let context = ScriptContext { engine: &engine, setvars: None, port: 1, attempt: 1 };
+            let context = ScriptContext { engine: &engine, setvars: None, port: 1, attempt: 1, variables: &[] };
             let experiment = experiment(model, Engine::Vllm);
             let text = script(Role::Server, &experiment, &serve_args(&experiment, 1), &context);
             let path = write_exclusively(Role::Server, &text).unwrap();

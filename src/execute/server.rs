@@ -101,7 +101,7 @@ impl Server {
             let failure = Failure::plain(Cause::PortInUse, Phase::Launching, text);
             return Err(Box::new(NotStarted::before_launch(failure)));
         }
-        let memory = DeviceMemory::read(context).await;
+        let memory = DeviceMemory::read(context, context.units_of(&job.binding)).await;
         let shared_with = stop.cuts_short(context.strangers.look(context, emit)).await.unwrap_or_default();
         let launched = Instant::now();
         let (mut group, ranks) = match launch_all(job, context, stop).await {

@@ -14,7 +14,7 @@ use super::sampling::Sampling;
 use super::script::EngineCommand;
 use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
-use super::{Emitter, Job, Nodes, Strangers, Turn};
+use super::{Binding, Emitter, Job, Nodes, Scope, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
     Cause, Client, ComputeUnit, Ending, Engine, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
@@ -75,6 +75,19 @@ pub struct UnitContext {
 }
 
 impl UnitContext {
+    /// The devices of a server: those of its lane, else all of the run.
+    pub(super) fn units_of(&self, binding: &Binding) -> Vec<ComputeUnit> {
+        if binding.units.is_empty() { self.units.clone() } else { binding.units.clone() }
+    }
+
+    /// Where other vLLM processes are in the way of a server.
+    pub(super) fn scope_of(&self, binding: &Binding) -> Scope {
+        match binding.units.as_slice() {
+            [] => Scope::User,
+            units => Scope::Units { probe: Box::new(self.probe.clone()), kind: self.devices, units: units.to_vec() },
+        }
+    }
+
     /// A path as the journal has it: relative to the run directory.
     pub(super) fn relative(&self, path: &Path) -> Option<PathBuf> {
         path.strip_prefix(&self.run).ok().map(Path::to_owned)
@@ -135,6 +148,8 @@ pub struct Attempted {
     pub server_log_span: Option<[u64; 2]>,
     /// What devices and host did meanwhile.
     pub telemetry: Option<Telemetry>,
+    /// Other blocks of this run that were under way while it was measured, the most at a time; `None` in a run without lanes.
+    pub neighbours: Option<u32>,
 }
 
 impl Attempted {
@@ -164,6 +179,7 @@ impl Attempted {
             telemetry: None,
             on_start: 1,
             server_log_span: None,
+            neighbours: None,
         }
     }
 
@@ -297,6 +313,7 @@ pub(super) async fn measure(
         shared_with,
         server_log_span,
         telemetry,
+        neighbours: None,
     }
 }
 

@@ -227,6 +227,16 @@ impl Reading {
         self.values.contains_key("generation_tokens_total")
     }
 
+    /// Tokens that were generated so far; `None` where the server does not count them.
+    pub fn generated(&self) -> Option<f64> {
+        self.get("generation_tokens_total")
+    }
+
+    /// Requests that are worked on or wait now; `None` where the server does not count them.
+    pub fn under_way(&self) -> Option<f64> {
+        Some(self.get("num_requests_running")? + self.get("num_requests_waiting").unwrap_or(0.0))
+    }
+
     /// Whether anything that vLLM counts is other than in another reading: its engine has worked in between.
     pub fn differs(&self, other: &Self) -> bool {
         self.fingerprint != other.fingerprint

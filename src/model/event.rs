@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::ProcessId;
-use super::{Axes, Cause, Outcome, Phase, TeardownProof, Timings};
+use super::{Axes, Cause, Outcome, Phase, Placement, TeardownProof, Timings};
 
 /// An event with its place in the stream of a run, as the journal and every subscriber get it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,36 @@ pub enum Event {
         /// Why these, in words.
         why: String,
     },
+    /// What neighbours cost is about to be measured (`--parallel auto`).
+    NeighboursBeingChecked {
+        /// The experiment that stands for all.
+        name: String,
+        /// So many servers run at once.
+        lanes: u32,
+    },
+    /// What neighbours cost was measured, and so whether several server configurations run at once.
+    NeighboursChecked {
+        /// The experiment that stood for all; empty where none could.
+        name: String,
+        /// So many servers ran at once.
+        lanes: u32,
+        /// Key of the metric.
+        metric: String,
+        /// Its values, alone and beside busy neighbours.
+        pairs: Vec<(f64, f64)>,
+        /// By what part it is worse beside them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<f64>,
+        /// Where that is, as far as the pairs tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interval: Option<(f64, f64)>,
+        /// What it may be.
+        threshold: f64,
+        /// Whether it is shown to be no more: several run at once.
+        within: bool,
+        /// The same in a sentence.
+        why: String,
+    },
     /// An experiment has a valid result from before.
     ExperimentReused {
         /// Its name.
@@ -75,6 +105,9 @@ pub enum Event {
         /// What is measured; absent in journals of before this was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         axes: Option<Box<Axes>>,
+        /// Where it runs, in a run with lanes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        placement: Option<Box<Placement>>,
     },
     /// The server's process group exists.
     ServerLaunched {

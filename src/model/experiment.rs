@@ -170,6 +170,14 @@ impl ServerConfig {
         self.flags.get_text("served-model-name").unwrap_or(&self.model)
     }
 
+    /// Devices that it takes: tensor x pipeline x data parallel size; `None` where one of these is no number.
+    pub fn devices(&self) -> Option<u32> {
+        let size = |flag: &str| self.flags.get_text(flag).map_or(Some(1), |text| text.parse::<u32>().ok());
+        ["tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"]
+            .into_iter()
+            .try_fold(1u32, |devices, flag| devices.checked_mul(size(flag)?))
+    }
+
     /// Every model that a start reads: its own, and those that its flags name.
     pub fn all_models(&self) -> BTreeSet<String> {
         let named = self.flags.iter().flat_map(|(flag, value)| named_models(flag, value.words()));
@@ -268,6 +276,9 @@ pub struct Experiment {
     /// On which side it is, where two are measured in turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side: Option<Side>,
+    /// It was measured beside others, and is measured again alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
 }
 
 impl Experiment {

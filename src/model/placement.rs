@@ -39,6 +39,9 @@ pub struct Placement {
     /// Cores of the server, as a list of the kernel: `0-7,16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<String>,
+    /// Cores of its client, where they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cores: Option<String>,
     /// Name of the machine, where a cluster chose it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,

@@ -94,7 +94,7 @@ fn number(mut experiments: Vec<Experiment>) -> Vec<Experiment> {
 }
 
 /// What the name of an experiment stands for.
-fn key(experiment: &Experiment) -> Key {
+pub(super) fn key(experiment: &Experiment) -> Key {
     Key { identity: experiment.identity.clone(), repeat: experiment.repeat }
 }
 
@@ -263,5 +263,6 @@ pub(super) fn experiment(sweep: &Sweep, setting: &Setting, repeat: Repeat, share
         groups: setting.groups.iter().cloned().collect(),
         baseline: setting.baseline,
         side: None,
+        alone: false,
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here touches the file system, the clock, the environment or a process.
 
 mod against;
+mod alone;
 mod baseline;
 mod check;
 mod condition;
@@ -22,6 +23,7 @@ mod tests;
 mod work;
 
 pub use against::alternate;
+pub use alone::again_alone;
 pub use baseline::problem as baseline_problem;
 pub use condition::{Comparison, Condition, Operand, Term, Test};
 pub use matrix::{Setting, expand, extend};

@@ -78,6 +78,8 @@ pub struct GroupSpec {
     pub cleanup: Vec<PathBuf>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
+    /// Cores to which it is bound; none = as this program is.
+    pub cores: Vec<u32>,
     /// Whose it is.
     pub owner: Owner,
 }

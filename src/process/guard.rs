@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::affinity::bound_to;
 use super::registry::{self, MARKER, Record};
 use super::{
     Emptied, GroupSpec, Members, Redactor, StopLevel, StopSender, boot_id, cgroup, end_members, pid_namespace, procfs,
@@ -310,15 +311,16 @@ fn start(spec: &GroupSpec, token: &str) -> std::io::Result<(ProcessId, std::io::
     for name in &spec.unset {
         command.env_remove(name);
     }
-    let child = command
+    command
         .args(args)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .env(MARKER, token)
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .spawn()?;
+        .stderr(writer);
+    // The command is born on its cores; the guard itself stays as it is.
+    let child = bound_to(&spec.cores, || command.spawn())?;
     let pid = i32::try_from(child.id()).map_err(std::io::Error::other)?;
     // A child that has ended already is a zombie until it is waited for, so its start time can always be read.
     let leader = ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 });

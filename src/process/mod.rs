@@ -14,6 +14,7 @@
 //!
 //! Only this module spawns processes that outlive a function call.
 
+mod affinity;
 mod cgroup;
 mod device_lock;
 mod ending;

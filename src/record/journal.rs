@@ -96,6 +96,7 @@ fn is_milestone(event: &Event) -> bool {
         | Event::ServerLaunched { .. }
         | Event::ServerReused { .. }
         | Event::ExperimentsPlanned { .. }
+        | Event::NeighboursChecked { .. }
         | Event::ExperimentStarted { .. }
         | Event::ExperimentFinished { .. }
         | Event::JobSubmitting { .. }
@@ -108,6 +109,7 @@ fn is_milestone(event: &Event) -> bool {
         | Event::RunFinished { .. } => true,
         Event::Notice { .. }
         | Event::ForeignEnded { .. }
+        | Event::NeighboursBeingChecked { .. }
         | Event::ExperimentReused { .. }
         | Event::PhaseChanged { .. }
         | Event::Progress { .. }

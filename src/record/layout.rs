@@ -360,6 +360,8 @@ pub mod plot {
     pub const INTERACTION: &str = "interaction";
     /// Phases of server starts.
     pub const STARTUP: &str = "startup_phases";
+    /// What ran when and where.
+    pub const LANES: &str = "lanes";
     /// The longest name of a run or experiment in a file name; the rest is cut.
     const LONGEST: usize = 160;
 

@@ -11,8 +11,8 @@ use super::plausible::{self, ResultValues};
 use super::{Error, atomic};
 use crate::bounded::{self, NoObject, PythonJson};
 use crate::model::{
-    Axes, Client, Engine, Experiment, Failure, Flags, Identity, Isolation, PrefixCache, Repeat, TeardownProof,
-    Telemetry, Timings,
+    Axes, Client, Engine, Experiment, Failure, Flags, Identity, Isolation, Placement, PrefixCache, Repeat,
+    TeardownProof, Telemetry, Timings,
 };
 
 /// Why the client's result does not count (rule 11 and beyond it).
@@ -170,6 +170,13 @@ pub struct ResultMeta {
     /// Which bytes of it were written during the measurement, from and up to: a log may serve several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_log_span: Option<[u64; 2]>,
+    /// Where it ran, in a run with lanes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Other blocks of its run that were under way while it was measured, the most at a time: 0 = it was alone. Absent in a run
+    /// without lanes, where it always is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<u32>,
 }
 
 impl ResultMeta {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 
-use crate::model::{Cause, Event, Outcome, Phase, ProcessId, Repeat, Stamped, Timings, UntilDecided};
+use crate::model::{Cause, Event, Outcome, Phase, Placement, ProcessId, Repeat, Stamped, Timings, UntilDecided};
 
 /// One attempt at an experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Live {
     pub began: Option<DateTime<Utc>>,
     /// When the phase began.
     pub phase_began: Option<DateTime<Utc>>,
+    /// Where it runs, in a run with lanes.
+    pub placement: Option<Placement>,
     /// The server's leader and port, once launched.
     pub server: Option<(ProcessId, u16)>,
     /// The client's leader, once launched.
@@ -70,6 +72,19 @@ pub struct TaskState {
     pub ended: Option<(Option<DateTime<Utc>>, Option<Cause>)>,
 }
 
+/// What neighbours cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeighboursChecked {
+    /// So many servers ran at once.
+    pub lanes: u32,
+    /// What it might be, as a part.
+    pub threshold: f64,
+    /// Whether it is no more.
+    pub within: bool,
+    /// What was found, in a sentence.
+    pub why: String,
+}
+
 /// What the journal of a run adds up to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunState {
@@ -79,6 +94,10 @@ pub struct RunState {
     pub reused: Vec<String>,
     /// The experiments under way, in the order in which they began; one for each block that runs.
     pub live: IndexMap<String, Live>,
+    /// What neighbours cost, as it was measured last.
+    pub neighbours: Option<NeighboursChecked>,
+    /// Since when that is being measured.
+    pub checking: Option<DateTime<Utc>>,
     /// Names that a strategy asked for, over all sessions.
     pub planned: HashSet<String>,
     /// How often the run was begun (1 = never resumed).
@@ -124,14 +143,21 @@ impl RunState {
                 self.session_began = at;
                 self.process = Some(*process);
                 self.reused.clear();
+                self.checking = None;
                 self.forget_live();
                 self.stop_requested = None;
                 self.finished = None;
                 self.left = false;
             }
+            Event::NeighboursBeingChecked { .. } => self.checking = at,
+            Event::NeighboursChecked { lanes, threshold, within, why, .. } => {
+                self.checking = None;
+                let (lanes, threshold, within, why) = (*lanes, *threshold, *within, why.clone());
+                self.neighbours = Some(NeighboursChecked { lanes, threshold, within, why });
+            }
             Event::ExperimentsPlanned { names, .. } => self.planned.extend(names.iter().cloned()),
             Event::ExperimentReused { name } => self.reused.push(name.clone()),
-            Event::ExperimentStarted { index, name, attempt, .. } => {
+            Event::ExperimentStarted { index, name, attempt, placement, .. } => {
                 self.attempts.entry(name.clone()).or_default().push(Attempt {
                     number: *attempt,
                     outcome: None,
@@ -144,6 +170,7 @@ impl RunState {
                     phase: Phase::Launching,
                     began: at,
                     phase_began: at,
+                    placement: placement.as_deref().cloned(),
                     server: None,
                     client: None,
                     line: None,
@@ -173,6 +200,7 @@ impl RunState {
             Event::StopRequested { by } => self.stop_requested = Some(by.clone()),
             Event::RunFinished { interrupted, .. } => {
                 self.finished = Some(*interrupted);
+                self.checking = None;
                 self.forget_live();
             }
             Event::JobSubmitting { submission, tasks } => {
@@ -259,7 +287,7 @@ mod tests {
     }
 
     fn started(name: &str, attempt: u32) -> Event {
-        Event::ExperimentStarted { index: 1, name: name.into(), attempt, axes: None }
+        Event::ExperimentStarted { index: 1, name: name.into(), attempt, axes: None, placement: None }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod run_facts;
 mod scan;
 mod server_log;
 mod signs;
+mod spans;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

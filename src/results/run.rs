@@ -22,6 +22,7 @@ use crate::results::result_file;
 use crate::results::result_file::{Members, ResultFile};
 use crate::results::run_facts::{broken, device, duration, facts, journal_of};
 use crate::results::signs::signs;
+use crate::results::spans::spans;
 use crate::stats;
 
 /// Results that are read before their rows are made.
@@ -57,6 +58,7 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
             rows.push(row);
         }
     }
+    replace_by_alone(&manifest.plan.experiments, &mut rows);
     rows.extend(manifest.plan.skips.iter().map(|skip| skipped(skip, manifest.simulated)));
     let mut unreadable = loader.bad;
     unreadable.extend(unplanned(dir, &manifest.plan)?);
@@ -92,6 +94,7 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
             directory: dir.path().to_owned(),
             sessions: loader.state.sessions,
             duration: duration(&journal.entries),
+            spans: spans(&journal.entries),
             unreadable_journal_lines: journal.unreadable,
             damaged,
             live,
@@ -101,6 +104,15 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
         rows,
         unreadable,
     })
+}
+
+/// What was measured again alone counts in the place of what was measured beside others.
+fn replace_by_alone(experiments: &[Experiment], rows: &mut [Row]) {
+    let alone: HashSet<&Identity> =
+        experiments.iter().zip(&*rows).filter(|(e, row)| e.alone && row.is_valid()).map(|(e, _)| &e.identity).collect();
+    for (experiment, row) in experiments.iter().zip(rows) {
+        row.replaced = !experiment.alone && alone.contains(&experiment.identity);
+    }
 }
 
 fn skipped(skip: &Skip, simulated: bool) -> Row {
@@ -166,6 +178,7 @@ impl Loader<'_> {
                 row.about.serve_command = meta.serve_command;
                 row.about.serve_environment = meta.env;
                 row.about.bench_command = meta.bench_command;
+                row.about.neighbours = Some(meta.neighbours.unwrap_or(0));
                 row.about.vllm_version = meta.vllm_version.as_deref().map(|version| self.version(version));
                 row.simulated |= meta.simulated;
                 row.attempt = Some(meta.attempt);
@@ -320,13 +333,9 @@ fn which(repeat: Repeat) -> String {
 /// What the plan says of an experiment.
 fn about(experiment: &Experiment) -> About {
     let flags = &experiment.server.flags;
-    let size = |flag: &str| flags.get_text(flag).map_or(Some(1), |text| text.parse::<u32>().ok());
-    let devices = ["tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"]
-        .into_iter()
-        .try_fold(1u32, |devices, flag| devices.checked_mul(size(flag)?));
     let everywhere = Context::default();
     About {
-        devices,
+        devices: experiment.server.devices(),
         overrides: flags.iter().count(),
         flags: Arc::new(flags.iter().map(|(name, value)| (name.to_owned(), written(value))).collect()),
         serve_environment: experiment.server.env.clone(),

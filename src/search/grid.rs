@@ -1,32 +1,38 @@
-//! Every experiment of the plan, in its order.
+//! Every experiment of the plan: in its order, or packed onto devices.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::queue::{Packing, Queue};
 use super::{Ask, Observation, Strategy};
 use crate::model::{Capacity, Experiment};
-use crate::plan::{Block, blocks};
+use crate::plan::blocks;
 
 /// The first strategy: all that is planned and has no valid result yet.
 #[derive(Debug)]
 pub struct Grid {
-    pending: VecDeque<Block>,
+    queue: Queue,
 }
 
 impl Grid {
-    /// For experiments in running order. `reuse`: those with the same server configuration share its start.
-    pub fn new(pending: impl IntoIterator<Item = Arc<Experiment>>, reuse: bool) -> Self {
-        Self { pending: blocks(pending, reuse).into() }
+    /// For experiments in running order. `reuse`: those with the same server configuration share its start. `packing`: where several
+    /// run at once.
+    pub fn new(pending: impl IntoIterator<Item = Arc<Experiment>>, reuse: bool, packing: Option<Packing>) -> Self {
+        let mut queue = Queue::new(packing);
+        queue.fill(blocks(pending, reuse));
+        Self { queue }
     }
 }
 
 impl Strategy for Grid {
     fn ask(&mut self, free: Capacity) -> Ask {
-        if free.blocks == 0 && !self.pending.is_empty() {
-            return Ask::Wait;
+        match self.queue.next(free) {
+            Some(block) => Ask::Run(block),
+            None if self.queue.is_empty() => Ask::Done,
+            None => Ask::Wait,
         }
-        self.pending.pop_front().map_or(Ask::Done, Ask::Run)
     }
 
-    fn tell(&mut self, _: &Observation) {}
+    fn tell(&mut self, seen: &Observation) {
+        self.queue.ended(&seen.experiment);
+    }
 }

@@ -1,10 +1,15 @@
 //! What is measured next: strategies, pure. A strategy is asked when there is room for a block, and told what came of every
 //! experiment; it does not know where or how they run. After a resume it is told again what earlier sessions came to.
 
+mod estimate;
 mod grid;
+mod pack;
+mod queue;
 mod until_decided;
 
+pub use estimate::Estimates;
 pub use grid::Grid;
+pub use queue::Packing;
 pub use until_decided::{AddStarts, Judge, Verdict};
 
 use std::sync::Arc;

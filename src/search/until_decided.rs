@@ -1,11 +1,12 @@
 //! Starts are added to configurations that may still be the best, until the answer is decided.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::queue::{Packing, Queue};
 use super::{Ask, Observation, Strategy};
 use crate::model::{Capacity, Experiment, Identity, UntilDecided};
-use crate::plan::{Block, blocks};
+use crate::plan::blocks;
 
 /// What the results so far say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct AddStarts<J> {
     judge: J,
     /// Starts of each that were asked for.
     starts: u32,
-    queue: VecDeque<Block>,
+    queue: Queue,
     /// Experiments that are under way.
     open: usize,
     is_done: bool,
@@ -59,12 +60,12 @@ impl<J: Judge> AddStarts<J> {
         until: UntilDecided,
         asked: &HashSet<String>,
         settled: HashSet<String>,
-        reuse: bool,
+        (reuse, packing): (bool, Option<Packing>),
         judge: J,
     ) -> Self {
         let UntilDecided { first, max } = until;
-        let mut new =
-            Self { space, settled, reuse, max, judge, starts: first, queue: VecDeque::new(), open: 0, is_done: false };
+        let queue = Queue::new(packing);
+        let mut new = Self { space, settled, reuse, max, judge, starts: first, queue, open: 0, is_done: false };
         if asked.is_empty() {
             let all = |e: &Experiment| e.repeat.start <= first;
             new.plan(all, &format!("{first} starts of each configuration come first"));
@@ -85,7 +86,8 @@ impl<J: Judge> AddStarts<J> {
 
     fn queue(&mut self, experiments: Vec<Arc<Experiment>>) {
         let open = experiments.into_iter().filter(|e| !self.settled.contains(&e.name));
-        self.queue = blocks(open, self.reuse).into();
+        let blocks = blocks(open, self.reuse);
+        self.queue.fill(blocks);
     }
 
     /// All that was asked for is measured: what comes next.
@@ -108,24 +110,20 @@ impl<J: Judge> Strategy for AddStarts<J> {
             if self.is_done {
                 return Ask::Done;
             }
-            match self.queue.front() {
-                Some(_) if free.blocks == 0 => return Ask::Wait,
-                Some(_) => {}
-                None if self.open > 0 => return Ask::Wait,
-                None => {
-                    self.look();
-                    continue;
-                }
-            }
-            if let Some(block) = self.queue.pop_front() {
+            if let Some(block) = self.queue.next(free) {
                 self.open += block.experiments.len();
                 return Ask::Run(block);
             }
+            if !self.queue.is_empty() || self.open > 0 {
+                return Ask::Wait;
+            }
+            self.look();
         }
     }
 
-    fn tell(&mut self, _: &Observation) {
+    fn tell(&mut self, seen: &Observation) {
         self.open = self.open.saturating_sub(1);
+        self.queue.ended(&seen.experiment);
     }
 }
 
@@ -184,7 +182,7 @@ mod tests {
 
     fn strategy(script: &Script, asked: &[&str], settled: &[&str]) -> AddStarts<Script> {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        AddStarts::new(space(), UNTIL, &names(asked), names(settled), true, script.clone())
+        AddStarts::new(space(), UNTIL, &names(asked), names(settled), (true, None), script.clone())
     }
 
     fn passed(experiment: &Arc<Experiment>) -> Observation {
@@ -196,7 +194,7 @@ mod tests {
     fn play(strategy: &mut AddStarts<Script>) -> String {
         let identities: Vec<Identity> = space().iter().take(3).map(|e| e.identity.clone()).collect();
         let (mut words, mut last) = (String::new(), 0);
-        while let Ask::Run(block) = strategy.ask(Capacity { blocks: 1 }) {
+        while let Ask::Run(block) = strategy.ask(Capacity::blocks(1)) {
             for experiment in &block.experiments {
                 if last != 0 && experiment.repeat.start != last {
                     words.push(' ');
@@ -206,7 +204,7 @@ mod tests {
                 strategy.tell(&passed(experiment));
             }
         }
-        assert_eq!(strategy.ask(Capacity { blocks: 1 }), Ask::Done);
+        assert_eq!(strategy.ask(Capacity::blocks(1)), Ask::Done);
         words
     }
 
@@ -233,7 +231,7 @@ mod tests {
     #[test]
     fn nothing_is_judged_before_all_is_measured() {
         let mut strategy = strategy(&script(&[]), &[], &[]);
-        let free = Capacity { blocks: 9 };
+        let free = Capacity::blocks(9);
         let mut open = Vec::new();
         while let Ask::Run(block) = strategy.ask(free) {
             open.extend(block.experiments);
@@ -260,7 +258,7 @@ mod tests {
         let mut done = names(&settled);
         done.insert(fourth(0));
         let script = script(&[(4, &[2])]);
-        let mut strategy = AddStarts::new(space(), UNTIL, &names(&asked), done, true, script.clone());
+        let mut strategy = AddStarts::new(space(), UNTIL, &names(&asked), done, (true, None), script.clone());
         assert_eq!(play(&mut strategy), "2 2");
         assert_eq!(script.said.lock().unwrap()[..], ["1 after 4", "ended after 5"]);
     }
@@ -268,6 +266,6 @@ mod tests {
     #[test]
     fn without_room_it_waits() {
         let mut strategy = strategy(&script(&[]), &[], &[]);
-        assert_eq!(strategy.ask(Capacity { blocks: 0 }), Ask::Wait);
+        assert_eq!(strategy.ask(Capacity::blocks(0)), Ask::Wait);
     }
 }

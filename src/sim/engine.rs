@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::metrics::{Gauges, Metrics};
 use super::model::{CostModel, hash};
+use super::neighbours::{Neighbours, Work as Busy};
 use super::noise::Noise;
 use super::prefix::{Blocks, PrefixCache};
 use super::scheduler::{Limits, Nanos, Scheduler, Step};
@@ -152,6 +153,8 @@ pub struct Engine {
     machine: Machine,
     prefixes: Option<Mutex<PrefixCache>>,
     trigger: Option<Trigger>,
+    /// Other servers of the same run, where these disturb it.
+    neighbours: Option<Arc<Neighbours>>,
     groups: Mutex<HashMap<String, Group>>,
     next_id: AtomicU64,
     /// Benchmarks that have begun on this server start.
@@ -173,11 +176,17 @@ impl Engine {
             machine,
             prefixes,
             trigger,
+            neighbours: None,
             groups: Mutex::new(HashMap::new()),
             next_id: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             metrics,
         }
+    }
+
+    /// The same beside other servers of its run.
+    pub fn beside(self, neighbours: Option<Arc<Neighbours>>) -> Engine {
+        Engine { neighbours, ..self }
     }
 
     /// Tokens per block where prefixes of prompts are kept; else `None`.
@@ -256,6 +265,8 @@ struct Actor {
     first_arrival: Option<Nanos>,
     anchor: (Instant, Nanos),
     steps: u64,
+    /// While it has work: others are slower by it.
+    busy: Option<Busy>,
 }
 
 impl Actor {
@@ -275,6 +286,7 @@ impl Actor {
             first_arrival: None,
             anchor: (Instant::now(), 0),
             steps: 0,
+            busy: None,
             engine,
         }
     }
@@ -295,6 +307,10 @@ impl Actor {
             }
             self.admit();
             if !self.scheduler.is_idle() {
+                if let Some(neighbours) = &self.engine.neighbours {
+                    self.busy.get_or_insert_with(|| neighbours.work());
+                    self.scheduler.disturb(neighbours.factor());
+                }
                 self.scheduler.step(&mut step);
                 if self.deliver(&mut step) {
                     // The server is about to die: nothing more comes out of it.
@@ -314,6 +330,10 @@ impl Actor {
     /// Waits for the next command; false when the group ends.
     async fn wait(&mut self) -> bool {
         let done = self.session.as_ref().is_some_and(|session| self.completed >= session.total);
+        // Also where a client is gone that owes requests.
+        if self.requests.is_empty() {
+            self.busy = None;
+        }
         let patience = match self.requests.is_empty() {
             true if done => Duration::ZERO,
             true => IDLE,

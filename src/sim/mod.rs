@@ -2,7 +2,7 @@
 //! without a device. `vllm-bench sim-vllm ARGS...` takes exactly what `vllm` takes. Everything it yields says simulated.
 //!
 //! - [`settings`], [`fault`]: what the machine is and what goes wrong, from environment variables
-//! - [`noise`]: how measurements vary; [`prefix`], [`speculation`]: prefix cache and speculative decoding, as far as their counters show them
+//! - [`noise`]: how measurements vary; [`neighbours`]: how servers of one run disturb each other; [`prefix`], [`speculation`]: prefix cache and speculative decoding, as far as their counters show them
 //! - [`argparse`], [`flags`]: the command line of vLLM
 //! - [`model`], [`scheduler`]: pure: what a step costs, and which requests are in it
 //! - [`engine`]: the scheduler against clocks and channels; [`metrics`], [`tokens`], [`openai`]: what HTTP shows of it; [`trigger`]: when it dies
@@ -20,6 +20,7 @@ pub mod flags;
 pub mod log;
 pub mod metrics;
 pub mod model;
+pub mod neighbours;
 pub mod noise;
 pub mod openai;
 pub mod prefix;

@@ -50,6 +50,11 @@ pub fn parse_outliers(text: &str) -> Result<f64, SettingError> {
     part(text, 0.0, 1.0, "a part from 0 to 100 %, such as `10%` or `0.1`")
 }
 
+/// `--sim-interference`: by how much a server is slower while another one is busy.
+pub fn parse_interference(text: &str) -> Result<f64, SettingError> {
+    part(text, 0.0, 1.0, "a part from 0 to 100 %, such as `5%` or `0.05`")
+}
+
 /// `2%`, `0.02`.
 fn part(text: &str, least: f64, most: f64, expected: &'static str) -> Result<f64, SettingError> {
     let number = match text.trim().strip_suffix('%') {

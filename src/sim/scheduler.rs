@@ -60,6 +60,8 @@ pub struct Scheduler {
     cost: CostModel,
     /// By what the time of every step is multiplied.
     slowdown: f64,
+    /// By what it is multiplied further, for now.
+    disturbance: f64,
     speculation: Option<Speculation>,
     random: ChaCha8Rng,
     waiting: VecDeque<Sequence>,
@@ -75,6 +77,7 @@ impl Scheduler {
             limits,
             cost,
             slowdown: 1.0,
+            disturbance: 1.0,
             speculation: None,
             random: ChaCha8Rng::seed_from_u64(seed),
             waiting: VecDeque::new(),
@@ -87,6 +90,11 @@ impl Scheduler {
     /// The same on a machine that takes so many times as long, and with speculative decoding where it is asked for.
     pub fn varied(self, slowdown: f64, speculation: Option<Speculation>) -> Scheduler {
         Scheduler { slowdown, speculation, ..self }
+    }
+
+    /// From now on every step takes so many times as long.
+    pub fn disturb(&mut self, factor: f64) {
+        self.disturbance = factor;
     }
 
     /// The simulated time.
@@ -154,7 +162,8 @@ impl Scheduler {
         }
         let jitter = 1.0 + 0.015 * (2.0 * self.random.random::<f64>() - 1.0);
         let drafting = 1.0 + self.speculation.map_or(0.0, |speculation| speculation.cost * speculation.tokens as f64);
-        self.now += (self.cost.step_seconds(load) * jitter * drafting * self.slowdown * 1e9) as Nanos;
+        self.now +=
+            (self.cost.step_seconds(load) * jitter * drafting * self.slowdown * self.disturbance * 1e9) as Nanos;
         self.collect(step);
     }
 

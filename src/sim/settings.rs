@@ -10,6 +10,8 @@
 //! | `VLLM_BENCH_SIM_NOISE_WITHIN` | 0.5% | standard deviation between measurements on one start |
 //! | `VLLM_BENCH_SIM_DRIFT` | 0 | by how much each experiment is slower than the one before it in the plan |
 //! | `VLLM_BENCH_SIM_OUTLIERS` | 0 | the share of starts that take 1.25 times as long |
+//! | `VLLM_BENCH_SIM_INTERFERENCE` | 0 | by how much a server is slower while another one of its run is busy, see [`super::neighbours`] |
+//! | `VLLM_BENCH_SIM_NEIGHBOURS` | none | what the servers of a run have in common, by which they find each other |
 //! | `VLLM_BENCH_SIM_FAULT` | none | faults, see [`super::fault`] |
 //! | `VLLM_BENCH_SIM_START` | none | the draw of this server start, in hexadecimal; without it a start does not vary |
 //! | `VLLM_BENCH_SIM_RUN`, `VLLM_BENCH_SIM_POSITION` | none | the same of a measurement, for the client, and its place in the plan |
@@ -20,7 +22,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::fault::{self, Fault, FaultError, FaultSpec};
-use super::noise::{Noise, parse_drift, parse_noise, parse_outliers};
+use super::noise::{Noise, parse_drift, parse_interference, parse_noise, parse_outliers};
 use super::timing::Turn;
 
 /// Simulated seconds per real second: more than 0, or infinite.
@@ -89,6 +91,10 @@ pub struct SimSettings {
     pub device_memory_gib: f64,
     /// How much measurements vary.
     pub noise: Noise,
+    /// By how much a server is slower while another one of its run is busy, as a part.
+    pub interference: f64,
+    /// What the servers of a run have in common; `None`: there are no others.
+    pub neighbours: Option<String>,
     /// The draw of this server start; `None` for one that no plan has.
     pub start: Option<u64>,
     /// Which measurement of a plan this client makes.
@@ -107,6 +113,8 @@ impl Default for SimSettings {
             devices: 8,
             device_memory_gib: 24.0,
             noise: Noise::default(),
+            interference: 0.0,
+            neighbours: None,
             start: None,
             turn: None,
             faults: Vec::new(),
@@ -124,6 +132,10 @@ const NOISE: &str = "VLLM_BENCH_SIM_NOISE";
 const NOISE_WITHIN: &str = "VLLM_BENCH_SIM_NOISE_WITHIN";
 const DRIFT: &str = "VLLM_BENCH_SIM_DRIFT";
 const OUTLIERS: &str = "VLLM_BENCH_SIM_OUTLIERS";
+/// By how much a server is slower while another one of its run is busy.
+pub const INTERFERENCE: &str = "VLLM_BENCH_SIM_INTERFERENCE";
+/// The variable of a server's script that carries what the servers of its run have in common.
+pub const NEIGHBOURS: &str = "VLLM_BENCH_SIM_NEIGHBOURS";
 const FAULT: &str = "VLLM_BENCH_SIM_FAULT";
 /// The variable of a server's script that carries the draw of its start, in hexadecimal.
 pub const START: &str = "VLLM_BENCH_SIM_START";
@@ -160,6 +172,8 @@ impl SimSettings {
         let said = [Turn::DRAW, Turn::POSITION].map(&lookup);
         Ok(SimSettings {
             noise,
+            interference: read(&lookup, INTERFERENCE, default.interference, parse_interference)?,
+            neighbours: lookup(NEIGHBOURS).filter(|name| !name.is_empty()),
             start: read(&lookup, START, None, |text| hexadecimal(text).map(Some))?,
             turn: Turn::of(|name| said[usize::from(name != Turn::DRAW)].as_deref()),
             speed: read(&lookup, SPEED, default.speed, str::parse)?,
@@ -190,6 +204,9 @@ impl SimSettings {
             if value != usual {
                 variables.push((name.into(), value.to_string()));
             }
+        }
+        if self.interference > 0.0 {
+            variables.push((INTERFERENCE.into(), self.interference.to_string()));
         }
         if !self.faults.is_empty() {
             let faults: Vec<String> = self.faults.iter().map(FaultSpec::to_string).collect();
@@ -254,6 +271,8 @@ mod tests {
             devices: 4,
             device_memory_gib: 12.5,
             noise: Noise { between: 0.031, within: 0.0, drift: -0.002, outliers: 0.1 },
+            interference: 0.05,
+            neighbours: None,
             start: None,
             turn: None,
             faults: fault::parse_list("oom-killed@tp=2#1;network").expect("faults"),
@@ -278,6 +297,7 @@ mod tests {
             (NOISE_WITHIN, "-1%"),
             (DRIFT, "20%"),
             (OUTLIERS, "x"),
+            (INTERFERENCE, "101%"),
             (START, "0x"),
             (FAULT, "netwrk"),
             (ATTEMPT, "0"),

@@ -4,6 +4,7 @@ mod display;
 mod load;
 mod printer;
 mod reporter;
+mod rows;
 
 pub use display::{Display, Terminal};
 pub use load::LoadScreen;

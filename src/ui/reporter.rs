@@ -1,13 +1,15 @@
 //! Shows a run as it happens. Fed by the same events as the journal; a replayed journal shows the same.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressStyle};
+use indexmap::IndexMap;
 
 use super::Ui;
-use crate::model::{Event, Failure, Headline, Outcome, Phase, Plan, TeardownProof, Timings};
+use super::rows::Rows;
+use crate::model::{Event, Experiment, Failure, Headline, Outcome, Phase, Plan, TeardownProof, Timings};
 use crate::safe::{self, Sgr};
 use crate::words::cut_chars;
 
@@ -18,8 +20,6 @@ const PLAIN_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Reporter {
     ui: Ui,
-    /// What is shown of each experiment, by name.
-    titles: Arc<Vec<(String, String)>>,
     /// Whether the plan has more than may be measured.
     at_most: bool,
     simulated: bool,
@@ -28,8 +28,15 @@ pub struct Reporter {
 
 #[derive(Debug)]
 struct State {
-    bar: ProgressBar,
-    waiting: Option<Waiting>,
+    /// What is shown of each experiment, by name: its place in the plan, from 1, and its title.
+    titles: HashMap<String, (usize, String)>,
+    rows: Rows,
+    /// What is waited for, by experiment.
+    waiting: IndexMap<String, Waiting>,
+    /// The lane of each experiment under way, in a run that has lanes.
+    lanes: HashMap<String, u32>,
+    /// Whether it has.
+    has_lanes: bool,
 }
 
 /// What is being waited for.
@@ -41,44 +48,71 @@ struct Waiting {
     told: Instant,
 }
 
+fn title(experiment: &Experiment) -> (String, (usize, String)) {
+    let Experiment { axes, repeat, .. } = experiment;
+    let alone = if experiment.alone { "  (again, alone)" } else { "" };
+    (experiment.name.clone(), (experiment.index, format!("{axes}{repeat}{alone}")))
+}
+
 impl Reporter {
     /// A reporter for the experiments of a plan.
     pub fn new(ui: Ui, plan: &Plan, simulated: bool) -> Self {
-        let bar = if ui.display.live { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("  {spinner} {wide_msg}");
-        if let Ok(style) = style {
-            bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
-        }
-        let titles = plan.experiments.iter().map(|e| (e.name.clone(), format!("{}{}", e.axes, e.repeat))).collect();
-        let state = State { bar, waiting: None };
+        let state = State {
+            titles: plan.experiments.iter().map(title).collect(),
+            rows: Rows::new(ui.display.live),
+            waiting: IndexMap::new(),
+            lanes: HashMap::new(),
+            has_lanes: false,
+        };
         let at_most = plan.until_decided.is_some();
-        Self { ui, titles: Arc::new(titles), at_most, simulated, state: Arc::new(Mutex::new(state)) }
+        Self { ui, at_most, simulated, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Experiments that join the plan.
+    pub fn joined<'e>(&self, experiments: impl IntoIterator<Item = &'e Arc<Experiment>>) {
+        if let Ok(mut state) = self.state.lock() {
+            state.titles.extend(experiments.into_iter().map(|experiment| title(experiment)));
+        }
     }
 
     /// Keeps the elapsed seconds moving; to be called a few times a second while a run goes on.
     pub fn tick(&self) {
         let Ok(mut state) = self.state.lock() else { return };
-        let live = self.ui.display.live;
-        let bar = state.bar.clone();
-        let mut told = None;
-        if let Some(waiting) = &mut state.waiting {
-            let seconds = waiting.since.elapsed().as_secs();
-            if live {
-                if bar.is_finished() {
-                    bar.reset();
-                }
-                let message = safe::shown(&format!("{} {seconds} s  {}", waiting.what, waiting.line), Sgr::None);
-                bar.set_message(message);
-                bar.tick();
-            } else if waiting.told.elapsed() >= PLAIN_EVERY {
+        if self.ui.display.live {
+            let lines = self.lines(&state);
+            state.rows.show(&lines);
+            return;
+        }
+        let leads: Vec<String> = state.waiting.keys().map(|name| self.lead(&state, name)).collect();
+        let mut told = Vec::new();
+        for (waiting, lead) in state.waiting.values_mut().zip(leads) {
+            if waiting.told.elapsed() >= PLAIN_EVERY {
                 waiting.told = Instant::now();
-                told = Some(format!("        still {} ({seconds} s)", waiting.what));
+                told.push(format!("{lead}still {} ({} s)", waiting.what, waiting.since.elapsed().as_secs()));
             }
         }
         drop(state);
-        if let Some(text) = told {
-            self.ui.say(&text);
-        }
+        told.iter().for_each(|text| self.ui.say(text));
+    }
+
+    /// One line for each experiment under way; with lanes in their order, each with what it is about.
+    fn lines(&self, state: &State) -> Vec<String> {
+        let mut rows: Vec<(u32, String)> = state
+            .waiting
+            .iter()
+            .map(|(name, waiting)| {
+                let now = format!("{} {} s", waiting.what, waiting.since.elapsed().as_secs());
+                let lane = state.lanes.get(name).copied().unwrap_or(u32::MAX);
+                let text = match state.titles.get(name) {
+                    _ if !state.has_lanes => format!("{now}  {}", waiting.line),
+                    Some((index, title)) => format!("lane {lane}  {} {now}  {title}", self.place(state, *index)),
+                    None => format!("{name}  {now}"),
+                };
+                (lane, safe::shown(&text, Sgr::None))
+            })
+            .collect();
+        rows.sort_by_key(|(lane, _)| *lane);
+        rows.into_iter().map(|(_, text)| text).collect()
     }
 
     /// Shows an event.
@@ -102,18 +136,25 @@ impl Reporter {
                     self.print(&format!("{}: {text}", self.paint(YELLOW, "warning")));
                 }
             }
-            Event::ExperimentReused { name } => {
-                self.print(&format!("{} {}  has a valid result", self.counter(self.position(name)), self.title(name)));
-            }
-            Event::ExperimentStarted { index, name, attempt, .. } => {
+            Event::NeighboursBeingChecked { lanes, .. } => self.print(&format!(
+                "{}: what neighbours cost is measured first: one server alone, and beside {} under load, in turn",
+                self.paint(BOLD, "lanes"),
+                lanes.saturating_sub(1)
+            )),
+            Event::NeighboursChecked { why, .. } => self.print(&format!("{}: {why}", self.paint(BOLD, "lanes"))),
+            Event::ExperimentReused { name } => self.heading(name, "  has a valid result"),
+            Event::ExperimentStarted { name, attempt, placement, .. } => {
                 let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
-                self.print(&format!("{} {}{again}", self.counter(*index), self.title(name)));
+                let lane = placement.as_ref().map(|placement| placement.lane);
+                self.takes_lane(name, lane);
+                let lane = lane.map(|lane| format!("  (lane {lane})")).unwrap_or_default();
+                self.heading(name, &format!("{lane}{again}"));
             }
-            Event::PhaseChanged { now, .. } => self.wait_for(*now),
-            Event::Progress { line, .. } => self.note_line(line),
-            Event::ServerReady { seconds, .. } => self.print(&format!("        ready after {seconds:.1} s")),
-            Event::TornDown { proof, .. } => self.torn_down(proof),
-            Event::ExperimentFinished { outcome, timings, .. } => self.finished(outcome, timings),
+            Event::PhaseChanged { name, now } => self.wait_for(name, *now),
+            Event::Progress { name, line } => self.note_line(name, line),
+            Event::ServerReady { name, seconds } => self.about(name, &format!("ready after {seconds:.1} s")),
+            Event::TornDown { name, proof } => self.torn_down(name, proof),
+            Event::ExperimentFinished { name, outcome, timings, .. } => self.finished(name, outcome, timings),
             Event::StopRequested { by } => {
                 self.print(&format!(
                     "{}: {by}: ending in order; a second one kills at once",
@@ -132,7 +173,7 @@ impl Reporter {
                 self.print(&format!("{}: {what} ({said})", self.paint(YELLOW, "warning")));
             }
             Event::JobSubmitting { .. } | Event::TaskStarted { .. } | Event::TaskEnded { .. } => {}
-            Event::RunFinished { .. } | Event::FrontLeft { .. } => self.stop_waiting(),
+            Event::RunFinished { .. } | Event::FrontLeft { .. } => self.close(),
         }
     }
 
@@ -140,16 +181,19 @@ impl Reporter {
     pub fn wait_on(&self, what: &str) {
         let Ok(mut state) = self.state.lock() else { return };
         let now = Instant::now();
-        let waiting = state.waiting.get_or_insert_with(|| Waiting {
-            since: now,
-            what: String::new(),
-            line: String::new(),
-            told: now,
-        });
+        let new = || Waiting { since: now, what: String::new(), line: String::new(), told: now };
+        let waiting = state.waiting.entry(String::new()).or_insert_with(new);
         what.clone_into(&mut waiting.what);
     }
 
-    fn wait_for(&self, phase: Phase) {
+    fn takes_lane(&self, name: &str, lane: Option<u32>) {
+        if let (Ok(mut state), Some(lane)) = (self.state.lock(), lane) {
+            state.has_lanes = true;
+            state.lanes.insert(name.to_owned(), lane);
+        }
+    }
+
+    fn wait_for(&self, name: &str, phase: Phase) {
         let Ok(mut state) = self.state.lock() else { return };
         let what = match phase {
             Phase::Launching => "launching".to_owned(),
@@ -159,18 +203,22 @@ impl Reporter {
             Phase::Draining => "ending the server".to_owned(),
         };
         let now = Instant::now();
-        state.waiting = Some(Waiting { since: now, what, line: String::new(), told: now });
+        state.waiting.insert(name.to_owned(), Waiting { since: now, what, line: String::new(), told: now });
     }
 
-    fn note_line(&self, line: &str) {
+    fn note_line(&self, name: &str, line: &str) {
         if let Ok(mut state) = self.state.lock()
-            && let Some(waiting) = &mut state.waiting
+            && let Some(waiting) = state.waiting.get_mut(name)
         {
             waiting.line = line.to_owned();
         }
     }
 
-    fn torn_down(&self, proof: &TeardownProof) {
+    fn torn_down(&self, name: &str, proof: &TeardownProof) {
+        // What is no experiment of the plan is over with its server.
+        if self.state.lock().is_ok_and(|state| !state.titles.contains_key(name)) {
+            self.stop_waiting(name);
+        }
         if proof.complete() {
             return;
         }
@@ -187,24 +235,27 @@ impl Reporter {
         if proof.device_memory_back == Some(false) {
             left.push("device memory did not come back".to_owned());
         }
-        self.print(&format!("        {}: after the end, {}", self.paint(YELLOW, "warning"), left.join(", ")));
+        self.about(name, &format!("{}: after the end, {}", self.paint(YELLOW, "warning"), left.join(", ")));
     }
 
-    fn finished(&self, outcome: &Outcome, timings: &Timings) {
-        self.stop_waiting();
+    fn finished(&self, name: &str, outcome: &Outcome, timings: &Timings) {
+        self.stop_waiting(name);
         match outcome {
-            Outcome::Passed { headline } => self.passed(headline, timings),
-            Outcome::Failed(failure) => self.failed(failure, timings),
-            Outcome::Interrupted => self.print(&format!("        {}", self.paint(YELLOW, "interrupted"))),
+            Outcome::Passed { headline } => self.passed(name, headline, timings),
+            Outcome::Failed(failure) => self.failed(name, failure, timings),
+            Outcome::Interrupted => self.about(name, &self.paint(YELLOW, "interrupted")),
+        }
+        if let Ok(mut state) = self.state.lock() {
+            state.lanes.remove(name);
         }
     }
 
-    fn passed(&self, headline: &Headline, timings: &Timings) {
+    fn passed(&self, name: &str, headline: &Headline, timings: &Timings) {
         let metric =
             |value: Option<f64>, unit: &str| value.map_or(format!("n/a {unit}"), |v| format!("{} {unit}", short(v)));
         let mark = if self.simulated { "  SIMULATED" } else { "" };
-        self.print(&format!(
-            "        {}  {}   {}   TTFT {}   TPOT {}   {}{mark}",
+        let text = format!(
+            "{}  {}   {}   TTFT {}   TPOT {}   {}{mark}",
             self.paint(GREEN, "passed"),
             metric(headline.request_throughput, "req/s"),
             metric(headline.output_throughput, "tok/s"),
@@ -212,24 +263,26 @@ impl Reporter {
             metric(headline.mean_tpot_ms, "ms"),
             // In one line of a terminal; where the time went is in the result file.
             self.paint(DIM, &format!("in {:.1} s", timings.total)),
-        ));
+        );
+        self.about(name, &text);
     }
 
     /// Rule 12: the last 50 log lines are shown when a start fails; they help more than any message of ours.
-    fn failed(&self, failure: &Failure, timings: &Timings) {
+    fn failed(&self, name: &str, failure: &Failure, timings: &Timings) {
         if !failure.log_tail.is_empty() {
-            self.print(&self.paint(DIM, "        the last lines of the log:"));
+            self.about(name, &self.paint(DIM, "the last lines of the log:"));
             for line in &failure.log_tail {
                 self.print(&self.paint(DIM, &format!("        | {}", cut_chars(line, 300))));
             }
         }
-        self.print(&format!(
-            "        {}  {}: {}   {}",
+        let text = format!(
+            "{}  {}: {}   {}",
             self.paint(RED, "FAILED"),
             self.paint(BOLD, &failure.cause.to_string()),
             cut_chars(without_title(failure), 300),
             self.paint(DIM, &seconds_of(timings)),
-        ));
+        );
+        self.about(name, &text);
         for evidence in &failure.evidence {
             self.print(&format!("        line {}: {}", evidence.line, cut_chars(&evidence.text, 300)));
         }
@@ -238,45 +291,63 @@ impl Reporter {
         }
     }
 
-    fn stop_waiting(&self) {
+    fn stop_waiting(&self, name: &str) {
         if let Ok(mut state) = self.state.lock() {
-            state.waiting = None;
-            state.bar.set_message("");
-            if state.bar.is_hidden() {
-                return;
+            state.waiting.shift_remove(name);
+            if state.waiting.is_empty() {
+                state.rows.clear();
             }
-            // Begun again by the next tick: to do it here would draw an empty line that stays at the end of a run.
-            state.bar.finish_and_clear();
         }
     }
 
-    /// Ends the live line.
+    /// Ends the live lines.
     pub fn close(&self) {
-        self.stop_waiting();
+        if let Ok(mut state) = self.state.lock() {
+            state.waiting.clear();
+            state.rows.clear();
+        }
     }
 
-    /// A line that stays, above the live one.
+    /// A line that stays, above the live ones.
     pub fn print(&self, text: &str) {
-        let bar = self.state.lock().ok().map(|state| state.bar.clone());
-        match bar {
-            Some(bar) if self.ui.display.live => bar.suspend(|| self.ui.say(text)),
+        let above = self.state.lock().ok().map(|state| state.rows.printer());
+        match above {
+            Some(above) if self.ui.display.live => above.suspend(|| self.ui.say(text)),
             _ => self.ui.say(text),
         }
     }
 
-    fn counter(&self, index: usize) -> String {
-        let total = self.titles.len();
+    /// What begins the lines of an experiment.
+    fn heading(&self, name: &str, more: &str) {
+        let Ok(state) = self.state.lock() else { return };
+        let known = state.titles.get(name);
+        let (index, title) = known.map_or((0, name), |(index, title)| (*index, title.as_str()));
+        let text = format!("{} {title}{more}", self.paint(BOLD, &self.place(&state, index)));
+        drop(state);
+        self.print(&text);
+    }
+
+    /// A line about an experiment.
+    fn about(&self, name: &str, text: &str) {
+        let lead = self.state.lock().map(|state| self.lead(&state, name)).unwrap_or_default();
+        self.print(&format!("{lead}{text}"));
+    }
+
+    /// What stands before a line about an experiment: nothing to tell it from others, but where several run at once.
+    fn lead(&self, state: &State, name: &str) -> String {
+        match state.titles.get(name) {
+            Some(_) if !state.has_lanes => "        ".to_owned(),
+            Some((index, _)) => format!("{} ", self.place(state, *index)),
+            None => format!("[{name}] "),
+        }
+    }
+
+    /// The place of an experiment in its plan.
+    fn place(&self, state: &State, index: usize) -> String {
+        let total = state.titles.len();
         let width = total.to_string().len();
         let most = if self.at_most { "≤" } else { "" };
-        self.paint(BOLD, &format!("[{index:>width$}/{most}{total}]"))
-    }
-
-    fn position(&self, name: &str) -> usize {
-        self.titles.iter().position(|(n, _)| n == name).map_or(0, |i| i + 1)
-    }
-
-    fn title(&self, name: &str) -> String {
-        self.titles.iter().find(|(n, _)| n == name).map_or_else(|| name.to_owned(), |(_, title)| title.clone())
+        format!("[{index:>width$}/{most}{total}]")
     }
 
     fn paint(&self, style: Style, text: &str) -> String {

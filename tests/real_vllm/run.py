@@ -1160,8 +1160,77 @@ def decide(s: Scenario) -> None:
     s.check_nothing_left()
 
 
+def lanes(s: Scenario) -> None:
+    """Two lanes of one core each: 2 x 2 configurations at once, SIGKILL of one engine amid them, and what neighbours cost (A/A)."""
+    file = s.dir / "sweep.yaml"
+
+    def write(models: list[str], seqs: list[int], **bench) -> None:
+        file.write_text(json.dumps({
+            "serve": {"model": models, "enforce-eager": True, "max-model-len": 2048, "dtype": "bfloat16", "max-num-seqs": seqs},
+            "bench": {"dataset-name": "random", "ignore-eos": True, "random-input-len": 64, "max-concurrency": 4, **bench},
+        }))
+
+    common = ["--client", "builtin", "--vllm-bin", str(s.bench.vllm), "--keep-foreign", "--setvars", "none", "--port", str(free_port()),
+              "--env", "VLLM_CPU_KVCACHE_SPACE=1", "--retry", "none", "--finalists", "off", "--login", "off"]
+
+    def cores(process: int) -> str:
+        status = Path(f"/proc/{process}/status").read_text()
+        return re.search(r"^Cpus_allowed_list:\s*(\S+)", status, re.M)[1]
+
+    write(s.bench.models, [4, 8], **{"random-output-len": 64, "num-prompts": 200})
+    child = s.start("run", str(file), *common, "--results-dir", str(s.results), "--parallel", "2")
+    begun = lambda: s.events("benchmark-launched")  # noqa: E731
+    with s.check("two servers measure at once, each with its client on a core of its own", needed=True) as note:
+        wait_for("two loads", lambda: len(begun()) >= 2 or child.poll() is not None)
+        that(child.poll() is None, lambda: child.text()[-3000:])
+        names = [entry["name"] for entry in begun()[:2]]
+        placed = {e["name"]: e["placement"] for e in s.events("experiment-started")}
+        seen = {}
+        for entry in s.events("server-launched"):
+            if entry["name"] in names:
+                [engine] = [p.pid for p in s.members() if p.group == entry["process"]["pid"] and p.argv[0].startswith("VLLM::EngineCore")]
+                seen[entry["name"]] = (engine, cores(engine))
+                equal(cores(engine), placed[entry["name"]]["cores"], "cores of the engine")
+        equal(len({core for _, core in seen.values()}), 2, f"different cores: {seen}")
+        note(", ".join(f"{name[-5:]} on core {core}" for name, (_, core) in seen.items()))
+    victim, other = names
+    with s.check("SIGKILL of the engine of one: the measurement beside it is untouched") as note:
+        os.kill(seen[victim][0], signal.SIGKILL)
+        ended = lambda name: [e for e in s.events("experiment-finished") if e["name"] == name]  # noqa: E731
+        [failed] = wait_for("the end of the one", lambda: ended(victim))
+        equal((failed["outcome"], s.failure(victim)["cause"]), ("failed", "server-died"), "outcome")
+        [passed] = wait_for("the end of the other", lambda: ended(other))
+        equal((passed["outcome"], passed["attempt"]), ("passed", 1), "outcome of the other")
+        result = s.result(other)
+        equal((result["completed"], result["failed"]), (200, 0), "requests of the other")
+        that(result["vllm_bench"]["neighbours"] >= 1, "it had a neighbour")
+        equal(s.failure(victim)["teardown"]["group_empty"], True, "teardown")
+        note(f"{result['output_throughput']:.0f} tok/s")
+    with s.check("the rest passes; a resume measures what is missing, on the same lanes"):
+        equal(child.wait(3 * SLOW), 1, "exit code")
+        code, text = s.call("run", "--resume", str(s.run()), limit=3 * SLOW)
+        equal(code, 0, text[-2000:])
+        exactly_once(s, sorted({e["name"] for e in s.events("experiment-started")}))
+        equal(len({e["name"] for e in s.events("experiment-started")}), 4, "configurations")
+    s.check_nothing_left()
+    s.check_files_parse()
+    with s.check("what neighbours cost on this machine is measured, and what follows from it is done") as note:
+        write(s.bench.models[:1], [4, 8], **{"random-output-len": 64, "num-prompts": 150})
+        results = s.dir / "auto"
+        code, text = s.call("run", str(file), *common, "--results-dir", str(results), "--parallel", "auto", limit=6 * SLOW)
+        equal(code, 0, text[-2000:])
+        [journal] = results.glob("*/journal.jsonl")
+        entries = [json.loads(line) for line in journal.read_text().splitlines()]
+        [found] = [entry for entry in entries if entry["event"] == "neighbours-checked"]
+        that(len(found["pairs"]) >= 3, f"{found}")
+        started = [entry for entry in entries if entry["event"] == "experiment-started"]
+        equal(any("placement" in entry for entry in started), found["within"], "lanes are used where they cost little")
+        note(found["why"])
+    s.check_nothing_left()
+
+
 SCENARIOS = {function.__name__: function for function in (
-    sweep, failures, killed, guards, died, reuse, load, workloads, decide, live, foreign)}
+    sweep, failures, killed, guards, died, reuse, load, workloads, decide, live, foreign, lanes)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

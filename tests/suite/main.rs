@@ -19,6 +19,7 @@ mod examples;
 mod faults;
 mod files;
 mod follow;
+mod lanes;
 mod load;
 mod locks;
 mod login;

@@ -30,7 +30,7 @@ bench:
         .flag("--keep-foreign")
 }
 
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "throughput",
     "scaling",
     "ttft-cdf",
@@ -47,6 +47,7 @@ const KINDS: [&str; 17] = [
     "heatmap",
     "interaction",
     "startup",
+    "lanes",
     "ranking",
 ];
 

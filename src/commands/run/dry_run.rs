@@ -47,6 +47,7 @@ pub fn show(
             PortChoice::Auto => 8000,
         },
         attempt: 1,
+        variables: &[],
     };
     if context.setvars.is_none() && settings.setvars.is_some() && !settings.simulated() {
         ui.say("note: oneAPI's setvars.sh is not here; where it exists, both scripts source it first");

@@ -7,6 +7,8 @@ mod dry_run;
 pub mod engine;
 mod follow;
 mod judge;
+mod lanes;
+mod measure;
 mod nodes;
 mod prepare;
 mod recorder;
@@ -15,6 +17,7 @@ mod signals;
 mod slurm;
 mod store;
 pub mod task;
+mod truth;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,30 +25,29 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use tokio::sync::oneshot;
 
-use crate::campaign::{self, Totals};
+use crate::campaign::Totals;
 use crate::cli::{CompareArgs, RunArgs};
 use crate::config::{Environment, Place, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{
-    Emitter, EngineCommand, LocalExecutor, Policy, Recorder, Scope, Strangers, UnitContext, end_all_leftovers,
+    Emitter, EngineCommand, Policy, Recorder, Scope, Strangers, UnitContext, end_all_leftovers,
     end_foreign_and_leftovers,
 };
 use crate::exit;
-use crate::model::{Event, Experiment, Outcome, Plan, ProcessId, Skip};
+use crate::model::{Event, Plan, Skip};
 use crate::plan::baseline_problem;
-use crate::process::{Stop, StopSender, become_subreaper, stop_channel};
-use crate::record::{RunDir, RunState, remove_empty_runs};
+use crate::process::{become_subreaper, stop_channel};
+use crate::record::{RunDir, remove_empty_runs};
 use crate::safe;
-use crate::search::{AddStarts, Grid, Strategy};
 use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
 use super::choice;
 use crate::commands::{cluster, find_run, format, query_args};
 use devices::{Locking, Patience};
-use judge::RunJudge;
+use lanes::Lanes;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
-use recorder::{RunRecorder, SessionJobs};
+use recorder::RunRecorder;
 use resume::{Asked, Earlier};
 use signals::{Role, Signals};
 
@@ -65,6 +67,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     if args.fresh && !args.detach && !args.detached_child && !on_cluster {
         ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
     }
+    let lanes = if on_cluster { None } else { Lanes::of(&settings, &plan, environment)? };
     if args.detach && !args.detached_child && !on_cluster {
         return detach::start(environment.command_line(), ui);
     }
@@ -85,7 +88,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
         preflight(&settings, environment, ui)?;
     }
     let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
-    Sweep { args, settings: &settings, plan: &plan, environment, ui: &ui, earlier }.execute().await
+    Sweep { args, settings: &settings, plan: &plan, lanes, environment, ui: &ui, earlier }.execute().await
 }
 
 /// What is about to be measured: something new, or what a run has not measured yet.
@@ -231,6 +234,8 @@ struct Sweep<'a> {
     args: &'a RunArgs,
     settings: &'a Settings,
     plan: &'a Plan,
+    /// What it has where several server configurations run at once.
+    lanes: Option<Lanes>,
     environment: &'a Environment,
     ui: &'a Ui,
     /// The run that goes on, or grows.
@@ -278,8 +283,15 @@ impl Sweep<'_> {
         let (grace, keep) = (self.settings.grace, self.settings.keep_foreign);
         end_foreign_and_leftovers(&Scope::User, grace, keep, &early, &mut stop).await?;
         let earlier = self.earlier.as_ref();
-        let mut prepared =
-            prepare(earlier, self.settings, self.plan, self.environment, Some(&engine), (lock, devices)).await?;
+        let mut prepared = prepare(
+            earlier,
+            self.settings,
+            self.plan,
+            self.environment,
+            Some(&engine),
+            (lock, devices, self.lanes.as_ref()),
+        )
+        .await?;
         if self.args.detached_child {
             detach::report_ready(&prepared.run, prepared.resumed)?;
         }
@@ -295,7 +307,7 @@ impl Sweep<'_> {
         let showing = self.settings.show_logs.then(|| tokio::spawn(show));
         let began = Instant::now();
         let totals = tokio::select! {
-            totals = self.measure(context, &mut prepared, &recorder, sender, stop) => totals,
+            totals = self.measure(context, &mut prepared, (&recorder, &reporter), sender, stop) => totals,
             // The third signal: leave at once. The guards see their control pipes close and end their groups.
             number = signals.leave() => return Ok(exit::SIGNAL + number),
         };
@@ -338,79 +350,6 @@ impl Sweep<'_> {
             && let Some(setvars) = self.settings.setvars.as_deref().filter(|path| !path.is_file())
         {
             self.ui.say(&format!("note: `{}` is not here; the scripts do without it", setvars.display()));
-        }
-    }
-
-    /// Says that the session begins, and what is left to measure: the experiments that are left alone, and the strategy over the others.
-    fn begin<'p>(&'p self, prepared: &Prepared, emit: &Emitter) -> (Vec<&'p Experiment>, Box<dyn Strategy>) {
-        let (left_alone, pending): (Vec<&Experiment>, Vec<&Experiment>) = self
-            .plan
-            .experiments
-            .iter()
-            .filter(|e| prepared.state.is_asked(self.plan.until_decided, &e.name, e.repeat))
-            .filter(|e| !prepared.valid.contains(&e.name))
-            .partition(|e| self.is_left_alone(e, &prepared.state));
-        emit.event(Event::RunStarted {
-            process: ProcessId::current(),
-            simulated: self.settings.simulated(),
-            resumed: prepared.resumed,
-            planned: prepared.valid.len() + left_alone.len() + pending.len(),
-            pending: pending.len(),
-        });
-        let waited = prepared.devices.waited.iter();
-        for notice in waited.chain(self.earlier.iter().flat_map(|earlier| &earlier.notices)) {
-            emit.say(notice.clone());
-        }
-        for name in &prepared.valid {
-            emit.event(Event::ExperimentReused { name: name.clone() });
-        }
-        for experiment in &left_alone {
-            let text =
-                format!("`{}` is left alone: it failed before, and `skip-failure-reasons` names why", experiment.name);
-            emit.say(text);
-        }
-        let reuse = self.settings.sweep.reuse;
-        let strategy: Box<dyn Strategy> = match self.plan.until_decided {
-            None => Box::new(Grid::new(pending.into_iter().cloned().map(Arc::new), reuse)),
-            Some(until) => {
-                let space = self.plan.experiments.iter().cloned().map(Arc::new).collect();
-                let left_alone = left_alone.iter().map(|experiment| experiment.name.clone());
-                let settled = prepared.valid.iter().cloned().chain(left_alone).collect();
-                let judge = RunJudge::new(prepared.run.path().to_owned(), emit.clone());
-                Box::new(AddStarts::new(space, until, &prepared.state.planned, settled, reuse, judge))
-            }
-        };
-        (left_alone, strategy)
-    }
-
-    async fn measure(
-        &self,
-        context: UnitContext,
-        prepared: &mut Prepared,
-        recorder: &RunRecorder,
-        sender: StopSender,
-        stop: Stop,
-    ) -> Result<Totals, Error> {
-        let emit = Emitter::new(Arc::new(recorder.clone()), sender);
-        let (left_alone, mut strategy) = self.begin(prepared, &emit);
-        let jobs = Arc::new(SessionJobs::new(recorder.clone(), &prepared.state));
-        let leases = std::mem::take(&mut prepared.leases);
-        let live = (emit, stop.clone());
-        let policy = policy_of(self.settings);
-        let executor = LocalExecutor::new(context, policy, jobs, live, self.settings.keep_foreign, leases);
-        let mut totals = campaign::run(strategy.as_mut(), &executor, &stop).await?;
-        totals.failed += left_alone.len();
-        Ok(totals)
-    }
-
-    /// Whether an experiment failed before for a reason that the user does not want to see again.
-    fn is_left_alone(&self, experiment: &Experiment, state: &RunState) -> bool {
-        let newest = state.newest(&experiment.name).and_then(|attempt| attempt.outcome.as_ref());
-        match newest {
-            Some(Outcome::Failed(failure)) => {
-                self.settings.skip_failure_reasons.iter().any(|reason| reason.covers(failure.cause))
-            }
-            Some(Outcome::Passed { .. } | Outcome::Interrupted) | None => false,
         }
     }
 

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::devices::Devices;
+use super::lanes::{self, Lanes};
 use super::resume::Earlier;
 use crate::config::{Environment, Place, PortChoice, Settings};
 use crate::error::Error;
@@ -111,7 +112,7 @@ pub fn require_not_live(run: &RunDir) -> Result<(), Error> {
     Err(record::Error::Locked { path: run.path().to_owned(), holder: Box::new(holder) }.into())
 }
 
-/// Chooses the port and the run directory, and writes the manifest of a new one. On a cluster each task has a port of its own, and tasks may
+/// Chooses the ports and the run directory, and writes the manifest of a new one. On a cluster each task has a port of its own, and tasks may
 /// be at work in the directory. `engine`: as far as it is known here.
 ///
 /// # Errors
@@ -122,12 +123,13 @@ pub async fn prepare(
     plan: &Plan,
     environment: &Environment,
     engine: Option<&EngineCommand>,
-    (mut results_lock, mut devices): (Lock, Devices),
+    (mut results_lock, mut devices, lanes): (Lock, Devices, Option<&Lanes>),
 ) -> Result<Prepared, Error> {
-    let port = match (settings.place, settings.port) {
-        (Place::Slurm, _) => None,
-        (Place::Local, PortChoice::Fixed(port)) => Some(LockedPort::take(Some(port))?),
-        (Place::Local, PortChoice::Auto) => Some(LockedPort::take(None)?),
+    let ports = match (settings.place, lanes, settings.port) {
+        (Place::Slurm, _, _) => Vec::new(),
+        (Place::Local, Some(lanes), _) => lanes.ports(settings)?,
+        (Place::Local, None, PortChoice::Fixed(port)) => vec![LockedPort::take(Some(port))?],
+        (Place::Local, None, PortChoice::Auto) => vec![LockedPort::take(None)?],
     };
     record::remove_empty_runs(&settings.results_dir);
     let resumed = earlier.is_some();
@@ -152,7 +154,7 @@ pub async fn prepare(
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
     devices.held.iter_mut().for_each(|held| held.name_run(run.path()));
-    let leases = port.map(|port| port.signed(holder)).transpose()?.into_iter().collect();
+    let leases = lanes::signed(ports, &holder)?;
     let state = run.state()?;
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();

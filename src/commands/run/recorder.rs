@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::store::{Store, judge};
 use crate::error::Error;
-use crate::execute::{Attempted, Job, Jobs, Recorder};
+use crate::execute::{Attempted, Binding, Job, Jobs, Recorder};
 use crate::model::{Event, Experiment, Failure, Outcome, Stamped};
 use crate::observe::{Bus, Observer};
 use crate::record::{self, Journal, RunDir, RunState};
@@ -77,7 +77,7 @@ impl RunRecorder {
         }
         let started = Utc::now().with_timezone(&inner.zone).to_rfc3339_opts(SecondsFormat::Millis, false);
         let places = inner.store.places(experiment, server_log);
-        Job { experiment: Arc::clone(experiment), attempt, port, places, started }
+        Job { experiment: Arc::clone(experiment), attempt, port, binding: Binding::default(), places, started }
     }
 
     #[expect(clippy::expect_used, reason = "a poisoned lock means a panic elsewhere, which is a bug already reported")]

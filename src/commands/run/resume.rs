@@ -55,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 23] = [
+const MAY_CHANGE: [&str; 26] = [
     "name",
     "port",
     "timeouts",
@@ -72,6 +72,9 @@ const MAY_CHANGE: [&str; 23] = [
     "show-logs",
     "slo",
     "objective",
+    "parallel",
+    "parallel-threshold",
+    "finalists",
     "telemetry",
     "executor",
     "slurm",
@@ -294,6 +297,8 @@ fn is_same_plan(
     }
     let made = make_plan(&mut settings.clone(), args, environment, Some(plan), ui)?;
     let alike = |(a, b): (&Experiment, &Experiment)| a.isolation == b.isolation && a.baseline == b.baseline;
+    // What is measured again alone follows from results, and not from settings.
+    let plan = plan.without_alone();
     Ok(made.identity == plan.identity && made.experiments.iter().zip(&plan.experiments).all(alike))
 }
 

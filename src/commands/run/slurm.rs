@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::execute::slurm::{ArrayJob, FrontPlan, Progress, Shape, SlurmExecutor, Tools, Watcher, arrays};
 use crate::execute::{Emitter, EngineCommand, Recorder};
 use crate::exit;
-use crate::model::{Event, Experiment, Outcome, Plan, Stamped};
+use crate::model::{Event, Outcome, Plan, Stamped};
 use crate::plan::blocks;
 use crate::process::stop_channel;
 use crate::record::layout::{self, Layout};
@@ -47,7 +47,7 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     let (sender, stop) = stop_channel();
     let signals = Signals::listen(sender.clone(), Role::Front)?;
     let engine = engine_here(sweep).await?;
-    let lock = (lock_results(sweep.settings)?, Devices::default());
+    let lock = (lock_results(sweep.settings)?, Devices::default(), None);
     if sweep.earlier.is_none() {
         sweep.require_free_name()?;
     }
@@ -59,8 +59,7 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     StopRequest::forget(&layout);
     let recorder = RunRecorder::open(&prepared.run, sweep.settings.zone, reporter.clone())?;
     let emit = Emitter::new(Arc::new(recorder.clone()), sender);
-    let (left_alone, mut strategy) = sweep.begin(&prepared, &emit);
-    let left_alone: Vec<Experiment> = left_alone.into_iter().cloned().collect();
+    let (left_alone, mut strategy) = sweep.open(&prepared, &emit);
     let engine = engine.unwrap_or_else(|| EngineCommand::of(PathBuf::from("vllm")));
     let first_new = layout::first_free(|n| layout.submission(n));
     let began = Instant::now();
@@ -233,7 +232,7 @@ fn in_words(progress: &Progress) -> String {
 struct Session<'a> {
     sweep: &'a Sweep<'a>,
     prepared: &'a Prepared,
-    left_alone: &'a [Experiment],
+    left_alone: &'a [String],
     /// The number of the first submission of this session.
     first_new: u32,
     signal: Option<u8>,
@@ -323,7 +322,7 @@ impl Table {
         let run = &session.prepared.run;
         let state = run.state()?;
         let open = open_experiments(run, &state);
-        let alone: HashSet<&str> = session.left_alone.iter().map(|experiment| experiment.name.as_str()).collect();
+        let alone: HashSet<&str> = session.left_alone.iter().map(String::as_str).collect();
         let mut table = Self { left_out: session.sweep.plan.skipped(), ..Self::default() };
         let plan = session.sweep.plan;
         for experiment in &plan.experiments {

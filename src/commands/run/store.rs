@@ -140,6 +140,8 @@ impl Store {
                 baseline: experiment.baseline,
                 server_log: Some(self.relative(&job.places.server_log)),
                 server_log_span: attempted.server_log_span,
+                placement: job.binding.placement.clone(),
+                neighbours: attempted.neighbours,
             }),
         }
     }

@@ -12,7 +12,7 @@ use crate::campaign;
 use crate::cli::{RunArgs, TaskArgs};
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
-use crate::execute::{Emitter, EngineCommand, LocalExecutor, LockedPort, Scope, end_foreign_and_leftovers};
+use crate::execute::{Emitter, EngineCommand, Leases, LocalExecutor, LockedPort, Scope, end_foreign_and_leftovers};
 use crate::exit;
 use crate::model::{Cause, Event, Experiment, Outcome, Plan, ProcessId};
 use crate::process::{Stop, StopLevel, become_subreaper, stop_channel};
@@ -238,9 +238,15 @@ impl Task<'_> {
         let lease = LockedPort::take_from(self.place.first_port())?.signed(holder)?;
         let jobs = Arc::new(SessionJobs::after(recorder.clone(), self.attempts(planned)));
         // Other servers on this node are those of other tasks, or of other users' jobs: Slurm keeps them apart.
-        let executor =
-            LocalExecutor::new(context, policy_of(self.settings), jobs, (emit, stop.clone()), true, vec![lease]);
-        let mut strategy = Grid::new(pending, self.settings.sweep.reuse);
+        let executor = LocalExecutor::new(
+            context,
+            policy_of(self.settings),
+            jobs,
+            (emit, stop.clone()),
+            true,
+            Leases::one(vec![lease]),
+        );
+        let mut strategy = Grid::new(pending, self.settings.sweep.reuse, None);
         Ok(campaign::run(&mut strategy, &executor, &stop).await?)
     }
 

@@ -94,6 +94,10 @@ pub struct RunReport {
     pub remaining_seconds: Option<f64>,
     /// What it has on a cluster.
     pub jobs: Option<JobsReport>,
+    /// What neighbours cost, where it was measured (`--parallel auto`), in a sentence.
+    pub neighbours: Option<String>,
+    /// Seconds since that is being measured; `None` where it is not.
+    pub checking_neighbours_seconds: Option<f64>,
     /// The experiment under way; the first of several.
     pub experiment: Option<ExperimentReport>,
     /// All experiments under way.
@@ -132,6 +136,10 @@ pub struct ExperimentReport {
     pub name: String,
     /// From 1, over all resumes.
     pub attempt: u32,
+    /// Its lane, from 1, in a run with lanes.
+    pub lane: Option<u32>,
+    /// The devices that it has there.
+    pub devices: Vec<String>,
     /// Where it is: `launching`, `starting`, `ready`, `measuring`, `draining`.
     pub phase: &'static str,
     /// How far the server's start is; `None` in the other phases.
@@ -260,6 +268,8 @@ impl RunReport {
             jobs,
             orchestrator: sources.holder.map(|holder| orchestrator(holder, sources.detached)),
             remaining_seconds: if live { tally.remaining(sources.head, &state, sources.now) } else { None },
+            neighbours: state.neighbours.as_ref().map(|known| known.why.clone()),
+            checking_neighbours_seconds: state.checking.and_then(|began| since(now, Some(began))),
             experiment: experiments().next(),
             under_way: experiments().collect(),
             stop_requested: state.stop_requested.clone(),
@@ -319,6 +329,8 @@ fn experiment(live: &crate::record::Live, now: Option<DateTime<Utc>>) -> Experim
         index: live.index,
         name: live.name.clone(),
         attempt: live.attempt,
+        lane: live.placement.as_ref().map(|placement| placement.lane),
+        devices: live.placement.as_ref().map(|placement| placement.devices.clone()).unwrap_or_default(),
         phase,
         start_phase,
         phase_seconds: since(now, live.phase_began),
@@ -439,15 +451,21 @@ impl<'a> Tally<'a> {
                 measurement.is_finite().then_some(Sample { experiment, start, measurement })
             })
             .collect();
-        let live =
-            state.live.values().next().and_then(|live| {
-                Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0)))
-            });
+        let live: Vec<(&ExperimentHead, f64)> = state
+            .live
+            .values()
+            .filter_map(|live| Some((*by_name.get(live.name.as_str())?, since(Some(now), live.began).unwrap_or(0.0))))
+            .filter(|_| self.counts.running > 0)
+            .collect();
         let pending: Vec<&ExperimentHead> = self.to_do.iter().filter_map(|name| by_name.get(name).copied()).collect();
-        let one_by_one = remaining(&pending, live.filter(|_| self.counts.running > 0), &samples)?;
-        // Tasks of a cluster run beside each other.
-        let beside = if state.jobs.is_empty() { 1 } else { state.live.len().max(1) };
-        #[expect(clippy::cast_precision_loss, reason = "a number of tasks")]
-        Some(one_by_one / beside as f64)
+        let (Some((first, _)), true) = (live.split_first(), live.len() > 1) else {
+            return remaining(&pending, live.first().copied(), &samples);
+        };
+        // As many at once as now; what is under way ends by itself.
+        let rests: Vec<f64> = live.iter().filter_map(|one| remaining(&[], Some(*one), &samples)).collect();
+        let to_come = remaining(&pending, Some((first.0, f64::INFINITY)), &samples)?;
+        #[expect(clippy::cast_precision_loss, reason = "lanes are few")]
+        let shared = (rests.iter().sum::<f64>() + to_come) / live.len() as f64;
+        Some(rests.into_iter().fold(shared, f64::max))
     }
 }

@@ -99,6 +99,33 @@ fn a_live_run() {
 }
 
 #[test]
+fn lanes_have_a_line_each() {
+    let (_home, fixture) = fixture();
+    fixture.plan(&NAMES);
+    let begins = |lane: u32, index: usize, devices: &[&str]| {
+        serde_json::json!({"event": "experiment-started", "index": index, "name": NAMES[index - 1], "attempt": 1,
+            "placement": {"lane": lane, "devices": devices}})
+    };
+    fixture
+        .session(0, 4)
+        .event(0, serde_json::json!({"event": "neighbours-checked", "name": NAMES[0], "lanes": 2, "metric": "output_throughput",
+            "pairs": [], "threshold": 0.02, "within": true, "why": "neighbours cost 0.1 % of output_throughput: within 2 %"}))
+        .event(0, begins(2, 2, &["sim:0", "sim:1"]))
+        .event(1, begins(1, 1, &["sim:2", "sim:3"]))
+        .measure(40, NAMES[0])
+        .pass(100, 1, NAMES[0], 100.0)
+        .event(100, begins(1, 3, &["sim:2", "sim:3", "sim:4", "sim:5", "sim:6", "sim:7"]))
+        .measure(120, NAMES[1]);
+    let run = report(&fixture, true, 150);
+    assert_eq!(run.counts, Counts { planned: 4, passed: 1, running: 2, to_do: 1, skipped: 1, ..Counts::default() });
+    // 100 s each: nothing of the one, 50 s of the other, and 100 s of the last, on two lanes.
+    assert_eq!(run.remaining_seconds, Some(75.0));
+    let lanes: Vec<_> = run.under_way.iter().map(|one| (one.lane, one.devices.len())).collect();
+    assert_eq!(lanes, [(Some(2), 2), (Some(1), 6)]);
+    insta::assert_snapshot!("status_lanes", shown(Some(run), vec![]));
+}
+
+#[test]
 fn a_run_of_which_nothing_is_measured_yet() {
     let (_home, fixture) = fixture();
     fixture.session(0, 3).begin(1, 1, "a");

@@ -56,8 +56,16 @@ impl Page<'_> {
         if let Some(jobs) = &run.jobs {
             self.jobs(jobs);
         }
-        for experiment in run.under_way.iter().take(UNDER_WAY) {
-            self.experiment(experiment, run);
+        if let Some(why) = &run.neighbours {
+            self.row("Neighbours", &format::cut_end(&format::plain(why), WIDTH - LABEL));
+        }
+        if let Some(seconds) = run.checking_neighbours_seconds {
+            self.row("Lanes", &format!("what neighbours cost is being measured, for {}", format::seconds(seconds)));
+        }
+        if run.under_way.iter().any(|experiment| experiment.lane.is_some()) {
+            self.lanes(run);
+        } else {
+            run.under_way.iter().take(UNDER_WAY).for_each(|experiment| self.experiment(experiment, run));
         }
         if let Some(more @ 1..) = run.under_way.len().checked_sub(UNDER_WAY) {
             self.row(
@@ -165,6 +173,24 @@ impl Page<'_> {
         parts.push(part(counts.to_do, "to do", &plain));
         parts.push(part(counts.skipped, "skipped", &plain));
         parts.join("   ")
+    }
+
+    /// One line for each lane.
+    fn lanes(&mut self, run: &RunReport) {
+        let mut lanes: Vec<&ExperimentReport> = run.under_way.iter().collect();
+        lanes.sort_by_key(|experiment| experiment.lane);
+        for experiment in lanes {
+            let label = experiment.lane.map_or_else(|| "Lane".to_owned(), |lane| format!("Lane {lane}"));
+            let seconds = experiment.phase_seconds.map(|seconds| format!(" {}", format::seconds(seconds)));
+            let phase = experiment.start_phase.as_deref().unwrap_or(experiment.phase);
+            let phase = format!("{phase}{}", seconds.unwrap_or_default());
+            let devices = experiment.devices.join(" ");
+            let place = format!("{phase:<22} {} of {}  ", experiment.index, run.counts.planned);
+            let devices = format::cut_end(&devices, 28);
+            let room = (WIDTH - LABEL).saturating_sub(place.len() + devices.len() + 2);
+            let name = format::cut_middle(&experiment.name, room.max(12));
+            self.row(&label, &format!("{place}{name}  {}", self.ui.dim(&devices)));
+        }
     }
 
     fn experiment(&mut self, experiment: &ExperimentReport, run: &RunReport) {

@@ -122,6 +122,15 @@ pub struct Document {
     /// Show the server's and the client's output live.
     #[schemars(with = "Option<bool>")]
     pub show_logs: Option<Raw>,
+    /// How many server configurations are measured at once, each on devices of its own: `off`, `auto`, or a number.
+    #[schemars(with = "Option<schema::Parallel>")]
+    pub parallel: Option<Raw>,
+    /// With `parallel: auto`: what neighbours may cost, such as `2%`; above it one is measured at a time.
+    #[schemars(with = "Option<schema::Word>")]
+    pub parallel_threshold: Option<Raw>,
+    /// What is measured again alone after several were measured at once: `alone` (the set of the best) or `off`.
+    #[schemars(with = "Option<schema::Finalists>")]
+    pub finalists: Option<Raw>,
     /// The simulated vLLM.
     pub sim: Option<Sim>,
     /// Number of devices the rules count on; without it, those of the machine.
@@ -258,6 +267,9 @@ pub struct Sim {
     /// Share of server starts that take 1.25 times as long.
     #[schemars(with = "Option<schema::Word>")]
     pub outliers: Option<Raw>,
+    /// By how much a server is slower while another one of the same run is busy, such as `5%`.
+    #[schemars(with = "Option<schema::Word>")]
+    pub interference: Option<Raw>,
     /// Faults: `NAME[:PARAM][@key=value][#ATTEMPTS]`.
     #[schemars(with = "Option<schema::Words>")]
     pub fault: Option<Raw>,

@@ -122,6 +122,16 @@ schema!(
     |_g| json_schema!({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
 );
 schema!(
+    /// How many at once.
+    Parallel,
+    |_g| json_schema!({"anyOf": [{"type": "integer", "minimum": 1}, {"enum": ["off", "auto"]}]})
+);
+schema!(
+    /// What is measured again alone.
+    Finalists,
+    |_g| json_schema!({"type": "string", "enum": ["alone", "off"]})
+);
+schema!(
     /// Rules by name.
     Switches,
     |_g| json_schema!({"type": "object", "additionalProperties": {"type": "boolean"}})

@@ -144,7 +144,7 @@ impl Drop for SlurmExecutor {
 
 impl Executor for SlurmExecutor {
     fn capacity(&self) -> Capacity {
-        Capacity { blocks: usize::MAX }
+        Capacity::blocks(usize::MAX)
     }
 
     fn run(&self, block: Block) -> BoxFuture<'_, Result<BlockEnd, Error>> {

@@ -629,6 +629,7 @@ impl Watch {
                 name: experiment.name.clone(),
                 attempt,
                 axes: Some(Box::new(experiment.axes.clone())),
+                placement: None,
             };
             self.event(started);
         }

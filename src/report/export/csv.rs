@@ -13,7 +13,7 @@ use crate::analyse::{
 use crate::model::{Metric, Unit};
 
 /// What stands before the settings.
-const FIRST: [&str; 17] = [
+const FIRST: [&str; 19] = [
     "run",
     "name",
     "model",
@@ -31,6 +31,8 @@ const FIRST: [&str; 17] = [
     "device",
     "currency",
     "source",
+    "neighbours",
+    "replaced",
 ];
 
 /// One table.
@@ -107,6 +109,8 @@ fn first(row: &Row, load: String) -> Vec<String> {
         row.about.device.as_deref().unwrap_or_default().to_owned(),
         row.about.currency.as_deref().unwrap_or_default().to_owned(),
         row.source.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default(),
+        row.about.neighbours.map(|neighbours| neighbours.to_string()).unwrap_or_default(),
+        row.replaced.to_string(),
     ]
 }
 

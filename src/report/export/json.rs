@@ -136,6 +136,8 @@ fn of_row(row: &Row, load: &str) -> Value {
         "attempt": row.attempt,
         "identity": row.identity,
         "devices": row.about.devices,
+        "neighbours": row.about.neighbours,
+        "replaced": row.replaced,
         "device": row.about.device.as_deref(),
         "settings": texts(all_settings(row)),
         "load": texts(row.load.0.iter().map(|(key, value)| (key.clone(), value.to_string())).collect()),

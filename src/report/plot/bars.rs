@@ -7,6 +7,9 @@ use super::look::Dash;
 use super::scale::{Counting, Scale};
 use super::svg::{Anchor, FRAME, GRID, Ink, Svg, TEXT};
 
+/// A part of this colour is not drawn: nothing is there.
+pub const GAP: &str = "none";
+
 const ROW: f64 = 23.0;
 const LABEL: f64 = 12.0;
 const BELOW: f64 = 46.0;
@@ -46,7 +49,9 @@ pub fn draw(svg: &mut Svg, bars: &Bars, (x, y, wide, high): Area) {
         let mut sum = 0.0;
         for (value, look) in &bar.parts {
             let (a, b) = (from + scale.at(sum) * room, from + scale.at(sum + value) * room);
-            svg.rect((a, middle - thick / 2.0, b - a, thick), look.colour, None);
+            if look.colour != GAP {
+                svg.rect((a, middle - thick / 2.0, b - a, thick), look.colour, None);
+            }
             sum += value;
         }
         let mut tip = from + scale.at(sum) * room;

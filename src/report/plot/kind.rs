@@ -4,7 +4,7 @@ use indexmap::IndexSet;
 
 use super::chart::Chart;
 use super::data::Data;
-use super::kinds::{concurrency, heatmap, interaction, pareto, ranking, requests, startup};
+use super::kinds::{concurrency, heatmap, interaction, lanes, pareto, ranking, requests, startup};
 use crate::analyse::{RankingSpec, RunTable};
 use crate::nearest;
 use crate::report::Refusal;
@@ -29,12 +29,13 @@ pub enum Kind {
     Heatmap,
     Interaction,
     Startup,
+    Lanes,
     Ranking,
 }
 
 impl Kind {
     /// Every kind, in the order of the list.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Throughput,
         Kind::Scaling,
         Kind::TtftCdf,
@@ -51,6 +52,7 @@ impl Kind {
         Kind::Heatmap,
         Kind::Interaction,
         Kind::Startup,
+        Kind::Lanes,
         Kind::Ranking,
     ];
 
@@ -73,6 +75,7 @@ impl Kind {
             Kind::Heatmap => "heatmap",
             Kind::Interaction => "interaction",
             Kind::Startup => "startup",
+            Kind::Lanes => "lanes",
             Kind::Ranking => "ranking",
         }
     }
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Heatmap => "a metric over two settings",
             Kind::Interaction => "which setting matters most, alone and together with another",
             Kind::Startup => "where the seconds of a server's start go",
+            Kind::Lanes => "what ran when and on which devices",
             Kind::Ranking => "configurations by a metric, best first",
         }
     }
@@ -186,6 +190,7 @@ pub fn plots(table: &RunTable, kind: Kind, query: &Query) -> Result<Vec<Plot>, R
         Kind::Heatmap => heatmap::draw(&data),
         Kind::Interaction => interaction::draw(&data),
         Kind::Startup => startup::draw(&data),
+        Kind::Lanes => lanes::draw(&data),
         Kind::Ranking => ranking::draw(&data),
     }
 }

@@ -11,7 +11,7 @@ use roxmltree::{Document, Node};
 
 use super::font::{Weight, width};
 use super::{Kind, Over, Query, Size, plots, png, svg};
-use crate::analyse::{About, Facts, Load, LoadValue, Row, RunTable, ShownAxes, Status, VllmMetrics};
+use crate::analyse::{About, Facts, LaneSpan, Load, LoadValue, Row, RunTable, ShownAxes, Status, Step, VllmMetrics};
 use crate::model::{Repeat, StartPhase, StartStep, Timings, VllmMetric};
 use crate::report::Refusal;
 
@@ -65,6 +65,7 @@ fn row(i: usize, model: &str, tp: u32, seqs: u32, concurrency: u32, start: u32) 
         groups: Vec::new(),
         baseline: false,
         side: None,
+        replaced: false,
         server_name: format!("x{model}_tp{tp}_{seqs}"),
         source: None,
         about: About {
@@ -76,8 +77,23 @@ fn row(i: usize, model: &str, tp: u32, seqs: u32, concurrency: u32, start: u32) 
     }
 }
 
+/// Two lanes of two devices each, in turn.
+fn spans(rows: &[Row]) -> Vec<LaneSpan> {
+    let one = |(place, row): (usize, &Row)| {
+        let (lane, at) = (place % 2, (place / 2) as f64 * 20.0);
+        let devices = [2 * lane, 2 * lane + 1].map(|number| format!("sim:{number}")).to_vec();
+        let steps = vec![
+            (Step::Starting, at, at + 5.0),
+            (Step::Measuring, at + 5.0, at + 17.0),
+            (Step::Ending, at + 17.0, at + 19.0),
+        ];
+        LaneSpan { name: row.name.clone(), lane: lane as u32 + 1, devices, steps }
+    };
+    rows.iter().enumerate().map(one).collect()
+}
+
 fn table(rows: Vec<Row>) -> RunTable {
-    let facts = Facts { run: "20260225_1430".into(), ..Facts::for_tests() };
+    let facts = Facts { run: "20260225_1430".into(), spans: spans(&rows), ..Facts::for_tests() };
     RunTable { facts, more: Vec::new(), rows, unreadable: Vec::new(), simulated: true }
 }
 
@@ -301,6 +317,7 @@ fn a_few_plots_stay_as_they_are() {
     let draw = |kind| svg(&plots(&sweep(3), kind, &Query::default()).unwrap()[0], small);
     insta::assert_snapshot!("pareto", draw(Kind::Pareto));
     insta::assert_snapshot!("startup", draw(Kind::Startup));
+    insta::assert_snapshot!("lanes", draw(Kind::Lanes));
 }
 
 #[test]

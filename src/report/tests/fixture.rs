@@ -84,7 +84,7 @@ impl Fixture {
 
     pub fn start(&mut self, i: usize) {
         let name = self.plan.experiments[i].name.clone();
-        self.event(1, Event::ExperimentStarted { index: i + 1, name, attempt: 1, axes: None });
+        self.event(1, Event::ExperimentStarted { index: i + 1, name, attempt: 1, axes: None, placement: None });
     }
 
     pub fn finish(&mut self, i: usize, outcome: Outcome) {
@@ -150,6 +150,8 @@ impl Fixture {
             baseline: experiment.baseline,
             server_log: None,
             server_log_span: None,
+            placement: None,
+            neighbours: None,
         }
     }
 

@@ -155,7 +155,7 @@ fn a_failure_counts_until_a_newer_attempt_begins() {
     let mut run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     run.fail(0, "it crashed", "boom");
     let name = run.experiment(0).name;
-    run.event(9, Event::ExperimentStarted { index: 1, name, attempt: 2, axes: None });
+    run.event(9, Event::ExperimentStarted { index: 1, name, attempt: 2, axes: None, placement: None });
     run.write_journal();
     assert_eq!(status_of(&run, 0), Status::Interrupted);
 }

@@ -159,7 +159,12 @@ fn line(table: &mut Table<'_>, row: &Row, keys: &[&str], repeats: bool) {
     }
     let baseline = if row.baseline { ", baseline" } else { "" };
     let suspect = if told(row).is_empty() { "" } else { ", warnings" };
-    table.cell(|text| text.push_str(&cut(&format!("{}{suspect}{baseline}", status(row)), STATUS)));
+    let beside = match row.about.neighbours {
+        _ if row.replaced => ", again alone below",
+        Some(1..) => ", beside others",
+        Some(0) | None => "",
+    };
+    table.cell(|text| text.push_str(&cut(&format!("{}{suspect}{beside}{baseline}", status(row)), STATUS)));
 }
 
 /// The status of a row in a few words.

@@ -20,6 +20,7 @@ use super::fault::{Death, Fault};
 use super::flags::{SERVE, ServeConfig};
 use super::log::{Log, Source};
 use super::model::{CostModel, hash};
+use super::neighbours::Neighbours;
 use super::scheduler::Limits;
 use super::settings::SimSettings;
 use super::trigger::Trigger;
@@ -99,7 +100,8 @@ impl Launch {
             speculation: self.config.speculation,
             prefix_caching: self.config.prefix_caching,
         };
-        Engine::new(machine, trigger)
+        let neighbours = Neighbours::of(self.settings.interference, self.settings.neighbours.as_deref());
+        Engine::new(machine, trigger).beside(neighbours)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod concurrency;
 pub mod heatmap;
 pub mod interaction;
+pub mod lanes;
 mod lines;
 pub mod pareto;
 pub mod ranking;

@@ -1,0 +1,206 @@
+//! What keeps lanes true: what neighbours cost is measured before they are used, and the best are measured again alone.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::analyse::{
+    BY_MODEL, Cost, FEWEST_PAIRS, MOST_PAIRS, Objective, RankingSpec, Recommendation, RunTable, Standing, Verdict,
+    answers, cost,
+};
+use crate::config::Settings;
+use crate::error::Error;
+use crate::execute::{Emitter, LocalExecutor, Measured, NeighbourCheck};
+use crate::model::{Better, Event, Experiment, Identity, Plan, ServerConfig};
+use crate::plan::again_alone;
+use crate::record::RunState;
+use crate::results;
+
+use super::lanes::Lanes;
+
+/// So many configurations are tried for the check, where one does not start.
+const CANDIDATES: usize = 3;
+
+/// Whether lanes are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// They are.
+    Lanes,
+    /// One block at a time: they cost too much, or that they do not is not shown.
+    OneAtATime,
+    /// The user wants the run to end.
+    Interrupted,
+}
+
+/// What an earlier session of the run found, for as many lanes and the same threshold.
+pub fn known(state: &RunState, lanes: &Lanes, settings: &Settings, emit: &Emitter) -> Option<Use> {
+    let same = |a: f64, b: f64| a.total_cmp(&b).is_eq();
+    let known = state.neighbours.as_ref().filter(|known| lanes.checked && known.lanes == lanes.count)?;
+    if !same(known.threshold, settings.parallel_threshold) {
+        return None;
+    }
+    emit.say(format!("an earlier session measured what neighbours cost: {}", known.why));
+    Some(if known.within { Use::Lanes } else { Use::OneAtATime })
+}
+
+/// Measures what neighbours cost.
+///
+/// # Errors
+/// When the tool itself cannot go on.
+pub async fn check(
+    executor: &LocalExecutor,
+    lanes: &Lanes,
+    pending: &[Arc<Experiment>],
+    settings: &Settings,
+    emit: &Emitter,
+) -> Result<Use, Error> {
+    let threshold = settings.parallel_threshold;
+    let (key, better) = metric(settings);
+    let judge = |pairs: &[(Measured, Measured)]| cost(&values(pairs, key.as_str()), better);
+    let mut why = "there is nothing to measure".to_owned();
+    for experiment in candidates(pending) {
+        emit.event(Event::NeighboursBeingChecked { name: experiment.name.clone(), lanes: lanes.count });
+        let enough = |pairs: &[(Measured, Measured)]| {
+            let decided = || judge(pairs).is_none_or(|cost| cost.verdict(threshold) != Verdict::Open);
+            pairs.len() >= MOST_PAIRS || pairs.len() >= FEWEST_PAIRS && decided()
+        };
+        let pairs = match executor.check_neighbours(experiment, enough).await? {
+            NeighbourCheck::Pairs(pairs) => pairs,
+            NeighbourCheck::Interrupted => return Ok(Use::Interrupted),
+            NeighbourCheck::Failed(failure) => {
+                why = failure;
+                continue;
+            }
+        };
+        let found = judge(&pairs);
+        let within = found.is_some_and(|cost| cost.verdict(threshold) == Verdict::Within);
+        emit.event(Event::NeighboursChecked {
+            name: experiment.name.clone(),
+            lanes: lanes.count,
+            metric: key.clone(),
+            pairs: values(&pairs, &key).into_iter().filter(|(a, b)| a.is_finite() && b.is_finite()).collect(),
+            cost: found.map(|cost| cost.mean),
+            interval: found.map(|cost| (cost.low, cost.high)),
+            threshold,
+            within,
+            why: told(found, pairs.len(), &key, threshold),
+        });
+        return Ok(if within { Use::Lanes } else { Use::OneAtATime });
+    }
+    emit.event(Event::NeighboursChecked {
+        name: String::new(),
+        lanes: lanes.count,
+        metric: key,
+        pairs: Vec::new(),
+        cost: None,
+        interval: None,
+        threshold,
+        within: false,
+        why: format!("what neighbours cost could not be measured ({why}): one at a time"),
+    });
+    Ok(Use::OneAtATime)
+}
+
+/// The metric by which lanes are judged: the objective.
+fn metric(settings: &Settings) -> (String, Better) {
+    let named = settings.objective.as_ref().and_then(|raw| raw.node.scalar()).and_then(|text| Objective::parse(&text));
+    named.map_or_else(
+        || {
+            let usual = RankingSpec::default();
+            (usual.rank_by, usual.better)
+        },
+        |objective| (objective.key, objective.better),
+    )
+}
+
+/// The metric of each pair; not a number where a result has none.
+fn values(pairs: &[(Measured, Measured)], key: &str) -> Vec<(f64, f64)> {
+    let value = |result: &Measured| result.get(key).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+    pairs.iter().map(|(alone, beside)| (value(alone), value(beside))).collect()
+}
+
+/// Experiments that may stand for all: those that leave room for most neighbours come first, of each server configuration one.
+fn candidates(pending: &[Arc<Experiment>]) -> Vec<&Arc<Experiment>> {
+    let mut servers: Vec<&ServerConfig> = Vec::new();
+    let mut all: Vec<&Arc<Experiment>> = pending.iter().collect();
+    all.sort_by_key(|experiment| experiment.server.devices().unwrap_or(u32::MAX));
+    all.retain(|experiment| {
+        let new = !servers.contains(&&experiment.server) && servers.len() < CANDIDATES;
+        if new {
+            servers.push(&experiment.server);
+        }
+        new
+    });
+    all
+}
+
+/// What was found, in a sentence.
+fn told(found: Option<Cost>, pairs: usize, key: &str, threshold: f64) -> String {
+    let percent = |part: f64| format!("{:.1}", part * 100.0 + 0.0);
+    let limit = percent(threshold);
+    let Some(found) = found else {
+        return format!("the results of the check have no `{key}`: one at a time");
+    };
+    let what = format!(
+        "neighbours cost {} % of {key} ({} to {} %, {pairs} pairs)",
+        percent(found.mean),
+        percent(found.low),
+        percent(found.high)
+    );
+    match found.verdict(threshold) {
+        Verdict::Within => format!("{what}: within {limit} %, so several run at once"),
+        Verdict::Above => format!("{what}: more than {limit} %, so one runs at a time"),
+        Verdict::Open => format!("{what}: not shown to be within {limit} %, so one runs at a time"),
+    }
+}
+
+/// The plan with the best of what was measured beside others once more, to be measured alone, and the names of what is new in it. `None`
+/// where nothing is.
+pub fn with_finalists(run: &Path, plan: &Plan, threshold: f64) -> Option<(Plan, Vec<String>)> {
+    let table = results::read_run(run).ok()?;
+    let chosen = finalists(&table, threshold);
+    let grown = again_alone(plan, |experiment| chosen.contains(&experiment.identity));
+    let new: Vec<String> = grown.experiments.iter().skip(plan.experiments.len()).map(|e| e.name.clone()).collect();
+    (!new.is_empty()).then_some((grown, new))
+}
+
+/// The settings of all that may be the best of their model and workload, where some measurement of them had neighbours.
+fn finalists(table: &RunTable, threshold: f64) -> HashSet<Identity> {
+    let spec = RankingSpec::of(table);
+    let answers = answers(table, &[BY_MODEL.to_owned()], &spec);
+    let best =
+        answers.iter().filter_map(|answer| answer.choice.as_ref().ok()).flat_map(|choice| of_answer(choice, threshold));
+    let had_neighbours = |identity: &Identity| {
+        table.rows.iter().any(|row| row.identity.as_ref() == Some(identity) && row.about.neighbours > Some(0))
+    };
+    best.filter(had_neighbours).collect()
+}
+
+fn of_answer(choice: &Recommendation<'_>, threshold: f64) -> Vec<Identity> {
+    let best = choice.options.first().map_or(f64::NAN, |first| first.value);
+    let is_near = |value: f64| (value / best).ln().abs() <= crate::analyse::MARGIN + threshold;
+    let may_be_best = |(place, option): &(usize, &crate::analyse::Choice<'_>)| match choice.basis.is_established() {
+        true => option.standing == Standing::MayBeBest || *place == choice.choice,
+        // Too few starts for a set of the best: those that neighbours may have put in another order.
+        false => is_near(option.value) || *place == choice.choice,
+    };
+    let options = choice.options.iter().enumerate().filter(may_be_best);
+    options.filter_map(|(_, option)| option.row.identity.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_a_sentence_with_its_interval_and_what_follows() {
+        let cost = |mean, low, high| Some(Cost { mean, low, high });
+        assert_eq!(
+            told(cost(0.001, -0.002, 0.004), 3, "output_throughput", 0.02),
+            "neighbours cost 0.1 % of output_throughput (-0.2 to 0.4 %, 3 pairs): within 2.0 %, so several run at once"
+        );
+        assert!(told(cost(0.05, 0.04, 0.06), 3, "k", 0.02).ends_with("more than 2.0 %, so one runs at a time"));
+        assert!(told(cost(0.01, -0.04, 0.06), 8, "k", 0.02).contains("not shown to be within"));
+        assert!(told(None, 3, "k", 0.02).contains("no `k`"));
+    }
+}
