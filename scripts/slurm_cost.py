@@ -20,7 +20,7 @@ from pathlib import Path
 
 #: Seconds of the controller's CPU: for a look at the queue beside its tasks, for each task that it names, for an array that is submitted,
 #: for a task that starts and ends. Measured on the virtual cluster (Slurm 22.05, two cores); --measure measures the first two again.
-LOOK, PER_TASK, SUBMIT, LIFE = 0.002, 8e-6, 0.01, 0.0017
+LOOK, PER_TASK, SUBMIT, LIFE = 0.001, 8e-6, 0.001, 0.0017
 #: Bytes of a line of `squeue -h -r -o "%i|%t|%r"`.
 LINE = 24
 

@@ -160,14 +160,20 @@ fn several(exporter: &AnalysisExporter, analysis: &Analysis<'_>, output: Option<
     match output {
         Some(directory) => {
             ui.say(&format!("in {}:", directory.display()));
-            for path in &written {
+            for path in written.iter().take(NAMED) {
                 ui.say(&format!("  {}", path.strip_prefix(directory).unwrap_or(path).display()));
+            }
+            if let Some(more @ 1..) = written.len().checked_sub(NAMED) {
+                ui.say(&format!("  and {more} more"));
             }
         }
         None => ui.say("`--output DIR` writes the files of it"),
     }
     Ok(())
 }
+
+/// So many files are named one by one.
+const NAMED: usize = 40;
 
 /// The sources named as one table; else the newest run. A directory without manifests may be one of the Python predecessor's.
 ///

@@ -160,7 +160,10 @@ impl Server {
         };
         let steps = std::mem::take(&mut server.steps);
         let teardown = Some(server.drain(context, emit, stop).await);
-        let outcome = not_ready(job, context, verdict, own_end, &seen);
+        let outcome = match context.was_told(stop).await {
+            true => Outcome::Interrupted,
+            false => not_ready(job, context, verdict, own_end, &seen),
+        };
         Err(Box::new(NotStarted { outcome, startup: Some(startup), steps, teardown }))
     }
 

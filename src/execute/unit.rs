@@ -74,6 +74,9 @@ pub struct UnitContext {
     pub telemetry: Option<Duration>,
 }
 
+/// How much later than a server's end the signal may come that a scheduler sent to both.
+const SIGNAL_BEHIND: Duration = Duration::from_millis(500);
+
 impl UnitContext {
     /// The devices of a server: those of its lane, else all of the run.
     pub(super) fn units_of(&self, binding: &Binding) -> Vec<ComputeUnit> {
@@ -86,6 +89,12 @@ impl UnitContext {
             [] => Scope::User,
             units => Scope::Units { probe: Box::new(self.probe.clone()), kind: self.devices, units: units.to_vec() },
         }
+    }
+
+    /// Whether what has just ended was told to, together with this process: then it has not failed.
+    pub(super) async fn was_told(&self, stop: &mut Stop) -> bool {
+        let in_job = self.probe.environment.contains_key("SLURM_JOB_ID");
+        in_job && tokio::time::timeout(SIGNAL_BEHIND, stop.reached(StopLevel::Drain)).await.is_ok()
     }
 
     /// A path as the journal has it: relative to the run directory.
@@ -409,11 +418,13 @@ impl Unit<'_> {
                     self.result = Some(result);
                     Outcome::Passed { headline }
                 }
+                (Err(_), None) if self.context.was_told(stop).await => Outcome::Interrupted,
                 (Err(failure), None) => Outcome::Failed(match end_of_server(&mut server.group, &blame).await {
                     Some(died) => died.failure(self.job.port, &blame),
                     None => failure,
                 }),
             },
+            Ran::Failed(_) if self.context.was_told(stop).await => Outcome::Interrupted,
             Ran::Failed(failure) => Outcome::Failed(failure),
             Ran::Interrupted => Outcome::Interrupted,
         }

@@ -282,9 +282,13 @@ if [[ -n $accounting ]]; then
   mkdir -p -- "$dir/db"
   mariadb-install-db --no-defaults --user=root --datadir="$dir/db" --auth-root-authentication-method=normal --skip-test-db \
     >"$dir/log/mariadb-install.log" 2>&1 || die "MariaDB's data folder could not be made" "$dir/log/mariadb-install.log"
-  daemon mariadbd --no-defaults --user=root --datadir="$dir/db" --socket="$dir/run/my.sock" --port="$db_port" --bind-address=127.0.0.1 \
-    --pid-file="$dir/run/mariadbd.pid" --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
-    --innodb-flush-log-at-trx-commit=0 --skip-name-resolve >"$dir/log/mariadbd.log" 2>&1 &
+  # It stays in the foreground of its own subshell, which must not keep the locks either.
+  (
+    exec 8>&- 9>&- </dev/null >"$dir/log/mariadbd.log" 2>&1
+    exec mariadbd --no-defaults --user=root --datadir="$dir/db" --socket="$dir/run/my.sock" --port="$db_port" \
+      --bind-address=127.0.0.1 --pid-file="$dir/run/mariadbd.pid" --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
+      --innodb-flush-log-at-trx-commit=0 --skip-name-resolve
+  ) &
   sql() { mariadb --no-defaults -S "$dir/run/my.sock" -e "$1"; }
   until_so 200 sql 'select 1' || die "MariaDB does not answer" "$dir/log/mariadbd.log"
   sql "create database slurm_acct_db; create user 'slurm'@'127.0.0.1' identified by 'virtual'; grant all on slurm_acct_db.* to 'slurm'@'127.0.0.1';"
@@ -312,6 +316,7 @@ CONF
     sacctmgr -i add qos low,high
     sacctmgr -i add account virtual cluster=virtual qos=low,normal,high
     sacctmgr -i add user root account=virtual ${submit_limit:+MaxSubmitJobs=$submit_limit}
+    sacctmgr -i modify user root set DefaultAccount=virtual
   } >"$dir/log/sacctmgr.log" 2>&1 || true
 fi
 daemon slurmctld >>"$dir/log/slurmctld.log" 2>&1 || die "slurmctld does not start" "$dir/log/slurmctld.log"
