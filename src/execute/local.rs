@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::block::{BlockEnd, Machine, Policy, Seen, Step, Turn};
+use super::compile_lock::CompileLock;
 use super::lanes::Neighbours;
 use super::server::{NotStarted, Server};
 use super::unit::measure;
@@ -17,6 +18,7 @@ use super::{
 use crate::model::{Capacity, Event, Experiment, Failure, Outcome, Phase};
 use crate::plan::Block;
 use crate::process::{Stop, StopLevel};
+use crate::record::Lock;
 
 /// One attempt that is to be made.
 #[derive(Debug, Clone)]
@@ -39,6 +41,10 @@ pub struct Job {
 pub trait Jobs: Send + Sync {
     /// The next attempt at an experiment, with a server of its own on this port.
     fn fresh(&self, experiment: &Arc<Experiment>, port: u16) -> Job;
+
+    /// A name for the log of a server that is about to be launched, where other processes launch servers for the same run; held until it is
+    /// there, so that no two have the same.
+    fn claim_log(&self, job: &mut Job) -> Option<Lock>;
 
     /// The next attempt at an experiment on the server of `earlier`.
     fn on_server_of(&self, earlier: &Job, experiment: &Arc<Experiment>) -> Job;
@@ -243,8 +249,10 @@ impl Hands<'_> {
 
     async fn start(&mut self) -> Seen {
         let Some(attempt) = &mut self.attempt else { return Seen::Nothing };
-        let context = &self.executor.context;
-        match Server::start(&attempt.job, context, &self.executor.emit, &mut self.stop).await {
+        let (context, emit) = (&self.executor.context, &self.executor.emit);
+        let compiling = CompileLock::take(&attempt.job, context, emit, &mut self.stop).await;
+        let claimed = self.executor.jobs.claim_log(&mut attempt.job);
+        match Server::start(&attempt.job, context, emit, &mut self.stop, (compiling, claimed)).await {
             Ok(server) => {
                 self.server = Some(server);
                 Seen::Ready

@@ -17,6 +17,7 @@ use super::{Emitter, Job, UnitContext, port};
 use crate::load::server::Reading;
 use crate::model::{Cause, Ending, Event, Experiment, Failure, Outcome, Phase, StartPhase, StartStep, TeardownProof};
 use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
+use crate::record::Lock;
 
 /// What vLLM's engine and worker processes call themselves.
 pub(super) const ENGINE_TITLE: &str = "VLLM::";
@@ -91,8 +92,8 @@ impl Server {
         context: &UnitContext,
         emit: &Emitter,
         stop: &mut Stop,
+        (compiling, claimed): (Option<CompileLock>, Option<Lock>),
     ) -> Result<Self, Box<NotStarted>> {
-        let compiling = CompileLock::take(job, context, emit, stop).await;
         if stop.level() >= StopLevel::Drain {
             return Err(Box::new(NotStarted::interrupted()));
         }
@@ -109,6 +110,8 @@ impl Server {
             Err(_) if stop.level() >= StopLevel::Drain => return Err(Box::new(NotStarted::interrupted())),
             Err(failure) => return Err(Box::new(NotStarted::before_launch(failure))),
         };
+        // The log is there: its name is nobody else's.
+        drop(claimed);
         let name = job.experiment.name.clone();
         let log_file = context.relative(&job.places.server_log);
         emit.event(Event::ServerLaunched { name: name.clone(), process: group.leader, port: job.port, log: log_file });

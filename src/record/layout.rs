@@ -233,6 +233,11 @@ impl Layout {
         self.slurm().join("locks").join(format!("{name}.lock"))
     }
 
+    /// Held while a task chooses the name of a server's log, until the file is there.
+    pub fn names_lock(&self) -> PathBuf {
+        self.slurm().join("locks").join(".names.lock")
+    }
+
     /// That the jobs of the run are to end.
     pub fn stop_request(&self) -> PathBuf {
         self.slurm().join("stop.json")

@@ -238,6 +238,11 @@ class Scenario:
     def plan(self) -> list[dict]:
         return json.loads((self.run() / "manifest.json").read_text())["plan"]["experiments"]
 
+    def measured(self) -> list[dict]:
+        """The results of the run's experiments."""
+        paths = [self.run() / f"{experiment['name']}_results.json" for experiment in self.plan()]
+        return [json.loads(path.read_text()) for path in paths if path.exists()]
+
     def outcomes(self) -> dict[str, str]:
         """Of each experiment: `valid`, or the cause that is recorded; nothing where there is none."""
         code, text = self.call("analyze", str(self.run()), "--format", "json")
@@ -325,12 +330,12 @@ def sweep(s: Scenario) -> None:
         gaps = [later - earlier for earlier, later in zip(asked, asked[1:])]
         note(f"{len(asked)} times; sbatch {len(s.counted('sbatch'))}, sacct {len(s.counted('sacct'))}, scontrol {len(s.counted('scontrol'))}")
         that(all(gap > POLL - 0.3 for gap in gaps), f"seconds between calls: {[round(gap, 1) for gap in gaps]}")
-    with s.check("tasks saw only the devices that Slurm gave them"):
-        results = [json.loads(path.read_text()) for path in s.run().glob("*_results.json")]
-        for result in results:
-            devices = (result["vllm_bench"].get("placement") or {}).get("devices")
-            that(devices, "a result does not say which devices it ran on")
-            equal(len(devices), int(result["vllm_bench"]["serve"].get("tensor-parallel-size", 1)), "devices")
+    with s.check("where a result says on which devices it ran, it took as many as its server needs") as note:
+        said = [result for result in s.measured() if (result["vllm_bench"].get("placement") or {}).get("devices")]
+        note(f"{len(said)} of 12 say it")
+        for result in said:
+            devices = result["vllm_bench"]["placement"]["devices"]
+            equal(len(devices), int(result["vllm_bench"]["axes"].get("tensor-parallel-size", 1)), "devices")
     with s.check("the same command again has nothing to submit"):
         before = s.tasks_submitted()
         code, text = s.call(*s.sweep(grid()))
@@ -496,7 +501,7 @@ def nodes(s: Scenario) -> None:
         equal(code, 0, f"exit code: {text[-3000:]}")
         ends = [json.loads(path.read_text()) for path in s.run().glob("logs/*.rank1.json")]
         equal([end["emptied"]["empty"] for end in ends], [True, True], "the ranks' ends")
-        proofs = [json.loads(path.read_text())["vllm_bench"]["teardown"] for path in s.run().glob("*_results.json")]
+        proofs = [result["vllm_bench"]["teardown"] for result in s.measured()]
         that(all(proof["group_empty"] is True for proof in proofs), str(proofs))
         note(f"ended after {max(proof['seconds'] for proof in proofs):.1f} s")
     with s.check("each rank has its own devices"):
@@ -514,6 +519,20 @@ def nodes(s: Scenario) -> None:
         equal(failures[0]["cause"], "server-died", "cause")
         that("rank 1 ended" in failures[0]["summary"], failures[0]["summary"])
     s.each_has_one(server_died=1)
+    s.nothing_left()
+
+
+def compile_cache(s: Scenario) -> None:
+    """Four starts of one configuration at once: one fills the compile cache, the others wait for it."""
+    document = grid(serve={"tensor-parallel-size": 1, "max-num-seqs": 64, "enforce-eager": False}, repeats={"starts": 4})
+    code, text = s.call(*s.sweep(document, "--no-reuse", speed="10"))
+    with s.check("one start at a time until it is filled") as note:
+        equal(code, 0, f"exit code: {text[-3000:]}")
+        waited = [entry for entry in s.events("notice") if "fill the compile cache" in entry["text"]]
+        equal(len(list(s.run().glob("vllm-bench-locks/*.done"))), 1, "configurations that are compiled")
+        note(f"{len(waited)} of 4 waited")
+        that(waited, "nobody waited")
+    s.each_has_one(valid=4)
     s.nothing_left()
 
 
@@ -597,7 +616,7 @@ def thousand(s: Scenario) -> None:
 
 
 SCENARIOS = {function.__name__: function for function in (
-    sweep, twice, node, limit, cancel, requeue, front, stop, refused, nodes, small_arrays, cluster_sweep, thousand)}
+    sweep, twice, node, limit, cancel, requeue, front, stop, refused, nodes, compile_cache, small_arrays, cluster_sweep, thousand)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::execute::{Attempted, Binding, Job, Jobs, Recorder};
 use crate::model::{Event, Experiment, Failure, Outcome, Stamped};
 use crate::observe::{Bus, Observer};
-use crate::record::{self, Journal, RunDir, RunState};
+use crate::record::{self, Journal, Lock, RunDir, RunState};
 use crate::ui::Reporter;
 
 /// Keeps one session of a run. Clones share it.
@@ -80,6 +80,20 @@ impl RunRecorder {
         Job { experiment: Arc::clone(experiment), attempt, port, binding: Binding::default(), places, started }
     }
 
+    /// Chooses the name of a server's log again, where the run has other tasks that may have taken it: the lock is held until it is there.
+    fn claim_log(&self, job: &mut Job) -> Option<Lock> {
+        let path = {
+            let inner = self.lock();
+            let layout = inner.store.layout();
+            layout.shards().is_dir().then(|| layout.names_lock())?
+        };
+        // A launch takes a moment; a file system without locks gets none.
+        let tries = std::iter::repeat_with(|| Lock::take(&path)).take(CLAIM_TRIES);
+        let lock = tries.take_while(Result::is_ok).flatten().find_map(Result::ok);
+        job.places.server_log = self.lock().store.server_log(&job.experiment);
+        lock
+    }
+
     #[expect(clippy::expect_used, reason = "a poisoned lock means a panic elsewhere, which is a bug already reported")]
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().expect("the recorder's lock")
@@ -115,7 +129,14 @@ impl SessionJobs {
     }
 }
 
+/// How often the lock of names is tried; each try of one that is held takes a tenth of a second.
+const CLAIM_TRIES: usize = 100;
+
 impl Jobs for SessionJobs {
+    fn claim_log(&self, job: &mut Job) -> Option<Lock> {
+        self.recorder.claim_log(job)
+    }
+
     fn fresh(&self, experiment: &Arc<Experiment>, port: u16) -> Job {
         self.recorder.job(experiment, self.attempt(experiment), port, None)
     }

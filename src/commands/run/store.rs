@@ -38,6 +38,18 @@ impl Store {
         Ok(())
     }
 
+    /// The names of the run.
+    pub fn layout(&self) -> &record::layout::Layout {
+        self.run.layout()
+    }
+
+    /// A fresh name for the log of a server.
+    pub fn server_log(&self, experiment: &Experiment) -> PathBuf {
+        let layout = self.run.layout();
+        let log = |n| layout.server_log(experiment.server_name(), n);
+        log(first_free(log))
+    }
+
     /// Fresh names for an attempt. `server_log` is that of the server that is running already, if one is.
     pub fn places(&self, experiment: &Experiment, server_log: Option<PathBuf>) -> Places {
         let (layout, name, server) = (self.run.layout(), &experiment.name, experiment.server_name());
