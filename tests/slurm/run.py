@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -607,11 +608,14 @@ def thousand(s: Scenario) -> None:
              f"sbatch {len(s.counted('sbatch'))}; front {most / 1024:.0f} MiB; status {max(waits):.2f} s")
         that(60 * len(asked) / seconds <= 12.5, "squeue too often")
     s.each_has_one(valid=1000)
-    with s.check("`status` of the finished run in under a second") as note:
-        looked = time.monotonic()
+    with s.check("`status` of the finished run takes less than a second of CPU") as note:
+        # Its own time: how long a busy machine takes says nothing of it.
+        before, looked = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         s.call("status", "--results-dir", str(s.results))
-        note(f"{time.monotonic() - looked:.2f} s")
-        that(time.monotonic() - looked < 1, "too slow")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        note(f"{own:.2f} s of CPU, {time.monotonic() - looked:.2f} s")
+        that(own < 1, "too slow")
     s.nothing_left()
 
 
