@@ -79,7 +79,7 @@ impl LocalExecutor {
             leased.push((number, lease, job));
         }
         let starts = leased.into_iter().map(|(number, lease, job)| async move {
-            let server = Server::start(&job, &self.context, &self.emit, &mut self.stop.clone()).await;
+            let server = Server::start(&job, &self.context, &self.emit, &mut self.stop.clone(), (None, None)).await;
             (number, lease, job, server)
         });
         let (mut lanes, mut refused) = (Vec::new(), None);
