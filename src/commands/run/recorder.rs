@@ -80,16 +80,19 @@ impl RunRecorder {
         Job { experiment: Arc::clone(experiment), attempt, port, binding: Binding::default(), places, started }
     }
 
-    /// Chooses the name of a server's log again, where the run has other tasks that may have taken it: the lock is held until it is there.
+    /// Chooses the name of a server's log again: another lane, or another task of the run, may have taken it while this start waited. Among
+    /// tasks a lock is held until the file is there.
     fn claim_log(&self, job: &mut Job) -> Option<Lock> {
-        let path = {
+        let names = {
             let inner = self.lock();
             let layout = inner.store.layout();
-            layout.shards().is_dir().then(|| layout.names_lock())?
+            layout.shards().is_dir().then(|| layout.names_lock())
         };
         // A launch takes a moment; a file system without locks gets none.
-        let tries = std::iter::repeat_with(|| Lock::take(&path)).take(CLAIM_TRIES);
-        let lock = tries.take_while(Result::is_ok).flatten().find_map(Result::ok);
+        let lock = names.and_then(|path| {
+            let tries = std::iter::repeat_with(|| Lock::take(&path)).take(CLAIM_TRIES);
+            tries.take_while(Result::is_ok).flatten().find_map(Result::ok)
+        });
         job.places.server_log = self.lock().store.server_log(&job.experiment);
         lock
     }
