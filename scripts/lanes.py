@@ -26,7 +26,7 @@ DEVICES = 8
 
 def run(binary: Path, folder: Path, name: str, options, *flags: str) -> Path:
     results = folder / name
-    call = [binary, "run", "--engine", "sim", "--sim-devices", DEVICES, "--sim-speed", options.speed, "--port", "auto", "--login", "off",
+    call = [binary, "run", "--engine", "sim", "--sim-devices", DEVICES, "--sim-device-memory", 64, "--sim-speed", options.speed, "--port", "auto", "--login", "off",
             "--keep-foreign", "--results-dir", results, "--sim-interference", f"{options.interference}%", *flags]  # fmt: skip
     done = subprocess.run(list(map(str, call)), env={**os.environ, "HOME": str(folder)}, capture_output=True, text=True)
     if done.returncode != 0:
