@@ -161,7 +161,7 @@ fn binding(lane: u32, units: &[&ComputeUnit], all: &[&ComputeUnit], devices: Opt
     let numa =
         units.first().and_then(|unit| unit.numa).filter(|node| units.iter().all(|unit| unit.numa == Some(*node)));
     let addresses = units.iter().map(|unit| unit.address.clone()).collect();
-    let mut placement = Placement { lane, devices: addresses, numa, ..Placement::default() };
+    let mut placement = Placement { lane: Some(lane), devices: addresses, numa, ..Placement::default() };
     let (inventory, nodes) = match devices {
         Some(LaneDevices::Real { inventory, nodes }) => (inventory, nodes),
         Some(LaneDevices::Simulated(run)) => {
@@ -345,7 +345,7 @@ mod tests {
         let found = binding(2, &[&a, &b], &[&a, &b], Some(&real(DeviceKind::Cpu, &[])));
         let placement = found.placement.unwrap();
         assert_eq!(found.variables, [("VLLM_CPU_OMP_THREADS_BIND".to_owned(), "0-6|8-14".to_owned())]);
-        assert_eq!((placement.lane, placement.numa, placement.cores.as_deref()), (2, None, Some("0-6,8-14")));
+        assert_eq!((placement.lane, placement.numa, placement.cores.as_deref()), (Some(2), None, Some("0-6,8-14")));
         assert_eq!((found.server_cores.len(), found.client_cores), (14, vec![7, 15]));
         assert_eq!(placement.client_cores.as_deref(), Some("7,15"));
     }

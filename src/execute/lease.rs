@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::Placement;
 use crate::process::registry;
 use crate::record::{self, Holder, Lock};
 
@@ -72,6 +73,13 @@ impl LockedPort {
 }
 
 impl Lease {
+    /// The same, where a scheduler has given out these devices.
+    #[must_use]
+    pub fn placed(mut self, placement: Placement) -> Self {
+        self.binding.placement = Some(placement);
+        self
+    }
+
     /// Whether another port is chosen where this one is taken.
     pub fn chooses_ports(&self) -> bool {
         self.chooses

@@ -280,7 +280,7 @@ impl Hands<'_> {
     async fn measure(&mut self, turn: Turn) -> Seen {
         let (Some(attempt), Some(server)) = (&mut self.attempt, &mut self.server) else { return Seen::Nothing };
         let (context, emit) = (&self.executor.context, &self.executor.emit);
-        let lane = attempt.job.binding.placement.as_ref().map(|placement| placement.lane);
+        let lane = attempt.job.binding.placement.as_ref().and_then(|placement| placement.lane);
         lane.into_iter().for_each(|lane| self.executor.neighbours().measures(lane));
         let mut came = measure(&attempt.job, server, turn, context, emit, &mut self.stop).await;
         came.neighbours = lane.map(|lane| self.executor.neighbours().measured(lane));

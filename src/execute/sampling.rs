@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::UnitContext;
+use super::{Job, UnitContext};
 use crate::load::server::{Reading, ServerState};
 use crate::model::Telemetry;
 use crate::process::Members;
@@ -53,10 +53,14 @@ struct Series {
 }
 
 impl Sampling {
-    /// Begins to sample, where it is asked for. `base`: where the server is asked for its metrics.
-    pub fn begin(context: &UnitContext, server: Members, base: &str) -> Option<Self> {
+    /// Begins to sample the devices of a job, where it is asked for. `base`: where the server is asked for its metrics.
+    pub fn begin(context: &UnitContext, job: &Job, server: Members, base: &str) -> Option<Self> {
         let interval = context.telemetry?;
-        let sampler = Sampler::new(context.probe.clone(), context.devices, &context.units);
+        // Without lanes vLLM takes the first of those that it sees.
+        let most = job.experiment.server.devices().and_then(|devices| usize::try_from(devices).ok());
+        let first = || context.units.get(..most.unwrap_or(usize::MAX)).unwrap_or(&context.units);
+        let units = if job.binding.units.is_empty() { first() } else { &job.binding.units };
+        let sampler = Sampler::new(context.probe.clone(), context.devices, units);
         let (tell, told) = mpsc::unbounded_channel();
         let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval };
         let task = tokio::spawn(sample_until_told(sampler, asked, server, told));

@@ -28,8 +28,9 @@ pub struct ComputeUnit {
 /// Where a block ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// Number of the lane, from 1.
-    pub lane: u32,
+    /// Number of the lane, from 1; absent where a scheduler gave out the devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<u32>,
     /// Addresses of its devices, as [`ComputeUnit::address`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,

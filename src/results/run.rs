@@ -178,7 +178,9 @@ impl Loader<'_> {
                 row.about.serve_command = meta.serve_command;
                 row.about.serve_environment = meta.env;
                 row.about.bench_command = meta.bench_command;
-                row.about.neighbours = Some(meta.neighbours.unwrap_or(0));
+                // Who shares the machine of a cluster's task is not known.
+                let is_task = meta.placement.as_ref().is_some_and(|placement| placement.host.is_some());
+                row.about.neighbours = meta.neighbours.or((!is_task).then_some(0));
                 row.about.vllm_version = meta.vllm_version.as_deref().map(|version| self.version(version));
                 row.simulated |= meta.simulated;
                 row.attempt = Some(meta.attempt);

@@ -17,8 +17,9 @@ pub(super) fn spans(entries: &[Stamped]) -> Vec<LaneSpan> {
             // What a session that died had under way ended with it.
             Event::RunStarted { .. } => done.extend(open.drain(..).map(|(_, span)| span)),
             Event::ExperimentStarted { name, placement, .. } => {
-                let (lane, devices) =
-                    placement.as_ref().map_or((1, Vec::new()), |placement| (placement.lane, placement.devices.clone()));
+                let (lane, devices) = placement
+                    .as_ref()
+                    .map_or((1, Vec::new()), |placement| (placement.lane.unwrap_or(1), placement.devices.clone()));
                 let steps = vec![(Step::Starting, now, now)];
                 open.insert(name.clone(), LaneSpan { name: name.clone(), lane, devices, steps });
             }
@@ -98,7 +99,7 @@ mod tests {
     }
 
     fn started(name: &str, lane: u32) -> Event {
-        let placement = Placement { lane, devices: vec![format!("sim:{lane}")], ..Placement::default() };
+        let placement = Placement { lane: Some(lane), devices: vec![format!("sim:{lane}")], ..Placement::default() };
         let placement = Some(Box::new(placement));
         Event::ExperimentStarted { index: 1, name: name.into(), attempt: 1, axes: None, placement }
     }

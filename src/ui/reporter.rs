@@ -145,7 +145,7 @@ impl Reporter {
             Event::ExperimentReused { name } => self.heading(name, "  has a valid result"),
             Event::ExperimentStarted { name, attempt, placement, .. } => {
                 let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
-                let lane = placement.as_ref().map(|placement| placement.lane);
+                let lane = placement.as_ref().and_then(|placement| placement.lane);
                 self.takes_lane(name, lane);
                 let lane = lane.map(|lane| format!("  (lane {lane})")).unwrap_or_default();
                 self.heading(name, &format!("{lane}{again}"));

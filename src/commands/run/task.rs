@@ -14,7 +14,7 @@ use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{Emitter, EngineCommand, Leases, LocalExecutor, LockedPort, Scope, end_foreign_and_leftovers};
 use crate::exit;
-use crate::model::{Cause, Event, Experiment, Outcome, Plan, ProcessId};
+use crate::model::{Cause, ComputeUnit, Event, Experiment, Outcome, Placement, Plan, ProcessId};
 use crate::process::{Stop, StopLevel, become_subreaper, stop_channel};
 use crate::record::layout::first_free;
 use crate::record::{self, Holder, Lock, RunDir, RunState, StopRequest, Submission, TaskPlan};
@@ -235,7 +235,8 @@ impl Task<'_> {
         let kind = self.device_kind().await?;
         let mut context = unit_context(self.settings, self.plan, self.environment, engine, (self.run, kind))?;
         context.units.clone_from(&devices.units);
-        let lease = LockedPort::take_from(self.place.first_port())?.signed(holder)?;
+        let placement = self.placement(&devices.units);
+        let lease = LockedPort::take_from(self.place.first_port())?.signed(holder)?.placed(placement);
         let jobs = Arc::new(SessionJobs::after(recorder.clone(), self.attempts(planned)));
         // Other servers on this node are those of other tasks, or of other users' jobs: Slurm keeps them apart.
         let executor = LocalExecutor::new(
@@ -248,6 +249,19 @@ impl Task<'_> {
         );
         let mut strategy = Grid::new(pending, self.settings.sweep.reuse, None);
         Ok(campaign::run(&mut strategy, &executor, &stop).await?)
+    }
+
+    /// The node and the devices that Slurm gave: by their addresses, else by the numbers that it counts.
+    fn placement(&self, units: &[ComputeUnit]) -> Placement {
+        const NUMBERS: [&str; 5] =
+            ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"];
+        let numbers = || {
+            let list = NUMBERS.iter().find_map(|name| self.environment.get(name)).unwrap_or_default();
+            list.split(',').filter(|number| !number.is_empty()).map(|number| format!("gpu:{number}")).collect()
+        };
+        let addresses = units.iter().map(|unit| unit.address.clone()).collect();
+        let devices = if units.is_empty() { numbers() } else { addresses };
+        Placement { devices, host: Some(self.place.node.clone()), ..Placement::default() }
     }
 
     /// The experiments of this task, in running order.

@@ -329,7 +329,7 @@ fn experiment(live: &crate::record::Live, now: Option<DateTime<Utc>>) -> Experim
         index: live.index,
         name: live.name.clone(),
         attempt: live.attempt,
-        lane: live.placement.as_ref().map(|placement| placement.lane),
+        lane: live.placement.as_ref().and_then(|placement| placement.lane),
         devices: live.placement.as_ref().map(|placement| placement.devices.clone()).unwrap_or_default(),
         phase,
         start_phase,
