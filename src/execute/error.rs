@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::process::{DeviceHolder, LockError};
+use crate::words::quoted;
 use crate::{exit, process, record};
 
 /// The environment does not let a run start, or go on.
@@ -84,11 +85,20 @@ impl Error {
             Error::NotExecutable(_) => vec!["name the `vllm` program itself with `--vllm-bin PATH`".into()],
             Error::PortTaken { .. } => vec!["end that process, or use `--port N` or `--port auto`".into()],
             Error::NoFreePort { .. } => vec!["name one with `--port N`".into()],
-            Error::DevicesHeld { waited: None, .. } => vec![
-                "`--wait` waits until they are free; `vllm-bench check` shows all devices with their holders".into(),
-                "or leave them out: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, on a CPU `taskset -c`"
-                    .into(),
-            ],
+            Error::DevicesHeld { holders, waited: None } => {
+                let mut hints = vec![
+                    "`--wait` waits until they are free; `vllm-bench check` shows all devices with their holders".to_owned(),
+                    "or leave them out: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, on a CPU `taskset -c`".to_owned(),
+                ];
+                let mine = holders.iter().find(|holder| holder.is_mine && !holder.is_gone);
+                if let Some(run) = mine.and_then(|holder| holder.run.as_ref()) {
+                    let run = quoted(&run.to_string_lossy());
+                    hints.push(format!(
+                        "it is yours: `vllm-bench stop {run}` ends it, `vllm-bench status {run}` shows it"
+                    ));
+                }
+                hints
+            }
             Error::DevicesHeld { waited: Some(_), .. } => {
                 vec![
                     "`--wait` without a duration waits as long as it takes; `vllm-bench check` shows the holders"

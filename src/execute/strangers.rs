@@ -63,13 +63,15 @@ fn on_cores(units: &[ComputeUnit], own: &BTreeSet<i32>) -> Vec<(String, String)>
     let computes =
         |process: &VllmProcess| process.kind == VllmKind::Inner && procfs::is_this_program(process.pid) != Some(true);
     let engines = vllm_processes().into_iter().filter(computes);
-    let foreign = engines.filter(|process| !own.contains(&process.pid) && meets(process.pid));
-    foreign
-        .map(|process| {
-            let text = format!("the cores are also used by process {} (`{}`)", process.pid, shown_argv(&process.argv));
-            (format!("cores {}", process.pid), text)
-        })
-        .collect()
+    let foreign: Vec<VllmProcess> =
+        engines.filter(|process| !own.contains(&process.pid) && meets(process.pid)).collect();
+    let Some(first) = foreign.first() else { return Vec::new() };
+    let pids: Vec<String> = foreign.iter().map(|process| process.pid.to_string()).collect();
+    let text = match pids.as_slice() {
+        [_] => format!("the cores are also used by process {} (`{}`)", first.pid, shown_argv(&first.argv)),
+        _ => format!("the cores are also used by {} vLLM engines (processes {})", pids.len(), pids.join(", ")),
+    };
+    vec![(format!("cores {}", pids.join(" ")), text)]
 }
 
 /// This process and what it has started.

@@ -7,127 +7,23 @@
 //! The servers of a run inherit its locks: when the run is killed, a device stays locked until the last process on it has ended.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::unistd::{Uid, User};
-use serde::{Deserialize, Serialize};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
+use super::device_holder::{DeviceHolder, Signature, command_of, is_gone, user_of};
+use super::lock_file::{LockError, Share, open_existing, take};
 use super::{boot_id, pid_namespace, procfs};
 use crate::bounded;
 use crate::model::{CORES, ProcessId, parse_cores};
-use crate::safe;
 
 /// Where the locks are, unless the user names another folder.
 pub const DEVICE_LOCKS: &str = "/tmp/vllm-bench-devices";
 /// Mode of that folder: everybody may make files, and remove only his own.
 const SHARED: u32 = 0o1777;
-/// A look whether a lock is free holds it for an instant: so often a held one is tried, with this pause.
-const ATTEMPTS: u32 = 10;
-const BETWEEN: Duration = Duration::from_millis(10);
-/// Characters of a command line that are shown.
-const COMMAND: usize = 200;
-
-/// The locks could not be used.
-#[derive(Debug, thiserror::Error)]
-#[error("could not use `{}`, where devices are locked: {problem}", path.display())]
-pub struct LockError {
-    /// The folder, or a file in it.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
-impl LockError {
-    fn new(path: &Path, problem: impl fmt::Display) -> Self {
-        Self { path: path.to_owned(), problem: problem.to_string() }
-    }
-
-    /// The next steps.
-    pub fn hints(&self) -> Vec<String> {
-        vec![
-            "name a folder of this machine that all its users can write to with `--device-locks DIR` (`mkdir -m 1777 DIR`), the same for all"
-                .into(),
-            "`--device-locks none` runs without: then nobody is kept off the devices of this run".into(),
-        ]
-    }
-}
-
-/// Who holds a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeviceHolder {
-    /// Address of the device, as it was asked for.
-    pub device: String,
-    /// The process; absent where it cannot be seen from here.
-    pub pid: Option<i32>,
-    /// Name or number of its user; absent where nothing tells.
-    pub user: Option<String>,
-    /// When it took the lock, or began.
-    pub since: Option<String>,
-    /// Its command line, without secrets.
-    pub command: Option<String>,
-    /// The run directory that it writes to.
-    pub run: Option<PathBuf>,
-    /// Whether the process that took the lock is gone, and what it had started still holds it.
-    pub is_gone: bool,
-}
-
-impl fmt::Display for DeviceHolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is held by ", self.device)?;
-        match (self.pid, self.is_gone) {
-            (Some(pid), false) => write!(f, "process {pid}")?,
-            (Some(pid), true) => write!(f, "what process {pid} had started (it is gone itself)")?,
-            (None, _) => f.write_str("a process that cannot be seen from here (of another container)")?,
-        }
-        if let Some(user) = &self.user {
-            write!(f, " of {user}")?;
-        }
-        if let Some(since) = &self.since {
-            write!(f, ", since {since}")?;
-        }
-        if let Some(run) = &self.run {
-            write!(f, ", run `{}`", run.display())?;
-        }
-        match &self.command {
-            Some(command) => write!(f, ": `{command}`"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What a holder says of itself, in a file of its own beside the locks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Signature {
-    /// The holder.
-    pub process: ProcessId,
-    /// The PID namespace in which its number counts.
-    pub pid_namespace: String,
-    /// When it took its locks, as shown.
-    pub since: String,
-    /// Its command line, without secrets.
-    pub command: String,
-    /// Its run directory, as soon as there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<PathBuf>,
-    /// Addresses of its devices.
-    #[serde(default)]
-    pub devices: Vec<String>,
-}
-
-impl Signature {
-    /// That of this process.
-    pub fn new(since: String) -> Self {
-        let process = ProcessId::current();
-        let command = command_of(process.pid).unwrap_or_default();
-        Self { process, pid_namespace: pid_namespace(), since, command, run: None, devices: Vec::new() }
-    }
-}
 
 /// The folder of the locks.
 #[derive(Debug, Clone)]
@@ -135,13 +31,6 @@ pub struct DeviceLocks {
     dir: PathBuf,
     /// Before each name: a folder that several machines share has the locks of each.
     boot: String,
-}
-
-/// How a file is locked: a tile shares the lock of its card with other tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Share {
-    Alone,
-    WithOthers,
 }
 
 impl DeviceLocks {
@@ -312,6 +201,7 @@ impl DeviceLocks {
                 .filter(|line| !line.is_empty()),
             run: note.and_then(|(note, _)| note.run.clone()),
             is_gone: pid.is_some_and(is_gone),
+            is_mine: uid == Some(nix::unistd::geteuid().as_raw()),
         }
     }
 
@@ -416,113 +306,11 @@ fn slug(address: &str) -> String {
     address.chars().map(plain).take(100).collect()
 }
 
-/// Locks a file; `None` where somebody else holds it.
-fn take(path: &Path, share: Share) -> Result<Option<File>, LockError> {
-    for attempt in 1..=ATTEMPTS {
-        let file = open(path)?;
-        let locked = match share {
-            Share::Alone => file.try_lock(),
-            Share::WithOthers => file.try_lock_shared(),
-        };
-        match locked {
-            // One that was removed meanwhile keeps nobody off.
-            Ok(()) if is_at(&file, path) => return Ok(Some(file)),
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) if attempt == ATTEMPTS => return Ok(None),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN),
-            Err(TryLockError::Error(error)) => return Err(LockError::new(path, no_lock(&error))),
-        }
-    }
-    Err(LockError::new(path, "it is replaced again and again"))
-}
-
-/// A network file system that makes locks of `flock` into others wants files that are open for writing.
-fn no_lock(error: &io::Error) -> String {
-    use nix::errno::Errno;
-    let unable = [Errno::EBADF, Errno::ENOLCK, Errno::ENOSYS, Errno::EOPNOTSUPP].map(|errno| errno as i32);
-    match error.raw_os_error() {
-        Some(code) if unable.contains(&code) => {
-            format!("this file system (NFS?) does not lock files that are open for reading: {error}")
-        }
-        _ => error.to_string(),
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let place = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
-    let there = std::fs::symlink_metadata(path).map(place).ok();
-    there.is_some() && there == file.metadata().map(place).ok()
-}
-
-/// Opens the file of a lock, which is made where it is missing. It is never opened to be made where it is there: of other users' files
-/// in such a folder the kernel does not allow that (`fs.protected_regular`).
-fn open(path: &Path) -> Result<File, LockError> {
-    let mut denied = 0;
-    loop {
-        match open_existing(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Its maker is about to let others read it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && denied < ATTEMPTS => {
-                denied += 1;
-                std::thread::sleep(BETWEEN);
-                continue;
-            }
-            other => return other.map_err(|error| LockError::new(path, told(&error, path))),
-        }
-        let flags = OFlag::O_NOFOLLOW.bits();
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(flags).open(path) {
-            // Whatever umask says: the other users must be able to open it.
-            Ok(file) => {
-                file.set_permissions(Permissions::from_mode(0o644)).map_err(|error| LockError::new(path, error))?
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                return Err(LockError::new(path, told(&error, path.parent().unwrap_or(Path::new("/")))));
-            }
-        }
-    }
-}
-
-/// An error with whose the file or folder is, where that is the matter.
-fn told(error: &io::Error, of: &Path) -> String {
-    let meta = std::fs::symlink_metadata(of).ok().filter(|_| error.kind() == io::ErrorKind::PermissionDenied);
-    let Some(meta) = meta else { return error.to_string() };
-    let (owner, mode) = (user_of(meta.uid()), meta.mode() & 0o7777);
-    let right = if meta.is_dir() { "1777" } else { "0644" };
-    let place = of.display();
-    format!("{error}: `{place}` has mode {mode:04o} and belongs to {owner}, who can say `chmod {right} {place}`")
-}
-
-fn open_existing(path: &Path) -> io::Result<File> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    bounded::require_regular(&file.metadata()?)?;
-    Ok(file)
-}
-
-/// The command line of a process, as one line without secrets; `None` where there is none.
-fn command_of(pid: i32) -> Option<String> {
-    let line = safe::without_secrets(&procfs::argv(pid)).join(" ");
-    let line: String =
-        line.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).take(COMMAND).collect();
-    (!line.is_empty()).then_some(line)
-}
-
-/// Whether there is no such process any more. Processes of others may be hidden (`hidepid`), and are no less there.
-fn is_gone(pid: i32) -> bool {
-    match procfs::stat(pid) {
-        Some(stat) => stat.is_dead(),
-        None => nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH),
-    }
-}
-
-/// Name or number of a user.
-fn user_of(uid: u32) -> String {
-    User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| format!("user {uid}"), |user| user.name)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::lock_file::BETWEEN;
     use super::*;
 
     fn signature() -> Signature {
@@ -553,7 +341,7 @@ mod tests {
             (holder.run.as_deref(), holder.since.as_deref()),
             (Some(Path::new("/r/20260225_1430")), Some("now"))
         );
-        assert!(holder.command.is_some() && holder.user.is_some() && !holder.is_gone);
+        assert!(holder.command.is_some() && holder.user.is_some() && !holder.is_gone && holder.is_mine);
         assert_eq!(locks.holder("0000:13:00.0").as_ref(), Some(holder));
         assert_eq!(locks.holder("0000:23:00.0"), None, "nothing was kept by the one who was refused");
         assert!(DeviceLocks::any_held(locks.dir()) && !DeviceLocks::any_held(Path::new("/nonexistent")));
@@ -680,17 +468,6 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_that_do_not_lock_are_named() {
-        use nix::errno::Errno;
-        for (errno, words) in [(Errno::EBADF, "NFS"), (Errno::ENOLCK, "NFS"), (Errno::EIO, "Input/output error")] {
-            let problem = no_lock(&io::Error::from(errno));
-            assert!(problem.contains(words), "{problem}");
-        }
-        let hints = LockError::new(Path::new("/x"), "y").hints().join(" ");
-        assert!(hints.contains("--device-locks DIR") && hints.contains("--device-locks none"), "{hints}");
-    }
-
-    #[test]
     fn a_killed_run_s_note_is_removed_by_the_next() {
         let (_dir, locks) = locks();
         let dead = ProcessId { pid: ProcessId::current().pid, start_time: 1 };
@@ -718,25 +495,5 @@ mod tests {
         let holder = locks.holder("0000:03:00.0").unwrap();
         assert_eq!(holder.pid, Some(ProcessId::current().pid));
         assert_ne!(holder.command.as_deref(), Some("rm -rf"));
-    }
-
-    #[test]
-    fn a_holder_reads_as_a_sentence() {
-        let seen = DeviceHolder {
-            device: "0000:03:00.0".into(),
-            pid: Some(4711),
-            user: Some("ana".into()),
-            since: Some("2026-02-25 14:30".into()),
-            command: Some("vllm-bench run".into()),
-            run: Some("/r".into()),
-            is_gone: false,
-        };
-        assert_eq!(
-            seen.to_string(),
-            "0000:03:00.0 is held by process 4711 of ana, since 2026-02-25 14:30, run `/r`: `vllm-bench run`"
-        );
-        let unseen = DeviceHolder { pid: None, user: None, since: None, command: None, run: None, ..seen.clone() };
-        assert!(unseen.to_string().ends_with("a process that cannot be seen from here (of another container)"));
-        assert!(DeviceHolder { is_gone: true, ..seen }.to_string().contains("it is gone itself"));
     }
 }

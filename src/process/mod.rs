@@ -16,6 +16,7 @@
 
 mod affinity;
 mod cgroup;
+mod device_holder;
 mod device_lock;
 mod ending;
 mod error;
@@ -24,6 +25,7 @@ mod group;
 mod guard;
 mod guard_watch;
 mod identity;
+mod lock_file;
 mod members;
 pub mod procfs;
 pub mod registry;
@@ -31,12 +33,14 @@ pub mod signals;
 mod supervise;
 
 pub use crate::safe::{REDACTED, Redactor};
-pub use device_lock::{DEVICE_LOCKS, DeviceHolder, DeviceLocks, HeldDevices, LockError, Signature};
+pub use device_holder::{DeviceHolder, Signature};
+pub use device_lock::{DEVICE_LOCKS, DeviceLocks, HeldDevices};
 pub use ending::{Emptied, end_members, end_processes, reap_adopted};
 pub use error::Error;
 pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
 pub use identity::{boot_id, keep_files_ours, pid_namespace};
+pub use lock_file::LockError;
 pub use members::Members;
 pub use procfs::cpu_ticks;
 pub use supervise::{Stop, StopLevel, StopSender, Verdict, Waited, stood_still, stop_channel, supervise};

@@ -99,6 +99,8 @@ pub(super) struct Slot {
     pub address: Option<String>,
     /// How the variable that narrows the view names it.
     pub mask: String,
+    /// Bytes of its memory, where the tool tells that of a part.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Keeps of the devices those that have a slot, and lets the slots point at them.

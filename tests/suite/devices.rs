@@ -46,6 +46,7 @@ fn the_second_run_on_a_device_is_refused_and_told_who_holds_it() {
     let refused = sweep(&scene, &vllm, "other").exits(4);
     refused.says(&format!("is held by process {}", first.pid())).says(&format!(" of {}", me())).says(&run.name());
     refused.says("cores:").says("`--wait` waits until they are free");
+    refused.says(&format!("it is yours: `vllm-bench stop {}` ends it", run.0.display()));
     assert!(scene.runs_in(&scene.path("other")).is_empty(), "nothing was begun");
     let checked = scene.call(&["check", "--port", "auto"]).set("--vllm-bin", [vllm.to_str().unwrap()]).ends();
     checked.prints("a run would be refused: cores:").prints(&format!("locked by process {}", first.pid()));

@@ -295,7 +295,7 @@ fn slots(nodes: &[ComputeNode], devices: &[Device]) -> Vec<(Slot, Option<String>
     let all = found.filter(|found| (0..devices.len()).all(|device| found.iter().any(|(of, _)| *of == device)));
     let Some(found) = all.filter(|found| !found.is_empty()) else {
         let whole = |(position, device): (usize, &Device)| {
-            (Slot { position, part: None, address: None, mask: String::new() }, device.uuid.clone())
+            (Slot { position, part: None, address: None, mask: String::new(), memory_bytes: None }, device.uuid.clone())
         };
         return devices.iter().enumerate().map(whole).collect();
     };
@@ -303,7 +303,7 @@ fn slots(nodes: &[ComputeNode], devices: &[Device]) -> Vec<(Slot, Option<String>
         let several = found.iter().filter(|(of, _)| of == position).count() > 1;
         let part = several.then(|| format!("part{}", node.partition));
         let uuid = node.uuid.clone().or_else(|| devices[*position].uuid.clone());
-        (Slot { position: *position, part, address: None, mask: String::new() }, uuid)
+        (Slot { position: *position, part, address: None, mask: String::new(), memory_bytes: None }, uuid)
     };
     found.iter().map(slot).collect()
 }

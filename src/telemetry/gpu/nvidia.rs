@@ -1,5 +1,8 @@
 //! NVIDIA GPUs: one call of `nvidia-smi`; without it, what the kernel driver tells under `/proc/driver/nvidia`.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::super::devices::{
     Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource, Slot, keep_with_slots,
 };
@@ -221,7 +224,13 @@ fn visible(probe: &Probe, listed: Listed, problems: &mut Vec<String>) -> (Vec<De
                     problems.push(format!("GPU {index} is in MIG mode and has no instance: nothing can run on it"));
                 }
             }
-            Some(device) => slots.push(Slot { position, part: None, address: None, mask: device.index.to_string() }),
+            Some(device) => slots.push(Slot {
+                position,
+                part: None,
+                address: None,
+                mask: device.index.to_string(),
+                memory_bytes: None,
+            }),
             None => slots.extend(instances.get(position - devices.len()).map(Instance::slot)),
         }
     }
@@ -237,12 +246,15 @@ struct Instance {
     /// `1g.10gb`.
     profile: String,
     uuid: String,
+    /// Bytes of its memory, and of them in use.
+    memory: Option<(u64, u64)>,
 }
 
 impl Instance {
     fn slot(&self) -> Slot {
         let part = Some(format!("MIG {}", self.profile));
-        Slot { position: self.position, part, address: Some(self.uuid.clone()), mask: self.uuid.clone() }
+        let (address, mask) = (Some(self.uuid.clone()), self.uuid.clone());
+        Slot { position: self.position, part, address, mask, memory_bytes: self.memory.map(|(total, _)| total) }
     }
 }
 
@@ -253,19 +265,57 @@ fn instances(probe: &Probe, devices: &[Device], problems: &mut Vec<String>) -> V
         problems.push(sentence);
         String::new()
     });
+    let memory = if text.contains("MIG ") { instance_memory(probe, &tool) } else { BTreeMap::new() };
+    let mut number = 0;
     let uuid = |line: &str| Some(line.rsplit_once("(UUID: ")?.1.trim().strip_suffix(')')?.to_owned());
     let mut gpu = None;
     let mut found = Vec::new();
     for line in text.lines() {
         if line.starts_with("GPU ") {
+            number = 0;
             gpu = uuid(line).and_then(|uuid| devices.iter().position(|device| device.uuid.as_deref() == Some(&*uuid)));
         } else if let Some(rest) = line.trim_start().strip_prefix("MIG ")
             && let (Some(position), Some(uuid), Some(profile)) = (gpu, uuid(line), rest.split_whitespace().next())
         {
-            found.push(Instance { position, profile: profile.to_owned(), uuid });
+            let of_gpu = devices[position].pci_address.clone().unwrap_or_default();
+            let memory = memory.get(&(of_gpu, number)).copied();
+            found.push(Instance { position, profile: profile.to_owned(), uuid, memory });
+            number += 1;
         }
     }
     found
+}
+
+/// Bytes in use of each instance in sight, by its UUID.
+pub(in super::super) fn instances_used(probe: &Probe) -> BTreeMap<String, u64> {
+    let listed = all(probe, &mut Vec::new(), &mut Vec::new());
+    let instances = instances(probe, &listed.devices, &mut Vec::new());
+    instances.into_iter().filter_map(|instance| Some((instance.uuid, instance.memory?.1))).collect()
+}
+
+/// PCI address of the GPU and number of the instance on it -> its memory, and what of it is in use: only `nvidia-smi -q -x` tells, and
+/// that has no UUID of an instance.
+fn instance_memory(probe: &Probe, tool: &Path) -> BTreeMap<(String, usize), (u64, u64)> {
+    let text = probe.answer(tool, &["-q", "-x"]).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for gpu in text.split("<gpu id=\"").skip(1) {
+        let Some((address, rest)) = gpu.split_once('"') else { continue };
+        for (number, instance) in rest.split("<mig_device>").skip(1).enumerate() {
+            let usage = between(instance, "<fb_memory_usage>", "</fb_memory_usage>").unwrap_or_default();
+            let mebibytes = |name: &str| {
+                let text = between(usage, &format!("<{name}>"), &format!("</{name}>"))?;
+                text.trim().strip_suffix("MiB")?.trim().parse::<u64>().ok()?.checked_mul(MIB)
+            };
+            if let (Some(total), Some(used)) = (mebibytes("total"), mebibytes("used")) {
+                found.insert((normal_pci(address), number), (total, used));
+            }
+        }
+    }
+    found
+}
+
+fn between<'t>(text: &'t str, begin: &str, end: &str) -> Option<&'t str> {
+    text.split_once(begin)?.1.split_once(end).map(|(inside, _)| inside)
 }
 
 #[cfg(test)]

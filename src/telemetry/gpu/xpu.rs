@@ -341,7 +341,7 @@ fn tiles(devices: &[Device]) -> Vec<Slot> {
         let count = device.tiles.unwrap_or(1).max(1);
         for tile in 0..count {
             let part = (count > 1).then(|| format!("tile{tile}"));
-            slots.push(Slot { position, part, address: None, mask: slots.len().to_string() });
+            slots.push(Slot { position, part, address: None, mask: slots.len().to_string(), memory_bytes: None });
         }
     }
     slots
@@ -349,7 +349,8 @@ fn tiles(devices: &[Device]) -> Vec<Slot> {
 
 /// A slot per card. Of a card of which the mask names single tiles (`0.1`) one tile is a device, and several are one device.
 fn cards(devices: &[Device], mask: Option<&str>, problems: &mut Vec<String>) -> Vec<Slot> {
-    let whole = |position: usize| Slot { position, part: None, address: None, mask: position.to_string() };
+    let whole =
+        |position: usize| Slot { position, part: None, address: None, mask: position.to_string(), memory_bytes: None };
     let Some(mask) = mask else { return (0..devices.len()).map(whole).collect() };
     let selection = mask::ze_affinity(mask, devices.len());
     problems.extend(selection.notes);

@@ -114,11 +114,11 @@ fn units_of(probe: &Probe, found: &Found) -> Vec<ComputeUnit> {
     found.slots.iter().filter_map(unit).collect()
 }
 
-/// A whole device has its memory, a tile its part of it, a partition what the kernel says; of an instance the tool does not tell.
+/// A whole device has its memory, a tile its part of it, a partition what the kernel says, an instance what the tool says.
 fn memory_of(device: &Device, slot: &Slot, nodes: &[amd::ComputeNode]) -> Option<u64> {
     match &slot.part {
         None => device.memory_total_bytes,
-        Some(_) if slot.address.is_some() => None,
+        Some(_) if slot.address.is_some() => slot.memory_bytes,
         Some(part) if part.starts_with("tile") => {
             Some(device.memory_total_bytes? / u64::from(device.tiles.unwrap_or(1).max(1)))
         }

@@ -130,7 +130,26 @@ const FOUR_GPUS: &str = "0, NVIDIA A100-SXM4-80GB, 00000000:01:00.0, 81920, 4, 5
 fn nvidia(rows: &str, topology: &str, list: &str) -> Tree {
     let tree = Tree::new();
     let part = |text: &str| format!("cat <<'T'\n{text}\nT\n;;");
-    let script = format!("case $1 in\ntopo) {}\n-L) {}\n*) {}\nesac", part(topology), part(list), part(rows));
+    // Two instances of the first GPU, as `nvidia-smi -q -x` has them (much left out).
+    let instance = |total: u32, used: u32| {
+        format!(
+            "<mig_device><index>0</index><fb_memory_usage><total>{total} MiB</total><reserved>0 MiB</reserved>\
+             <used>{used} MiB</used><free>1 MiB</free></fb_memory_usage><bar1_memory_usage><total>1 MiB</total></bar1_memory_usage></mig_device>"
+        )
+    };
+    let xml = format!(
+        "<nvidia_smi_log><gpu id=\"00000000:01:00.0\"><fb_memory_usage><total>81559 MiB</total><used>N/A</used></fb_memory_usage>\
+         <mig_devices>{}{}</mig_devices></gpu><gpu id=\"00000000:41:00.0\"><mig_devices>None</mig_devices></gpu></nvidia_smi_log>",
+        instance(20096, 14),
+        instance(9984, 7)
+    );
+    let script = format!(
+        "case $1 in\ntopo) {}\n-L) {}\n-q) {}\n*) {}\nesac",
+        part(topology),
+        part(list),
+        part(&xml),
+        part(rows)
+    );
     tree.tool("nvidia-smi", &script);
     tree
 }
@@ -186,7 +205,11 @@ fn instances_of_split_gpus_are_units_and_the_gpu_is_none() {
     let first = "MIG-377e0049-554c-540b-93c6-d0976f8426cb";
     assert_eq!(addresses(&all.units), [first, "MIG-f39aa248-6f1b-5769-b119-8d650bb34b27", "0000:41:00.0"]);
     assert_eq!(all.units[0].name.as_deref(), Some("NVIDIA H100 80GB HBM3 MIG 2g.20gb"));
-    assert_eq!((all.units[0].memory_bytes, all.units[0].node.as_ref()), (None, None));
+    assert_eq!((all.units[0].memory_bytes, all.units[1].memory_bytes), (Some(20096 << 20), Some(9984 << 20)));
+    assert_eq!(all.units[0].node, None, "its node is that of its neighbours, too");
+    let used = unit_memory(&tree.probe(), DeviceKind::Cuda, &all.units);
+    assert_eq!(used[1], ("MIG-f39aa248-6f1b-5769-b119-8d650bb34b27".to_owned(), 7 << 20));
+    assert_eq!(used.len(), 3, "{used:?}");
     assert!(
         all.problems.iter().any(|line| line.contains("GPU 2 is in MIG mode and has no instance")),
         "{:?}",

@@ -50,10 +50,15 @@ pub fn unit_users(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Vec
 }
 
 /// Bytes in use on each unit, where that can be told: a whole device by its driver, else by the processes in sight; a tile by those
-/// alone. Of instances and partitions nothing is known that is not also that of their neighbours.
+/// alone; an instance by the vendor's tool. Of partitions nothing is known that is not also that of their neighbours.
 pub fn unit_memory(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Vec<(String, u64)> {
     let readings = memory_readings(probe, kind);
+    let split = units.iter().any(|unit| unit.address.starts_with("MIG-"));
+    let instances = if split { nvidia::instances_used(probe) } else { BTreeMap::new() };
     let of_unit = |unit: &ComputeUnit| {
+        if let Some(used) = instances.get(&unit.address) {
+            return Some((unit.address.clone(), *used));
+        }
         if unit.address.contains("/tile") {
             let users = of_drm(probe, std::slice::from_ref(unit)).into_iter().map(|user| user.memory_bytes);
             return Some((unit.address.clone(), users.sum::<Option<u64>>()?));
