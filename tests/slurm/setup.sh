@@ -88,7 +88,8 @@ install_packages() {
 is_ours() {
   local pid=$1
   [[ $pid =~ ^[0-9]+$ && -d /proc/$pid ]] || return 1
-  { tr '\0' '\n' <"/proc/$pid/environ"; tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF -- "$dir/"
+  # No pipe: grep ends at the first line that fits, and what still writes into a pipe would make it a failure.
+  grep -qF -- "$dir/" < <({ tr '\0' '\n' <"/proc/$pid/environ"; tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null)
 }
 gone() { # gone SECONDS PID...: whether all of them end in that time
   local tenths=$(($1 * 10)) pid
