@@ -50,11 +50,10 @@ class Proc:
 
 
 def read_proc(pid: int) -> Proc | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
-    except OSError:
+    text = read_bytes(f"/proc/{pid}/stat").decode(errors="replace")
+    close = text.rfind(")")
+    if close < 0:
         return None
-    close = text.rindex(")")
     fields = text[close + 2 :].split()
     comm = text[text.index("(") + 1 : close]
     return Proc(pid, comm, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))

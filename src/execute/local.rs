@@ -15,7 +15,7 @@ use super::unit::measure;
 use super::{
     Attempted, Binding, Emitter, Error, Lease, Leases, Places, Scope, UnitContext, end_foreign, end_leftovers, port,
 };
-use crate::model::{Capacity, Event, Experiment, Failure, Outcome, Phase};
+use crate::model::{Capacity, Cause, Event, Experiment, Failure, Outcome, Phase};
 use crate::plan::Block;
 use crate::process::{Stop, StopLevel};
 use crate::record::Lock;
@@ -260,8 +260,9 @@ impl Hands<'_> {
             Err(not) => {
                 let outcome = not.outcome.clone();
                 attempt.came = Some(Attempted::not_started(*not, &attempt.job, context, attempt.began));
-                // Our server is ended: whoever holds the port now is somebody else.
-                let stolen = port::holder(attempt.job.port).map(|_| attempt.job.port);
+                // Our server is ended: whoever holds the port now is somebody else, and whoever held it before the start was.
+                let was_taken = matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::PortInUse);
+                let stolen = (was_taken || port::holder(attempt.job.port).is_some()).then_some(attempt.job.port);
                 Seen::NotStarted { outcome, stolen }
             }
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -121,6 +122,21 @@ pub fn become_subreaper() {
     }
 }
 
+/// The guards that this process has started and that may still be there. One that ends has no command line any more, by which it is
+/// known else, and is a child of this process as an orphan would be.
+static GUARDS: Mutex<Vec<ProcessId>> = Mutex::new(Vec::new());
+
+fn remember_guard(guard: ProcessId) {
+    let mut guards = GUARDS.lock().unwrap_or_else(PoisonError::into_inner);
+    guards.retain(ProcessId::is_alive);
+    guards.push(guard);
+}
+
+/// Whether this process has started a guard that is or was this process.
+pub(super) fn is_own_guard(process: ProcessId) -> bool {
+    GUARDS.lock().unwrap_or_else(PoisonError::into_inner).contains(&process)
+}
+
 impl Group {
     /// Starts a guard and, under it, the command in a process group of its own. A stop is heard: then the guard is not
     /// waited for as long.
@@ -137,6 +153,7 @@ impl Group {
         let lost = || Error::GuardLost { program: program.clone() };
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(lost)?;
         let guard = ProcessId::of(pid).ok_or_else(lost)?;
+        remember_guard(guard);
         let mut control = child.stdin.take().ok_or_else(lost)?;
         let mut reports = BufReader::new(child.stdout.take().ok_or_else(lost)?).lines();
         let token = new_token();

@@ -9,6 +9,7 @@ use crate::model::{HeldBy, ProcessId};
 use std::collections::{HashMap, HashSet};
 
 use super::cgroup::{self, Removed};
+use super::group::is_own_guard;
 use super::guard;
 use super::procfs::{self, Stat};
 use super::registry::{self, Record};
@@ -117,6 +118,17 @@ struct Roots<'a> {
     cgroup: Option<HashSet<i32>>,
     name: String,
     marker: Option<String>,
+    /// The other groups of the orchestrator, where that may have adopted members.
+    others: Vec<Record>,
+}
+
+/// Whether a process is known to belong to this group.
+fn is_of(group: &Record, stat: &Stat) -> bool {
+    let process = stat.process();
+    group.guard == process
+        || group.leader == Some(process)
+        || group.seen.contains(&process)
+        || group.cgroup.is_some() && procfs::is_in_cgroup(stat.pid, &registry::cgroup_name(&group.token))
 }
 
 impl<'a> Roots<'a> {
@@ -127,9 +139,15 @@ impl<'a> Roots<'a> {
             let orchestrator = all.iter().find(|stat| stat.process() == record.orchestrator && !stat.is_dead());
             orchestrator.map(|stat| (stat.pid, Some(stat.session)))
         };
+        let others = match parent {
+            Some((_, Some(_))) => registry::records().unwrap_or_default(),
+            Some((_, None)) | None => Vec::new(),
+        };
+        let is_other = |other: &Record| other.token != record.token && other.orchestrator == record.orchestrator;
         Self {
             record,
             parent,
+            others: others.into_iter().filter(is_other).collect(),
             cgroup: record.cgroup.as_deref().and_then(cgroup::members).map(HashSet::from_iter),
             name: registry::cgroup_name(&record.token),
             marker: deep.then(|| registry::marker(&record.token)),
@@ -149,12 +167,16 @@ impl<'a> Roots<'a> {
     }
 
     /// A child of the guard; or, once that is dead, one that the orchestrator adopted. Its own children are guards, and
-    /// helpers in its own session.
+    /// helpers in its own session; where several groups live at once, it may have adopted members of another one.
     fn is_child(&self, stat: &Stat) -> bool {
         match self.parent {
             Some((parent, None)) => stat.parent == parent,
             Some((parent, Some(session))) => {
-                stat.parent == parent && stat.session != session && !guard::is_guard(stat.pid)
+                let adopted = stat.parent == parent && stat.session != session;
+                adopted
+                    && !guard::is_guard(stat.pid)
+                    && !is_own_guard(stat.process())
+                    && !self.others.iter().any(|other| is_of(other, stat))
             }
             None => false,
         }

@@ -443,7 +443,13 @@ fn every_format_says_the_same_answer_and_its_command_starts_what_was_measured() 
         }
         // The warning of the choice excludes nothing and is printed with it.
         let warning = "3 requests were preempted: the KV cache was too small";
-        assert_eq!(choice["warnings"], serde_json::json!([warning]));
+        // What other tests have on these cores is a warning as well, and no part of this one.
+        let told = choice["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|text| !text.as_str().unwrap().contains("also used by"));
+        assert_eq!(told.collect::<Vec<_>>(), [warning]);
         let warning = format!("{name}: {warning}");
         for (format, text) in
             [("analyze", &analysis), ("recommend", &recommended), ("markdown", &markdown), ("report", &page)]
