@@ -258,10 +258,11 @@ impl Hands<'_> {
                 Seen::Ready
             }
             Err(not) => {
-                let outcome = not.outcome.clone();
+                let (outcome, launched) = (not.outcome.clone(), not.startup);
                 attempt.came = Some(Attempted::not_started(*not, &attempt.job, context, attempt.began));
-                // Our server is ended: whoever holds the port now is somebody else, and whoever held it before the start was.
-                let was_taken = matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::PortInUse);
+                // Our server is ended: whoever holds the port now is somebody else, and whoever held it before anything was launched was.
+                let was_taken = launched.is_none()
+                    && matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::PortInUse);
                 let stolen = (was_taken || port::holder(attempt.job.port).is_some()).then_some(attempt.job.port);
                 Seen::NotStarted { outcome, stolen }
             }

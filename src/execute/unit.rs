@@ -420,7 +420,7 @@ impl Unit<'_> {
                 }
                 (Err(_), None) if self.context.was_told(stop).await => Outcome::Interrupted,
                 (Err(failure), None) => Outcome::Failed(match end_of_server(&mut server.group, &blame).await {
-                    Some(died) => died.failure(self.job.port, &blame),
+                    Some(died) => or_rank(died, server.ranks.as_ref()).await.failure(self.job.port, &blame),
                     None => failure,
                 }),
             },
@@ -475,9 +475,7 @@ impl Unit<'_> {
         match verdict {
             Verdict::Exited(ending) => Ran::Ended(ending),
             Verdict::Watched(died @ (Died::Server(_) | Died::Engine)) => {
-                // A head that loses a rank says less than the rank.
-                let died = server.ranks.as_ref().and_then(Ranks::first_gone).map_or(died, Died::Rank);
-                Ran::Failed(died.failure(self.job.port, &blame))
+                Ran::Failed(or_rank(died, server.ranks.as_ref()).await.failure(self.job.port, &blame))
             }
             Verdict::Watched(died) => Ran::Failed(died.failure(self.job.port, &blame)),
             Verdict::Deadline => Ran::Failed(blame.client_too_slow(&emptied)),
@@ -558,6 +556,15 @@ async fn end_of_server(server: &mut Group, blame: &FailureClassifier<'_>) -> Opt
         Ok(change) => Some(Died::of(change)),
         Err(_) => blame.server_is_dying().then_some(Died::Engine),
     }
+}
+
+/// How long the end of a rank on another node may take to be told here.
+const END_OF_RANK: Duration = Duration::from_secs(1);
+
+/// A head that loses a rank says less than the rank: where one has ended, or is told to have within a moment, it is that.
+async fn or_rank(died: Died, ranks: Option<&Ranks>) -> Died {
+    let Some(ranks) = ranks else { return died };
+    tokio::time::timeout(END_OF_RANK, ranks.gone()).await.map_or(died, Died::Rank)
 }
 
 /// What the counters say between two readings; `None` where the server does not count.
