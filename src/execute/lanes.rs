@@ -107,7 +107,7 @@ impl Leases {
                 Some(near_each_other(&units, count)?)
             }
         };
-        // The lowest number: a lane keeps its row in every picture.
+        // The lowest number: a lane keeps its row in every plot.
         let first = (0..self.free.len()).min_by_key(|place| self.free.get(*place).map(|(lane, _)| *lane))?;
         let (lane, mut lease) = self.free.swap_remove(first);
         if let (Some(slots), Some(chosen)) = (&mut self.slots, chosen) {

@@ -13,7 +13,7 @@ use crate::load::server::{Reading, ServerState};
 use crate::model::Telemetry;
 use crate::process::Members;
 use crate::record::atomic;
-use crate::telemetry::{DeviceSample, Sample, Sampler, summarize};
+use crate::telemetry::{DEVICE_COLUMNS, DeviceSample, Sample, Sampler, cell, mebibytes, summarize};
 
 /// How long the last sample may take: no measurement waits longer for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -165,13 +165,15 @@ impl Series {
 
     fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let mut rows = csv::Writer::from_writer(out);
-        rows.write_record(COLUMNS).map_err(std::io::Error::other)?;
+        rows.write_record(DEVICE_COLUMNS.iter().chain(&FURTHER_COLUMNS)).map_err(std::io::Error::other)?;
         for (number, moment) in self.moments.iter().enumerate() {
             let phase = if number < self.before { "before" } else { "measuring" };
             let nothing = [DeviceSample::default()];
             let devices = if moment.sample.devices.is_empty() { &nothing[..] } else { &moment.sample.devices };
             for device in devices {
-                rows.write_record(row(moment, device, phase)).map_err(std::io::Error::other)?;
+                let cells = device.cells(&device.address, &moment.clock, moment.sample.at);
+                let cells = cells.into_iter().chain(further_cells(moment, device, phase));
+                rows.write_record(cells).map_err(std::io::Error::other)?;
             }
         }
         rows.flush()
@@ -196,17 +198,8 @@ fn busy(moments: &[Moment]) -> &[Moment] {
     }
 }
 
-/// The columns of a series: those of the older load generator first.
-const COLUMNS: [&str; 29] = [
-    "timestamp",
-    "elapsed_ms",
-    "gpu_id",
-    "gpu_utilization_pct",
-    "vram_used_mb",
-    "vram_total_mb",
-    "vram_utilization_pct",
-    "temperature_c",
-    "power_usage_w",
+/// What follows the columns of a device.
+const FURTHER_COLUMNS: [&str; 20] = [
     "energy_j",
     "vram_temperature_c",
     "clock_mhz",
@@ -229,39 +222,26 @@ const COLUMNS: [&str; 29] = [
     "prefix_cache_hits",
 ];
 
-fn row(moment: &Moment, device: &DeviceSample, phase: &str) -> [String; 29] {
-    let number = |value: Option<f64>| value.map(|value| format!("{value:.1}")).unwrap_or_default();
+fn further_cells(moment: &Moment, device: &DeviceSample, phase: &str) -> [String; 20] {
     let whole = |value: Option<f64>| value.map(|value| format!("{value:.0}")).unwrap_or_default();
-    let mebibytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
-    let (used, total) = (mebibytes(device.memory_used_bytes), mebibytes(device.memory_total_bytes));
-    let share = used.zip(total).filter(|(_, total)| *total > 0.0).map(|(used, total)| 100.0 * used / total);
     let host = &moment.sample.host;
     let server = moment.server.unwrap_or_default();
     [
-        moment.clock.clone(),
-        moment.sample.at.as_millis().to_string(),
-        device.address.clone(),
-        number(device.utilization_pct),
-        number(used),
-        number(total),
-        number(share),
-        number(device.temperature_c),
-        number(device.power_w),
-        number(device.energy_j),
-        number(device.memory_temperature_c),
-        number(device.clock_mhz),
+        cell(device.energy_j),
+        cell(device.memory_temperature_c),
+        cell(device.clock_mhz),
         device.throttled.join(" "),
         phase.to_owned(),
-        number(host.cpu_pct),
-        number(host.server_cpu_pct),
-        number(host.client_cpu_pct),
-        number(mebibytes(host.memory_used_bytes)),
-        number(mebibytes(host.swap_used_bytes)),
-        number(host.load),
-        number(host.power_w),
+        cell(host.cpu_pct),
+        cell(host.server_cpu_pct),
+        cell(host.client_cpu_pct),
+        cell(mebibytes(host.memory_used_bytes)),
+        cell(mebibytes(host.swap_used_bytes)),
+        cell(host.load),
+        cell(host.power_w),
         whole(server.running),
         whole(server.waiting),
-        number(server.kv_cache_usage.map(|part| part * 100.0)),
+        cell(server.kv_cache_usage.map(|part| part * 100.0)),
         whole(server.prompt_tokens),
         whole(server.generation_tokens),
         whole(server.preemptions),

@@ -10,7 +10,6 @@
 pub mod check;
 pub mod devices;
 mod drm;
-mod gauge;
 mod gpu;
 pub mod host;
 mod inventory;
@@ -22,12 +21,11 @@ mod sampler;
 mod tool;
 
 pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};
-pub use gauge::{Gauge, gauges};
 pub use gpu::xpu::NOT_ASKED;
 pub use host::HostInfo;
 pub use inventory::{Inventory, LinkKind, UnitLink, UnitUser, inventory, unit_memory, unit_users, visible_units};
 pub use probe::{DEVICE_MASKS, Environment, Probe};
-pub use sampler::{DeviceSample, HostSample, Sample, Sampler, summarize};
+pub use sampler::{DEVICE_COLUMNS, DeviceSample, HostSample, Sample, Sampler, cell, mebibytes, summarize};
 pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently};
 
 #[cfg(test)]

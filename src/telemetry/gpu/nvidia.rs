@@ -7,9 +7,9 @@ use super::super::devices::{
     Device, DeviceKind, DeviceReport, Found, MemoryReading, MemorySource, Slot, keep_with_slots,
 };
 use super::super::drm::normal_pci;
-use super::super::gauge::Gauge;
 use super::super::mask;
 use super::super::probe::{Probe, read_text};
+use super::super::sampler::DeviceSample;
 use super::meaningful;
 
 /// In the order of [`parse_row`]. The tool ignores CUDA_VISIBLE_DEVICES.
@@ -50,8 +50,8 @@ pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
     visible(probe, listed, &mut ignored).0.into_iter().map(reading).collect()
 }
 
-/// Use, memory, temperature and power of all GPUs: one call of `nvidia-smi`.
-pub(in super::super) fn gauges(probe: &Probe) -> Vec<Gauge> {
+/// Use, memory, temperature and power of all GPUs, by their numbers: one call of `nvidia-smi`.
+pub(in super::super) fn samples(probe: &Probe) -> Vec<(u32, DeviceSample)> {
     const QUERY: [&str; 2] = [
         "--query-gpu=index,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw",
         "--format=csv,noheader,nounits",
@@ -59,20 +59,21 @@ pub(in super::super) fn gauges(probe: &Probe) -> Vec<Gauge> {
     let Some(Ok(text)) = probe.find_tool("nvidia-smi").map(|tool| probe.answer(&tool, &QUERY)) else {
         return Vec::new();
     };
-    let gauge = |line: &str| {
+    let sample = |line: &str| {
         let words: Vec<&str> = line.split(',').map(str::trim).collect();
         let [index, utilization, used, total, temperature, power] = words.as_slice() else { return None };
         let mebibytes = |text: &str| text.parse::<u64>().ok()?.checked_mul(MIB);
-        Some(Gauge {
-            index: index.parse().ok()?,
+        let sample = DeviceSample {
             utilization_pct: utilization.parse().ok(),
             memory_used_bytes: mebibytes(used),
             memory_total_bytes: mebibytes(total),
             temperature_c: temperature.parse().ok(),
             power_w: power.parse().ok(),
-        })
+            ..DeviceSample::default()
+        };
+        Some((index.parse().ok()?, sample))
     };
-    text.lines().filter_map(gauge).collect()
+    text.lines().filter_map(sample).collect()
 }
 
 /// A process that computes on a GPU.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::drm;
 use super::super::probe::{Probe, read_number};
+use super::counter::dropped_warning;
 use super::hwmon::Sensors;
 use super::{DeviceSample, Source};
 use crate::model::ComputeUnit;
@@ -63,16 +64,7 @@ impl Source for Amd {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let dropped = |card: &Card| {
-            let dropped = card.sensors.dropped();
-            (dropped > 0).then(|| {
-                format!(
-                    "{dropped} reading(s) of the energy counter of {} were dropped: it ran backwards or jumped",
-                    card.address
-                )
-            })
-        };
-        self.cards.iter().filter_map(dropped).collect()
+        self.cards.iter().filter_map(|card| dropped_warning(card.sensors.dropped(), &card.address)).collect()
     }
 }
 

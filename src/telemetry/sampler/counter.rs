@@ -47,6 +47,13 @@ impl EnergyCounter {
     }
 }
 
+/// What is said of readings that were dropped.
+pub(super) fn dropped_warning(dropped: u32, whose: &str) -> Option<String> {
+    let text =
+        || format!("{dropped} reading(s) of the energy counter of {whose} were dropped: it ran backwards or jumped");
+    (dropped > 0).then(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

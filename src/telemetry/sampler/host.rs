@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::host::memory_facts;
 use super::super::probe::{Probe, read_number};
-use super::counter::EnergyCounter;
+use super::counter::{EnergyCounter, dropped_warning};
 
 /// The host at one moment. Shares of the processors are percent of one core: 800 is eight whole cores.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -130,12 +130,7 @@ impl HostSource {
 
     pub fn warnings(&self) -> Vec<String> {
         let dropped: u32 = self.packages.iter().map(|package| package.counter.dropped()).sum();
-        let text = || {
-            format!(
-                "{dropped} reading(s) of the processors' energy counters were dropped: they ran backwards or jumped"
-            )
-        };
-        (dropped > 0).then(text).into_iter().collect()
+        dropped_warning(dropped, "the processors").into_iter().collect()
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::devices::{DeviceKind, memory_readings};
 use super::super::drm::{self, RenderNode};
 use super::super::probe::{Probe, read_number, read_text};
 use super::super::procfs;
+use super::counter::dropped_warning;
 use super::hwmon::Sensors;
 use super::{DeviceSample, Source};
 use crate::model::ComputeUnit;
@@ -87,16 +88,7 @@ impl Source for Intel {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let dropped = |card: &Card| {
-            let dropped = card.sensors.dropped();
-            (dropped > 0).then(|| {
-                format!(
-                    "{dropped} reading(s) of the energy counter of {} were dropped: it ran backwards or jumped",
-                    card.address
-                )
-            })
-        };
-        self.cards.iter().filter_map(dropped).collect()
+        self.cards.iter().filter_map(|card| dropped_warning(card.sensors.dropped(), &card.address)).collect()
     }
 }
 

@@ -45,6 +45,48 @@ pub struct DeviceSample {
     pub throttled: Vec<String>,
 }
 
+/// The columns of a series that are a device's, with their time before them: those of the older load generator.
+pub const DEVICE_COLUMNS: [&str; 9] = [
+    "timestamp",
+    "elapsed_ms",
+    "gpu_id",
+    "gpu_utilization_pct",
+    "vram_used_mb",
+    "vram_total_mb",
+    "vram_utilization_pct",
+    "temperature_c",
+    "power_usage_w",
+];
+
+/// A number in a series; nothing where it is not known.
+pub fn cell(value: Option<f64>) -> String {
+    value.map(|value| format!("{value:.1}")).unwrap_or_default()
+}
+
+/// Bytes in MiB.
+pub fn mebibytes(bytes: Option<u64>) -> Option<f64> {
+    bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))
+}
+
+impl DeviceSample {
+    /// Its [`DEVICE_COLUMNS`], under this name of the device.
+    pub fn cells(&self, id: &str, clock: &str, at: Duration) -> [String; 9] {
+        let (used, total) = (mebibytes(self.memory_used_bytes), mebibytes(self.memory_total_bytes));
+        let share = used.zip(total).filter(|(_, total)| *total > 0.0).map(|(used, total)| 100.0 * used / total);
+        [
+            clock.to_owned(),
+            at.as_millis().to_string(),
+            id.to_owned(),
+            cell(self.utilization_pct),
+            cell(used),
+            cell(total),
+            cell(share),
+            cell(self.temperature_c),
+            cell(self.power_w),
+        ]
+    }
+}
+
 /// Everything at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
@@ -78,7 +120,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of these devices. `server` and `client` say which processes are theirs, when asked.
+    /// A sampler of these devices.
     pub fn new(probe: Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Self {
         let source: Option<Box<dyn Source>> = match kind {
             DeviceKind::Xpu => Some(Box::new(intel::Intel::new(&probe, units))),
@@ -90,7 +132,7 @@ impl Sampler {
         Self { probe, source, host, began: Instant::now() }
     }
 
-    /// One sample. `server` and `client`: processes whose share of the processors is told apart.
+    /// One sample. `server` and `client`: processes whose share of the processors is given for each of the two.
     pub fn sample(&mut self, server: &[i32], client: &[i32]) -> Sample {
         self.sample_at(self.began.elapsed(), server, client)
     }

@@ -8,7 +8,7 @@ use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 
 use super::super::gpu::nvidia as tool;
 use super::super::probe::Probe;
-use super::counter::EnergyCounter;
+use super::counter::{EnergyCounter, dropped_warning};
 use super::{DeviceSample, Source};
 use crate::model::ComputeUnit;
 
@@ -42,18 +42,10 @@ impl Source for Nvidia {
                 return samples;
             }
         }
-        let gauges = tool::gauges(probe);
+        let told = tool::samples(probe);
         let sample = |card: &Card| {
-            let gauge = gauges.iter().find(|gauge| card.unit.mask == gauge.index.to_string())?;
-            Some(DeviceSample {
-                address: card.unit.address.clone(),
-                utilization_pct: gauge.utilization_pct,
-                memory_used_bytes: gauge.memory_used_bytes,
-                memory_total_bytes: gauge.memory_total_bytes,
-                power_w: gauge.power_w,
-                temperature_c: gauge.temperature_c,
-                ..DeviceSample::default()
-            })
+            let (_, sample) = told.iter().find(|(index, _)| card.unit.mask == index.to_string())?;
+            Some(DeviceSample { address: card.unit.address.clone(), ..sample.clone() })
         };
         self.cards.iter().filter_map(sample).collect()
     }
@@ -64,16 +56,7 @@ impl Source for Nvidia {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let dropped = |card: &Card| {
-            let dropped = card.counter.dropped();
-            (dropped > 0).then(|| {
-                format!(
-                    "{dropped} reading(s) of the energy counter of {} were dropped: it ran backwards or jumped",
-                    card.unit.address
-                )
-            })
-        };
-        self.cards.iter().filter_map(dropped).collect()
+        self.cards.iter().filter_map(|card| dropped_warning(card.counter.dropped(), &card.unit.address)).collect()
     }
 }
 
@@ -113,7 +96,35 @@ fn reasons(all: ThrottleReasons) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::fixture::Tree;
     use super::*;
+
+    #[test]
+    fn where_the_library_is_not_the_tool_tells_and_what_it_does_not_know_is_absent() {
+        let tree = Tree::new();
+        tree.tool_that_prints(
+            "nvidia-smi",
+            "0, 97, 20480, 23034, 61, 71.50\n1, [N/A], [N/A], [N/A], [N/A], [N/A]\n2, 1, 1, 1, 1, 1",
+        );
+        let unit = |mask: &str| ComputeUnit {
+            address: format!("0000:0{mask}:00.0"),
+            mask: mask.into(),
+            ..ComputeUnit::default()
+        };
+        let cards = ["0", "1"].map(|mask| Card { unit: unit(mask), counter: EnergyCounter::default() });
+        let mut source = Nvidia { library: None, cards: cards.into() };
+        let first = DeviceSample {
+            address: "0000:00:00.0".into(),
+            utilization_pct: Some(97.0),
+            memory_used_bytes: Some(20480 << 20),
+            memory_total_bytes: Some(23034 << 20),
+            temperature_c: Some(61.0),
+            power_w: Some(71.5),
+            ..DeviceSample::default()
+        };
+        let second = DeviceSample { address: "0000:01:00.0".into(), ..DeviceSample::default() };
+        assert_eq!(source.read(&tree.probe(), Duration::ZERO), [first, second], "a device of others is left out");
+    }
 
     #[test]
     fn idling_is_no_throttling() {
