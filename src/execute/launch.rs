@@ -40,6 +40,21 @@ pub(super) fn server_of(job: &Job, context: &UnitContext) -> EngineCommand {
     program(Role::Server, job, context).unwrap_or_else(|_| context.engine.clone())
 }
 
+/// What the scripts of a job depend on, with this program.
+pub(super) fn script_context<'a>(
+    engine: &'a EngineCommand,
+    job: &'a Job,
+    context: &'a UnitContext,
+) -> ScriptContext<'a> {
+    ScriptContext {
+        engine,
+        setvars: context.setvars.as_deref(),
+        port: job.port,
+        attempt: job.attempt,
+        variables: &job.binding.variables,
+    }
+}
+
 /// The whole command line.
 pub(super) fn command(role: Role, job: &Job, context: &UnitContext) -> Vec<String> {
     let engine = program(role, job, context).unwrap_or_else(|_| context.engine.clone());
@@ -106,13 +121,7 @@ fn spec(
 ) -> Result<GroupSpec, Failure> {
     let failed = |error: &dyn std::error::Error| failed(role, error);
     let engine = program(role, job, context).map_err(|error| failed(&error))?;
-    let script_context = ScriptContext {
-        engine: &engine,
-        setvars: context.setvars.as_deref(),
-        port: job.port,
-        attempt: job.attempt,
-        variables: &job.binding.variables,
-    };
+    let script_context = script_context(&engine, job, context);
     let text = script_after(role, &job.experiment, args, &script_context, before);
     if let Some(kept) = kept {
         keep_copy(kept, &safe::file_bytes(text.as_bytes())).map_err(|error| failed(&error))?;

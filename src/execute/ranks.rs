@@ -370,13 +370,7 @@ fn launch_failed(error: &dyn std::error::Error) -> Failure {
 fn spec(job: &Job, context: &UnitContext, meeting: &Meeting) -> Result<GroupSpec, super::Error> {
     let nodes = context.nodes.as_ref().map(|nodes| nodes.launcher.clone()).unwrap_or_default();
     let engine = launch::server_of(job, context);
-    let script_context = ScriptContext {
-        engine: &engine,
-        setvars: context.setvars.as_deref(),
-        port: job.port,
-        attempt: job.attempt,
-        variables: &job.binding.variables,
-    };
+    let script_context = launch::script_context(&engine, job, context);
     let log = &job.places.server_log;
     let (script, order) = (layout::rank_script(log), layout::rank_order(log));
     atomic::keep_again_with(&script, |file| file.write_all(meeting.rank_script(job, &script_context).as_bytes()))?;

@@ -14,7 +14,6 @@ import ctypes
 import datetime
 import json
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -23,12 +22,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+import checks  # noqa: E402
+from checks import Over, Part, Tally, equal, that  # noqa: E402
+
 #: What `--ci` runs on every commit; the whole list is for the hand.
 CI = ("sweep", "died", "load")
 #: A planted secret: it must be in nothing that is written.
@@ -139,101 +142,28 @@ def descendants() -> list[Process]:
 
 
 def wait_for(what: str, condition, limit: float = SLOW, every: float = 0.05):
-    """The first true value of condition(); a failed check when none comes."""
-    end = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {limit:.0f} s for {what}")
-        time.sleep(every)
+    return checks.wait_for(what, condition, limit, every)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
-
-
-class Tally:
-    passed = 0
-    failed = 0
-
-
-class Over(Exception):
-    """A check failed that the rest of the scenario needs."""
-
-
-def that(condition, message) -> None:
-    if not condition:
-        raise AssertionError(message() if callable(message) else message)
-
-
-def equal(found, expected, what: str) -> None:
-    that(found == expected, lambda: f"{what}: found {found!r}, expected {expected!r}")
 
 
 def contains(text: str, part: str, what: str) -> None:
     that(part in text, lambda: f"{what}: {part!r} is not in:\n{text[-3000:]}")
 
 
-class Scenario:
+class Scenario(Part):
     """One of the main parts: its folder, its commands, its checks."""
 
     def __init__(self, bench: "Bench", name: str):
-        self.bench, self.name = bench, name
-        self.dir = bench.work / name
-        self.dir.mkdir()
-        self.results = self.dir / "results"
-        self.failed = 0
-        self.lap = time.monotonic()
-        self.commands = 0
+        super().__init__(bench, name)
         self.strangers: set[int] = set()
-
-    @contextlib.contextmanager
-    def check(self, what: str, needed: bool = False):
-        notes: list[str] = []
-        try:
-            yield notes.append
-            error = None
-        except Over:
-            raise
-        except Exception as caught:  # noqa: BLE001
-            error = caught
-        seconds = time.monotonic() - self.lap
-        self.lap = time.monotonic()
-        note = f" [{'; '.join(notes)}]" if notes else ""
-        print(f"{'ok  ' if error is None else 'FAIL'} {self.name}: {what}{note} ({seconds:.1f} s)", flush=True)
-        if error is None:
-            Tally.passed += 1
-            return
-        Tally.failed += 1
-        self.failed += 1
-        detail = str(error) if isinstance(error, AssertionError) else "".join(traceback.format_exception(error))
-        print("     " + detail.rstrip().replace("\n", "\n     "), flush=True)
-        with open(self.dir / "failures.txt", "a") as file:
-            file.write(f"{what}\n{detail}\n\n")
-        if needed:
-            raise Over
 
     # commands
 
     def start(self, *args: str, **env: str) -> subprocess.Popen:
-        """Starts vllm-bench; its output goes to a numbered file."""
-        self.commands += 1
-        name = f"{self.commands:02}-{args[0]}.txt"
-        path = self.dir / name
-        with open(path, "w") as out:
-            out.write("$ vllm-bench " + " ".join(args) + "\n")
-            out.flush()
-            child = subprocess.Popen(
-                [self.bench.binary, *args],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=self.dir,
-                env={**self.bench.env, **env},
-            )
+        child = self.begin(args, {**self.bench.env, **env})
         popened.add(child.pid)
-        child.text = path.read_text
         return child
 
     def call(self, *args: str, limit: float = 60.0, **env: str) -> tuple[int, str]:
