@@ -20,9 +20,12 @@ pub struct Limit {
     pub inclusive: bool,
 }
 
+/// How the keys of what is sampled of devices and host end: `mean_power_w`.
+const SAMPLED_UNITS: [&str; 5] = ["w", "c", "mhz", "pct", "gib"];
+
 impl Limit {
-    /// Reads `METRIC.STATISTIC<MILLISECONDS` (`ttft.p99<500`, `tpot.mean<=50`) or `KEY<VALUE`, `KEY>=VALUE` with the key of any
-    /// metric.
+    /// Reads `METRIC.STATISTIC<MILLISECONDS` (`ttft.p99<500`, `tpot.mean<=50`), the same of what is sampled of devices and host
+    /// (`power.mean<400`, `temperature.max<90`), or `KEY<VALUE`, `KEY>=VALUE` with the key of any metric.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value, above) = match (text.split_once('<'), text.split_once('>')) {
             (Some((name, value)), None) => (name, value, false),
@@ -38,7 +41,10 @@ impl Limit {
                 let known = ["mean", "median", "std"].contains(&statistic) || percentile;
                 known.then(|| format!("{statistic}_{metric}_ms"))?
             }
-            Some(_) => return None,
+            Some((metric, statistic)) => {
+                let of_unit = |unit: &&str| format!("{statistic}_{metric}_{unit}");
+                SAMPLED_UNITS.iter().map(of_unit).find(|key| Metric::of(key).is_some())?
+            }
             None => name.to_owned(),
         };
         Metric::of(&key)?;
@@ -201,6 +207,17 @@ mod tests {
         }
         let holds = |text: &str, value| Limit::parse(text).unwrap().holds(value);
         assert!(holds("ttft.p99<=5", 5.0) && !holds("ttft.p99<5", 5.0) && holds("output_throughput>=5", 5.0));
+        let key = |text: &str| Limit::parse(text).map(|limit| limit.key);
+        for (text, expected) in [
+            ("power.mean<400", Some("mean_power_w")),
+            ("temperature.max<90", Some("max_temperature_c")),
+            ("server_cpu.mean<800", Some("mean_server_cpu_pct")),
+            ("host_memory.max<100", Some("max_host_memory_gib")),
+            ("power.p99<400", None),
+            ("humidity.mean<4", None),
+        ] {
+            assert_eq!(key(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]
