@@ -36,22 +36,38 @@ pub struct DeviceHolder {
 
 impl fmt::Display for DeviceHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is held by ", self.device)?;
-        match (self.pid, self.is_gone) {
+        write!(f, "{} is held by {}", self.device, self.who())
+    }
+}
+
+impl DeviceHolder {
+    /// Who it is, in words.
+    pub fn who(&self) -> impl fmt::Display {
+        Who(self)
+    }
+}
+
+/// A holder without its device.
+struct Who<'h>(&'h DeviceHolder);
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(holder) = self;
+        match (holder.pid, holder.is_gone) {
             (Some(pid), false) => write!(f, "process {pid}")?,
             (Some(pid), true) => write!(f, "what process {pid} had started (it is gone itself)")?,
             (None, _) => f.write_str("a process that cannot be seen from here (of another container)")?,
         }
-        if let Some(user) = &self.user {
+        if let Some(user) = &holder.user {
             write!(f, " of {user}")?;
         }
-        if let Some(since) = &self.since {
+        if let Some(since) = &holder.since {
             write!(f, ", since {since}")?;
         }
-        if let Some(run) = &self.run {
+        if let Some(run) = &holder.run {
             write!(f, ", run `{}`", run.display())?;
         }
-        match &self.command {
+        match &holder.command {
             Some(command) => write!(f, ": `{command}`"),
             None => Ok(()),
         }
@@ -90,9 +106,16 @@ impl Signature {
 /// The command line of a process, as one line without secrets; `None` where there is none.
 pub(super) fn command_of(pid: i32) -> Option<String> {
     let line = safe::without_secrets(&procfs::argv(pid)).join(" ");
-    let line: String =
-        line.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).take(COMMAND).collect();
-    (!line.is_empty()).then_some(line)
+    let line: String = line.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect();
+    (!line.is_empty()).then(|| shortened(line))
+}
+
+/// A command line of at most so many characters; one that is cut says so.
+fn shortened(line: String) -> String {
+    match line.char_indices().nth(COMMAND) {
+        Some((end, _)) => format!("{}…", line[..end].trim_end()),
+        None => line,
+    }
 }
 
 /// Whether there is no such process any more. Processes of others may be hidden (`hidepid`), and are no less there.
@@ -131,5 +154,7 @@ mod tests {
         let unseen = DeviceHolder { pid: None, user: None, since: None, command: None, run: None, ..seen.clone() };
         assert!(unseen.to_string().ends_with("a process that cannot be seen from here (of another container)"));
         assert!(DeviceHolder { is_gone: true, ..seen }.to_string().contains("it is gone itself"));
+        assert_eq!(shortened("x".repeat(COMMAND)).chars().count(), COMMAND);
+        assert_eq!(shortened("x".repeat(COMMAND + 1)), format!("{}…", "x".repeat(COMMAND)));
     }
 }

@@ -23,7 +23,9 @@ mod tool;
 pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};
 pub use gpu::xpu::NOT_ASKED;
 pub use host::HostInfo;
-pub use inventory::{Inventory, LinkKind, UnitLink, UnitUser, inventory, unit_memory, unit_users, visible_units};
+pub use inventory::{
+    Inventory, LinkKind, UnitLink, UnitUser, inventory, masks_of, unit_memory, unit_users, visible_units,
+};
 pub use probe::{DEVICE_MASKS, Environment, Probe};
 pub use sampler::{DEVICE_COLUMNS, DeviceSample, HostSample, Sample, Sampler, cell, mebibytes, summarize};
 pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently};

@@ -322,6 +322,12 @@ fn cards_are_locked_by_their_addresses_and_strangers_on_them_are_recorded() {
     let script = first.event(&["benchmark-launched"]);
     assert!(script.is_object());
     on("1,2", "other").exits(4).says("0000:13:00.0 is held by process ");
+    let both = on("0,1", "other").exits(4);
+    both.says("0000:03:00.0 and 0000:13:00.0 are held by process ");
+    both.check(both.stderr.matches("are held by").count() == 1, "the holder is told once");
+    // Lanes on no device at all.
+    let none = on("9", "other").set("--parallel", ["auto"]).exits(4);
+    none.says("`ZE_AFFINITY_MASK=9` leaves no XPU device").says("in `ZE_AFFINITY_MASK`, or unset it");
     // What the plan tells the servers counts, not what this shell sees.
     let by_plan = sweep(&scene, &vllm, "other").through(&through).also("--env", "ZE_AFFINITY_MASK=0");
     by_plan.exits(4).says("0000:03:00.0 is held by process ");

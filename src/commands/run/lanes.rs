@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::prepare::Prepared;
 use crate::config::{Environment, Parallel, PortChoice, Settings};
 use crate::error::Error;
-use crate::execute::{LaneDevices, Lease, Leases, LockedPort};
+use crate::execute::{self, LaneDevices, Lease, Leases, LockedPort};
 use crate::model::{ComputeUnit, Experiment, Identity, Outcome, Plan};
 use crate::plan::blocks;
 use crate::record::{Holder, RunDir, RunState, list_runs};
 use crate::search::{Estimates, Packing};
 use crate::sim::settings::SimSettings;
-use crate::telemetry::{DEVICE_MASKS, DeviceKind, Probe, devices, inventory};
+use crate::telemetry::{DEVICE_MASKS, DeviceKind, Probe, devices, inventory, masks_of};
 
 /// So many of the newest runs of a results directory are asked for what experiments take.
 const EARLIER_RUNS: usize = 20;
@@ -149,6 +149,10 @@ fn units(
             message,
             "ask for fewer lanes with `--parallel N`, or measure one at a time with `--parallel off`",
         ));
+    }
+    if found.units.is_empty() && kind != DeviceKind::Cpu {
+        let masks = masks_of(&probe, kind);
+        return Err(execute::Error::NoDeviceLeft { kind: kind.label(), masks }.into());
     }
     let nodes = if kind == DeviceKind::Cpu { Vec::new() } else { inventory(&probe, DeviceKind::Cpu, 0).units };
     Ok((found.units.clone(), Some(LaneDevices::Real { inventory: Box::new(found), nodes })))

@@ -52,6 +52,20 @@ pub fn inventory(probe: &Probe, kind: DeviceKind, core_sets: usize) -> Inventory
     inventory
 }
 
+/// The variables of this environment that narrow devices of a kind, as they are set; an empty one hides all where the runtime says so.
+pub fn masks_of(probe: &Probe, kind: DeviceKind) -> Vec<(&'static str, String)> {
+    let names: &[&'static str] = match kind {
+        DeviceKind::Xpu => &["ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"],
+        DeviceKind::Cuda => &["CUDA_VISIBLE_DEVICES"],
+        DeviceKind::Rocm => &["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"],
+        DeviceKind::Cpu => &[],
+    };
+    // Level Zero takes an empty one for none.
+    let counts = |value: &String| kind != DeviceKind::Xpu || !value.is_empty();
+    let set = |name: &'static str| Some((name, probe.environment.get(name).filter(|value| counts(value))?.clone()));
+    names.iter().copied().filter_map(set).collect()
+}
+
 /// What a server may use here, without links: with one call of the vendor's tool, or none. All cores are one set.
 pub fn visible_units(probe: &Probe) -> Vec<ComputeUnit> {
     let found = detect_found(probe);
