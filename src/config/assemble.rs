@@ -294,6 +294,7 @@ fn cluster(layers: &Layers, given: &mut Node) -> Result<(), Error> {
         };
         let key = key.trim().trim_start_matches('-').replace('_', "-");
         let path: Vec<&str> = std::iter::once("slurm").chain(key.splitn(2, '.')).collect();
+        let origin = of_key(&origin, &key);
         // `true` and `false` are switches; everything else is read by its key.
         let kind = match value.trim() {
             "true" => Kind::Bool(true),
@@ -303,6 +304,15 @@ fn cluster(layers: &Layers, given: &mut Node) -> Result<(), Error> {
         given.put(&path, Node::new(kind, &origin));
     }
     Ok(())
+}
+
+/// Where one key of several stands: `--slurm time`.
+fn of_key(origin: &Origin, key: &str) -> Origin {
+    match origin {
+        Origin::Flag(name) => Origin::Flag(format!("{name} {key}")),
+        Origin::Variable(name) => Origin::Variable(format!("{name}: {key}")),
+        origin @ (Origin::File { .. } | Origin::Preset { .. }) => origin.clone(),
+    }
 }
 
 /// Lays flags and variables over the sweep, and over each of its groups.

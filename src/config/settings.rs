@@ -14,7 +14,7 @@ use super::kept::Kept;
 use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT};
 use super::layers::{Layers, is_run_setting};
-use super::resolve::{sweep, words};
+use super::resolve::{slurm, sweep, words};
 use super::simulation::{no_faults_of_the_other_client, simulation};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
@@ -171,6 +171,7 @@ impl Settings {
         let layers = Layers::of_run(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
         let Assembled { tree, mut notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
+        slurm::check_keys(&tree)?;
         let document: Document = read(&tree)?;
         let variables = layers.unknown_variables(is_run_setting).into_iter();
         let mut warnings: Vec<String> =
@@ -196,6 +197,10 @@ impl Settings {
             .extend(max.map(|max| format!("{}: the most starts have no effect without `starts: auto`", max.origin)));
 
         let run = RunSettings::of(&document, environment, engine == Engine::Sim)?;
+        // Of a run that goes on they were there when it began, and on a node they need not be.
+        if run.place == Place::Slurm && kept.is_none() {
+            slurm::check_files(document.slurm.as_ref(), &run.slurm)?;
+        }
         if safe::holds_secret(&run.results_dir.to_string_lossy()) {
             let node = document.results_dir.as_ref().map(|raw| &raw.node);
             let origin = node.map_or_else(|| Origin::flag("results-dir"), |node| node.origin.clone());
@@ -279,11 +284,19 @@ impl Settings {
     pub fn kept(&self) -> Kept {
         let mut tree = self.resolved.clone();
         // A path means the same from wherever the run goes on.
-        let paths = [("vllm-bin", &self.vllm_bin), ("setvars", &self.setvars), ("device-locks", &self.device_locks)];
-        for (key, path) in paths.into_iter().chain([("results-dir", &Some(self.results_dir.clone()))]) {
-            let node = tree.get(key).filter(|node| node.kind != Kind::Null).map(|node| node.origin.clone());
+        let results = Some(self.results_dir.clone());
+        let paths: [(&[&str], &Option<PathBuf>); 6] = [
+            (&["vllm-bin"], &self.vllm_bin),
+            (&["setvars"], &self.setvars),
+            (&["device-locks"], &self.device_locks),
+            (&["results-dir"], &results),
+            (&["slurm", "program"], &self.slurm.program),
+            (&["slurm", "prelude-file"], &self.slurm.prelude_file),
+        ];
+        for (keys, path) in paths {
+            let node = tree.find(keys).filter(|node| node.kind != Kind::Null).map(|node| node.origin.clone());
             if let (Some(origin), Some(path)) = (node, path) {
-                tree.put(&[key], Node::text(path.to_string_lossy(), &origin));
+                tree.put(keys, Node::text(path.to_string_lossy(), &origin));
             }
         }
         Kept::of(tree)

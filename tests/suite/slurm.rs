@@ -223,6 +223,37 @@ fn a_refused_submission_is_told_in_slurms_words() {
 }
 
 #[test]
+fn without_slurms_programs_nothing_is_begun() {
+    let cluster = Cluster::new();
+    fs::remove_file(cluster.file("bin/sbatch")).unwrap();
+    let bin = cluster.file("bin");
+    for flags in [&[][..], &["--detach"]] {
+        let call = flags.iter().fold(cluster.sweep(), |call, flag| call.flag(flag));
+        let refused = call.env("PATH", bin.to_str().unwrap()).exits(4);
+        refused.says("`sbatch` was not found on PATH").says("a login node").says("`--dry-run` shows");
+    }
+    assert!(cluster.scene.runs().is_empty() && fs::read_dir(cluster.scene.results()).unwrap().next().is_none());
+}
+
+#[test]
+fn a_wrong_value_of_a_flag_names_its_key() {
+    let cluster = Cluster::new();
+    for (key, words) in [
+        ("mem-per-cpu=22X", "invalid value `22X` for `--slurm mem-per-cpu`"),
+        ("prelude=3", "invalid value `3` for `--slurm prelude`"),
+        ("patience=0", "invalid value `0` for `--slurm patience`"),
+        ("workers=0", "invalid value `0` for `--slurm workers`"),
+        ("program=/nowhere/x", "invalid value `/nowhere/x` for `--slurm program`"),
+        ("prelude-file=/nowhere/x", "invalid value `/nowhere/x` for `--slurm prelude-file`"),
+        ("gpus-per-node=2", "`--slurm gpus=gpus-per-node`"),
+    ] {
+        cluster.sweep_with(&[key]).exits(2).says(words);
+    }
+    cluster.sweep_with(&["time=10", "stop-before=10m"]).exits(2).says("for `--slurm stop-before`");
+    assert!(cluster.calls("sbatch").is_empty() && cluster.scene.runs().is_empty());
+}
+
+#[test]
 fn a_submission_whose_answer_was_lost_is_found_in_the_queue() {
     let cluster = Cluster::new();
     cluster.says("sbatch-loses-its-answer", "");
@@ -312,7 +343,7 @@ fn a_task_that_slurm_lost_is_submitted_again() {
 #[test]
 fn a_task_that_lives_on_is_not_lost_whatever_slurm_says() {
     let cluster = Cluster::new();
-    let mut live = cluster.sweep_with(&["patience=0"]).set("--sim-speed", ["30"]).start();
+    let mut live = cluster.sweep_with(&["patience=100ms"]).set("--sim-speed", ["30"]).start();
     wait_until_submitted(&mut live);
     cluster.task_writes(&["benchmark-launched", SECOND]);
     // The node is lost to Slurm; its processes are not.

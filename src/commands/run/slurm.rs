@@ -13,7 +13,7 @@ use crate::campaign::{self, Totals};
 use crate::config::{Environment, Settings};
 use crate::error::Error;
 use crate::execute::slurm::{ArrayJob, FrontPlan, Progress, Shape, SlurmExecutor, Tools, Watcher, arrays};
-use crate::execute::{Emitter, EngineCommand, Recorder};
+use crate::execute::{self, Emitter, EngineCommand, Recorder};
 use crate::exit;
 use crate::model::{Event, Outcome, Plan, Stamped};
 use crate::plan::blocks;
@@ -44,6 +44,7 @@ pub fn knows_vllm(settings: &Settings) -> bool {
 /// # Errors
 /// When nothing can be submitted, or the record cannot be kept.
 pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
+    require_slurm(sweep.environment)?;
     let (sender, stop) = stop_channel();
     let signals = Signals::listen(sender.clone(), Role::Front)?;
     let engine = engine_here(sweep).await?;
@@ -76,6 +77,15 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     reporter.close();
     let session = Session { sweep, prepared: &prepared, left_alone: &left_alone, first_new, signal: signals.first() };
     session.conclude(totals?, recorder, began)
+}
+
+/// Slurm's programs without which nothing can be submitted, watched or ended.
+const NEEDED: [&str; 3] = ["sbatch", "squeue", "scancel"];
+
+/// Refuses to begin where Slurm's programs are not there: each experiment would fail.
+fn require_slurm(environment: &Environment) -> Result<(), execute::Error> {
+    let missing: Vec<&str> = NEEDED.into_iter().filter(|name| environment.find_program(name).is_none()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(execute::Error::NoSlurm(missing)) }
 }
 
 /// The vLLM that is here, where nodes run what is here; a login node need not have one.

@@ -126,13 +126,21 @@ impl Tools {
         said
     }
 
-    /// Cancels or signals jobs.
+    /// Cancels or signals jobs. One that is over already is as it should be.
     ///
     /// # Errors
     /// In Slurm's words.
     pub fn cancel(&self, options: &[&str], jobs: &[String]) -> Result<(), String> {
-        let args: Vec<&str> = options.iter().copied().chain(jobs.iter().map(String::as_str)).collect();
-        self.ask("scancel", &args).map(drop)
+        let args: Vec<String> = options.iter().map(|word| (*word).to_owned()).chain(jobs.iter().cloned()).collect();
+        let output = self.run("scancel", &args, ASK).map_err(|error| in_words(&error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        match complaints(&String::from_utf8_lossy(&output.stderr)) {
+            Some(words) if words.is_empty() => Err(format!("`scancel` ended with {}", output.status)),
+            Some(words) => Err(words),
+            None => Ok(()),
+        }
     }
 }
 
@@ -152,6 +160,18 @@ const UNCLEAR: [&str; 6] = [
     "Connection refused",
     "Zero Bytes were transmitted",
 ];
+
+/// Words of `scancel` for a job that is over, or that waits and cannot be signalled: what waits is cancelled by a call of its own.
+const OVER: [&str; 4] =
+    ["Invalid job id specified", "already completing or completed", "Job/step already", "Job is pending execution"];
+
+/// What `scancel` complains of, on one line; `None` where all of it is about jobs that are over.
+fn complaints(stderr: &str) -> Option<String> {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let is_harmless = |line: &&str| OVER.iter().any(|words| line.contains(words));
+    let (harmless, others): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(is_harmless);
+    if others.is_empty() && !harmless.is_empty() { None } else { Some(others.join("; ")) }
+}
 
 /// Words of limits on how many jobs or tasks there may be.
 const LIMITS: [&str; 7] = [
@@ -240,6 +260,16 @@ mod tests {
             assert_eq!(matches!(came, Submitted::Unclear(_)), !limit, "{came:?}");
         }
         assert!(matches!(submitted(true, "", ""), Submitted::Unclear(_)));
+    }
+
+    #[test]
+    fn to_cancel_what_is_over_is_no_failure() {
+        let over = "scancel: error: Kill job error on job id 7: Invalid job id specified\n";
+        let ending = "scancel: error: Kill job error on job id 8: Job/step already completing or completed\n";
+        let denied = "scancel: error: Kill job error on job id 9: Access/permission denied\n";
+        assert_eq!(complaints(&format!("{over}{ending}")), None);
+        assert_eq!(complaints(&format!("{over}{denied}")).as_deref(), Some(denied.trim()));
+        assert_eq!(complaints("").as_deref(), Some(""));
     }
 
     #[test]
