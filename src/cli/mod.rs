@@ -95,6 +95,9 @@ fn numbers(command: clap::Command) -> clap::Command {
 /// `--num_prompts` is `--num-prompts`.
 fn normalized(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.collect();
+    if words.get(1).is_none_or(|word| word != "sim-vllm") {
+        words = with_values(words);
+    }
     let Some(load) = words.iter().position(|word| word == "load") else { return words };
     for word in words.iter_mut().skip(load + 1) {
         let Some(text) = word.to_str().filter(|text| text.starts_with("--")) else { continue };
@@ -105,6 +108,29 @@ fn normalized(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
         }
     }
     words
+}
+
+/// `--flag -5%` as `--flag=-5%`: no short flag is a digit, and clap takes for a value only what is a number.
+fn with_values(words: Vec<OsString>) -> Vec<OsString> {
+    let is_negative = |word: &OsString| {
+        word.to_str().and_then(|text| text.strip_prefix('-')).is_some_and(|rest| {
+            rest.starts_with(|sign: char| sign.is_ascii_digit() || sign == '.') && rest.parse::<f64>().is_err()
+        })
+    };
+    let is_flag = |word: &OsString| {
+        word.to_str().is_some_and(|text| text.starts_with("--") && text.len() > 2 && !text.contains('='))
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(words.len());
+    for word in words {
+        match joined.last_mut() {
+            Some(flag) if is_negative(&word) && is_flag(flag) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// When to use colour.
@@ -197,3 +223,33 @@ Exit codes:
   5      a run directory could not be read or written, or is locked
   70     a bug in vllm-bench
   128+n  ended by signal n, after an orderly stop";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_may_begin_with_a_minus_whatever_its_unit() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for (flag, read) in [
+            ("--sim-noise", (|run| &run.sim_noise) as fn(&RunArgs) -> &Option<String>),
+            ("--sim-noise-within", |run| &run.sim_noise_within),
+            ("--sim-drift", |run| &run.sim_drift),
+            ("--sim-outliers", |run| &run.sim_outliers),
+            ("--sim-interference", |run| &run.sim_interference),
+            ("--sim-speed", |run| &run.sim_speed),
+            ("--parallel-threshold", |run| &run.parallel_threshold),
+            ("--cooldown", |run| &run.cooldown),
+            ("--noise-check", |run| &run.noise_check),
+        ] {
+            for value in ["-5%", "-5", "-.5s", "-1e3x"] {
+                let cli = Cli::read(words(&format!("vllm-bench run {flag} {value} --yes")).into_iter()).unwrap();
+                let Command::Run(run) = cli.command else { unreachable!() };
+                assert_eq!((read(&run).as_deref(), run.yes), (Some(value), true), "{flag}");
+            }
+        }
+        let untouched = words("vllm-bench sim-vllm bench serve --x -5%");
+        assert_eq!(normalized(untouched.clone().into_iter()), untouched);
+        assert!(Cli::read(words("vllm-bench run -5%").into_iter()).is_err(), "no value of a flag");
+    }
+}

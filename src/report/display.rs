@@ -112,6 +112,9 @@ pub(super) fn in_unit(value: f64, unit: Unit) -> String {
     out
 }
 
+/// A time has no more decimals than this, and two.
+const MOST_ZEROS: i32 = 12;
+
 /// The same behind a text.
 pub(super) fn put_value(out: &mut String, value: f64, unit: Unit) {
     let decimals = match unit {
@@ -128,6 +131,13 @@ pub(super) fn put_value(out: &mut String, value: f64, unit: Unit) {
         Unit::RequestsPerSecond | Unit::DeviceDays | Unit::NodeDays | Unit::Money => 3,
     };
     let smallest = 0.5 / 10f64.powi(decimals);
+    let is_time = matches!(unit, Unit::Seconds | Unit::Milliseconds);
+    if is_time && value != 0.0 && value.abs() < smallest {
+        // Times are read by people, and a power of ten is easily missed: plain figures, three of them.
+        let zeros = (1..MOST_ZEROS).find(|zeros| value.abs() * 10f64.powi(*zeros) >= 1.0).unwrap_or(MOST_ZEROS);
+        let _ = write!(out, "{value:.*}", usize::try_from(zeros + 2).unwrap_or_default());
+        return;
+    }
     if value.abs() >= 1e9 || (value != 0.0 && value.abs() < smallest) {
         // Writing into memory never fails.
         let _ = write!(out, "{value:.2e}");
@@ -213,6 +223,10 @@ mod tests {
         assert_eq!(in_unit(1.0 / 3.0, Unit::RequestsPerSecond), "0.333");
         assert_eq!(in_unit(0.0001, Unit::RequestsPerSecond), "1.00e-4");
         assert_eq!(in_unit(0.0, Unit::Milliseconds), "0.00");
+        assert_eq!(in_unit(8.62e-7, Unit::Seconds), "0.000000862");
+        assert_eq!(in_unit(0.0499, Unit::Seconds), "0.0499");
+        assert_eq!(in_unit(-0.001, Unit::Milliseconds), "-0.00100");
+        assert_eq!(in_unit(1e-300, Unit::Seconds), "0.00000000000000");
         assert_eq!(in_unit(1e300, Unit::Milliseconds), "1.00e300");
         assert_eq!(duration(3723.4), "1 h 2 m 3 s");
         assert_eq!(duration(f64::NAN), "0 h 0 m 0 s");

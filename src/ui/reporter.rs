@@ -83,16 +83,24 @@ impl Reporter {
             state.rows.show(&lines);
             return;
         }
-        let leads: Vec<String> = state.waiting.keys().map(|name| self.lead(&state, name)).collect();
-        let mut told = Vec::new();
-        for (waiting, lead) in state.waiting.values_mut().zip(leads) {
-            if waiting.told.elapsed() >= PLAIN_EVERY {
-                waiting.told = Instant::now();
-                told.push(format!("{lead}still {} ({} s)", waiting.what, waiting.since.elapsed().as_secs()));
-            }
-        }
+        let told = self.plain_lines(&mut state, PLAIN_EVERY);
         drop(state);
         told.iter().for_each(|text| self.ui.say(text));
+    }
+
+    /// What is still waited for and was not told for so long.
+    fn plain_lines(&self, state: &mut State, every: Duration) -> Vec<String> {
+        let leads: Vec<String> = state.waiting.keys().map(|name| self.lead(state, name)).collect();
+        let mut told = Vec::new();
+        for (waiting, lead) in state.waiting.values_mut().zip(leads) {
+            if waiting.told.elapsed() >= every {
+                waiting.told = Instant::now();
+                // What is no experiment is waited for in words that say it all.
+                let still = if lead.is_empty() { "" } else { "still " };
+                told.push(format!("{lead}{still}{} ({} s)", waiting.what, waiting.since.elapsed().as_secs()));
+            }
+        }
+        told
     }
 
     /// One line for each experiment under way; with lanes in their order, each with what it is about.
@@ -336,6 +344,7 @@ impl Reporter {
     /// What stands before a line about an experiment: nothing to tell it from others, but where several run at once.
     fn lead(&self, state: &State, name: &str) -> String {
         match state.titles.get(name) {
+            _ if name.is_empty() => String::new(),
             Some(_) if !state.has_lanes => "        ".to_owned(),
             Some((index, _)) => format!("{} ", self.place(state, *index)),
             None => format!("[{name}] "),
@@ -395,6 +404,8 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Color;
+    use crate::ui::{Display, Terminal};
 
     #[test]
     fn metrics_are_short() {
@@ -403,5 +414,28 @@ mod tests {
         {
             assert_eq!(short(value), text);
         }
+    }
+
+    #[test]
+    fn a_wait_for_slurm_is_told_without_an_experiment() {
+        let terminal = Terminal {
+            stdout: false,
+            stderr: false,
+            no_color: true,
+            dumb: true,
+            ci: false,
+            columns_out: None,
+            columns_err: None,
+        };
+        let (titles, waiting, lanes) =
+            (HashMap::from([("a".to_owned(), (1, "a".to_owned()))]), IndexMap::new(), HashMap::new());
+        let state = State { titles, rows: Rows::new(false), waiting, lanes, has_lanes: false };
+        let ui = Ui::new(Display::decide(Color::Never, false, 0, terminal));
+        let reporter = Reporter { ui, at_most: false, simulated: false, state: Arc::new(Mutex::new(state)) };
+        reporter.wait_on("Slurm: 1 running, 0 waiting, 0 of 1 task over");
+        reporter.wait_for("a", Phase::Launching);
+        let mut state = reporter.state.lock().unwrap();
+        let told = reporter.plain_lines(&mut state, Duration::ZERO);
+        assert_eq!(told, ["Slurm: 1 running, 0 waiting, 0 of 1 task over (0 s)", "        still launching (0 s)"]);
     }
 }

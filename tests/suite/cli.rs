@@ -280,3 +280,12 @@ fn a_misspelt_model_and_a_fault_that_never_strikes_are_told() {
     let strikes = plan("level-zero@tp=4,quantization=fp8,eager=true");
     strikes.check(!strikes.stderr.contains("never strikes"), "it does");
 }
+
+#[test]
+fn a_negative_percentage_is_told_what_is_expected() {
+    let scene = Scene::new();
+    for flag in ["--parallel-threshold", "--sim-noise", "--sim-interference", "--cooldown", "--grace"] {
+        let refused = scene.sweep().set(flag, ["-5%"]).exits(2);
+        refused.says(&format!("`-5%` for `{flag}`")).says("expected");
+    }
+}
