@@ -99,6 +99,7 @@ const OF_OTHERS: [&str; 36] = [
     "--bench-params",
     // Slurm and what starts containers there
     "--gres",
+    "--gpus-per-node",
     "--signal",
     "--export",
     "--container-image",
