@@ -62,7 +62,7 @@ const PROMPTS: [&str; 4] = ["prompts inspect", "prompts render", "prompts build"
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 36] = [
+const OF_OTHERS: [&str; 37] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
