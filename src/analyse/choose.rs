@@ -2,6 +2,7 @@
 //!
 //! Every screen and every format prints this answer; none decides anything by itself.
 
+use super::beside::Beside;
 use super::decide::{Standing, Why};
 use super::inference::over_starts;
 use super::limit::{Kept, kept};
@@ -50,6 +51,8 @@ pub struct LeftOut<'a> {
     pub row: &'a Row,
     /// In words.
     pub why: String,
+    /// It has valid results, and is not shown to keep the limits.
+    pub breaks_limit: bool,
 }
 
 /// What is recommended.
@@ -85,6 +88,16 @@ impl<'a> Recommendation<'a> {
         self.options.get(self.choice)
     }
 
+    /// Claims nothing where another one may be better when it is measured alone.
+    pub(super) fn doubt(&mut self, beside: &Beside) {
+        if self.options.len() > 1 && self.chosen().is_some_and(|chosen| beside.leaves_open(chosen.row)) {
+            self.significantly_best = false;
+            if self.basis.is_established() {
+                self.basis = Basis::BesideOthers;
+            }
+        }
+    }
+
     /// The other options in the set of the best.
     pub fn others_in_set(&self) -> usize {
         let in_set = |option: &&Choice<'_>| option.standing == Standing::MayBeBest;
@@ -114,7 +127,7 @@ pub fn choose<'a>(rows: &[&'a Row], wanted: &RankingSpec) -> Result<Recommendati
     for rows in settings(rows) {
         let Some(row) = rows.first().copied() else { continue };
         match refused(&rows, wanted) {
-            Err(why) => left_out.push(LeftOut { row, why }),
+            Err(why) => left_out.push(LeftOut { row, why, breaks_limit: false }),
             Ok(one) => asked.push(one),
         }
     }
@@ -223,7 +236,7 @@ fn keep_limits<'a>(asked: &mut Vec<Asked<'a>>, left_out: &mut Vec<LeftOut<'a>>, 
             Some(Kept::Unconfirmed(why)) if confirmed => why,
             Some(Kept::Unconfirmed(_) | Kept::Yes) | None => return true,
         };
-        left_out.extend(one.rows.first().map(|row| LeftOut { row, why }));
+        left_out.extend(one.rows.first().map(|row| LeftOut { row, why, breaks_limit: true }));
         false
     });
     !wanted.limits.is_empty() && !confirmed
@@ -238,16 +251,18 @@ fn is_grouped(rows: &[&Row]) -> bool {
         last: usize,
         starts: std::collections::BTreeSet<u32>,
     }
-    let mut spans: indexmap::IndexMap<(&str, &crate::model::Identity), Span> = indexmap::IndexMap::new();
+    // What was measured again alone came after all others: it is in an order of its own.
+    let mut spans: indexmap::IndexMap<((&str, bool), &crate::model::Identity), Span> = indexmap::IndexMap::new();
     for (place, row) in rows.iter().enumerate() {
         let (Some(repeat), Some(identity)) = (row.repeat, &row.identity) else { continue };
         let new = || Span { first: place, last: place, starts: std::collections::BTreeSet::new() };
-        let span = spans.entry((&*row.about.run, identity)).or_insert_with(new);
+        let span = spans.entry(((&*row.about.run, row.alone), identity)).or_insert_with(new);
         span.last = place;
         span.starts.insert(repeat.start);
     }
     let several = spans.iter().filter(|(_, span)| span.starts.len() > 1);
-    let mut all: Vec<(&str, usize, usize)> = several.map(|((run, _), span)| (*run, span.first, span.last)).collect();
+    let mut all: Vec<((&str, bool), usize, usize)> =
+        several.map(|((run, _), span)| (*run, span.first, span.last)).collect();
     all.sort_unstable();
     let pairs = || all.windows(2).filter(|pair| pair[0].0 == pair[1].0);
     pairs().count() > 0 && pairs().all(|pair| pair[0].2 < pair[1].1)

@@ -73,6 +73,8 @@ pub enum Basis {
     GroupedOrder,
     /// Repeats that do not differ: nothing says how far they would.
     NoVariance,
+    /// Starts enough, but others may be better when they are measured alone, as the leader was, or the leader was not either.
+    BesideOthers,
 }
 
 impl Basis {

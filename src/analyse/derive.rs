@@ -72,7 +72,7 @@ pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     }
     let speedups: Vec<(usize, f64)> = {
         let measured = table.rows.iter().any(|row| row.is_valid() && !row.simulated);
-        let alike = table.rows.iter().enumerate().filter(|(_, row)| !(measured && row.simulated));
+        let alike = table.rows.iter().enumerate().filter(|(_, row)| row.counts(measured));
         let (places, rows): (Vec<usize>, Vec<&Row>) = alike.unzip();
         let of = |row: &Row, base: Option<f64>| Some(row.metric("output_tps_per_gpu")? / base?);
         let all = places.into_iter().zip(&rows).zip(baselines(&rows));
@@ -87,6 +87,7 @@ pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
 
 /// Puts in all that one row says by itself.
 fn put(row: &Row, assumed: &Assumptions, metrics: &mut MetricValues) {
+    let [energy, power] = ["energy_j", "mean_power_w"].map(|key| metrics.get(key).filter(|value| *value > 0.0));
     let mut put = |key: &'static str, value: Option<f64>| {
         if let Some(value) = value.filter(|value| value.is_finite()) {
             metrics.insert(key, value);
@@ -116,12 +117,11 @@ fn put(row: &Row, assumed: &Assumptions, metrics: &mut MetricValues) {
         put("cost_per_1m_output_tokens", own.map(cost));
         put("cost_per_1m_tokens", positive(per_device(total)).map(cost));
     }
-    let energy = positive(row.metric("energy_j"));
     put(
         "joules_per_output_token",
         energy.zip(positive(metric(VllmMetric::TotalOutputTokens))).map(|(j, tokens)| j / tokens),
     );
-    put("output_tokens_per_joule", output.zip(positive(row.metric("mean_power_w"))).map(|(tps, watts)| tps / watts));
+    put("output_tokens_per_joule", output.zip(power).map(|(tps, watts)| tps / watts));
     put("mean_input_tokens", metric(VllmMetric::TotalInputTokens).zip(completed).map(|(tokens, n)| tokens / n));
     put("mean_output_tokens", metric(VllmMetric::TotalOutputTokens).zip(completed).map(|(tokens, n)| tokens / n));
     let per_1k = |seconds: Option<f64>| Some(seconds? / completed? * 1e3 * devices?);

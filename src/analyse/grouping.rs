@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
+use super::beside::{Beside, Sides};
 use super::{LeftOut, RankingSpec, Recommendation, Row, RunTable, choose, load_labels};
 
 /// The grouping where nobody asks for another.
@@ -21,6 +22,8 @@ pub struct Answer<'a> {
     pub workload: String,
     /// The answer; `Err` holds why each configuration is left out.
     pub choice: Result<Recommendation<'a>, Vec<LeftOut<'a>>>,
+    /// What was measured beside others; `None` where nothing was that counts.
+    pub beside: Option<Beside>,
 }
 
 impl Answer<'_> {
@@ -87,10 +90,18 @@ pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &RankingSpec) -
             groups.entry((name, load.clone())).or_default().push(row);
         }
     }
+    let sides = Sides::of(table);
     groups
         .into_iter()
         .filter(|(_, rows)| rows.iter().any(|row| row.is_valid()))
-        .map(|((group, workload), rows)| Answer { group, workload, choice: choose(&rows, wanted) })
+        .map(|((group, workload), rows)| {
+            let mut choice = choose(&rows, wanted);
+            let beside = sides.as_ref().and_then(|sides| sides.tell(&choice, wanted));
+            if let (Ok(found), Some(beside)) = (&mut choice, &beside) {
+                found.doubt(beside);
+            }
+            Answer { group, workload, choice, beside }
+        })
         .collect()
 }
 

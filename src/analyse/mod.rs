@@ -3,6 +3,7 @@
 //! [`RunTable`] is the one table behind every report; [`crate::results::read_run`] fills it from files.
 
 mod baseline;
+mod beside;
 mod choose;
 mod comparable;
 mod compare;
@@ -29,6 +30,7 @@ mod vllm_metrics;
 mod wanted;
 
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
+pub use beside::Beside;
 pub use choose::{Choice, Failures, LeftOut, Recommendation, choose};
 pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Failing, LostRequests, Matched, Noise, compare, noise_of};

@@ -75,7 +75,7 @@ impl<'a> Base<'a> {
 
     /// That the baseline is excluded, in a sentence; `None` where it is not, or there is none.
     pub fn warning(&self) -> Option<String> {
-        let LeftOut { row, why } = self.excluded.as_ref()?;
+        let LeftOut { row, why, .. } = self.excluded.as_ref()?;
         let name = &row.name;
         Some(match &self.used {
             Some(used) if self.falls_back() => {
@@ -290,7 +290,9 @@ fn excluded<'a>(rows: &[&'a Row], used: Option<&Baseline<'a>>, wanted: &RankingS
         failures: wanted.failures,
         ..RankingSpec::by(VllmMetric::OutputThroughput.key(), Better::Higher)
     };
-    let excluded = |rows: &Vec<&'a Row>| Some(LeftOut { row: rows.first()?, why: refused(rows, &wanted).err()? });
+    let excluded = |rows: &Vec<&'a Row>| {
+        Some(LeftOut { row: rows.first()?, why: refused(rows, &wanted).err()?, breaks_limit: false })
+    };
     for alike in meant {
         if let Some(rows) = alike.iter().find(|rows| is_used(rows)) {
             return excluded(rows);

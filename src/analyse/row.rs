@@ -44,6 +44,8 @@ pub struct Row {
     pub baseline: bool,
     /// On which side of a comparison within its run it is.
     pub side: Option<Side>,
+    /// It was measured again, alone, after it was measured beside others.
+    pub alone: bool,
     /// It was measured beside others, and once more alone: that counts in its place.
     pub replaced: bool,
     /// What its server's script and logs are called; empty where nobody said.
@@ -315,11 +317,23 @@ impl Row {
             groups: Vec::new(),
             baseline: false,
             side: None,
+            alone: false,
             replaced: false,
             server_name: String::new(),
             source: None,
             about: About::default(),
         }
+    }
+
+    /// Whether answers and speed-ups are about it: nothing replaced it, others are not measured against it (`run --against`), and it is
+    /// not simulated where some were `measured`.
+    pub(super) fn counts(&self, measured: bool) -> bool {
+        !(self.replaced || self.side == Some(Side::Before) || measured && self.simulated)
+    }
+
+    /// Whether it has a result that nothing replaced.
+    pub fn stands(&self) -> bool {
+        self.is_valid() && !self.replaced
     }
 
     /// What speaks against believing its metrics, but for that they are simulated, which stands in every heading.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 
 use super::row::Row;
-use crate::model::{Engine, Identity, Side};
+use crate::model::{Engine, Identity, NeighboursChecked, Side};
 
 /// A file among the results that is not one, or not one that can be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +79,8 @@ pub struct LaneSpan {
     pub lane: u32,
     /// The devices that it had; none where nobody recorded them.
     pub devices: Vec<String>,
+    /// Whether it came to no valid result: it failed, was interrupted, or its run died.
+    pub lost: bool,
     /// What it did: from and to, in seconds of the run.
     pub steps: Vec<(Step, f64, f64)>,
 }
@@ -122,6 +124,8 @@ pub struct Facts {
     pub objective: Option<String>,
     /// Starts were added until the answer was decided, to at most so many of each configuration.
     pub until: Option<usize>,
+    /// What neighbours cost, where that was measured before lanes were used.
+    pub neighbours: Option<NeighboursChecked>,
     /// What ran when and where, as the journal tells.
     pub spans: Vec<LaneSpan>,
 }
@@ -148,6 +152,7 @@ impl Facts {
             slo: Vec::new(),
             objective: None,
             until: None,
+            neighbours: None,
             spans: Vec::new(),
         }
     }
@@ -174,20 +179,16 @@ pub struct RunTable {
 }
 
 impl RunTable {
-    /// The rows that statistics and rankings rest on: valid ones, and where some were measured, no simulated ones.
+    /// The rows that statistics and rankings are of: the valid ones of those that answers are about.
     pub fn comparable(&self) -> Vec<&Row> {
-        let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
-        self.rows.iter().filter(|row| row.is_valid() && !row.replaced && !(measured && row.simulated)).collect()
+        self.judged().into_iter().filter(|row| row.is_valid()).collect()
     }
 
     /// The planned rows that answers and speed-ups are about, whatever became of them: where some were measured, no simulated ones. What
     /// others are measured against (`run --against`) is not asked.
     pub fn judged(&self) -> Vec<&Row> {
         let measured = self.rows.iter().any(|row| row.is_valid() && !row.simulated);
-        let counts = |row: &&Row| {
-            !(row.is_skipped() || row.replaced || row.side == Some(Side::Before) || measured && row.simulated)
-        };
-        self.rows.iter().filter(counts).collect()
+        self.rows.iter().filter(|row| !row.is_skipped() && row.counts(measured)).collect()
     }
 
     /// The two sides of a run that was measured in turn with another one (`run --against`), each as a run of its own: before and after. `None`

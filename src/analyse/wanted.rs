@@ -2,7 +2,7 @@
 //! sweep, and the same for every screen and format. Pure.
 
 use super::{Facts, Limit, MARGIN, RunTable};
-use crate::model::{Better, Metric};
+use crate::model::{Better, Metric, Side};
 
 /// The objective where nobody names another, as a user would write it.
 pub const OBJECTIVE: &str = "output_throughput";
@@ -84,6 +84,8 @@ pub struct RankingSpec {
     pub failures: f64,
     /// The run added starts until the answer was decided, to at most so many of each configuration.
     pub until: Option<usize>,
+    /// The run measured two sides in turn (`run --against`): what is asked is about the side after.
+    pub after: bool,
 }
 
 impl RankingSpec {
@@ -144,7 +146,8 @@ impl RankingSpec {
 
     /// Where the objective comes from, and the limits; `None` where there is nothing to say.
     pub fn about(&self) -> Option<String> {
-        let said: Vec<String> = self.about_objective().into_iter().chain(self.about_limits()).collect();
+        let said: Vec<String> =
+            self.about_objective().into_iter().chain(self.about_limits()).chain(self.about_sides()).collect();
         (!said.is_empty()).then(|| said.join(" "))
     }
 
@@ -206,7 +209,12 @@ impl RankingSpec {
     #[must_use]
     pub fn with_starts_of(self, table: &RunTable) -> Self {
         let until = table.facts.until.filter(|until| table.more.iter().all(|other| other.until == Some(*until)));
-        Self { until, ..self }
+        let after = table.rows.iter().any(|row| row.side == Some(Side::Before));
+        Self { until, after, ..self }
+    }
+
+    fn about_sides(&self) -> Option<String> {
+        self.after.then(|| "This is the answer for the side after; `vllm-bench compare` on this run says whether the side before was better.".into())
     }
 }
 
@@ -228,6 +236,7 @@ impl Default for RankingSpec {
             margin: MARGIN,
             failures: 0.0,
             until: None,
+            after: false,
         }
     }
 }

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use serde_json::{Value as Json, json};
 
-use super::run::engine;
+use super::run::{Lanes, engine};
 use super::{choice, preflight};
 use crate::cli::PlanArgs;
 use crate::commands::{format, host_facts, query_args};
-use crate::config::{Environment, Preset, Settings};
+use crate::config::{Environment, Place, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
 use crate::model::{Experiment, Identity, Skip};
@@ -53,6 +53,13 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     }
     ui.out_raw(summary(&settings, &counts).as_bytes());
     ui.out_raw(super::estimate::text(&settings, &counts).as_bytes());
+    if counts.distinct <= WHOLE && settings.place == Place::Local {
+        match Lanes::of(&settings, &settings.plan()?, environment) {
+            Ok(lanes) => lanes.iter().for_each(|lanes| ui.out(&lanes.outline(&settings))),
+            // It may run on another machine.
+            Err(error) => ui.warn(&format!("on this machine `run` refuses it: {error}")),
+        }
+    }
     ui.out("");
     if counts.distinct <= WHOLE {
         list_plan(&settings, args.all, ui);

@@ -111,6 +111,9 @@ pub struct Settings {
     pub implied: Vec<&'static str>,
 }
 
+/// Settings that shape no plan, and change nothing without another one: the user is told so.
+const MAY_BE_IDLE: [&str; 6] = ["sim-speed", "parallel", "parallel-threshold", "finalists", "port", "slurm"];
+
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
 const PLAN_KEYS: [&str; 32] = [
     "files",
@@ -210,7 +213,7 @@ impl Settings {
         }
         let on = |key: &'static str| layers.one(key).is_some_and(|(text, _)| words::switch(&text) == Some(true));
         let mut given: BTreeSet<&'static str> =
-            PLAN_KEYS.into_iter().chain(["sim-speed"]).filter(|key| layers.is_given(key)).collect();
+            PLAN_KEYS.into_iter().chain(MAY_BE_IDLE).filter(|key| layers.is_given(key)).collect();
         given.extend((!args.files.is_empty()).then_some("files"));
         Ok(Self {
             sweep: resolved.sweep,

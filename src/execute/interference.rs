@@ -255,7 +255,7 @@ fn why_not(not: NotStarted) -> Ended {
 
 /// The experiment under a name of its own: its files are no results of the run.
 fn on_lane(experiment: &Experiment, lane: u32) -> Experiment {
-    let name = format!("interference_lane{lane}");
+    let name = format!("neighbour-check_lane{lane}");
     Experiment { index: 0, server_name: name.clone(), name, ..experiment.clone() }
 }
 

@@ -30,7 +30,7 @@ pub use metric::Metric;
 pub use outcome::{
     Evidence, Failure, Headline, HeldBy, Outcome, Phase, PrefixCache, StartStep, TeardownProof, Timings,
 };
-pub use placement::{CORES, ComputeUnit, Placement, core_list, parse_cores};
+pub use placement::{CORES, ComputeUnit, NeighboursChecked, Placement, core_list, parse_cores};
 pub use process::ProcessId;
 pub use start_phase::StartPhase;
 pub use telemetry::{DeviceTelemetry, HostTelemetry, Spread, Telemetry};

@@ -25,6 +25,19 @@ pub struct ComputeUnit {
     pub group: Option<String>,
 }
 
+/// What neighbours cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeighboursChecked {
+    /// So many servers ran at once.
+    pub lanes: u32,
+    /// What it might be, as a part.
+    pub threshold: f64,
+    /// Whether it is no more.
+    pub within: bool,
+    /// What was found, in a sentence.
+    pub why: String,
+}
+
 /// Where a block ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 
-use crate::model::{Cause, Event, Outcome, Phase, Placement, ProcessId, Repeat, Stamped, Timings, UntilDecided};
+use crate::model::{
+    Cause, Event, NeighboursChecked, Outcome, Phase, Placement, ProcessId, Repeat, Stamped, Timings, UntilDecided,
+};
 
 /// One attempt at an experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,19 +72,6 @@ pub struct TaskState {
     pub began: Option<DateTime<Utc>>,
     /// When it ended, and why before all was measured; absent while it may still run.
     pub ended: Option<(Option<DateTime<Utc>>, Option<Cause>)>,
-}
-
-/// What neighbours cost.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NeighboursChecked {
-    /// So many servers ran at once.
-    pub lanes: u32,
-    /// What it might be, as a part.
-    pub threshold: f64,
-    /// Whether it is no more.
-    pub within: bool,
-    /// What was found, in a sentence.
-    pub why: String,
 }
 
 /// What the journal of a run adds up to.

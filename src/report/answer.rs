@@ -4,7 +4,7 @@
 
 use super::display::{configuration, counted, cut, in_unit};
 use super::export::Analysis;
-use crate::analyse::{Answer, Basis, Choice, FEWEST_STARTS, RankingSpec, Recommendation, Standing, Why};
+use crate::analyse::{Answer, Basis, Beside, Choice, FEWEST_STARTS, RankingSpec, Recommendation, Standing, Why};
 use crate::model::Metric;
 
 /// The answer for one group, as it is told.
@@ -32,7 +32,12 @@ impl<'r, 't> Told<'r, 't> {
     /// What is recommended; `None` where nothing can be.
     pub fn found(&self) -> Option<Found<'r, 't>> {
         let recommendation = self.answer.choice.as_ref().ok()?;
-        Some(Found { recommendation, choice: recommendation.chosen()?, wanted: self.wanted })
+        Some(Found {
+            recommendation,
+            choice: recommendation.chosen()?,
+            beside: self.answer.beside.as_ref(),
+            wanted: self.wanted,
+        })
     }
 
     /// That nothing can be recommended.
@@ -59,6 +64,7 @@ pub(super) struct Found<'r, 't> {
     pub recommendation: &'r Recommendation<'t>,
     /// What is recommended.
     pub choice: &'r Choice<'t>,
+    beside: Option<&'r Beside>,
     wanted: &'r RankingSpec,
 }
 
@@ -75,7 +81,7 @@ impl<'r, 't> Found<'r, 't> {
 
     /// All that is said of it.
     pub fn sentences(&self) -> Vec<String> {
-        sentences(self.recommendation, self.wanted)
+        sentences(self.recommendation, self.beside, self.wanted)
     }
 
     /// Its warnings that do not exclude it.
@@ -197,6 +203,7 @@ fn how_sure(found: &Recommendation<'_>) -> String {
         (Basis::TooFewStarts, _) => format!("not established: fewer than {FEWEST_STARTS} starts"),
         (Basis::GroupedOrder, _) => "not established: grouped order".into(),
         (Basis::NoVariance, _) => "not established: repeats do not differ".into(),
+        (Basis::BesideOthers, _) => "not established: measured beside others".into(),
     }
 }
 
@@ -284,6 +291,11 @@ fn reason(found: &Recommendation<'_>, wanted: &RankingSpec) -> String {
              all, so that nothing says how far starts differ."
                 .into()
         }
+        (Basis::BesideOthers, _) => {
+            "It has the best mean. That it is the best is not established: others ran beside what was measured, and may have slowed \
+             some of it down."
+                .into()
+        }
     }
 }
 
@@ -303,6 +315,9 @@ pub(super) fn next(found: &Recommendation<'_>) -> Option<String> {
         )),
         Basis::GroupedOrder => Some("To decide: several starts in turn (`order: interleaved`).".into()),
         Basis::NoVariance => None,
+        Basis::BesideOthers => Some(
+            "To decide: measure what may be the best again alone (`vllm-bench run --resume --finalists alone`).".into(),
+        ),
         Basis::Starts if undecided > 0 => Some(format!(
             "{} undecided (marked ?): fewer than {FEWEST_STARTS} starts. To decide: {FEWEST_STARTS} starts of each at least.",
             if undecided == 1 { "1 configuration is".to_owned() } else { format!("{undecided} configurations are") }
@@ -339,8 +354,21 @@ fn against_runner_up(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &R
     ))
 }
 
+/// What was measured beside others, and what that says of the choice.
+fn neighbours(beside: &Beside, choice: &Choice<'_>) -> String {
+    let most = if beside.most == 1 { "another one".to_owned() } else { format!("up to {} others", beside.most) };
+    let was = if beside.settings == 1 { "was" } else { "were" };
+    let who = format!("{} {was} measured beside {most}, and not alone", counted(beside.settings, "configuration"));
+    let Some(cost) = beside.cost else { return format!("{who}; what that costs is not known.") };
+    let raised = format!("raised by what that costs at most ({} %)", number_of(100.0 * cost));
+    match beside.open.iter().filter(|open| Some(*open) != choice.row.identity.as_ref()).count() {
+        0 => format!("{who}; {raised}, none of the others is better."),
+        others => format!("{who}; {raised}, {} may be better.", counted(others, "other")),
+    }
+}
+
 /// All that is said of an answer, sentence by sentence.
-pub(super) fn sentences(found: &Recommendation<'_>, wanted: &RankingSpec) -> Vec<String> {
+pub(super) fn sentences(found: &Recommendation<'_>, beside: Option<&Beside>, wanted: &RankingSpec) -> Vec<String> {
     let Some(choice) = found.chosen() else { return Vec::new() };
     let mut said = vec![numbers(found, choice, wanted), reason(found, wanted)];
     if choice.failures.failed > 0 {
@@ -353,6 +381,7 @@ pub(super) fn sentences(found: &Recommendation<'_>, wanted: &RankingSpec) -> Vec
             counted(choice.n, "start")
         ));
     }
+    said.extend(beside.filter(|_| found.options.len() > 1).map(|beside| neighbours(beside, choice)));
     said.extend(next(found));
     said.extend(against_runner_up(found, choice, wanted));
     said

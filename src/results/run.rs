@@ -94,6 +94,7 @@ pub(super) fn load(dir: &RunDir) -> Result<RunTable, Error> {
             directory: dir.path().to_owned(),
             sessions: loader.state.sessions,
             duration: duration(&journal.entries),
+            neighbours: loader.state.neighbours.clone(),
             spans: spans(&journal.entries),
             unreadable_journal_lines: journal.unreadable,
             damaged,
@@ -111,6 +112,7 @@ fn replace_by_alone(experiments: &[Experiment], rows: &mut [Row]) {
     let alone: HashSet<&Identity> =
         experiments.iter().zip(&*rows).filter(|(e, row)| e.alone && row.is_valid()).map(|(e, _)| &e.identity).collect();
     for (experiment, row) in experiments.iter().zip(rows) {
+        row.alone = experiment.alone;
         row.replaced = !experiment.alone && alone.contains(&experiment.identity);
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn facts(manifest: Manifest) -> Facts {
         live: false,
         unreadable_journal_lines: 0,
         damaged: Vec::new(),
+        neighbours: None,
         spans: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::analyse::{LaneSpan, Step};
-use crate::model::{Event, Phase, Stamped};
+use crate::model::{Event, Outcome, Phase, Stamped};
 
 /// The attempts of a run with what they did when, in seconds of its sessions: between two sessions no time passes.
 pub(super) fn spans(entries: &[Stamped]) -> Vec<LaneSpan> {
@@ -21,11 +21,11 @@ pub(super) fn spans(entries: &[Stamped]) -> Vec<LaneSpan> {
                     .as_ref()
                     .map_or((1, Vec::new()), |placement| (placement.lane.unwrap_or(1), placement.devices.clone()));
                 let steps = vec![(Step::Starting, now, now)];
-                open.insert(name.clone(), LaneSpan { name: name.clone(), lane, devices, steps });
+                open.insert(name.clone(), LaneSpan { name: name.clone(), lane, devices, lost: true, steps });
             }
             Event::NeighboursBeingChecked { .. } => {
                 let steps = vec![(Step::Checking, now, now)];
-                let span = LaneSpan { name: String::new(), lane: 0, devices: Vec::new(), steps };
+                let span = LaneSpan { name: String::new(), lane: 0, devices: Vec::new(), lost: false, steps };
                 open.insert(String::new(), span);
             }
             Event::PhaseChanged { name, now: phase } => {
@@ -41,7 +41,12 @@ pub(super) fn spans(entries: &[Stamped]) -> Vec<LaneSpan> {
                     }
                 }
             }
-            Event::ExperimentFinished { name, .. } => close(&mut open, name, now, &mut done),
+            Event::ExperimentFinished { name, outcome, .. } => {
+                if let Some(span) = open.get_mut(name) {
+                    span.lost = !matches!(outcome, Outcome::Passed { .. });
+                }
+                close(&mut open, name, now, &mut done);
+            }
             Event::NeighboursChecked { .. } => close(&mut open, "", now, &mut done),
             _ => {}
         }
@@ -87,7 +92,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Outcome, Placement, ProcessId, StartPhase, Timings};
+    use crate::model::{Headline, Placement, ProcessId, StartPhase, Timings};
 
     fn at(second: u32, event: Event) -> Stamped {
         Stamped { v: 1, seq: 1, at: format!("2026-02-25T14:30:{second:02}+02:00"), event }
@@ -113,7 +118,7 @@ mod tests {
             index: 1,
             name: name.into(),
             attempt: 1,
-            outcome: Outcome::Interrupted,
+            outcome: Outcome::Passed { headline: Headline::default() },
             timings: Timings::default(),
             metrics: std::collections::BTreeMap::new(),
         }
@@ -134,13 +139,19 @@ mod tests {
             at(42, started("b", 1)),
             at(45, finished("b")),
         ]);
-        let names: Vec<_> = found.iter().map(|span| (span.name.as_str(), span.lane, span.steps.clone())).collect();
+        let names: Vec<_> =
+            found.iter().map(|span| (span.name.as_str(), span.lane, span.lost, span.steps.clone())).collect();
         assert_eq!(
             names,
             [
-                ("a", 1, vec![(Step::Starting, 1.0, 5.0), (Step::Measuring, 5.0, 9.0), (Step::Ending, 9.0, 10.0)]),
-                ("b", 2, vec![(Step::Starting, 2.0, 10.0)]),
-                ("b", 1, vec![(Step::Starting, 12.0, 15.0)]),
+                (
+                    "a",
+                    1,
+                    false,
+                    vec![(Step::Starting, 1.0, 5.0), (Step::Measuring, 5.0, 9.0), (Step::Ending, 9.0, 10.0)]
+                ),
+                ("b", 2, true, vec![(Step::Starting, 2.0, 10.0)]),
+                ("b", 1, false, vec![(Step::Starting, 12.0, 15.0)]),
             ]
         );
     }

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use super::Ui;
 use super::rows::Rows;
-use crate::model::{Event, Experiment, Failure, Headline, Outcome, Phase, Plan, TeardownProof, Timings};
+use crate::model::{Event, Experiment, Failure, Headline, Outcome, Phase, Plan, Side, TeardownProof, Timings};
 use crate::safe::{self, Sgr};
 use crate::words::cut_chars;
 
@@ -50,8 +50,13 @@ struct Waiting {
 
 fn title(experiment: &Experiment) -> (String, (usize, String)) {
     let Experiment { axes, repeat, .. } = experiment;
-    let alone = if experiment.alone { "  (again, alone)" } else { "" };
-    (experiment.name.clone(), (experiment.index, format!("{axes}{repeat}{alone}")))
+    let which = match (experiment.side, experiment.alone) {
+        (Some(Side::Before), _) => "  (before)",
+        (Some(Side::After), _) => "  (after)",
+        (None, true) => "  (again, alone)",
+        (None, false) => "",
+    };
+    (experiment.name.clone(), (experiment.index, format!("{axes}{repeat}{which}")))
 }
 
 impl Reporter {
@@ -114,7 +119,7 @@ impl Reporter {
                 let text = match state.titles.get(name) {
                     _ if !state.has_lanes => format!("{now}  {}", waiting.line),
                     Some((index, title)) => format!("lane {lane}  {} {now}  {title}", self.place(state, *index)),
-                    None => format!("{name}  {now}"),
+                    None => format!("{}  {now}", name.replace('_', " ")),
                 };
                 (lane, safe::shown(&text, Sgr::None))
             })

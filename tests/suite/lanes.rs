@@ -251,7 +251,7 @@ fn lanes_that_disturb_each_other_more_are_given_up() {
 fn a_check_that_was_killed_is_made_anew_and_one_that_was_made_counts_for_a_resume() {
     let scene = Scene::new();
     let mut live = checked(&scene).start();
-    live.event(&["benchmark-launched", "interference_lane"]);
+    live.event(&["benchmark-launched", "neighbour-check_lane"]);
     live.kill();
     scene.wait_until_nothing_is_left();
     let run = scene.run();

@@ -84,6 +84,7 @@ fn row(model: &str, base_tp: u32, tps: f64, changes: &str, group: &str) -> Row {
         groups: vec![group.to_owned()],
         baseline: false,
         side: None,
+        alone: false,
         replaced: false,
         server_name: String::new(),
         source: None,

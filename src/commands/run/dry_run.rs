@@ -21,9 +21,9 @@ use super::engine;
 /// # Errors
 /// When the experiment named is not in the plan.
 pub fn show(
-    settings: &Settings,
-    plan: &Plan,
+    (settings, plan): (&Settings, &Plan),
     which: Option<&str>,
+    lanes: Option<&str>,
     environment: &Environment,
     ui: &Ui,
 ) -> Result<u8, Error> {
@@ -32,6 +32,9 @@ pub fn show(
         Some(which) => vec![find(plan, which)?],
     };
     ui.out_raw(listing(settings, plan).as_bytes());
+    if let Some(lanes) = lanes {
+        ui.out(lanes);
+    }
     if settings.place == Place::Slurm && which.is_none() {
         super::slurm::dry_run(settings, plan, environment, ui)?;
     }

@@ -60,7 +60,7 @@ fn undecided(answer: &Answer<'_>) -> Vec<Identity> {
     let Ok(choice) = &answer.choice else { return Vec::new() };
     let Recommendation { options, within_margin, basis, .. } = choice;
     let is_open = |standing: Standing| match basis {
-        Basis::Starts => !within_margin && standing != Standing::NotBest,
+        Basis::Starts | Basis::BesideOthers => !within_margin && standing != Standing::NotBest,
         Basis::OneStart | Basis::TooFewStarts => true,
         // No number of starts decides these.
         Basis::GroupedOrder | Basis::NoVariance => false,

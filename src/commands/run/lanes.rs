@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::prepare::Prepared;
-use crate::config::{Environment, Parallel, PortChoice, Settings};
+use crate::config::{Environment, Finalists, Parallel, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{self, LaneDevices, Lease, Leases, LockedPort};
 use crate::model::{ComputeUnit, Experiment, Identity, Outcome, Plan};
@@ -66,7 +66,9 @@ impl Lanes {
             ));
         }
         let fewest = plan.experiments.iter().map(needs).min().unwrap_or(1);
-        let count = most.unwrap_or(u32::MAX).min(all / fewest);
+        // More lanes than blocks would stay empty, and be checked for nothing.
+        let blocks = blocks(plan.experiments.iter().cloned().map(Arc::new), settings.sweep.reuse).len();
+        let count = most.unwrap_or(u32::MAX).min(all / fewest).min(u32::try_from(blocks).unwrap_or(u32::MAX));
         Ok(Some(Self { count, units, devices, checked: most.is_none() }).filter(|lanes| lanes.count > 1))
     }
 
@@ -95,6 +97,23 @@ impl Lanes {
     /// How blocks are packed onto them.
     pub fn packing(&self, estimates: Estimates) -> Packing {
         Packing { lanes: self.count, units: u32::try_from(self.units.len()).unwrap_or(u32::MAX), estimates }
+    }
+
+    /// What a run with them does, in a sentence: before it begins.
+    pub fn outline(&self, settings: &Settings) -> String {
+        let check = match self.checked {
+            true => format!(
+                ", where neighbours are shown to cost at most {} % (measured first)",
+                (settings.parallel_threshold * 1e4).round() / 1e2
+            ),
+            false => String::new(),
+        };
+        let again = match settings.finalists {
+            Finalists::Alone => "; what may be the best is measured again alone",
+            Finalists::Off => "; nothing is measured again alone",
+        };
+        let devices = crate::commands::format::count(self.units.len(), "device");
+        format!("lanes: up to {} server configurations at once on {devices}{check}{again}", self.count)
     }
 
     /// What they are, and what they are estimated to save, in a sentence.

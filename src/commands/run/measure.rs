@@ -56,7 +56,8 @@ impl Sweep<'_> {
             Some(ready) => ready,
             None => return Ok(Totals { interrupted: true, ..Totals::default() }),
         };
-        let had_lanes = packing.is_some();
+        // An earlier session may have had lanes where this one has none.
+        let may_have_neighbours = packing.is_some() || prepared.resumed;
         let Work { pending, alone, left_alone } = work;
         let mut strategy = self.strategy(pending, &left_alone, packing, prepared, &emit);
         let mut totals = campaign::run(strategy.as_mut(), &executor, &stop).await?;
@@ -69,7 +70,7 @@ impl Sweep<'_> {
             }
             let mut strategy = Grid::new(alone, self.settings.sweep.reuse, None);
             totals = totals.and(campaign::run(&mut strategy, &executor, &stop).await?);
-            if !had_lanes || self.settings.finalists == Finalists::Off {
+            if !may_have_neighbours || self.settings.finalists == Finalists::Off {
                 return Ok(totals);
             }
             alone = self.finalists(prepared, &emit, reporter)?;
@@ -186,14 +187,13 @@ impl Sweep<'_> {
         reporter: &Reporter,
     ) -> Result<Vec<Arc<Experiment>>, Error> {
         let plan = &prepared.manifest.plan;
-        let threshold = self.settings.parallel_threshold;
-        let Some((grown, names)) = truth::with_finalists(prepared.run.path(), plan, threshold) else {
+        let Some((grown, names)) = truth::with_finalists(prepared.run.path(), plan) else {
             return Ok(Vec::new());
         };
         let new: Vec<Arc<Experiment>> =
             grown.experiments.iter().filter(|e| names.contains(&e.name)).cloned().map(Arc::new).collect();
         // First the journal: a plan that has them is asked for them.
-        let why = "the best are measured again alone: others ran beside them".to_owned();
+        let why = "what may be the best is measured again alone: others ran beside it".to_owned();
         reporter.joined(&new);
         emit.event(Event::ExperimentsPlanned { names, why });
         prepared.manifest.plan = grown;

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::campaign::Totals;
 use crate::cli::{CompareArgs, RunArgs};
-use crate::config::{Environment, Place, Preset, Settings};
+use crate::config::{Environment, Parallel, Place, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{
     Emitter, EngineCommand, Policy, Recorder, Scope, Strangers, UnitContext, end_all_leftovers,
@@ -45,7 +45,7 @@ use crate::ui::{Reporter, Ui};
 use super::choice;
 use crate::commands::{cluster, find_run, format, query_args};
 use devices::{Locking, Patience};
-use lanes::Lanes;
+pub(super) use lanes::Lanes;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::RunRecorder;
 use resume::{Asked, Earlier};
@@ -72,7 +72,11 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
         return detach::start(environment.command_line(), ui);
     }
     if let Some(which) = &args.dry_run {
-        return dry_run::show(&settings, &plan, which.as_deref(), environment, ui);
+        let lanes = lanes.map(|lanes| lanes.outline(&settings));
+        return dry_run::show((&settings, &plan), which.as_deref(), lanes.as_deref(), environment, ui);
+    }
+    for idle in idle_flags(&settings, earlier.is_some()) {
+        ui.warn(&idle);
     }
     if !settings.simulated()
         && let Some(key) = settings.given.iter().find(|key| key.starts_with("sim-"))
@@ -89,6 +93,28 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     }
     let ui = if args.detached_child { ui.without_terminal() } else { ui.clone() };
     Sweep { args, settings: &settings, plan: &plan, lanes, environment, ui: &ui, earlier }.execute().await
+}
+
+/// What was given and changes nothing, each in a sentence.
+fn idle_flags(settings: &Settings, resumed: bool) -> Vec<String> {
+    let given = |key: &str| settings.given.iter().any(|known| *known == key);
+    let on_cluster = settings.place == Place::Slurm;
+    let lanes = settings.parallel != Parallel::Off && !on_cluster;
+    let auto = lanes && settings.parallel == Parallel::Auto;
+    let idle =
+        |key: &str, idle: bool, why: &str| (idle && given(key)).then(|| format!("`{key}` changes nothing {why}"));
+    let tasks = "with `executor: slurm`: each task has the devices and the port that Slurm leaves it";
+    [
+        idle("parallel", on_cluster && settings.parallel != Parallel::Off, tasks),
+        idle("port", on_cluster, tasks),
+        idle("parallel-threshold", !auto, "without `parallel: auto`: nothing else measures what neighbours cost"),
+        idle("finalists", !lanes && !resumed, "without `parallel`: everything is measured alone"),
+        idle("sim-interference", settings.simulated() && !lanes, "without `parallel`: there are no neighbours"),
+        idle("slurm", !on_cluster, "without `executor: slurm`"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// What is about to be measured: something new, or what a run has not measured yet.

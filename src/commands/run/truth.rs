@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::analyse::{
-    BY_MODEL, Cost, FEWEST_PAIRS, MOST_PAIRS, Objective, RankingSpec, Recommendation, RunTable, Standing, Verdict,
-    answers, cost,
+    BY_MODEL, Cost, FEWEST_PAIRS, MOST_PAIRS, Objective, RankingSpec, RunTable, Verdict, answers, cost,
 };
 use crate::config::Settings;
 use crate::error::Error;
@@ -156,36 +155,21 @@ fn told(found: Option<Cost>, pairs: usize, key: &str, threshold: f64) -> String 
 
 /// The plan with the best of what was measured beside others once more, to be measured alone, and the names of what is new in it. `None`
 /// where nothing is.
-pub fn with_finalists(run: &Path, plan: &Plan, threshold: f64) -> Option<(Plan, Vec<String>)> {
+pub fn with_finalists(run: &Path, plan: &Plan) -> Option<(Plan, Vec<String>)> {
     let table = results::read_run(run).ok()?;
-    let chosen = finalists(&table, threshold);
-    let grown = again_alone(plan, |experiment| chosen.contains(&experiment.identity));
+    let chosen = finalists(&table);
+    // What is not measured yet, or failed, is measured once.
+    let measured: HashSet<&str> = table.rows.iter().filter(|row| row.is_valid()).map(|row| row.name.as_str()).collect();
+    let again = |e: &Experiment| chosen.contains(&e.identity) && measured.contains(e.name.as_str());
+    let grown = again_alone(plan, again);
     let new: Vec<String> = grown.experiments.iter().skip(plan.experiments.len()).map(|e| e.name.clone()).collect();
     (!new.is_empty()).then_some((grown, new))
 }
 
-/// The settings of all that may be the best of their model and workload, where some measurement of them had neighbours.
-fn finalists(table: &RunTable, threshold: f64) -> HashSet<Identity> {
-    let spec = RankingSpec::of(table);
-    let answers = answers(table, &[BY_MODEL.to_owned()], &spec);
-    let best =
-        answers.iter().filter_map(|answer| answer.choice.as_ref().ok()).flat_map(|choice| of_answer(choice, threshold));
-    let had_neighbours = |identity: &Identity| {
-        table.rows.iter().any(|row| row.identity.as_ref() == Some(identity) && row.about.neighbours > Some(0))
-    };
-    best.filter(had_neighbours).collect()
-}
-
-fn of_answer(choice: &Recommendation<'_>, threshold: f64) -> Vec<Identity> {
-    let best = choice.options.first().map_or(f64::NAN, |first| first.value);
-    let is_near = |value: f64| (value / best).ln().abs() <= crate::analyse::MARGIN + threshold;
-    let may_be_best = |(place, option): &(usize, &crate::analyse::Choice<'_>)| match choice.basis.is_established() {
-        true => option.standing == Standing::MayBeBest || *place == choice.choice,
-        // Too few starts for a set of the best: those that neighbours may have put in another order.
-        false => is_near(option.value) || *place == choice.choice,
-    };
-    let options = choice.options.iter().enumerate().filter(may_be_best);
-    options.filter_map(|(_, option)| option.row.identity.clone()).collect()
+/// The settings of all that may be the best of their model and workload when they are measured alone.
+fn finalists(table: &RunTable) -> HashSet<Identity> {
+    let answers = answers(table, &[BY_MODEL.to_owned()], &RankingSpec::of(table));
+    answers.into_iter().filter_map(|answer| answer.beside).flat_map(|beside| beside.open).collect()
 }
 
 #[cfg(test)]

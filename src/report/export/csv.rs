@@ -184,7 +184,7 @@ struct Place {
 
 /// Where the configuration of each row stands, whether it is the choice, and its mean; every measurement of it says so.
 fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, Place> {
-    let valid: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid()).collect();
+    let valid: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.stands()).collect();
     let all: HashMap<*const Row, Vec<&Row>> = settings(&valid)
         .into_iter()
         .flat_map(|rows| rows.iter().map(|row| (std::ptr::from_ref(*row), rows.clone())).collect::<Vec<_>>())
@@ -213,7 +213,7 @@ fn standings<'a>(analysis: &Analysis<'a>) -> HashMap<*const Row, Place> {
 
 /// What the repeats of each row's configuration say of a metric, by the row's index.
 fn estimates(rows: &[Row], key: &str) -> HashMap<usize, Estimate> {
-    let valid: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.is_valid()).collect();
+    let valid: Vec<(usize, &Row)> = rows.iter().enumerate().filter(|(_, row)| row.stands()).collect();
     let index: HashMap<*const Row, usize> = valid.iter().map(|(i, row)| (std::ptr::from_ref(*row), *i)).collect();
     let all: Vec<&Row> = valid.iter().map(|(_, row)| *row).collect();
     let mut found = HashMap::new();

@@ -157,7 +157,7 @@ fn over(base: &Base<'_>) -> Value {
 
 /// What the repeats of each configuration say: one sample is one sample, without an interval.
 fn configurations(table: &RunTable, bases: &[Base<'_>]) -> Vec<Value> {
-    let valid: Vec<&Row> = table.rows.iter().filter(|row| row.is_valid()).collect();
+    let valid: Vec<&Row> = table.rows.iter().filter(|row| row.stands()).collect();
     let keys = metric_keys(&table.rows);
     let directed: Vec<&String> =
         keys.iter().filter(|key| Metric::of(key).is_some_and(|metric| metric.better.is_some())).collect();

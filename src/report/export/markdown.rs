@@ -127,7 +127,7 @@ fn line(text: &mut String, analysis: &Analysis<'_>, line: Line<'_, '_>) {
 
 /// The mean over the starts of an option, as everywhere.
 fn mean_of(analysis: &Analysis<'_>, option: &Choice<'_>, key: &str) -> Option<f64> {
-    let rows: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.is_valid() && row.is_of(option.row)).collect();
+    let rows: Vec<&Row> = analysis.table.rows.iter().filter(|row| row.stands() && row.is_of(option.row)).collect();
     mean_over_starts(&rows, key)
 }
 

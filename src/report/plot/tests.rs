@@ -65,6 +65,7 @@ fn row(i: usize, model: &str, tp: u32, seqs: u32, concurrency: u32, start: u32) 
         groups: Vec::new(),
         baseline: false,
         side: None,
+        alone: false,
         replaced: false,
         server_name: format!("x{model}_tp{tp}_{seqs}"),
         source: None,
@@ -87,7 +88,7 @@ fn spans(rows: &[Row]) -> Vec<LaneSpan> {
             (Step::Measuring, at + 5.0, at + 17.0),
             (Step::Ending, at + 17.0, at + 19.0),
         ];
-        LaneSpan { name: row.name.clone(), lane: lane as u32 + 1, devices, steps }
+        LaneSpan { name: row.name.clone(), lane: lane as u32 + 1, devices, lost: false, steps }
     };
     rows.iter().enumerate().map(one).collect()
 }

@@ -10,7 +10,7 @@ use crate::analyse::{
     by_model_and_load, components, detectable, estimate, level, over_starts, overall, samples_beyond, settings,
     starts_of,
 };
-use crate::model::VllmMetric;
+use crate::model::{Side, VllmMetric};
 use crate::plan::abbreviation;
 
 /// Names of models in headings.
@@ -47,10 +47,18 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
     if let Some(more @ 1..) = groups.len().checked_sub(MOST_STATISTICS) {
         page.paragraph(2, "", Tone::Faint, &format!("and {more} more models and workloads"));
     }
-    let left_out = table.rows.iter().filter(|row| row.is_valid()).count() - rows.len();
-    if left_out > 0 {
+    let out = |is: fn(&Row) -> bool| table.rows.iter().filter(|row| row.is_valid() && is(row)).count();
+    let (replaced, before) = (out(|row| row.replaced), out(|row| row.side == Some(Side::Before)));
+    let all = table.rows.iter().filter(|row| row.is_valid()).count() - rows.len();
+    let whys = [
+        (replaced, "measured again alone"),
+        (before, "of the side before"),
+        (all.saturating_sub(replaced + before), "simulated"),
+    ];
+    let whys: Vec<String> = whys.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
+    if all > 0 {
         page.gap();
-        let text = format!("{} left out of the statistics and rankings.", counted(left_out, "simulated row"));
+        let text = format!("{} left out of the statistics and rankings: {}.", counted(all, "row"), whys.join(", "));
         page.paragraph(2, "! ", Tone::Warning, &text);
     }
 }

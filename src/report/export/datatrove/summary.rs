@@ -112,7 +112,7 @@ fn note(page: &mut Page, found: &Optimized<'_>) {
         text.push_str(&match (best.interval, best.basis) {
             (Some((low, high)), _) => format!("; speed-up {low:.2}x to {high:.2}x (95 %)"),
             (None, Basis::OneStart) => "; one start of each".to_owned(),
-            (None, Basis::Starts | Basis::TooFewStarts | Basis::GroupedOrder | Basis::NoVariance) => String::new(),
+            (None, _) => String::new(),
         });
         if best.in_set > 0 {
             text.push_str(&format!("; {} may be the best as well", counted(best.in_set, "other")));

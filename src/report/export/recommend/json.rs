@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::{Analysis, ExportError, Exporter, Format, Sink};
 use crate::analyse::{
-    Answer, BY_MODEL, Choice, LeftOut, Limit, LimitsFrom, RankingSpec, Recommendation, RunTable, Standing,
+    Answer, BY_MODEL, Basis, Beside, Choice, LeftOut, Limit, LimitsFrom, RankingSpec, Recommendation, RunTable,
+    Standing,
 };
 use crate::report::answer;
 use crate::report::html::shell_line;
@@ -47,14 +48,14 @@ fn option(option: &Choice<'_>) -> Value {
         "n": option.n, "measurements": option.measurements,
         "interval": option.estimate.and_then(|estimate| estimate.interval),
         "standing": option.standing, "failures": option.failures,
-        "devices": option.row.about.devices, "on_pareto_front": option.on_front,
+        "devices": option.row.about.devices, "neighbours": option.row.about.neighbours, "on_pareto_front": option.on_front,
         "serve_command": option.row.about.serve_command,
         "serve_environment": option.row.about.serve_environment,
         "warnings": option.warnings.iter().map(|warning| warning.text.as_str()).collect::<Vec<_>>(),
     })
 }
 
-fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Value {
+fn found(found: &Recommendation<'_>, beside: Option<&Beside>, wanted: &RankingSpec) -> Value {
     let choice = found.chosen();
     let in_set = found.options.iter().filter(|option| option.standing == Standing::MayBeBest);
     json!({
@@ -62,7 +63,8 @@ fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Value {
         "command": choice.map(|choice| shell_line(&choice.row.start_command())).filter(|command| !command.is_empty()),
         "why": found.why,
         "significantly_best": found.significantly_best,
-        "within_margin": found.within_margin,
+        "within_margin": found.within_margin && found.basis != Basis::BesideOthers,
+        "beside_others": beside.map(|of| json!({"settings": of.settings, "most": of.most, "cost": of.cost, "open": of.open.len()})),
         "basis": found.basis,
         "set": in_set.map(|option| option.row.name.as_str()).collect::<Vec<_>>(),
         "per_device": found.per_device,
@@ -70,7 +72,7 @@ fn found(found: &Recommendation<'_>, wanted: &RankingSpec) -> Value {
         "starts_needed": found.starts_needed,
         "limits_unconfirmed": found.limits_unconfirmed,
         "next": answer::next(found),
-        "sentences": answer::sentences(found, wanted),
+        "sentences": answer::sentences(found, beside, wanted),
         "options": found.options.iter().map(option).collect::<Vec<Value>>(),
         "left_out": left_out(&found.left_out),
         "runner_up": choice.zip(found.runner_up()).map(|(choice, theirs)| cost(choice, theirs)),
@@ -93,7 +95,7 @@ pub(in crate::report::export) fn json(analysis: &Analysis<'_>) -> Value {
         .map(|answer| {
             let mut value = match &answer.choice {
                 Err(left) => json!({"choice": null, "left_out": left_out(left)}),
-                Ok(recommendation) => found(recommendation, wanted),
+                Ok(recommendation) => found(recommendation, answer.beside.as_ref(), wanted),
             };
             value["model"] = json!(answer.value(BY_MODEL));
             value["group"] = Value::Object(group(answer));

@@ -16,6 +16,7 @@ use crate::report::display::counted;
 const STARTING: &str = "#c9d6df";
 const BESIDE: &str = "#0072b2";
 const ALONE: &str = "#009e73";
+const LOST: &str = "#d55e00";
 const ENDING: &str = "#555555";
 const CHECKING: &str = "#e69f00";
 
@@ -43,6 +44,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
         (STARTING, "starting"),
         (BESIDE, "measuring beside others"),
         (ALONE, "measuring alone"),
+        (LOST, "measuring, without a valid result"),
         (ENDING, "ending"),
     ];
     let legend = all
@@ -72,6 +74,10 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
 fn rows(spans: &[LaneSpan]) -> Vec<String> {
     let mut rows: IndexSet<String> = spans.iter().filter(|span| span.lane > 0).flat_map(places).collect();
     rows.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    if rows.is_empty() {
+        // It ended before its first attempt.
+        rows.insert("all lanes".to_owned());
+    }
     rows.into_iter().collect()
 }
 
@@ -91,8 +97,12 @@ fn panel(facts: &Facts, data: &Data<'_>, named: bool, used: &mut IndexSet<&'stat
             .iter()
             .filter(|span| span.lane == 0 || places(span).contains(&row))
             .flat_map(|span| {
-                let alone = is_alone(span, facts, data);
-                span.steps.iter().map(move |(step, from, to)| (colour(*step, alone), *from, *to))
+                let measuring = match span.lost {
+                    true => LOST,
+                    false if is_alone(span, facts, data) => ALONE,
+                    false => BESIDE,
+                };
+                span.steps.iter().map(move |(step, from, to)| (colour(*step, measuring), *from, *to))
             })
             .filter(|(_, from, to)| to > from)
             .collect();
@@ -127,11 +137,10 @@ fn is_alone(span: &LaneSpan, facts: &Facts, data: &Data<'_>) -> bool {
     row.is_some_and(|row| row.about.neighbours == Some(0))
 }
 
-fn colour(step: Step, alone: bool) -> &'static str {
+fn colour(step: Step, measuring: &'static str) -> &'static str {
     match step {
         Step::Starting => STARTING,
-        Step::Measuring if alone => ALONE,
-        Step::Measuring => BESIDE,
+        Step::Measuring => measuring,
         Step::Ending => ENDING,
         Step::Checking => CHECKING,
     }
