@@ -176,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn energy_is_told_per_token_and_what_was_replaced_has_no_speed_up() {
+        let mut of = fast(1);
+        of.about.further.insert("energy_j", 500_000.0);
+        of.about.further.insert("mean_power_w", 5000.0);
+        let found = derived(of, &Assumptions::default());
+        near(found.metric("joules_per_output_token"), 0.5);
+        near(found.metric("output_tokens_per_joule"), 2.0);
+        let mut table = table_of(vec![Row { baseline: true, ..fast(1) }, Row { replaced: true, ..fast(2) }]);
+        derive(&mut table, &Assumptions::default());
+        assert_eq!((table.rows[0].metric("speedup"), table.rows[1].metric("speedup")), (Some(1.0), None));
+    }
+
+    #[test]
     fn the_cluster_sweeps_own_check_holds() {
         // five-systems 5.5: 10,000 tok/s per device -> 1.157407 GPU-days, 27.777778 devices.
         let found = derived(fast(1), &Assumptions::default());

@@ -284,7 +284,7 @@ fn again(run: &RunFiles) -> Vec<String> {
 fn the_best_are_measured_again_alone_and_count_in_the_place_of_what_had_neighbours() {
     let scene = Scene::new();
     let call = sweep(&scene).set("--tp", ["1", "2"]).set("--finalists", ["alone"]);
-    call.exits(0).says("the best are measured again alone");
+    call.exits(0).says("what may be the best is measured again alone");
     let run = scene.run();
     let again = again(&run);
     assert!(!again.is_empty() && again.len() < 4, "{again:?}");
@@ -303,6 +303,39 @@ fn the_best_are_measured_again_alone_and_count_in_the_place_of_what_had_neighbou
     // Nothing is left to do, and a damaged resume adds nothing.
     resume(&scene, &run).exits(3).says("has a valid result already");
     assert_eq!(self::again(&run), again);
+}
+
+/// Three configurations, two of which run beside each other; the third, a little slower, runs last and has no neighbour.
+fn uneven(scene: &Scene) -> Call<'_> {
+    let text = "serve: {model: org/tiny, max-num-seqs: [16, 15, 14]}\nbench: {num-prompts: 64, max-concurrency: 16, random-output-len: 40}\n";
+    std::fs::write(scene.path("uneven.yaml"), text).unwrap();
+    scene
+        .sweep_of(&scene.path("uneven.yaml"))
+        .set("--sim-devices", ["2"])
+        .set("--parallel", ["2"])
+        .set("--sim-interference", ["30%"])
+        .set("--sim-noise", ["0.1%"])
+        .set("--sim-speed", ["50"])
+}
+
+fn chosen(scene: &Scene, run: &RunFiles) -> Value {
+    let told = scene.call(&["recommend", run.path(".").to_str().unwrap(), "--format", "json"]).exits(0);
+    serde_json::from_str::<Value>(&told.stdout).unwrap()["answers"][0].clone()
+}
+
+#[test]
+fn one_that_had_no_neighbour_does_not_win_by_that() {
+    let scene = Scene::new();
+    uneven(&scene).set("--finalists", ["off"]).exits(0);
+    let run = scene.run();
+    let found = chosen(&scene, &run);
+    assert!(found["beside_others"]["cost"].is_null(), "{found}");
+    assert!(found["sentences"].to_string().contains("what that costs is not known"), "{found}");
+    // A later session has no lanes, and measures what may be the best.
+    resume(&scene, &run).set("--finalists", ["alone"]).set("--parallel", ["off"]).exits(0);
+    let found = chosen(&scene, &run);
+    assert!(found["choice"]["name"].as_str().unwrap().contains("mns-16"), "{found}");
+    assert_eq!(found["choice"]["neighbours"], 0, "{found}");
 }
 
 #[test]

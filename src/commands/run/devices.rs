@@ -140,7 +140,7 @@ impl Locking<'_> {
         let began = Instant::now();
         let mut told: Option<Told> = None;
         loop {
-            let now = Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
+            let now = Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %:z").to_string();
             let holders = match locks.take(addresses, Signature::new(now)).map_err(execute::Error::from)? {
                 Ok(held) => {
                     held.pass_on().map_err(execute::Error::from)?;

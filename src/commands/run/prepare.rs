@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::devices::Devices;
 use super::lanes::{self, Lanes};
 use super::resume::Earlier;
-use crate::config::{Environment, Place, PortChoice, Settings};
+use super::truth;
+use crate::config::{Environment, Finalists, Place, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Job, Lease, LockedPort, Recorder};
 use crate::model::{Event, Experiment, Failure, Plan, ProcessId};
@@ -149,7 +150,7 @@ pub async fn prepare(
     let holder = Holder {
         process: ProcessId::current(),
         user: user_name(nix::unistd::geteuid()),
-        since: Utc::now().with_timezone(&settings.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string(),
+        since: Utc::now().with_timezone(&settings.zone).format("%Y-%m-%d %H:%M:%S %:z").to_string(),
         run: run.path().to_owned(),
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;
@@ -159,7 +160,9 @@ pub async fn prepare(
     let valid: Vec<String> =
         plan.experiments.iter().filter(|e| resumed && run.valid_result(e).is_some()).map(|e| e.name.clone()).collect();
     let asked = plan.experiments.iter().filter(|e| state.is_asked(plan.until_decided, &e.name, e.repeat)).count();
-    if resumed && valid.len() == asked && state.is_finished() && settings.place == Place::Local {
+    let is_whole = resumed && valid.len() == asked && state.is_finished() && settings.place == Place::Local;
+    let is_settled = || settings.finalists == Finalists::Off || truth::with_finalists(run.path(), plan).is_none();
+    if is_whole && is_settled() {
         return Err(Error::Nothing {
             message: format!("every experiment of `{}` has a valid result already", run.path().display()),
             hint: "begin a new run without `--resume`".into(),

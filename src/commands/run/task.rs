@@ -292,7 +292,7 @@ impl Task<'_> {
         Holder {
             process: ProcessId::current(),
             user: user_name(nix::unistd::geteuid()),
-            since: Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %Z").to_string(),
+            since: Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %:z").to_string(),
             run: self.run.path().to_owned(),
         }
     }
