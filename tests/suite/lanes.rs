@@ -195,7 +195,7 @@ fn checked(scene: &Scene) -> Call<'_> {
     sweep(scene)
         .set("--parallel", ["auto"])
         .set("--tp", ["2"])
-        .set("--sim-speed", ["5"])
+        .set("--sim-speed", ["12"])
         .set("--num-prompts", ["4"])
         .set("--output-len", ["500"])
         .set("--sim-noise-within", ["0.1%"])
