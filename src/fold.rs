@@ -51,7 +51,7 @@ pub fn words(text: &str) -> Vec<&str> {
 }
 
 /// Columns that a text takes; colours take none.
-fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     let mut escaped = false;
     let mut columns = 0;
     for c in text.chars() {

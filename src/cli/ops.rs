@@ -61,8 +61,8 @@ pub struct StopArgs {
 /// Flags of `logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// Name, or part of a name, or number of an experiment (default: the newest log)
-    #[arg(value_name = "EXPERIMENT")]
+    /// Name, or part of a name, or number of an experiment, or else a run (default: the newest log)
+    #[arg(value_name = "EXPERIMENT|RUN")]
     pub experiment: Option<String>,
     /// Where runs are
     #[arg(long, value_name = "DIR")]

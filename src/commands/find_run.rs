@@ -389,7 +389,10 @@ pub fn no_source(named: &Path, dirs: &[PathBuf], runs: Vec<String>, environment:
         .unwrap_or_default();
     let name = as_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let near = crate::nearest::nearest(&name, beside.iter().map(String::as_str));
+    // A name without a folder is more likely that of a run.
+    let run = only_word(named).and_then(|_| crate::nearest::nearest(&name, runs.iter().map(String::as_str)));
     let hint = match near {
+        _ if run.is_some() => format!("did you mean the run `{}`?", run.unwrap_or_default().escape_debug()),
         Some(near) => {
             format!("did you mean `{}`?", format::path(&as_path.with_file_name(near), from).escape_debug())
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::fold::{fold, width};
 use crate::safe::is_harmful;
 use crate::words;
 pub use crate::words::{counted as count, shell as word};
@@ -49,6 +50,21 @@ pub fn cut_end(text: &str, width: usize) -> String {
 /// At most `width` columns; what is too long loses its middle, because names differ at their ends.
 pub fn cut_middle(text: &str, width: usize) -> String {
     words::cut_middle(&plain(text), width)
+}
+
+/// Parts side by side, on as many lines as they need: none is wider than `columns`, as far as words, paths and commands allow.
+pub fn packed<'p>(parts: impl IntoIterator<Item = &'p str>, gap: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if width(line) + gap.len() + width(part) <= columns => {
+                line.push_str(gap);
+                line.push_str(part);
+            }
+            _ => lines.extend(fold(part, columns).lines().map(|line| line.trim_end().to_owned())),
+        }
+    }
+    lines
 }
 
 /// A path as the user would write it from `from`.

@@ -231,7 +231,7 @@ const COLUMNS: [Column; 7] = [
     Column { heading: "NAME", cell: |run| run.name.clone().unwrap_or_default(), most: 24, least: 8 },
     Column { heading: "RUN", cell: |run| run.run.clone(), most: 24, least: 13 },
     Column { heading: "STATE", cell: state, most: 17, least: 17 },
-    Column { heading: "PASSED", cell: passed, most: 16, least: 6 },
+    Column { heading: "PASSED", cell: passed, most: 16, least: 16 },
     Column { heading: "CREATED", cell: created, most: 16, least: 16 },
     Column { heading: "MODEL", cell: models, most: 28, least: 12 },
     Column { heading: "RECOMMENDS", cell: recommended, most: 44, least: 16 },
@@ -394,7 +394,18 @@ mod tests {
                 assert!(text.contains(word), "{word} at {wide}:\n{text}");
             }
         }
-        let wide = table(&runs, 120, &ui());
+        // Counts are never cut: what they take is known before columns go.
+        let mut large = runs;
+        for run in &mut large {
+            (run.planned, run.passed, run.state) = (100_000, 100_000, State::Finished);
+            run.models = vec!["an-organisation/a-model".into()];
+        }
+        for wide in 60..=100 {
+            let text = table(&large, wide, &ui());
+            assert!(text.lines().all(|line| line.width() <= wide), "{wide}:\n{text}");
+            assert!(text.contains("100000 of 100000"), "{text}");
+        }
+        let wide = table(&large, 120, &ui());
         assert!(wide.contains("CREATED") && wide.contains("2026-02-25 14:30"), "{wide}");
     }
 }

@@ -33,22 +33,10 @@ const NAMES: usize = 10;
 /// # Errors
 /// When there is no such run, experiment or log, or it cannot be read.
 pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
-    let found = find_run::find(args.run.as_deref(), args.results_dir.as_deref(), environment)?;
-    if args.run.is_none() && args.results_dir.is_none() {
+    let Meant { found, wanted, damaged, is_named } = meant(args, environment)?;
+    if !is_named && args.results_dir.is_none() {
         find_run::live_elsewhere(&found, environment).iter().for_each(|note| ui.say(note));
     }
-    let mut damaged: Vec<String> = Vec::new();
-    let wanted = match &args.experiment {
-        Some(text) => {
-            let (head, wrong) = Head::read_or_remains(&found.run)?;
-            damaged.extend(wrong);
-            Some(select(&head, text, found.run.path())?)
-        }
-        None => {
-            damaged.extend(found.run.manifest().err().map(|error| error.to_string()));
-            None
-        }
-    };
     damaged.iter().for_each(|what| ui.warn(what));
     let role = match (args.server, args.benchmark) {
         (true, _) => Some(Role::Server),
@@ -76,6 +64,55 @@ pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<
     }
     show.end();
     Ok(if damaged.is_empty() { exit::OK } else { exit::RECORD })
+}
+
+/// Of what the logs are shown.
+struct Meant {
+    found: Found,
+    wanted: Option<String>,
+    damaged: Vec<String>,
+    /// Whether the user named the run.
+    is_named: bool,
+}
+
+/// The run and the experiment that the user means. A word that is no experiment may name a run, as everywhere.
+fn meant(args: &LogsArgs, environment: &Environment) -> Result<Meant, Error> {
+    let of_run = |found: Found, is_named: bool| {
+        let damaged = found.run.manifest().err().map(|error| error.to_string()).into_iter().collect();
+        Meant { found, wanted: None, damaged, is_named }
+    };
+    let found = find_run::find(args.run.as_deref(), args.results_dir.as_deref(), environment);
+    let Some(text) = &args.experiment else { return Ok(of_run(found?, args.run.is_some())) };
+    let selected = found.and_then(|found| {
+        let (head, wrong) = Head::read_or_remains(&found.run)?;
+        let wanted = Some(select(&head, text, found.run.path())?);
+        Ok(Meant { found, wanted, damaged: wrong.into_iter().collect(), is_named: args.run.is_some() })
+    });
+    match selected {
+        Err(error @ (Error::NotFound { .. } | Error::Nothing { .. })) if args.run.is_none() => {
+            let dirs = find_run::results_dirs(args.results_dir.as_deref(), environment);
+            match find_run::named(Path::new(text), &dirs, environment) {
+                Ok(found) => Ok(of_run(found, true)),
+                Err(Error::NotFound { nearest, .. }) => Err(with_runs(error, text, nearest)),
+                Err(_) => Err(error),
+            }
+        }
+        selected => selected,
+    }
+}
+
+/// The error where a word is neither an experiment nor a run: the run that is near comes before the experiments.
+fn with_runs(error: Error, text: &str, runs: Vec<String>) -> Error {
+    let near = crate::nearest::nearest(text, runs.iter().map(String::as_str)).map(str::to_owned);
+    match error {
+        Error::NotFound { name, place, nearest, .. } => Error::NotFound {
+            what: "experiment or run",
+            name,
+            place,
+            nearest: near.into_iter().chain(nearest).collect(),
+        },
+        error => error,
+    }
 }
 
 /// Whether more can come: the run is live, and the experiment asked for is not over.

@@ -165,9 +165,14 @@ fn run_examples_of(name: &str) {
         );
         let script = format!("vllm-bench() {{ \"$0\" \"$@\"; }}\nset -o pipefail\n{command}");
         let mut call = scene.call(&[]).through(&["bash", "-c", &script]);
-        for (name, value) in [("VLLM_BENCH_KEEP_FOREIGN", "true"), ("VLLM_BENCH_PORT", "auto")] {
-            call = call.env(name, value);
-        }
+        // As it stands: also where a server has port 8000, and other examples run.
+        assert!(
+            !["vllm-bench run ", "vllm-bench sanity "].iter().any(|call| command.contains(call))
+                || !command.contains("--engine sim")
+                || command.contains("--port auto"),
+            "{place}\ntwo examples may run at once, and a server may hold port 8000: write `--port auto`"
+        );
+        call = call.env("VLLM_BENCH_KEEP_FOREIGN", "true");
         if command.contains("--detach") {
             call = call.stays();
         }
@@ -203,6 +208,63 @@ fn the_examples_of_the_load_generator_run() {
 #[test]
 fn the_examples_of_the_quick_reference_run() {
     run_examples_of("QUICK_REFERENCE.md");
+}
+
+/// The calls of this program in `bash` blocks: with what is optional, and without.
+fn calls(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in text.lines().map(str::trim) {
+        match line {
+            "```bash" => inside = true,
+            fence if fence.starts_with("```") => inside = false,
+            line if inside => {
+                let line = line.split(" #").next().unwrap_or(line);
+                let calls = line.split(" / ").map(|call| call.trim().trim_start_matches("./"));
+                found.extend(calls.filter_map(|call| {
+                    let is_second = line.contains(" / ") && !call.starts_with("vllm-bench");
+                    let words = if is_second { Some(call) } else { call.strip_prefix("vllm-bench ") }?;
+                    Some(words.to_owned())
+                }));
+            }
+            _ => {}
+        }
+    }
+    let optional = |call: String| {
+        // Of several words one is meant.
+        let bare: String = {
+            let mut depth = 0;
+            let keeps = call.chars().filter(|sign| {
+                depth += i32::from(*sign == '[');
+                let keeps = depth == 0;
+                depth -= i32::from(*sign == ']');
+                keeps
+            });
+            keeps.collect()
+        };
+        let with = call
+            .replace(['[', ']'], "")
+            .split(' ')
+            .map(|word| word.split('|').next().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ");
+        [bare, with]
+    };
+    found.into_iter().flat_map(optional).collect()
+}
+
+#[test]
+fn what_readme_and_the_quick_reference_call_is_understood() {
+    for name in ["README.md", "QUICK_REFERENCE.md"] {
+        let all = calls(&document(name));
+        assert!(all.len() > 10, "{name}: {all:?}");
+        for call in all {
+            let words = shlex::split(&call).unwrap().into_iter().filter(|word| word != "…" && !word.ends_with("..."));
+            let words = std::iter::once("vllm-bench".to_owned()).chain(words).map(std::ffi::OsString::from);
+            let read = vllm_bench::cli::Cli::read(words);
+            assert!(read.is_ok(), "{name}: `vllm-bench {call}`\n{}", read.unwrap_err());
+        }
+    }
 }
 
 /// Every `--flag` in a text.

@@ -87,6 +87,25 @@ fn a_name_is_given_once_and_the_way_out_is_told() {
 }
 
 #[test]
+fn a_near_name_is_told_wherever_a_run_is_asked_for() {
+    let scene = Scene::new();
+    scene.sweep().set("--name", ["first"]).exits(0);
+    for command in ["analyze", "recommend", "report"] {
+        scene.over(&[command, "frst"]).exits(3).says("did you mean the run `first`?");
+    }
+    for words in [&["status", "frst"][..], &["logs", "--run", "frst"], &["logs", "frst"]] {
+        scene.over(words).exits(3).says("there is: first");
+    }
+    // A word that is no experiment names a run, as everywhere.
+    let stamp = scene.run().name();
+    for name in ["first", "latest", &stamp, scene.run().0.to_str().unwrap()] {
+        scene.over(&["logs", name, "--no-follow"]).exits(0).prints("Serving Benchmark Result");
+    }
+    scene.over(&["logs", "1", "--server", "--no-follow"]).exits(0);
+    scene.over(&["logs", "nothing-like-it"]).exits(3).says("experiment or run `nothing-like-it` was not found");
+}
+
+#[test]
 fn a_run_that_goes_on_keeps_its_name_and_one_without_gets_one() {
     let scene = Scene::new();
     let fault = "out-of-memory@eager=false#1";

@@ -19,8 +19,8 @@ use crate::telemetry::{HostInfo, devices, host, netport, run_patiently};
 use crate::ui::Ui;
 use crate::words::quoted;
 
-use super::host_facts;
 use super::run::engine::find_vllm;
+use super::{format, host_facts};
 use units::Units;
 
 /// Prints the lines; exit code 4 when one is a failure.
@@ -157,23 +157,76 @@ fn version_of(vllm: &Path, setvars: Option<&Path>) -> Result<String, String> {
     }
 }
 
+/// Messages are broken into no narrower lines than this.
+const NARROW: usize = 20;
+
 fn show(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) {
+    ui.out(&page(lines, units, ui));
+}
+
+/// A line for each check, broken where the terminal ends, and the devices.
+fn page(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) -> String {
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
+    // `warning`, the name, and the blanks behind them.
+    let hanging = 7 + 2 + width + 2;
+    let room = ui.display.columns_out.map_or(usize::MAX, |columns| columns.saturating_sub(hanging).max(NARROW));
+    let blanks = " ".repeat(hanging);
+    let mut page: Vec<String> = Vec::new();
     for line in lines {
         let mark = match line.level {
             Level::Ok => ui.good("ok     "),
             Level::Warning => ui.caution("warning"),
             Level::Failure => ui.bad("failure"),
         };
-        ui.out(&format!("{mark}  {:width$}  {}", line.name, line.message));
+        let message = format::packed([line.message.as_str()], "", room).join(&format!("\n{blanks}"));
+        page.push(format!("{mark}  {:width$}  {message}", line.name));
         if let Some(next) = &line.next_step {
-            ui.out(&format!("{:9}{:width$}  {}", "", "", ui.dim(&format!("-> {next}"))));
+            let next = format::packed([format!("-> {next}").as_str()], "", room);
+            page.extend(next.iter().map(|line| format!("{blanks}{}", ui.dim(line))));
         }
     }
-    if let Some(units) = units {
-        units.show(ui);
-    }
+    page.extend(units.into_iter().flat_map(|units| units.lines(ui)));
     let count = |level| lines.iter().filter(|line| line.level == level).count();
     let (warnings, failures) = (count(Level::Warning), count(Level::Failure));
-    ui.out(&format!("\n{} checks: {failures} failures, {warnings} warnings", lines.len()));
+    page.push(format!("\n{} checks: {failures} failures, {warnings} warnings", lines.len()));
+    page.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fold;
+    use crate::telemetry::{DeviceKind, Probe};
+    use crate::ui::Display;
+
+    #[test]
+    fn the_page_is_no_wider_than_the_terminal() {
+        let line = |name, level, message: &str, next: Option<&str>| CheckLine {
+            name,
+            level,
+            message: message.to_owned(),
+            next_step: next.map(str::to_owned),
+            data: json!({}),
+        };
+        let lines = [
+            line("results-dir", Level::Ok, "/w is writable", None),
+            line(
+                "device-locks",
+                Level::Failure,
+                "a run would be refused: cores:0-31,64-95 is held by process 4711 of somebody, since 2026-02-25 14:30:00 IST, for a run",
+                Some(
+                    "wait for it with `vllm-bench run --wait`, or give this run other devices: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES",
+                ),
+            ),
+        ];
+        let units = Units::gather(&Probe::of_machine(std::collections::BTreeMap::new()), DeviceKind::Cpu, None);
+        for columns in 60..=120 {
+            let ui = Ui::new(Display { columns_out: Some(columns), ..Display::PLAIN });
+            let page = page(&lines, Some(&units), &ui);
+            assert!(page.lines().all(|line| fold::width(line) <= columns), "{columns}:\n{page}");
+            assert!(page.contains("ZE_AFFINITY_MASK") && page.contains("2 checks: 1 failures, 0 warnings"), "{page}");
+        }
+        let ui = Ui::new(Display::PLAIN);
+        assert!(page(&lines, None, &ui).lines().any(|line| line.len() > 120), "a pipe gets whole lines");
+    }
 }

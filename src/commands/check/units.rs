@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::commands::format;
+use crate::fold;
 use crate::process::{DeviceHolder, DeviceLocks};
 use crate::safe;
 use crate::telemetry::check::{LockFacts, shown_argv};
@@ -63,10 +65,10 @@ impl Units {
     }
 
     /// A line for each unit.
-    pub fn show(&self, ui: &Ui) {
+    pub fn lines(&self, ui: &Ui) -> Vec<String> {
         let units = &self.inventory.units;
         if units.is_empty() {
-            return;
+            return Vec::new();
         }
         let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
         let rows: Vec<[String; 5]> = units
@@ -81,20 +83,31 @@ impl Units {
                 ]
             })
             .collect();
+        let columns = ui.display.columns_out.unwrap_or(usize::MAX);
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..5).map(width).collect();
         let what = if self.inventory.kind == DeviceKind::Cpu { "core set" } else { "device" };
         let kind = self.inventory.kind.label();
-        ui.out(&format!("\n{} that a server can have for itself ({kind}):", counted(units.len(), what)));
+        let mut shown = vec![format!("\n{} that a server can have for itself ({kind}):", counted(units.len(), what))];
         for (unit, row) in units.iter().zip(&rows) {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
             let line = cells.collect::<Vec<_>>().join("  ");
             let state = self.state(&unit.address);
-            ui.out(&format!("  {}  {state}", line.trim_end()));
+            let line = format!("  {}  {state}", line.trim_end());
+            if fold::width(&line) <= columns {
+                shown.push(line);
+                continue;
+            }
+            // No table on a narrow terminal.
+            let parts = row.iter().map(String::as_str).filter(|cell| !cell.is_empty()).chain([state.as_str()]);
+            let lines = format::packed(parts, "  ", columns.saturating_sub(4));
+            shown.push(format!("  {}", lines.join("\n    ")));
         }
         for problem in &self.inventory.problems {
-            ui.out(&format!("  {}", ui.dim(problem)));
+            let lines = format::packed([problem.as_str()], "", columns.saturating_sub(2));
+            shown.extend(lines.iter().map(|line| format!("  {}", ui.dim(line))));
         }
+        shown
     }
 
     /// Who holds it, and who uses it.

@@ -37,12 +37,24 @@ fn report(fixture: &Fixture, live: bool, seconds: i64) -> RunReport {
 }
 
 fn shown(run: Option<RunReport>, processes: Vec<ProcessReport>) -> String {
-    let ui = Ui::new(Display { talk: true, ..Display::PLAIN });
-    let text = text(&Report { schema: SCHEMA, run, vllm_processes: processes }, Path::new("/w"), &ui);
-    for line in text.lines() {
+    let report = Report { schema: SCHEMA, run, vllm_processes: processes };
+    let at = |columns_out| {
+        let ui = Ui::new(Display { talk: true, columns_out, ..Display::PLAIN });
+        text(&report, Path::new("/w"), &ui)
+    };
+    for columns in 60..100 {
+        for line in at(Some(columns)).lines() {
+            // Commands to be copied stay whole.
+            assert!(line.width() <= columns || line.contains('`'), "{columns}: {line:?}");
+            assert!(line == line.trim_end(), "{line:?}");
+        }
+    }
+    let wide = at(None);
+    for line in wide.lines() {
         assert!(line.width() <= 100 && line == line.trim_end(), "{line:?}");
     }
-    text
+    assert_eq!(at(Some(200)), wide);
+    wide
 }
 
 fn fixture() -> (tempfile::TempDir, Fixture) {
@@ -154,6 +166,31 @@ fn a_run_that_died_says_how_to_go_on() {
     let run = report(&fixture, false, 9999);
     assert_eq!((run.standing, run.counts.to_do, run.elapsed_seconds), (Standing::Died, 2, Some(155.0)));
     insta::assert_snapshot!("status_died", shown(Some(run), vec![]));
+}
+
+#[test]
+fn engines_of_others_are_none_of_a_run_that_is_over() {
+    let (_home, fixture) = fixture();
+    in_the_middle(&fixture);
+    let process = |pid, run: Option<&str>| ProcessReport {
+        pid,
+        user: "root".into(),
+        kind: "engine".into(),
+        command: "VLLM::EngineCore".into(),
+        ours: run.is_some(),
+        run: run.map(|run| format!("/w/experiment_results/{run}")),
+        experiment: run.map(str::to_owned),
+    };
+    let processes = vec![process(1, Some("20260225_1430")), process(2, Some("other")), process(3, None)];
+    let live = shown(Some(report(&fixture, true, 165)), processes.clone());
+    for heading in ["vLLM processes of this run (1)", "vLLM processes of other runs (1)", "Other vLLM processes (1)"] {
+        assert!(live.contains(heading), "{live}");
+    }
+    fixture.pass(200, 3, NAMES[2], 80.0).over(261, false);
+    let over = shown(Some(report(&fixture, false, 9999)), processes.clone());
+    assert!(over.contains("vLLM processes that this run has left (1)") && !over.contains("ther"), "{over}");
+    let none = shown(None, processes);
+    assert!(none.contains("vLLM processes of vllm-bench (2)") && none.contains("Other vLLM processes (1)"), "{none}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `status` for humans: aligned, at most 100 columns (paths apart), and readable without colour.
+//! `status` for humans: aligned, at most 100 columns and no wider than the terminal (paths and commands apart), and readable without colour.
 
 use std::path::Path;
 
@@ -8,6 +8,10 @@ use crate::ui::Ui;
 
 /// The widest line, paths apart: those must stay whole to be of use.
 const WIDTH: usize = 100;
+/// Between values on one line.
+const GAP: &str = "   ";
+/// The fewest columns of a name in the line of a lane.
+const NAME: usize = 12;
 /// Where values begin.
 const LABEL: usize = 12;
 /// How many skips are shown in full.
@@ -19,24 +23,37 @@ const PROCESSES: usize = 20;
 
 /// Writes a report; `from` is the directory in which the program was called.
 pub fn text(report: &Report, from: &Path, ui: &Ui) -> String {
-    let mut page = Page { ui, from, lines: Vec::new() };
+    let width = ui.display.columns_out.map_or(WIDTH, |columns| columns.min(WIDTH));
+    let mut page = Page { ui, from, width, lines: Vec::new() };
     match &report.run {
         Some(run) => page.run(run),
         None => page.row("State", "no run"),
     }
-    page.processes(&report.vllm_processes);
+    page.processes(&report.vllm_processes, report.run.as_ref());
     page.lines.join("\n")
 }
 
 struct Page<'a> {
     ui: &'a Ui,
     from: &'a Path,
+    width: usize,
     lines: Vec<String>,
 }
 
 impl Page<'_> {
+    /// A label and its value, on further lines where there is no room.
     fn row(&mut self, label: &str, value: &str) {
-        self.lines.push(format!("{}{value}", self.ui.bold(&format!("{label:<LABEL$}"))).trim_end().to_owned());
+        let mut label = self.ui.bold(&format!("{label:<LABEL$}"));
+        for line in format::packed(value.split(GAP).map(str::trim), GAP, self.width - LABEL) {
+            self.lines.push(format!("{label}{line}").trim_end().to_owned());
+            label = " ".repeat(LABEL);
+        }
+    }
+
+    /// A line below a section's heading.
+    fn below(&mut self, indent: usize, text: &str) {
+        let lines = format::packed([text], "", self.width - indent);
+        self.lines.extend(lines.into_iter().map(|line| format!("{:indent$}{line}", "")));
     }
 
     /// A section's heading, after an empty line.
@@ -57,7 +74,7 @@ impl Page<'_> {
             self.jobs(jobs);
         }
         if let Some(why) = &run.neighbours {
-            self.row("Neighbours", &format::cut_end(&format::plain(why), WIDTH - LABEL));
+            self.row("Neighbours", &format::cut_end(&format::plain(why), self.width - LABEL));
         }
         if let Some(seconds) = run.checking_neighbours_seconds {
             self.row("Lanes", &format!("what neighbours cost is being measured, for {}", format::seconds(seconds)));
@@ -141,10 +158,13 @@ impl Page<'_> {
         }
         self.row("Slurm", &text);
         if !jobs.jobs.is_empty() {
-            self.row("", &format::cut_end(&format!("cancel with: scancel {}", jobs.jobs.join(" ")), WIDTH - LABEL));
+            self.row(
+                "",
+                &format::cut_end(&format!("cancel with: scancel {}", jobs.jobs.join(" ")), self.width - LABEL),
+            );
         }
         if let Some(problem) = &jobs.problem {
-            let problem = format::cut_end(&format!("the queue cannot be asked: {problem}"), WIDTH - LABEL);
+            let problem = format::cut_end(&format!("the queue cannot be asked: {problem}"), self.width - LABEL);
             self.row("", &self.ui.caution(&problem));
         }
     }
@@ -184,18 +204,26 @@ impl Page<'_> {
             let seconds = experiment.phase_seconds.map(|seconds| format!(" {}", format::seconds(seconds)));
             let phase = experiment.start_phase.as_deref().unwrap_or(experiment.phase);
             let phase = format!("{phase}{}", seconds.unwrap_or_default());
-            let devices = experiment.devices.join(" ");
-            let place = format!("{phase:<22} {} of {}  ", experiment.index, run.counts.planned);
-            let devices = format::cut_end(&devices, 28);
-            let room = (WIDTH - LABEL).saturating_sub(place.len() + devices.len() + 2);
-            let name = format::cut_middle(&experiment.name, room.max(12));
-            self.row(&label, &format!("{place}{name}  {}", self.ui.dim(&devices)));
+            let place = format!(" {} of {}  ", experiment.index, run.counts.planned);
+            let room = self.width - LABEL;
+            let phase = format::cut_end(&phase, room.saturating_sub(place.len() + NAME));
+            let place = format!("{phase:<22}{place}");
+            // The devices are what a narrow terminal does without.
+            let most = room.saturating_sub(place.chars().count() + NAME + 2).min(28);
+            let devices = if most < 8 { String::new() } else { format::cut_end(&experiment.devices.join(" "), most) };
+            let room = room.saturating_sub(place.chars().count() + devices.chars().count() + 2);
+            let name = format::cut_middle(&experiment.name, room.max(NAME));
+            self.lines.push(
+                format!("{}{place}{name}  {}", self.ui.bold(&format!("{label:<LABEL$}")), self.ui.dim(&devices))
+                    .trim_end()
+                    .to_owned(),
+            );
         }
     }
 
     fn experiment(&mut self, experiment: &ExperimentReport, run: &RunReport) {
         let place = format!("{} of {}  ", experiment.index, run.counts.planned);
-        let name = format::cut_middle(&experiment.name, WIDTH - LABEL - place.len());
+        let name = format::cut_middle(&experiment.name, (self.width - LABEL).saturating_sub(place.len()));
         let goes_on = matches!(run.standing, Standing::Live | Standing::Submitted);
         let label = if goes_on { "Experiment" } else { "Ended in" };
         self.row(label, &format!("{place}{name}"));
@@ -215,7 +243,7 @@ impl Page<'_> {
             self.row("Server", &format!("process {pid}, port {port}{client}"));
         }
         if let Some(line) = &experiment.log_line {
-            self.row("Log", &self.ui.dim(&format::cut_end(line.trim(), WIDTH - LABEL)));
+            self.row("Log", &self.ui.dim(&format::cut_end(line.trim(), self.width - LABEL)));
         }
     }
 
@@ -226,15 +254,15 @@ impl Page<'_> {
         let causes: Vec<String> =
             run.failures_by_cause.iter().map(|cause| format!("{} x {}", cause.count, cause.cause)).collect();
         self.section(&format!("Failures ({})", run.counts.failed));
-        for line in wrapped(&causes, WIDTH - 2) {
-            self.lines.push(format!("  {line}"));
+        for line in wrapped(&causes, self.width - 2) {
+            self.below(2, &line);
         }
         if run.counts.failed > run.last_failures.len() {
             self.lines.push(self.ui.dim(&format!("  the last {}:", run.last_failures.len())));
         }
         for failure in &run.last_failures {
-            self.lines.push(format!("  {}", format::cut_middle(&failure.name, WIDTH - 2)));
-            let room = WIDTH - 6 - failure.cause.len();
+            self.lines.push(format!("  {}", format::cut_middle(&failure.name, self.width - 2)));
+            let room = (self.width - 6).saturating_sub(failure.cause.len()).max(NAME);
             let summary = format::cut_end(&failure.summary, room);
             self.lines.push(format!("    {}: {summary}", self.ui.bad(&failure.cause)));
         }
@@ -246,16 +274,31 @@ impl Page<'_> {
         }
         self.section(&format!("Skipped ({})", run.skips.len()));
         for reason in run.skips.iter().take(SKIPS) {
-            self.lines.push(format!("  {}", format::cut_end(reason, WIDTH - 2)));
+            self.lines.push(format!("  {}", format::cut_end(reason, self.width - 2)));
         }
         if let Some(more @ 1..) = run.skips.len().checked_sub(SKIPS) {
             self.lines.push(self.ui.dim(&format!("  and {more} more")));
         }
     }
 
-    fn processes(&mut self, processes: &[ProcessReport]) {
-        let (ours, others): (Vec<_>, Vec<_>) = processes.iter().partition(|process| process.ours);
-        for (heading, list) in [("vLLM processes of vllm-bench", ours), ("Other vLLM processes", others)] {
+    /// What serves here now. Of a run that is over only what it left: what others do there says nothing of it.
+    fn processes(&mut self, processes: &[ProcessReport], run: Option<&RunReport>) {
+        let is_own = |process: &&ProcessReport| match run {
+            Some(run) => process.run.as_deref() == Some(&*run.path),
+            None => process.ours,
+        };
+        let (own, others): (Vec<_>, Vec<_>) = processes.iter().partition(is_own);
+        let (ours, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|process| process.ours);
+        let is_over =
+            |run: &RunReport| matches!(run.standing, Standing::Finished | Standing::Interrupted | Standing::NotStarted);
+        let (own_title, ours, others) = match run {
+            None => ("vLLM processes of vllm-bench", Vec::new(), others),
+            Some(run) if is_over(run) => ("vLLM processes that this run has left", Vec::new(), Vec::new()),
+            Some(_) => ("vLLM processes of this run", ours, others),
+        };
+        for (heading, list) in
+            [(own_title, own), ("vLLM processes of other runs", ours), ("Other vLLM processes", others)]
+        {
             if list.is_empty() {
                 continue;
             }
@@ -264,9 +307,10 @@ impl Page<'_> {
                 .push(self.ui.dim(&format!("  {:>7}  {:<12}  {:<9}  COMMAND OR EXPERIMENT", "PID", "USER", "WHAT")));
             for process in list.iter().take(PROCESSES) {
                 let user = format::cut_end(&process.user, 12);
+                let room = self.width.saturating_sub(36).max(NAME);
                 let what = match &process.experiment {
-                    Some(experiment) => format::cut_middle(experiment, WIDTH - 36),
-                    None => format::cut_end(&process.command, WIDTH - 36),
+                    Some(experiment) => format::cut_middle(experiment, room),
+                    None => format::cut_end(&process.command, room),
                 };
                 self.lines.push(format!("  {:>7}  {user:<12}  {:<9}  {what}", process.pid, process.kind));
             }
