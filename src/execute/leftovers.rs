@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::model::{ComputeUnit, ForeignProcess, ProcessId};
-use crate::process::foreign::{VllmProcess, vllm_processes};
+use crate::process::foreign::{VllmProcess, vllm_processes_among};
 use crate::process::registry::{self, Reaped};
 use crate::process::{Stop, end_processes, procfs};
 use crate::telemetry::check::shown_argv;
@@ -50,7 +50,8 @@ pub async fn end_foreign(scope: &Scope, grace: Duration, stop: &mut Stop) -> Vec
         .filter(registry::Record::is_cared_for)
         .map(|record| record.token)
         .collect();
-    let mut found: Vec<_> = vllm_processes()
+    let all = procfs::all();
+    let mut found: Vec<_> = vllm_processes_among(&all)
         .into_iter()
         .filter(|process| process.uid == me)
         .filter(|process| !matches!(scope, Scope::Job(job) if !is_of_job(process.pid, job)))
@@ -59,10 +60,11 @@ pub async fn end_foreign(scope: &Scope, grace: Duration, stop: &mut Stop) -> Vec
     if found.is_empty() {
         return Vec::new();
     }
-    let all = procfs::all();
     if let Scope::Units { probe, kind, units } = scope {
         let (probe, kind, units) = (probe.clone(), *kind, units.clone());
-        let on_units = tokio::task::spawn_blocking(move || pids_on(&probe, kind, &units)).await.unwrap_or_default();
+        let asked: Vec<i32> = found.iter().flat_map(|process| family(process, &all)).collect();
+        let looked = tokio::task::spawn_blocking(move || pids_on(&probe, kind, &units, &asked)).await;
+        let on_units = looked.unwrap_or_default();
         found.retain(|process| family(process, &all).iter().any(|pid| on_units.contains(pid)));
     }
     let ours: BTreeSet<i32> = ancestors(&all);
@@ -86,14 +88,14 @@ fn family(process: &VllmProcess, all: &[procfs::Stat]) -> Vec<i32> {
     below.iter().map(|stat| stat.pid).chain([process.pid]).collect()
 }
 
-/// Processes that hold memory on a unit, or are bound to cores of it. One that may use all cores is on no unit.
-fn pids_on(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit]) -> BTreeSet<i32> {
+/// Processes that hold memory on a unit, or those of `asked` that are bound to cores of it. One that may use all cores is on no unit.
+fn pids_on(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit], asked: &[i32]) -> BTreeSet<i32> {
     if kind != DeviceKind::Cpu {
         return unit_users(probe, kind, units).into_iter().filter_map(|user| user.pid).collect();
     }
     let cores: BTreeSet<u32> = units.iter().filter_map(ComputeUnit::cores).flatten().collect();
-    let all = procfs::all().into_iter().map(|stat| stat.pid);
-    all.filter(|pid| procfs::bound_cores(*pid).iter().any(|core| cores.contains(core))).collect()
+    let bound = |pid: &i32| procfs::bound_cores(*pid).iter().any(|core| cores.contains(core));
+    asked.iter().copied().filter(bound).collect()
 }
 
 /// This process and all above it: never to be ended.
@@ -123,9 +125,10 @@ mod tests {
         };
         let pid = i32::try_from(child.id()).unwrap();
         let probe = Probe::of_machine(Environment::new());
+        let me = ProcessId::current().pid;
         let on = |core: u32| {
             let unit = ComputeUnit { address: format!("cores:{core}"), ..ComputeUnit::default() };
-            pids_on(&probe, DeviceKind::Cpu, &[unit]).contains(&pid)
+            pids_on(&probe, DeviceKind::Cpu, &[unit], &[pid, me]).contains(&pid)
         };
         // It binds itself before it becomes what it was told to be.
         let bound = (0..6000).any(|_| {
@@ -136,7 +139,6 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(bound && !elsewhere);
-        let me = ProcessId::current().pid;
         if procfs::bound_cores(me).is_empty() {
             assert!(!on(*first), "one that may use all cores is on none");
         }

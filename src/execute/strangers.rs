@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Emitter, UnitContext};
 use crate::model::{ComputeUnit, ProcessId};
-use crate::process::foreign::{VllmKind, VllmProcess, vllm_processes};
-use crate::process::{Members, procfs, registry};
+use crate::process::foreign::{VllmKind, VllmProcess, vllm_processes_among};
+use crate::process::{owners, procfs, registry};
 use crate::telemetry::check::shown_argv;
 use crate::telemetry::{DeviceKind, Probe, UnitUser, unit_users};
 
@@ -33,12 +33,14 @@ impl Strangers {
 
 /// Processes on these units that are not this run's: what tells each from the others, and what is said of it.
 fn others(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Vec<(String, String)> {
-    let own = own_processes();
     if kind == DeviceKind::Cpu {
-        return on_cores(units, &own);
+        return on_cores(units);
     }
-    let users = unit_users(probe, kind, units).into_iter();
-    let foreign = users.filter(|user| user.pid.is_none_or(|pid| !own.contains(&pid)));
+    let users = unit_users(probe, kind, units);
+    let pids: Vec<i32> = users.iter().filter_map(|user| user.pid).collect();
+    // Mostly there is nobody, and then nothing more is read.
+    let own = if pids.is_empty() { BTreeSet::new() } else { own_among(&pids, &procfs::all()) };
+    let foreign = users.into_iter().filter(|user| user.pid.is_none_or(|pid| !own.contains(&pid)));
     foreign.map(|user| (format!("{} {:?}", user.address, user.pid), shown(&user))).collect()
 }
 
@@ -53,7 +55,7 @@ fn shown(user: &UnitUser) -> String {
 }
 
 /// Other vLLM servers that may use these cores, of whichever user.
-fn on_cores(units: &[ComputeUnit], own: &BTreeSet<i32>) -> Vec<(String, String)> {
+fn on_cores(units: &[ComputeUnit]) -> Vec<(String, String)> {
     let cores: BTreeSet<u32> = units.iter().filter_map(ComputeUnit::cores).flatten().collect();
     let meets = |pid: i32| {
         let bound = procfs::bound_cores(pid);
@@ -62,9 +64,12 @@ fn on_cores(units: &[ComputeUnit], own: &BTreeSet<i32>) -> Vec<(String, String)>
     // The engine computes, and the server before it sends text; a simulated engine, which is this program, does neither.
     let computes =
         |process: &VllmProcess| process.kind == VllmKind::Inner && procfs::is_this_program(process.pid) != Some(true);
-    let engines = vllm_processes().into_iter().filter(computes);
-    let foreign: Vec<VllmProcess> =
-        engines.filter(|process| !own.contains(&process.pid) && meets(process.pid)).collect();
+    let all = procfs::all();
+    let engines = vllm_processes_among(&all).into_iter().filter(computes);
+    let mut foreign: Vec<VllmProcess> = engines.filter(|process| meets(process.pid)).collect();
+    let pids: Vec<i32> = foreign.iter().map(|process| process.pid).collect();
+    let own = own_among(&pids, &all);
+    foreign.retain(|process| !own.contains(&process.pid));
     let Some(first) = foreign.first() else { return Vec::new() };
     let pids: Vec<String> = foreign.iter().map(|process| process.pid.to_string()).collect();
     let text = match pids.as_slice() {
@@ -74,14 +79,17 @@ fn on_cores(units: &[ComputeUnit], own: &BTreeSet<i32>) -> Vec<(String, String)>
     vec![(format!("cores {}", pids.join(" ")), text)]
 }
 
-/// This process and what it has started.
-fn own_processes() -> BTreeSet<i32> {
+/// Which of these are this process or what it has started.
+fn own_among(pids: &[i32], all: &[procfs::Stat]) -> BTreeSet<i32> {
+    if pids.is_empty() {
+        return BTreeSet::new();
+    }
     let me = ProcessId::current();
-    let records = registry::records().unwrap_or_default().into_iter();
-    let groups = records.filter(|record| record.orchestrator == me).flat_map(|record| Members::of(record).find_all());
-    let mut own: BTreeSet<i32> = groups.map(|stat| stat.pid).collect();
-    own.extend(procfs::descendants(me.pid, &procfs::all()).iter().map(|stat| stat.pid));
-    own.insert(me.pid);
+    let records: Vec<_> =
+        registry::records().unwrap_or_default().into_iter().filter(|record| record.orchestrator == me).collect();
+    let mut own: BTreeSet<i32> = owners(&records, pids, all).into_keys().collect();
+    own.extend(procfs::descendants(me.pid, all).iter().map(|stat| stat.pid).filter(|pid| pids.contains(pid)));
+    own.extend(pids.iter().filter(|pid| **pid == me.pid));
     own
 }
 
@@ -110,9 +118,10 @@ mod tests {
     #[test]
     fn this_process_and_its_children_are_no_strangers() {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-        let own = own_processes();
+        let (me, child_pid) = (ProcessId::current().pid, i32::try_from(child.id()).unwrap());
+        let own = own_among(&[1, me, child_pid], &procfs::all());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(own.contains(&ProcessId::current().pid) && own.contains(&i32::try_from(child.id()).unwrap()));
+        assert_eq!(own, [me, child_pid].into());
     }
 }

@@ -183,7 +183,8 @@ pub(super) fn signal(process: ProcessId, signal: Signal) {
 /// number: they are told by leading a session.
 pub fn reap_adopted() {
     let me = ProcessId::current().pid;
-    for stat in procfs::all() {
+    // What the list leaves out is there the next time: this is done again and again while a group ends.
+    for stat in procfs::own_children().unwrap_or_else(procfs::all) {
         if stat.parent == me && stat.state == 'Z' && stat.session != stat.pid {
             let _ = waitpid(Pid::from_raw(stat.pid), Some(WaitPidFlag::WNOHANG));
         }

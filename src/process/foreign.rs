@@ -3,15 +3,15 @@
 //! A substring of a command line proves nothing: an editor that has `vllm serve.txt` open is no server. What counts is
 //! which program the vector starts. Nothing is ended here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Members;
+use super::owners;
 use super::procfs::{self, Stat};
-use super::registry::{self, MARKER, Record};
+use super::registry::{self, MARKER};
 use crate::model::ProcessId;
 
 /// What a vLLM process does.
@@ -67,23 +67,30 @@ const TITLE: usize = 400;
 
 /// Every vLLM process of this machine, by process number; this process and its ancestors are never among them.
 pub fn vllm_processes() -> Vec<VllmProcess> {
-    let all = procfs::all();
-    let mine = lineage(ProcessId::current().pid, &all);
-    let mut ours = None;
-    let mut found: Vec<VllmProcess> = all
-        .iter()
-        .filter(|stat| !stat.is_dead() && !mine.contains(&stat.pid))
-        .filter_map(|stat| {
-            let argv = procfs::argv(stat.pid);
-            let kind = classify(&argv)?;
-            let uid = procfs::uid(stat.pid)?;
-            let ours = ours.get_or_insert_with(registered);
-            let group_token = ours.get(&stat.pid).cloned().or_else(|| marker_of(stat.pid));
-            let title = one_line(&argv);
-            Some(VllmProcess { pid: stat.pid, start_time: stat.start_time, uid, argv, title, kind, group_token })
-        })
-        .collect();
+    vllm_processes_among(&procfs::all())
+}
+
+/// The same of what was read of `/proc` already.
+pub fn vllm_processes_among(all: &[Stat]) -> Vec<VllmProcess> {
+    let mine = lineage(ProcessId::current().pid, all);
+    let of_vllm = |stat: &Stat| {
+        let argv = procfs::argv(stat.pid);
+        let kind = classify(&argv)?;
+        let (uid, title) = (procfs::uid(stat.pid)?, one_line(&argv));
+        let (pid, start_time) = (stat.pid, stat.start_time);
+        Some(VllmProcess { pid, start_time, uid, argv, title, kind, group_token: None })
+    };
+    let candidates = all.iter().filter(|stat| !stat.is_dead() && !mine.contains(&stat.pid));
+    let mut found: Vec<VllmProcess> = candidates.filter_map(of_vllm).collect();
     found.sort_by_key(|process| process.pid);
+    if found.is_empty() {
+        return found;
+    }
+    let pids: Vec<i32> = found.iter().map(|process| process.pid).collect();
+    let owners = owners(&registry::records().unwrap_or_default(), &pids, all);
+    for process in &mut found {
+        process.group_token = owners.get(&process.pid).cloned().or_else(|| marker_of(process.pid));
+    }
     found
 }
 
@@ -148,16 +155,6 @@ fn lineage(pid: i32, all: &[Stat]) -> HashSet<i32> {
         next = all.iter().find(|stat| stat.pid == pid).map(|stat| stat.parent);
     }
     line
-}
-
-/// The members of every registered group, with its token.
-fn registered() -> HashMap<i32, String> {
-    let records = registry::records().unwrap_or_default();
-    let members = |record: Record| {
-        let token = record.token.clone();
-        Members::of(record).find_all().into_iter().map(move |stat| (stat.pid, token.clone()))
-    };
-    records.into_iter().flat_map(members).collect()
 }
 
 fn marker_of(pid: i32) -> Option<String> {

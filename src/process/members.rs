@@ -109,6 +109,31 @@ impl Members {
     }
 }
 
+/// Which of these processes belong to which group, by its token: each is looked for upwards, from itself, so that what nobody asks for is
+/// not read. `all`: the processes of this machine.
+pub fn owners(records: &[Record], pids: &[i32], all: &[Stat]) -> HashMap<i32, String> {
+    if pids.is_empty() {
+        return HashMap::new();
+    }
+    let by_pid: HashMap<i32, &Stat> = all.iter().map(|stat| (stat.pid, stat)).collect();
+    let mut owners = HashMap::new();
+    for record in records {
+        let roots = Roots::of(record, all, true);
+        for pid in pids.iter().filter(|pid| **pid != record.guard.pid) {
+            let mut line = HashSet::new();
+            let mut above = by_pid.get(pid);
+            while let Some(stat) = above.filter(|stat| line.insert(stat.pid)) {
+                if roots.contain(stat) {
+                    owners.insert(*pid, record.token.clone());
+                    break;
+                }
+                above = by_pid.get(&stat.parent);
+            }
+        }
+    }
+    owners
+}
+
 /// The processes whose descendants, and who themselves, belong to a group.
 struct Roots<'a> {
     record: &'a Record,

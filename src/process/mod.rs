@@ -41,6 +41,6 @@ pub use group::{Change, Group, GroupSpec, Owner, Role, become_subreaper};
 pub use guard::guard_main;
 pub use identity::{boot_id, keep_files_ours, pid_namespace};
 pub use lock_file::LockError;
-pub use members::Members;
+pub use members::{Members, owners};
 pub use procfs::cpu_ticks;
 pub use supervise::{Stop, StopLevel, StopSender, Verdict, Waited, stood_still, stop_channel, supervise};

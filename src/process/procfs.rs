@@ -91,6 +91,21 @@ pub fn all() -> Vec<Stat> {
     all
 }
 
+/// The children of this process, as its threads have them; `None` where the kernel does not list children. One that appears or ends while
+/// the list is read may be missing from it.
+pub fn own_children() -> Option<Vec<Stat>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir("/proc/self/task").ok()?.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => children.extend(list.split_ascii_whitespace().filter_map(|pid| stat(pid.parse().ok()?))),
+            // The thread has ended.
+            Err(_) if !thread.path().exists() => {}
+            Err(_) => return None,
+        }
+    }
+    Some(children)
+}
+
 /// A file of `/proc` that shows memory of the process, which decides itself how much it says there is: at most 8 MiB of it.
 pub fn memory(pid: i32, name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -288,5 +303,16 @@ mod tests {
         assert!(all().iter().any(|stat| stat.pid == me));
         assert!(!argv(me).is_empty());
         assert!(cpu_ticks(me).is_some() && cpu_ticks(-1).is_none());
+    }
+
+    #[test]
+    fn children_are_listed_without_a_look_at_all_processes() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let listed = (0..100).any(|_| own_children().is_none_or(|all| all.iter().any(|stat| stat.pid == pid)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(listed);
+        assert!(own_children().is_none_or(|all| all.iter().all(|stat| stat.pid != pid)));
     }
 }

@@ -216,6 +216,14 @@ pub fn memory_readings(probe: &Probe, kind: DeviceKind) -> Vec<MemoryReading> {
     }
 }
 
+/// Of [`memory_readings`] those that are counts of a whole device.
+pub(super) fn device_readings(probe: &Probe, kind: DeviceKind) -> Vec<MemoryReading> {
+    match kind {
+        DeviceKind::Xpu => xpu::memory_of_drivers(probe),
+        DeviceKind::Cuda | DeviceKind::Rocm | DeviceKind::Cpu => memory_readings(probe, kind),
+    }
+}
+
 /// [`memory_readings`] without their meaning: device number and bytes in use.
 pub fn memory_used(probe: &Probe, kind: DeviceKind) -> Vec<(u32, Option<u64>)> {
     memory_readings(probe, kind).into_iter().map(|reading| (reading.index, reading.used_bytes)).collect()

@@ -3,7 +3,9 @@
 //! Numbers follow the PCI address, discrete cards first, as Level Zero counts them. Cards are matched by address only: the
 //! numbers of `/dev/dri` shift between boots and containers.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use serde_json::Value;
 
@@ -14,6 +16,9 @@ use super::super::drm::{self, RenderNode, normal_pci};
 use super::super::mask;
 use super::super::probe::{Probe, read_number, read_text};
 use super::{json_in, said, whole};
+
+/// Device memory that processes in sight hold, by PCI address.
+type Users = BTreeMap<String, Option<u64>>;
 
 /// Names of cards that people run vLLM on, for machines without `xpu-smi`.
 const NAMES: [(u16, &str); 12] = [
@@ -67,7 +72,7 @@ pub(in super::super) fn find(probe: &Probe, integrated_too: bool) -> Found {
     }
     let mut devices = choose(devices, integrated_too, &mut sources, &mut problems);
     let present = devices.len();
-    let users = drm::memory_by_users(probe);
+    let users = LazyCell::new(|| drm::memory_by_users(probe));
     for device in &mut devices {
         device.memory_used_bytes = used(probe, device, &users).map(|(bytes, _)| bytes);
     }
@@ -79,12 +84,22 @@ pub(in super::super) fn find(probe: &Probe, integrated_too: bool) -> Found {
 
 /// Used memory of the visible devices, without running any tool.
 pub(in super::super) fn memory(probe: &Probe) -> Vec<MemoryReading> {
+    readings(probe, &LazyCell::new(|| drm::memory_by_users(probe)))
+}
+
+/// What drivers tell alone: no process is looked into.
+pub(in super::super) fn memory_of_drivers(probe: &Probe) -> Vec<MemoryReading> {
+    let mut told = readings(probe, &Box::<Users>::default());
+    told.retain(|reading| reading.source == Some(MemorySource::Device));
+    told
+}
+
+fn readings(probe: &Probe, users: &impl Deref<Target = Users>) -> Vec<MemoryReading> {
     let mut ignored = Vec::new();
     let devices = choose(from_sysfs(probe, &mut ignored), true, &mut Vec::new(), &mut Vec::new());
     let (devices, _) = visible(probe, devices, &mut ignored);
-    let users = drm::memory_by_users(probe);
     let reading = |device: Device| {
-        let (used_bytes, source) = used(probe, &device, &users).unzip();
+        let (used_bytes, source) = used(probe, &device, users).unzip();
         MemoryReading { index: device.index, pci_address: device.pci_address, used_bytes, source }
     };
     devices.into_iter().map(reading).collect()
@@ -175,7 +190,9 @@ fn debugfs_memory(probe: &Probe, address: &str) -> Option<VideoMemory> {
 }
 
 /// Bytes in use: the driver's own metric where there is one, else what the visible processes hold.
-fn used(probe: &Probe, device: &Device, users: &BTreeMap<String, Option<u64>>) -> Option<(u64, MemorySource)> {
+///
+/// `users` is looked at only where the driver does not tell: it takes a look at every open file of this machine.
+fn used(probe: &Probe, device: &Device, users: &impl Deref<Target = Users>) -> Option<(u64, MemorySource)> {
     let address = device.pci_address.as_deref()?;
     let node =
         drm::render_nodes(probe, drm::INTEL).into_iter().find(|node| node.pci_address.as_deref() == Some(address))?;
@@ -554,5 +571,30 @@ mod tests {
         tree.file("sys/class/drm/renderD129/device/drm/card0/lmem_avail_bytes", "400\n");
         assert_eq!(readings(&tree)[0], (Some(600), Some(MemorySource::Device)));
         assert!(!tree.path().join("bin/xpu-smi.called").exists(), "memory is read without the tool");
+    }
+
+    /// Users that nobody may ask for.
+    struct Unasked;
+
+    impl Deref for Unasked {
+        type Target = Users;
+        fn deref(&self) -> &Users {
+            panic!("every open file of the machine was looked at")
+        }
+    }
+
+    #[test]
+    fn open_files_are_looked_at_only_where_a_driver_does_not_tell() {
+        let tree = two_cards();
+        let [first, second] = from_sysfs(&tree.probe(), &mut Vec::new()).try_into().unwrap();
+        for minor in [128, 129] {
+            let card = format!("sys/class/drm/renderD{minor}/device/drm/card0");
+            tree.file(&format!("{card}/lmem_total_bytes"), "1000\n");
+            tree.file(&format!("{card}/lmem_avail_bytes"), "400\n");
+        }
+        for device in [first, second] {
+            assert_eq!(used(&tree.probe(), &device, &Unasked), Some((600, MemorySource::Device)));
+        }
+        assert_eq!(readings(&Tree::new().probe(), &Unasked), []);
     }
 }

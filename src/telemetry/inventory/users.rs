@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::model::ComputeUnit;
-use crate::telemetry::devices::{DeviceKind, MemorySource, memory_readings};
+use crate::telemetry::devices::{DeviceKind, MemorySource, device_readings, memory_readings};
 use crate::telemetry::drm::{Client, normal_pci, parse_fdinfo};
 use crate::telemetry::gpu::nvidia;
 use crate::telemetry::probe::Probe;
@@ -55,13 +55,16 @@ pub fn unit_memory(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Ve
     let readings = memory_readings(probe, kind);
     let split = units.iter().any(|unit| unit.address.starts_with("MIG-"));
     let instances = if split { nvidia::instances_used(probe) } else { BTreeMap::new() };
+    // One look at the processes for all tiles.
+    let tiles: Vec<ComputeUnit> = units.iter().filter(|unit| unit.address.contains("/tile")).cloned().collect();
+    let users = if tiles.is_empty() { Vec::new() } else { of_drm(probe, &tiles) };
     let of_unit = |unit: &ComputeUnit| {
         if let Some(used) = instances.get(&unit.address) {
             return Some((unit.address.clone(), *used));
         }
         if unit.address.contains("/tile") {
-            let users = of_drm(probe, std::slice::from_ref(unit)).into_iter().map(|user| user.memory_bytes);
-            return Some((unit.address.clone(), users.sum::<Option<u64>>()?));
+            let of_tile = users.iter().filter(|user| user.address == unit.address).map(|user| user.memory_bytes);
+            return Some((unit.address.clone(), of_tile.sum::<Option<u64>>()?));
         }
         let reading = readings.iter().find(|reading| reading.pci_address.as_deref() == Some(&*unit.address))?;
         Some((unit.address.clone(), reading.used_bytes.filter(|_| reading.source != Some(MemorySource::Host))?))
@@ -71,7 +74,7 @@ pub fn unit_memory(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Ve
 
 /// What the driver counts on a whole device, and no process in sight holds.
 fn unseen(probe: &Probe, kind: DeviceKind, units: &[ComputeUnit], users: &[UnitUser]) -> Vec<UnitUser> {
-    let readings = memory_readings(probe, kind);
+    let readings = device_readings(probe, kind);
     let of_unit = |unit: &ComputeUnit| {
         let reading = readings.iter().find(|reading| reading.pci_address.as_deref() == Some(&*unit.address))?;
         let used = reading.used_bytes.filter(|_| reading.source == Some(MemorySource::Device))?;
