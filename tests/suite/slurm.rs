@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::{Call, FIRST, Live, RunFiles, SECOND, Scene, wait_for};
+use crate::support::{Call, FIRST, Live, RunFiles, SECOND, Scene, skipped, wait_for};
 
 /// A scene with a cluster.
 struct Cluster {
@@ -388,4 +388,35 @@ fn secrets_reach_the_tasks_by_their_environment_and_stand_in_no_file() {
         assert!(!text.contains("hf_plantedsecret123456"), "{}", file.display());
     }
     assert!(!cluster.calls("sbatch")[0].contains("hf_planted"));
+}
+
+/// Real servers on the cores of one node, which two tasks share: each waits with its load until the other is as far.
+#[test]
+fn tasks_on_the_cores_of_one_node_do_not_refuse_each_other() {
+    let bound = |core: &str| std::process::Command::new("taskset").args(["-c", core, "true"]).output();
+    let has_two = ["0", "1"].iter().all(|core| bound(core).is_ok_and(|output| output.status.success()));
+    if !has_two {
+        skipped("two tasks on the cores of one node: this machine has one core, or no `taskset`");
+        return;
+    }
+    for bind in [false, true] {
+        let cluster = Cluster::new();
+        cluster.says("cpus-on-node", "1");
+        if bind {
+            cluster.says("bind", "");
+        }
+        let met = cluster.scene.path("met");
+        fs::create_dir(&met).unwrap();
+        let vllm = cluster.scene.vllm_that(&format!(
+            "if [ \"$1\" = bench ]; then : > '{0}'/$$; until [ $(ls '{0}' | wc -l) -ge 2 ]; do sleep 0.05; done; fi",
+            met.display()
+        ));
+        let sweep = cluster.on(cluster.scene.sweep_with(&vllm)).set("--executor", ["slurm"]).stays();
+        sweep.set("--telemetry", ["off"]).exits(0).prints("DONE           2");
+        let run = cluster.scene.run();
+        assert_measured_once(&run);
+        let devices: Vec<Value> =
+            [FIRST, SECOND].iter().map(|name| run.result(name)["vllm_bench"]["placement"]["devices"].clone()).collect();
+        assert_eq!(devices[0] == devices[1], !bind, "{devices:?}");
+    }
 }

@@ -91,6 +91,19 @@ fn units_of(plan: &Plan, environment: &Environment, quiet: bool) -> Vec<ComputeU
     units
 }
 
+/// Whether Slurm has given this process fewer cores than it may use: Slurm counts them then and binds to none, so that no core is this task's
+/// rather than its neighbour's. `allowed`: the cores that it may use.
+fn is_counted_only(allowed: usize, environment: &Environment) -> bool {
+    let given = environment.get("SLURM_CPUS_ON_NODE").and_then(|count| count.trim().parse::<usize>().ok());
+    environment.get("SLURM_JOB_ID").is_some() && given.is_some_and(|given| given < allowed)
+}
+
+/// Whether all of these are cores that Slurm only counts.
+fn are_counted_only(units: &[ComputeUnit], environment: &Environment) -> bool {
+    let cores: Vec<Vec<u32>> = units.iter().filter_map(ComputeUnit::cores).collect();
+    !cores.is_empty() && cores.len() == units.len() && is_counted_only(cores.iter().map(Vec::len).sum(), environment)
+}
+
 /// What it takes to lock the devices of a run.
 pub struct Locking<'a> {
     /// How to run.
@@ -124,6 +137,10 @@ impl Locking<'_> {
             self.ui.warn("devices are not locked (`device-locks: none`): nobody is kept off those of this run");
             return Ok(Some(Devices { units, quiet, ..Devices::default() }));
         };
+        if are_counted_only(&units, self.environment) {
+            // Slurm keeps the tasks of a node apart by their number of cores: locks on all of them would let only one run.
+            return Ok(Some(Devices { units, quiet, ..Devices::default() }));
+        }
         let locks = DeviceLocks::at(dir).map_err(execute::Error::from)?;
         let addresses: Vec<String> = units.iter().map(|unit| unit.address.clone()).collect();
         self.wait_for(&locks, &addresses, stop)
@@ -206,6 +223,20 @@ struct Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_that_slurm_only_counts_are_nobodys() {
+        let at = std::path::Path::new("/");
+        let of = |vars: &[(&str, &str)], units: &[&str]| {
+            let unit = |address: &&str| ComputeUnit { address: (*address).to_owned(), ..ComputeUnit::default() };
+            are_counted_only(&units.iter().map(unit).collect::<Vec<_>>(), &Environment::of(vars, at))
+        };
+        let job = [("SLURM_JOB_ID", "7"), ("SLURM_CPUS_ON_NODE", "2")];
+        assert!(of(&job, &["cores:0-7"]), "2 of 8, and bound to none");
+        assert!(!of(&job, &["cores:4-5"]), "bound to its own: locked by their addresses");
+        assert!(!of(&job, &["0000:03:00.0"]) && !of(&job, &[]), "devices are what the variables name");
+        assert!(!of(&job[1..], &["cores:0-7"]) && !of(&job[..1], &["cores:0-7"]), "no job, or nothing is said");
+    }
 
     #[test]
     fn waiting_has_a_limit_or_none() {

@@ -29,7 +29,10 @@ task() {
   done
   export SLURM_ARRAY_JOB_ID=$job SLURM_ARRAY_TASK_ID=$index SLURM_JOB_ID=$((job * 100 + index)) SLURM_RESTART_COUNT=$(get "$dir/restart")
   export SLURMD_NODENAME=n$((index % 4 + 1))
-  setsid bash "$(get "$dir/script")" >>"$(get "$dir/output")" 2>&1 9>&- &
+  [ -e "$S/cpus-on-node" ] && export SLURM_CPUS_ON_NODE=$(get "$S/cpus-on-node")
+  bind=
+  [ -e "$S/bind" ] && bind="taskset -c $index"
+  setsid $bind bash "$(get "$dir/script")" >>"$(get "$dir/output")" 2>&1 9>&- &
   put "$dir/pid" $!
   wait $!
   code=$?
