@@ -62,6 +62,11 @@ impl LockedPort {
         Ok(Self { chooses: true, port, lock })
     }
 
+    /// Its number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Says who holds it.
     ///
     /// # Errors
@@ -88,7 +93,7 @@ impl Lease {
     /// The port of the next server: where the run chooses another one, when somebody took the last one meanwhile.
     pub fn next_port(&mut self) -> u16 {
         if self.chooses
-            && port::holder(self.port).is_some()
+            && port::is_taken(self.port)
             && let Ok(LockedPort { port, lock, .. }) = LockedPort::take(None)
         {
             (self.port, self.lock) = (port, lock);

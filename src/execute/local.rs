@@ -263,7 +263,7 @@ impl Hands<'_> {
                 // Our server is ended: whoever holds the port now is somebody else, and whoever held it before anything was launched was.
                 let was_taken = launched.is_none()
                     && matches!(&outcome, Outcome::Failed(failure) if failure.cause == Cause::PortInUse);
-                let stolen = (was_taken || port::holder(attempt.job.port).is_some()).then_some(attempt.job.port);
+                let stolen = (was_taken || port::is_taken(attempt.job.port)).then_some(attempt.job.port);
                 Seen::NotStarted { outcome, stolen }
             }
         }

@@ -125,11 +125,17 @@ pub fn holder(port: u16) -> Option<String> {
     if let Some(holder) = netport::holder_of(Path::new("/"), port) {
         return Some(describe(&holder));
     }
-    // vLLM sets SO_REUSEADDR and so does std: connections in TIME_WAIT do not count as taken.
-    match TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)) {
-        Ok(_) => None,
-        Err(error) => Some(format!("an unknown process ({error})")),
-    }
+    bind(port).err().map(|error| format!("an unknown process ({error})"))
+}
+
+/// vLLM sets SO_REUSEADDR and so does std: connections in TIME_WAIT do not count as taken.
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// Whether a port is taken: [`holder`] without looking for who it is, which takes a look at every process.
+pub fn is_taken(port: u16) -> bool {
+    bind(port).is_err() || !netport::listeners(Path::new("/"), port).is_empty()
 }
 
 fn describe(holder: &PortHolder) -> String {
@@ -153,14 +159,14 @@ pub fn require_free(port: u16) -> Result<u16, Error> {
     }
 }
 
-/// The first free port from `from` on for which `claim` succeeds.
+/// The first free port from `from` on for which `claim` succeeds. It is claimed before it is looked at: nobody tries a port for a moment
+/// that another run of this program is about to use.
 ///
 /// # Errors
 /// [`Error::NoFreePort`].
 pub fn find_free<T>(from: u16, mut claim: impl FnMut(u16) -> Option<T>) -> Result<(u16, T), Error> {
     (from..from.saturating_add(SEARCHED))
-        .filter(|port| holder(*port).is_none())
-        .find_map(|port| Some((port, claim(port)?)))
+        .find_map(|port| claim(port).filter(|_| !is_taken(port)).map(|claimed| (port, claimed)))
         .ok_or(Error::NoFreePort { from })
 }
 

@@ -97,7 +97,7 @@ impl Server {
         if stop.level() >= StopLevel::Drain {
             return Err(Box::new(NotStarted::interrupted()));
         }
-        if let Some(holder) = port::holder(job.port) {
+        if let Some(holder) = port::is_taken(job.port).then(|| port::holder(job.port)).flatten() {
             let text = format!("port {} is taken by {holder}", job.port);
             let failure = Failure::plain(Cause::PortInUse, Phase::Launching, text);
             return Err(Box::new(NotStarted::before_launch(failure)));

@@ -81,7 +81,13 @@ impl Lanes {
             PortChoice::Fixed(port) => port,
             PortChoice::Auto => FIRST_PORT,
         };
-        (0..self.count).map(|_| LockedPort::take_from(first).map_err(Error::from)).collect()
+        let mut from = first;
+        let mut next = || -> Result<LockedPort, Error> {
+            let locked = LockedPort::take_from(from)?;
+            from = locked.port().saturating_add(1);
+            Ok(locked)
+        };
+        (0..self.count).map(|_| next()).collect()
     }
 
     /// What blocks run on: the lanes of this run.
