@@ -157,9 +157,16 @@ fn hiding(masks: &[(&'static str, String)]) -> String {
     }
 }
 
-/// The devices in one sentence: each holder once, with all that it holds. A core set has one holder for each core.
+/// The devices in one sentence: each holder once.
 pub fn shown_holders(holders: &[DeviceHolder]) -> String {
     const SHOWN: usize = 4;
+    let told = told_holders(holders);
+    let more = told.len().checked_sub(SHOWN).filter(|more| *more > 0).map(|more| format!("and {more} more"));
+    told.into_iter().take(SHOWN).chain(more).collect::<Vec<_>>().join("; ")
+}
+
+/// A sentence for each holder, with all that it holds. A core set has one holder for each core.
+pub fn told_holders(holders: &[DeviceHolder]) -> Vec<String> {
     let mut by_holder: Vec<(String, Vec<&str>)> = Vec::new();
     for holder in holders {
         let who = holder.who().to_string();
@@ -172,11 +179,7 @@ pub fn shown_holders(holders: &[DeviceHolder]) -> String {
         [one] => format!("{one} is held by {who}"),
         several => format!("{} are held by {who}", listed(several)),
     };
-    let mut shown: Vec<String> = by_holder.iter().take(SHOWN).map(sentence).collect();
-    if let Some(more @ 1..) = by_holder.len().checked_sub(SHOWN) {
-        shown.push(format!("and {more} more"));
-    }
-    shown.join("; ")
+    by_holder.iter().map(sentence).collect()
 }
 
 /// `a and b`, `a, b and c`; of many the first, and how many more.

@@ -34,7 +34,7 @@ mod unit;
 
 pub use block::{BlockEnd, Policy, Turn};
 pub use emit::{Emitter, Recorder};
-pub use error::{Error, shown_holders};
+pub use error::{Error, shown_holders, told_holders};
 pub use interference::{Measured, NeighbourCheck};
 pub use lanes::{Binding, LaneDevices, Leases};
 pub use lease::{Lease, LockedPort};

@@ -332,7 +332,12 @@ fn cards_are_locked_by_their_addresses_and_strangers_on_them_are_recorded() {
     let by_plan = sweep(&scene, &vllm, "other").through(&through).also("--env", "ZE_AFFINITY_MASK=0");
     by_plan.exits(4).says("0000:03:00.0 is held by process ");
     let check = scene.call(&["check", "--json", "--port", "auto"]).through(&through).ends();
-    let inventory = &serde_json::from_str::<Value>(&check.stdout).unwrap()["inventory"];
+    let report = &serde_json::from_str::<Value>(&check.stdout).unwrap();
+    let line = report["lines"].as_array().unwrap().iter().find(|line| line["name"] == "device-locks").unwrap();
+    let told = line["data"]["held"].as_array().unwrap();
+    assert_eq!(told.len(), 1, "the holder is told once: {line}");
+    assert!(told[0].as_str().unwrap().starts_with("0000:03:00.0 and 0000:13:00.0 are held by process "), "{line}");
+    let inventory = &report["inventory"];
     let units = inventory["units"].as_array().unwrap();
     let seen: Vec<_> =
         units.iter().map(|unit| (unit["address"].as_str().unwrap(), unit["numa"].as_u64().unwrap())).collect();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::commands::format;
+use crate::execute::told_holders;
 use crate::fold;
 use crate::process::{DeviceHolder, DeviceLocks};
 use crate::safe;
@@ -33,7 +34,7 @@ impl Units {
             Some(Err(error)) => locks.problem = Some((error.to_string(), error.hints().swap_remove(0))),
             Some(Ok(folder)) => {
                 holders.extend(inventory.units.iter().filter_map(|unit| folder.holder(&unit.address)));
-                locks.held = holders.iter().map(ToString::to_string).collect();
+                locks.held = told_holders(&holders);
             }
         }
         let users = unit_users(probe, kind, &inventory.units);

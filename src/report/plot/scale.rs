@@ -239,10 +239,11 @@ pub fn short(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
-    if value.abs() >= 1e7 || value.abs() < 1e-3 {
+    // Small times and shares in plain figures: a power of ten is easily missed.
+    if value.abs() >= 1e7 || value.abs() < 1e-9 {
         return format!("{value:.2e}");
     }
-    let decimals = (2.0 - value.abs().log10().floor()).clamp(0.0, 5.0) as usize;
+    let decimals = (2.0 - value.abs().log10().floor()).clamp(0.0, 11.0) as usize;
     without_zeros(separated(value, decimals))
 }
 
@@ -314,6 +315,8 @@ mod tests {
             (0.012_345, "0.0123"),
             (99.96, "100"),
             (-3.0, "-3"),
+            (8.62e-7, "0.000000862"),
+            (1e-10, "1.00e-10"),
             (1e9, "1.00e9"),
             (f64::NAN, "n/a"),
         ] {
