@@ -157,8 +157,8 @@ fn version_of(vllm: &Path, setvars: Option<&Path>) -> Result<String, String> {
     }
 }
 
-/// Messages are broken into no narrower lines than this.
-const NARROW: usize = 20;
+/// On a terminal that is narrower messages stand below their names.
+const NARROW: usize = 80;
 
 fn show(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) {
     ui.out(&page(lines, units, ui));
@@ -167,9 +167,10 @@ fn show(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) {
 /// A line for each check, broken where the terminal ends, and the devices.
 fn page(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) -> String {
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
-    // `warning`, the name, and the blanks behind them.
-    let hanging = 7 + 2 + width + 2;
-    let room = ui.display.columns_out.map_or(usize::MAX, |columns| columns.saturating_sub(hanging).max(NARROW));
+    // `warning`, the name, and the blanks behind them; on a narrow terminal the message stands below them.
+    let beside = ui.display.columns_out.is_none_or(|columns| columns >= NARROW);
+    let hanging = if beside { 7 + 2 + width + 2 } else { 4 };
+    let room = ui.display.columns_out.map_or(usize::MAX, |columns| columns.saturating_sub(hanging));
     let blanks = " ".repeat(hanging);
     let mut page: Vec<String> = Vec::new();
     for line in lines {
@@ -178,8 +179,13 @@ fn page(lines: &[CheckLine], units: Option<&Units>, ui: &Ui) -> String {
             Level::Warning => ui.caution("warning"),
             Level::Failure => ui.bad("failure"),
         };
-        let message = format::packed([line.message.as_str()], "", room).join(&format!("\n{blanks}"));
-        page.push(format!("{mark}  {:width$}  {message}", line.name));
+        // The command line of a process is one word, and need not be whole.
+        let lines = format::packed([line.message.as_str()], "", room);
+        let lines =
+            lines.iter().map(|line| if room == usize::MAX { line.clone() } else { format::cut_end(line, room) });
+        let message = lines.collect::<Vec<_>>().join(&format!("\n{blanks}"));
+        let gap = if beside { "  ".to_owned() } else { format!("\n{blanks}") };
+        page.push(format!("{mark}  {:1$}{gap}{message}", line.name, if beside { width } else { 0 }));
         if let Some(next) = &line.next_step {
             let next = format::packed([format!("-> {next}").as_str()], "", room);
             page.extend(next.iter().map(|line| format!("{blanks}{}", ui.dim(line))));
@@ -213,9 +219,10 @@ mod tests {
             line(
                 "device-locks",
                 Level::Failure,
-                "a run would be refused: cores:0-31,64-95 is held by process 4711 of somebody, since 2026-02-25 14:30:00 IST, for a run",
+                "a run would be refused: cores:0-31,64-95 is held by process 4711 of somebody, since 2026-02-25 14:30:00 IST: \
+                 `/opt/venv/bin/vllm-bench run sweep.yaml --models an-organisation/a-model-with-a-long-name --tp 1 2 4 8 --name a-name`",
                 Some(
-                    "wait for it with `vllm-bench run --wait`, or give this run other devices: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES",
+                    "mount -v ~/.cache/huggingface:/root/.cache/huggingface, wait for it with `vllm-bench run --wait`, or give this run other devices: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES",
                 ),
             ),
         ];
@@ -224,7 +231,12 @@ mod tests {
             let ui = Ui::new(Display { columns_out: Some(columns), ..Display::PLAIN });
             let page = page(&lines, Some(&units), &ui);
             assert!(page.lines().all(|line| fold::width(line) <= columns), "{columns}:\n{page}");
-            assert!(page.contains("ZE_AFFINITY_MASK") && page.contains("2 checks: 1 failures, 0 warnings"), "{page}");
+            assert!(
+                page.contains("ZE_AFFINITY_MASK")
+                    && page.contains("`/opt/venv/bin/vllm-bench run")
+                    && page.contains("2 checks: 1 failures, 0 warnings"),
+                "{page}"
+            );
         }
         let ui = Ui::new(Display::PLAIN);
         assert!(page(&lines, None, &ui).lines().any(|line| line.len() > 120), "a pipe gets whole lines");
