@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{BIN, Call, DEVICE_LOCKS, FIRST, Scene, skipped, wait_for};
+use crate::support::{BIN, Call, DEVICE_LOCKS, FIRST, Scene, free_port, skipped, wait_for};
 
 /// A `vllm` whose client waits until there is a file `go`.
 fn gated(scene: &Scene) -> PathBuf {
@@ -238,7 +238,9 @@ fn two_users_never_share_a_device() {
     let through: Vec<&str> = as_other.into_iter().chain(["sh", "-c", &script, "sh"]).collect();
     let theirs = || {
         let home = scene.path("their-home");
-        sweep(&scene, &vllm, "theirs").env("HOME", home.to_str().unwrap()).through(&through)
+        // Users do not see each other's locks on ports, and this one's other tests take the first ones.
+        let port = free_port().to_string();
+        sweep(&scene, &vllm, "theirs").set("--port", [&*port]).env("HOME", home.to_str().unwrap()).through(&through)
     };
 
     let mut mine = sweep(&scene, &vllm, "results").start();
