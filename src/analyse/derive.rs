@@ -19,6 +19,7 @@ pub const DEVICES_PER_NODE: u32 = 8;
 const BILLION: f64 = 1e9;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86_400.0;
+const JOULES_PER_KWH: f64 = 3.6e6;
 
 /// What a device costs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Prices {
     pub currency: Arc<str>,
     /// Price of one hour of any other device.
     pub default: Option<f64>,
+    /// Price of a kilowatt-hour of energy.
+    pub kwh: Option<f64>,
     /// Price of one hour, by the name of the device.
     pub devices: IndexMap<String, f64>,
 }
@@ -66,7 +69,7 @@ pub fn derive(table: &mut RunTable, assumed: &Assumptions) {
     for row in &mut table.rows {
         row.about.currency = assumed.prices.as_ref().map(|prices| Arc::clone(&prices.currency));
         let mut metrics = std::mem::take(&mut row.about.further);
-        metrics.remove(|key| key == "speedup" || key.starts_with("cost_"));
+        metrics.remove(|key| key == "speedup" || key.contains("cost_"));
         put(row, assumed, &mut metrics);
         row.about.further = metrics;
     }
@@ -117,9 +120,12 @@ fn put(row: &Row, assumed: &Assumptions, metrics: &mut MetricValues) {
         put("cost_per_1m_output_tokens", own.map(cost));
         put("cost_per_1m_tokens", positive(per_device(total)).map(cost));
     }
+    let kwh = assumed.prices.as_ref().and_then(|prices| prices.kwh);
+    let joules = energy.zip(positive(metric(VllmMetric::TotalOutputTokens))).map(|(j, tokens)| j / tokens);
+    put("joules_per_output_token", joules);
     put(
-        "joules_per_output_token",
-        energy.zip(positive(metric(VllmMetric::TotalOutputTokens))).map(|(j, tokens)| j / tokens),
+        "energy_cost_per_1m_output_tokens",
+        joules.zip(kwh).map(|(joules, price)| joules * 1e6 / JOULES_PER_KWH * price),
     );
     put("output_tokens_per_joule", output.zip(power).map(|(tps, watts)| tps / watts));
     put("mean_input_tokens", metric(VllmMetric::TotalInputTokens).zip(completed).map(|(tokens, n)| tokens / n));
@@ -241,6 +247,7 @@ mod tests {
         let prices = Prices {
             currency: "EUR".into(),
             default: Some(1.0),
+            kwh: Some(0.36),
             devices: [("H100".to_owned(), 3.6), ("NVIDIA H100 80GB HBM3".to_owned(), 7.2)].into_iter().collect(),
         };
         assert_eq!(prices.of(Some("nvidia h100 80gb hbm3")), Some(7.2));
@@ -248,10 +255,14 @@ mod tests {
         assert_eq!((prices.of(Some("Arc B60")), prices.of(None)), (Some(1.0), Some(1.0)));
         let mut row = fast(2);
         row.about.device = Some("NVIDIA H100 PCIe".into());
+        // 1.25 J for each of two million tokens.
+        row.about.further.insert("energy_j", 2.5e6);
         let found = derived(row, &Assumptions { prices: Some(prices), ..Assumptions::default() });
         // 2 devices x 3.6 an hour, 20,000 tokens a second = 72e6 an hour: 7.2 / 72.
         near(found.metric("cost_per_1m_output_tokens"), 0.1);
         near(found.metric("cost_per_1m_tokens"), 0.1 / 3.0);
+        // 1.25 MJ for a million tokens, at 0.1 for each MJ.
+        near(found.metric("energy_cost_per_1m_output_tokens"), 0.125);
         assert_eq!(found.about.currency.as_deref(), Some("EUR"));
         let without = derived(found, &Assumptions::default());
         assert_eq!((without.metric("cost_per_1m_output_tokens"), without.about.currency), (None, None));

@@ -122,7 +122,7 @@ fn prepare(table: &mut RunTable, assumed: &Assumptions, renamed: bool, logs: boo
     if renamed || logs || *assumed != Assumptions::default() {
         derive(table, assumed);
     }
-    if assumed.prices.is_some() {
+    if assumed.prices.as_ref().is_some_and(|prices| prices.default.is_some() || !prices.devices.is_empty()) {
         let without: std::collections::BTreeSet<String> = table
             .rows
             .iter()

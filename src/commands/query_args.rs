@@ -386,7 +386,7 @@ pub(super) fn assumptions(cost: &CostArgs, environment: &Environment) -> Result<
     if let Some(file) = &cost.prices {
         let file = read_prices(file, environment)?;
         let currency: Arc<str> = file.currency.into();
-        assumed.prices = Some(Prices { currency, default: file.default, devices: file.devices });
+        assumed.prices = Some(Prices { currency, default: file.default, kwh: file.kwh, devices: file.devices });
     }
     Ok(assumed)
 }

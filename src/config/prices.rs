@@ -1,4 +1,4 @@
-//! Files with prices of devices: `currency`, and the price of one hour by the name of the device, or `default`.
+//! Files with prices: `currency`, the price of one hour of a device by its name or as `default`, and of energy (`kwh`).
 
 use std::path::Path;
 
@@ -14,6 +14,8 @@ pub struct PriceFile {
     pub currency: String,
     /// The price of one hour of any other device.
     pub default: Option<f64>,
+    /// The price of a kilowatt-hour.
+    pub kwh: Option<f64>,
     /// The price of one hour, by name.
     pub devices: IndexMap<String, f64>,
 }
@@ -25,7 +27,7 @@ pub struct PriceFile {
 pub fn read_prices(file: &Path, environment: &Environment) -> Result<PriceFile, Error> {
     let tree = super::load::load(file, environment)?;
     let map = tree.entries().ok_or_else(|| Error::wrong(&tree, "", "a map of devices and prices", hint()))?;
-    let mut found = PriceFile { currency: String::new(), default: None, devices: IndexMap::new() };
+    let mut found = PriceFile { currency: String::new(), default: None, kwh: None, devices: IndexMap::new() };
     for (key, entry) in map {
         if key == "currency" {
             let text = entry.value.scalar().filter(|text| !text.trim().is_empty());
@@ -34,11 +36,14 @@ pub fn read_prices(file: &Path, environment: &Environment) -> Result<PriceFile, 
             continue;
         }
         let price = entry.value.scalar().and_then(|text| text.parse::<f64>().ok());
-        let price = price
-            .filter(|price| price.is_finite() && *price >= 0.0)
-            .ok_or_else(|| Error::wrong(&entry.value, key, "the price of one device for one hour", hint()))?;
+        let price = price.filter(|price| price.is_finite() && *price >= 0.0).ok_or_else(|| {
+            let what =
+                if key == "kwh" { "the price of a kilowatt-hour" } else { "the price of one device for one hour" };
+            Error::wrong(&entry.value, key, what, hint())
+        })?;
         match key.as_str() {
             "default" => found.default = Some(price),
+            "kwh" => found.kwh = Some(price),
             _ => drop(found.devices.insert(key.clone(), price)),
         }
     }
@@ -46,7 +51,7 @@ pub fn read_prices(file: &Path, environment: &Environment) -> Result<PriceFile, 
     if found.currency.is_empty() {
         return Err(lacks("misses `currency`"));
     }
-    if found.default.is_none() && found.devices.is_empty() {
+    if found.default.is_none() && found.kwh.is_none() && found.devices.is_empty() {
         return Err(lacks("has no price"));
     }
     Ok(found)
@@ -54,7 +59,10 @@ pub fn read_prices(file: &Path, environment: &Environment) -> Result<PriceFile, 
 
 #[expect(clippy::unnecessary_wraps, reason = "as errors take it")]
 fn hint() -> Option<String> {
-    Some("such as `currency: EUR`, `default: 1.20`, `NVIDIA H100: 2.40` (docs/analysis.md)".into())
+    Some(
+        "such as `currency: EUR`, `default: 1.20`, `NVIDIA H100: 2.40`, `kwh: 0.30` for energy (docs/analysis.md)"
+            .into(),
+    )
 }
 
 #[cfg(test)]
@@ -73,9 +81,11 @@ mod tests {
     fn a_price_file_is_a_map_and_what_is_wrong_is_named() {
         let found = read("currency: EUR\ndefault: 1.2\nNVIDIA H100: 2.40\n").unwrap();
         assert_eq!((found.currency.as_str(), found.default, found.devices["NVIDIA H100"]), ("EUR", Some(1.2), 2.4));
+        assert_eq!(read("currency: EUR\nkwh: 0.3\n").unwrap().kwh, Some(0.3));
         assert!(read("{\"currency\": \"USD\", \"default\": 1}").is_ok());
         for (text, told) in [
             ("currency: EUR\nH100: dear\n", "H100: expected the price of one device for one hour, found"),
+            ("currency: EUR\nkwh: free\n", "kwh: expected the price of a kilowatt-hour, found"),
             ("currency: EUR\nH100: -1\n", "prices.yaml:2"),
             ("default: 1\n", "misses `currency`"),
             ("currency: EUR\n", "has no price"),

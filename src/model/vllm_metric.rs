@@ -209,7 +209,7 @@ impl Unit {
 }
 
 /// Every metric with a fixed key that is no [`VllmMetric`]: key, words, unit, direction.
-pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 38] = [
+pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 39] = [
     ("output_tps_per_gpu", "Output tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
     ("input_tps_per_gpu", "Input tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
     ("total_tps_per_gpu", "Total tok/s per device", Unit::TokensPerSecond, Some(Better::Higher)),
@@ -218,6 +218,7 @@ pub(crate) const DERIVED: [(&str, &str, Unit, Option<Better>); 38] = [
     ("node_days_to_process_1b_tokens", "Node-days per 1e9 output tokens", Unit::NodeDays, Some(Better::Lower)),
     ("gpus_for_1b_tokens_per_hour", "Devices for 1e9 output tokens per hour", Unit::Devices, Some(Better::Lower)),
     ("cost_per_1m_output_tokens", "Cost per 1e6 output tokens", Unit::Money, Some(Better::Lower)),
+    ("energy_cost_per_1m_output_tokens", "Cost of energy per 1e6 output tokens", Unit::Money, Some(Better::Lower)),
     ("cost_per_1m_tokens", "Cost per 1e6 tokens, input and output", Unit::Money, Some(Better::Lower)),
     ("speedup", "Speed-up per device against the baseline", Unit::Ratio, Some(Better::Higher)),
     ("devices", "Devices", Unit::Devices, None),
