@@ -97,6 +97,8 @@ pub struct About {
     pub vllm_version: Option<Arc<str>>,
     /// The server's log, relative to the run directory.
     pub server_log: Option<PathBuf>,
+    /// The series of samples of devices, host and server, relative to the run directory.
+    pub samples: Option<PathBuf>,
     /// Which bytes of it are of this measurement, from and up to, where that was recorded.
     pub server_log_span: Option<[u64; 2]>,
     /// Whether the user says what others are compared with (`--baseline`): then no rule looks for another.
@@ -132,6 +134,7 @@ impl Default for About {
             currency: None,
             vllm_version: None,
             server_log: None,
+            samples: None,
             server_log_span: None,
             baseline_asked: false,
             neighbours: None,

@@ -163,6 +163,7 @@ fn everything() -> Vec<(Kind, Option<&'static str>)> {
             | Kind::Interaction
             | Kind::Startup
             | Kind::Lanes
+            | Kind::Telemetry
             | Kind::Ranking => &[],
         };
         match metrics {

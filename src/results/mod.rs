@@ -15,6 +15,7 @@ mod requests;
 mod result_file;
 mod run;
 mod run_facts;
+mod samples;
 mod scan;
 mod server_log;
 mod signs;
@@ -30,7 +31,7 @@ pub(crate) use result_file::put_member;
 pub(crate) use scan::{Keep, Member, Scanner, Stop};
 pub use server_log::add_server_logs;
 
-use crate::analyse::{Assumptions, LoadValue, Origin, Requests, Row, RunTable, derive};
+use crate::analyse::{Assumptions, LoadValue, Moment, Origin, Requests, Row, RunTable, derive};
 use crate::model::{Identity, Repeat};
 use crate::record::{Error, RunDir, layout, list_runs};
 
@@ -192,6 +193,15 @@ pub fn read_requests(row: &Row) -> Result<Option<Requests>, String> {
         Some(source) => requests::read(&row.about.directory.join(source), row.about.part),
         None => Ok(None),
     }
+}
+
+/// The samples of devices, host and server during a measurement; `None` where none were taken.
+///
+/// # Errors
+/// Why their file cannot be taken.
+pub fn read_samples(row: &Row) -> Result<Option<Vec<Moment>>, String> {
+    let file = row.about.samples.as_ref().filter(|file| file.is_relative());
+    file.map(|file| samples::read(&row.about.directory.join(file))).transpose()
 }
 
 /// The newest dated directory (`YYYYMMDD_HHMM`) that holds results and no manifest.

@@ -177,6 +177,7 @@ impl Loader<'_> {
                 row.about.further = further;
                 row.about.server_log = meta.server_log;
                 row.about.server_log_span = meta.server_log_span;
+                row.about.samples = meta.telemetry.and_then(|telemetry| telemetry.file).map(Into::into);
                 row.about.serve_command = meta.serve_command;
                 row.about.serve_environment = meta.env;
                 row.about.bench_command = meta.bench_command;

@@ -4,7 +4,7 @@ use indexmap::IndexSet;
 
 use super::chart::Chart;
 use super::data::Data;
-use super::kinds::{concurrency, heatmap, interaction, lanes, pareto, ranking, requests, startup};
+use super::kinds::{concurrency, heatmap, interaction, lanes, pareto, ranking, requests, startup, telemetry};
 use crate::analyse::{RankingSpec, RunTable};
 use crate::nearest;
 use crate::report::Refusal;
@@ -30,12 +30,13 @@ pub enum Kind {
     Interaction,
     Startup,
     Lanes,
+    Telemetry,
     Ranking,
 }
 
 impl Kind {
     /// Every kind, in the order of the list.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Throughput,
         Kind::Scaling,
         Kind::TtftCdf,
@@ -53,6 +54,7 @@ impl Kind {
         Kind::Interaction,
         Kind::Startup,
         Kind::Lanes,
+        Kind::Telemetry,
         Kind::Ranking,
     ];
 
@@ -76,6 +78,7 @@ impl Kind {
             Kind::Interaction => "interaction",
             Kind::Startup => "startup",
             Kind::Lanes => "lanes",
+            Kind::Telemetry => "telemetry",
             Kind::Ranking => "ranking",
         }
     }
@@ -100,6 +103,7 @@ impl Kind {
             Kind::Interaction => "which setting matters most, alone and together with another",
             Kind::Startup => "where the seconds of a server's start go",
             Kind::Lanes => "what ran when and on which devices",
+            Kind::Telemetry => "throughput, power, use, clock and temperature in the course of the measurements",
             Kind::Ranking => "configurations by a metric, best first",
         }
     }
@@ -191,6 +195,7 @@ pub fn plots(table: &RunTable, kind: Kind, query: &Query) -> Result<Vec<Plot>, R
         Kind::Interaction => interaction::draw(&data),
         Kind::Startup => startup::draw(&data),
         Kind::Lanes => lanes::draw(&data),
+        Kind::Telemetry => telemetry::draw(&data),
         Kind::Ranking => ranking::draw(&data),
     }
 }

@@ -140,6 +140,16 @@ fn detailed(mut table: RunTable, dir: &Path) -> RunTable {
         let name = format!("{i}.json");
         std::fs::write(dir.join(&name), text).unwrap();
         row.source = Some(name.into());
+        let mut text = String::from(
+            "elapsed_ms,gpu_id,gpu_utilization_pct,power_usage_w,temperature_c,clock_mhz,generation_tokens\n",
+        );
+        for k in 0..12 {
+            let (power, tokens) = (200.0 + 10.0 * (k % 3) as f64 + i as f64, k * (100 + i));
+            let _ = writeln!(text, "{},a,{},{power},{},2400,{tokens}", k * 1000, 80 + k % 7, 50 + k);
+        }
+        let name = format!("{i}.csv");
+        std::fs::write(dir.join(&name), text).unwrap();
+        row.about.samples = Some(name.into());
         row.about.directory = dir.into();
     }
     table

@@ -9,6 +9,7 @@ pub mod pareto;
 pub mod ranking;
 pub mod requests;
 pub mod startup;
+pub mod telemetry;
 
 pub use lines::list;
 
