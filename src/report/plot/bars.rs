@@ -54,6 +54,13 @@ pub fn draw(svg: &mut Svg, bars: &Bars, (x, y, wide, high): Area) {
             }
             sum += value;
         }
+        for (start, end, text) in &bar.within {
+            let (a, b) = (from + scale.at(*start) * room, from + scale.at(*end) * room);
+            if width(text, size, Weight::Regular) + 4.0 <= b - a {
+                let ink = Ink::new(size).anchor(Anchor::Middle).colour("#ffffff");
+                svg.text(((a + b) / 2.0, middle + size * 0.36), text, ink);
+            }
+        }
         let mut tip = from + scale.at(sum) * room;
         if let Some((low, high)) = bar.range {
             let (a, b) = (from + scale.at(low) * room, from + scale.at(high) * room);

@@ -194,6 +194,8 @@ pub struct Bar {
     pub range: Option<(f64, f64)>,
     /// What is written at its end.
     pub value: String,
+    /// What is written within it where there is room, light on dark: from where to where.
+    pub within: Vec<(f64, f64, String)>,
 }
 
 /// A field of colours.

@@ -55,6 +55,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
             value: format!("{} %", short(part * 100.0)),
             parts: vec![(part * 100.0, Look::of(n))],
             range: None,
+            within: Vec::new(),
         }
     };
     let mut panels = vec![Panel {

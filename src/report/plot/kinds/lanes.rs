@@ -55,7 +55,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let mut caption = data.caption();
     let attempts: usize = runs.iter().map(|facts| facts.spans.iter().filter(|span| span.lane > 0).count()).sum();
     caption.push(format!(
-        "{} as the journal tells; between two sessions of a run no time passes.",
+        "{} as the journal tells; between two sessions of a run no time passes. Numbers are those of the experiments in the plan (`[n/N]` on the screen).",
         counted(attempts, "attempt")
     ));
     let chart = Chart {
@@ -93,7 +93,7 @@ fn panel(facts: &Facts, data: &Data<'_>, named: bool, used: &mut IndexSet<&'stat
     let spans = &facts.spans;
     let mut bars: Vec<Bar> = Vec::new();
     for row in rows(spans) {
-        let mut steps: Vec<(&'static str, f64, f64)> = spans
+        let mut steps: Vec<(&'static str, f64, f64, Option<usize>)> = spans
             .iter()
             .filter(|span| span.lane == 0 || places(span).contains(&row))
             .flat_map(|span| {
@@ -102,13 +102,17 @@ fn panel(facts: &Facts, data: &Data<'_>, named: bool, used: &mut IndexSet<&'stat
                     false if is_alone(span, facts, data) => ALONE,
                     false => BESIDE,
                 };
-                span.steps.iter().map(move |(step, from, to)| (colour(*step, measuring), *from, *to))
+                let number = number(span, facts, data);
+                let is_measured = move |step: Step| number.filter(|_| step == Step::Measuring);
+                span.steps
+                    .iter()
+                    .map(move |(step, from, to)| (colour(*step, measuring), *from, *to, is_measured(*step)))
             })
-            .filter(|(_, from, to)| to > from)
+            .filter(|(_, from, to, _)| to > from)
             .collect();
         steps.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let (mut parts, mut at, mut busy) = (Vec::new(), 0.0, 0.0);
-        for (colour, from, to) in steps {
+        let (mut parts, mut within, mut at, mut busy) = (Vec::new(), Vec::new(), 0.0, 0.0);
+        for (colour, from, to, number) in steps {
             // What was recorded at the same moment touches.
             let from = from.max(at);
             if from > at {
@@ -117,15 +121,22 @@ fn panel(facts: &Facts, data: &Data<'_>, named: bool, used: &mut IndexSet<&'stat
             if to > from {
                 used.insert(colour);
                 parts.push((to - from, look(colour)));
+                within.extend(number.map(|number| (from, to, number.to_string())));
                 busy += to - from;
                 at = to;
             }
         }
-        bars.push(Bar { label: row, parts, range: None, value: format!("busy {} s", short(busy)) });
+        bars.push(Bar { label: row, parts, range: None, value: format!("busy {} s", short(busy)), within });
     }
     let title = if named { facts.title() } else { String::new() };
     let label = "Seconds since the run began".into();
     Panel { title, facts: String::new(), body: Body::Bars(Bars { label, rows: bars }) }
+}
+
+/// Its number in the plan, from 1: rows are in its order.
+fn number(span: &LaneSpan, facts: &Facts, data: &Data<'_>) -> Option<usize> {
+    let own = data.table.rows.iter().filter(|row| *row.about.run == *facts.run);
+    own.enumerate().find(|(_, row)| row.name == span.name).map(|(place, _)| place + 1)
 }
 
 /// Whether nothing ran beside a measurement, as its result says, or because the run has no lanes.

@@ -191,6 +191,7 @@ fn bar(one: &Ranked<'_>, best: bool, shown: &Metric) -> Bar {
         label: one.label.clone(),
         parts: vec![(one.estimate.mean.max(0.0), look)],
         range: ends(&one.estimate),
+        within: Vec::new(),
         value: format!("{}{warning}", with_unit(one.estimate.mean, shown)),
     }
 }

@@ -143,6 +143,7 @@ fn bar(start: &Start, alone: bool) -> Bar {
         label: if alone { "all".into() } else { start.label.clone() },
         parts: start.phases.iter().map(|(phase, seconds)| (*seconds, look(colour(phase)))).collect(),
         range: None,
+        within: Vec::new(),
         value: format!("{} s{n}", short(start.total)),
     }
 }

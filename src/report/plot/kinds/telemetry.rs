@@ -79,6 +79,10 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     }
     let mut caption = data.caption();
     caption.push("The first samples are taken before the first request. Throughput is what the server counted between two samples.".into());
+    if data.simulated() {
+        caption
+            .push("Seconds are those of this machine: a simulated server plays its times faster (--sim-speed).".into());
+    }
     let without = data.shots.len() - all.len() - unusable;
     if without > 0 {
         caption.push(format!("{without} measured without samples and not shown."));
