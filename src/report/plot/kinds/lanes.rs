@@ -55,7 +55,7 @@ pub fn draw(data: &Data<'_>) -> Result<Vec<Plot>, Refusal> {
     let mut caption = data.caption();
     let attempts: usize = runs.iter().map(|facts| facts.spans.iter().filter(|span| span.lane > 0).count()).sum();
     caption.push(format!(
-        "{} as the journal tells; between two sessions of a run no time passes. Numbers are those of the experiments in the plan (`[n/N]` on the screen).",
+        "{} as the journal tells; between two sessions of a run no time passes. Numbers are those of the experiments in the plan ([n/N] on the screen).",
         counted(attempts, "attempt")
     ));
     let chart = Chart {
