@@ -18,6 +18,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod contained;
+pub mod dashboard;
 pub mod diagnose;
 pub mod error;
 pub mod execute;

@@ -18,8 +18,8 @@ pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
 pub use format::{AnalyzeFormat, CompareFormat, PlotFormat, RecommendFormat};
 pub use load::{ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, RampUpStrategy, Written};
 pub use ops::{
-    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DiagnoseArgs, ListArgs, LogsArgs,
-    RecommendArgs, StatusArgs, StopArgs,
+    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DashboardArgs, DiagnoseArgs, ListArgs,
+    LogsArgs, RecommendArgs, StatusArgs, StopArgs,
 };
 pub use plot::{PlotArgs, PlotKind, PlotOver};
 pub use prompts::{
@@ -159,6 +159,8 @@ pub enum Command {
     List(ListArgs),
     /// Show whether a run is live, how far it is, and what failed
     Status(StatusArgs),
+    /// Show the runs of a results directory as a page in the browser, and for Prometheus
+    Dashboard(DashboardArgs),
     /// End the live run in order, and whatever server of ours is left
     Stop(StopArgs),
     /// Follow the newest log

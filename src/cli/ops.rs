@@ -38,6 +38,29 @@ pub struct StatusArgs {
     pub output: JsonArgs,
 }
 
+/// Flags of `dashboard`.
+#[derive(Debug, Args)]
+pub struct DashboardArgs {
+    /// The run to show first, or a results directory (default: the live run, else the newest)
+    #[arg(value_name = "RUN|DIR")]
+    pub run: Option<PathBuf>,
+    /// Where runs are (default: $VLLM_BENCH_RESULTS_DIR, ./experiment_results, ./sanity_test_results)
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// Where to listen: a port, or ADDRESS:PORT (default 127.0.0.1:8765; port 0: a free one)
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Let the page stop runs
+    #[arg(long)]
+    pub allow_control: bool,
+    /// Answer /metrics without the token
+    #[arg(long)]
+    pub metrics_open: bool,
+    /// A further name under which browsers reach it; addresses, localhost and this machine's name are known
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+}
+
 /// Flags of `stop`.
 #[derive(Debug, Args)]
 pub struct StopArgs {

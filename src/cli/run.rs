@@ -223,6 +223,18 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub show_logs: bool,
 
+    /// Show the run as a page in the browser while it goes on, at a port or ADDRESS:PORT (127.0.0.1:8765; port 0: a free one)
+    #[arg(long, num_args = 0..=1, value_name = "ADDR", help_heading = "Dashboard", conflicts_with = "dry_run")]
+    pub dashboard: Option<Option<String>>,
+
+    /// Let that page stop the run
+    #[arg(long, help_heading = "Dashboard", requires = "dashboard")]
+    pub allow_control: bool,
+
+    /// Answer /metrics there without the token
+    #[arg(long, help_heading = "Dashboard", requires = "dashboard")]
+    pub metrics_open: bool,
+
     /// Measure several server configurations at once, each on devices of its own: off, auto (as many as fit, where they are found not
     /// to disturb each other) or a number
     #[arg(long, value_name = "off|auto|N", help_heading = "Measuring")]

@@ -143,6 +143,18 @@ pub fn run(args: &ListArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     Ok(if damaged.is_empty() { exit::OK } else { exit::RECORD })
 }
 
+/// What `list --json` says of these results directories, without the answers.
+///
+/// # Errors
+/// When one cannot be read.
+pub(super) fn without_answers(dirs: &[PathBuf]) -> Result<serde_json::Value, Error> {
+    let mut runs = Vec::new();
+    for dir in dirs {
+        runs.extend(list_runs(dir)?.iter().rev().map(|run| listed(run, false)));
+    }
+    Ok(serde_json::to_value(Listing { schema: SCHEMA, runs }).map_err(std::io::Error::from)?)
+}
+
 /// Reads one run.
 fn listed(run: &RunDir, with_answer: bool) -> Listed {
     let mut listed = Listed {

@@ -9,6 +9,7 @@ mod cluster;
 pub mod compare;
 pub mod completions;
 pub mod config;
+pub mod dashboard;
 pub mod diagnose;
 mod estimate;
 pub mod find_run;
@@ -78,6 +79,7 @@ async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, E
         Command::Plan(args) => plan::run(args, environment, ui),
         Command::List(args) => list::run(args, environment, ui),
         Command::Status(args) => status::run(args, environment, ui).await,
+        Command::Dashboard(args) => dashboard::run(args, environment, ui).await,
         Command::Stop(args) => stop::run(args, environment, ui).await,
         Command::Logs(args) => logs::run(args, environment, ui).await,
         Command::Check(args) => check::run(args, environment, ui).await,

@@ -210,7 +210,8 @@ impl Reader {
     }
 }
 
-fn joins(event: &Event) -> bool {
+/// Whether experiments join the plan by it.
+pub(super) fn joins(event: &Event) -> bool {
     matches!(event, Event::ExperimentsPlanned { .. })
 }
 
@@ -219,14 +220,14 @@ fn one_line(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// A detached orchestrator leads a session of its own and writes what it would have shown into a file.
-fn detached(holder: &Holder, layout: &Layout) -> Option<bool> {
+/// Whether the orchestrator has left its terminal: a detached one leads a session of its own and writes what it would have shown into a file.
+pub(super) fn detached(holder: &Holder, layout: &Layout) -> Option<bool> {
     let stat = procfs::stat(holder.process.pid).filter(|stat| stat.start_time == holder.process.start_time)?;
     Some(stat.session == stat.pid && layout.run_log().exists())
 }
 
 /// Every vLLM process of this machine; ours with run and experiment.
-fn processes() -> Vec<ProcessReport> {
+pub(super) fn processes() -> Vec<ProcessReport> {
     let found = foreign::vllm_processes();
     let records = if found.is_empty() { Vec::new() } else { registry::records().unwrap_or_default() };
     let report = |process: foreign::VllmProcess| {

@@ -16,6 +16,7 @@ use crate::commands::find_run;
 use crate::commands::find_run::{Found, Head};
 use crate::commands::format;
 use crate::config::Environment;
+use crate::dashboard;
 use crate::error::Error;
 use crate::execute::end_leftovers;
 use crate::exit;
@@ -69,6 +70,31 @@ impl StopMode {
             StopMode::InOrder => Signal::SIGTERM,
             StopMode::Now => Signal::SIGUSR2,
         }
+    }
+}
+
+/// Asks a live run to end, without waiting for it; what was asked of whom, in a sentence.
+///
+/// # Errors
+/// In words, when it is not live, or cannot be asked from here.
+pub(super) fn ask_run(run: record::RunDir, mode: dashboard::StopMode) -> Result<String, String> {
+    let name = run.name();
+    if cluster::open_tasks(&run) > 0 {
+        return Err(format!("run {name} has jobs on a cluster: `vllm-bench stop` ends them"));
+    }
+    let found = Found { holder: run.live(), run };
+    let Some(holder) = &found.holder else { return Err(format!("run {name} is not live")) };
+    verify(&found, holder)?;
+    let (mode, what) = match mode {
+        dashboard::StopMode::AfterCurrent => (StopMode::AfterCurrent, "to end after what is under way"),
+        dashboard::StopMode::InOrder => (StopMode::InOrder, "to end in order"),
+        dashboard::StopMode::Now => (StopMode::Now, "to end at once"),
+    };
+    match ask(holder, mode) {
+        Asked::Yes => Ok(format!("run {name} was asked {what}")),
+        Asked::Gone => Ok(format!("run {name} ended by itself")),
+        Asked::Deaf => Err(format!("run {name} was started with {} ignored, and does not hear it", mode.signal())),
+        Asked::Refused(errno) => Err(format!("run {name} cannot be stopped from here: {}", why_not(holder, errno))),
     }
 }
 

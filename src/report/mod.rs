@@ -19,6 +19,7 @@ pub(crate) mod tests;
 use std::path::{Path, PathBuf};
 
 pub use display::{clean, configuration};
+pub use html::STYLE;
 pub use page::Style;
 pub use refusal::Refusal;
 pub use text::{on_screen, render};

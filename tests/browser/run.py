@@ -13,6 +13,8 @@ import csv
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -506,6 +508,183 @@ def a_thousand_open_at_once(bench):
 
 
 # --- the frame --------------------------------------------------------------------------------------------------------
+
+
+
+# --- the dashboard ----------------------------------------------------------------------------------------------------
+
+#: What Chromium says of a server that is gone.
+LOST = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
+
+
+@contextlib.contextmanager
+def served(bench, *words):
+    """A call that serves a dashboard, and its link; afterwards it is ended."""
+    said = bench.folder / f"served-{time.monotonic_ns()}"
+    with said.open("w") as out:
+        call = subprocess.Popen([bench.binary, *map(str, words)], cwd=bench.folder, stdout=out, stderr=subprocess.STDOUT,
+                                env={**os.environ, "NO_COLOR": "1"})
+    try:
+        for _ in range(600):
+            link = next((word for word in said.read_text().split() if word.startswith("http://127.0.0.1:")), None)
+            if link or call.poll() is not None:
+                break
+            time.sleep(0.1)
+        need(link, f"no link: {said.read_text()[-500:]}")
+        yield link, call
+    finally:
+        if call.poll() is None:
+            call.send_signal(signal.SIGINT)
+        call.wait(timeout=120)
+
+
+@contextlib.contextmanager
+def dashboard(bench, link, allowed=(), **context):
+    """A page of a dashboard; afterwards: nothing was asked elsewhere, no text was run, and the console is empty."""
+    context = bench.browser.new_context(**{"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce", **context})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    told, asked, dialogs = [], [], []
+    page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: told.append(f"error: {error}"))
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.goto(link, wait_until="load")
+    try:
+        # The link leads on to the page.
+        page.wait_for_selector("#rows thead th", state="attached")
+        yield page
+        told = [text for text in told if not any(word in text for word in allowed)]
+        need(not told, f"the console says: {told[:3]}")
+        place = link.split("?")[0]
+        need(all(url.startswith(place) for url in asked), f"asked for {[url for url in asked if not url.startswith(place)][:3]}")
+        need(not dialogs, f"hostile text was run: {dialogs}")
+    finally:
+        context.close()
+
+
+def until(page, condition: str, seconds=90) -> None:
+    """Waits for a condition. Playwright's own way evaluates text inside the page, which its policy forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(f"Boolean({condition})"):
+        need(time.monotonic() < end, f"waited in vain for {condition}")
+        time.sleep(0.1)
+
+
+def states(page) -> dict:
+    return page.evaluate("[...document.querySelectorAll('#rows tbody tr')].reduce((all, row) => ({...all, [row.classList[0]]: (all[row.classList[0]] ?? 0) + 1}), {})")
+
+
+@check
+def the_dashboard_shows_a_live_run(bench):
+    sweep = bench.folder / "live.yaml"
+    sweep.write_text(SWEEP % ", ".join(json.dumps(name) for name in HOSTILE[:1]))
+    words = ["run", sweep, "--engine", "sim", "--sim-speed", "40", "--port", "auto", "--results-dir", bench.folder / "live", "--retry", "none",
+             "--keep-foreign", "--sim-device-memory", "200", "--sim-fault", "out-of-memory@tp=2", "--dashboard", "127.0.0.1:0"]
+    # Its server ends with the run: what is asked of it then gets no answer.
+    with served(bench, *words) as (link, run):
+        with dashboard(bench, link, allowed=LOST) as page:
+            need("token" not in page.evaluate("location.href"), "the token stays in the address")
+            until(page, "document.querySelectorAll('#rows tbody tr').length === 18")
+            until(page, "document.querySelectorAll('#rows tr.passed').length >= 2 && document.querySelector('#lanes .card')")
+            page.wait_for_selector("#answer .use")
+            until(page, "document.getElementById('plot').naturalWidth > 100")
+            need(page.locator("#simulated").is_visible(), "no banner")
+            need(page.locator("#standing").inner_text() == "running", "it is not live")
+            need(HOSTILE[0] in page.locator("#answer").inner_text(), "the hostile name is not shown")
+            need(page.locator("main img").count() == 1 and page.locator("script").count() == 1, "an element came out of text")
+            page.locator("#lanes summary").first.click()
+            until(page, "(document.querySelector('#lanes pre')?.textContent ?? '').length > 100")
+            bench.shoot(page, "dashboard-live")
+            # By the keyboard: search, a row, its detail, and back.
+            page.keyboard.press("/")
+            page.keyboard.type("passed")
+            need(page.evaluate("[...document.querySelectorAll('#rows tbody tr:not([hidden])')].every(r => r.className.includes('passed'))"), "the search finds others")
+            page.locator("#rows tbody tr:not([hidden])").first.focus()
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("Enter")
+            need(page.locator("#detail h3").count() == 1, "Enter shows nothing")
+            page.keyboard.press("Escape")
+            need(page.locator("#detail h3").count() == 0, "Escape does not close it")
+            with dashboard(bench, link, viewport={"width": 400, "height": 850}, color_scheme="dark") as phone:
+                phone.wait_for_selector("#answer .use")
+                wide = phone.evaluate("document.documentElement.scrollWidth")
+                need(wide <= 400, f"{wide} pixels wide on a phone of 400")
+                bench.shoot(phone, "dashboard-phone-dark")
+            run.wait(timeout=300)
+            until(page, "document.getElementById('connection').textContent.includes('over')")
+            need(page.locator("#standing").inner_text() == "finished", "the end was not seen")
+    with served(bench, "dashboard", bench.folder / "live", "--listen", "0") as (link, _):
+        with dashboard(bench, link, color_scheme="dark") as page:
+            until(page, "document.querySelectorAll('#failures li').length > 0 && document.getElementById('plot').naturalWidth > 100")
+            counts = states(page)
+            need(counts.get("failed") and counts.get("passed") and sum(counts.values()) == 18, f"{counts}")
+            bench.shoot(page, "dashboard-finished-dark")
+
+
+@check
+def the_dashboard_takes_a_lost_connection_up_again(bench):
+    bench.hostile()
+    port = free_port()
+    words = ["dashboard", bench.folder / "runs", "--listen", str(port)]
+    with served(bench, *words) as (link, first):
+        with dashboard(bench, link, allowed=LOST) as page:
+            page.wait_for_selector("#rows tbody tr")
+            first.send_signal(signal.SIGINT)
+            first.wait(timeout=60)
+            page.wait_for_selector("#connection:not([hidden])")
+            with served(bench, *words):
+                page.wait_for_selector("#connection[hidden]", state="attached")
+                need(page.locator("#rows tbody tr").count() > 10, "the rows are gone")
+
+
+@check
+def the_dashboard_shows_1000_experiments_without_a_stutter(bench):
+    bench.hostile()
+    import rows
+
+    home = bench.folder / "thousand"
+    run = rows.grown(bench.run_dir, home / "run", 1000)
+    names = [one["name"] for one in json.loads((run / "manifest.json").read_text())["plan"]["experiments"]]
+    at = "2026-02-25T14:30:00.000+02:00"
+    journal = (run / "journal.jsonl").open("w")
+
+    def tell(**event):
+        journal.write(json.dumps({"v": 1, "seq": journal.tell() + 1, "at": at, **event}) + "\n")
+
+    tell(event="run-started", process={"pid": 1, "start-time": 1}, simulated=True, resumed=False, planned=1000, pending=1000)
+    journal.flush()
+    with served(bench, "dashboard", home, "--listen", "0") as (link, _):
+        with dashboard(bench, link) as page:
+            until(page, "document.querySelectorAll('#rows tbody tr').length === 1000")
+            page.click("th[data-column='output_throughput'] button")
+            # The longest time between two frames while hundreds of rows change.
+            page.evaluate("""() => { window.gaps = []; let last = performance.now();
+                const frame = (now) => { window.gaps.push(now - last); last = now; requestAnimationFrame(frame); }; requestAnimationFrame(frame); }""")
+            for index, name in enumerate(names[:900], start=1):
+                tell(event="experiment-started", index=index, name=name, attempt=1)
+                speed = {"request_throughput": 1.0, "output_throughput": 100.0 + index * 7919 % 1000, "mean_ttft_ms": 50.0, "mean_tpot_ms": 10.0}
+                tell(event="experiment-finished", index=index, name=name, attempt=1, outcome="passed", headline=speed, timings={"total": 5.0})
+                if index % 20 == 0:
+                    journal.flush()
+                    time.sleep(0.1)
+            journal.flush()
+            until(page, "document.querySelectorAll('#rows tr.passed').length === 900")
+            gaps = sorted(page.evaluate("window.gaps"))
+            longest, usual = gaps[-1], gaps[len(gaps) // 2]
+            print(f"      frames: {usual:.0f} ms as a rule, {longest:.0f} ms at most, {len(gaps)} frames", flush=True)
+            if longest > 500:
+                bench.slow = True
+            time.sleep(1.5)
+            shown = numbers([cells[3] for cells in visible(page)])
+            need(shown == sorted(shown, reverse=True), "what changes is not put in order")
+            bench.shoot(page, "dashboard-1000", full_page=False)
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def inside_environment() -> None:

@@ -21,7 +21,7 @@ use vllm_bench::sim::fault;
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const REFERENCE: &str = "docs/reference.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     GUIDE,
     REFERENCE,
@@ -29,18 +29,20 @@ const DOCUMENTS: [&str; 11] = [
     "CHANGELOG.md",
     LOAD,
     "docs/analysis.md",
+    "docs/dashboard.md",
     "docs/plots.md",
     "docs/report.md",
     "docs/slurm.md",
     "docs/sources.md",
 ];
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "run",
     "sanity",
     "plan",
     "config",
     "list",
     "status",
+    "dashboard",
     "stop",
     "logs",
     "check",

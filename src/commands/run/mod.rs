@@ -43,7 +43,7 @@ use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
 use super::choice;
-use crate::commands::{cluster, find_run, format, query_args};
+use crate::commands::{cluster, dashboard, find_run, format, query_args};
 use devices::{Locking, Patience};
 pub(super) use lanes::Lanes;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
@@ -60,6 +60,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     let Session { settings, plan, earlier } = session(asked)?;
     query_args::check_slo(&settings)?;
     choice::check_objective(&settings, ui)?;
+    dashboard::check(args)?;
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
@@ -323,6 +324,7 @@ impl Sweep<'_> {
         }
         self.announce(&prepared);
         let recorder = RunRecorder::open(&prepared.run, self.settings.zone, reporter.clone())?;
+        let dashboard = dashboard::beside(&prepared.run, self.args, self.environment, self.ui);
         signals.record_into(&recorder);
         let kind = prepared.manifest.devices.kind;
         let mut context = unit_context(self.settings, self.plan, self.environment, engine, (&prepared.run, kind))?;
@@ -345,7 +347,13 @@ impl Sweep<'_> {
         }
         reporter.close();
         prepared.devices.held = None;
-        self.conclude(totals?, recorder, &prepared, &signals, began)
+        let code = self.conclude(totals?, recorder, &prepared, &signals, began);
+        if let Some(dashboard) = &dashboard {
+            // The lock is held until here: whoever watches is told that the run is over when it is.
+            drop(prepared);
+            dashboard.farewell();
+        }
+        code
     }
 
     /// A new run must not be called like another one.

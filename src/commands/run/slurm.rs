@@ -29,7 +29,7 @@ use super::prepare::{Prepared, lock_results, prepare};
 use super::recorder::RunRecorder;
 use super::signals::{Role, Signals};
 use super::{Sweep, engine, policy_of, tick, unit_context};
-use crate::commands::{cluster, format};
+use crate::commands::{cluster, dashboard, format};
 
 /// Tasks of an array where the cluster cannot be asked how many it takes.
 const USUAL_ARRAY: usize = 1001;
@@ -59,6 +59,12 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     let layout = prepared.run.layout().clone();
     StopRequest::forget(&layout);
     let recorder = RunRecorder::open(&prepared.run, sweep.settings.zone, reporter.clone())?;
+    if sweep.args.detach && sweep.args.dashboard.is_some() {
+        sweep
+            .ui
+            .warn("`--dashboard` ends with this command, which leaves at once: `vllm-bench dashboard` shows the run");
+    }
+    let dashboard = dashboard::beside(&prepared.run, sweep.args, sweep.environment, sweep.ui);
     let emit = Emitter::new(Arc::new(recorder.clone()), sender);
     let (left_alone, mut strategy) = sweep.open(&prepared, &emit);
     let engine = engine.unwrap_or_else(|| EngineCommand::of(PathBuf::from("vllm")));
@@ -76,7 +82,11 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     ticking.abort();
     reporter.close();
     let session = Session { sweep, prepared: &prepared, left_alone: &left_alone, first_new, signal: signals.first() };
-    session.conclude(totals?, recorder, began)
+    let code = session.conclude(totals?, recorder, began);
+    if let Some(dashboard) = &dashboard {
+        dashboard.farewell();
+    }
+    code
 }
 
 /// Slurm's programs without which nothing can be submitted, watched or ended.

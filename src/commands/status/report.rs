@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::remaining::{Sample, remaining};
 use crate::commands::cluster;
 use crate::commands::find_run::{ExperimentHead, Head};
+use crate::dashboard::State;
 use crate::execute::slurm::Queued;
 use crate::model::Stamped;
 use crate::model::{Event, Failure, Outcome, Phase, ProcessId};
@@ -240,6 +241,11 @@ pub struct Sources<'a> {
 impl RunReport {
     /// Adds a run up.
     pub fn new(sources: Sources<'_>) -> Self {
+        Self::with_states(sources).0
+    }
+
+    /// The same, and how each experiment of the plan stands, in its order.
+    pub fn with_states(sources: Sources<'_>) -> (Self, Vec<State>) {
         let mut state = RunState::replay(sources.entries);
         let live = sources.holder.is_some();
         // A holder that has not written its first event yet goes on where another one stopped.
@@ -259,7 +265,7 @@ impl RunReport {
         let elapsed_seconds = since(now, state.session_began);
         let experiments = || state.live.values().map(|live| experiment(live, now));
         let name = sources.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        RunReport {
+        let report = RunReport {
             path: sources.path.to_string_lossy().into_owned(),
             name,
             given_name: sources.head.name.clone(),
@@ -282,7 +288,8 @@ impl RunReport {
             last_failures: tally.failures.iter().rev().take(LAST_FAILURES).map(|(n, f)| failure(n, f)).collect(),
             skips: sources.head.plan.skips.iter().map(|skip| skip.reason.clone()).collect(),
             unreadable_journal_lines: sources.unreadable,
-        }
+        };
+        (report, tally.states)
     }
 }
 
@@ -391,6 +398,8 @@ impl Session {
 /// Experiments by how they stand.
 struct Tally<'a> {
     counts: Counts,
+    /// Of each experiment of the plan.
+    states: Vec<State>,
     /// In the order in which they failed.
     failures: Vec<(&'a str, &'a Failure)>,
     /// What is not begun, in running order.
@@ -409,29 +418,37 @@ impl<'a> Tally<'a> {
         };
         let mut failed: BTreeMap<&str, &Failure> = BTreeMap::new();
         let mut to_do = Vec::new();
+        let mut states = Vec::with_capacity(head.plan.experiments.len());
         // A kill between a result and its entry in the journal: the resume found the result, and says so.
         let reused: HashSet<&str> = state.reused.iter().map(String::as_str).collect();
         for name in head.plan.experiments.iter().map(|experiment| experiment.name.as_str()) {
             let outcome = state.newest(name).and_then(|attempt| attempt.outcome.as_ref());
-            match outcome {
-                _ if live && state.live.contains_key(name) => counts.running += 1,
-                Some(Outcome::Passed { .. }) => counts.passed += 1,
-                _ if reused.contains(name) => counts.passed += 1,
+            let one = match outcome {
+                _ if live && state.live.contains_key(name) => State::Running,
+                Some(Outcome::Passed { .. }) => State::Passed,
+                _ if reused.contains(name) => State::Passed,
                 Some(Outcome::Failed(failure)) if !live || finished.contains(name) => {
-                    counts.failed += 1;
                     failed.insert(name, failure);
+                    State::Failed
                 }
                 Some(Outcome::Failed(_) | Outcome::Interrupted) | None => {
-                    counts.to_do += 1;
                     to_do.push(name);
+                    State::ToDo
                 }
+            };
+            match one {
+                State::Running => counts.running += 1,
+                State::Passed => counts.passed += 1,
+                State::Failed => counts.failed += 1,
+                State::ToDo => counts.to_do += 1,
             }
+            states.push(one);
         }
         // Failures of earlier sessions first, in order of their first attempt, then those of this one as they came.
         let earlier = state.attempts.keys().filter(|name| !finished.contains(name.as_str()));
         let order = earlier.chain(&session.finished);
         let failures = order.filter_map(|name| Some((name.as_str(), failed.remove(name.as_str())?))).collect();
-        Tally { counts, failures, to_do }
+        Tally { counts, states, failures, to_do }
     }
 
     /// What is left, at the prices measured so far.

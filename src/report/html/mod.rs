@@ -23,7 +23,8 @@ use super::export::Analysis;
 pub(super) use shell::line as shell_line;
 
 const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("style.css");
+/// The styles of the page: the dashboard has them too.
+pub const STYLE: &str = include_str!("style.css");
 /// In the order in which one needs the other.
 const SCRIPTS: [&str; 6] = [
     include_str!("js/core.js"),

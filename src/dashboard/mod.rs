@@ -1,0 +1,172 @@
+//! The dashboard: the runs of a results directory as one page in a browser, and as `/metrics` for Prometheus.
+//!
+//! It only reads, and it computes no number of its own: what it sends is what `status --json` and `recommend --format json` say
+//! ([`Source`]), fed from the journal. It has a thread of its own with a low priority: a run beside it neither waits for it nor ends
+//! with it. Whoever asks must show the token ([`access`]); whatever comes from outside (names, log lines) is sent as data, and put into
+//! the page as text.
+
+mod access;
+mod metrics;
+mod pages;
+mod routes;
+mod source;
+mod stream;
+mod token;
+mod watch;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+pub use source::{Answer, Counts, Facts, FailureRow, Look, Numbers, Row, Run, Source, State, StopMode, UnderWay};
+pub use token::{Token, TokenError};
+
+use access::Access;
+use watch::Hub;
+
+/// The port where nobody names one.
+pub const PORT: u16 = 8765;
+/// Threads that read files, at most.
+const READERS: usize = 4;
+/// How long the end of a run waits until those who watch have seen it.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
+/// How a dashboard is served.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whether `POST /stop` is heard.
+    pub control: bool,
+    /// Whether `/metrics` needs no token.
+    pub metrics_open: bool,
+    /// Names in the `Host` header beside addresses, `localhost` and this machine's name.
+    pub hosts: Vec<String>,
+}
+
+/// What the handlers share.
+pub(crate) struct App {
+    source: Arc<dyn Source>,
+    hub: Hub,
+    access: Access,
+    options: Options,
+    /// Open streams of events.
+    streams: AtomicUsize,
+    /// The run beside it is over: streams say so and end.
+    over: AtomicBool,
+}
+
+/// A dashboard that is being served, until it is dropped.
+pub struct Server {
+    app: Arc<App>,
+    address: SocketAddr,
+    token: Token,
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Server {
+    /// Serves on this listener, on a thread of its own.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn start(listener: TcpListener, token: Token, options: Options, source: Arc<dyn Source>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let access = Access::new(&token, address, &options);
+        let app = Arc::new(App {
+            source,
+            hub: Hub::default(),
+            access,
+            options,
+            streams: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        });
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let (tell, told) = mpsc::channel();
+        let served = Arc::clone(&app);
+        std::thread::Builder::new().name("dashboard".to_owned()).spawn(move || {
+            give_way();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(READERS)
+                .on_thread_start(give_way)
+                .build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            runtime.block_on(async move {
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        let _ = tell.send(Ok(()));
+                        let router = routes::router(served);
+                        tokio::select! {
+                            _ = axum::serve(listener, router) => {}
+                            _ = ended => {}
+                        }
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            });
+            runtime.shutdown_background();
+        })?;
+        told.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
+        Ok(Self { app, address, token, end: Some(end) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is opened in a browser, without the token.
+    pub fn place(&self) -> String {
+        let host = match self.address {
+            SocketAddr::V4(at) if at.ip().is_unspecified() => "127.0.0.1".to_owned(),
+            SocketAddr::V6(at) if at.ip().is_unspecified() => "[::1]".to_owned(),
+            SocketAddr::V4(at) => at.ip().to_string(),
+            SocketAddr::V6(at) => format!("[{}]", at.ip()),
+        };
+        format!("http://{host}:{}/", self.address.port())
+    }
+
+    /// The same with the token: whoever has it sees the runs.
+    pub fn link(&self) -> String {
+        format!("{}?token={}", self.place(), self.token.text())
+    }
+
+    /// The file that has the token.
+    pub fn token_file(&self) -> &std::path::Path {
+        self.token.path()
+    }
+
+    /// Lets those who watch see the end of a run; nobody is waited for where nobody watches.
+    pub fn farewell(&self) {
+        self.app.over.store(true, Ordering::Relaxed);
+        let until = Instant::now() + FAREWELL;
+        while self.app.streams.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Lets what is measured go first.
+fn give_way() {
+    // Where it may not, it serves all the same.
+    let _ = rustix::process::nice(10);
+}
