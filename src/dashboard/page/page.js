@@ -269,7 +269,10 @@ const filter = { search: '', state: '', sort: 'index', down: false };
 let selected = null;
 const body = $('rows').tBodies[0];
 
-$('rows').tHead.append(el('tr', {}, COLUMNS.map((column) => el('th', { class: column.kind, scope: 'col', 'data-column': column.key },
+// Laid out as a grid, it says itself that it is a table.
+$('rows').setAttribute('role', 'table');
+for (const part of [$('rows').tHead, body]) part.setAttribute('role', 'rowgroup');
+$('rows').tHead.append(el('tr', { role: 'row' }, COLUMNS.map((column) => el('th', { class: column.kind, scope: 'col', role: 'columnheader', 'data-column': column.key },
   el('button', { type: 'button', onclick: () => sortBy(column.key) }, column.label)))));
 
 /** Takes a row in: only cells that changed are drawn. */
@@ -280,7 +283,7 @@ function take(row) {
     draw(known);
     return;
   }
-  const node = el('tr', { tabindex: -1 }, COLUMNS.map((column) => el('td', { class: column.kind })));
+  const node = el('tr', { tabindex: -1, role: 'row' }, COLUMNS.map((column) => el('td', { class: column.kind, role: 'cell' })));
   const made = { row, node };
   node.addEventListener('click', () => select(row.name));
   rows.set(row.name, made);
