@@ -9,9 +9,13 @@ use serde_json::Value;
 use super::source::{Answer, Look, Row, Run, Source};
 use crate::model::{Event, Stamped};
 
-/// A run is read at most so often.
+/// A run is read at most so often, ...
 const LOOK: Duration = Duration::from_millis(400);
-/// Reading may take this part of the time, ...
+/// ... and this long after the last time it is read again, whatever that cost.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The same for the answer.
+const ANSWER_AGAIN: Duration = Duration::from_secs(120);
+/// Reading may take this part of one processor, ...
 const SHARE: u32 = 10;
 /// ... and computing the answer this.
 const ANSWER_SHARE: u32 = 20;
@@ -53,6 +57,7 @@ struct Inner {
     /// When each row changed last, in versions.
     changed: Vec<u64>,
     version: u64,
+    /// When it was read last, and what that cost.
     looked: Option<(Instant, Duration)>,
 }
 
@@ -140,16 +145,17 @@ impl Watched {
             // Somebody computes it.
             Err(TryLockError::WouldBlock) => return (0, Arc::default()),
         };
-        let is_early = answered.computed.is_some_and(|(at, took)| at.elapsed() < took * ANSWER_SHARE);
+        let is_early =
+            answered.computed.is_some_and(|(at, took)| at.elapsed() < (took * ANSWER_SHARE).min(ANSWER_AGAIN));
         let ended = answered.of.is_some_and(|(_, live)| live && !now.1);
         if answered.of != Some(now) && (!is_early || ended) {
-            let began = Instant::now();
+            let began = spent();
             let answer = source.answer(path).unwrap_or_else(|error| {
                 let recommend = serde_json::json!({ "error": error });
                 Answer { recommend, ..Answer::default() }
             });
             answered.of = Some(now);
-            answered.computed = Some((Instant::now(), began.elapsed()));
+            answered.computed = Some((Instant::now(), spent().saturating_sub(began)));
             if answered.version == 0 || *answered.answer != answer {
                 answered.version += 1;
                 answered.answer = Arc::new(answer);
@@ -162,13 +168,13 @@ impl Watched {
 impl Inner {
     /// Reads what is new, unless that was done a moment ago.
     fn refresh(&mut self) {
-        let is_early = self.looked.is_some_and(|(at, took)| at.elapsed() < LOOK.max(took * SHARE));
+        let is_early = self.looked.is_some_and(|(at, took)| at.elapsed() < (took * SHARE).clamp(LOOK, LOOK_AGAIN));
         if is_early {
             return;
         }
-        let began = Instant::now();
+        let began = spent();
         let look = self.run.look();
-        self.looked = Some((Instant::now(), began.elapsed()));
+        self.looked = Some((Instant::now(), spent().saturating_sub(began)));
         if let Ok(look) = &look {
             let before = self.look.as_ref().map(|look| look.rows.as_slice()).unwrap_or_default();
             let version = self.version + 1;
@@ -191,6 +197,12 @@ impl Inner {
             version: self.version,
         }
     }
+}
+
+/// The processor time of this thread: on a busy machine a cheap look may take long, and is no reason to look less often.
+fn spent() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 
 fn is_result(event: &Event) -> bool {

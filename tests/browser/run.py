@@ -567,7 +567,9 @@ def until(page, condition: str, seconds=90) -> None:
     """Waits for a condition. Playwright's own way evaluates text inside the page, which its policy forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(f"Boolean({condition})"):
-        need(time.monotonic() < end, f"waited in vain for {condition}")
+        if time.monotonic() > end:
+            shown = page.evaluate("['standing', 'counts', 'connection'].map((id) => document.getElementById(id)?.innerText)")
+            raise Failed(f"waited in vain for {condition}; the page says {shown}")
         time.sleep(0.1)
 
 
@@ -586,7 +588,8 @@ def the_dashboard_shows_a_live_run(bench):
         with dashboard(bench, link, allowed=LOST) as page:
             need("token" not in page.evaluate("location.href"), "the token stays in the address")
             until(page, "document.querySelectorAll('#rows tbody tr').length === 18")
-            until(page, "document.querySelectorAll('#rows tr.passed').length >= 2 && document.querySelector('#lanes .card')")
+            until(page, "document.querySelector('#lanes .card')")
+            until(page, "document.querySelectorAll('#rows tr.passed').length >= 2")
             page.wait_for_selector("#answer .use")
             until(page, "document.getElementById('plot').naturalWidth > 100")
             need(page.locator("#simulated").is_visible(), "no banner")
