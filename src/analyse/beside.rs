@@ -6,9 +6,13 @@
 
 use indexmap::IndexMap;
 
+use super::inference::{mean, t_quantile};
 use super::rank::mean_over_starts;
 use super::{Choice, LeftOut, MARGIN, RankingSpec, Recommendation, Row, RunTable, Standing};
 use crate::model::{Better, Identity, Metric};
+
+/// So many configurations must be measured both ways before they tell what neighbours cost at most.
+const FEWEST_BOTH_WAYS: usize = 3;
 
 /// What is known of neighbours in an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,16 +77,23 @@ impl<'a> Sides<'a> {
         rows.iter().filter_map(|row| means(row)).collect()
     }
 
-    /// What neighbours cost at most, as a logarithm: what the check allowed, unless those measured both ways lost more than that.
+    /// What neighbours cost at most, as a logarithm: what the check allowed, unless those measured both ways lost more than that. Of those
+    /// it is the most, or the upper end of where one more would lie (one-sided prediction limit at 95 %, Student's t), if that is more;
+    /// `None` for fewer than [`FEWEST_BOTH_WAYS`].
     fn most(&self, costs: &[f64]) -> Option<f64> {
-        let seen = costs.iter().copied().reduce(f64::max).map(|most| most.max(0.0));
+        let middle = if costs.is_empty() { 0.0 } else { mean(costs) };
         let checked = self.checked.map(f64::ln_1p);
-        #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
-        let mean = costs.iter().sum::<f64>() / costs.len().max(1) as f64;
-        match (checked, seen) {
-            (Some(checked), _) if mean <= checked => Some(checked),
-            (_, seen) => seen,
+        if checked.is_some_and(|checked| middle <= checked) {
+            return checked;
         }
+        if costs.len() < FEWEST_BOTH_WAYS {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "configurations are few")]
+        let n = costs.len() as f64;
+        let variance = costs.iter().map(|cost| (cost - middle).powi(2)).sum::<f64>() / (n - 1.0);
+        let limit = middle + t_quantile(0.95, n - 1.0)? * (variance * (1.0 + 1.0 / n)).sqrt();
+        Some(costs.iter().copied().fold(limit.max(0.0), f64::max))
     }
 
     /// What they say of an answer; `None` where nothing that it is about was measured beside others.
@@ -104,15 +115,7 @@ impl<'a> Sides<'a> {
         if let Ok(found) = choice {
             open.extend(self.open(found, cost.unwrap_or(MARGIN), wanted));
             if cost.is_none() {
-                // The best of those with as many neighbours, of each number: they tell what neighbours cost.
-                let mut counts: Vec<u32> = vec![0];
-                for option in options {
-                    let count = self.neighbours(option.row);
-                    if !counts.contains(&count) {
-                        counts.push(count);
-                        open.push(option.row);
-                    }
-                }
+                open.extend(self.telling(options));
             }
         }
         let best = options.first().map(|best| best.value);
@@ -120,8 +123,11 @@ impl<'a> Sides<'a> {
         let mut limited: Vec<&Row> = limited.map(|left| left.row).collect();
         match cost {
             Some(cost) => limited.retain(|row| self.may_keep(row, &all, cost, best, wanted)),
-            // Again those that tell it, where nothing else does.
-            None => limited.truncate(usize::from(open.is_empty())),
+            // Those that are nearest to the limits, and that tell it where nothing else does.
+            None => {
+                limited.sort_by(|a, b| self.excess(a, wanted).total_cmp(&self.excess(b, wanted)));
+                limited.truncate(if open.is_empty() { FEWEST_BOTH_WAYS + 1 } else { 1 });
+            }
         }
         open.extend(limited);
         let mut identities: Vec<Identity> = Vec::new();
@@ -131,6 +137,35 @@ impl<'a> Sides<'a> {
             }
         }
         Some(Beside { settings: beside.len(), most, cost: cost.map(f64::exp_m1), open: identities })
+    }
+
+    /// The options that tell what neighbours cost: the best of each number of neighbours, and some over the whole order. The best alone
+    /// were disturbed least.
+    fn telling(&self, options: &[Choice<'a>]) -> Vec<&'a Row> {
+        let beside: Vec<&'a Row> =
+            options.iter().map(|option| option.row).filter(|row| self.neighbours(row) > 0).collect();
+        let mut counts: Vec<u32> = Vec::new();
+        let mut telling: Vec<&'a Row> = Vec::new();
+        for row in &beside {
+            let count = self.neighbours(row);
+            if !counts.contains(&count) {
+                counts.push(count);
+                telling.push(row);
+            }
+        }
+        let last = beside.len().saturating_sub(1);
+        telling.extend((0..=FEWEST_BOTH_WAYS).filter_map(|part| beside.get(last * part / FEWEST_BOTH_WAYS)));
+        telling
+    }
+
+    /// By how much a configuration breaks its limits, as the largest logarithm; nothing known is the most.
+    fn excess(&self, row: &Row, wanted: &RankingSpec) -> f64 {
+        let rows = row.identity.as_ref().and_then(|identity| self.counting.get(identity));
+        let excess = |limit: &super::Limit| {
+            let log = (mean_over_starts(rows?, &limit.key)? / limit.value).ln();
+            Some(if limit.above { -log } else { log }).filter(|log| log.is_finite())
+        };
+        wanted.limits.iter().map(|limit| excess(limit).unwrap_or(f64::MAX)).fold(f64::MIN, f64::max)
     }
 
     /// The options with neighbours that may be the best when they are raised by a cost.
@@ -158,8 +193,7 @@ impl<'a> Sides<'a> {
         let Some(rows) = row.identity.as_ref().and_then(|identity| self.counting.get(identity)) else { return false };
         let keeps = wanted.limits.iter().all(|limit| {
             let better = if limit.above { Better::Higher } else { Better::Lower };
-            let costs = self.costs(all, &limit.key, better);
-            let cost = costs.into_iter().fold(cost, f64::max);
+            let cost = self.most(&self.costs(all, &limit.key, better)).map_or(cost, |own| own.max(cost));
             let raised = |value: f64| if limit.above { value * cost.exp() } else { value / cost.exp() };
             mean_over_starts(rows, &limit.key).is_some_and(|value| limit.holds(raised(value)))
         });
@@ -234,33 +268,44 @@ mod tests {
     fn where_the_cost_is_not_known_those_are_measured_again_that_tell_it() {
         // The second ran last, with no other beside it: the first would be the best alone.
         let all = [measured(1, 2, 1, &[90.0]), measured(2, 0, 1, &[95.0]), measured(4, 2, 1, &[50.0])].concat();
-        assert_eq!(told(all, &[]), (vec![1], None, Some(Basis::OneStart)));
+        assert_eq!(told(all, &[]), (vec![1, 4], None, Some(Basis::OneStart)));
     }
 
     #[test]
     fn what_is_no_better_when_it_is_raised_by_the_cost_is_settled() {
-        let first = replaced(measured(1, 2, 1, &[80.0]));
-        let alone = measured(1, 0, 101, &[100.0]);
+        let both = |tp, beside: f64, alone: f64| {
+            [replaced(measured(tp, 2, 1, &[beside])), measured(tp, 0, 101, &[alone])].concat()
+        };
         let near = measured(2, 2, 1, &[82.0]);
         let far = measured(4, 2, 1, &[50.0]);
-        let (open, cost, _) = told([first, alone, near, far].concat(), &[]);
+        // One or two may have been lucky: they tell nothing.
+        let two = [both(1, 100.0, 100.0), both(8, 60.0, 60.0), near.clone(), far.clone()].concat();
+        assert_eq!(told(two, &[]).1, None);
+        let alike = [both(1, 80.0, 100.0), both(8, 56.0, 70.0), both(16, 48.0, 60.0), near.clone(), far.clone()];
+        let (open, cost, _) = told(alike.concat(), &[]);
         assert_eq!((open, (cost.unwrap() * 100.0).round()), (vec![2], 25.0), "it costs a quarter");
+        // Where it costs some much and others nothing, one more may lose more than any of them.
+        let unlike = [both(1, 100.0, 100.0), both(8, 56.0, 70.0), both(16, 48.0, 60.0), near, far];
+        let (open, cost, _) = told(unlike.concat(), &[]);
+        assert!(open == [2] && cost.unwrap() > 0.5, "{open:?} {cost:?}");
     }
 
     #[test]
     fn nothing_is_established_while_another_may_be_better_alone() {
-        let first = replaced(measured(1, 2, 1, &[80.0, 80.4, 79.7]));
-        let alone = measured(1, 0, 101, &[100.0, 100.5, 99.6]);
-        let near = measured(2, 2, 1, &[82.0, 82.3, 81.6]);
-        let interleaved = |all: [Vec<Row>; 2]| {
-            (0..3).flat_map(|i| all.iter().map(move |rows| rows[i].clone()).collect::<Vec<_>>()).collect::<Vec<Row>>()
+        let beside = |tp, at: f64| measured(tp, 2, 1, &[at, at * 1.01, at * 0.99]);
+        let alone = |tp, at: f64| measured(tp, 0, 101, &[at, at * 1.01, at * 0.99]);
+        let in_turn = |all: &[Vec<Row>]| -> Vec<Row> {
+            (0..3).flat_map(|start| all.iter().map(move |rows| rows[start].clone())).collect()
         };
-        let both = [interleaved([first.clone(), near.clone()]), alone.clone()].concat();
-        let (open, _, basis) = told(both, &[]);
+        let three = [1, 8, 16].map(|tp| replaced(beside(tp, 80.0 / f64::from(tp))));
+        let again = [1, 8, 16].map(|tp| alone(tp, 100.0 / f64::from(tp)));
+        let near = beside(2, 82.0);
+        let first = [three.as_slice(), std::slice::from_ref(&near)].concat();
+        let (open, _, basis) = told([in_turn(&first), in_turn(&again)].concat(), &[]);
         assert_eq!((open, basis), (vec![2], Some(Basis::BesideOthers)));
-        let settled =
-            [interleaved([first, replaced(near)]), interleaved([alone, measured(2, 0, 101, &[102.5, 103.0, 102.0])])];
-        let table = table_of(settled.concat());
+        let first = [three.as_slice(), &[replaced(near)]].concat();
+        let again = [again.as_slice(), &[alone(2, 102.5)]].concat();
+        let table = table_of([in_turn(&first), in_turn(&again)].concat());
         let answers = answers(&table, &[BY_MODEL.to_owned()], &wanted(&[]));
         let choice = answers[0].choice.as_ref().unwrap();
         assert_eq!(
@@ -278,14 +323,15 @@ mod tests {
             rows.iter_mut().for_each(|row| row.metrics.set(VllmMetric::MeanTtft, Some(ttft)));
             rows
         };
-        let known = [replaced(measured(1, 2, 1, &[80.0])), measured(1, 0, 101, &[88.0])];
+        let known =
+            [1, 8, 16].map(|tp| [replaced(measured(tp, 2, 1, &[80.0])), measured(tp, 0, 101, &[88.0])].concat());
         let known = slow(known.concat(), 40.0);
         let breaks = slow(measured(2, 2, 1, &[95.0]), 52.0);
         let hopeless = slow(measured(4, 2, 1, &[95.0]), 90.0);
         let (open, ..) = told([known, breaks, hopeless].concat(), &["ttft.mean<50"]);
         assert_eq!(open, [2]);
-        // Where all break it, one of them tells what neighbours cost.
-        let all = [slow(measured(2, 2, 1, &[95.0]), 52.0), slow(measured(4, 2, 1, &[95.0]), 90.0)];
-        assert_eq!(told(all.concat(), &["ttft.mean<50"]).0, [2]);
+        // Where all break it, those that are nearest to it tell what neighbours cost.
+        let all: Vec<Vec<Row>> = (1..=6).map(|tp| slow(measured(tp, 2, 1, &[95.0]), 50.0 + f64::from(tp))).collect();
+        assert_eq!(told(all.concat(), &["ttft.mean<50"]).0, [1, 2, 3, 4]);
     }
 }

@@ -157,6 +157,17 @@ fn lost_requests(rows: &[&Row]) -> Option<f64> {
     (!shares.is_empty()).then(|| mean(&shares))
 }
 
+/// Whether one run measured it beside others and the other one did not: the difference may be that of the neighbours.
+fn neighbours_differ(then: &[&Row], now: &[&Row]) -> Option<String> {
+    let beside = |rows: &[&Row]| rows.iter().any(|row| row.about.neighbours > Some(0));
+    let text = |with, without| format!("{with}: others ran beside it, and not {without}, so not comparable");
+    match (beside(then), beside(now)) {
+        (true, false) => Some(text("before", "after")),
+        (false, true) => Some(text("after", "before")),
+        (true, true) | (false, false) => None,
+    }
+}
+
 /// The first warning that excludes a measurement of either run.
 fn excluded(then: &[&Row], now: &[&Row]) -> Option<String> {
     let first = |rows: &[&Row]| {
@@ -181,7 +192,13 @@ impl<'a> Comparison<'a> {
         {
             self.lost.push(LostRequests { row, before, after });
         }
-        let not_comparable = excluded(then, now).or(other_work);
+        let neighbours = neighbours_differ(then, now);
+        if let Some(text) = &neighbours
+            && !self.warnings.contains(text)
+        {
+            self.warnings.push(text.clone());
+        }
+        let not_comparable = excluded(then, now).or(other_work).or(neighbours);
         self.matched.push(Matched { row, effects: Vec::new(), unmeasured: Vec::new(), not_comparable });
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::beside::{Beside, Sides};
+use super::choose::doubt_limits;
 use super::{LeftOut, RankingSpec, Recommendation, Row, RunTable, choose, load_labels};
 
 /// The grouping where nobody asks for another.
@@ -97,8 +98,10 @@ pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &RankingSpec) -
         .map(|((group, workload), rows)| {
             let mut choice = choose(&rows, wanted);
             let beside = sides.as_ref().and_then(|sides| sides.tell(&choice, wanted));
-            if let (Ok(found), Some(beside)) = (&mut choice, &beside) {
-                found.doubt(beside);
+            match (&mut choice, &beside) {
+                (Ok(found), Some(beside)) => found.doubt(beside),
+                (Err(left_out), Some(beside)) => doubt_limits(left_out, beside),
+                (_, None) => {}
             }
             Answer { group, workload, choice, beside }
         })

@@ -15,6 +15,7 @@ use super::ranks::Gone;
 use crate::bounded;
 use crate::diagnose::PhaseTracker;
 use crate::model::{Cause, StartPhase, StartStep};
+use crate::telemetry::netport;
 
 /// How often `/health` is asked.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
@@ -271,6 +272,10 @@ fn judge(answer: Answer, question: &Question, watch: &mut PortWatch) -> Option<S
     };
     let foreign = watch.foreign();
     if !watch.is_open() {
+        // It answered and is gone: the server ends, which is seen in a moment.
+        if netport::listeners(Path::new("/"), question.port).is_empty() {
+            return None;
+        }
         let who = super::port::holder(question.port).unwrap_or_else(|| "nobody that can be seen".into());
         return Some(Started::Foreign(format!(
             "port {} answers, but the socket is not of the server that was started: it is held by {who}",

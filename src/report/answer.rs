@@ -315,9 +315,12 @@ pub(super) fn next(found: &Recommendation<'_>) -> Option<String> {
         )),
         Basis::GroupedOrder => Some("To decide: several starts in turn (`order: interleaved`).".into()),
         Basis::NoVariance => None,
-        Basis::BesideOthers => Some(
-            "To decide: measure what may be the best again alone (`vllm-bench run --resume --finalists alone`).".into(),
-        ),
+        Basis::BesideOthers => {
+            let run = found.options.first().map_or("RUN", |option| &*option.row.about.run);
+            Some(format!(
+                "To decide: measure what may be the best again alone (`vllm-bench run --resume {run} --finalists alone`)."
+            ))
+        }
         Basis::Starts if undecided > 0 => Some(format!(
             "{} undecided (marked ?): fewer than {FEWEST_STARTS} starts. To decide: {FEWEST_STARTS} starts of each at least.",
             if undecided == 1 { "1 configuration is".to_owned() } else { format!("{undecided} configurations are") }
@@ -381,7 +384,7 @@ pub(super) fn sentences(found: &Recommendation<'_>, beside: Option<&Beside>, wan
             counted(choice.n, "start")
         ));
     }
-    said.extend(beside.filter(|_| found.options.len() > 1).map(|beside| neighbours(beside, choice)));
+    said.extend(beside.map(|beside| neighbours(beside, choice)));
     said.extend(next(found));
     said.extend(against_runner_up(found, choice, wanted));
     said

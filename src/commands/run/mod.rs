@@ -69,15 +69,15 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
         ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
     }
     let lanes = if on_cluster { None } else { Lanes::of(&settings, &plan, environment)? };
+    if !args.detached_child {
+        idle_flags(&settings, earlier.is_some()).iter().for_each(|idle| ui.warn(idle));
+    }
     if args.detach && !args.detached_child && !on_cluster {
         return detach::start(environment.command_line(), ui);
     }
     if let Some(which) = &args.dry_run {
         let lanes = lanes.map(|lanes| lanes.outline(&settings));
         return dry_run::show((&settings, &plan), which.as_deref(), lanes.as_deref(), environment, ui);
-    }
-    for idle in idle_flags(&settings, earlier.is_some()) {
-        ui.warn(&idle);
     }
     if !settings.simulated()
         && let Some(key) = settings.given.iter().find(|key| key.starts_with("sim-"))

@@ -100,6 +100,8 @@ struct Further {
     groups: bool,
     baseline: bool,
     warnings: bool,
+    /// Whether anything was measured beside others.
+    lanes: bool,
 }
 
 impl Further {
@@ -120,6 +122,7 @@ impl Further {
             groups: table.rows.iter().any(|row| !row.groups.is_empty()),
             baseline: table.rows.iter().any(|row| row.baseline),
             warnings: table.rows.iter().any(|row| row.warnings().next().is_some()),
+            lanes: table.rows.iter().any(|row| row.about.neighbours > Some(0)),
         }
     }
 
@@ -132,6 +135,8 @@ impl Further {
             (self.groups, "Groups"),
             (self.baseline, "Baseline"),
             (self.warnings, "Warnings"),
+            (self.lanes, "Neighbours"),
+            (self.lanes, "Replaced"),
         ];
         names.extend(more.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned()));
         names
@@ -151,6 +156,10 @@ impl Further {
         fields.extend(self.baseline.then(|| row.baseline.to_string()));
         let warnings = || row.warnings().map(|warning| warning.text.clone()).collect::<Vec<_>>().join("; ");
         fields.extend(self.warnings.then(warnings));
+        if self.lanes {
+            fields.push(row.about.neighbours.map(|neighbours| neighbours.to_string()).unwrap_or_default());
+            fields.push(row.replaced.to_string());
+        }
         fields
     }
 }

@@ -167,19 +167,19 @@ fn line(table: &mut Table<'_>, row: &Row, keys: &[&str], repeats: bool) {
     }
     let baseline = if row.baseline { ", baseline" } else { "" };
     let suspect = if told(row).is_empty() { "" } else { ", warnings" };
-    let beside = match row.about.neighbours {
-        _ if row.replaced => ", again alone below",
-        Some(1..) => ", beside others",
-        Some(0) | None => "",
-    };
-    table.cell(|text| text.push_str(&cut(&format!("{}{suspect}{beside}{baseline}", status(row)), STATUS)));
+    table.cell(|text| text.push_str(&cut(&format!("{}{suspect}{baseline}", status(row)), STATUS)));
 }
 
 /// The status of a row in a few words.
 pub(in crate::report) fn status(row: &Row) -> String {
+    let beside = match row.about.neighbours {
+        _ if row.replaced => ", again alone",
+        Some(1..) => ", beside others",
+        Some(0) | None => "",
+    };
     match &row.status {
-        Status::Valid if row.simulated => "ok (simulated)".into(),
-        Status::Valid => "ok".into(),
+        Status::Valid if row.simulated => format!("ok (simulated){beside}"),
+        Status::Valid => format!("ok{beside}"),
         Status::Invalid(_) => "invalid result".into(),
         Status::Failed(failed) => failed.cause.map_or("failed".into(), |cause| format!("failed: {cause}")),
         Status::Skipped { .. } => "skipped".into(),
