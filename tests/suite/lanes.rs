@@ -287,7 +287,7 @@ fn the_best_are_measured_again_alone_and_count_in_the_place_of_what_had_neighbou
     call.exits(0).says("what may be the best is measured again alone");
     let run = scene.run();
     let again = again(&run);
-    assert!(!again.is_empty() && again.len() < 4, "{again:?}");
+    assert!(!again.is_empty(), "nothing was measured again");
     for name in &again {
         let result = run.result(name);
         assert_eq!(result["vllm_bench"]["neighbours"], 0, "{result}");
