@@ -89,8 +89,8 @@ impl<'a> Recommendation<'a> {
     }
 
     /// Claims nothing where another one may be better when it is measured alone.
-    pub(super) fn doubt(&mut self, beside: &Beside) {
-        doubt_limits(&mut self.left_out, beside);
+    pub(super) fn weigh(&mut self, beside: &Beside) {
+        weigh_limits(&mut self.left_out, beside);
         if self.options.len() > 1 && self.chosen().is_some_and(|chosen| beside.leaves_open(chosen.row)) {
             self.significantly_best = false;
             if self.basis.is_established() {
@@ -113,7 +113,7 @@ impl<'a> Recommendation<'a> {
 }
 
 /// Says of those that break a limit beside others that they may keep it alone.
-pub(super) fn doubt_limits(left_out: &mut [LeftOut<'_>], beside: &Beside) {
+pub(super) fn weigh_limits(left_out: &mut [LeftOut<'_>], beside: &Beside) {
     for left in left_out.iter_mut().filter(|left| left.breaks_limit && left.row.about.neighbours > Some(0)) {
         if beside.cost.is_none() || left.row.identity.as_ref().is_some_and(|identity| beside.open.contains(identity)) {
             left.why += "; others ran beside it: alone it may keep the limit";

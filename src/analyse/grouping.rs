@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::beside::{Beside, Sides};
-use super::choose::doubt_limits;
+use super::choose::weigh_limits;
 use super::{LeftOut, RankingSpec, Recommendation, Row, RunTable, choose, load_labels};
 
 /// The grouping where nobody asks for another.
@@ -99,8 +99,8 @@ pub fn answers<'a>(table: &'a RunTable, keys: &[String], wanted: &RankingSpec) -
             let mut choice = choose(&rows, wanted);
             let beside = sides.as_ref().and_then(|sides| sides.tell(&choice, wanted));
             match (&mut choice, &beside) {
-                (Ok(found), Some(beside)) => found.doubt(beside),
-                (Err(left_out), Some(beside)) => doubt_limits(left_out, beside),
+                (Ok(found), Some(beside)) => found.weigh(beside),
+                (Err(left_out), Some(beside)) => weigh_limits(left_out, beside),
                 (_, None) => {}
             }
             Answer { group, workload, choice, beside }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value as Json, json};
 
-use super::run::{Lanes, engine};
+use super::run::{Lanes, engine, idle_flags};
 use super::{choice, preflight};
 use crate::cli::PlanArgs;
 use crate::commands::{format, host_facts, query_args};
@@ -53,6 +53,7 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     }
     ui.out_raw(summary(&settings, &counts).as_bytes());
     ui.out_raw(super::estimate::text(&settings, &counts).as_bytes());
+    idle_flags(&settings, false).iter().for_each(|idle| ui.warn(idle));
     if counts.distinct <= WHOLE && settings.place == Place::Local {
         match Lanes::of(&settings, &settings.plan()?, environment) {
             Ok(lanes) => lanes.iter().for_each(|lanes| ui.out(&lanes.outline(&settings))),

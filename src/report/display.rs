@@ -133,7 +133,7 @@ pub(super) fn put_value(out: &mut String, value: f64, unit: Unit) {
     let smallest = 0.5 / 10f64.powi(decimals);
     let is_time = matches!(unit, Unit::Seconds | Unit::Milliseconds);
     if is_time && value != 0.0 && value.abs() < smallest {
-        // Times are read by people, and a power of ten is easily missed: plain figures, three of them.
+        // Times are read by people, and a power of ten is easily missed: plain digits, three of them.
         let zeros = (1..MOST_ZEROS).find(|zeros| value.abs() * 10f64.powi(*zeros) >= 1.0).unwrap_or(MOST_ZEROS);
         let _ = write!(out, "{value:.*}", usize::try_from(zeros + 2).unwrap_or_default());
         return;

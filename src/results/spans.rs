@@ -24,6 +24,8 @@ pub(super) fn spans(entries: &[Stamped]) -> Vec<LaneSpan> {
                 open.insert(name.clone(), LaneSpan { name: name.clone(), lane, devices, lost: true, steps });
             }
             Event::NeighboursBeingChecked { .. } => {
+                // One that failed makes way for one on another configuration.
+                close(&mut open, "", now, &mut done);
                 let steps = vec![(Step::Checking, now, now)];
                 let span = LaneSpan { name: String::new(), lane: 0, devices: Vec::new(), lost: false, steps };
                 open.insert(String::new(), span);

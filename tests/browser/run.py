@@ -107,25 +107,30 @@ class Bench:
         return self.pages[name]
 
     @contextlib.contextmanager
-    def open(self, path: Path, address="", **context):
-        """A fresh page from file://; afterwards: nothing was asked of a network, and the console is empty."""
+    def fresh_page(self, address, allowed, ours, seconds=15, **context):
+        """A page of its own; afterwards: nothing was asked of others than `ours`, no text was run, and the console says nothing but `allowed`."""
         context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **context})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(seconds * 1000)
         page = context.new_page()
         told, asked, dialogs = [], [], []
         page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: told.append(f"error: {error}"))
         page.on("request", lambda request: asked.append(request.url))
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        page.goto(path.as_uri() + address, wait_until="load")
+        page.goto(address, wait_until="load")
         try:
             yield page
+            told = [text for text in told if not any(word in text for word in allowed)]
             need(not told, f"the console says: {told[:3]}")
-            outside = [url for url in asked if not url.startswith((path.as_uri(), "blob:"))]
+            outside = [url for url in asked if not url.startswith(ours)]
             need(not outside, f"asked for {outside[:3]}")
             need(not dialogs, f"hostile text was run: {dialogs}")
         finally:
             context.close()
+
+    def open(self, path: Path, address="", **context):
+        """A fresh page from file://."""
+        return self.fresh_page(path.as_uri() + address, (), (path.as_uri(), "blob:"), **context)
 
     def shoot(self, page, name: str, **how) -> None:
         page.screenshot(path=self.screenshots / f"{name}.png", **{"full_page": True, **how})
@@ -540,27 +545,11 @@ def served(bench, *words):
 
 @contextlib.contextmanager
 def dashboard(bench, link, allowed=(), **context):
-    """A page of a dashboard; afterwards: nothing was asked elsewhere, no text was run, and the console is empty."""
-    context = bench.browser.new_context(**{"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce", **context})
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    told, asked, dialogs = [], [], []
-    page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: told.append(f"error: {error}"))
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    page.goto(link, wait_until="load")
-    try:
+    """A page of a dashboard."""
+    with bench.fresh_page(link, allowed, link.split("?")[0], seconds=60, **{"viewport": {"width": 1200, "height": 900}, **context}) as page:
         # The link leads on to the page.
         page.wait_for_selector("#rows thead th", state="attached")
         yield page
-        told = [text for text in told if not any(word in text for word in allowed)]
-        need(not told, f"the console says: {told[:3]}")
-        place = link.split("?")[0]
-        need(all(url.startswith(place) for url in asked), f"asked for {[url for url in asked if not url.startswith(place)][:3]}")
-        need(not dialogs, f"hostile text was run: {dialogs}")
-    finally:
-        context.close()
 
 
 def until(page, condition: str, seconds=90) -> None:

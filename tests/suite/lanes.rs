@@ -95,7 +95,7 @@ fn what_lanes_cannot_do_is_refused_before_anything_starts() {
         assert!(scene.runs().is_empty());
     };
     let many = sweep(&scene).set("--tp", ["1", "8"]).flag("--no-preflight");
-    refused(many, &["_tp8_", "needs 8 devices", "there are 4", "--parallel off"]);
+    refused(many, &["_tp8_", "needs 8 devices", "there are 4", "leave it out of the sweep"]);
     refused(sweep(&scene).set("--parallel", ["0"]), &["`off`, `auto`, or a number of lanes"]);
     refused(sweep(&scene).set("--parallel-threshold", ["-1"]), &["a part from 0 to 100 %"]);
     scene.sweep().exits(0);

@@ -33,6 +33,8 @@ pub struct Lanes {
     devices: Option<LaneDevices>,
     /// Whether it is measured first what they cost.
     pub checked: bool,
+    /// So many lanes the user asks for; `None` = as many as there can be.
+    asked: Option<u32>,
 }
 
 impl Lanes {
@@ -62,14 +64,14 @@ impl Lanes {
                     experiment.name,
                     needs(experiment)
                 ),
-                "leave it out of the sweep, or measure one at a time with `--parallel off`",
+                "leave it out of the sweep: one server cannot have more than there are",
             ));
         }
         let fewest = plan.experiments.iter().map(needs).min().unwrap_or(1);
         // More lanes than blocks would stay empty, and be checked for nothing.
         let blocks = blocks(plan.experiments.iter().cloned().map(Arc::new), settings.sweep.reuse).len();
         let count = most.unwrap_or(u32::MAX).min(all / fewest).min(u32::try_from(blocks).unwrap_or(u32::MAX));
-        Ok(Some(Self { count, units, devices, checked: most.is_none() }).filter(|lanes| lanes.count > 1))
+        Ok(Some(Self { count, units, devices, checked: most.is_none(), asked: most }).filter(|lanes| lanes.count > 1))
     }
 
     /// Locks a port for each lane, from the one that the settings name.
@@ -118,21 +120,36 @@ impl Lanes {
             Finalists::Alone => "; what may be the best is measured again alone",
             Finalists::Off => "; nothing is measured again alone",
         };
+        format!("{}{check}{again}", self.size())
+    }
+
+    /// How many there are, and on what.
+    fn size(&self) -> String {
         let devices = crate::commands::format::count(self.units.len(), "device");
-        format!("lanes: up to {} server configurations at once on {devices}{check}{again}", self.count)
+        let fewer = match self.asked {
+            Some(asked) if asked > self.count => {
+                format!(" ({asked} are asked for: there are no more devices or server starts)")
+            }
+            Some(_) | None => String::new(),
+        };
+        format!("lanes: up to {} server configurations at once on {devices}{fewer}", self.count)
     }
 
     /// What they are, and what they are estimated to save, in a sentence.
-    pub fn told(&self, packing: &Packing, pending: &[Arc<Experiment>], reuse: bool) -> String {
-        let (alone, lanes) = packing.seconds(blocks(pending.iter().cloned(), reuse));
+    pub fn told(&self, packing: &Packing, pending: &[Arc<Experiment>], settings: &Settings) -> String {
+        let (alone, lanes) = packing.seconds(blocks(pending.iter().cloned(), settings.sweep.reuse));
         let time = |seconds: f64| crate::commands::format::seconds(seconds);
         let estimate = match packing.estimates.are_known() {
             _ if alone <= 0.0 => String::new(),
             true => format!("; about {} where one after the other takes {}", time(lanes), time(alone)),
             false => format!("; about {:.2} of the time of one after the other, if all take alike", lanes / alone),
         };
-        let devices = self.units.len();
-        format!("lanes: up to {} server configurations at once on {devices} devices{estimate}", self.count)
+        let again = match settings.finalists {
+            Finalists::Alone if estimate.is_empty() => "",
+            Finalists::Alone => ", without what is measured again alone",
+            Finalists::Off => "; nothing is measured again alone (`finalists: off`)",
+        };
+        format!("{}{estimate}{again}", self.size())
     }
 }
 

@@ -154,7 +154,7 @@ impl Sweep<'_> {
             Use::Interrupted => return Ok(None),
         }
         let packing = lanes.packing(lanes::estimates(prepared));
-        emit.say(lanes.told(&packing, &work.pending, reuse));
+        emit.say(lanes.told(&packing, &work.pending, self.settings));
         Ok(Some((executor, Some(packing))))
     }
 

@@ -66,7 +66,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     }
     let on_cluster = settings.place == Place::Slurm;
     if args.fresh && !args.detach && !args.detached_child && !on_cluster {
-        ui.warn("`--fresh` changes nothing without `--detach`: a run without `--resume` is always a new one");
+        ui.warn("`--fresh` has no effect without `--detach`: a run without `--resume` is always a new one");
     }
     let lanes = if on_cluster { None } else { Lanes::of(&settings, &plan, environment)? };
     if !args.detached_child {
@@ -82,7 +82,7 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     if !settings.simulated()
         && let Some(key) = settings.given.iter().find(|key| key.starts_with("sim-"))
     {
-        ui.warn(&format!("`{key}` changes nothing without `--engine sim`"));
+        ui.warn(&format!("`{key}` has no effect without `--engine sim`"));
     }
     for name in missing_secrets(&plan, &settings, environment) {
         ui.warn(&format!(
@@ -96,14 +96,14 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     Sweep { args, settings: &settings, plan: &plan, lanes, environment, ui: &ui, earlier }.execute().await
 }
 
-/// What was given and changes nothing, each in a sentence.
-fn idle_flags(settings: &Settings, resumed: bool) -> Vec<String> {
+/// What was given and has no effect, each in a sentence.
+pub fn idle_flags(settings: &Settings, resumed: bool) -> Vec<String> {
     let given = |key: &str| settings.given.iter().any(|known| *known == key);
     let on_cluster = settings.place == Place::Slurm;
     let lanes = settings.parallel != Parallel::Off && !on_cluster;
     let auto = lanes && settings.parallel == Parallel::Auto;
     let idle =
-        |key: &str, idle: bool, why: &str| (idle && given(key)).then(|| format!("`{key}` changes nothing {why}"));
+        |key: &str, idle: bool, why: &str| (idle && given(key)).then(|| format!("`{key}` has no effect {why}"));
     let tasks = "with `executor: slurm`: each task has the devices and the port that Slurm leaves it";
     [
         idle("parallel", on_cluster && settings.parallel != Parallel::Off, tasks),

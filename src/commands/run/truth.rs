@@ -67,6 +67,7 @@ pub async fn check(
             NeighbourCheck::Pairs(pairs) => pairs,
             NeighbourCheck::Interrupted => return Ok(Use::Interrupted),
             NeighbourCheck::Failed(failure) => {
+                emit.say(format!("what neighbours cost could not be measured on `{}`: {failure}", experiment.name));
                 why = failure;
                 continue;
             }

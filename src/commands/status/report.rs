@@ -239,6 +239,11 @@ pub struct Sources<'a> {
 }
 
 impl RunReport {
+    /// Whether something of it may be under way now.
+    pub fn goes_on(&self) -> bool {
+        matches!(self.standing, Standing::Live | Standing::Submitted)
+    }
+
     /// Adds a run up.
     pub fn new(sources: Sources<'_>) -> Self {
         Self::with_states(sources).0

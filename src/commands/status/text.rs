@@ -199,6 +199,9 @@ impl Page<'_> {
     fn lanes(&mut self, run: &RunReport) {
         let mut lanes: Vec<&ExperimentReport> = run.under_way.iter().collect();
         lanes.sort_by_key(|experiment| experiment.lane);
+        if !run.goes_on() {
+            self.row("Ended in", &format!("{} under way at once", format::count(lanes.len(), "experiment")));
+        }
         for experiment in lanes {
             let label = experiment.lane.map_or_else(|| "Lane".to_owned(), |lane| format!("Lane {lane}"));
             let seconds = experiment.phase_seconds.map(|seconds| format!(" {}", format::seconds(seconds)));
@@ -224,8 +227,7 @@ impl Page<'_> {
     fn experiment(&mut self, experiment: &ExperimentReport, run: &RunReport) {
         let place = format!("{} of {}  ", experiment.index, run.counts.planned);
         let name = format::cut_middle(&experiment.name, (self.width - LABEL).saturating_sub(place.len()));
-        let goes_on = matches!(run.standing, Standing::Live | Standing::Submitted);
-        let label = if goes_on { "Experiment" } else { "Ended in" };
+        let label = if run.goes_on() { "Experiment" } else { "Ended in" };
         self.row(label, &format!("{place}{name}"));
         let mut phase = experiment.phase.to_owned();
         if let Some(start) = &experiment.start_phase {

@@ -6,7 +6,7 @@ use super::words;
 use crate::config::language::Slurm;
 use crate::config::tree::{Diagnostic, Kind, Node, Raw, is_number, join};
 use crate::config::{Environment, Error, is_executable, parse_duration};
-use crate::execute::slurm::{GpuRequest, Request, TimeLimit};
+use crate::execute::slurm::{GpuRequest, MOST_BEFORE, Request, TimeLimit};
 use crate::nearest::nearest;
 use crate::safe;
 
@@ -99,7 +99,7 @@ pub fn resolve(slurm: Option<&Slurm>, environment: &Environment) -> Result<Reque
         qos: text(&slurm.qos, "the name of a QOS")?,
         account: text(&slurm.account, "the name of an account")?,
         reservation: text(&slurm.reservation, "the name of a reservation")?,
-        stop_before: stop_before(slurm.stop_before.as_ref(), time.as_ref())?.unwrap_or(default.stop_before),
+        stop_before: stop_before(slurm.stop_before.as_ref(), time.as_ref())?,
         time,
         workers: number(&slurm.workers)?,
         tasks: number(&slurm.tasks)?,
@@ -181,7 +181,7 @@ pub fn check_files(slurm: Option<&Slurm>, request: &Request) -> Result<(), Error
 }
 
 /// How long before its limit a task is told to end: there must be time before that.
-fn stop_before(raw: Option<&Raw>, time: Option<&TimeLimit>) -> Result<Option<Duration>, Error> {
+fn stop_before(raw: Option<&Raw>, time: Option<&TimeLimit>) -> Result<Duration, Error> {
     let before = words::optional(raw, "a duration such as `120s`", parse_duration)?;
     let limit = time.and_then(|time| Some((time, time.length?)));
     if let (Some(raw), Some(before), Some((time, length))) = (raw, before, limit)
@@ -191,7 +191,11 @@ fn stop_before(raw: Option<&Raw>, time: Option<&TimeLimit>) -> Result<Option<Dur
         let hint = "without `stop-before` a task ends 120 s before its limit, or after half of it".to_owned();
         return Err(Error::wrong(&raw.node, &raw.path, &expected, Some(hint)));
     }
-    Ok(before)
+    if let (Some(raw), Some(_)) = (raw, before.filter(|before| *before > MOST_BEFORE)) {
+        let expected = format!("at most {} s, the most that Slurm takes", MOST_BEFORE.as_secs());
+        return Err(Error::wrong(&raw.node, &raw.path, &expected, None));
+    }
+    Ok(before.unwrap_or_else(|| Request::usual_stop_before(time)))
 }
 
 /// An amount of memory as Slurm reads it: a number, and K, M, G or T.
@@ -305,6 +309,7 @@ mod tests {
             ("  prelude: [module load x, true]", "slurm.prelude: ", "expected lines of a shell script"),
             ("  patience: 0", "s.yaml:4:13: slurm.patience: ", "expected a duration"),
             ("  time: 10\n  stop-before: 10m", "s.yaml:5:16: slurm.stop-before: ", "a duration below `time` (10)"),
+            ("  stop-before: 20h", "s.yaml:4:16: slurm.stop-before: ", "at most 65535 s"),
             ("  program: /nowhere/x", "s.yaml:4:12: slurm.program: ", "expected a program that is there"),
             ("  prelude-file: nowhere.sh", "s.yaml:4:17: slurm.prelude-file: ", "expected a file that is there"),
             ("  gpus-per-node: 4", "s.yaml:4:3: slurm: ", "write `slurm: {gpus: gpus-per-node}`"),

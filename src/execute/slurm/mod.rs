@@ -18,5 +18,5 @@ mod watch;
 
 pub use front::{FrontPlan, Progress, SlurmExecutor, Watcher};
 pub use plan::{Array, arrays};
-pub use request::{ArrayJob, GpuRequest, Request, Shape, TimeLimit, comment, job_name};
+pub use request::{ArrayJob, GpuRequest, MOST_BEFORE, Request, Shape, TimeLimit, comment, job_name};
 pub use tools::{Queued, Tools};

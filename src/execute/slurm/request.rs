@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::model::ServerConfig;
 use crate::words::quoted;
 
+/// The longest time before its limit at which Slurm tells a task to end.
+pub const MOST_BEFORE: Duration = Duration::from_secs(65_535);
+
 /// What a cluster is asked for, and how a task comes to run there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -63,7 +66,7 @@ impl Default for Request {
             account: None,
             reservation: None,
             time: None,
-            stop_before: Duration::from_secs(120),
+            stop_before: Self::usual_stop_before(None),
             workers: None,
             tasks: None,
             nodes_per_task: 1,
@@ -249,11 +252,15 @@ impl Request {
         }
     }
 
-    /// How many seconds before the limit the signal comes: at most half of it.
+    /// How long before its limit a task is told to end where nothing is asked for: 120 s, and at most half of the limit.
+    pub fn usual_stop_before(time: Option<&TimeLimit>) -> Duration {
+        let half = time.and_then(|time| time.length).map_or(Duration::MAX, |length| length / 2);
+        Duration::from_secs(120).min(half)
+    }
+
+    /// How many seconds before the limit the signal comes: what Slurm takes.
     fn signal_seconds(&self) -> u64 {
-        let half = self.time.as_ref().and_then(|time| time.length).map_or(u64::MAX, |length| length.as_secs() / 2);
-        // 65535 is the most that Slurm takes.
-        self.stop_before.as_secs().clamp(1, 65_535).min(half.max(1))
+        self.stop_before.as_secs().clamp(1, MOST_BEFORE.as_secs())
     }
 
     /// Names only: a value on a command line is seen by every user.
@@ -355,15 +362,11 @@ mod tests {
     }
 
     #[test]
-    fn the_signal_before_the_limit_leaves_half_of_it() {
-        let with = |time: &str, before| Request {
-            time: TimeLimit::read(time),
-            stop_before: Duration::from_secs(before),
-            ..Request::default()
-        };
-        assert_eq!(with("1", 120).signal_seconds(), 30);
-        assert_eq!(with("1:00:00", 120).signal_seconds(), 120);
-        assert_eq!(with("unlimited", 100_000).signal_seconds(), 65_535);
+    fn the_usual_signal_before_the_limit_leaves_half_of_it() {
+        let usual = |time: &str| Request::usual_stop_before(TimeLimit::read(time).as_ref()).as_secs();
+        assert_eq!((usual("1"), usual("1:00:00"), usual("unlimited")), (30, 120, 120));
+        let asked = Request { time: TimeLimit::read("10"), stop_before: Duration::from_secs(540), ..Request::default() };
+        assert_eq!(asked.signal_seconds(), 540, "what is asked for is kept");
     }
 
     #[test]

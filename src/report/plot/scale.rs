@@ -239,7 +239,7 @@ pub fn short(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
-    // Small times and shares in plain figures: a power of ten is easily missed.
+    // Small times and shares without powers of ten: they are easily missed.
     if value.abs() >= 1e7 || value.abs() < 1e-9 {
         return format!("{value:.2e}");
     }
