@@ -139,14 +139,15 @@ async fn sample_until_told(
             let pids = |members: Option<&Members>| -> Vec<i32> {
                 members.map(|members| members.find().iter().map(|stat| stat.pid).collect()).unwrap_or_default()
             };
-            let sample = sampler.sample(&pids(Some(&server)), &pids(of_client.as_ref()));
-            (sampler, sample)
+            let (server, client) = (pids(Some(&server)), pids(of_client.as_ref()));
+            let clock = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+            let sample = sampler.sample(&server, &client);
+            (sampler, sample, clock)
         });
         let (state, read) = tokio::join!(asked.state(), read);
         // A reader that panics ends the sampling, and nothing else.
-        let Ok((back, sample)) = read else { return series };
+        let Ok((back, sample, clock)) = read else { return series };
         sampler = back;
-        let clock = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         series.moments.push(Moment { sample, server: state, clock });
         if over {
             series.energy_from = sampler.energy_from();

@@ -95,6 +95,7 @@ fn gather(
         check::setvars(&facts, vars),
         check::devices(&report, tps),
         check::device_locks(units.locks()),
+        check::telemetry(&units.watched(&probe)),
         check::port(port, holder.as_ref()),
         check::shm(host::shm(&probe), largest_tp, machine.container.is_some()),
         check::disk(&settings.results_dir, host::free_disk(&settings.results_dir).ok()),

@@ -1,5 +1,7 @@
 //! What a server could be given for itself here: address, memory, NUMA node and links, who holds its lock, and who uses it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::commands::format;
@@ -7,10 +9,13 @@ use crate::execute::told_holders;
 use crate::fold;
 use crate::process::{DeviceHolder, DeviceLocks};
 use crate::safe;
-use crate::telemetry::check::{LockFacts, shown_argv};
-use crate::telemetry::{DeviceKind, Inventory, Probe, UnitUser, inventory, unit_users};
+use crate::telemetry::check::{LockFacts, WatchedFacts, shown_argv};
+use crate::telemetry::{DeviceKind, Inventory, Probe, Sampler, UnitUser, inventory, unit_users};
 use crate::ui::Ui;
 use crate::words::counted;
+
+/// How far two samples lie apart.
+const BETWEEN: Duration = Duration::from_millis(300);
 
 /// The inventory with its holders and users.
 #[derive(Debug)]
@@ -44,6 +49,24 @@ impl Units {
     /// What the line about the locks is made of.
     pub fn locks(&self) -> &LockFacts {
         &self.locks
+    }
+
+    /// What a run could sample of them: two samples, as counters tell by their differences.
+    pub fn watched(&self, probe: &Probe) -> WatchedFacts {
+        let Inventory { kind, units, .. } = &self.inventory;
+        let units = if *kind == DeviceKind::Cpu { &[] } else { units.as_slice() };
+        let mut sampler = Sampler::new(probe.clone(), *kind, units);
+        sampler.sample(&[], &[]);
+        std::thread::sleep(BETWEEN);
+        let told = sampler.sample(&[], &[]).devices;
+        WatchedFacts {
+            kind: *kind,
+            devices: units.len(),
+            told,
+            energy_from: sampler.energy_from(),
+            tool: sampler.tool(),
+            processors: sampler.counts_processors(),
+        }
     }
 
     /// For `--json`.

@@ -102,8 +102,7 @@ pub fn idle_flags(settings: &Settings, resumed: bool) -> Vec<String> {
     let on_cluster = settings.place == Place::Slurm;
     let lanes = settings.parallel != Parallel::Off && !on_cluster;
     let auto = lanes && settings.parallel == Parallel::Auto;
-    let idle =
-        |key: &str, idle: bool, why: &str| (idle && given(key)).then(|| format!("`{key}` has no effect {why}"));
+    let idle = |key: &str, idle: bool, why: &str| (idle && given(key)).then(|| format!("`{key}` has no effect {why}"));
     let tasks = "with `executor: slurm`: each task has the devices and the port that Slurm leaves it";
     [
         idle("parallel", on_cluster && settings.parallel != Parallel::Off, tasks),

@@ -365,7 +365,8 @@ mod tests {
     fn the_usual_signal_before_the_limit_leaves_half_of_it() {
         let usual = |time: &str| Request::usual_stop_before(TimeLimit::read(time).as_ref()).as_secs();
         assert_eq!((usual("1"), usual("1:00:00"), usual("unlimited")), (30, 120, 120));
-        let asked = Request { time: TimeLimit::read("10"), stop_before: Duration::from_secs(540), ..Request::default() };
+        let asked =
+            Request { time: TimeLimit::read("10"), stop_before: Duration::from_secs(540), ..Request::default() };
         assert_eq!(asked.signal_seconds(), 540, "what is asked for is kept");
     }
 

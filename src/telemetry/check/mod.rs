@@ -1,10 +1,11 @@
 //! The judgements of `vllm-bench check`: facts in, lines out. Nothing here reads the machine.
 //!
-//! `machine` judges what the host offers, `engine` what vLLM needs, `network` the port and the way out.
+//! `machine` judges what the host offers, `engine` what vLLM needs, `network` the port and the way out, `watched` what can be sampled.
 
 mod engine;
 mod machine;
 mod network;
+mod watched;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +16,7 @@ pub use engine::{
 };
 pub use machine::{disk, memory, open_files, results_dir, shm, timezone};
 pub use network::{port, proxy, shown_argv};
+pub use watched::{WatchedFacts, telemetry};
 
 /// How good or bad a line is, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -313,6 +314,12 @@ pub(in super::super) struct Fabric {
     pub text: String,
     /// PCI address -> the tool's number.
     pub numbers: BTreeMap<String, u32>,
+}
+
+/// The PCI addresses of the devices that `xpu-smi` lists, by its own numbers; none where it does not say.
+pub(in super::super) fn addresses(probe: &Probe, tool: &Path) -> BTreeMap<u32, String> {
+    let listed = probe.answer(tool, &["discovery", "-j"]).and_then(|text| parse_discovery(&text)).unwrap_or_default();
+    listed.into_iter().filter_map(|device| Some((device.index, device.pci_address?))).collect()
 }
 
 /// PCI device numbers of the Data Center GPU Max begin with this: only these have Xe Link.

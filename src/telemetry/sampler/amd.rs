@@ -14,6 +14,8 @@ use crate::model::ComputeUnit;
 #[derive(Debug)]
 pub(super) struct Amd {
     cards: Vec<Card>,
+    /// Whether the kernel shows every one of them.
+    all_found: bool,
 }
 
 #[derive(Debug)]
@@ -28,15 +30,19 @@ impl Amd {
     pub fn new(probe: &Probe, units: &[ComputeUnit]) -> Self {
         let nodes = drm::render_nodes(probe, drm::AMD);
         let card = |unit: &ComputeUnit| {
-            let pci = unit.address.split('/').next()?;
-            let node = nodes.iter().find(|node| node.pci_address.as_deref() == Some(pci))?;
+            let node = nodes.iter().find(|node| node.pci_address.as_ref() == Some(&unit.address))?;
             Some(Card { address: unit.address.clone(), sensors: Sensors::of(&node.sysfs), sysfs: node.sysfs.clone() })
         };
-        Self { cards: units.iter().filter_map(card).collect() }
+        let cards: Vec<Card> = units.iter().filter_map(card).collect();
+        Self { all_found: cards.len() == units.len(), cards }
     }
 }
 
 impl Source for Amd {
+    fn tells_power(&self) -> bool {
+        self.all_found && self.cards.iter().all(|card| card.sensors.tell_power())
+    }
+
     fn read(&mut self, _: &Probe, at: Duration) -> Vec<DeviceSample> {
         let sample = |card: &mut Card| {
             let (power_w, energy_j) = card.sensors.power(at);

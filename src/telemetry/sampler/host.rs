@@ -43,6 +43,17 @@ pub(super) struct HostSource {
     packages: Vec<Package>,
 }
 
+/// Whether a counter can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// It can.
+    Yes,
+    /// It is there, and this user may not read it.
+    NotReadable,
+    /// There is none.
+    NotThere,
+}
+
 /// A package that RAPL counts: `/sys/class/powercap/intel-rapl:N` (AMD's processors too).
 #[derive(Debug)]
 struct Package {
@@ -126,6 +137,15 @@ impl HostSource {
         let passed = at.checked_sub(then)?.as_secs_f64();
         let used = worked.checked_sub(before)?;
         (passed > 0.0).then(|| 100.0 * used as f64 / TICKS / passed)
+    }
+
+    /// Whether the energy of the processors can be read.
+    pub fn counted(&self) -> Counted {
+        match self.packages.first() {
+            None => Counted::NotThere,
+            Some(package) if read_number(&package.folder.join("energy_uj")).is_some() => Counted::Yes,
+            Some(_) => Counted::NotReadable,
+        }
     }
 
     pub fn warnings(&self) -> Vec<String> {

@@ -66,6 +66,12 @@ impl Sensors {
         (sensor("power1_average").or_else(|| sensor("power1_input")), None)
     }
 
+    /// Whether there is a sensor of power or energy.
+    pub fn tell_power(&self) -> bool {
+        let there = |name: &str| self.folder.as_ref().is_some_and(|folder| folder.join(name).exists());
+        !self.energy.is_empty() || there("power1_average") || there("power1_input")
+    }
+
     fn read_others(&mut self, at: Duration) {
         let used = self.energy.iter().position(|energy| energy.moved);
         for energy in self.energy.iter_mut().skip(used.map_or(usize::MAX, |used| used + 1)) {

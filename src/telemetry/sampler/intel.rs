@@ -1,5 +1,5 @@
 //! Intel GPUs under xe or i915: energy and temperatures from hwmon, clocks and reasons of throttling from sysfs, use from the counters
-//! of their users (`/proc/PID/fdinfo`). No tool is run: `xpu-smi` is known to disturb cards under load.
+//! of their users (`/proc/PID/fdinfo`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ const LOOK_AGAIN: u32 = 10;
 pub(super) struct Intel {
     cards: Vec<Card>,
     users: Users,
+    /// Whether the kernel shows every one of them.
+    all_found: bool,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl Intel {
     pub fn new(probe: &Probe, units: &[ComputeUnit]) -> Self {
         let nodes = drm::render_nodes(probe, drm::INTEL);
         let card = |unit: &ComputeUnit| {
-            let pci = unit.address.split('/').next()?.to_owned();
+            let pci = unit.address.clone();
             let node: &RenderNode = nodes.iter().find(|node| node.pci_address.as_deref() == Some(&pci))?;
             Some(Card {
                 address: unit.address.clone(),
@@ -51,11 +53,16 @@ impl Intel {
                 pci,
             })
         };
-        Self { cards: units.iter().filter_map(card).collect(), users: Users::default() }
+        let cards: Vec<Card> = units.iter().filter_map(card).collect();
+        Self { all_found: cards.len() == units.len(), cards, users: Users::default() }
     }
 }
 
 impl Source for Intel {
+    fn tells_power(&self) -> bool {
+        self.all_found && self.cards.iter().all(|card| card.sensors.tell_power())
+    }
+
     fn read(&mut self, probe: &Probe, at: Duration) -> Vec<DeviceSample> {
         let memory = memory_readings(probe, DeviceKind::Xpu);
         let busy = self.users.read(probe);

@@ -10,6 +10,7 @@ mod hwmon;
 mod intel;
 mod nvidia;
 mod summary;
+mod vendor;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,9 @@ use super::devices::DeviceKind;
 use super::probe::Probe;
 use crate::model::ComputeUnit;
 
-pub use host::HostSample;
+use vendor::Tool;
+
+pub use host::{Counted, HostSample};
 pub use summary::summarize;
 
 /// One device at one moment.
@@ -100,6 +103,9 @@ pub struct Sample {
 
 /// A kind of devices, read one sample after the other.
 trait Source: Send + std::fmt::Debug {
+    /// Whether the kernel, or a library, tells the power of all its devices.
+    fn tells_power(&self) -> bool;
+
     /// All its devices now, `at` since the sampler began.
     fn read(&mut self, probe: &Probe, at: Duration) -> Vec<DeviceSample>;
 
@@ -114,22 +120,35 @@ trait Source: Send + std::fmt::Debug {
 #[derive(Debug)]
 pub struct Sampler {
     probe: Probe,
+    cards: Vec<ComputeUnit>,
     source: Option<Box<dyn Source>>,
+    /// What is asked beside it, where it does not tell the power of all.
+    tool: Option<Tool>,
     host: host::HostSource,
     began: Instant,
+    /// What is said of parts of cards.
+    parts: Vec<String>,
 }
 
 impl Sampler {
     /// A sampler of these devices.
     pub fn new(probe: Probe, kind: DeviceKind, units: &[ComputeUnit]) -> Self {
+        let (cards, parts) = whole_cards(units);
         let source: Option<Box<dyn Source>> = match kind {
-            DeviceKind::Xpu => Some(Box::new(intel::Intel::new(&probe, units))),
-            DeviceKind::Cuda => Some(Box::new(nvidia::Nvidia::new(units))),
-            DeviceKind::Rocm => Some(Box::new(amd::Amd::new(&probe, units))),
+            DeviceKind::Xpu => Some(Box::new(intel::Intel::new(&probe, &cards))),
+            DeviceKind::Cuda => Some(Box::new(nvidia::Nvidia::new(&cards))),
+            DeviceKind::Rocm => Some(Box::new(amd::Amd::new(&probe, &cards))),
             DeviceKind::Cpu => None,
         };
+        let untold = !cards.is_empty() && source.as_ref().is_some_and(|source| !source.tells_power());
+        let tool = match kind {
+            DeviceKind::Xpu if untold => Tool::of_intel(&probe),
+            DeviceKind::Rocm if untold => Tool::of_amd(&probe),
+            // `nvidia-smi` is asked where NVML cannot be loaded, by the source itself.
+            DeviceKind::Xpu | DeviceKind::Rocm | DeviceKind::Cuda | DeviceKind::Cpu => None,
+        };
         let host = host::HostSource::new(&probe);
-        Self { probe, source, host, began: Instant::now() }
+        Self { probe, cards, source, tool, host, began: Instant::now(), parts }
     }
 
     /// One sample. `server` and `client`: processes whose share of the processors is given for each of the two.
@@ -138,7 +157,15 @@ impl Sampler {
     }
 
     fn sample_at(&mut self, at: Duration, server: &[i32], client: &[i32]) -> Sample {
-        let devices = self.source.as_mut().map(|source| source.read(&self.probe, at)).unwrap_or_default();
+        let mut devices = self.source.as_mut().map(|source| source.read(&self.probe, at)).unwrap_or_default();
+        let told = self.tool.as_ref().map(|tool| tool.samples(&self.probe)).unwrap_or_default();
+        for card in &self.cards {
+            let Some(told) = told.get(&card.address) else { continue };
+            match devices.iter_mut().find(|sample| sample.address == card.address) {
+                Some(sample) => vendor::fill(sample, told),
+                None => devices.push(told.clone()),
+            }
+        }
         let host = self.host.read(&self.probe, at, server, client);
         Sample { at, devices, host }
     }
@@ -152,6 +179,83 @@ impl Sampler {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.source.as_ref().map(|source| source.warnings()).unwrap_or_default();
         warnings.extend(self.host.warnings());
+        warnings.extend(self.parts.iter().cloned());
         warnings
+    }
+
+    /// The program that is asked beside the kernel; `None` where the kernel says enough, or there is none.
+    pub fn tool(&self) -> Option<&'static str> {
+        self.tool.as_ref().map(Tool::name)
+    }
+
+    /// Whether the energy of the processors can be read.
+    pub fn counts_processors(&self) -> host::Counted {
+        self.host.counted()
+    }
+}
+
+/// The cards to which units belong, each once: sensors are those of a card, and tiles or partitions have none of their own. With what is
+/// said of cards of which only a part is among them.
+fn whole_cards(units: &[ComputeUnit]) -> (Vec<ComputeUnit>, Vec<String>) {
+    let mut cards: Vec<ComputeUnit> = Vec::new();
+    let mut parts: Vec<(String, usize)> = Vec::new();
+    for unit in units {
+        let Some((card, _)) = unit.address.split_once('/') else {
+            cards.push(unit.clone());
+            continue;
+        };
+        if let Some((known, (_, count))) =
+            cards.iter_mut().find(|known| known.address == card).zip(parts.iter_mut().find(|(known, _)| known == card))
+        {
+            known.memory_bytes = known.memory_bytes.zip(unit.memory_bytes).map(|(a, b)| a.saturating_add(b));
+            *count += 1;
+            continue;
+        }
+        cards.push(ComputeUnit { address: card.to_owned(), ..unit.clone() });
+        parts.push((card.to_owned(), 1));
+    }
+    let of_a_part = |(card, count): (String, usize)| {
+        (count == 1)
+            .then(|| format!("power, energy and use are those of the whole card {card}, of which only a part was used"))
+    };
+    (cards, parts.into_iter().filter_map(of_a_part).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Tree;
+    use super::*;
+
+    fn unit(address: &str) -> ComputeUnit {
+        ComputeUnit { address: address.into(), memory_bytes: Some(64), ..ComputeUnit::default() }
+    }
+
+    #[test]
+    fn two_tiles_of_a_card_are_one_card_and_its_energy_counts_once() {
+        let (cards, told) = whole_cards(&["0000:03:00.0/tile0", "0000:03:00.0/tile1", "0000:13:00.0"].map(unit));
+        let shown: Vec<_> = cards.iter().map(|card| (card.address.as_str(), card.memory_bytes)).collect();
+        assert_eq!(shown, [("0000:03:00.0", Some(128)), ("0000:13:00.0", Some(64))]);
+        assert!(told.is_empty());
+        let (_, told) = whole_cards(&[unit("0000:03:00.0/tile1")]);
+        assert!(told[0].contains("the whole card 0000:03:00.0"), "{told:?}");
+    }
+
+    #[test]
+    fn where_the_kernel_tells_no_power_the_vendor_s_tool_does() {
+        let tree = Tree::new();
+        tree.render_node(128, ("0x1002", "0x74a1"), "amdgpu", "0000:c3:00.0");
+        tree.file("sys/class/drm/renderD128/device/gpu_busy_percent", "97");
+        let units = ["0000:c3:00.0", "0000:c4:00.0"].map(unit);
+        assert_eq!(Sampler::new(tree.probe(), DeviceKind::Rocm, &units).tool(), None, "there is no tool");
+        tree.tool_that_prints(
+            "rocm-smi",
+            r#"{"card0": {"PCI Bus": "0000:C3:00.0", "Average Graphics Package Power (W)": "128.0", "GPU use (%)": "3"},
+                "card1": {"PCI Bus": "0000:C4:00.0", "Current Socket Graphics Package Power (W)": "64.0"}}"#,
+        );
+        let mut sampler = Sampler::new(tree.probe(), DeviceKind::Rocm, &units);
+        assert_eq!(sampler.tool(), Some("rocm-smi"));
+        let sample = sampler.sample(&[], &[]);
+        let shown: Vec<_> = sample.devices.iter().map(|device| (device.power_w, device.utilization_pct)).collect();
+        assert_eq!(shown, [(Some(128.0), Some(97.0)), (Some(64.0), None)], "the kernel's word comes first");
     }
 }

@@ -34,6 +34,10 @@ impl Nvidia {
 }
 
 impl Source for Nvidia {
+    fn tells_power(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, probe: &Probe, at: Duration) -> Vec<DeviceSample> {
         if let Some(library) = &self.library {
             let samples: Vec<DeviceSample> =
