@@ -39,8 +39,8 @@ impl Beside {
 pub(super) struct Sides<'a> {
     counting: IndexMap<&'a Identity, Vec<&'a Row>>,
     replaced: IndexMap<&'a Identity, Vec<&'a Row>>,
-    /// What the check before the lanes found them to cost at most.
-    checked: Option<f64>,
+    /// What the check before the lanes found them to cost at most, and of which metrics.
+    checked: Option<(f64, Vec<String>)>,
 }
 
 impl<'a> Sides<'a> {
@@ -49,7 +49,8 @@ impl<'a> Sides<'a> {
         table.rows.iter().any(|row| row.about.neighbours > Some(0)).then(|| {
             let most = table.rows.iter().filter_map(|row| row.about.neighbours).max().unwrap_or(0);
             let checked = table.facts.neighbours.as_ref().filter(|of| of.within && of.lanes > most);
-            let mut sides = Self { checked: checked.map(|of| of.threshold), ..Self::default() };
+            let checked = checked.map(|of| (of.threshold, of.metrics.clone()));
+            let mut sides = Self { checked, ..Self::default() };
             for row in table.rows.iter().filter(|row| row.is_valid() && row.side.is_none()) {
                 let Some(identity) = &row.identity else { continue };
                 let side = if row.replaced { &mut sides.replaced } else { &mut sides.counting };
@@ -77,12 +78,13 @@ impl<'a> Sides<'a> {
         rows.iter().filter_map(|row| means(row)).collect()
     }
 
-    /// What neighbours cost at most, as a logarithm: what the check allowed, unless those measured both ways lost more than that. Of those
+    /// What neighbours cost a metric at most, as a logarithm: what the check allowed, where it looked at this one, unless those measured both ways lost more than that. Of those
     /// it is the most, or the upper end of where one more would lie (one-sided prediction limit at 95 %, Student's t), if that is more;
     /// `None` for fewer than [`FEWEST_BOTH_WAYS`].
-    fn most(&self, costs: &[f64]) -> Option<f64> {
+    fn most(&self, costs: &[f64], key: &str) -> Option<f64> {
         let middle = if costs.is_empty() { 0.0 } else { mean(costs) };
-        let checked = self.checked.map(f64::ln_1p);
+        let of_key = self.checked.as_ref().filter(|(_, metrics)| metrics.iter().any(|known| known == key));
+        let checked = of_key.map(|(threshold, _)| threshold.ln_1p());
         if checked.is_some_and(|checked| middle <= checked) {
             return checked;
         }
@@ -110,7 +112,7 @@ impl<'a> Sides<'a> {
             options.iter().map(|option| option.row).chain(left_out.iter().map(|left| left.row)).collect();
         let beside: Vec<u32> = all.iter().map(|row| self.neighbours(row)).filter(|count| *count > 0).collect();
         let most = beside.iter().copied().max()?;
-        let cost = self.most(&self.costs(&all, &wanted.rank_by, wanted.better));
+        let cost = self.most(&self.costs(&all, &wanted.rank_by, wanted.better), &wanted.rank_by);
         let mut open: Vec<&Row> = Vec::new();
         if let Ok(found) = choice {
             open.extend(self.open(found, cost.unwrap_or(MARGIN), wanted));
@@ -121,13 +123,14 @@ impl<'a> Sides<'a> {
         let best = options.first().map(|best| best.value);
         let limited = left_out.iter().filter(|left| left.breaks_limit && self.neighbours(left.row) > 0);
         let mut limited: Vec<&Row> = limited.map(|left| left.row).collect();
-        match cost {
-            Some(cost) => limited.retain(|row| self.may_keep(row, &all, cost, best, wanted)),
+        if let Some(cost) = cost {
+            limited.retain(|row| self.may_keep(row, &all, cost, best, wanted));
+        }
+        let of_limit = |limit: &super::Limit| self.cost_of_limit(&all, limit);
+        if cost.is_none() || wanted.limits.iter().any(|limit| of_limit(limit).is_none()) {
             // Those that are nearest to the limits, and that tell it where nothing else does.
-            None => {
-                limited.sort_by(|a, b| self.excess(a, wanted).total_cmp(&self.excess(b, wanted)));
-                limited.truncate(if open.is_empty() { FEWEST_BOTH_WAYS + 1 } else { 1 });
-            }
+            limited.sort_by(|a, b| self.excess(a, wanted).total_cmp(&self.excess(b, wanted)));
+            limited.truncate(if cost.is_some() || open.is_empty() { FEWEST_BOTH_WAYS + 1 } else { 1 });
         }
         open.extend(limited);
         let mut identities: Vec<Identity> = Vec::new();
@@ -188,12 +191,18 @@ impl<'a> Sides<'a> {
         options.map(|(_, option)| option.row).collect()
     }
 
+    /// What neighbours cost the metric of a limit at most, as a logarithm; `None` = not known.
+    fn cost_of_limit(&self, all: &[&Row], limit: &super::Limit) -> Option<f64> {
+        let better = if limit.above { Better::Higher } else { Better::Lower };
+        self.most(&self.costs(all, &limit.key, better), &limit.key)
+    }
+
     /// Whether a configuration that breaks a limit may keep all of them alone, and be the best of those that do.
     fn may_keep(&self, row: &Row, all: &[&Row], cost: f64, best: Option<f64>, wanted: &RankingSpec) -> bool {
         let Some(rows) = row.identity.as_ref().and_then(|identity| self.counting.get(identity)) else { return false };
         let keeps = wanted.limits.iter().all(|limit| {
-            let better = if limit.above { Better::Higher } else { Better::Lower };
-            let cost = self.most(&self.costs(all, &limit.key, better)).map_or(cost, |own| own.max(cost));
+            // What nobody knows may be anything.
+            let Some(cost) = self.cost_of_limit(all, limit) else { return true };
             let raised = |value: f64| if limit.above { value * cost.exp() } else { value / cost.exp() };
             mean_over_starts(rows, &limit.key).is_some_and(|value| limit.holds(raised(value)))
         });

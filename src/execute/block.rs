@@ -3,7 +3,7 @@
 //! It knows no process, no clock and no file. It is told what was seen ([`Seen`]) and says what to do next ([`Step`]); the last
 //! step of each answer is the one whose outcome is to be told. `local.rs` does the steps with real processes, tests with none.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +146,8 @@ pub struct Machine {
     stolen_ports: u32,
     /// Workloads that ran on the server that runs now.
     workloads: Vec<Workload>,
+    /// Experiments that were begun on it.
+    begun: HashSet<String>,
     on_start: u32,
     state: State,
     end: BlockEnd,
@@ -161,6 +163,7 @@ impl Machine {
             failed_starts: 0,
             stolen_ports: 0,
             workloads: Vec::new(),
+            begun: HashSet::new(),
             on_start: 0,
             state: State::Idle,
             end: BlockEnd { never_starts: block.known_failure, ..BlockEnd::default() },
@@ -217,6 +220,7 @@ impl Machine {
     fn first_measurement(&mut self) -> Vec<Step> {
         self.failed_starts = 0;
         self.workloads.clear();
+        self.begun.clear();
         self.on_start = 0;
         match self.queue.front().cloned() {
             Some(first) => vec![self.measure(first)],
@@ -229,6 +233,7 @@ impl Machine {
         self.on_start += 1;
         let new_workload = !self.workloads.contains(&experiment.workload);
         self.workloads.push(experiment.workload.clone());
+        self.begun.insert(experiment.name.clone());
         self.state = State::Measuring(experiment);
         Step::Measure(Turn { on_start: self.on_start, new_workload })
     }
@@ -288,7 +293,9 @@ impl Machine {
     /// A measurement is over: the next one on the same server, or the server's end.
     fn measured(&mut self, experiment: Arc<Experiment>, outcome: Outcome, stop: StopLevel) -> Vec<Step> {
         let is_fit = self.judge(&experiment, &outcome);
-        if !self.queue.is_empty() && is_fit && !self.is_over(stop) {
+        // What is tried again sends the same prompts: on the same server it would find those of its first try in the prefix cache.
+        let is_new = self.queue.front().is_some_and(|next| !self.begun.contains(&next.name));
+        if is_new && is_fit && !self.is_over(stop) {
             let (steps, pauses) = self.after(Some((experiment, outcome)), vec![Step::Record]);
             return self.between(pauses, steps, stop);
         }

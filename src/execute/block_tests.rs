@@ -375,13 +375,14 @@ fn any_other_failure_ends_the_server() {
 }
 
 #[test]
-fn what_failed_is_measured_again_after_the_others() {
+fn what_failed_is_measured_again_after_the_others_on_a_server_that_has_not_seen_its_prompts() {
     let policy = retry(&[(Cause::BenchmarkFailed, 1, 5)]);
-    let script = [Seen::Ready, measured(Cause::BenchmarkFailed), passed(), passed()];
+    let script = [Seen::Ready, measured(Cause::BenchmarkFailed), passed(), Seen::Ready, passed()];
     let played = play(policy, "ab", &script);
     assert_eq!(played.outcomes(), "b passed, a passed");
     assert_eq!(played.lines[2], "record, say `a`, pause 5");
-    assert_eq!(played.lines[6], "share a, reuse, measure 3");
+    assert!(played.lines.iter().any(|line| line == "share b, reuse, measure 2 new"), "{:?}", played.lines);
+    assert!(played.lines.iter().any(|line| line.ends_with("clear, begin a, start")), "{:?}", played.lines);
 }
 
 #[test]
@@ -396,7 +397,8 @@ fn a_failure_that_ends_the_server_is_measured_again_on_another() {
 fn tries_of_a_measurement_come_to_an_end() {
     let policy = retry(&[(Cause::BenchmarkFailed, 2, 0)]);
     let again = measured(Cause::BenchmarkFailed);
-    let played = play(policy, "a", &[Seen::Ready, again.clone(), again.clone(), again]);
+    let script = [Seen::Ready, again.clone(), Seen::Ready, again.clone(), Seen::Ready, again];
+    let played = play(policy, "a", &script);
     assert_eq!(played.outcomes(), "a benchmark-failed");
 }
 
@@ -404,7 +406,7 @@ fn tries_of_a_measurement_come_to_an_end() {
 fn tries_are_counted_for_each_experiment() {
     let policy = retry(&[(Cause::BenchmarkFailed, 1, 0)]);
     let again = measured(Cause::BenchmarkFailed);
-    let script = [Seen::Ready, again.clone(), again, passed(), passed()];
+    let script = [Seen::Ready, again.clone(), again, Seen::Ready, passed(), Seen::Ready, passed()];
     assert_eq!(play(policy, "ab", &script).outcomes(), "a passed, b passed");
 }
 

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::launch::launch_client;
 use super::local::{Job, LocalExecutor, end_foreign_and_leftovers};
-use super::server::{NotStarted, Server};
+use super::server::{ENGINE_TITLE, NotStarted, Server};
 use super::unit::measure;
 use super::{Error, Lease, Scope, Turn};
 use crate::model::{Experiment, Isolation, Outcome};
@@ -24,6 +24,8 @@ const BUSY_LIMIT: Duration = Duration::from_secs(180);
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 /// How often they are looked at until then.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// By how much random prompts vary in length.
+const RANGE: &str = "random-range-ratio";
 /// The first seed of the prompts: no measurement finds those of another in the cache.
 const FIRST_SEED: u64 = 7_000_001;
 
@@ -170,9 +172,17 @@ impl LocalExecutor {
             .map(|other| self.keep_busy(other, seeds.next().unwrap_or(FIRST_SEED), is_over.clone()))
             .collect();
         let measuring = async {
-            let came = match self.until_busy(others).await {
-                Ok(()) => self.alone(lane, seeds).await,
-                Err(ended) => Err(ended),
+            let gone = others.iter().map(|other| Box::pin(one_that_dies(other)));
+            let measured = async {
+                self.until_busy(others).await?;
+                self.alone(lane, seeds).await
+            };
+            // One that is dead disturbs nobody: what is measured beside it says nothing.
+            let came = tokio::select! {
+                came = measured => came,
+                (number, ..) = select_all(gone) => {
+                    Err(Ended::Failed(format!("an engine of the neighbour on lane {number} died")))
+                }
             };
             let _ = over.send(true);
             came
@@ -253,17 +263,27 @@ fn why_not(not: NotStarted) -> Ended {
     }
 }
 
+/// Waits until an engine of a lane's server is gone; the lane's number.
+async fn one_that_dies(lane: &Lane) -> u32 {
+    lane.server.group.titled_gone(ENGINE_TITLE).await;
+    lane.number
+}
+
 /// The experiment under a name of its own: its files are no results of the run.
 fn on_lane(experiment: &Experiment, lane: u32) -> Experiment {
     let name = format!("neighbour-check_lane{lane}");
     Experiment { index: 0, server_name: name.clone(), name, ..experiment.clone() }
 }
 
-/// The experiment with other prompts than any before, where their seed is not fixed.
+/// The experiment with other prompts than any before, where their seed is not fixed. All of one length: lengths that are drawn anew for each
+/// measurement would differ by more than neighbours cost.
 fn with_prompts(experiment: &Experiment, seed: u64) -> Experiment {
     let mut experiment = experiment.clone();
     if !experiment.workload.flags.contains("seed") {
         experiment.isolation = Isolation::Seed(seed);
+        if experiment.workload.flags.contains(RANGE) {
+            experiment.workload.flags.text(RANGE, 0);
+        }
     }
     experiment
 }

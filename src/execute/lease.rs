@@ -20,6 +20,8 @@ pub struct Lease {
     pub(super) binding: Binding,
     /// Whether another port is taken where somebody took this one.
     chooses: bool,
+    /// The first that is tried then.
+    first: u16,
     port: u16,
     lock: Lock,
     holder: Holder,
@@ -29,6 +31,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct LockedPort {
     chooses: bool,
+    first: u16,
     port: u16,
     lock: Lock,
 }
@@ -50,7 +53,7 @@ impl LockedPort {
             },
             None => free_from(FIRST_PORT)?,
         };
-        Ok(Self { chooses, port, lock })
+        Ok(Self { chooses, first: FIRST_PORT, port, lock })
     }
 
     /// Locks the first free port from this one on: another one may be taken later.
@@ -59,7 +62,7 @@ impl LockedPort {
     /// When none is free.
     pub fn take_from(first: u16) -> Result<Self, Error> {
         let (port, lock) = free_from(first)?;
-        Ok(Self { chooses: true, port, lock })
+        Ok(Self { chooses: true, first, port, lock })
     }
 
     /// Its number.
@@ -73,7 +76,14 @@ impl LockedPort {
     /// When the lock's file cannot be written.
     pub fn signed(mut self, holder: Holder) -> Result<Lease, Error> {
         self.lock.sign(&lock_path(self.port)?, &holder)?;
-        Ok(Lease { binding: Binding::default(), chooses: self.chooses, port: self.port, lock: self.lock, holder })
+        Ok(Lease {
+            binding: Binding::default(),
+            chooses: self.chooses,
+            first: self.first,
+            port: self.port,
+            lock: self.lock,
+            holder,
+        })
     }
 }
 
@@ -94,7 +104,7 @@ impl Lease {
     pub fn next_port(&mut self) -> u16 {
         if self.chooses
             && port::is_taken(self.port)
-            && let Ok(LockedPort { port, lock, .. }) = LockedPort::take(None)
+            && let Ok(LockedPort { port, lock, .. }) = LockedPort::take_from(self.first)
         {
             (self.port, self.lock) = (port, lock);
             // Unsigned, the lock holds as well; only its message to others is poorer.

@@ -86,6 +86,9 @@ pub enum Event {
         threshold: f64,
         /// Whether it is shown to be no more: several run at once.
         within: bool,
+        /// Keys of the metrics of which that is shown: of the objective, and of limits.
+        #[serde(default)]
+        metrics: Vec<String>,
         /// The same in a sentence.
         why: String,
     },

@@ -34,6 +34,8 @@ pub struct NeighboursChecked {
     pub threshold: f64,
     /// Whether it is no more.
     pub within: bool,
+    /// Keys of the metrics of which that is shown.
+    pub metrics: Vec<String>,
     /// What was found, in a sentence.
     pub why: String,
 }

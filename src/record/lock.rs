@@ -90,7 +90,11 @@ impl Lock {
             .map_err(Error::write(path))?;
         for attempt in 1.. {
             match file.try_lock() {
-                Ok(()) => return Ok(Ok(Lock { file })),
+                Ok(()) => {
+                    // Until it is signed anew, whoever held it before must not be taken for its holder.
+                    let _ = file.set_len(0);
+                    return Ok(Ok(Lock { file }));
+                }
                 // A reader (`status`) holds it for an instant to see whether it is free.
                 Err(TryLockError::WouldBlock) if attempt < ATTEMPTS => std::thread::sleep(BETWEEN),
                 Err(TryLockError::WouldBlock) => break,

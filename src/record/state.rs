@@ -139,10 +139,11 @@ impl RunState {
                 self.left = false;
             }
             Event::NeighboursBeingChecked { .. } => self.checking = at,
-            Event::NeighboursChecked { lanes, threshold, within, why, .. } => {
+            Event::NeighboursChecked { lanes, threshold, within, why, metrics, .. } => {
                 self.checking = None;
-                let (lanes, threshold, within, why) = (*lanes, *threshold, *within, why.clone());
-                self.neighbours = Some(NeighboursChecked { lanes, threshold, within, why });
+                let (lanes, threshold, within) = (*lanes, *threshold, *within);
+                let (why, metrics) = (why.clone(), metrics.clone());
+                self.neighbours = Some(NeighboursChecked { lanes, threshold, within, metrics, why });
             }
             Event::ExperimentsPlanned { names, .. } => self.planned.extend(names.iter().cloned()),
             Event::ExperimentReused { name } => self.reused.push(name.clone()),

@@ -380,7 +380,7 @@ pub(super) fn sentences(found: &Recommendation<'_>, beside: Option<&Beside>, wan
     }
     if found.limits_unconfirmed {
         said.push(format!(
-            "That it keeps the limits is not confirmed: {} keeps them, and {FEWEST_STARTS} starts confirm it.",
+            "That it keeps the limits is not confirmed: {} kept them, and {FEWEST_STARTS} starts confirm it.",
             counted(choice.n, "start")
         ));
     }

@@ -119,13 +119,10 @@ const MOST_ZEROS: i32 = 12;
 pub(super) fn put_value(out: &mut String, value: f64, unit: Unit) {
     let decimals = match unit {
         Unit::Requests | Unit::Tokens => 0,
-        Unit::TokensPerSecond
-        | Unit::Seconds
-        | Unit::Percent
-        | Unit::Watts
-        | Unit::Joules
-        | Unit::Celsius
-        | Unit::Gibibytes => 1,
+        Unit::TokensPerSecond | Unit::Seconds | Unit::Percent | Unit::Watts | Unit::Celsius | Unit::Gibibytes => 1,
+        // A token's, or a measurement's.
+        Unit::Joules if value.abs() < 100.0 => 3,
+        Unit::Joules => 1,
         Unit::Megahertz => 0,
         Unit::Milliseconds | Unit::Devices | Unit::Ratio => 2,
         Unit::RequestsPerSecond | Unit::DeviceDays | Unit::NodeDays | Unit::Money => 3,

@@ -38,7 +38,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// What the settings ask for; `None` = one block at a time.
+    /// What the settings ask for; `None` = one block at a time. Where only one fits it is one lane, which is [none](Self::several).
     ///
     /// # Errors
     /// When an experiment needs more than there is, or the plan and lanes contradict each other.
@@ -71,7 +71,7 @@ impl Lanes {
         // More lanes than blocks would stay empty, and be checked for nothing.
         let blocks = blocks(plan.experiments.iter().cloned().map(Arc::new), settings.sweep.reuse).len();
         let count = most.unwrap_or(u32::MAX).min(all / fewest).min(u32::try_from(blocks).unwrap_or(u32::MAX));
-        Ok(Some(Self { count, units, devices, checked: most.is_none(), asked: most }).filter(|lanes| lanes.count > 1))
+        Ok(Some(Self { count, units, devices, checked: most.is_none(), asked: most }))
     }
 
     /// Locks a port for each lane, from the one that the settings name.
@@ -107,8 +107,19 @@ impl Lanes {
         Packing { lanes: self.count, units: u32::try_from(self.units.len()).unwrap_or(u32::MAX), estimates }
     }
 
+    /// Itself, where there is more than one.
+    pub fn several(self) -> Option<Self> {
+        Some(self).filter(|lanes| lanes.count > 1)
+    }
+
     /// What a run with them does, in a sentence: before it begins.
     pub fn outline(&self, settings: &Settings) -> String {
+        if self.count <= 1 {
+            let devices = crate::commands::format::count(self.units.len(), "device");
+            return format!(
+                "lanes: one server configuration at a time: no two fit on {devices}, or there is only one server start"
+            );
+        }
         let check = match self.checked {
             true => format!(
                 ", where neighbours are shown to cost at most {} % (measured first)",
@@ -185,7 +196,7 @@ fn units(
         let nodes = inventory(&probe, kind, 0);
         found = if nodes.units.len() > 1 { nodes } else { found };
     }
-    if found.units.len() < sets && kind == DeviceKind::Cpu {
+    if found.units.len() < sets && kind == DeviceKind::Cpu && most.is_some() {
         let message = format!("{sets} lanes need {sets} sets of cores, and this program may use {}", found.units.len());
         return Err(refused(
             message,

@@ -79,6 +79,10 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
         let lanes = lanes.map(|lanes| lanes.outline(&settings));
         return dry_run::show((&settings, &plan), which.as_deref(), lanes.as_deref(), environment, ui);
     }
+    if let Some(one) = lanes.as_ref().filter(|lanes| lanes.count <= 1) {
+        ui.say(&one.outline(&settings));
+    }
+    let lanes = lanes.and_then(Lanes::several);
     if !settings.simulated()
         && let Some(key) = settings.given.iter().find(|key| key.starts_with("sim-"))
     {

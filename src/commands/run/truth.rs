@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::analyse::{
-    BY_MODEL, Cost, FEWEST_PAIRS, MOST_PAIRS, Objective, RankingSpec, RunTable, Verdict, answers, cost,
+    BY_MODEL, Cost, FEWEST_PAIRS, Limit, MOST_PAIRS, Objective, RankingSpec, RunTable, Verdict, answers, cost,
 };
 use crate::config::Settings;
 use crate::error::Error;
@@ -54,13 +54,14 @@ pub async fn check(
     emit: &Emitter,
 ) -> Result<Use, Error> {
     let threshold = settings.parallel_threshold;
-    let (key, better) = metric(settings);
-    let judge = |pairs: &[(Measured, Measured)]| cost(&values(pairs, key.as_str()), better);
+    let objective = metric(settings);
+    let limits = limits(settings, &objective.0);
+    let judge = |pairs: &[(Measured, Measured)]| Judged::of(pairs, &objective, &limits, threshold);
     let mut why = "there is nothing to measure".to_owned();
     for experiment in candidates(pending) {
         emit.event(Event::NeighboursBeingChecked { name: experiment.name.clone(), lanes: lanes.count });
         let enough = |pairs: &[(Measured, Measured)]| {
-            let decided = || judge(pairs).is_none_or(|cost| cost.verdict(threshold) != Verdict::Open);
+            let decided = || judge(pairs).is_none_or(|judged| judged.verdict != Verdict::Open);
             pairs.len() >= MOST_PAIRS || pairs.len() >= FEWEST_PAIRS && decided()
         };
         let pairs = match executor.check_neighbours(experiment, enough).await? {
@@ -72,33 +73,79 @@ pub async fn check(
                 continue;
             }
         };
-        let found = judge(&pairs);
-        let within = found.is_some_and(|cost| cost.verdict(threshold) == Verdict::Within);
+        let judged = judge(&pairs);
+        let found = judged.as_ref().map(|judged| judged.cost);
+        let within = judged.as_ref().is_some_and(|judged| judged.verdict == Verdict::Within);
+        let key = judged.as_ref().map_or(&objective.0, |judged| &judged.key);
         emit.event(Event::NeighboursChecked {
             name: experiment.name.clone(),
             lanes: lanes.count,
             metric: key.clone(),
-            pairs: values(&pairs, &key).into_iter().filter(|(a, b)| a.is_finite() && b.is_finite()).collect(),
+            pairs: values(&pairs, key).into_iter().filter(|(a, b)| a.is_finite() && b.is_finite()).collect(),
             cost: found.map(|cost| cost.mean),
             interval: found.map(|cost| (cost.low, cost.high)),
             threshold,
             within,
-            why: told(found, pairs.len(), &key, threshold),
+            why: told(found, pairs.len(), key, threshold),
+            metrics: judged.map(|judged| judged.within).unwrap_or_default(),
         });
         return Ok(if within { Use::Lanes } else { Use::OneAtATime });
     }
     emit.event(Event::NeighboursChecked {
         name: String::new(),
         lanes: lanes.count,
-        metric: key,
+        metric: objective.0,
         pairs: Vec::new(),
         cost: None,
         interval: None,
         threshold,
         within: false,
+        metrics: Vec::new(),
         why: format!("what neighbours cost could not be measured ({why}): one at a time"),
     });
     Ok(Use::OneAtATime)
+}
+
+/// What pairs say of neighbours.
+struct Judged {
+    /// The metric that decides: the objective, or that of a limit which neighbours are shown to make worse by more than the threshold.
+    key: String,
+    cost: Cost,
+    verdict: Verdict,
+    /// Those of which the cost is shown to be within the threshold.
+    within: Vec<String>,
+}
+
+impl Judged {
+    /// The objective decides whether lanes are used. A metric of a limit may be too noisy for a few pairs: only where it is shown to be
+    /// worse are they given up for it, and where it is not shown to be within the threshold nothing is taken for granted of it.
+    fn of(
+        pairs: &[(Measured, Measured)],
+        objective: &(String, Better),
+        limits: &[(String, Better)],
+        threshold: f64,
+    ) -> Option<Self> {
+        let of = |(key, better): &(String, Better)| cost(&values(pairs, key), *better);
+        let found = of(objective)?;
+        let limits: Vec<(&String, Cost)> = limits.iter().filter_map(|limit| Some((&limit.0, of(limit)?))).collect();
+        let all = || std::iter::once((&objective.0, found)).chain(limits.iter().copied());
+        let within = all().filter(|(_, cost)| cost.verdict(threshold) == Verdict::Within);
+        let within = within.map(|(key, _)| key.clone()).collect();
+        let above = all().filter(|(_, cost)| cost.verdict(threshold) == Verdict::Above);
+        let (key, cost) = above.max_by(|a, b| a.1.mean.total_cmp(&b.1.mean)).unwrap_or((&objective.0, found));
+        Some(Self { key: key.clone(), cost, verdict: cost.verdict(threshold), within })
+    }
+}
+
+/// The metrics of the limits, but this one, each with what is better.
+fn limits(settings: &Settings, but: &str) -> Vec<(String, Better)> {
+    let mut found: Vec<(String, Better)> = Vec::new();
+    for limit in settings.slo.iter().filter_map(|stated| Limit::stated(&stated.name, &stated.value)) {
+        if limit.key != but && !found.iter().any(|(key, _)| *key == limit.key) {
+            found.push((limit.key, if limit.above { Better::Higher } else { Better::Lower }));
+        }
+    }
+    found
 }
 
 /// The metric by which lanes are judged: the objective.
@@ -176,6 +223,30 @@ fn finalists(table: &RunTable) -> HashSet<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_neighbours_break_gives_lanes_up_and_one_that_is_noisy_is_not_taken_for_granted() {
+        let result = |throughput: f64, tpot: f64, ttft: f64| -> Measured {
+            let values = [("output_throughput", throughput), ("mean_tpot_ms", tpot), ("p99_ttft_ms", ttft)];
+            values.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+        };
+        let objective = ("output_throughput".to_owned(), Better::Higher);
+        let tpot = ("mean_tpot_ms".to_owned(), Better::Lower);
+        let ttft = ("p99_ttft_ms".to_owned(), Better::Lower);
+        let judged = |pairs: &[(Measured, Measured)], limits: &[(String, Better)]| {
+            Judged::of(pairs, &objective, limits, 0.02).unwrap()
+        };
+        let noise = [30.0, 55.0, 20.0, 44.0];
+        let even: Vec<_> = noise.map(|ttft| (result(100.0, 50.0, 37.0), result(99.9, 50.1, ttft))).into();
+        let found = judged(&even, &[tpot.clone(), ttft.clone()]);
+        assert_eq!((found.verdict, found.key.as_str()), (Verdict::Within, "output_throughput"));
+        assert_eq!(found.within, ["output_throughput", "mean_tpot_ms"]);
+        // A load of a fixed rate: throughput hardly moves, and each token takes a fifth longer.
+        let slower: Vec<_> =
+            noise.map(|ttft| (result(100.0, 50.0, 37.0), result(99.0, 60.0 + ttft / 100.0, ttft))).into();
+        let found = judged(&slower, &[tpot, ttft]);
+        assert_eq!((found.verdict, found.key.as_str()), (Verdict::Above, "mean_tpot_ms"));
+    }
 
     #[test]
     fn what_was_found_is_a_sentence_with_its_interval_and_what_follows() {

@@ -57,6 +57,7 @@ fn remarks(analysis: &Analysis<'_>, counts: &Counts, rows: &[&Row], style: Style
     let (table, wanted) = (analysis.table, &analysis.wanted);
     let mut page = Page::new(style);
     per_device::put(&mut page, table, rows, wanted);
+    per_device::power(&mut page, table, rows);
     metrics::baseline(&mut page, table, rows, wanted);
     metrics::noise(&mut page, table, rows);
     metrics::warnings_from(&mut page, table);

@@ -18,6 +18,18 @@ const COLUMNS: [(&str, &str); 7] = [
     ("speedup", "speed-up"),
 ];
 
+/// The columns of what was sampled beside the measurements.
+const POWER: [(&str, &str); 8] = [
+    ("mean_power_w", "mean W"),
+    ("max_power_w", "most W"),
+    ("idle_power_w", "idle W"),
+    ("joules_per_output_token", "J/token"),
+    ("output_tokens_per_joule", "tok/J"),
+    ("max_temperature_c", "most °C"),
+    ("throttled_pct", "throttled %"),
+    ("energy_cost_per_1m_output_tokens", "energy/1e6"),
+];
+
 /// Of a longer name of a configuration the rest is left out.
 const NAME: usize = 240;
 
@@ -31,26 +43,17 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Ran
     let there = |key: &str| known.iter().any(|row| row.metric(key).is_some());
     // The price says what the number of devices would.
     let crowded = |key: &str| key == "gpus_for_1b_tokens_per_hour" && there("cost_per_1m_output_tokens");
-    let shown: Vec<(&str, &str)> = COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
-    let columns: Vec<(&str, Slot<'_>, Option<Unit>)> =
-        shown.iter().map(|(key, _)| (*key, Slot::of(key), Metric::of(key).map(|metric| metric.unit))).collect();
+    let shown: Vec<(&'static str, &'static str)> =
+        COLUMNS.into_iter().filter(|(key, _)| there(key) && !crowded(key)).collect();
     let speedup = there("speedup");
     let bases = bases(table, wanted);
-    let mut shape = vec![Column::text("Configuration"), Column::metrics("Devs")];
-    shape.extend(shown.iter().map(|(_, title)| Column::metrics(*title)));
-    for (model, measured) in by_model(&known) {
-        page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
-        page.gap();
-        let mut lines = Table::new(&shape);
-        measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
-        lines.put_within(page, page.widest());
-        page.gap();
+    tables(page, &known, &shown, |page, model| {
         let own = bases.iter().filter(|base| base.model == model);
         // Where a sweep marks its baseline, a section of its own says what became of it.
         if speedup || !table.rows.iter().any(|row| row.baseline) {
             against(page, own);
         }
-    }
+    });
     let money = table.rows.iter().find_map(|row| row.about.currency.as_deref());
     let money = money.map(|currency| format!(" cost/1e6: {} for a million output tokens.", cut(currency, 20)));
     let text = format!(
@@ -66,6 +69,43 @@ pub(super) fn put(page: &mut Page, table: &RunTable, rows: &[&Row], wanted: &Ran
             Tone::Faint,
             &format!("{} without: the number of devices is not known.", counted(others, "row")),
         );
+    }
+}
+
+/// Power and energy of each configuration beside which devices were sampled; repeats with their mean.
+pub(super) fn power(page: &mut Page, table: &RunTable, rows: &[&Row]) {
+    let known: Vec<&Row> = rows.iter().copied().filter(|row| row.metric("mean_power_w").is_some()).collect();
+    if known.is_empty() {
+        return;
+    }
+    page.heading(&caption("Power and energy", table));
+    let there = |key: &str| known.iter().any(|row| row.metric(key).is_some());
+    let shown: Vec<(&'static str, &'static str)> = POWER.into_iter().filter(|(key, _)| there(key)).collect();
+    tables(page, &known, &shown, |_, _| {});
+    let text = "Watts of all devices of the server together while requests were worked on; idle: before the first, with the model loaded. \
+                J/token: joules of an output token.";
+    page.paragraph(2, "", Tone::Faint, text);
+}
+
+/// A table of these metrics for each model, a line for each configuration; `below` adds what stands under it.
+fn tables(
+    page: &mut Page,
+    rows: &[&Row],
+    shown: &[(&'static str, &'static str)],
+    mut below: impl FnMut(&mut Page, &str),
+) {
+    let columns: Vec<(&str, Slot<'_>, Option<Unit>)> =
+        shown.iter().map(|(key, _)| (*key, Slot::of(key), Metric::of(key).map(|metric| metric.unit))).collect();
+    let mut shape = vec![Column::text("Configuration"), Column::metrics("Devs")];
+    shape.extend(shown.iter().map(|(_, title)| Column::metrics(*title)));
+    for (model, measured) in by_model(rows) {
+        page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
+        page.gap();
+        let mut lines = Table::new(&shape);
+        measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
+        lines.put_within(page, page.widest());
+        page.gap();
+        below(page, model);
     }
 }
 

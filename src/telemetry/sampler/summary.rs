@@ -62,11 +62,19 @@ pub fn summarize(
     }
 }
 
-/// Joules in `seconds` by what a counter said at each sample: its mean power in between, times the seconds.
-fn counted(readings: &[(Duration, f64)], seconds: Option<f64>) -> Option<f64> {
-    let ((began, first), (ended, last)) = (readings.first()?, readings.last()?);
-    let passed = ended.checked_sub(*began)?.as_secs_f64();
-    (passed > 0.0).then_some((last - first) / passed * seconds?)
+/// What a counter said at a sample: when, joules so far, and whether the stretch before it is known (a reading that was dropped adds none).
+type Counted = (Duration, f64, bool);
+
+/// Joules in `seconds` by what a counter said at each sample: its mean power over the stretches that are known, times the seconds.
+fn counted(readings: &[Counted], seconds: Option<f64>) -> Option<f64> {
+    let (mut joules, mut passed) = (0.0, 0.0);
+    for pair in readings.windows(2) {
+        if let [(then, before, _), (at, now, true)] = pair {
+            joules += now - before;
+            passed += at.checked_sub(*then)?.as_secs_f64();
+        }
+    }
+    (passed > 0.0).then_some(joules / passed * seconds?)
 }
 
 /// Power of all devices of a sample; `None` where one of them does not tell it.
@@ -81,7 +89,8 @@ fn device(address: &str, samples: &[Sample], seconds: Option<f64>) -> DeviceTele
         samples.iter().filter_map(|sample| Some((sample.at, of(sample)?))).collect();
     let all: Vec<&DeviceSample> = timed.iter().map(|(_, sample)| sample).collect();
     let spread = |of: fn(&DeviceSample) -> Option<f64>| Spread::of(all.iter().filter_map(|sample| of(sample)));
-    let energy: Vec<(Duration, f64)> = timed.iter().filter_map(|(at, sample)| Some((*at, sample.energy_j?))).collect();
+    let energy = |(at, sample): &(Duration, DeviceSample)| Some((*at, sample.energy_j?, sample.power_w.is_some()));
+    let energy: Vec<Counted> = timed.iter().filter_map(energy).collect();
     let throttled = all.iter().filter(|sample| !sample.throttled.is_empty()).count();
     let mut throttle_reasons: Vec<String> = all.iter().flat_map(|sample| sample.throttled.clone()).collect();
     throttle_reasons.sort();
@@ -103,8 +112,8 @@ fn device(address: &str, samples: &[Sample], seconds: Option<f64>) -> DeviceTele
 fn host(samples: &[Sample], seconds: Option<f64>) -> HostTelemetry {
     let spread =
         |of: fn(&super::HostSample) -> Option<f64>| Spread::of(samples.iter().filter_map(|sample| of(&sample.host)));
-    let energy: Vec<(Duration, f64)> =
-        samples.iter().filter_map(|sample| Some((sample.at, sample.host.energy_j?))).collect();
+    let energy = |sample: &Sample| Some((sample.at, sample.host.energy_j?, sample.host.power_w.is_some()));
+    let energy: Vec<Counted> = samples.iter().filter_map(energy).collect();
     HostTelemetry {
         cpu_pct: spread(|host| host.cpu_pct),
         server_cpu_pct: spread(|host| host.server_cpu_pct),

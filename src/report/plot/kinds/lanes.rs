@@ -92,10 +92,14 @@ fn places(span: &LaneSpan) -> Vec<String> {
 fn panel(facts: &Facts, data: &Data<'_>, named: bool, used: &mut IndexSet<&'static str>) -> Panel {
     let spans = &facts.spans;
     let mut bars: Vec<Bar> = Vec::new();
+    let mixed = spans.iter().any(|span| !span.devices.is_empty());
     for row in rows(spans) {
         let mut steps: Vec<(&'static str, f64, f64, Option<usize>)> = spans
             .iter()
-            .filter(|span| span.lane == 0 || places(span).contains(&row))
+            // A check took all devices; a session without lanes has none.
+            .filter(
+                |span| if span.lane == 0 { !mixed || !row.starts_with("lane ") } else { places(span).contains(&row) },
+            )
             .flat_map(|span| {
                 let measuring = match span.lost {
                     true => LOST,
