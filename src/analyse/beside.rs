@@ -202,7 +202,8 @@ impl<'a> Sides<'a> {
         let Some(rows) = row.identity.as_ref().and_then(|identity| self.counting.get(identity)) else { return false };
         let keeps = wanted.limits.iter().all(|limit| {
             // What nobody knows may be anything.
-            let Some(cost) = self.cost_of_limit(all, limit) else { return true };
+            let Some(own) = self.cost_of_limit(all, limit) else { return true };
+            let cost = own.max(cost);
             let raised = |value: f64| if limit.above { value * cost.exp() } else { value / cost.exp() };
             mean_over_starts(rows, &limit.key).is_some_and(|value| limit.holds(raised(value)))
         });
@@ -222,7 +223,7 @@ mod tests {
     use super::super::table::tests::{row, table_of};
     use super::super::{BY_MODEL, Basis, Limit, answers};
     use super::*;
-    use crate::model::{Repeat, VllmMetric};
+    use crate::model::{NeighboursChecked, Repeat, VllmMetric};
 
     /// A configuration as it was measured on these starts, beside so many others; the first start is `from`.
     fn measured(tp: u32, neighbours: u32, from: u32, values: &[f64]) -> Vec<Row> {
@@ -323,6 +324,37 @@ mod tests {
             "two orders of starts"
         );
         assert_eq!(answers[0].beside, None);
+    }
+
+    #[test]
+    fn what_the_check_did_not_look_at_is_not_taken_for_granted() {
+        let slow = |mut rows: Vec<Row>| {
+            rows.iter_mut().for_each(|row| row.metrics.set(VllmMetric::MeanTtft, Some(90.0)));
+            rows
+        };
+        let rows = || [measured(1, 2, 1, &[50.0]), slow(measured(2, 2, 1, &[95.0]))].concat();
+        for (metrics, open) in
+            [(&["request_throughput"][..], vec![1, 2]), (&["request_throughput", "mean_ttft_ms"], vec![1])]
+        {
+            let mut table = table_of(rows());
+            table.rows[0].metrics.set(VllmMetric::MeanTtft, Some(20.0));
+            let metrics = metrics.iter().map(|key| (*key).to_owned()).collect();
+            table.facts.neighbours =
+                Some(NeighboursChecked { lanes: 3, threshold: 0.02, within: true, metrics, why: String::new() });
+            let answers = answers(&table, &[BY_MODEL.to_owned()], &wanted(&["ttft.mean<50"]));
+            let beside = answers[0].beside.as_ref().unwrap();
+            let tp = |row: &&Row| row.identity.as_ref().is_some_and(|identity| beside.open.contains(identity));
+            let found: Vec<u32> =
+                table.rows.iter().filter(tp).filter_map(|row| row.axes.tensor_parallel_size).collect();
+            assert_eq!(found, open, "the second is twice as fast, and breaks the limit only beside others");
+        }
+        // Another objective than that of the check.
+        let mut table = table_of(rows());
+        let metrics = vec!["output_throughput".to_owned()];
+        table.facts.neighbours =
+            Some(NeighboursChecked { lanes: 3, threshold: 0.02, within: true, metrics, why: String::new() });
+        let answers = answers(&table, &[BY_MODEL.to_owned()], &wanted(&[]));
+        assert_eq!(answers[0].beside.as_ref().unwrap().cost, None);
     }
 
     #[test]

@@ -248,6 +248,29 @@ fn lanes_that_disturb_each_other_more_are_given_up() {
 }
 
 #[test]
+fn a_limit_that_only_neighbours_break_excludes_nobody() {
+    // A fixed rate: neighbours cost hardly any throughput, and each token takes a fifth longer.
+    let scene = Scene::new();
+    let text = "serve: {model: org/tiny, tensor-parallel-size: [1, 2], max-num-seqs: [16]}\n\
+                bench: {request-rate: 2, burstiness: 10000, num-prompts: 40, random-input-len: 64, random-output-len: 64, ignore-eos: true}\n\
+                slo: 'tpot.mean<1000'\n";
+    std::fs::write(scene.path("rate.yaml"), text).unwrap();
+    let call = scene.sweep_of(&scene.path("rate.yaml"));
+    let call = call.set("--sim-devices", ["4"]).set("--parallel", ["auto"]).set("--sim-interference", ["20%"]);
+    call.set("--sim-noise-within", ["0.1%"]).set("--sim-speed", ["50"]).exits(0);
+    let found = verdict(&scene.run());
+    assert_eq!((&found["metric"], &found["within"]), (&"mean_tpot_ms".into(), &false.into()), "{found}");
+}
+
+#[test]
+fn prompts_of_many_lengths_do_not_hide_that_neighbours_cost_nothing() {
+    let scene = Scene::new();
+    checked(&scene).also("--bench-arg", "random-range-ratio=0.5").set("--sim-interference", ["0"]).exits(0);
+    let found = verdict(&scene.run());
+    assert_eq!(found["within"], true, "{found}");
+}
+
+#[test]
 fn a_check_that_was_killed_is_made_anew_and_one_that_was_made_counts_for_a_resume() {
     let scene = Scene::new();
     let mut live = checked(&scene).start();

@@ -103,6 +103,24 @@ fn what_kills_the_server_loses_only_itself() {
 }
 
 #[test]
+fn what_is_tried_again_never_finds_its_own_prompts_in_the_cache() {
+    let scene = scene("retry: {bench-fail: 1}\n");
+    let cached =
+        SWEEP.replace(", no-enable-prefix-caching: true", "").replace("random-input-len: 8", "random-input-len: 64");
+    fs::write(scene.path("sweep.yaml"), format!("{cached}retry: {{bench-fail: 1}}\n")).unwrap();
+    // Its prompts were sent; only its result is cut.
+    call(&scene).fault("benchmark-bad-json@max-num-seqs=8,load=1#1").exits(0);
+    let run = scene.run();
+    let again = run.result(&name(8, 1, 1));
+    assert_eq!((&again["vllm_bench"]["attempt"], &again["vllm_bench"]["on_start"]), (&2.into(), &1.into()), "{again}");
+    for name in all() {
+        run.assert_passed(&name);
+        let hits = run.result(&name)["vllm_bench"]["prefix_cache"]["hits"].as_f64();
+        assert!(hits.is_none_or(|hits| hits <= 0.0), "{name}: {hits:?}");
+    }
+}
+
+#[test]
 fn what_killed_the_server_is_tried_again_last() {
     let scene = scene("");
     call(&scene).fault("die-in-benchmark:kill@max-num-seqs=8,load=2#1").exits(0);
