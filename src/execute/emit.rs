@@ -67,6 +67,11 @@ impl Emitter {
         }
     }
 
+    /// Nothing of an experiment moves any more; it is looked at before it is ended.
+    pub fn stands_still(&self, name: &str, seconds: u64) {
+        self.say(format!("`{name}`: nothing has moved for {seconds} s; evidence is kept before it is ended"));
+    }
+
     /// An experiment moved on.
     pub fn phase(&self, experiment: &Experiment, now: Phase) {
         self.event(Event::PhaseChanged { name: experiment.name.clone(), now });
