@@ -226,14 +226,14 @@ impl FailureClassifier<'_> {
     pub fn stalled(&self, stalled: &Stalled, kept: &Kept) -> Failure {
         let (seconds, found) = (stalled.seconds, kept.found());
         let what = match stalled.why {
-            Why::NothingMoves => format!("for {seconds} s no token came, no request ended and no line was logged"),
-            Why::HealthSilent => format!("for {seconds} s no token came and `/health` was not answered"),
+            Why::NothingMoves => format!("no token, no finished request and no log line for {seconds} s"),
+            Why::HealthSilent => format!("no token and no answer of `/health` for {seconds} s"),
         };
         let mut failure = if found.is_client() {
-            let text = format!("the benchmark client hangs: {what}; {}", found.clause());
+            let text = format!("{what}: {}", found.clause());
             self.with_tail(Failure::plain(Cause::BenchmarkHung, Phase::Measuring, text), Role::Benchmark)
         } else {
-            self.server_hangs(seconds, stalled.log_length, format!("the server hangs: {what}; {}", found.clause()))
+            self.server_hangs(seconds, stalled.log_length, format!("{what}: {}", found.clause()))
         };
         failure = self.with_kept(failure, kept);
         failure.advice.splice(0..0, found.advice());
@@ -250,8 +250,7 @@ impl FailureClassifier<'_> {
     /// Our own client saw no token any more, and ended.
     pub fn client_saw_no_token(&self, kept: &Kept) -> Failure {
         let (stall, found) = (self.context.stall.unwrap_or_default(), kept.found());
-        let text =
-            format!("the server hangs: for {} s the client saw no token; {}", stall.as_secs_f64(), found.clause());
+        let text = format!("no token for the client for {} s, which gave up: {}", stall.as_secs_f64(), found.clause());
         let mut failure = self.with_kept(self.server_hangs(stall.as_secs(), u64::MAX, text), kept);
         failure.advice.splice(0..0, found.advice());
         failure.hang = Some(found.hang(stall.as_secs()));

@@ -8,6 +8,8 @@ use crate::process::activity::Activity;
 pub(super) const ENGINE_TITLE: &str = "VLLM::";
 /// A process that uses a larger part of a core computes; one that waits has its timers only.
 const BUSY: f64 = 0.2;
+/// So does one that uses more than this and wants more: it shares the core.
+const SHARES: f64 = 0.05;
 
 /// What the server said to whoever asked whether it is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,12 @@ pub(super) struct Member {
     pub stuck: Option<String>,
     /// It is the first process of its group.
     pub leads: bool,
+}
+
+impl Member {
+    fn computes(&self) -> bool {
+        self.busy >= BUSY || self.busy >= SHARES && self.now.threads.iter().any(|thread| thread.state == 'R')
+    }
 }
 
 /// Everything that was seen.
@@ -98,7 +106,7 @@ impl Seen {
             if !self.connected || has_none && (self.was_asked == Some(false) || for_itself) {
                 return self.found(Party::Client, doing(Some(client)), Some(client));
             }
-            if has_none && busiest(&engine).is_none_or(|engine| engine.busy < BUSY) {
+            if has_none && !busiest(&engine).is_some_and(Member::computes) {
                 return self.found(Party::Requests, Standstill::Waits, Some(client));
             }
         }
@@ -121,7 +129,7 @@ impl Seen {
         if let Some((who, member)) = all.iter().find(|(_, member)| member.stuck.is_some()) {
             return self.found(*who, Standstill::InKernel, Some(member));
         }
-        let busiest = all.iter().max_by(|a, b| a.1.busy.total_cmp(&b.1.busy)).filter(|(_, member)| member.busy >= BUSY);
+        let busiest = all.iter().max_by(|a, b| a.1.busy.total_cmp(&b.1.busy)).filter(|(_, member)| member.computes());
         if let Some((who, member)) = busiest {
             return self.found(*who, Standstill::Busy, Some(member));
         }
@@ -163,11 +171,11 @@ fn leader(members: &[Member]) -> Option<&Member> {
 
 fn busiest<'m>(members: &[&'m Member]) -> Option<&'m Member> {
     let busiest = members.iter().copied().max_by(|a, b| a.busy.total_cmp(&b.busy));
-    busiest.filter(|busiest| busiest.busy >= BUSY).or_else(|| members.first().copied())
+    busiest.filter(|busiest| busiest.computes()).or_else(|| members.first().copied())
 }
 
 fn doing(member: Option<&Member>) -> Standstill {
-    if member.is_some_and(|member| member.busy >= BUSY) { Standstill::Busy } else { Standstill::Waits }
+    if member.is_some_and(Member::computes) { Standstill::Busy } else { Standstill::Waits }
 }
 
 impl Found<'_> {
@@ -239,8 +247,8 @@ impl Found<'_> {
                 format!("{who} stands still{place}: it computes nothing and {why}{server}")
             }
             (Party::Requests, _) => format!(
-                "{who} waits for answers{place}, and the server, which answers `/health`, counts no request under way: its engine \
-                 never took them up, or they were lost between the two"
+                "{who} waits for answers{place}, and the server is well and has no request under way: its engine never took them up, \
+                 or they were lost between the two"
             ),
             (Party::ApiServer, Health::Silent) => {
                 format!("{who} takes connections and answers none; it waits{place} and uses no processor time")
@@ -310,10 +318,11 @@ impl Found<'_> {
 
 /// What did not move in a start.
 pub(super) fn no_progress(phase: StartPhase, seconds: u64) -> String {
-    format!(
-        "no progress for {seconds} s while {}: no new line in its log, no processor time, nothing read or written",
-        phase.label()
-    )
+    let during = match phase {
+        StartPhase::Ready => "after its log said that it is ready".to_owned(),
+        _ => format!("while {}", phase.label()),
+    };
+    format!("no progress for {seconds} s {during} (no log line, no processor time, nothing read or written)")
 }
 
 #[cfg(test)]
@@ -356,6 +365,7 @@ mod tests {
     fn who_stands_still_in_a_measurement() {
         let stopped = |title: &str| member(title, 'T', 0.0, "do_signal_stop");
         let busy = |title: &str| member(title, 'R', 0.97, "");
+        let shares = |title: &str| member(title, 'R', 0.07, "");
         let usual = || seen(vec![api(), engine()], vec![client()]);
         let cases: Vec<(&str, Seen, Party, Standstill, &str)> = vec![
             (
@@ -404,6 +414,13 @@ mod tests {
                 Party::Engine,
                 Standstill::Busy,
                 "97 % of a core",
+            ),
+            (
+                "busy on a machine that is",
+                seen(vec![api(), shares("VLLM::EngineCore")], vec![client()]),
+                Party::Engine,
+                Standstill::Busy,
+                "7 % of a core",
             ),
             (
                 "device",

@@ -332,7 +332,7 @@ impl Actor {
                 }
                 self.scheduler.step(&mut step);
                 if self.deliver(&mut step) {
-                    // The server is about to die: nothing more comes out of it.
+                    // The server is about to die, or hangs: nothing more comes out of it.
                     std::future::pending::<()>().await;
                 }
                 self.pace().await;
