@@ -72,9 +72,9 @@ def cases() -> list[Case]:
         Case("computes while loading, limit 3 s+", "startup-timeout", "starting (loading)", "-", "hang-loading:busy", more=["--timeout-startup", "3s+"], says="within 9 s"),
         # Slow, and alive.
         Case("slow start, limit 1 s+", "passed", "-", "-", more=["--timeout-startup", "1s+", "--sim-speed", "15"], says="makes progress"),
-        Case("tokens trickle", "passed", "-", "-", more=["--sim-speed", "1.5", "--output-len", "200", "--timeout-startup", "600s"]),
-        Case("no counters, engine works", "passed", "-", "-", more=["--serve-arg", "disable-log-stats=true", "--sim-speed", "8"]),
-        Case("/health silent, tokens come", "passed", "-", "-", "silent-health", says="has not answered"),
+        Case("tokens trickle", "passed", "-", "-", more=["--output-len", "16", "--num-prompts", "8", "--bench-arg", "request-rate=0.03", "--bench-arg", "burstiness=1000"]),
+        Case("no counters, engine works", "passed", "-", "-", more=["--serve-arg", "disable-log-stats", "--sim-speed", "6"]),
+        Case("/health silent, tokens come", "passed", "-", "-", "silent-health", more=["--sim-speed", "5"], says="has not answered"),
     ]  # fmt: skip
     return found
 
@@ -83,7 +83,7 @@ def build(case: Case, binary: Path, folder: Path) -> h.Sweep:
     defaults = {"--sim-speed": "20", "--output-len": "1200", "--timeout-startup": "60s"}
     args = [
         "--models", MODEL, "--tp", "1", "--quantization", "none", "--enforce-eager", "true", "--port", str(h.free_port()), "--setvars", "none",
-        "--num-prompts", "4", "--concurrency", "2", "--input-len", "16", "--max-model-len", "2048", "--grace", "1s",
+        *([] if "--num-prompts" in case.more else ["--num-prompts", "4"]), "--concurrency", "2", "--input-len", "16", "--max-model-len", "2048", "--grace", "1s",
         "--stall-timeout", f"{LIMIT}s", "--timeout-benchmark", "300s", "--client", case.client, *case.more,
     ]  # fmt: skip
     for flag, value in defaults.items():

@@ -67,9 +67,11 @@ impl Emitter {
         }
     }
 
-    /// Nothing of an experiment moves any more; it is looked at before it is ended.
-    pub fn stands_still(&self, name: &str, seconds: u64) {
-        self.say(format!("`{name}`: nothing has moved for {seconds} s; evidence is kept before it is ended"));
+    /// An experiment is to be ended, because nothing moves any more for so long, or (`None`) its limit is reached; it is looked at before.
+    pub fn is_looked_at(&self, name: &str, still: Option<Duration>) {
+        let why = still
+            .map_or("its limit is reached".to_owned(), |still| format!("nothing has moved for {} s", still.as_secs()));
+        self.say(format!("`{name}`: {why}; evidence is kept before it is ended"));
     }
 
     /// An experiment moved on.

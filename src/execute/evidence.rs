@@ -204,9 +204,12 @@ impl Gathered {
         let mut pids: Vec<(bool, i32)> = server
             .iter()
             .chain(client)
-            .filter(|member| !procfs::is_shell(member.now.process.pid))
+            .filter(|member| may_be_python(member.now.process.pid))
             .map(|member| (!member.now.title.starts_with(ENGINE_TITLE), member.now.process.pid))
             .collect();
+        if pids.is_empty() {
+            return self.note("stacks of Python: no process here runs Python".into());
+        }
         // The engine's first.
         pids.sort_unstable();
         let left = pids.len().saturating_sub(PY_SPY_MOST);
@@ -399,7 +402,9 @@ fn member(then: &[Activity], now: Activity, seconds: f64, leader: Option<Process
     let place = |thread: &crate::process::activity::Thread| thread.waits_in.clone();
     let unknown = || (now.state == 'D').then(|| "where is hidden".to_owned());
     let stuck = now.in_kernel().and_then(place).or_else(unknown).filter(|_| was_stuck);
-    Member { leads: leader == Some(now.process), busy, stuck, now }
+    let runs = |activity: &Activity| activity.state == 'R' || activity.threads.iter().any(|thread| thread.state == 'R');
+    let runs = before.is_some_and(runs) && runs(&now);
+    Member { leads: leader == Some(now.process), busy, runs, stuck, now }
 }
 
 /// The stacks of a process in the kernel, by thread; root alone may read them.
@@ -463,6 +468,11 @@ fn describe(text: &mut String, group: &str, member: &Member, stacks: Option<&str
         None => text.push_str("    its stacks could not be read in time\n"),
     }
     text.push('\n');
+}
+
+/// Whether a process may run Python: no shell, nor this program (its own client, a simulated server).
+fn may_be_python(pid: i32) -> bool {
+    !procfs::is_shell(pid) && procfs::is_this_program(pid) != Some(true)
 }
 
 /// py-spy on PATH, or beside the `vllm` of this run.

@@ -8,8 +8,6 @@ use crate::process::activity::Activity;
 pub(super) const ENGINE_TITLE: &str = "VLLM::";
 /// A process that uses a larger part of a core computes; one that waits has its timers only.
 const BUSY: f64 = 0.2;
-/// So does one that uses more than this and wants more: it shares the core.
-const SHARES: f64 = 0.05;
 
 /// What the server said to whoever asked whether it is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +29,8 @@ pub(super) struct Member {
     pub now: Activity,
     /// The part of one core that it used in between, all threads together.
     pub busy: f64,
+    /// One of its threads ran, or waited for a core, at both looks: on a machine that is busy it gets but a small part.
+    pub runs: bool,
     /// Where it waited in the kernel without being interruptible, at both looks.
     pub stuck: Option<String>,
     /// It is the first process of its group.
@@ -39,7 +39,7 @@ pub(super) struct Member {
 
 impl Member {
     fn computes(&self) -> bool {
-        self.busy >= BUSY || self.busy >= SHARES && self.now.threads.iter().any(|thread| thread.state == 'R')
+        self.busy >= BUSY || self.runs
     }
 }
 
@@ -248,7 +248,7 @@ impl Found<'_> {
             }
             (Party::Requests, _) => format!(
                 "{who} waits for answers{place}, and the server is well and has no request under way: its engine never took them up, \
-                 or they were lost between the two"
+                 they were lost between the two, or the client waits for something else"
             ),
             (Party::ApiServer, Health::Silent) => {
                 format!("{who} takes connections and answers none; it waits{place} and uses no processor time")
@@ -337,7 +337,7 @@ mod tests {
         let process = ProcessId { pid: 5, start_time: 1 };
         let threads = vec![thread.clone(), thread];
         let now = Activity { process, parent: 1, title: title.into(), state, ticks: 0, threads };
-        Member { now, busy, stuck: None, leads: !title.starts_with("VLLM::") }
+        Member { now, busy, runs: state == 'R', stuck: None, leads: !title.starts_with("VLLM::") }
     }
 
     fn api() -> Member {
@@ -365,7 +365,7 @@ mod tests {
     fn who_stands_still_in_a_measurement() {
         let stopped = |title: &str| member(title, 'T', 0.0, "do_signal_stop");
         let busy = |title: &str| member(title, 'R', 0.97, "");
-        let shares = |title: &str| member(title, 'R', 0.07, "");
+        let shares = |title: &str| member(title, 'R', 0.03, "");
         let usual = || seen(vec![api(), engine()], vec![client()]);
         let cases: Vec<(&str, Seen, Party, Standstill, &str)> = vec![
             (
@@ -420,7 +420,7 @@ mod tests {
                 seen(vec![api(), shares("VLLM::EngineCore")], vec![client()]),
                 Party::Engine,
                 Standstill::Busy,
-                "7 % of a core",
+                "3 % of a core",
             ),
             (
                 "device",
@@ -472,7 +472,7 @@ mod tests {
                 Seen { under_way: Some(0.0), ..usual() },
                 Party::Requests,
                 Standstill::Waits,
-                "lost between the two",
+                "they were lost between the two",
             ),
             // It is well, connected, and waits: nothing is said against it.
             (

@@ -168,9 +168,8 @@ impl Server {
             rank: server.ranks.as_ref().and_then(Ranks::first_gone),
         };
         if matches!(verdict, Verdict::Watched(Started::Silent(_)) | Verdict::Deadline) {
-            if let Verdict::Watched(Started::Silent(silence)) = &verdict {
-                emit.stands_still(&job.experiment.name, silence.as_secs());
-            }
+            let still = if let Verdict::Watched(Started::Silent(silence)) = &verdict { Some(*silence) } else { None };
+            emit.is_looked_at(&job.experiment.name, still);
             let scene = Scene {
                 folder: job.places.evidence.clone(),
                 server: (server.group.members(), server.group.leader),

@@ -481,10 +481,13 @@ impl Unit<'_> {
         let silent = failure::silence_of(log);
         let kept = match &verdict {
             Verdict::Watched(Died::Stalled(stalled)) => {
-                emit.stands_still(&self.job.experiment.name, stalled.seconds);
+                emit.is_looked_at(&self.job.experiment.name, Some(Duration::from_secs(stalled.seconds)));
                 Some(self.keep(server, Some(&client), stalled.was_asked, stop).await)
             }
-            Verdict::Deadline => Some(self.keep(server, Some(&client), None, stop).await),
+            Verdict::Deadline => {
+                emit.is_looked_at(&self.job.experiment.name, None);
+                Some(self.keep(server, Some(&client), None, stop).await)
+            }
             Verdict::Watched(_)
             | Verdict::Exited(_)
             | Verdict::GuardLost

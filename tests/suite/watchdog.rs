@@ -1,6 +1,5 @@
 //! What stands still: who is named for it, in which phase, what is kept before it is ended, and that nothing that is merely slow is.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -146,28 +145,31 @@ fn a_silent_health_while_tokens_come_is_a_warning() {
     scene.run().assert_passed(FIRST);
 }
 
-/// A py-spy that never comes back, and secrets and escapes in what a tool says: evidence is kept all the same, without them.
+/// A server with two processes that may be Python, which hangs in its benchmark; `py-spy` on PATH does this.
+fn with_py_spy<'s>(scene: &'s Scene, py_spy: &str) -> Call<'s> {
+    let tool = scene.program("tools/py-spy", &format!("#!/bin/sh\n{py_spy}\n"));
+    let path = format!("{}:{}", tool.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let first = "export VLLM_BENCH_SIM_SPEED=20\nif [ \"$1\" = serve ]; then\nexport VLLM_BENCH_SIM_FAULT=hang-in-benchmark:deadlock+0.2s\n\
+                 sleep 600 &\nsleep 600 &\nfi";
+    let call = scene.sweep_with(&scene.vllm_that(first)).env("PATH", &path).set("--enforce-eager", ["true"]);
+    let limits = call.set("--stall-timeout", ["1500ms"]).set("--grace", ["1"]).set("--telemetry", ["off"]);
+    limits.set("--output-len", ["1200"]).set("--max-model-len", ["2048"])
+}
+
+/// A py-spy that never comes back, and secrets and escapes in what it says: evidence is kept all the same, without them.
 #[test]
 fn evidence_is_bounded_in_time_and_free_of_secrets_and_escapes() {
     const SECRET: &str = "hf_watchdogwatchdogwatchdog1";
     let scene = Scene::new();
-    let bin = scene.path("tools");
-    std::fs::create_dir(&bin).unwrap();
-    let tool = |text: &str| {
-        std::fs::write(bin.join("py-spy"), format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(bin.join("py-spy"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    // One process is answered for, the others never.
-    tool(&format!(
-        "mkdir {0}/once 2>/dev/null && printf 'Thread 1 {SECRET} \\033[31mred\\n' && exit 0\nexec sleep 600",
-        bin.display()
-    ));
-    let call = slow(&scene).fault("hang-in-benchmark:deadlock+0.2s").env("HF_TOKEN", SECRET).env("PATH", &path);
-    let ended = call.exits(1);
+    // One process is answered for, the other never.
+    let once = format!(
+        "mkdir {}/once 2>/dev/null && printf 'Thread 1 {SECRET} \\033[31mred\\n' && exit 0",
+        scene.root().display()
+    );
+    let call = with_py_spy(&scene, &format!("{once}\nexec sleep 600"));
+    let ended = call.env("HF_TOKEN", SECRET).exits(1);
     let failure = check(&ended, &scene, "hung", "measuring", "engine", "waits");
-    let run = scene.run();
-    let folder = run.path(failure["kept"].as_str().unwrap());
+    let folder = scene.run().path(failure["kept"].as_str().unwrap());
     let stacks = std::fs::read_to_string(folder.join("python_stacks.txt")).unwrap();
     ended.check(stacks.contains("Thread 1 [redacted] \\u001b[31mred") && stacks.contains("gave no answer"), &stacks);
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -176,27 +178,18 @@ fn evidence_is_bounded_in_time_and_free_of_secrets_and_escapes() {
     }
 }
 
-/// Whoever stops the run does not wait for what is looked at.
+/// Whoever stops the run does not wait for what is looked at, and no tool is left.
 #[test]
 fn a_stop_ends_the_evidence() {
     let scene = Scene::new();
-    let bin = scene.path("tools");
-    std::fs::create_dir(&bin).unwrap();
-    std::fs::write(bin.join("py-spy"), format!("#!/bin/sh\necho $$ >> {}/pids\nexec sleep 600\n", bin.display()))
-        .unwrap();
-    std::fs::set_permissions(bin.join("py-spy"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let live = slow(&scene).fault("hang-in-benchmark:deadlock+0.2s").env("PATH", &path).start();
-    wait_for("py-spy", || bin.join("pids").exists().then_some(()));
+    let asked = scene.path("asked");
+    let live = with_py_spy(&scene, &format!("touch {}\nexec sleep 600", asked.display())).start();
+    wait_for("py-spy", || asked.exists().then_some(()));
     live.signal(Signal::SIGTERM);
-    live.ends();
-    let pids = std::fs::read_to_string(bin.join("pids")).unwrap();
-    for pid in pids.split_whitespace() {
-        wait_for("the end of py-spy", || {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            (!line.contains("sleep")).then_some(())
-        });
-    }
+    let ended = live.ends();
+    let summary = scene.run().path(scene.run().failure(FIRST)["kept"].as_str().unwrap()).join("summary.txt");
+    let summary = std::fs::read_to_string(summary).unwrap();
+    ended.check(summary.contains("cut short by the user's stop"), &summary);
 }
 
 /// `status`, the report and its page cite the folder.
@@ -207,10 +200,9 @@ fn the_folder_is_cited_wherever_the_failure_is_told() {
     let run = scene.run();
     let kept = run.failure(FIRST)["kept"].as_str().unwrap().to_owned();
     let name = kept.rsplit('/').next().unwrap();
-    let results = scene.results();
-    let call = |command: &str| scene.call(&[command]).set("--results-dir", [results.to_str().unwrap()]);
-    call("status").ends().prints(name);
-    call("status").flag("--json").ends().prints(&kept);
+    let path = run.0.to_str().unwrap();
+    scene.call(&["status", path]).ends().prints(name);
+    scene.call(&["status", path, "--json"]).ends().prints(&kept);
     scene.call(&["analyze", run.0.to_str().unwrap()]).ends().prints(name);
     scene.call(&["report", run.0.to_str().unwrap()]).ends();
     assert!(std::fs::read_to_string(run.path("report.html")).unwrap().contains(name));
