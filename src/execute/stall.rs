@@ -41,6 +41,8 @@ pub(super) struct Watched<'a> {
     pub client: Members,
     /// Without a movement for so long it is stalled.
     pub limit: Duration,
+    /// What the server counted before the client began, where that is known.
+    pub before: Option<&'a Reading>,
 }
 
 /// Nothing moved any more.
@@ -161,7 +163,6 @@ impl Stillness {
 
 /// What was seen at the last look.
 struct Seen {
-    first: Option<Reading>,
     counters: Option<Reading>,
     server_log: Tail,
     client_log: Option<Tail>,
@@ -174,7 +175,6 @@ struct Seen {
 pub(super) async fn until_stalled(watched: Watched<'_>, tell: impl Fn(String)) -> Stalled {
     let interval = (watched.limit / LOOKS_PER_LIMIT).clamp(INTERVALS[0], INTERVALS[1]);
     let mut seen = Seen {
-        first: None,
         counters: None,
         server_log: Tail::at_end(watched.server_log),
         client_log: watched.client_log.map(Tail::at_end),
@@ -182,9 +182,6 @@ pub(super) async fn until_stalled(watched: Watched<'_>, tell: impl Fn(String)) -
         server: Work::of(&watched.server),
         at: Instant::now(),
     };
-    if let Counters::Told(reading) = counters(&watched).await {
-        seen.first = Some(reading);
-    }
     let (watching, mut still) = (Instant::now(), Stillness::new(watched.limit));
     loop {
         let began = Instant::now();
@@ -204,7 +201,7 @@ pub(super) async fn until_stalled(watched: Watched<'_>, tell: impl Fn(String)) -
                 return Stalled {
                     seconds: silent.as_secs(),
                     why,
-                    was_asked: seen.was_asked(),
+                    was_asked: watched.before.and_then(|before| Some(before.differs(seen.counters.as_ref()?))),
                     log_length: std::fs::metadata(watched.server_log).map_or(0, |meta| meta.len()),
                 };
             }
@@ -219,7 +216,6 @@ impl Seen {
         let counted = match counters {
             Counters::Told(reading) => {
                 let moved = self.counters.as_ref().is_none_or(|before| before.differs(&reading));
-                self.first.get_or_insert_with(|| reading.clone());
                 self.counters = Some(reading);
                 Some(moved)
             }
@@ -234,10 +230,6 @@ impl Seen {
         let (client_works, server_works) = (works(&client, &self.client), works(&server, &self.server));
         (self.client, self.server, self.at) = (client, server, Instant::now());
         Look { counted, server_line, client_line, client_works, server_works, health }
-    }
-
-    fn was_asked(&self) -> Option<bool> {
-        Some(self.first.as_ref()?.differs(self.counters.as_ref()?))
     }
 }
 

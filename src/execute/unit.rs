@@ -262,7 +262,7 @@ pub(super) async fn measure(
     let began = Instant::now();
     emit.phase(&job.experiment, Phase::Measuring);
     let sampling = Sampling::begin(context, job, server.group.members(), &server.base());
-    let mut unit = Unit { job, context, result: None, benchmarked: false, sampling };
+    let mut unit = Unit { job, context, result: None, benchmarked: false, sampling, before: None };
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
     let isolation = match &outcome {
@@ -273,6 +273,7 @@ pub(super) async fn measure(
         outcome = unit.warm_up(server, emit, stop).await;
     }
     let before = stop.cuts_short(server.counters(context)).await.flatten();
+    unit.before.clone_from(&before);
     if outcome.is_none() && stop.level() >= StopLevel::Drain {
         outcome = Some(Outcome::Interrupted);
     }
@@ -337,6 +338,8 @@ struct Unit<'a> {
     result: Option<Map<String, Value>>,
     benchmarked: bool,
     sampling: Option<Sampling>,
+    /// What the server counted before the client began.
+    before: Option<Reading>,
 }
 
 impl Unit<'_> {
@@ -547,6 +550,7 @@ impl Unit<'_> {
                 server,
                 client,
                 limit,
+                before: self.before.as_ref(),
             };
             until_stalled(watched, |text| emit.say(text)).await
         }
