@@ -87,24 +87,33 @@ fn a_stopped_api_server_and_a_stopped_client_are_told_apart() {
     }
 }
 
-/// Each hang of the simulated server, and of its client, in a measurement.
+/// Takes each hang of the simulated server, or of its client, to its failure.
+fn tell_apart(cases: [(&str, &str, &str, &str, &str); 3]) {
+    for (fault, client, cause, who, does) in cases {
+        let scene = Scene::new();
+        let ended = slow(&scene).fault(fault).set("--client", [client]).exits(1);
+        let failure = check(&ended, &scene, cause, "measuring", who, does);
+        ended.check(!failure["advice"].as_array().unwrap().is_empty(), fault);
+    }
+}
+
 #[test]
-fn an_engine_that_waits_or_computes_for_ever_a_deaf_server_and_a_stuck_client_are_told_apart() {
-    for (fault, client, cause, who, does) in [
+fn an_engine_that_waits_one_that_computes_for_ever_and_lost_requests_are_told_apart() {
+    tell_apart([
         ("hang-in-benchmark:deadlock+0.2s", "vllm", "hung", "engine", "waits"),
         ("hang-in-benchmark:busy+0.2s", "builtin", "hung", "engine", "busy"),
+        ("streams-fail:silent+all", "vllm", "hung", "requests", "waits"),
+    ]);
+}
+
+#[test]
+fn a_deaf_server_and_a_stuck_client_are_told_apart() {
+    tell_apart([
         ("hang-in-benchmark:deaf+0.2s", "vllm", "hung", "api-server", "waits"),
         // Lines are no token, and `/health` is silent.
         ("hang-in-benchmark:babble+0.2s", "vllm", "hung", "api-server", "waits"),
         ("benchmark-hangs:connected", "vllm", "benchmark-hung", "client", "waits"),
-        ("streams-fail:silent+all", "vllm", "hung", "requests", "waits"),
-    ] {
-        let scene = Scene::new();
-        let ended = slow(&scene).fault(fault).set("--client", [client]).exits(1);
-        let failure = check(&ended, &scene, cause, "measuring", who, does);
-        let advice = failure["advice"].as_array().unwrap();
-        ended.check(!advice.is_empty(), fault);
-    }
+    ]);
 }
 
 #[test]
