@@ -373,12 +373,14 @@ def measure(case: Case, binary: Path, base: Path, number: int) -> dict:
     row["cause"] = faulty.get("cause") or faulty["outcome"]
     if faulty.get("also"):
         row["cause"] += f" ({', '.join(faulty['also'])})"
-    own = [entry for entry in entries if entry.get("name") == faulty["name"]]
+    about = f"`{faulty['name']}`"
+    own = [entry for entry in entries if entry.get("name") == faulty["name"] or about in entry.get("text", "")]
     noticed = next(
         (
             h.when(entry["at"])
             for entry in own
             if (entry["event"] == "phase-changed" and entry["now"]["phase"] == "draining" and case.event != "grace over")
+            or (entry["event"] == "notice" and "evidence is kept" in entry["text"])
             or (entry["event"] == "torn-down" and case.event == "grace over")
             or entry["event"] == "experiment-finished"
         ),

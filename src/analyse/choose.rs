@@ -447,6 +447,7 @@ mod tests {
                 evidence: Vec::new(),
                 advice: Vec::new(),
                 log: None,
+                kept: None,
             }));
         };
         fail(&mut all[1][0], Cause::OutOfDeviceMemory);

@@ -278,12 +278,14 @@ pub struct FailedAttempt {
     pub advice: Vec<String>,
     /// The log that shows it, relative to the run directory.
     pub log: Option<PathBuf>,
+    /// The folder of what was kept before it was ended, relative to the run directory.
+    pub kept: Option<PathBuf>,
 }
 
 impl FailedAttempt {
     /// A failure of which only a sentence is known.
     pub fn of(summary: String) -> Self {
-        Self { cause: None, summary, phase: None, evidence: Vec::new(), advice: Vec::new(), log: None }
+        Self { cause: None, summary, phase: None, evidence: Vec::new(), advice: Vec::new(), log: None, kept: None }
     }
 }
 

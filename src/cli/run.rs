@@ -135,7 +135,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     pub vllm_bin: Option<String>,
 
-    /// Limit from launch to ready: 300, 300s, 5m
+    /// Limit from launch to ready: 300, 300s, 5m; with a `+` behind it (300s+, the default), a start that makes progress may take three times as long
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub timeout_startup: Option<String>,
 
@@ -143,7 +143,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub timeout_benchmark: Option<String>,
 
-    /// Ends a benchmark in which for so long no token came, no counter of the server moved and no line was logged (0: never)
+    /// Ends a benchmark in which for so long no token came, no counter of the server moved and no line was logged, and a start without any progress (0: never)
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
     pub stall_timeout: Option<String>,
 

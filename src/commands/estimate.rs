@@ -28,7 +28,7 @@ struct Past {
 pub fn text(settings: &Settings, counts: &Counts) -> String {
     #[expect(clippy::cast_precision_loss, reason = "counts of experiments are far below 2^52")]
     let (starts, measurements) = (counts.starts as f64, counts.measurements as f64);
-    let most = starts * (settings.timeout_startup + settings.grace).as_secs_f64()
+    let most = starts * (settings.start_limit.most() + settings.grace).as_secs_f64()
         + measurements * (settings.timeout_benchmark + settings.cooldown).as_secs_f64();
     let past = Past::read(&settings.results_dir, settings.simulated());
     let expected = match (mean(past.starts.iter().copied()), mean(past.measurements.iter().copied())) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::execute::StartLimit;
+
 /// Reads `300`, `300s`, `5m`, `1.5h`, `250ms`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
@@ -23,9 +25,24 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (seconds > 0.0 && seconds <= 366.0 * 86_400.0).then(|| Duration::from_secs_f64(seconds))
 }
 
+/// Reads the limit of a start: a duration, and with a `+` behind it one that a start which makes progress may outlive.
+pub fn parse_start_limit(text: &str) -> Option<StartLimit> {
+    let text = text.trim();
+    let (duration, extends) = text.strip_suffix('+').map_or((text, false), |duration| (duration, true));
+    parse_duration(duration).map(|limit| StartLimit { limit, extends })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plus_makes_a_limit_that_progress_extends() {
+        let limit = |seconds, extends| Some(StartLimit { limit: Duration::from_secs(seconds), extends });
+        assert_eq!(parse_start_limit("300s"), limit(300, false));
+        assert_eq!(parse_start_limit(" 5m+ "), limit(300, true));
+        assert_eq!((parse_start_limit("+"), parse_start_limit("5m++"), parse_start_limit("+5m")), (None, None, None));
+    }
 
     #[test]
     fn every_spelling_is_read() {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use super::duration::parse_start_limit;
 use super::language::{Document, policy};
 use super::resolve::{slurm, words};
 use super::tree::{Kind, Raw};
 use super::{Environment, Error, parse_duration};
+use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
 use crate::plan::{FailureReason, OnFailure, RetryPolicy};
 use crate::record::run_name;
@@ -55,7 +57,8 @@ pub enum Finalists {
 /// What says how to run, beside the sweep.
 pub(super) struct RunSettings {
     pub results_dir: PathBuf,
-    pub timeouts: [Duration; 3],
+    pub start_limit: StartLimit,
+    pub timeouts: [Duration; 2],
     pub stall: Option<Duration>,
     pub port: PortChoice,
     pub setvars: Option<PathBuf>,
@@ -96,11 +99,13 @@ impl RunSettings {
         let zone = "a name such as `Asia/Jerusalem` or `UTC`";
         Ok(Self {
             results_dir: environment.absolute(path(&document.results_dir, "results-dir", "a directory")?),
-            timeouts: [
-                limit(&timeouts.startup, "timeouts.startup")?,
-                limit(&timeouts.benchmark, "timeouts.benchmark")?,
-                limit(&timeouts.grace, "timeouts.grace")?,
-            ],
+            start_limit: words::one(
+                timeouts.startup.as_ref(),
+                "timeouts.startup",
+                "a duration such as `300`, `300s` or `5m`, with a `+` behind it where progress extends it",
+                parse_start_limit,
+            )?,
+            timeouts: [limit(&timeouts.benchmark, "timeouts.benchmark")?, limit(&timeouts.grace, "timeouts.grace")?],
             stall: words::one(
                 timeouts.stall.as_ref(),
                 "timeouts.stall",

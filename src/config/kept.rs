@@ -237,7 +237,7 @@ mod tests {
                     &settings.device_locks
                 ),
                 (
-                    settings.timeout_startup,
+                    settings.start_limit,
                     settings.timeout_benchmark,
                     settings.grace,
                     settings.cooldown,
@@ -281,7 +281,8 @@ mod tests {
             "no-reuse" | "no-preflight" | "keep-foreign" | "show-logs" => ("true", &[]),
             "warmup" => ("8", &[]),
             "cooldown" | "telemetry" => ("2s", &[]),
-            "timeout-startup" | "timeout-benchmark" | "grace" | "stall-timeout" => ("77s", &[]),
+            "timeout-startup" => ("77s+", &[]),
+            "timeout-benchmark" | "grace" | "stall-timeout" => ("77s", &[]),
             "objective" => ("mean_ttft_ms", &[]),
             "on-failure" => ("stop", &[]),
             "skip-failure-reasons" => ("oom", &[]),
@@ -387,6 +388,6 @@ mod tests {
         let run = fresh(&[], &[]);
         assert_eq!(port(&again(&run, &[], &[("VLLM_BENCH_PORT", "9001")])), "Fixed(9001)");
         let run = fresh(&words(&["--preset=sanity", "--timeout-startup=5"]), &[]);
-        assert_eq!(again(&run, &words(&["--preset=sanity"]), &[]).timeout_startup.as_secs(), 5);
+        assert_eq!(again(&run, &words(&["--preset=sanity"]), &[]).start_limit.limit.as_secs(), 5);
     }
 }

@@ -19,6 +19,7 @@ use super::simulation::{no_faults_of_the_other_client, simulation};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
+use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
@@ -34,7 +35,7 @@ pub struct Settings {
     /// Where run directories are made; absolute.
     pub results_dir: PathBuf,
     /// Limit from launch to ready.
-    pub timeout_startup: Duration,
+    pub start_limit: StartLimit,
     /// Limit of the benchmark client.
     pub timeout_benchmark: Duration,
     /// Limit of a benchmark in which nothing moves; `None` = none.
@@ -219,10 +220,10 @@ impl Settings {
             sweep: resolved.sweep,
             name: run_name(document.name.as_ref())?,
             results_dir: run.results_dir,
-            timeout_startup: run.timeouts[0],
-            timeout_benchmark: run.timeouts[1],
+            start_limit: run.start_limit,
+            timeout_benchmark: run.timeouts[0],
             stall: run.stall,
-            grace: run.timeouts[2],
+            grace: run.timeouts[1],
             port: run.port,
             setvars: run.setvars,
             login: run.login,
@@ -437,7 +438,7 @@ mod tests {
         let sanity =
             Settings::resolve(&RunArgs::default(), &Environment::of(&[], Path::new("/")), Preset::Sanity).unwrap();
         assert_eq!(sanity.plan().unwrap().experiments.len(), 3);
-        assert_eq!(sanity.timeout_startup, Duration::from_secs(180));
+        assert_eq!(sanity.start_limit, StartLimit { limit: Duration::from_secs(180), extends: true });
     }
 
     #[test]
@@ -582,7 +583,7 @@ mod tests {
         let files = [("a.yaml", "preset: full"), ("b.yaml", "preset: sanity\ntimeouts: {grace: 9s}")];
         let settings = of_files(&files, |_| (), &[], Preset::Full).unwrap();
         assert_eq!(axis(&settings, 0, "max-model-len"), "2048");
-        assert_eq!((settings.timeout_startup.as_secs(), settings.grace.as_secs()), (180, 9));
+        assert_eq!((settings.start_limit.limit.as_secs(), settings.grace.as_secs()), (180, 9));
         let settings = of_files(&files, |args| args.preset = Some("full".into()), &[], Preset::Full).unwrap();
         assert_eq!(axis(&settings, 0, "max-model-len"), "10000");
         let file = [("a.yaml", "bench: {num-prompts: 2}")];
@@ -599,7 +600,7 @@ mod tests {
         assert_eq!([axis(&settings, 0, "tensor-parallel-size"), axis(&settings, 0, "max-concurrency")], ["2", "3"]);
         assert_eq!(axis(&settings, 0, "A"), "true");
         assert!(settings.results_dir.ends_with("out"));
-        assert_eq!((settings.sweep.repeats.runs, settings.timeout_startup.as_secs()), (4, 420));
+        assert_eq!((settings.sweep.repeats.runs, settings.start_limit.limit.as_secs()), (4, 420));
         assert_eq!(settings.vllm_bin, Some("/opt/vllm".into()));
         assert_eq!(settings.setvars, Some("/x/setvars.sh".into()));
         assert_eq!(settings.zone, Tz::UTC);

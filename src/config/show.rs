@@ -264,7 +264,7 @@ mod tests {
             format!(
                 "{sweep:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                 settings.results_dir,
-                [settings.timeout_startup, settings.timeout_benchmark, settings.grace, settings.cooldown],
+                [settings.start_limit.limit, settings.timeout_benchmark, settings.grace, settings.cooldown],
                 (settings.port, settings.stall),
                 settings.retry,
                 settings.skip_failure_reasons,

@@ -441,6 +441,8 @@ mod tests {
             also: Vec::new(),
             ending: None,
             log_tail: Vec::new(),
+            hang: None,
+            kept: None,
         })
     }
 

@@ -204,6 +204,8 @@ pub struct FailureRow {
     pub evidence: Vec<(u64, String)>,
     /// What to do.
     pub advice: Vec<String>,
+    /// The folder of what was kept before it was ended, relative to the run directory.
+    pub kept: Option<String>,
 }
 
 /// What the results say so far.

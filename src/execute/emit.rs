@@ -67,6 +67,13 @@ impl Emitter {
         }
     }
 
+    /// An experiment is to be ended, because nothing moves any more for so long, or (`None`) its limit is reached; it is looked at before.
+    pub fn is_looked_at(&self, name: &str, still: Option<Duration>) {
+        let why = still
+            .map_or("its limit is reached".to_owned(), |still| format!("nothing has moved for {} s", still.as_secs()));
+        self.say(format!("`{name}`: {why}; evidence is kept before it is ended"));
+    }
+
     /// An experiment moved on.
     pub fn phase(&self, experiment: &Experiment, now: Phase) {
         self.event(Event::PhaseChanged { name: experiment.name.clone(), now });

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::evidence::Kept;
+use super::hang;
 use super::ranks::Gone;
-use super::stall::Stalled;
+use super::stall::{Stalled, Why};
+use super::start_limit::SILENCE;
 use super::unit::{Places, UnitContext};
 use crate::bounded::{self, NoObject};
 use crate::diagnose::{self, Finding, clean_line, diagnose_reader, tail_lines};
-use crate::process::{Emptied, Role};
+use crate::process::Role;
 use crate::record::layout;
 use crate::safe;
 
@@ -20,8 +23,6 @@ use crate::safe;
 const TAIL: usize = 50;
 /// How much of a log's end is read for them.
 const TAIL_BYTES: u64 = 128 << 10;
-/// A server or client that has said nothing for so long when its limit comes is called hung.
-const SILENCE: Duration = Duration::from_secs(60);
 
 impl Failure {
     /// A failure without evidence in a log.
@@ -35,6 +36,8 @@ impl Failure {
             also: Vec::new(),
             ending: None,
             log_tail: Vec::new(),
+            hang: None,
+            kept: None,
         }
     }
 }
@@ -76,19 +79,45 @@ impl FailureClassifier<'_> {
         failure
     }
 
-    /// The server was not ready within its limit.
+    /// The server was not ready within its limit, and made progress until then.
     ///
     /// Only the first `log_length` bytes of its log count: what follows was said while it was being ended.
-    pub fn server_too_slow(&self, phase: StartPhase, silent: Duration, log_length: u64) -> Failure {
-        let limit = self.context.timeout_startup;
-        let hung = silent >= SILENCE.min(limit / 2);
-        let ending = if hung {
-            Ending::Hung { phase, seconds: silent.as_secs() }
-        } else {
-            Ending::TimedOut { phase, seconds: limit.as_secs() }
-        };
-        let fallback = if hung { Cause::Hung } else { Cause::StartupTimeout };
-        self.blame_beginning_of_log(log_length, ending, fallback, Phase::Starting(phase))
+    pub fn server_too_slow(&self, phase: StartPhase, log_length: u64, kept: Option<&Kept>) -> Failure {
+        let ending = Ending::TimedOut { phase, seconds: self.context.start_limit.most().as_secs() };
+        let log = self.blame_beginning_of_log(log_length, ending, Cause::StartupTimeout, Phase::Starting(phase));
+        let Some(kept) = kept else { return log };
+        let mut failure = self.with_kept(log, kept);
+        if failure.cause == Cause::StartupTimeout && kept.found().is_busy() {
+            failure.summary = format!("{}; {}", failure.summary, kept.found().clause());
+        }
+        failure
+    }
+
+    /// Nothing has shown progress in a start for so long.
+    ///
+    /// As for [`FailureClassifier::server_too_slow`], the beginning of the log counts.
+    pub fn server_silent(&self, phase: StartPhase, silent: Duration, log_length: u64, kept: Option<&Kept>) -> Failure {
+        let seconds = silent.as_secs();
+        let ending = Ending::Hung { phase, seconds };
+        let log = self.blame_beginning_of_log(log_length, ending, Cause::Hung, Phase::Starting(phase));
+        let Some(kept) = kept else { return log };
+        let mut failure = self.with_kept(log, kept);
+        let found = kept.found();
+        failure.hang = Some(found.hang(seconds));
+        if failure.cause == Cause::Hung {
+            failure.summary = format!("{}; {}", hang::no_progress(phase, seconds), found.clause());
+            let own = found.advice();
+            failure.advice.retain(|advice| !own.contains(advice));
+            failure.advice.splice(0..0, own);
+        }
+        failure
+    }
+
+    /// The same failure with the folder of what was kept.
+    fn with_kept(&self, mut failure: Failure, kept: &Kept) -> Failure {
+        failure.kept =
+            kept.folder.as_ref().map(|folder| self.context.relative(folder).unwrap_or_else(|| folder.clone()));
+        failure
     }
 
     /// A rank on another node ended before the server was ready: its own log says why.
@@ -162,15 +191,9 @@ impl FailureClassifier<'_> {
         failure
     }
 
-    /// The client reached its limit.
-    pub fn client_too_slow(&self, emptied: &Emptied) -> Failure {
+    /// The client reached its limit, and had written nothing for so long.
+    pub fn client_too_slow(&self, silent: Duration, kept: Option<&Kept>) -> Failure {
         let limit = self.context.timeout_benchmark;
-        let silent = std::fs::metadata(&self.places.benchmark_log)
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|at| at.elapsed().ok())
-            .unwrap_or_default()
-            .saturating_sub(Duration::from_secs_f64(emptied.seconds.max(0.0)));
         let (cause, summary) = if silent >= SILENCE.min(limit / 2) {
             let text = format!(
                 "the benchmark client reached its limit of {} s, silent for the last {} s",
@@ -187,34 +210,51 @@ impl FailureClassifier<'_> {
                 ),
             )
         };
-        self.with_tail(Failure::plain(cause, Phase::Measuring, summary), Role::Benchmark)
+        let mut failure = self.with_tail(Failure::plain(cause, Phase::Measuring, summary), Role::Benchmark);
+        let Some(kept) = kept else { return failure };
+        failure = self.with_kept(failure, kept);
+        if cause == Cause::BenchmarkHung {
+            let found = kept.found();
+            failure.summary = format!("{}; {}", failure.summary, found.clause());
+            failure.advice = found.advice();
+            failure.hang = Some(found.hang(silent.as_secs()));
+        }
+        failure
     }
 
     /// Nothing moved any more while the client ran.
-    pub fn stalled(&self, stalled: &Stalled) -> Failure {
-        let seconds = stalled.seconds;
-        if !stalled.on_server {
-            let text = format!(
-                "the benchmark client stands still: for {seconds} s it wrote nothing, computed nothing and had no connection to \
-                 the server"
-            );
-            return self.with_tail(Failure::plain(Cause::BenchmarkHung, Phase::Measuring, text), Role::Benchmark);
-        }
+    pub fn stalled(&self, stalled: &Stalled, kept: &Kept) -> Failure {
+        let (seconds, found) = (stalled.seconds, kept.found());
+        let what = match stalled.why {
+            Why::NothingMoves => format!("no token, no finished request and no log line for {seconds} s"),
+            Why::HealthSilent => format!("no token and no answer of `/health` for {seconds} s"),
+        };
+        let mut failure = if found.is_client() {
+            let text = format!("{what}: {}", found.clause());
+            self.with_tail(Failure::plain(Cause::BenchmarkHung, Phase::Measuring, text), Role::Benchmark)
+        } else {
+            self.server_hangs(seconds, stalled.log_length, format!("{what}: {}", found.clause()))
+        };
+        failure = self.with_kept(failure, kept);
+        failure.advice.splice(0..0, found.advice());
+        failure.hang = Some(found.hang(seconds));
+        failure
+    }
+
+    fn server_hangs(&self, seconds: u64, log_length: u64, text: String) -> Failure {
         let ending = Ending::Hung { phase: StartPhase::Ready, seconds };
-        let log = self.blame_beginning_of_log(stalled.log_length, ending, Cause::Hung, Phase::Measuring);
-        let text = format!(
-            "the server hangs: for {seconds} s it counted no token and wrote no line, while the client waited for its answers"
-        );
+        let log = self.blame_beginning_of_log(log_length, ending, Cause::Hung, Phase::Measuring);
         self.hung(text, log)
     }
 
-    /// Our own client saw no token any more.
-    pub fn client_saw_no_token(&self) -> Failure {
-        let ending =
-            Ending::Hung { phase: StartPhase::Ready, seconds: self.context.stall.unwrap_or_default().as_secs() };
-        let log = self.blame_server_log(ending, Cause::Hung, Phase::Measuring);
-        let seconds = self.context.stall.unwrap_or_default().as_secs_f64();
-        self.hung(format!("the server hangs: for {seconds} s the client saw no token"), log)
+    /// Our own client saw no token any more, and ended.
+    pub fn client_saw_no_token(&self, kept: &Kept) -> Failure {
+        let (stall, found) = (self.context.stall.unwrap_or_default(), kept.found());
+        let text = format!("no token for the client for {} s, which gave up: {}", stall.as_secs_f64(), found.clause());
+        let mut failure = self.with_kept(self.server_hangs(stall.as_secs(), u64::MAX, text), kept);
+        failure.advice.splice(0..0, found.advice());
+        failure.hang = Some(found.hang(stall.as_secs()));
+        failure
     }
 
     /// `log`: what the server's log shows.
@@ -225,7 +265,8 @@ impl FailureClassifier<'_> {
             failure.summary = format!("{}; its log: {}", failure.summary, log.summary);
             failure.also.insert(0, log.cause);
         } else {
-            failure.advice = Cause::Hung.advice().iter().map(|advice| (*advice).to_owned()).collect();
+            // Who stands still says more than the cause alone.
+            failure.advice = Vec::new();
         }
         failure
             .advice
@@ -276,6 +317,8 @@ impl FailureClassifier<'_> {
             also,
             ending: Some(ending),
             log_tail: tail_of_beginning(log, length),
+            hang: None,
+            kept: None,
         }
     }
 
@@ -392,6 +435,12 @@ fn failed_requests(log: &Path) -> Vec<Evidence> {
         Some(Evidence { line: number as u64 + 1, text })
     });
     errors.take(REQUEST_ERRORS).collect()
+}
+
+/// How long a log has not grown.
+pub(super) fn silence_of(log: &Path) -> Duration {
+    let written = std::fs::metadata(log).and_then(|meta| meta.modified());
+    written.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
 
 /// How a process ended, in words.

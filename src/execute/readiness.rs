@@ -39,6 +39,8 @@ pub enum Started {
     Fatal(Cause),
     /// An engine process is gone while the API server lives on.
     EngineGone,
+    /// No progress has been seen for so long.
+    Silent(Duration),
     /// A rank on another node has ended.
     RankGone(Gone),
     /// Something else answers on the port.

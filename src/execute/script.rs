@@ -34,7 +34,7 @@ impl EngineCommand {
     }
 
     /// The command that sends the workload of an experiment: `vllm bench serve`, or this very program's `load`. `stall`: after
-    /// so long without a token it gives up.
+    /// a quarter more than that without a token it gives up, where its server is not found to stand still before.
     ///
     /// # Errors
     /// When this program does not know its own path.
@@ -48,7 +48,8 @@ impl EngineCommand {
             Client::Builtin => {
                 let simulated = experiment.engine == Engine::Sim;
                 let mut prefix = words(if simulated { &["load", "--simulated"] } else { &["load"] });
-                let stall = stall.unwrap_or_default().as_secs_f64();
+                // Longer than ours: whoever sees both sides, and keeps the evidence, judges first.
+                let stall = stall.map_or(0.0, |stall| stall.as_secs_f64() * 1.25 + 1.0);
                 prefix.extend(["--stall-timeout".to_owned(), format!("{stall}s")]);
                 Self { program: std::env::current_exe()?, prefix }
             }

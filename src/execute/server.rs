@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::compile_lock::CompileLock;
+use super::evidence::{self, Kept, Scene};
 use super::failure::FailureClassifier;
+use super::hang::ENGINE_TITLE;
 use super::launch::launch_server;
 use super::memory::DeviceMemory;
 use super::port::PortWatch;
@@ -13,14 +15,13 @@ use super::profile::Profile;
 use super::ranks::{Gone, Meeting, Ranks, together};
 use super::readiness::{Question, Sign, StartLog, Started, wait_ready};
 use super::script::client_host;
+use super::start_limit::{SILENCE, StartWatch, silence_beyond};
 use super::{Emitter, Job, UnitContext, port};
 use crate::load::server::Reading;
 use crate::model::{Cause, Ending, Event, Experiment, Failure, Outcome, Phase, StartPhase, StartStep, TeardownProof};
 use crate::process::{Emptied, Group, Role, Stop, StopLevel, Verdict, Waited, supervise};
 use crate::record::Lock;
 
-/// What vLLM's engine and worker processes call themselves.
-pub(super) const ENGINE_TITLE: &str = "VLLM::";
 /// How long a server that lost its engine may take to say why.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a server that said that it failed may take to end by itself: to tell vLLM to end while it does so makes it
@@ -83,6 +84,10 @@ struct Seen {
     log_length: u64,
     /// A rank on another node that had ended.
     rank: Option<Gone>,
+    /// How long nothing at all had shown progress.
+    no_progress: Duration,
+    /// What was kept of a start that was too slow or stood still.
+    kept: Option<Kept>,
 }
 
 impl Server {
@@ -118,7 +123,11 @@ impl Server {
         let mut log = StartLog::new(&job.places.server_log);
         let mut watch = PortWatch::new(job.port, group.members());
         let rank_gone = gone_of(ranks.as_ref());
-        let verdict = until_ready(job, context, (&mut group, rank_gone), &mut watch, &mut log, emit, stop).await;
+        // What ranks on other nodes do is not seen here.
+        let silent = context.stall.filter(|_| ranks.is_none());
+        let progress = StartWatch::new(context.start_limit, silent, group.members(), &job.places.server_log);
+        let watching = Watching { watch: &mut watch, log: &mut log, progress: &progress };
+        let verdict = until_ready(job, context, (&mut group, rank_gone), watching, emit, stop).await;
         let (ready, version) = match &verdict {
             Verdict::Watched(Started::Ready(version)) => (true, version.clone()),
             _ => (false, None),
@@ -149,13 +158,28 @@ impl Server {
         if ready {
             return Ok(server);
         }
-        let seen = Seen {
+        let mut seen = Seen {
             phase: log.phase(),
             silent: log.last_growth.elapsed(),
+            no_progress: progress.silence(),
+            kept: None,
             log_length: std::fs::metadata(&job.places.server_log).map_or(0, |meta| meta.len()),
             // A head that loses a rank says less than the rank.
             rank: server.ranks.as_ref().and_then(Ranks::first_gone),
         };
+        if matches!(verdict, Verdict::Watched(Started::Silent(_)) | Verdict::Deadline) {
+            let still = if let Verdict::Watched(Started::Silent(silence)) = &verdict { Some(*silence) } else { None };
+            emit.is_looked_at(&job.experiment.name, still);
+            let scene = Scene {
+                folder: job.places.evidence.clone(),
+                server: (server.group.members(), server.group.leader),
+                client: None,
+                starting: Some(seen.phase),
+                base: server.base(),
+                was_asked: None,
+            };
+            seen.kept = Some(evidence::keep(scene, job, context, stop).await);
+        }
         emit.phase(&job.experiment, Phase::Draining);
         let own_end = match &verdict {
             Verdict::Watched(Started::Fatal(_) | Started::EngineGone) => end_by_itself(&mut server.group, stop).await,
@@ -165,7 +189,7 @@ impl Server {
         let teardown = Some(server.drain(context, emit, stop).await);
         let outcome = match context.was_told(stop).await {
             true => Outcome::Interrupted,
-            false => not_ready(job, context, verdict, own_end, &seen),
+            false => not_ready(job, context, verdict, own_end, seen),
         };
         Err(Box::new(NotStarted { outcome, startup: Some(startup), steps, teardown }))
     }
@@ -297,12 +321,18 @@ async fn launch_all(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result
     }
 }
 
+/// What a start is watched with.
+struct Watching<'w> {
+    watch: &'w mut PortWatch,
+    log: &'w mut StartLog,
+    progress: &'w StartWatch,
+}
+
 async fn until_ready(
     job: &Job,
     context: &UnitContext,
     (server, rank_gone): (&mut Group, impl Future<Output = Gone>),
-    watch: &mut PortWatch,
-    log: &mut StartLog,
+    Watching { watch, log, progress }: Watching<'_>,
     emit: &Emitter,
     stop: &mut Stop,
 ) -> Verdict<Started> {
@@ -314,7 +344,15 @@ async fn until_ready(
         model: experiment.server.served_model().to_owned(),
         api_key: context.api_key.clone(),
     };
-    let deadline = Instant::now() + context.timeout_startup;
+    let deadline = Instant::now() + context.start_limit.most();
+    let silent = progress.silent(|| {
+        emit.say(format!(
+            "`{}` is not ready after {} s and makes progress: it is waited for up to {} s (`--timeout-startup` sets a limit)",
+            experiment.name,
+            context.start_limit.limit.as_secs(),
+            context.start_limit.most().as_secs()
+        ));
+    });
     let mut profile = Profile::new(server.leader, context.login);
     let watched = wait_ready(&context.http, &question, watch, &mut profile, log, |sign| match sign {
         Sign::SlowShell(text) => emit.event(Event::Notice { text }),
@@ -326,6 +364,7 @@ async fn until_ready(
         tokio::select! {
             started = watched => started,
             gone = rank_gone => Started::RankGone(gone),
+            silence = silent => Started::Silent(silence),
             _ = engine_gone => {
                 // A server that fails by itself says why, and ends, within this moment.
                 tokio::time::sleep(LAST_WORDS).await;
@@ -344,10 +383,11 @@ fn not_ready(
     context: &UnitContext,
     started: Verdict<Started>,
     own_end: Option<Ending>,
-    seen: &Seen,
+    seen: Seen,
 ) -> Outcome {
     let blame = FailureClassifier { places: &job.places, context };
-    let Seen { phase, silent, log_length, rank } = *seen;
+    let Seen { phase, silent, log_length, rank, no_progress, kept } = seen;
+    let kept = kept.as_ref();
     if let (Some(gone), false) = (rank, matches!(started, Verdict::Stopped)) {
         return Outcome::Failed(blame.rank_gone(gone, phase));
     }
@@ -360,7 +400,14 @@ fn not_ready(
         Verdict::Watched(Started::Shared(who)) => blame.foreign_listener(job.port, &who, Phase::Starting(phase)),
         Verdict::Watched(Started::OtherModel(text)) => blame.other_model(text, phase, log_length),
         Verdict::Exited(ending) => blame.server_exited(ending, phase),
-        Verdict::Deadline => blame.server_too_slow(phase, silent, log_length),
+        Verdict::Watched(Started::Silent(silence)) => blame.server_silent(phase, silence, log_length, kept),
+        Verdict::Deadline => {
+            let hung = silence_beyond(context.start_limit.limit, Some(SILENCE));
+            match silent.min(no_progress) >= hung {
+                true => blame.server_silent(phase, silent.min(no_progress), log_length, kept),
+                false => blame.server_too_slow(phase, log_length, kept),
+            }
+        }
         Verdict::GuardLost => blame.guard_lost(Role::Server, Phase::Starting(phase)),
         Verdict::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
     };

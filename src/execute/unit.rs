@@ -6,14 +6,17 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::evidence::{self, Kept, Scene};
 use super::failure::{self, FailureClassifier};
+use super::hang::ENGINE_TITLE;
 use super::launch::{command, launch_client, launch_warmup};
 use super::profile::Profile;
 use super::ranks::{Gone, Ranks};
 use super::sampling::Sampling;
 use super::script::EngineCommand;
-use super::server::{ENGINE_TITLE, LAST_WORDS, NotStarted, Server};
+use super::server::{LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
+use super::start_limit::StartLimit;
 use super::{Binding, Emitter, Job, Nodes, Scope, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
@@ -37,7 +40,7 @@ pub struct UnitContext {
     /// vLLM's version as its installation says, where the server does not tell its own.
     pub vllm_version: Option<String>,
     /// Limit from launch to ready.
-    pub timeout_startup: Duration,
+    pub start_limit: StartLimit,
     /// Limit of the benchmark client.
     pub timeout_benchmark: Duration,
     /// Limit of a measurement in which nothing moves; `None` = none.
@@ -122,6 +125,8 @@ pub struct Places {
     pub warmup_result: PathBuf,
     /// Where the series of samples goes.
     pub telemetry: PathBuf,
+    /// The folder of what is kept before an attempt that stands still is ended; must not exist.
+    pub evidence: PathBuf,
 }
 
 /// What came of one attempt.
@@ -232,7 +237,7 @@ impl Died {
             Died::Engine => blame.engine_died(),
             Died::Rank(gone) => blame.rank_died(gone),
             Died::LogFailed(reason) => blame.log_failed(Role::Server, &reason),
-            Died::Stalled(stalled) => blame.stalled(&stalled),
+            Died::Stalled(stalled) => blame.stalled(&stalled, &Kept::nothing()),
         }
     }
 }
@@ -257,7 +262,7 @@ pub(super) async fn measure(
     let began = Instant::now();
     emit.phase(&job.experiment, Phase::Measuring);
     let sampling = Sampling::begin(context, job, server.group.members(), &server.base());
-    let mut unit = Unit { job, context, result: None, benchmarked: false, sampling };
+    let mut unit = Unit { job, context, result: None, benchmarked: false, sampling, before: None };
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
     let isolation = match &outcome {
@@ -268,6 +273,7 @@ pub(super) async fn measure(
         outcome = unit.warm_up(server, emit, stop).await;
     }
     let before = stop.cuts_short(server.counters(context)).await.flatten();
+    unit.before.clone_from(&before);
     if outcome.is_none() && stop.level() >= StopLevel::Drain {
         outcome = Some(Outcome::Interrupted);
     }
@@ -332,6 +338,8 @@ struct Unit<'a> {
     result: Option<Map<String, Value>>,
     benchmarked: bool,
     sampling: Option<Sampling>,
+    /// What the server counted before the client began.
+    before: Option<Reading>,
 }
 
 impl Unit<'_> {
@@ -419,6 +427,10 @@ impl Unit<'_> {
                     Outcome::Passed { headline }
                 }
                 (Err(_), None) if self.context.was_told(stop).await => Outcome::Interrupted,
+                (Err(failure), None) if failure.cause == Cause::Hung => {
+                    let kept = self.keep(server, None, None, stop).await;
+                    Outcome::Failed(blame.client_saw_no_token(&kept))
+                }
                 (Err(failure), None) => Outcome::Failed(match end_of_server(&mut server.group, &blame).await {
                     Some(died) => or_rank(died, server.ranks.as_ref()).await.failure(self.job.port, &blame),
                     None => failure,
@@ -441,7 +453,7 @@ impl Unit<'_> {
     ) -> Ran {
         let deadline = Instant::now() + self.context.timeout_benchmark;
         let slow = Profile::new(client.leader, self.context.login).slow();
-        let stalled = self.until_stalled(server.base(), &client, log);
+        let stalled = self.until_stalled(server, &client, log, emit);
         let rank_gone = server.rank_gone();
         let Server { group, watch, .. } = server;
         let engine_gone = group.titled_gone(ENGINE_TITLE);
@@ -469,44 +481,78 @@ impl Unit<'_> {
         };
         let Waited { verdict, stopped } = supervise(&mut client, deadline, stop, watched).await;
         emit.was_stopped(stopped, "limits do not count that time, and nobody watched the server's port");
+        let silent = failure::silence_of(log);
+        let kept = match &verdict {
+            Verdict::Watched(Died::Stalled(stalled)) => {
+                emit.is_looked_at(&self.job.experiment.name, Some(Duration::from_secs(stalled.seconds)));
+                Some(self.keep(server, Some(&client), stalled.was_asked, stop).await)
+            }
+            Verdict::Deadline => {
+                emit.is_looked_at(&self.job.experiment.name, None);
+                Some(self.keep(server, Some(&client), None, stop).await)
+            }
+            Verdict::Watched(_)
+            | Verdict::Exited(_)
+            | Verdict::GuardLost
+            | Verdict::LogFailed(_)
+            | Verdict::Stopped => None,
+        };
         // A client that has ended leaves at once; one that has not gets the grace period like a server.
-        let emptied = client.end(stop).await;
+        client.end(stop).await;
         let blame = FailureClassifier { places: &self.job.places, context: self.context };
         match verdict {
             Verdict::Exited(ending) => Ran::Ended(ending),
             Verdict::Watched(died @ (Died::Server(_) | Died::Engine)) => {
                 Ran::Failed(or_rank(died, server.ranks.as_ref()).await.failure(self.job.port, &blame))
             }
+            Verdict::Watched(Died::Stalled(stalled)) => {
+                Ran::Failed(blame.stalled(&stalled, &kept.unwrap_or_else(Kept::nothing)))
+            }
             Verdict::Watched(died) => Ran::Failed(died.failure(self.job.port, &blame)),
-            Verdict::Deadline => Ran::Failed(blame.client_too_slow(&emptied)),
+            Verdict::Deadline => Ran::Failed(blame.client_too_slow(silent, kept.as_ref())),
             Verdict::Stopped => Ran::Interrupted,
             Verdict::GuardLost => Ran::Failed(blame.guard_lost(Role::Benchmark, Phase::Measuring)),
             Verdict::LogFailed(reason) => Ran::Failed(blame.log_failed(Role::Benchmark, &reason)),
         }
     }
 
+    /// Keeps what can be seen of server and client before either is ended.
+    async fn keep(&self, server: &Server, client: Option<&Group>, was_asked: Option<bool>, stop: &mut Stop) -> Kept {
+        let scene = Scene {
+            folder: self.job.places.evidence.clone(),
+            server: (server.group.members(), server.group.leader),
+            client: client.map(|client| (client.members(), client.leader)),
+            starting: None,
+            base: server.base(),
+            was_asked,
+        };
+        evidence::keep(scene, self.job, self.context, stop).await
+    }
+
     /// Looks until nothing moves any more; for ever where there is no such limit. Our own client writes how it goes even
     /// when nothing does: its log tells nothing.
     fn until_stalled<'w>(
         &'w self,
-        base: String,
+        server: &Server,
         client: &Group,
         log: &'w Path,
+        emit: &'w Emitter,
     ) -> impl Future<Output = Stalled> + use<'w> {
-        let client = client.members();
+        let (base, server, client) = (server.base(), server.group.members(), client.members());
         let writes_progress = self.job.experiment.workload.client == Client::Vllm;
         async move {
             let Some(limit) = self.context.stall else { return std::future::pending().await };
             let watched = Watched {
                 http: &self.context.http,
                 base,
-                port: self.job.port,
                 server_log: &self.job.places.server_log,
                 client_log: writes_progress.then_some(log),
+                server,
                 client,
                 limit,
+                before: self.before.as_ref(),
             };
-            until_stalled(watched).await
+            until_stalled(watched, |text| emit.say(text)).await
         }
     }
 
@@ -529,7 +575,7 @@ impl Unit<'_> {
             let gave_up = result.get("vllm_bench_load").and_then(|own| own.get("gave_up"));
             if gave_up.is_some_and(|why| why == "hung") {
                 self.result = Some(result);
-                return Err(blame.client_saw_no_token());
+                return Err(blame.client_saw_no_token(&Kept::nothing()));
             }
             let valid = emit.validate(&self.job.experiment, &result);
             self.result = Some(result.clone());

@@ -7,6 +7,7 @@ mod ending;
 mod event;
 mod experiment;
 mod flags;
+mod hang;
 mod identity;
 mod metric;
 mod outcome;
@@ -25,6 +26,7 @@ pub use experiment::{
     Workload, named_models,
 };
 pub use flags::{FlagError, FlagValue, Flags, normalize};
+pub use hang::{Hang, Party, Standstill};
 pub use identity::{Context, Identity};
 pub use metric::Metric;
 pub use outcome::{

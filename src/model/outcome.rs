@@ -1,8 +1,10 @@
 //! How an experiment ended. A failed experiment is data: it is serialised, counted and shown, and the sweep goes on.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Ending, StartPhase};
+use super::{Cause, Ending, Hang, StartPhase};
 
 /// How one attempt at an experiment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +77,12 @@ pub struct Failure {
     pub ending: Option<Ending>,
     /// The last 50 lines of the log that shows it.
     pub log_tail: Vec<String>,
+    /// Who stood still, where nothing moved any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hang: Option<Hang>,
+    /// The folder with what was kept before anything was ended, relative to the run directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<PathBuf>,
 }
 
 /// The life of one experiment, as shown and recorded.

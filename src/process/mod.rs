@@ -14,6 +14,7 @@
 //!
 //! Only this module spawns processes that outlive a function call.
 
+pub mod activity;
 mod affinity;
 mod cgroup;
 mod device_holder;

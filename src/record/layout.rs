@@ -173,6 +173,11 @@ impl Layout {
         self.logs().join(numbered(name, "warmup", n))
     }
 
+    /// The n-th folder of what was kept before an attempt at an experiment that stood still was ended, from 1.
+    pub fn evidence(&self, name: &str, n: u32) -> PathBuf {
+        self.logs().join(if n <= 1 { format!("{name}_evidence") } else { format!("{name}_evidence.{n}") })
+    }
+
     /// What the warm-up wrote; removed after it.
     pub fn warmup_result(&self, name: &str) -> PathBuf {
         self.unchecked_dir().join(format!("{name}_warmup.json"))
@@ -284,6 +289,26 @@ pub fn rank_script(server_log: &Path) -> PathBuf {
 /// What those who hold ranks are told.
 pub fn rank_order(server_log: &Path) -> PathBuf {
     beside(server_log, "ranks.json")
+}
+
+/// Files of a folder of evidence.
+pub mod evidence {
+    /// Who stands still, all processes in a table, and what could not be seen.
+    pub const SUMMARY: &str = "summary.txt";
+    /// Every process with its threads and their stacks in the kernel.
+    pub const PROCESSES: &str = "processes.txt";
+    /// The stacks of Python, as py-spy says.
+    pub const PYTHON: &str = "python_stacks.txt";
+    /// What the server answered.
+    pub const METRICS: &str = "metrics.txt";
+    /// The end of the server's log.
+    pub const SERVER_LOG: &str = "server_log.txt";
+    /// The end of the client's log.
+    pub const CLIENT_LOG: &str = "client_log.txt";
+    /// Devices and host.
+    pub const DEVICES: &str = "devices.txt";
+    /// The end of the kernel's log.
+    pub const KERNEL: &str = "kernel_log.txt";
 }
 
 /// The cluster sweep's directory tree: names of folders and files that its own programs read.

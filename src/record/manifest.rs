@@ -24,6 +24,9 @@ pub struct Setting {
 pub struct Limits {
     /// From launch to ready.
     pub startup: f64,
+    /// The same for a start that makes progress. Absent in manifests of before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_most: Option<f64>,
     /// The benchmark client, from launch to exit.
     pub benchmark: f64,
     /// The benchmark where nothing moves; 0 = no limit. Absent in manifests of before there was one.

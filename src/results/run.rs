@@ -276,6 +276,7 @@ pub(super) fn failed(failure: Failure, log: Option<std::path::PathBuf>) -> Statu
         phase: Some(failure.phase),
         evidence: failure.evidence,
         advice: failure.advice,
+        kept: failure.kept,
         log,
     }))
 }

@@ -423,8 +423,16 @@ pub async fn benchmark(options: &Options, faults: &[Fault], is_ours: bool, say: 
         "Traffic request rate: {rate}\nBurstiness factor: {:?} ({process})\nMaximum request concurrency: {concurrency}",
         options.burstiness
     ));
-    if faults.contains(&Fault::BenchmarkHangs) {
+    if faults.contains(&Fault::BenchmarkHangs { connected: false }) {
         std::future::pending::<()>().await;
+    }
+    if faults.contains(&Fault::BenchmarkHangs { connected: true }) {
+        let address = options.base_url.trim_start_matches("http://").to_owned();
+        let _connection = std::net::TcpStream::connect(address);
+        // Not even its signals are looked at: it waits for a lock that nobody gives back.
+        loop {
+            std::thread::park();
+        }
     }
     if faults.contains(&Fault::BenchmarkFloods) {
         flood(&Log::stdout());

@@ -6,7 +6,7 @@
 //! Between steps the group sleeps simulated time / speed, never less than a few milliseconds at once.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -161,7 +161,12 @@ pub struct Engine {
     pub loads: AtomicU64,
     /// Counters of all groups.
     pub metrics: Metrics,
+    /// Its process is stopped: it takes no step.
+    frozen: AtomicBool,
 }
+
+/// How often a frozen engine looks whether it may go on.
+const FROZEN: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// An engine without requests.
@@ -181,7 +186,18 @@ impl Engine {
             next_id: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             metrics,
+            frozen: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it has had a request.
+    pub fn was_asked(&self) -> bool {
+        self.next_id.load(Ordering::Relaxed) > 0
+    }
+
+    /// Its process was stopped, or goes on.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
     }
 
     /// The same beside other servers of its run.
@@ -295,6 +311,9 @@ impl Actor {
         let drafts = Drafts::none(self.engine.machine.speculation.map_or(0, |speculation| speculation.tokens));
         let mut step = Step { drafts, ..Step::default() };
         loop {
+            while self.engine.frozen.load(Ordering::Relaxed) {
+                tokio::time::sleep(FROZEN).await;
+            }
             while let Ok(command) = self.commands.try_recv() {
                 self.handle(command);
             }
@@ -313,7 +332,7 @@ impl Actor {
                 }
                 self.scheduler.step(&mut step);
                 if self.deliver(&mut step) {
-                    // The server is about to die: nothing more comes out of it.
+                    // The server is about to die, or hangs: nothing more comes out of it.
                     std::future::pending::<()>().await;
                 }
                 self.pace().await;

@@ -17,9 +17,11 @@
 //! | `kv-cache` | `small` | "No available memory for the cache blocks"; `small`: "To serve at least one request ..." |
 //! | `never-healthy` | | starts, but `/health` answers 503 for ever |
 //! | `late-healthy` | times (5) | `/health` answers 503 that many times, then 200 |
-//! | `hang-loading` | | silent for ever while loading weights |
+//! | `hang-loading` | `busy` | silent for ever while loading weights; `busy`: the engine core computes meanwhile |
 //! | `hang-accept` | | says that it has started, accepts connections, never answers |
 //! | `die-in-benchmark` | `kill` `segv` `exit` `engine`, a number of requests, seconds such as `5s`; joined by `+` | dies after that many measured requests (1) or simulated seconds after the first; `kill` is the default, `engine`: only the engine core dies, the API server logs EngineDeadError and shuts down |
+//! | `hang-in-benchmark` | `deadlock` `busy` `deaf` `babble`, when as for `die-in-benchmark` | nothing moves any more: the engine core waits for ever (the default) or computes for ever, or the API server answers nobody; `babble`: and writes lines meanwhile |
+//! | `silent-health` | | `/health` never answers once a benchmark has begun, while everything else works |
 //! | `server-floods` | | the server prints megabytes a second for ever |
 //! | `requests-fail` | how many (1), or `all` | measured requests get HTTP 500 |
 //! | `streams-fail` | `error` (default) `break` `stall` `malformed` `short` `silent`; `+N` or `+all` | measured answers go wrong (1): an error object amid the tokens, a connection that is cut, no further token, a broken event, half of the tokens, no answer at all |
@@ -39,7 +41,7 @@
 //! | `level-zero` | | the device is lost while profiling, exit 1 |
 //! | `shared-memory` | | `/dev/shm` is full, exit 1 |
 //! | `oom-killed` | `engine` | the kernel's OOM killer: SIGKILL while loading, of the whole server or the engine core alone |
-//! | `benchmark-hangs` | | the client is silent for ever |
+//! | `benchmark-hangs` | `connected` | the client is silent for ever, without a connection to the server or with one |
 //! | `benchmark-floods` | | the client prints megabytes a second for ever |
 //! | `benchmark-exits` | exit code (1) | the client fails with a traceback |
 //! | `benchmark-bad-json` | | the result file is cut in the middle |
@@ -57,9 +59,11 @@ pub enum Fault {
     KvCache { small: bool },
     NeverHealthy,
     LateHealthy { times: u32 },
-    HangLoading,
+    HangLoading { busy: bool },
     HangAccept,
     DieInBenchmark { how: Death, after: DieAfter },
+    HangInBenchmark { how: Hanging, after: DieAfter },
+    SilentHealth,
     ServerFloods,
     RequestsFail { count: Option<u64> },
     StreamsFail { how: BrokenStream, count: Option<u64> },
@@ -82,7 +86,7 @@ pub enum Fault {
     LevelZero,
     SharedMemory,
     OomKilled { engine_only: bool },
-    BenchmarkHangs,
+    BenchmarkHangs { connected: bool },
     BenchmarkFloods,
     BenchmarkExits { code: u8 },
     BenchmarkBadJson,
@@ -102,7 +106,33 @@ pub enum Death {
     Engine,
 }
 
-/// When a server dies in a benchmark.
+/// How a server hangs in a benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hanging {
+    /// The engine core waits for ever.
+    Deadlock,
+    /// The engine core computes for ever.
+    Busy,
+    /// The API server answers nobody.
+    Deaf,
+    /// The same, while lines are written.
+    Babble,
+}
+
+impl Hanging {
+    const ALL: [Self; 4] = [Self::Deadlock, Self::Busy, Self::Deaf, Self::Babble];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Deadlock => "deadlock",
+            Self::Busy => "busy",
+            Self::Deaf => "deaf",
+            Self::Babble => "babble",
+        }
+    }
+}
+
+/// When a server dies or hangs in a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum DieAfter {
     /// After so many completed requests that are not warm-ups.
@@ -154,9 +184,11 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("kv-cache", "[:small]", "no memory is left for the KV cache"),
     ("never-healthy", "", "/health answers 503 for ever"),
     ("late-healthy", "[:TIMES]", "/health answers 503 a few times first"),
-    ("hang-loading", "", "silent for ever while loading"),
+    ("hang-loading", "[:busy]", "silent for ever while loading"),
     ("hang-accept", "", "accepts connections and never answers"),
     ("die-in-benchmark", "[:kill|segv|exit|engine][+N|+SECONDSs]", "the server dies in the benchmark"),
+    ("hang-in-benchmark", "[:deadlock|busy|deaf|babble][+N|+SECONDSs]", "the server hangs in the benchmark"),
+    ("silent-health", "", "/health never answers in a benchmark"),
     ("server-floods", "", "the server floods its log"),
     ("requests-fail", "[:N|all]", "requests get HTTP 500"),
     ("streams-fail", "[:error|break|stall|malformed|short|silent][+N|+all]", "answers go wrong"),
@@ -179,7 +211,7 @@ pub const KNOWN: &[(&str, &str, &str)] = &[
     ("level-zero", "", "the device is lost"),
     ("shared-memory", "", "/dev/shm is full"),
     ("oom-killed", "[:engine]", "killed by the system"),
-    ("benchmark-hangs", "", "the client is silent for ever"),
+    ("benchmark-hangs", "[:connected]", "the client is silent for ever"),
     ("benchmark-floods", "", "the client floods its output"),
     ("benchmark-exits", "[:CODE]", "the client fails"),
     ("benchmark-bad-json", "", "the result file is cut"),
@@ -314,9 +346,11 @@ fn fault(name: &str, param: Option<&str>) -> Result<Fault, FaultError> {
         "kv-cache" => Fault::KvCache { small: flagged("small")? },
         "never-healthy" => Fault::NeverHealthy,
         "late-healthy" => Fault::LateHealthy { times: number(param, 5).ok_or_else(wrong)? },
-        "hang-loading" => Fault::HangLoading,
+        "hang-loading" => Fault::HangLoading { busy: flagged("busy")? },
         "hang-accept" => Fault::HangAccept,
         "die-in-benchmark" => death(param).ok_or_else(wrong)?,
+        "hang-in-benchmark" => hanging(param).ok_or_else(wrong)?,
+        "silent-health" => Fault::SilentHealth,
         "server-floods" => Fault::ServerFloods,
         "requests-fail" if param == Some("all") => Fault::RequestsFail { count: None },
         "requests-fail" => Fault::RequestsFail { count: Some(number(param, 1).ok_or_else(wrong)?) },
@@ -351,7 +385,7 @@ fn fault(name: &str, param: Option<&str>) -> Result<Fault, FaultError> {
         "level-zero" => Fault::LevelZero,
         "shared-memory" => Fault::SharedMemory,
         "oom-killed" => Fault::OomKilled { engine_only: flagged("engine")? },
-        "benchmark-hangs" => Fault::BenchmarkHangs,
+        "benchmark-hangs" => Fault::BenchmarkHangs { connected: flagged("connected")? },
         "benchmark-floods" => Fault::BenchmarkFloods,
         "benchmark-exits" => Fault::BenchmarkExits { code: number(param, 1).ok_or_else(wrong)? },
         "benchmark-bad-json" => Fault::BenchmarkBadJson,
@@ -368,19 +402,28 @@ fn death(param: Option<&str>) -> Option<Fault> {
             "segv" => how = Death::Segv,
             "exit" => how = Death::Exit,
             "engine" => how = Death::Engine,
-            part => match part.strip_suffix('s') {
-                Some(seconds) => {
-                    let seconds: f64 = seconds.parse().ok()?;
-                    if !(seconds >= 0.0 && seconds.is_finite()) {
-                        return None;
-                    }
-                    after = DieAfter::Seconds(seconds);
-                }
-                None => after = DieAfter::Requests(part.parse().ok()?),
-            },
+            part => after = when(part)?,
         }
     }
     Some(Fault::DieInBenchmark { how, after })
+}
+
+fn hanging(param: Option<&str>) -> Option<Fault> {
+    let (mut how, mut after) = (Hanging::Deadlock, DieAfter::Requests(1));
+    for part in param.unwrap_or("deadlock").split('+').map(str::trim) {
+        match Hanging::ALL.into_iter().find(|how| how.name() == part) {
+            Some(named) => how = named,
+            None => after = when(part)?,
+        }
+    }
+    Some(Fault::HangInBenchmark { how, after })
+}
+
+/// A number of requests, or seconds such as `5s`.
+fn when(part: &str) -> Option<DieAfter> {
+    let Some(seconds) = part.strip_suffix('s') else { return Some(DieAfter::Requests(part.parse().ok()?)) };
+    let seconds: f64 = seconds.parse().ok()?;
+    (seconds >= 0.0 && seconds.is_finite()).then_some(DieAfter::Seconds(seconds))
 }
 
 impl fmt::Display for Fault {
@@ -392,7 +435,8 @@ impl fmt::Display for Fault {
             Fault::KvCache { small: false } => f.write_str("kv-cache"),
             Fault::NeverHealthy => f.write_str("never-healthy"),
             Fault::LateHealthy { times } => write!(f, "late-healthy:{times}"),
-            Fault::HangLoading => f.write_str("hang-loading"),
+            Fault::HangLoading { busy: true } => f.write_str("hang-loading:busy"),
+            Fault::HangLoading { busy: false } => f.write_str("hang-loading"),
             Fault::HangAccept => f.write_str("hang-accept"),
             Fault::DieInBenchmark { how, after } => {
                 let how = match how {
@@ -406,6 +450,13 @@ impl fmt::Display for Fault {
                     DieAfter::Seconds(s) => write!(f, "die-in-benchmark:{how}+{s}s"),
                 }
             }
+            Fault::HangInBenchmark { how, after: DieAfter::Requests(n) } => {
+                write!(f, "hang-in-benchmark:{}+{n}", how.name())
+            }
+            Fault::HangInBenchmark { how, after: DieAfter::Seconds(s) } => {
+                write!(f, "hang-in-benchmark:{}+{s}s", how.name())
+            }
+            Fault::SilentHealth => f.write_str("silent-health"),
             Fault::ServerFloods => f.write_str("server-floods"),
             Fault::RequestsFail { count: Some(n) } => write!(f, "requests-fail:{n}"),
             Fault::RequestsFail { count: None } => f.write_str("requests-fail:all"),
@@ -432,7 +483,8 @@ impl fmt::Display for Fault {
             Fault::SharedMemory => f.write_str("shared-memory"),
             Fault::OomKilled { engine_only: true } => f.write_str("oom-killed:engine"),
             Fault::OomKilled { engine_only: false } => f.write_str("oom-killed"),
-            Fault::BenchmarkHangs => f.write_str("benchmark-hangs"),
+            Fault::BenchmarkHangs { connected: true } => f.write_str("benchmark-hangs:connected"),
+            Fault::BenchmarkHangs { connected: false } => f.write_str("benchmark-hangs"),
             Fault::BenchmarkFloods => f.write_str("benchmark-floods"),
             Fault::BenchmarkExits { code } => write!(f, "benchmark-exits:{code}"),
             Fault::BenchmarkBadJson => f.write_str("benchmark-bad-json"),

@@ -1,4 +1,4 @@
-//! When the fault `die-in-benchmark` strikes.
+//! When the faults `die-in-benchmark` and `hang-in-benchmark` strike.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -28,7 +28,7 @@ pub use inventory::{
 };
 pub use probe::{DEVICE_MASKS, Environment, Probe};
 pub use sampler::{DEVICE_COLUMNS, DeviceSample, HostSample, Sample, Sampler, cell, mebibytes, summarize};
-pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently};
+pub use tool::{Patience, ToolError, ToolOutput, run_limited, run_patiently, run_unless};
 
 #[cfg(test)]
 pub(crate) mod fixture;

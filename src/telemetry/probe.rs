@@ -73,7 +73,7 @@ impl Probe {
     }
 
     /// The first executable file of this name in [`Probe::path_dirs`].
-    pub(super) fn find_tool(&self, name: &str) -> Option<PathBuf> {
+    pub fn find_tool(&self, name: &str) -> Option<PathBuf> {
         self.path_dirs
             .iter()
             .map(|dir| dir.join(name))

@@ -144,6 +144,15 @@ pub fn run_limited(command: Command, limit: Duration) -> Result<ToolOutput, Tool
     run_while(command, |_| if Instant::now() >= deadline { Err(limit) } else { Ok(()) })
 }
 
+/// As [`run_limited`], and ended at once where `is_over` says that nobody waits for its answer any more.
+pub fn run_unless(command: Command, limit: Duration, is_over: impl Fn() -> bool) -> Result<ToolOutput, ToolError> {
+    let began = Instant::now();
+    run_while(command, |_| match is_over() || began.elapsed() >= limit {
+        true => Err(began.elapsed().min(limit)),
+        false => Ok(()),
+    })
+}
+
 /// Runs `command` as long as `goes_on` (asked between two looks) lets it: its error is how long it was waited for.
 fn run_while(
     mut command: Command,

@@ -302,6 +302,9 @@ impl Reporter {
         for advice in &failure.advice {
             self.print(&format!("        {}: {advice}", self.paint(BOLD, "advice")));
         }
+        if let Some(kept) = &failure.kept {
+            self.print(&format!("        {}: {}", self.paint(BOLD, "evidence"), kept.display()));
+        }
     }
 
     fn stop_waiting(&self, name: &str) {

@@ -1161,8 +1161,45 @@ def lanes(s: Scenario) -> None:
     s.check_nothing_left()
 
 
+def hung(s: Scenario) -> None:
+    """SIGSTOP of the engine, then of the API server, while the client measures: who stands still, and what is kept."""
+    models = s.bench.models[:2]
+    args = s.sweep("sanity", *LONG_LOAD, "--stall-timeout", "20s", models=models)
+    child = s.start(*args)
+    for model, title, who in ((models[0], "VLLM::EngineCore", "engine"), (models[1], "API", "api-server")):
+        name = name_of(model)
+        s.wait_load(name)
+        leader = [e for e in s.events("server-launched") if e["name"] == name][-1]["process"]["pid"]
+        engines = [p.pid for p in s.members() if p.group == leader and p.argv[0].startswith(title)]
+        victim = leader if title == "API" else engines[0]
+        with s.check(f"SIGSTOP of the {who} while measuring: hung, it is named, evidence is kept") as note:
+            time.sleep(1)
+            at = time.time()
+            os.kill(victim, signal.SIGSTOP)
+            failure = wait_for("the failure file", lambda: (s.run() / f"{name}_failure.json").exists() and s.failure(name), SLOW)
+            equal((failure["cause"], failure["phase"]), ("hung", {"phase": "measuring"}), "cause and phase")
+            hang = failure["hang"]
+            equal((hang["who"], hang["does"], hang["process"]["pid"]), (who, "stopped", victim), "who stands still")
+            equal(hang["health-answers"], who == "engine", "whether /health is answered")
+            kept = s.run() / failure["kept"]
+            for file in ("summary.txt", "processes.txt", "metrics.txt", "server_log.txt", "client_log.txt", "devices.txt"):
+                that((kept / file).stat().st_size > 0, f"{file} is empty")
+            contains((kept / "summary.txt").read_text(), "is stopped", "summary")
+            contains((kept / "processes.txt").read_text(), "VLLM::EngineCore", "processes")
+            if who == "engine":
+                contains((kept / "metrics.txt").read_text(), "vllm:num_requests_running", "metrics")
+            if shutil.which("py-spy"):
+                contains((kept / "python_stacks.txt").read_text(), "run_engine_core", "stacks of Python")
+            equal(failure["teardown"]["group_empty"], True, "teardown")
+            note(f"recorded {time.time() - at:.0f} s after SIGSTOP, limit 20 s; {failure['summary'][:160]}")
+    with s.check("exit code 1"):
+        equal(child.wait(SLOW), 1, "exit code")
+    s.check_nothing_left()
+    s.check_files_parse()
+
+
 SCENARIOS = {function.__name__: function for function in (
-    sweep, failures, killed, guards, died, reuse, load, workloads, decide, live, foreign, lanes)}
+    sweep, failures, killed, guards, died, hung, reuse, load, workloads, decide, live, foreign, lanes)}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ faults! {
     die_in_benchmark_segv: "die-in-benchmark:segv" => "server-died", "measuring", "";
     die_in_benchmark_exit: "die-in-benchmark:exit" => "server-died", "measuring", "";
     die_in_benchmark_engine: "die-in-benchmark:engine" => "server-died", "measuring", "EngineCore_DP0 died unexpectedly";
+    hang_in_benchmark: "hang-in-benchmark:deadlock" => "hung", "measuring", "", "--stall-timeout" = "2";
+    silent_health: "silent-health" => "", "", "";
     server_floods: "server-floods" => "", "", "";
     requests_fail: "requests-fail:2" => "requests-failed", "measuring", "Error 0: ";
     requests_fail_all: "requests-fail:all" => "requests-failed", "measuring", "Error 0: ";

@@ -40,3 +40,4 @@ mod slurm;
 mod sources;
 mod stall;
 mod until;
+mod watchdog;

@@ -247,6 +247,7 @@ fn why(failure: &Failure) -> FailureRow {
         phase: failure.phase.to_string(),
         evidence: failure.evidence.iter().take(EVIDENCE).map(|line| (line.line, line.text.clone())).collect(),
         advice: failure.advice.clone(),
+        kept: failure.kept.as_ref().map(|folder| folder.display().to_string()),
     }
 }
 

@@ -150,8 +150,12 @@ fn listing(settings: &Settings, plan: &Plan) -> String {
     );
     let _ = writeln!(
         text,
-        "limits: {} s to ready, {} s for the benchmark, {} without a token, {} s from SIGTERM to SIGKILL",
-        settings.timeout_startup.as_secs_f64(),
+        "limits: {} s to ready{}, {} s for the benchmark, {} without a token, {} s from SIGTERM to SIGKILL",
+        settings.start_limit.limit.as_secs_f64(),
+        match settings.start_limit.extends {
+            true => format!(" ({} s with progress)", settings.start_limit.most().as_secs_f64()),
+            false => String::new(),
+        },
         settings.timeout_benchmark.as_secs_f64(),
         settings.stall.map_or("any time".to_owned(), |stall| format!("{} s", stall.as_secs_f64())),
         settings.grace.as_secs_f64()

@@ -482,7 +482,7 @@ fn unit_context(
         setvars: settings.setvars.clone().filter(|path| path.is_file() && !simulated),
         login: settings.login,
         vllm_version: settings.sweep.context.vllm_version.clone(),
-        timeout_startup: settings.timeout_startup,
+        start_limit: settings.start_limit,
         timeout_benchmark: settings.timeout_benchmark,
         stall: settings.stall,
         grace: settings.grace,

@@ -218,7 +218,8 @@ async fn create_run(
 /// The limits of the manifest.
 pub fn limits(settings: &Settings) -> Limits {
     Limits {
-        startup: settings.timeout_startup.as_secs_f64(),
+        startup: settings.start_limit.limit.as_secs_f64(),
+        startup_most: Some(settings.start_limit.most().as_secs_f64()),
         benchmark: settings.timeout_benchmark.as_secs_f64(),
         stall: Some(settings.stall.unwrap_or_default().as_secs_f64()),
         grace: settings.grace.as_secs_f64(),

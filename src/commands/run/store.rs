@@ -64,6 +64,7 @@ impl Store {
             result: layout.unchecked(name),
             warmup_result: layout.warmup_result(name),
             telemetry: free(&|n| layout.telemetry(name, n)),
+            evidence: free(&|n| layout.evidence(name, n)),
         }
     }
 

@@ -306,7 +306,7 @@ impl Task<'_> {
         emit: &Emitter,
         stop: &Stop,
     ) -> Result<Option<Vec<Lock>>, Error> {
-        let limit = self.settings.timeout_startup + self.settings.timeout_benchmark + self.settings.grace * 2;
+        let limit = self.settings.start_limit.most() + self.settings.timeout_benchmark + self.settings.grace * 2;
         let began = Instant::now();
         let mut told = false;
         let mut locks = Vec::new();

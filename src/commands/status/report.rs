@@ -196,6 +196,9 @@ pub struct FailureReport {
     pub summary: String,
     /// Where in its life it was.
     pub phase: String,
+    /// The folder of what was kept before it was ended, relative to the run directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// A vLLM process.
@@ -360,6 +363,7 @@ fn failure(name: &str, failure: &Failure) -> FailureReport {
         cause: failure.cause.to_string(),
         summary: failure.summary.clone(),
         phase: failure.phase.to_string(),
+        kept: failure.kept.as_ref().map(|folder| folder.display().to_string()),
     }
 }
 

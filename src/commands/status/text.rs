@@ -267,6 +267,9 @@ impl Page<'_> {
             let room = (self.width - 6).saturating_sub(failure.cause.len()).max(NAME);
             let summary = format::cut_end(&failure.summary, room);
             self.lines.push(format!("    {}: {summary}", self.ui.bad(&failure.cause)));
+            if let Some(kept) = &failure.kept {
+                self.lines.push(format!("    evidence: {}", format::cut_middle(kept, self.width.saturating_sub(14))));
+            }
         }
     }
 

@@ -225,13 +225,13 @@ pub struct Repeats {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Timeouts {
-    /// From launch to ready.
-    #[schemars(with = "Option<schema::DurationText>")]
+    /// From launch to ready; with a `+` behind it, a start that makes progress may take up to three times as long.
+    #[schemars(with = "Option<schema::StartLimitText>")]
     pub startup: Option<Raw>,
     /// Of the benchmark client.
     #[schemars(with = "Option<schema::DurationText>")]
     pub benchmark: Option<Raw>,
-    /// Of a benchmark in which no token comes, no counter of the server moves and no line is logged; `0` for none.
+    /// Of a benchmark in which no token comes, no counter of the server moves and no line is logged, and of a start that makes no progress; `0` for none.
     #[schemars(with = "Option<schema::DurationText>")]
     pub stall: Option<Raw>,
     /// From SIGTERM to SIGKILL.

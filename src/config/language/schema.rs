@@ -107,6 +107,17 @@ schema!(
     })
 );
 schema!(
+    /// A duration that progress may extend.
+    StartLimitText,
+    |_g| json_schema!({
+        "description": "Seconds, or a number with a unit: 300s, 5m; with a + behind it, a start that makes progress may take up to three times as long.",
+        "anyOf": [
+            {"type": "number", "minimum": 0},
+            {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(ms|s|sec|m|min|h)?\\+?$"}
+        ]
+    })
+);
+schema!(
     /// A port.
     Port,
     |_g| json_schema!({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"const": "auto"}]})

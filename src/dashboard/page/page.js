@@ -413,10 +413,11 @@ function select(name) {
 
 const FAILURES = 50;
 function failure(row) {
-  const { cause, summary, phase, evidence, advice } = row.failure;
+  const { cause, summary, phase, evidence, advice, kept } = row.failure;
   return el('div', {}, el('p', {}, el('span', { class: 'tag bad' }, cause), ` while ${phase}: ${summary}`),
     evidence.length ? el('pre', { class: 'log' }, evidence.map(([line, text]) => `${line}: ${text}`).join('\n')) : null,
-    advice.map((text) => el('p', { class: 'advice' }, text)));
+    advice.map((text) => el('p', { class: 'advice' }, text)),
+    kept ? el('p', { class: 'faint' }, `evidence: ${kept}`) : null);
 }
 let failuresShown = '';
 function showFailures() {

@@ -43,6 +43,8 @@ struct Failed {
     /// Numbers and texts of the log's lines that show it, the best first.
     evidence: Vec<(u64, String)>,
     log: Option<String>,
+    /// The folder of what was kept before it was ended.
+    kept: Option<String>,
 }
 
 /// A name, and what is to be said of it.
@@ -130,6 +132,7 @@ fn plain(index: usize, row: &Row, summary: &str) -> Failed {
         summary: cut(summary, REASON),
         evidence: Vec::new(),
         log: None,
+        kept: None,
     }
 }
 
@@ -141,6 +144,7 @@ fn attempt(index: usize, row: &Row, failed: &FailedAttempt) -> Failed {
         facts: facts.into_iter().flatten().collect::<Vec<String>>().join(", "),
         evidence: failed.evidence.iter().map(|evidence| (evidence.line, cut(&evidence.text, REASON))).collect(),
         log: failed.log.as_ref().map(|log| clean(&log.display().to_string())),
+        kept: failed.kept.as_ref().map(|folder| clean(&folder.display().to_string())),
         ..plain
     }
 }

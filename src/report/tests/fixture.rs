@@ -203,6 +203,8 @@ pub fn failure(summary: &str, evidence: &str) -> Failure {
         advice: vec!["read the last lines of the server's log; start the server by hand with its script".into()],
         ending: None,
         log_tail: Vec::new(),
+        hang: None,
+        kept: None,
     }
 }
 
@@ -250,7 +252,7 @@ fn manifest(plan: &Plan, engine: Engine) -> Manifest {
         engine,
         vllm: (engine == Engine::Vllm).then(|| VllmInfo { path: "/opt/venv/bin/vllm".into(), version: None }),
         settings: IndexMap::new(),
-        limits: Limits { startup: 300.0, benchmark: 1800.0, stall: Some(120.0), grace: 30.0 },
+        limits: Limits { startup: 300.0, startup_most: None, benchmark: 1800.0, stall: Some(120.0), grace: 30.0 },
         host: crate::telemetry::HostInfo::default(),
         devices: crate::telemetry::DeviceReport {
             kind: crate::telemetry::DeviceKind::Cpu,

@@ -79,6 +79,9 @@ fn failure(page: &mut Page, row: &Row, failed: &FailedAttempt) {
     if let Some(log) = &failed.log {
         field("in", &log.display().to_string());
     }
+    if let Some(kept) = &failed.kept {
+        field("kept", &kept.display().to_string());
+    }
 }
 
 /// What was never begun, or not taken to its end.

@@ -51,6 +51,7 @@ pub struct App {
     streams_fail: Option<(BrokenStream, Failing)>,
     dev_mode: bool,
     reset_refused: bool,
+    silent_health: bool,
 }
 
 /// Which requests a fault strikes.
@@ -124,6 +125,7 @@ impl App {
             health_asked: AtomicU64::new(0),
             requests_fail,
             streams_fail,
+            silent_health: launch.faults.contains(&Fault::SilentHealth),
             reset_refused: launch.faults.contains(&Fault::ResetRefused),
             dev_mode: std::env::var("VLLM_SERVER_DEV_MODE").is_ok_and(|value| value == "1"),
         })
@@ -266,6 +268,9 @@ fn has_key(headers: &HeaderMap, keys: &[String]) -> bool {
 }
 
 async fn health(State(app): State<Arc<App>>) -> StatusCode {
+    if app.silent_health && app.engine.was_asked() {
+        std::future::pending::<()>().await;
+    }
     match app.not_healthy {
         Some(times) if app.health_asked.fetch_add(1, Ordering::Relaxed) < times => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,

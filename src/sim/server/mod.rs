@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::argparse::{Refusal, main_refusal, unrecognized};
 use super::engine::{Engine, Machine, Variation};
-use super::fault::{Death, Fault};
+use super::fault::{Death, Fault, Hanging};
 use super::flags::{SERVE, ServeConfig};
 use super::log::{Log, Source};
 use super::model::{CostModel, hash};
@@ -87,7 +87,9 @@ impl Launch {
             block_size: self.config.block_size,
         };
         let trigger = self.faults.iter().find_map(|fault| match fault {
-            Fault::DieInBenchmark { after, .. } => Some(Trigger::new(*after, self.settings.load_of(fault))),
+            Fault::DieInBenchmark { after, .. } | Fault::HangInBenchmark { after, .. } => {
+                Some(Trigger::new(*after, self.settings.load_of(fault)))
+            }
             _ => None,
         });
         let SimSettings { seed, noise, start, speed, .. } = self.settings;
@@ -246,7 +248,7 @@ async fn with_children<F: Future<Output = ()> + Unpin>(
             }
             orderly_end(launch)
         }
-        code = answer(launch, listener, Arc::clone(&engine)) => code,
+        code = answer(launch, listener, Arc::clone(&engine), ids) => code,
     }
 }
 
@@ -269,13 +271,14 @@ fn orderly_end(launch: &Launch) -> u8 {
 }
 
 /// Accepts and answers until something else ends the server.
-async fn answer(launch: &Launch, listener: TcpListener, engine: Arc<Engine>) -> u8 {
+async fn answer(launch: &Launch, listener: TcpListener, engine: Arc<Engine>, ids: Ids) -> u8 {
     if launch.has(&Fault::HangAccept) {
         let mut connections = Vec::new();
         loop {
             connections.extend(listener.accept().await.ok());
         }
     }
+    tokio::spawn(freeze_while_stopped(Arc::clone(&engine), ids));
     let app = http::App::new(launch, engine);
     tokio::spawn(Arc::clone(&app).log_throughput(launch.settings.speed));
     match http::serve(listener, app).await {
@@ -284,20 +287,57 @@ async fn answer(launch: &Launch, listener: TcpListener, engine: Arc<Engine>) -> 
     }
 }
 
-/// The fault `die-in-benchmark`; comes back only when the API server is to exit.
+/// How often it is looked whether the engine core is stopped.
+const LOOK_AT_ENGINE: Duration = Duration::from_millis(50);
+
+/// The steps are made here and not in the engine core: where that is stopped, they are as well.
+async fn freeze_while_stopped(engine: Arc<Engine>, ids: Ids) {
+    loop {
+        engine.freeze(ids.is_stopped());
+        tokio::time::sleep(LOOK_AT_ENGINE).await;
+    }
+}
+
+/// The fault `hang-in-benchmark`.
+async fn hang(launch: &Launch, how: Hanging, ids: Ids) {
+    match how {
+        Hanging::Deadlock => ids.stand_still(),
+        Hanging::Busy => ids.compute(),
+        Hanging::Deaf | Hanging::Babble => {
+            if how == Hanging::Babble {
+                let (log, api) = (Arc::clone(&launch.log), launch.api.clone());
+                std::thread::spawn(move || {
+                    loop {
+                        log.info(&api, "sim.rs:2", "SIMULATED line of a server that answers nobody");
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                });
+            }
+            // The whole API server waits, its signals included.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// The faults `die-in-benchmark` and `hang-in-benchmark`; comes back only when the API server is to exit.
 async fn die_when_triggered(launch: &Launch, engine: &Engine, ids: Ids) {
-    let (Some(trigger), Some(how)) = (
-        engine.trigger(),
-        launch.faults.iter().find_map(|fault| match fault {
-            Fault::DieInBenchmark { how, .. } => Some(*how),
-            _ => None,
-        }),
-    ) else {
-        return std::future::pending().await;
-    };
+    let Some(trigger) = engine.trigger() else { return std::future::pending().await };
     trigger.notify.notified().await;
     // What was flushed reaches the client first.
     tokio::time::sleep(Duration::from_millis(5)).await;
+    let how = launch.faults.iter().find_map(|fault| match fault {
+        Fault::DieInBenchmark { how, .. } => Some(Ok(*how)),
+        Fault::HangInBenchmark { how, .. } => Some(Err(*how)),
+        _ => None,
+    });
+    let how = match how {
+        Some(Ok(how)) => how,
+        Some(Err(how)) => return hang(launch, how, ids).await,
+        None => return std::future::pending().await,
+    };
     match how {
         Death::Engine => {
             ids.kill();

@@ -80,12 +80,20 @@ fn engine_main(with_worker: bool, address: Option<&String>) {
     let mut command = std::process::Command::new(SELF);
     command.args(["sim-vllm", WORKER]).args(address).arg0_named("VLLM::Worker_TP0").stdin(Stdio::piped());
     let worker = with_worker.then(|| command.spawn().ok()).flatten();
-    block_signals();
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all_signals()), None);
     let mut out = std::io::stdout();
     let pid = worker.as_ref().map_or(0, std::process::Child::id);
     let _ = writeln!(out, "{pid}").and_then(|()| out.flush());
-    while deaf || ending_signals().wait().is_err() {
-        nix::unistd::pause();
+    loop {
+        match all_signals().wait() {
+            Ok(how @ (STAND_STILL | COMPUTE)) => stand_still(how == COMPUTE, deaf),
+            Ok(_) if !deaf => {}
+            Ok(_) | Err(_) => {
+                nix::unistd::pause();
+                continue;
+            }
+        }
+        break;
     }
     if let Some(mut worker) = worker {
         // Its end of the pipe closes, it ends, and no zombie is left.
@@ -94,6 +102,30 @@ fn engine_main(with_worker: bool, address: Option<&String>) {
         }
         let _ = worker.wait();
     }
+}
+
+/// Waits for ever, as one does whose lock nobody gives back, or computes for ever; until it is told to end.
+fn stand_still(computes: bool, deaf: bool) {
+    let told = std::thread::spawn(move || {
+        while deaf || ending_signals().wait().is_err() {
+            std::thread::park();
+        }
+    });
+    while computes && !told.is_finished() {
+        std::hint::spin_loop();
+    }
+    let _ = told.join();
+}
+
+/// What tells an engine core to stand still, or to compute without an end.
+const STAND_STILL: Signal = Signal::SIGUSR1;
+const COMPUTE: Signal = Signal::SIGUSR2;
+
+fn all_signals() -> SigSet {
+    let mut signals = ending_signals();
+    signals.add(STAND_STILL);
+    signals.add(COMPUTE);
+    signals
 }
 
 fn ending_signals() -> SigSet {
@@ -169,6 +201,22 @@ impl Ids {
         for pid in [self.worker, self.engine] {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
+    }
+
+    /// The engine core does nothing any more.
+    pub fn stand_still(self) {
+        let _ = kill(Pid::from_raw(self.engine.cast_signed()), STAND_STILL);
+    }
+
+    /// It computes for ever.
+    pub fn compute(self) {
+        let _ = kill(Pid::from_raw(self.engine.cast_signed()), COMPUTE);
+    }
+
+    /// Whether the engine core is stopped by a signal.
+    pub fn is_stopped(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.engine)).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
     }
 }
 

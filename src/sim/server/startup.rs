@@ -166,7 +166,10 @@ pub async fn engine(launch: &Launch, ids: Ids) -> Start<()> {
 async fn load(launch: &Launch, ids: Ids, worker: &Source) -> Start<()> {
     let (log, seconds) = (&launch.log, launch.cost.load_seconds());
     log.info(worker, "gpu_model_runner.py:3562", &format!("Starting to load model {}...", launch.config.model));
-    if launch.has(&Fault::HangLoading) {
+    if launch.has(&Fault::HangLoading { busy: true }) {
+        ids.compute();
+    }
+    if launch.faults.iter().any(|fault| matches!(fault, Fault::HangLoading { .. })) {
         std::future::pending::<()>().await;
     }
     let shards = (launch.cost.checkpoint_bytes() / 4.6e9).ceil().max(1.0) as u64;
