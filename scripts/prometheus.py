@@ -59,6 +59,18 @@ def programs(folder: Path) -> dict[str, str]:
     return {name: str(where) for name, where in found.items()}
 
 
+def beside_its_files(program: str) -> list[str]:
+    """Debian's Alertmanager looks for a template below /usr/share: one that is unpacked elsewhere gets a view of its own."""
+    share = Path(program).parent.parent / "share"
+    if Path("/usr/share/prometheus/alertmanager/default.tmpl").exists():
+        return []
+    for unshare in (["unshare", "-m"], ["unshare", "-rm"]):
+        view = [*unshare, "--propagation", "private", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"', str(share)]
+        if subprocess.run([*view, "true"], capture_output=True).returncode == 0:
+            return view
+    raise SystemExit("install prometheus-alertmanager (root is needed): it looks for its template below /usr/share")
+
+
 class Daemons:
     """Processes of ours, each ended by its number."""
 
@@ -289,7 +301,7 @@ class Bench:
         local = lambda name: f"127.0.0.1:{ports[name]}"
         self.daemons.start("pushgateway", self.at["prometheus-pushgateway"], f"--web.listen-address={local('pushgateway')}")
         self.daemons.start(
-            "alertmanager", self.at["prometheus-alertmanager"], f"--config.file={self.folder}/alertmanager.yml", f"--storage.path={self.folder}/am",
+            "alertmanager", *beside_its_files(self.at["prometheus-alertmanager"]), self.at["prometheus-alertmanager"], f"--config.file={self.folder}/alertmanager.yml", f"--storage.path={self.folder}/am",
             f"--web.listen-address={local('alertmanager')}", "--cluster.listen-address=",
         )  # fmt: skip
         self.daemons.start(
@@ -329,10 +341,16 @@ def measure(bench: Bench, devices: Devices) -> None:
     """Sweeps and a load, so that everything is exported once."""
     checks, ports = bench.checks, bench.ports
     # 1. A sweep that is scraped: results, failures in a row, devices, a server under load.
+    vllm = bench.folder / "vllm"
+    vllm.write_text(f'#!/bin/sh\nexec "{bench.binary}" sim-vllm "$@"\n')
+    vllm.chmod(0o755)
     scraped = bench.sweep(
-        "scraped", *SMALL, "--name", "scraped", "--starts", "2", "--sim-speed", "4", "--num-prompts", "40", "--output-len", "64", "--telemetry", "200ms",
+        "scraped", *SMALL, "--vllm-bin", str(vllm), "--name", "scraped", "--starts", "2", "--num-prompts", "40", "--output-len", "64", "--telemetry", "200ms",
         "--dashboard", f"127.0.0.1:{ports['dashboard']}", wrapper=devices.wrapper,
     )  # fmt: skip
+    # Devices of this machine are sampled for a server that may use them: a `vllm` which is the simulated one.
+    scraped.engine = "vllm"
+    scraped.environment["VLLM_BENCH_SIM_SPEED"] = "4"
     child = scraped.start()
     site = f"http://127.0.0.1:{ports['dashboard']}/metrics"
     headers = {"Authorization": f"Bearer {token()}"} if wait_until(lambda: Path(f"/tmp/vllm-bench-{os.geteuid()}/dashboard.token").exists(), 20) else {}
@@ -363,7 +381,7 @@ def measure(bench: Bench, devices: Devices) -> None:
         side.folder.mkdir(exist_ok=True)
         checks.that(f"the sweep `{run}` ends", side.start().wait(120) == 0, str(side.folder))
     compared = subprocess.run(
-        [str(bench.binary), "compare", "before", "after", "--ignore", "max-num-seqs", "--results-dir", str(bench.folder / "compared/results"), *pushed],
+        [str(bench.binary), "compare", "before", "after", "--ignore", "max-num-seqs,env.SWEEP_MARKER", "--results-dir", str(bench.folder / "compared/results"), *pushed],
         capture_output=True, text=True,
     )  # fmt: skip
     checks.that("compare ends with 1 and says nothing of the gateway", compared.returncode == 1 and "Pushgateway" not in compared.stderr, compared.stderr.strip())
@@ -377,7 +395,7 @@ def load(bench: Bench, devices: Devices, pushed: list[str]) -> None:
     child = bench.daemons.start(
         "load", *devices.wrapper, str(bench.binary), "load", "--base-url", f"http://127.0.0.1:{port}", "--model", "model", "--dataset-name", "random",
         "--prompt-format", "text", "--random-input-len", "8", "--random-output-len", "20", "--num-prompts", "400", "--max-concurrency", "8", "--num-warmups", "0",
-        "--label", "a-load", "--telemetry", "--num-runs", "2", "--dashboard", f"127.0.0.1:{bench.ports['load']}", *pushed,
+        "--label", "a-load", "--telemetry", "--percentile-metrics", "ttft,tpot,itl,e2el", "--num-runs", "2", "--dashboard", f"127.0.0.1:{bench.ports['load']}", *pushed,
     )  # fmt: skip
     site, headers = f"http://127.0.0.1:{bench.ports['load']}/metrics", {"Authorization": f"Bearer {token()}"}
     wait_until(lambda: bench.query('vllm_bench_load_requests_done_total{run="a-load"} > 50') or child.poll() is not None, 60, 0.5)

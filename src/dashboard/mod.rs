@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use load::LoadSource;
 pub use metrics::{Counted, LoadNow, classic, of_change, of_load};
-pub use push::{Gateway, Pusher, push_once};
+pub use push::{Gateway, Labels, Pusher, push_once};
 pub use source::{
     Answer, Change, Counts, Facts, FailureRow, Look, Numbers, Row, Run, Seen, SeenDevice, Source, State, StopMode,
     UnderWay,

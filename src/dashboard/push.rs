@@ -5,6 +5,8 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use reqwest::{StatusCode, Url};
 
 use super::give_way;
@@ -25,6 +27,9 @@ const FAREWELL_OF_DEAD: Duration = Duration::from_millis(200);
 const SAID: u64 = 16 << 10;
 /// The value of the label `job`.
 const JOB: &str = "vllm-bench";
+
+/// Labels beside the job, by which a Pushgateway tells groups of metrics apart.
+pub type Labels = Vec<(&'static str, String)>;
 
 /// A Pushgateway. Its user and password are never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,18 +73,23 @@ impl Gateway {
     }
 
     /// Where the metrics with these labels are: what is pushed there takes the place of what was pushed there before.
-    fn group(&self, labels: &[(&str, String)]) -> Url {
+    pub fn group(&self, labels: &Labels) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["metrics", "job", JOB]);
             for (label, value) in labels {
-                path.extend([*label, value.as_str()]);
+                // The gateway takes a path apart after it has decoded it.
+                if value.contains('/') || value.is_empty() || value == "." || value == ".." {
+                    path.extend([&format!("{label}@base64"), &URL_SAFE.encode(value)]);
+                } else {
+                    path.extend([*label, value.as_str()]);
+                }
             }
         }
         url
     }
 
-    async fn push(&self, labels: &[(&str, String)], openmetrics: &str) -> Result<(), String> {
+    async fn push(&self, labels: &Labels, openmetrics: &str) -> Result<(), String> {
         let client = http::client(false).build().map_err(|error| bounded::chain(&error))?;
         let mut request = client.put(self.group(labels)).timeout(LIMIT);
         if let Some((user, password)) = &self.login {
@@ -120,7 +130,7 @@ fn percent_decoded(text: &str) -> String {
 ///
 /// # Errors
 /// Why the gateway did not take it.
-pub fn push_once(gateway: &Gateway, labels: &[(&str, String)], openmetrics: &str) -> Result<(), String> {
+pub fn push_once(gateway: &Gateway, labels: &Labels, openmetrics: &str) -> Result<(), String> {
     // A thread of its own: who calls this may be in a runtime.
     let push = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -140,19 +150,18 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// Pushes what `text` gives (it is told whether this is the last time) under the label `run`. The first failure is told to `trouble`.
+    /// Pushes what `text` gives (it is told whether this is the last time) under these labels. The first failure is told to `trouble`.
     ///
     /// # Errors
     /// When there is no thread for it.
     pub fn start(
         gateway: Gateway,
-        run: String,
+        labels: Labels,
         mut text: impl FnMut(bool) -> Option<String> + Send + 'static,
         trouble: impl Fn(&str) + Send + 'static,
     ) -> io::Result<Self> {
         let (tell, told) = channel();
         let (said, pushed) = channel();
-        let labels = [("run", run)];
         std::thread::Builder::new().name("pushgateway".to_owned()).spawn(move || {
             give_way();
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
@@ -199,10 +208,10 @@ mod tests {
         assert_eq!(gateway.login, Some(("bench".into(), "s3cr/t-pass".into())));
         assert!(!format!("{gateway:?}").contains("pass"));
         assert_eq!(safe::redact("a s3cr/t-pass b"), "a [redacted] b");
-        let labels = [("run", "a/b c%".to_owned())];
+        let labels = vec![("results", "/a b".to_owned()), ("run", "a b%".to_owned())];
         assert_eq!(
             gateway.group(&labels).as_str(),
-            "https://push.example:9091/prefix/metrics/job/vllm-bench/run/a%2Fb%20c%25"
+            "https://push.example:9091/prefix/metrics/job/vllm-bench/results@base64/L2EgYg==/run/a%20b%25"
         );
         for bad in ["", "gateway:9091", "ftp://x", "http://", "http://x/metrics/job/a", "http://x/?a=b", "/a/b"] {
             assert!(Gateway::parse(bad).unwrap_err().contains("http://gateway:9091"), "{bad}");
@@ -245,7 +254,7 @@ mod tests {
             number += 1;
             Some(format!("# TYPE n gauge\n# HELP n N.\nn {number}{}\n# EOF\n", u8::from(is_last)))
         };
-        let pusher = Pusher::start(gateway, "r".into(), text, |why| panic!("{why}")).unwrap();
+        let pusher = Pusher::start(gateway, vec![("run", "r".to_owned())], text, |why| panic!("{why}")).unwrap();
         let first = seen.recv().unwrap();
         assert!(first.starts_with("PUT /metrics/job/vllm-bench/run/r HTTP/1.1\r\n"), "{first}");
         assert!(first.contains("authorization: Basic dTpwYXNzLXdvcmQtMQ==\r\n"), "{first}");
@@ -259,7 +268,7 @@ mod tests {
         let (gateway, seen) = gateway("400 Bad Request");
         let (tell, told) = channel();
         let trouble = move |why: &str| tell.send(why.to_owned()).unwrap();
-        let pusher = Pusher::start(gateway, "r".into(), |_| Some(String::new()), trouble).unwrap();
+        let pusher = Pusher::start(gateway, vec![("run", "r".to_owned())], |_| Some(String::new()), trouble).unwrap();
         seen.recv().unwrap();
         assert_eq!(told.recv().unwrap(), "it answers 400 Bad Request no");
         pusher.end();

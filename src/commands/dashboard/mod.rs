@@ -103,7 +103,10 @@ pub fn pushed(run: &RunDir, settings: &Settings, environment: &Environment, repo
     let warned = reporter.clone();
     let warn = move |text: String| warned.print(&format!("warning: {text}"));
     match settings.pushgateway.as_ref()? {
-        Pushed::To(gateway) => push::run(gateway, run, environment, warn),
+        Pushed::To(gateway) => {
+            reporter.print(&format!("metrics are pushed to {}", gateway.group(&push::labels_of_run(run))));
+            push::run(gateway, run, environment, warn)
+        }
         Pushed::Forgotten => {
             warn(
                 "the address of the Pushgateway had a password in it, which no record keeps: nothing is pushed until \

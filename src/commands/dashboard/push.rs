@@ -7,9 +7,26 @@ use super::key;
 use super::runs::Runs;
 use crate::analyse::{COMPARED, Comparison, Noise, Outcome, Pairing, RunTable, compare};
 use crate::config::Environment;
-use crate::dashboard::{Change, Gateway, LoadSource, Pusher, RunText, of_change, of_load, push_once};
+use crate::dashboard::{Change, Gateway, Labels, LoadSource, Pusher, RunText, of_change, of_load, push_once};
 use crate::model::Metric;
 use crate::record::RunDir;
+
+/// The labels of a run: those of another machine, or of another results directory, may be called like it.
+pub fn labels_of_run(run: &RunDir) -> Labels {
+    let path = run.path();
+    let text = |path: Option<&Path>| path.unwrap_or(Path::new("")).to_string_lossy().into_owned();
+    vec![("instance", host()), ("results", text(path.parent())), ("run", text(path.file_name().map(Path::new)))]
+}
+
+/// The labels of a load.
+pub fn labels_of_load(name: &str) -> Labels {
+    vec![("instance", host()), ("run", name.to_owned())]
+}
+
+fn host() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
 
 /// Pushes a run until the pusher is ended. `trouble` is told once why the gateway does not take it.
 pub fn run(
@@ -21,15 +38,14 @@ pub fn run(
     let dir = run.path().parent().map(Path::to_owned).unwrap_or_default();
     let runs = Arc::new(Runs::new(vec![dir], Some(run.path().to_owned()), environment));
     let text = RunText::new(runs, key(run.path()));
-    let name = run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let told = told(gateway, trouble);
-    Pusher::start(gateway.clone(), name, move |is_last| text.text(is_last), told).ok()
+    Pusher::start(gateway.clone(), labels_of_run(run), move |is_last| text.text(is_last), told).ok()
 }
 
 /// Pushes a load in the same way.
 pub fn load(gateway: &Gateway, load: Arc<dyn LoadSource>, trouble: impl Fn(String) + Send + 'static) -> Option<Pusher> {
     let told = told(gateway, trouble);
-    Pusher::start(gateway.clone(), load.now().name, move |_| Some(of_load(&load.now())), told).ok()
+    Pusher::start(gateway.clone(), labels_of_load(&load.now().name), move |_| Some(of_load(&load.now())), told).ok()
 }
 
 /// What is said of a gateway that does not take what is pushed.
@@ -47,7 +63,7 @@ fn told(gateway: &Gateway, trouble: impl Fn(String) + Send + 'static) -> impl Fn
 /// # Errors
 /// Why the gateway did not take it.
 pub fn comparison(gateway: &Gateway, run: &str, change: &Change) -> Result<(), String> {
-    let labels = [("run", run.to_owned()), ("before", change.before.clone())];
+    let labels = vec![("instance", host()), ("run", run.to_owned()), ("before", change.before.clone())];
     push_once(gateway, &labels, &of_change(run, change))
 }
 

@@ -39,6 +39,10 @@ impl Watched {
         let source: Arc<dyn LoadSource> = Arc::<Progress>::clone(&progress);
         let server = dashboard::beside_load(args, Arc::clone(&source), ui)?;
         let warned = ui.clone();
+        if let Some(gateway) = &gateway {
+            let labels = dashboard::push::labels_of_load(&source.now().name);
+            ui.say(&format!("metrics are pushed to {}", gateway.group(&labels)));
+        }
         let pusher =
             gateway.and_then(|gateway| dashboard::push::load(&gateway, source, move |text| warned.warn(&text)));
         Ok(Self { progress, server, pusher })

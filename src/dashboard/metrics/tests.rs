@@ -285,7 +285,7 @@ fn everything() -> [String; 3] {
 fn exported() -> (BTreeSet<String>, BTreeSet<String>) {
     let all: Vec<String> = everything().iter().flat_map(|text| parsed(text).into_keys()).collect();
     let names = all.iter().filter_map(|key| Some(key.split_once('{')?.0.to_owned())).collect();
-    let labels = everything().iter().flat_map(|text| {
+    let labels = everything().into_iter().flat_map(|text| {
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .flat_map(|line| sample(line).1.into_keys())
