@@ -187,15 +187,32 @@ def serve(handler) -> int:
     return server.server_address[1]
 
 
-class Devices:
-    """A /sys with one Intel card that is throttled, for who runs behind `wrapper`."""
+# A machine with that /sys and its node, for what is started in it alone: the real /sys and /dev stay as they are.
+VIEW = r"""
+mkdir -p "$0/dev"
+mount --bind "$0/sys" /sys
+mount --rbind /dev "$0/dev"
+mount -t tmpfs dev /dev
+for node in null zero full random urandom tty; do touch /dev/$node; mount --bind "$0/dev/$node" /dev/$node; done
+mkdir /dev/shm /dev/pts /dev/dri
+mount --rbind "$0/dev/shm" /dev/shm
+mount --rbind "$0/dev/pts" /dev/pts
+ln -s pts/ptmx /dev/ptmx; ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr
+for node in /dev/dri/renderD128 /dev/kfd; do touch $node; mount --bind "$0/dev/null" $node; done
+exec "$@"
+"""
 
-    def __init__(self, folder: Path) -> None:
+
+class Devices:
+    """A /sys with one card, for who runs behind `wrapper`: an Intel one that is throttled, or an AMD one that says how busy it is."""
+
+    def __init__(self, folder: Path, amd: bool = False) -> None:
+        folder.mkdir(exist_ok=True)
         self.sys = folder / "sys"
         card = self.sys / "devices/pci" / CARD
         for part in ["drm/renderD128", "drm/card0", "hwmon/hwmon0", "tile0/gt0/freq0/throttle", "tile0/gt0/gtidle"]:
             (card / part).mkdir(parents=True)
-        for part in ["class/drm", "module/xe", "bus/pci/drivers/xe"]:
+        for part in ["class/drm", "module/xe", "module/amdgpu", "bus/pci/drivers/xe"]:
             (self.sys / part).mkdir(parents=True)
         files = {
             "vendor": "0x8086", "device": "0xe211", "uevent": f"DRIVER=xe\nPCI_CLASS=38000\nPCI_ID=8086:E211\nPCI_SLOT_NAME={CARD}",
@@ -203,6 +220,12 @@ class Devices:
             "hwmon/hwmon0/power1_max": "200000000", "hwmon/hwmon0/temp2_input": "61000", "tile0/gt0/freq0/act_freq": "2400",
             "tile0/gt0/freq0/throttle/status": "1", "tile0/gt0/freq0/throttle/reason_thermal": "1", "tile0/gt0/gtidle/idle_residency_ms": "1000",
         }  # fmt: skip
+        if amd:
+            files = {
+                "vendor": "0x1002", "device": "0x74a1", "uevent": f"DRIVER=amdgpu\nPCI_CLASS=38000\nPCI_ID=1002:74A1\nPCI_SLOT_NAME={CARD}",
+                "hwmon/hwmon0/name": "amdgpu", "hwmon/hwmon0/power1_average": "350000000", "hwmon/hwmon0/temp1_label": "junction",
+                "hwmon/hwmon0/temp1_input": "71000", "gpu_busy_percent": "97", "mem_info_vram_used": str(4 << 30), "mem_info_vram_total": str(64 << 30),
+            }  # fmt: skip
         for name, text in files.items():
             (card / name).write_text(f"{text}\n")
         (self.sys / "class/drm/renderD128").symlink_to(f"../../devices/pci/{CARD}/drm/renderD128")
@@ -210,10 +233,14 @@ class Devices:
         self.energy = card / "hwmon/hwmon0/energy1_input"
         self.idle = card / "tile0/gt0/gtidle/idle_residency_ms"
         self.over = threading.Event()
-        self.wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", 'mount --bind "$0" /sys && exec "$@"', str(self.sys)]
-        if subprocess.run([*self.wrapper, "true"], capture_output=True).returncode:
-            self.wrapper = []
-        threading.Thread(target=self.work, daemon=True).start()
+        self.wrapper = []
+        for unshare in (["unshare", "-m"], ["unshare", "-rm"]):
+            wrapper = [*unshare, "--propagation", "private", "sh", "-ec", VIEW, str(folder)]
+            if subprocess.run([*wrapper, "test", "-e", "/dev/dri/renderD128"], capture_output=True).returncode == 0:
+                self.wrapper = wrapper
+                break
+        if not amd:
+            threading.Thread(target=self.work, daemon=True).start()
 
     def work(self) -> None:
         """150 W, a quarter of the time idle."""
@@ -337,7 +364,7 @@ def token() -> str:
 SMALL = ["--preset", "sanity", "--port", "auto", "--no-preflight", "--login", "off"]
 
 
-def measure(bench: Bench, devices: Devices) -> None:
+def measure(bench: Bench, devices: Devices, other: Devices) -> None:
     """Sweeps and a load, so that everything is exported once."""
     checks, ports = bench.checks, bench.ports
     # 1. A sweep that is scraped: results, failures in a row, devices, a server under load.
@@ -345,12 +372,12 @@ def measure(bench: Bench, devices: Devices) -> None:
     vllm.write_text(f'#!/bin/sh\nexec "{bench.binary}" sim-vllm "$@"\n')
     vllm.chmod(0o755)
     scraped = bench.sweep(
-        "scraped", *SMALL, "--vllm-bin", str(vllm), "--name", "scraped", "--starts", "2", "--num-prompts", "40", "--output-len", "64", "--telemetry", "200ms",
+        "scraped", *SMALL, "--tp", "1", "--vllm-bin", str(vllm), "--name", "scraped", "--setvars", "none", "--env", "VLLM_BENCH_SIM_SPEED=8",
+        "--num-prompts", "120", "--output-len", "64", "--telemetry", "200ms",
         "--dashboard", f"127.0.0.1:{ports['dashboard']}", wrapper=devices.wrapper,
     )  # fmt: skip
     # Devices of this machine are sampled for a server that may use them: a `vllm` which is the simulated one.
     scraped.engine = "vllm"
-    scraped.environment["VLLM_BENCH_SIM_SPEED"] = "4"
     child = scraped.start()
     site = f"http://127.0.0.1:{ports['dashboard']}/metrics"
     headers = {"Authorization": f"Bearer {token()}"} if wait_until(lambda: Path(f"/tmp/vllm-bench-{os.geteuid()}/dashboard.token").exists(), 20) else {}
@@ -361,6 +388,13 @@ def measure(bench: Bench, devices: Devices) -> None:
     fine, said = tool(bench.at["promtool"], "check", "metrics", text=texts["the older text"])
     checks.that("promtool check metrics has nothing to say of a sweep", fine and not said, said)
     checks.that("a sweep ends beside its dashboard", child.wait(300) == 0, str(scraped.folder))
+    if other.wrapper:
+        busy = bench.sweep(
+            "busy", *SMALL, "--tp", "1", "--enforce-eager", "true", "--quantization", "none", "--vllm-bin", str(vllm), "--setvars", "none",
+            "--env", "VLLM_BENCH_SIM_SPEED=8", "--num-prompts", "120", "--output-len", "64", "--telemetry", "200ms", "--dashboard", f"127.0.0.1:{ports['dashboard']}", wrapper=other.wrapper,
+        )  # fmt: skip
+        busy.engine = "vllm"
+        checks.that("a sweep on another card ends", busy.start().wait(300) == 0, str(busy.folder))
     # 2. What fails, hangs, and stands still, pushed.
     pushed = ["--pushgateway", bench.gateway]
     fails = bench.sweep("fails", *SMALL, "--name", "fails", "--starts", "4", "--sim-fault", "exit-at-start", *pushed)
@@ -371,7 +405,7 @@ def measure(bench: Bench, devices: Devices) -> None:
     gone = bench.sweep("gone", *SMALL, "--name", "gone", "--sim-fault", "benchmark-hangs", *pushed)
     going = gone.start()
     name = lambda sweep: sweep.newest().name if sweep.newest() else ""
-    checks.that("a push arrives", wait_until(lambda: name(gone) and bench.query(f'vllm_bench_run_live{{run="{name(gone)}"}} == 1'), 30, 0.5))
+    checks.that("a push arrives", wait_until(lambda: name(gone) and bench.query(f'vllm_bench_run_live{{run="{name(gone)}", results="{gone.results}"}} == 1'), 30, 0.5))
     os.kill(going.pid, signal.SIGKILL)
     going.wait()
     # 4. A comparison that is worse.
@@ -461,11 +495,11 @@ def main() -> int:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-bench/prometheus"
     at = programs(args.tools or cache)
     folder, checks = work_folder("prometheus"), Checks()
-    devices, bench = Devices(folder), Bench(binary, at, folder, checks)
+    devices, other, bench = Devices(folder / "intel"), Devices(folder / "amd", amd=True), Bench(binary, at, folder, checks)
     try:
         bench.check_files()
         bench.start()
-        measure(bench, devices)
+        measure(bench, devices, other)
         judge(bench, devices)
     finally:
         devices.over.set()

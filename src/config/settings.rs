@@ -19,6 +19,7 @@ use super::simulation::{no_faults_of_the_other_client, simulation};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
+use crate::dashboard::Gateway;
 use crate::execute::slurm::Request;
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
@@ -236,7 +237,13 @@ impl Settings {
             keep_foreign: run.keep_foreign || engine == Engine::Sim,
             device_locks: run.device_locks,
             show_logs: run.show_logs,
-            pushgateway: run.pushgateway,
+            // What a record could not keep does not stand above the variable of now.
+            pushgateway: match (run.pushgateway, layers.one("pushgateway")) {
+                (Some(Pushed::Forgotten), Some((text, _))) => {
+                    Gateway::parse(&text).map_or(Some(Pushed::Forgotten), |gateway| Some(Pushed::To(gateway)))
+                }
+                (pushed, _) => pushed,
+            },
             retry: run.retry,
             on_failure: run.on_failure,
             skip_failure_reasons: run.skip_failure_reasons,

@@ -235,6 +235,7 @@ mod tests {
                 };
                 while is_whole(&text).is_none() {
                     let read = stream.read(&mut bytes).unwrap();
+                    assert!(read > 0, "a push that breaks off: {text}");
                     text += std::str::from_utf8(&bytes[..read]).unwrap();
                 }
                 let _ = write!(stream, "HTTP/1.1 {answer}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
@@ -268,7 +269,13 @@ mod tests {
         let (gateway, seen) = gateway("400 Bad Request");
         let (tell, told) = channel();
         let trouble = move |why: &str| tell.send(why.to_owned()).unwrap();
-        let pusher = Pusher::start(gateway, vec![("run", "r".to_owned())], |_| Some(String::new()), trouble).unwrap();
+        let pusher = Pusher::start(
+            gateway,
+            vec![("run", "r".to_owned())],
+            |_| Some("# HELP n N.\n# TYPE n gauge\nn 1\n# EOF\n".to_owned()),
+            trouble,
+        )
+        .unwrap();
         seen.recv().unwrap();
         assert_eq!(told.recv().unwrap(), "it answers 400 Bad Request no");
         pusher.end();

@@ -341,7 +341,7 @@ fn what_is_measured_is_seen_while_it_goes_on() {
     let scene = Scene::new();
     let go = scene.path("go");
     let vllm = scene.vllm_that(&format!(
-        "if [ \"$1\" = bench ]; then printf ' 50%%|#####     | 2/4\\r'; until [ -e '{}' ]; do sleep 0.02; done; fi",
+        "if [ \"$1\" = bench ]; then printf ' 50%%|#####     | 2/4\\n'; until [ -e '{}' ]; do sleep 0.02; done; fi",
         go.display()
     ));
     let sweep = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).set("--telemetry", ["100ms"]);
@@ -350,7 +350,7 @@ fn what_is_measured_is_seen_while_it_goes_on() {
     let seen = wait_for("what is seen of it", || {
         let events = site.events("/api/events", None, "seen");
         let seen = events.into_iter().find(|(kind, ..)| kind == "seen")?.2;
-        seen[0]["running"].is_number().then_some(seen)
+        (seen[0]["running"].is_number() && seen[0]["requests"].is_number()).then_some(seen)
     });
     assert_eq!((&seen[0]["requests_done"], &seen[0]["requests"]), (&2.into(), &4.into()), "{seen}");
     assert_eq!(seen[0]["name"], crate::support::FIRST);

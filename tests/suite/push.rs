@@ -126,7 +126,13 @@ fn a_run_pushes_from_its_beginning_to_its_end_and_keeps_no_password() {
 #[test]
 fn a_run_that_is_detached_has_the_password_on_no_command_line() {
     let (scene, gateway) = (Scene::new(), Gateway::start());
-    scene.sweep().fault("hang-loading").set("--pushgateway", [gateway.url().as_str()]).flag("--detach").exits(0);
+    scene
+        .sweep()
+        .fault("hang-loading")
+        .set("--pushgateway", [gateway.url().as_str()])
+        .flag("--detach")
+        .stays()
+        .exits(0);
     wait_for("a push", || gateway.pushes().pop());
     assert_eq!(gateway.last().value("vllm_bench_run_live{"), 1.0);
     for (pid, line) in scene.processes() {
@@ -168,8 +174,8 @@ fn a_wrong_address_is_refused_where_it_stands_without_being_repeated() {
         assert!(!ended.stderr.contains(PASSWORD), "{}", ended.stderr);
     }
     let file = scene.path("sweep.yaml");
-    fs::write(&file, "pushgateway: gateway:9091\n").unwrap();
-    scene.sweep_of(&file).exits(2).says("sweep.yaml:1").says("pushgateway: http://gateway:9091");
+    fs::write(&file, "serve: {model: org/tiny}\npushgateway: gateway:9091\n").unwrap();
+    scene.sweep_of(&file).exits(2).says("sweep.yaml:2").says("pushgateway: http://gateway:9091");
     // It is shown by `config` without its password.
     let fine = format!("http://u:{PASSWORD}@gateway:9091");
     let shown = scene.call(&["config", "--pushgateway", &fine, "--engine", "sim"]).exits(0);
@@ -203,7 +209,7 @@ fn a_measurement_is_seen_while_it_goes_on_and_what_was_sampled_outlives_a_kill()
     let (scene, gateway) = (Scene::new(), Gateway::start());
     let go = scene.path("go");
     let vllm = scene.vllm_that(&format!(
-        "if [ \"$1\" = bench ]; then printf ' 50%%|#####     | 2/4\\r'; until [ -e '{}' ]; do sleep 0.02; done; fi",
+        "if [ \"$1\" = bench ]; then printf ' 50%%|#####     | 2/4\\n'; until [ -e '{}' ]; do sleep 0.02; done; fi",
         go.display()
     ));
     let sweep = || scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).set("--telemetry", ["100ms"]);

@@ -221,10 +221,9 @@ fn seen(to: &mut Metrics<'_>, seen: &[Seen]) {
         ("device_utilization", unit("ratio"), "Use of a device now", |of| Some(of.utilization_pct? / 100.0)),
         ("device_memory", Some(Unit::Bytes), "Device memory in use now", |of| Some(of.memory_gib? * GIB)),
         ("device_clock", unit("hertz"), "Clock of a device now", |of| Some(of.clock_mhz? * 1e6)),
-        ("device_throttled", None, "Whether a device says that it is slower than it could be", |of| {
-            // A device that says nothing else either does not say this.
-            let tells = of.power_w.or(of.clock_mhz).or(of.temperature_c).or(of.utilization_pct).is_some();
-            tells.then(|| f64::from(u8::from(!of.throttled.is_empty())))
+        // Not every device would say so: that one does not is no sign that it is not.
+        ("device_throttled", None, "1 while a device says that it is slower than it could be", |of| {
+            (!of.throttled.is_empty()).then_some(1.0)
         }),
     ];
     for (name, unit, help, value) in gauges {
