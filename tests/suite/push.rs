@@ -178,7 +178,7 @@ fn a_wrong_address_is_refused_where_it_stands_without_being_repeated() {
     scene.sweep_of(&file).exits(2).says("sweep.yaml:2").says("pushgateway: http://gateway:9091");
     // It is shown by `config` without its password.
     let fine = format!("http://u:{PASSWORD}@gateway:9091");
-    let shown = scene.call(&["config", "--pushgateway", &fine, "--engine", "sim"]).exits(0);
+    let shown = scene.call(&["config", "show", "--pushgateway", &fine, "--engine", "sim"]).exits(0);
     assert!(shown.stdout.contains("pushgateway") && !shown.stdout.contains(PASSWORD), "{}", shown.stdout);
 }
 
