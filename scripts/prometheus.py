@@ -390,7 +390,7 @@ def measure(bench: Bench, devices: Devices, other: Devices) -> None:
     checks.that("a sweep ends beside its dashboard", child.wait(300) == 0, str(scraped.folder))
     if other.wrapper:
         busy = bench.sweep(
-            "busy", *SMALL, "--tp", "1", "--enforce-eager", "true", "--quantization", "none", "--vllm-bin", str(vllm), "--setvars", "none",
+            "busy", *SMALL, "--tp", "1", "--enforce-eager", "true,false", "--quantization", "none", "--vllm-bin", str(vllm), "--setvars", "none",
             "--env", "VLLM_BENCH_SIM_SPEED=8", "--num-prompts", "120", "--output-len", "64", "--telemetry", "200ms", "--dashboard", f"127.0.0.1:{ports['dashboard']}", wrapper=other.wrapper,
         )  # fmt: skip
         busy.engine = "vllm"
