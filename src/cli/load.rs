@@ -322,6 +322,18 @@ pub struct LoadArgs {
     #[arg(long, help_heading = "Results")]
     pub disable_tqdm: bool,
 
+    /// Show the load as a page in the browser while it goes on, at a port or ADDRESS:PORT (127.0.0.1:8765; port 0: a free one)
+    #[arg(long, num_args = 0..=1, value_name = "ADDR", help_heading = "Dashboard")]
+    pub dashboard: Option<Option<String>>,
+
+    /// Answer /metrics there without the token
+    #[arg(long, help_heading = "Dashboard", requires = "dashboard")]
+    pub metrics_open: bool,
+
+    /// Push what /metrics says to this Prometheus Pushgateway each 15 s and at the end (http://[USER:PASSWORD@]HOST:9091)
+    #[arg(long, value_name = "URL", help_heading = "Dashboard")]
+    pub pushgateway: Option<String>,
+
     /// Which instant counts as an arrival (default: kernel where there is one)
     #[arg(long, value_name = "CLOCK", help_heading = "Results")]
     pub arrival_clock: Option<ArrivalInstant>,

@@ -220,6 +220,9 @@ pub struct CompareArgs {
     /// Metrics to compare (default output_throughput,mean_ttft_ms,mean_tpot_ms)
     #[arg(long, value_name = "KEYS")]
     pub metrics: Vec<String>,
+    /// Push what came of it to this Prometheus Pushgateway as well
+    #[arg(long, value_name = "URL")]
+    pub pushgateway: Option<String>,
     /// Format (default text)
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<CompareFormat>,

@@ -223,6 +223,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Run")]
     pub show_logs: bool,
 
+    /// Push what /metrics says to this Prometheus Pushgateway each 15 s and at the end (http://[USER:PASSWORD@]HOST:9091)
+    #[arg(long, value_name = "URL", help_heading = "Dashboard")]
+    pub pushgateway: Option<String>,
+
     /// Show the run as a page in the browser while it goes on, at a port or ADDRESS:PORT (127.0.0.1:8765; port 0: a free one)
     #[arg(long, num_args = 0..=1, value_name = "ADDR", help_heading = "Dashboard", conflicts_with = "dry_run")]
     pub dashboard: Option<Option<String>>,

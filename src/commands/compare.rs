@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::analyze::{self, print};
+use super::dashboard::push;
 use super::format::percent;
 use super::run::resume::drivers;
 use crate::analyse::{Noise, RunTable, compare, nearest_difference, noise_of};
@@ -20,18 +21,21 @@ use crate::telemetry::NOT_ASKED;
 use crate::ui::Ui;
 
 /// The change that matters where nobody says otherwise.
-const THRESHOLD: f64 = 0.03;
+pub(super) const THRESHOLD: f64 = 0.03;
 
 /// Compares two runs. Exit code 1 when a metric became worse by more than the threshold and beyond noise, or a configuration fails now.
 ///
 /// # Errors
 /// When a run cannot be found or read, or a flag is wrong.
 pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+    let gateway = args.pushgateway.as_deref().map(query_args::gateway).transpose()?;
     let threshold = args.threshold.as_deref().map_or(Ok(THRESHOLD), |text| percent("--threshold", text))?;
     let metrics = query_args::metrics(&args.metrics)?;
+    let first = table(&args.before, args, environment)?;
+    let whole = first.facts.run.clone();
     let [before, after] = match &args.after {
-        Some(after) => [table(&args.before, args, environment)?, table(after, args, environment)?],
-        None => sides(table(&args.before, args, environment)?)?,
+        Some(after) => [first, table(after, args, environment)?],
+        None => sides(first)?,
     };
     refuse_simulated_beside_real(["the run before", "the run after"], [&before, &after])?;
     let noise = match &args.noise {
@@ -59,6 +63,14 @@ pub fn run(args: &CompareArgs, environment: &Environment, ui: &Ui) -> Result<u8,
         in_turn: args.after.is_none(),
     };
     print(args.format().exporter(), &compared, ui)?;
+    if let Some(gateway) = gateway {
+        let [before, after] =
+            if args.after.is_some() { [&before, &after].map(|of| of.facts.run.as_str()) } else { ["before", &whole] };
+        let change = push::change_of(&compared.comparison, before);
+        if let Err(why) = push::comparison(&gateway, after, &change) {
+            ui.warn(&format!("the Pushgateway at {} does not take the comparison: {why}", gateway.shown()));
+        }
+    }
     let damage = analyze::tell_damage(&before, ui).max(analyze::tell_damage(&after, ui));
     Ok(if compared.comparison.has_worse() { exit::EXPERIMENT_FAILED } else { damage })
 }

@@ -177,6 +177,9 @@ async fn build(args: &PromptsBuildArgs, environment: &Environment, ui: &Ui) -> R
 
 async fn answers(args: &PromptsAnswersArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut written = args.load.written.clone();
+    for flag in ["dashboard", "metrics-open", "pushgateway"].iter().filter(|flag| written.contains_key(**flag)) {
+        ui.warn(&format!("`--{flag}` has no effect with `prompts answers`"));
+    }
     let mut write = |flag: &str, value: String| drop(written.insert(flag.to_owned(), vec![value]));
     write("num-prompts", args.start.saturating_add(args.show).max(1).to_string());
     write("max-concurrency", "1".into());

@@ -10,6 +10,7 @@ use crate::analyse::{
 use crate::cli::{CostArgs, RunArgs};
 use crate::config::tree::Diagnostic;
 use crate::config::{self, Environment, Settings, read_prices};
+use crate::dashboard::Gateway;
 use crate::error::Error;
 use crate::model::{Better, Metric};
 use crate::nearest::nearest;
@@ -65,6 +66,15 @@ fn unknown_metric(flag: &str, key: &str, describes: bool) -> Error {
     let message =
         format!("invalid value `{}` for `{flag}`: expected the key of a metric with a direction", key.escape_debug());
     Error::Usage { message, hint }
+}
+
+/// The Pushgateway of `--pushgateway`.
+pub(super) fn gateway(text: &str) -> Result<Gateway, Error> {
+    Gateway::parse(text).map_err(|expected| Error::Usage {
+        message: format!("invalid value for `--pushgateway`: expected {expected}"),
+        hint: "user and password, where it asks for them, stand before the host: `http://USER:PASSWORD@gateway:9091`"
+            .into(),
+    })
 }
 
 /// The metrics of `compare`.

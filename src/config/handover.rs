@@ -13,6 +13,8 @@ use crate::safe::{
 
 /// What the client takes its key from, vLLM's as ours.
 const CLIENT_KEY: &str = "OPENAI_API_KEY";
+/// The variable of `--pushgateway`.
+const PUSHGATEWAY: &str = "VLLM_BENCH_PUSHGATEWAY";
 /// Flags of the client in which `load` understands `${NAME}`.
 const UNDERSTOOD: [&str; 2] = ["header", "extra-body"];
 
@@ -57,6 +59,14 @@ pub fn safe_words(words: &[String]) -> (Vec<String>, Vec<(String, String)>) {
             }
             None => (String::new(), word.as_str()),
         };
+        if flag == "pushgateway" && value.contains('@') {
+            // The variable says the same as the flag.
+            if head.is_empty() {
+                safe.pop();
+            }
+            variables.push((PUSHGATEWAY.to_owned(), value.to_owned()));
+            continue;
+        }
         let kept = match (flag.as_str(), value.split_once('=')) {
             ("env", Some((name, secret))) if is_secret_variable(name, secret) || holds_secret(secret) => {
                 variables.push((name.to_owned(), secret.to_owned()));

@@ -9,8 +9,9 @@ use chrono_tz::Tz;
 use super::duration::parse_start_limit;
 use super::language::{Document, policy};
 use super::resolve::{slurm, words};
-use super::tree::{Kind, Raw};
-use super::{Environment, Error, parse_duration};
+use super::tree::{Kind, Node, Raw};
+use super::{Environment, Error, HIDDEN, parse_duration};
+use crate::dashboard::Gateway;
 use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
 use crate::plan::{FailureReason, OnFailure, RetryPolicy};
@@ -68,6 +69,7 @@ pub(super) struct RunSettings {
     pub keep_foreign: bool,
     pub device_locks: Option<PathBuf>,
     pub show_logs: bool,
+    pub pushgateway: Option<Pushed>,
     pub warmup_prompts: u64,
     pub cooldown: Duration,
     pub telemetry: Option<Duration>,
@@ -122,6 +124,7 @@ impl RunSettings {
             keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
             device_locks: (locks != "none").then(|| environment.absolute(locks)),
             show_logs: switch(&document.show_logs, "show-logs")?,
+            pushgateway: pushgateway(document.pushgateway.as_ref())?,
             warmup_prompts: words::one(document.warmup.as_ref(), "warmup", "a whole number of prompts", words::whole)?,
             telemetry: document
                 .telemetry
@@ -167,6 +170,29 @@ impl RunSettings {
                 &[("alone", Finalists::Alone), ("off", Finalists::Off)],
             )?,
         })
+    }
+}
+
+/// Where metrics are pushed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pushed {
+    /// This gateway.
+    To(Gateway),
+    /// One whose address has a password in it, which no record keeps: it must be said again.
+    Forgotten,
+}
+
+fn pushgateway(raw: Option<&Raw>) -> Result<Option<Pushed>, Error> {
+    let Some(raw) = raw.filter(|raw| raw.node.kind != Kind::Null) else { return Ok(None) };
+    match raw.node.scalar().as_deref().map(str::trim) {
+        Some("none" | "off" | "false") => Ok(None),
+        Some(HIDDEN) => Ok(Some(Pushed::Forgotten)),
+        text => Gateway::parse(text.unwrap_or_default()).map(|gateway| Some(Pushed::To(gateway))).map_err(|expected| {
+            // Whatever was written may hold a password: it is not repeated.
+            let node = Node::text(HIDDEN, &raw.node.origin);
+            let hint = "as in `pushgateway: http://gateway:9091`, or `none`".to_owned();
+            Error::wrong(&node, &raw.path, &expected, Some(hint))
+        }),
     }
 }
 

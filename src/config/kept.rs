@@ -12,7 +12,7 @@ use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 26] = [
+const HOW_TO_RUN: [&str; 27] = [
     "warmup",
     "cooldown",
     "telemetry",
@@ -30,6 +30,7 @@ const HOW_TO_RUN: [&str; 26] = [
     "keep-foreign",
     "device-locks",
     "show-logs",
+    "pushgateway",
     "slo",
     "objective",
     "parallel",
@@ -177,6 +178,14 @@ fn remove(tree: &mut Node, path: &[String]) {
     }
 }
 
+/// An address with a user and a password is kept as none at all: it must be said again.
+pub(super) fn hide_login(tree: &mut Node) {
+    let Some(entry) = tree.entries_mut().and_then(|map| map.get_mut("pushgateway")) else { return };
+    if entry.value.scalar().is_some_and(|text| text.contains('@')) {
+        entry.value.kind = Kind::Text(HIDDEN.to_owned());
+    }
+}
+
 /// Takes the values of secret variables out of a section `env`.
 fn hide(node: &mut Node) {
     let env = node.entries_mut().and_then(|map| map.get_mut("env")?.value.entries_mut());
@@ -248,6 +257,7 @@ mod tests {
                     settings.zone,
                     settings.keep_foreign,
                     settings.show_logs,
+                    &settings.pushgateway,
                     settings.preflight,
                     settings.login,
                     &settings.slo
@@ -286,6 +296,7 @@ mod tests {
             "objective" => ("mean_ttft_ms", &[]),
             "on-failure" => ("stop", &[]),
             "skip-failure-reasons" => ("oom", &[]),
+            "pushgateway" => ("http://gateway:9091", &[]),
             "name" => ("first try", &[]),
             "port" => ("auto", &[]),
             "results-dir" => ("results", &[]),

@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 55] = [
+const KEYS: [(&str, &[&str], Shape); 56] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -80,6 +80,7 @@ const KEYS: [(&str, &[&str], Shape); 55] = [
     ("keep-foreign", &["keep-foreign"], Shape::One),
     ("device-locks", &["device-locks"], Shape::One),
     ("show-logs", &["show-logs"], Shape::One),
+    ("pushgateway", &["pushgateway"], Shape::One),
     ("parallel", &["parallel"], Shape::One),
     ("parallel-threshold", &["parallel-threshold"], Shape::One),
     ("finalists", &["finalists"], Shape::One),
@@ -313,6 +314,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("name", &args.name),
         ("results-dir", &args.results_dir),
         ("device-locks", &args.device_locks),
+        ("pushgateway", &args.pushgateway),
         ("timezone", &args.timezone),
         ("engine", &args.engine),
         ("client", &args.client),

@@ -31,7 +31,7 @@ pub use duration::parse_duration;
 pub use environment::{Environment, is_executable};
 pub use error::Error;
 pub use handover::safe_words;
-pub use how_to_run::{Finalists, Parallel, Place, PortChoice};
+pub use how_to_run::{Finalists, Parallel, Place, PortChoice, Pushed};
 pub use kept::Kept;
 pub use layers::setting_keys;
 pub use loadgen::{

@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 
 use super::HIDDEN;
 use super::assemble::{Assembled, assemble};
-use super::how_to_run::{Finalists, Parallel, Place, PortChoice, RunSettings, run_name};
-use super::kept::Kept;
+use super::how_to_run::{Finalists, Parallel, Place, PortChoice, Pushed, RunSettings, run_name};
+use super::kept::{Kept, hide_login};
 use super::language::slo::{StatedLimit, stated};
 use super::language::{Document, WITHOUT_EFFECT};
 use super::layers::{Layers, is_run_setting};
@@ -19,6 +19,7 @@ use super::simulation::{no_faults_of_the_other_client, simulation};
 use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
+use crate::dashboard::Gateway;
 use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
 use crate::model::{Client, Engine, Plan};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub device_locks: Option<PathBuf>,
     /// Show the server's and the client's output live.
     pub show_logs: bool,
+    /// Where what `/metrics` says of the run is pushed to.
+    pub pushgateway: Option<Pushed>,
     /// How often which failure is tried again.
     pub retry: RetryPolicy,
     /// What a failed experiment means for the others.
@@ -174,9 +177,11 @@ impl Settings {
         no_swallowed_file(args, environment)?;
         let layers = Layers::of_run(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
-        let Assembled { tree, mut notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
+        let Assembled { mut tree, mut notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
         slurm::check_keys(&tree)?;
         let document: Document = read(&tree)?;
+        // From here on only those know it who push.
+        hide_login(&mut tree);
         let variables = layers.unknown_variables(is_run_setting).into_iter();
         let mut warnings: Vec<String> =
             variables.map(|name| format!("the environment variable `{name}` is no setting of vllm-bench")).collect();
@@ -233,6 +238,13 @@ impl Settings {
             keep_foreign: run.keep_foreign || engine == Engine::Sim,
             device_locks: run.device_locks,
             show_logs: run.show_logs,
+            // What a record could not keep does not stand above the variable of now.
+            pushgateway: match (run.pushgateway, layers.one("pushgateway")) {
+                (Some(Pushed::Forgotten), Some((text, _))) => {
+                    Gateway::parse(&text).map_or(Some(Pushed::Forgotten), |gateway| Some(Pushed::To(gateway)))
+                }
+                (pushed, _) => pushed,
+            },
             retry: run.retry,
             on_failure: run.on_failure,
             skip_failure_reasons: run.skip_failure_reasons,

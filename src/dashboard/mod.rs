@@ -6,8 +6,10 @@
 //! the page as text.
 
 mod access;
+mod load;
 mod metrics;
 mod pages;
+mod push;
 mod routes;
 mod source;
 mod stream;
@@ -21,7 +23,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-pub use source::{Answer, Counts, Facts, FailureRow, Look, Numbers, Row, Run, Source, State, StopMode, UnderWay};
+pub use load::LoadSource;
+pub use metrics::{Counted, LoadNow, classic, of_change, of_load};
+pub use push::{Gateway, Labels, Pusher, push_once};
+pub use source::{
+    Answer, Change, Counts, Facts, FailureRow, Look, Numbers, Row, Run, Seen, SeenDevice, Source, State, StopMode,
+    UnderWay,
+};
 pub use token::{Token, TokenError};
 
 use access::Access;
@@ -45,46 +53,98 @@ pub struct Options {
     pub hosts: Vec<String>,
 }
 
-/// What the handlers share.
+/// Who may ask what.
+struct Gate {
+    access: Access,
+    options: Options,
+}
+
+/// Those who watch what goes on beside a dashboard.
+#[derive(Default)]
+struct Watchers {
+    /// Open streams of events; of a load, 1 from the first question to the first answer after the end.
+    streams: AtomicUsize,
+    /// What goes on beside it is over: streams say so and end.
+    over: AtomicBool,
+}
+
+/// What the handlers of a page of runs share.
 pub(crate) struct App {
     source: Arc<dyn Source>,
     hub: Hub,
-    access: Access,
-    options: Options,
-    /// Open streams of events.
-    streams: AtomicUsize,
-    /// The run beside it is over: streams say so and end.
-    over: AtomicBool,
+    gate: Arc<Gate>,
+    watchers: Arc<Watchers>,
+}
+
+/// A run as text, for who pushes it: what `/metrics` says of it.
+pub struct RunText {
+    source: Arc<dyn Source>,
+    hub: Hub,
+    path: String,
+}
+
+impl RunText {
+    /// The run of this path.
+    pub fn new(source: Arc<dyn Source>, path: String) -> Self {
+        Self { source, hub: Hub::default(), path }
+    }
+
+    /// How it stands now, as OpenMetrics text; `None` while it cannot be read. `anew`: also where that was looked at a moment ago.
+    pub fn text(&self, anew: bool) -> Option<String> {
+        let watched = self.hub.run(&*self.source, &self.path)?;
+        if anew {
+            watched.look_again();
+        }
+        let (_, answer) = watched.answer(&*self.source, &self.path);
+        watched.with(|look, entries| metrics::text(look, entries, &answer)).ok()
+    }
 }
 
 /// A dashboard that is being served, until it is dropped.
 pub struct Server {
-    app: Arc<App>,
+    watchers: Arc<Watchers>,
     address: SocketAddr,
     token: Token,
     end: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl Server {
-    /// Serves on this listener, on a thread of its own.
+    /// Serves runs on this listener, on a thread of its own.
     ///
     /// # Errors
     /// When the listener cannot be used.
     pub fn start(listener: TcpListener, token: Token, options: Options, source: Arc<dyn Source>) -> io::Result<Self> {
+        Self::serve(listener, token, options, |gate, watchers| {
+            routes::router(Arc::new(App { source, hub: Hub::default(), gate, watchers }))
+        })
+    }
+
+    /// Serves a load in the same way.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn start_load(
+        listener: TcpListener,
+        token: Token,
+        options: Options,
+        source: Arc<dyn LoadSource>,
+    ) -> io::Result<Self> {
+        Self::serve(listener, token, options, |gate, watchers| load::router(source, gate, watchers))
+    }
+
+    fn serve(
+        listener: TcpListener,
+        token: Token,
+        options: Options,
+        router: impl FnOnce(Arc<Gate>, Arc<Watchers>) -> axum::Router,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let access = Access::new(&token, address, &options);
-        let app = Arc::new(App {
-            source,
-            hub: Hub::default(),
-            access,
-            options,
-            streams: AtomicUsize::new(0),
-            over: AtomicBool::new(false),
-        });
+        let watchers = Arc::new(Watchers::default());
+        let router = router(Arc::new(Gate { access, options }), Arc::clone(&watchers));
         let (end, ended) = tokio::sync::oneshot::channel();
         let (tell, told) = mpsc::channel();
-        let served = Arc::clone(&app);
         std::thread::Builder::new().name("dashboard".to_owned()).spawn(move || {
             give_way();
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -100,7 +160,6 @@ impl Server {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
                         let _ = tell.send(Ok(()));
-                        let router = routes::router(served);
                         tokio::select! {
                             _ = axum::serve(listener, router) => {}
                             _ = ended => {}
@@ -112,7 +171,7 @@ impl Server {
             runtime.shutdown_background();
         })?;
         told.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
-        Ok(Self { app, address, token, end: Some(end) })
+        Ok(Self { watchers, address, token, end: Some(end) })
     }
 
     /// Where it listens.
@@ -143,9 +202,9 @@ impl Server {
 
     /// Lets those who watch see the end of a run; nobody is waited for where nobody watches.
     pub fn farewell(&self) {
-        self.app.over.store(true, Ordering::Relaxed);
+        self.watchers.over.store(true, Ordering::Relaxed);
         let until = Instant::now() + FAREWELL;
-        while self.app.streams.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+        while self.watchers.streams.load(Ordering::Relaxed) > 0 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
         }
     }

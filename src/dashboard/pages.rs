@@ -8,6 +8,8 @@ use crate::report;
 
 pub(super) const PAGE: &str = include_str!("page/page.html");
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
+pub(super) const LOAD_PAGE: &str = include_str!("page/load.html");
+pub(super) const LOAD_SCRIPT: &str = include_str!("page/load.js");
 const STYLE: &str = include_str!("page/page.css");
 
 /// The styles of the report, and what the dashboard has of its own.

@@ -14,16 +14,46 @@ use serde_json::{Value, json};
 use super::access::{HEADERS, POLICY};
 use super::source::StopMode;
 use super::watch::Watched;
-use super::{App, metrics, pages, stream};
+use super::{App, Gate, metrics, pages, stream};
 use crate::safe;
 
 /// Streams that are open at once, at most.
 const STREAMS: usize = 64;
-/// The content type of `/metrics`.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The two texts of `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// For who asks for it, as Prometheus does.
+    OpenMetrics,
+    /// For all others: a browser, `curl`, `promtool`.
+    Classic,
+}
+
+impl Form {
+    /// What these headers ask for.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let asked = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+        match asked
+            .flat_map(|accept| accept.split(','))
+            .any(|kind| kind.trim().starts_with("application/openmetrics-text"))
+        {
+            true => Self::OpenMetrics,
+            false => Self::Classic,
+        }
+    }
+
+    /// This OpenMetrics text in the form that was asked for.
+    pub fn answer(self, text: String) -> Response {
+        match self {
+            Self::OpenMetrics => typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+            Self::Classic => typed("text/plain; version=0.0.4; charset=utf-8", metrics::classic(&text)),
+        }
+    }
+}
 
 pub(super) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let gate = Arc::clone(&app.gate);
+    let routes = Router::new()
         .route("/", get(page))
         .route("/page.js", get(async || typed("text/javascript; charset=utf-8", pages::SCRIPT)))
         .route("/style.css", get(async || typed("text/css; charset=utf-8", pages::style())))
@@ -35,14 +65,17 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/plot.svg", get(plot))
         .route("/report", get(report))
         .route("/metrics", get(prometheus))
-        .route("/stop", post(stop))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
-        .with_state(app)
+        .route("/stop", post(stop));
+    guarded(routes.with_state(app), gate)
 }
 
 /// Lets nobody through who may not ask, and gives every answer its headers.
-async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&app, &request) {
+pub(super) fn guarded(routes: Router, gate: Arc<Gate>) -> Router {
+    routes.layer(middleware::from_fn_with_state(gate, guard))
+}
+
+async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&gate, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     };
@@ -54,42 +87,46 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-fn refusal(app: &App, request: &Request) -> Option<Response> {
+fn refusal(gate: &Gate, request: &Request) -> Option<Response> {
     let headers = request.headers();
-    if !app.access.knows_host(headers) {
+    if !gate.access.knows_host(headers) {
         let text =
             "this name is none of this machine's: open the address, or start the dashboard with `--allow-host NAME`\n";
         return Some(plain(StatusCode::MISDIRECTED_REQUEST, text));
     }
     let path = request.uri().path();
     let in_link =
-        matches!(path, "/" | "/metrics") && app.access.is_token(&parameter(request, "token").unwrap_or_default());
-    let open = path == "/metrics" && app.options.metrics_open;
-    if !open && !in_link && !app.access.is_allowed(headers) {
+        matches!(path, "/" | "/metrics") && gate.access.is_token(&parameter(request, "token").unwrap_or_default());
+    let open = path == "/metrics" && gate.options.metrics_open;
+    if !open && !in_link && !gate.access.is_allowed(headers) {
         let mut response = plain(StatusCode::UNAUTHORIZED, pages::CLOSED);
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return Some(response);
     }
-    if !app.access.is_own_page(request.method(), headers) {
+    if !gate.access.is_own_page(request.method(), headers) {
         return Some(plain(StatusCode::FORBIDDEN, "this request does not come from the dashboard's page\n"));
     }
     None
 }
 
-/// The page; with the token in the link, the cookie and a way to the page without it.
 async fn page(State(app): State<Arc<App>>, request: Request) -> Response {
-    if parameter(&request, "token").is_none() {
-        return typed("text/html; charset=utf-8", pages::PAGE);
+    opened(&app.gate, &request, pages::PAGE)
+}
+
+/// A page; with the token in the link, the cookie and a way to the page without it.
+pub(super) fn opened(gate: &Gate, request: &Request, page: &'static str) -> Response {
+    if parameter(request, "token").is_none() {
+        return typed("text/html; charset=utf-8", page);
     }
     let mut response = typed("text/html; charset=utf-8", pages::WELCOME);
-    if let Ok(cookie) = HeaderValue::from_str(&app.access.set_cookie()) {
+    if let Ok(cookie) = HeaderValue::from_str(&gate.access.set_cookie()) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     response
 }
 
 async fn runs(State(app): State<Arc<App>>) -> Response {
-    let control = app.options.control;
+    let control = app.gate.options.control;
     let read = blocking(move || {
         let mut runs = app.source.runs()?;
         runs["current"] = json!(app.source.current());
@@ -166,21 +203,22 @@ async fn report(State(app): State<Arc<App>>, request: Request) -> Response {
 
 async fn prometheus(State(app): State<Arc<App>>, request: Request) -> Response {
     let named = parameter(&request, "run");
+    let form = Form::of(request.headers());
     let text = blocking(move || {
         let Some(path) = named.or_else(|| app.source.current()) else { return Ok(metrics::nothing()) };
         let watched = app.hub.run(&*app.source, &path).ok_or_else(|| "there is no such run".to_owned())?;
         let (_, answer) = watched.answer(&*app.source, &path);
-        watched.with(|look, entries| metrics::text(&look.facts, entries, &answer))
+        watched.with(|look, entries| metrics::text(look, entries, &answer))
     });
     match text.await {
-        Ok(text) => typed(OPENMETRICS, text),
+        Ok(text) => form.answer(text),
         Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error),
     }
 }
 
 /// Asks a run to end.
 async fn stop(State(app): State<Arc<App>>, request: Request) -> Response {
-    if !app.options.control {
+    if !app.gate.options.control {
         return failed(
             StatusCode::FORBIDDEN,
             "this dashboard only shows: start it with `--allow-control` to stop runs from it",
@@ -224,7 +262,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
         .unwrap_or_else(|_| Err("that is a bug of vllm-bench: its log says more".to_owned()))
 }
 
-fn typed(kind: &'static str, body: impl Into<axum::body::Body>) -> Response {
+pub(super) fn typed(kind: &'static str, body: impl Into<axum::body::Body>) -> Response {
     ([(header::CONTENT_TYPE, kind)], body.into()).into_response()
 }
 
@@ -232,7 +270,7 @@ fn plain(code: StatusCode, text: &'static str) -> Response {
     (code, HeaderMap::new(), text).into_response()
 }
 
-fn json_of(value: &Value) -> Response {
+pub(super) fn json_of(value: &Value) -> Response {
     typed("application/json", safe::redact(&value.to_string()).into_owned())
 }
 

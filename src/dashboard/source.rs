@@ -90,6 +90,48 @@ pub struct Look {
     pub facts: Facts,
     /// All experiments, in the order of the plan.
     pub rows: Vec<Row>,
+    /// What is seen of the experiments that are being measured.
+    pub seen: Vec<Seen>,
+}
+
+/// What is seen of an experiment while it is measured; what is not told is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// Its lane, from 1.
+    pub lane: u32,
+    /// Requests that are over.
+    pub requests_done: Option<u64>,
+    /// Requests of the workload.
+    pub requests: Option<u64>,
+    /// Requests that the server works on.
+    pub running: Option<f64>,
+    /// Requests that wait in it.
+    pub waiting: Option<f64>,
+    /// How much of its KV cache is in use, percent.
+    pub kv_cache_pct: Option<f64>,
+    /// Its devices.
+    pub devices: Vec<SeenDevice>,
+}
+
+/// A device at a moment; what it does not tell is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SeenDevice {
+    /// Its address.
+    pub device: String,
+    /// Watts.
+    pub power_w: Option<f64>,
+    /// Degrees Celsius.
+    pub temperature_c: Option<f64>,
+    /// Percent.
+    pub utilization_pct: Option<f64>,
+    /// GiB in use.
+    pub memory_gib: Option<f64>,
+    /// MHz.
+    pub clock_mhz: Option<f64>,
+    /// Why it is slower than it could be, in the driver's words; empty where it is not, or does not say.
+    pub throttled: String,
 }
 
 /// How many experiments stand how.
@@ -215,4 +257,21 @@ pub struct Answer {
     pub recommend: Value,
     /// What devices and host did, by the experiment's name: keys of metrics with their values.
     pub readings: BTreeMap<String, Vec<(&'static str, f64)>>,
+    /// In a run with two sides (`run --against`): what the comparison of the two says.
+    pub change: Option<Change>,
+}
+
+/// What a comparison says, for Prometheus.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Change {
+    /// The run before, or `before`.
+    pub before: String,
+    /// Whether anything became worse, beyond the threshold and noise: what `compare` ends with exit code 1 for.
+    pub worse: bool,
+    /// How many configurations came to what, by metric: its key, `better`, `worse`, `same` or `not-decided`, and how many.
+    pub outcomes: Vec<(String, &'static str, usize)>,
+    /// Configurations that fail now and did not before.
+    pub failing: usize,
+    /// Configurations of which more requests fail now.
+    pub lost_requests: usize,
 }

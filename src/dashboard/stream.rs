@@ -23,7 +23,7 @@ struct Counted(Arc<App>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.watchers.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -39,6 +39,8 @@ struct Watcher {
     /// The combinations that are left out, as they were sent: there may be thousands, and they hardly ever change.
     skips: Option<Value>,
     answer: u64,
+    /// What is seen of the experiments under way, as it was sent.
+    seen: String,
     /// Whether the farewell was said.
     over: bool,
 }
@@ -51,7 +53,7 @@ pub(super) fn of(
     after: Option<usize>,
     most: usize,
 ) -> Option<impl Stream<Item = Result<Event, Infallible>> + use<>> {
-    let open = app.streams.fetch_add(1, Ordering::Relaxed);
+    let open = app.watchers.streams.fetch_add(1, Ordering::Relaxed);
     let app = Counted(Arc::clone(app));
     if open >= most {
         return None;
@@ -65,6 +67,7 @@ pub(super) fn of(
         status: String::new(),
         skips: None,
         answer: 0,
+        seen: "[]".to_owned(),
         over: false,
     };
     let batches = stream::unfold(watcher, async |mut watcher| {
@@ -72,7 +75,7 @@ pub(super) fn of(
             return None;
         }
         loop {
-            if watcher.version.is_some() && !watcher.app.0.over.load(Ordering::Relaxed) {
+            if watcher.version.is_some() && !watcher.app.0.watchers.over.load(Ordering::Relaxed) {
                 tokio::time::sleep(LOOK).await;
             }
             // Files are read where waiting stops nobody.
@@ -92,7 +95,7 @@ pub(super) fn of(
 
 impl Watcher {
     fn look(&mut self) -> Vec<Event> {
-        let over = self.app.0.over.load(Ordering::Relaxed);
+        let over = self.app.0.watchers.over.load(Ordering::Relaxed);
         if over {
             self.watched.look_again();
         }
@@ -116,6 +119,11 @@ impl Watcher {
         if status != self.status {
             events.push(text("status", &status));
             self.status = status;
+        }
+        let seen = self.watched.with(|look, _| json!(look.seen).to_string()).unwrap_or_else(|_| "[]".to_owned());
+        if seen != self.seen {
+            events.push(text("seen", &seen));
+            self.seen = seen;
         }
         let (version, answer) = self.watched.answer(&*self.app.0.source, &self.path);
         if version > self.answer {

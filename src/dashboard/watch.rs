@@ -281,7 +281,7 @@ mod tests {
                 if passed { State::Passed } else { State::ToDo }
             };
             let rows = ["a", "b", "c"].iter().enumerate().map(|(i, name)| row(i + 1, name, state(name))).collect();
-            Ok(Look { status: Value::Null, facts: Facts::default(), rows })
+            Ok(Look { status: Value::Null, facts: Facts::default(), rows, seen: Vec::new() })
         }
 
         fn entries(&self) -> &[Stamped] {

@@ -20,6 +20,7 @@ mod finding;
 mod line;
 mod pattern;
 mod phase;
+mod progress;
 mod scan;
 mod shape;
 mod verdict;
@@ -28,6 +29,7 @@ pub use finding::{Finding, MAX_EVIDENCE, MAX_EVIDENCE_CHARS, render_text};
 pub use line::{clean_line, tail_lines};
 pub use pattern::{Rank, Row, rows};
 pub use phase::{Fatal, PhaseTracker};
+pub use progress::requests_done;
 pub use scan::{Scanner, diagnose, diagnose_reader};
 
 /// Compiles a pattern over bytes, where classes are ASCII and `.` is any byte but `\n`. Patterns are constants of this

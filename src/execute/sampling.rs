@@ -1,7 +1,7 @@
 //! What devices, host and server do while something is measured: sampled beside it, kept as a series, and summed up. It neither ends
 //! nor slows a measurement: whatever fails here is a sentence in the record.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use super::{Job, UnitContext};
 use crate::load::server::{Reading, ServerState};
 use crate::model::Telemetry;
 use crate::process::Members;
-use crate::record::atomic;
+use crate::record::Growing;
 use crate::telemetry::{DEVICE_COLUMNS, DeviceSample, Sample, Sampler, cell, mebibytes, summarize};
 
 /// How long the last sample may take: no measurement waits longer for it.
@@ -50,10 +50,13 @@ struct Series {
     before: usize,
     energy_from: Option<String>,
     warnings: Vec<String>,
+    /// Why they are not all in the file.
+    not_kept: Option<String>,
 }
 
 impl Sampling {
-    /// Begins to sample the devices of a job, where it is asked for. `base`: where the server is asked for its metrics.
+    /// Begins to sample the devices of a job, where it is asked for, into the file that its places name. `base`: where the server is
+    /// asked for its metrics.
     pub fn begin(context: &UnitContext, job: &Job, server: Members, base: &str) -> Option<Self> {
         let interval = context.telemetry?;
         // Without lanes vLLM takes the first of those that it sees.
@@ -63,7 +66,8 @@ impl Sampling {
         let sampler = Sampler::new(context.probe.clone(), context.devices, units);
         let (tell, told) = mpsc::unbounded_channel();
         let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval };
-        let task = tokio::spawn(sample_until_told(sampler, asked, server, told));
+        let file = File { path: job.places.telemetry.clone(), out: None, failed: None };
+        let task = tokio::spawn(sample_until_told(sampler, asked, server, told, file));
         Some(Self { tell, task, interval })
     }
 
@@ -72,8 +76,8 @@ impl Sampling {
         let _ = self.tell.send(Told::Client(client));
     }
 
-    /// Ends it, and keeps the series in this file. `seconds`: what the requests took, where it is known.
-    pub async fn end(self, file: &Path, shown: Option<PathBuf>, seconds: Option<f64>) -> Option<Telemetry> {
+    /// Ends it. `shown`: the file of the series as the record names it. `seconds`: what the requests took, where it is known.
+    pub async fn end(self, shown: Option<PathBuf>, seconds: Option<f64>) -> Option<Telemetry> {
         let _ = self.tell.send(Told::End);
         let Ok(series) = tokio::time::timeout(PATIENCE, self.task).await else {
             let late = format!("the devices did not answer within {} s: their samples are lost", PATIENCE.as_secs());
@@ -86,13 +90,47 @@ impl Sampling {
         let series = series.ok()?;
         let mut telemetry = series.summary(seconds);
         telemetry.interval = self.interval.as_secs_f64();
-        // Its folder is there from the first series on; what stands in the way is named by the next step.
-        let _ = file.parent().map(std::fs::create_dir);
-        match atomic::keep_again_with(file, |out| series.write(out)) {
-            Ok(()) => telemetry.file = shown.map(|path| path.to_string_lossy().into_owned()),
-            Err(error) => telemetry.warnings.push(format!("the series of samples could not be kept: {error}")),
+        match series.not_kept {
+            None => telemetry.file = shown.map(|path| path.to_string_lossy().into_owned()),
+            Some(error) => telemetry.warnings.push(format!("the series of samples could not be kept: {error}")),
         }
         Some(telemetry)
+    }
+}
+
+/// The file of a series, which has each moment as soon as it is over: whoever watches the run reads its end.
+struct File {
+    path: PathBuf,
+    out: Option<Growing>,
+    failed: Option<String>,
+}
+
+impl File {
+    /// Appends a moment. After the first failure there is no further try.
+    fn add(&mut self, moment: &Moment, phase: &str) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut append = || -> Result<(), String> {
+            let mut lines = Vec::new();
+            let out = match &mut self.out {
+                Some(out) => out,
+                None => {
+                    lines = header().map_err(|error| error.to_string())?;
+                    self.out.insert(Growing::create(&self.path).map_err(in_words)?)
+                }
+            };
+            lines.extend(moment.lines(phase).map_err(|error| error.to_string())?);
+            out.append(&lines).map_err(in_words)
+        };
+        self.failed = append().err();
+    }
+}
+
+fn in_words(error: crate::record::Error) -> String {
+    match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -116,6 +154,7 @@ async fn sample_until_told(
     asked: Asked,
     server: Members,
     mut told: mpsc::UnboundedReceiver<Told>,
+    mut file: File,
 ) -> Series {
     let mut ticks = tokio::time::interval_at(Instant::now(), asked.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,10 +187,19 @@ async fn sample_until_told(
         // A reader that panics ends the sampling, and nothing else.
         let Ok((back, sample, clock)) = read else { return series };
         sampler = back;
-        series.moments.push(Moment { sample, server: state, clock });
+        let moment = Moment { sample, server: state, clock };
+        let phase = if client.is_none() { "before" } else { "measuring" };
+        let written = tokio::task::spawn_blocking(move || {
+            file.add(&moment, phase);
+            (file, moment)
+        });
+        let Ok((back, moment)) = written.await else { return series };
+        file = back;
+        series.moments.push(moment);
         if over {
             series.energy_from = sampler.energy_from();
             series.warnings = sampler.warnings();
+            series.not_kept = file.failed;
             return series;
         }
     }
@@ -163,21 +211,26 @@ impl Series {
         let (idle, measured) = self.moments.split_at(self.before.min(self.moments.len()));
         summarize(&samples(idle), &samples(busy(measured)), seconds, self.energy_from.clone(), self.warnings.clone())
     }
+}
 
-    fn write(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        let mut rows = csv::Writer::from_writer(out);
-        rows.write_record(DEVICE_COLUMNS.iter().chain(&FURTHER_COLUMNS)).map_err(std::io::Error::other)?;
-        for (number, moment) in self.moments.iter().enumerate() {
-            let phase = if number < self.before { "before" } else { "measuring" };
-            let nothing = [DeviceSample::default()];
-            let devices = if moment.sample.devices.is_empty() { &nothing[..] } else { &moment.sample.devices };
-            for device in devices {
-                let cells = device.cells(&device.address, &moment.clock, moment.sample.at);
-                let cells = cells.into_iter().chain(further_cells(moment, device, phase));
-                rows.write_record(cells).map_err(std::io::Error::other)?;
-            }
+/// The names of the columns.
+fn header() -> Result<Vec<u8>, csv::Error> {
+    let mut row = csv::Writer::from_writer(Vec::new());
+    row.write_record(DEVICE_COLUMNS.iter().chain(&FURTHER_COLUMNS))?;
+    row.into_inner().map_err(|error| error.into_error().into())
+}
+
+impl Moment {
+    /// A line for each device; one where there is none.
+    fn lines(&self, phase: &str) -> Result<Vec<u8>, csv::Error> {
+        let mut rows = csv::Writer::from_writer(Vec::new());
+        let nothing = [DeviceSample::default()];
+        let devices = if self.sample.devices.is_empty() { &nothing[..] } else { &self.sample.devices };
+        for device in devices {
+            let cells = device.cells(&device.address, &self.clock, self.sample.at);
+            rows.write_record(cells.into_iter().chain(further_cells(self, device, phase)))?;
         }
-        rows.flush()
+        rows.into_inner().map_err(|error| error.into_error().into())
     }
 }
 
@@ -284,16 +337,22 @@ mod tests {
     }
 
     #[test]
-    fn a_series_has_a_line_for_each_moment_and_device() {
+    fn a_series_has_a_line_for_each_moment_and_device_as_soon_as_it_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("telemetry/a.csv");
         let device = DeviceSample { address: "0000:03:00.0".into(), power_w: Some(200.0), ..DeviceSample::default() };
         let with = Moment { sample: Sample { devices: vec![device], ..Sample::default() }, ..Moment::default() };
-        let series = Series { moments: vec![Moment::default(), with], before: 1, ..Series::default() };
-        let mut text = Vec::new();
-        series.write(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let mut file = File { path: path.clone(), out: None, failed: None };
+        file.add(&Moment::default(), "before");
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+        file.add(&with, "measuring");
+        let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3);
+        assert_eq!((lines.len(), &file.failed), (3, &None));
         assert!(lines[0].starts_with("timestamp,elapsed_ms,gpu_id,gpu_utilization_pct,vram_used_mb"));
         assert!(lines[1].contains(",before,") && lines[2].contains("0000:03:00.0") && lines[2].contains(",measuring,"));
+        let mut nowhere = File { path: "/proc/none/a.csv".into(), out: None, failed: None };
+        nowhere.add(&with, "measuring");
+        assert!(nowhere.failed.is_some_and(|why| why.contains("/proc/none")));
     }
 }

@@ -351,7 +351,7 @@ impl Unit<'_> {
         let seconds = self.result.as_ref().and_then(|result| result.get(VllmMetric::Duration.key())?.as_f64());
         let seconds = seconds.filter(|_| real);
         let file = &self.job.places.telemetry;
-        let telemetry = sampling.end(file, self.context.relative(file), seconds).await;
+        let telemetry = sampling.end(self.context.relative(file), seconds).await;
         telemetry.filter(|_| self.benchmarked)
     }
 

@@ -4,6 +4,7 @@
 
 pub mod atomic;
 mod error;
+mod growing;
 mod journal;
 pub mod layout;
 mod lock;
@@ -17,6 +18,7 @@ mod state;
 mod submission;
 
 pub use error::Error;
+pub use growing::Growing;
 pub use journal::{Journal, JournalText, read_journal};
 pub use lock::{Holder, Lock};
 pub use manifest::{Limits, Manifest, Setting, VllmInfo};

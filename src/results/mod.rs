@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use files::OF_REQUESTS;
 pub(crate) use parallel::map as in_parallel;
 pub(crate) use result_file::put_member;
+pub use samples::{DeviceNow, Newest, newest_moment};
 pub(crate) use scan::{Keep, Member, Scanner, Stop};
 pub use server_log::add_server_logs;
 

@@ -257,9 +257,14 @@ fn metrics_need_the_token_unless_they_are_open_and_counters_survive_a_resume() {
     let sessions = format!("vllm_bench_sessions_total{{run=\"{run}\"}}");
     served(&scene, &[], |site| {
         assert_eq!(site.ask("GET /metrics", &[]).code, 401);
-        let answer = site.get("/metrics");
+        let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+        let answer = site.ask("GET /metrics", &[&site.bearer(), accept]);
         assert!(answer.header("content-type").starts_with("application/openmetrics-text; version=1.0.0"));
         assert!(answer.body.ends_with("# EOF\n"));
+        // Who asks for nothing gets what all can read.
+        let older = site.get("/metrics");
+        assert!(older.header("content-type").starts_with("text/plain; version=0.0.4"));
+        assert!(older.body.contains("# TYPE vllm_bench_attempts_total counter\n") && !older.body.contains("# EOF"));
         assert_eq!((value(&answer.body, &failed), value(&answer.body, &sessions)), (1.0, 1.0));
         assert!(value(&answer.body, "vllm_bench_last_output_tokens_per_second{") > 0.0);
         let by_link = site.ask(&format!("GET /metrics?token={}", site.token), &[]);
@@ -329,4 +334,125 @@ fn a_run_is_stopped_from_the_page_only_where_that_is_allowed() {
     let said = site.ask("POST /stop?mode=in-order", &[&own, &cookie]);
     assert!(said.code == 200 && said.body.contains("was asked to end in order"), "{}", said.body);
     run.ends().with_code(143);
+}
+
+#[test]
+fn what_is_measured_is_seen_while_it_goes_on() {
+    let scene = Scene::new();
+    let go = scene.path("go");
+    let vllm = scene.vllm_that(&format!(
+        "if [ \"$1\" = bench ]; then printf ' 50%%|#####     | 2/4\\n'; until [ -e '{}' ]; do sleep 0.02; done; fi",
+        go.display()
+    ));
+    let sweep = scene.sweep_with(&vllm).set("--enforce-eager", ["true"]).set("--telemetry", ["100ms"]);
+    let run = sweep.set("--dashboard", ["127.0.0.1:0"]).start();
+    let site = Site::of(&run);
+    let seen = wait_for("what is seen of it", || {
+        let events = site.events("/api/events", None, "seen");
+        let seen = events.into_iter().find(|(kind, ..)| kind == "seen")?.2;
+        (seen[0]["running"].is_number() && seen[0]["requests"].is_number()).then_some(seen)
+    });
+    assert_eq!((&seen[0]["requests_done"], &seen[0]["requests"]), (&2.into(), &4.into()), "{seen}");
+    assert_eq!(seen[0]["name"], crate::support::FIRST);
+    let metrics = site.get("/metrics").body;
+    for line in [
+        "vllm_bench_current_requests_done{",
+        "vllm_bench_server_requests_running{",
+        "vllm_bench_server_kv_cache_ratio{",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    std::fs::write(go, "").unwrap();
+    run.ends().with_code(0);
+    // Nothing is under way any more.
+    served(&scene, &[], |site| assert!(!site.get("/metrics").body.contains("vllm_bench_server_requests_running")));
+}
+
+/// A server of one model that answers no request until it is told to.
+fn slow_server() -> (String, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let told = std::sync::Arc::clone(&go);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let told = std::sync::Arc::clone(&told);
+            std::thread::spawn(move || slow_answer(stream, &told));
+        }
+    });
+    (url, go)
+}
+
+fn slow_answer(stream: TcpStream, told: &std::sync::atomic::AtomicBool) {
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    while reader.read_line(&mut head).is_ok_and(|read| read > 2) {
+        let last = head.lines().last().unwrap_or_default().to_ascii_lowercase();
+        length = last.strip_prefix("content-length: ").map_or(length, |text| text.parse().unwrap());
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let answer = if head.starts_with("GET /v1/models") {
+        "{\"object\":\"list\",\"data\":[{\"id\":\"org/tiny\",\"object\":\"model\"}]}".to_owned()
+    } else if head.starts_with("POST /v1/completions") {
+        while !told.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let part = |text: &str| {
+            format!("data: {{\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"finish_reason\":null}}]}}\n\n")
+        };
+        let usage =
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":8,\"completion_tokens\":2,\"total_tokens\":10}}\n\n";
+        format!("{}{}{usage}data: [DONE]\n\n", part(" a"), part(" b"))
+    } else {
+        String::new()
+    };
+    let code = if answer.is_empty() { "404 Not Found" } else { "200 OK" };
+    let kind = if answer.starts_with("data") { "text/event-stream" } else { "application/json" };
+    let head = format!(
+        "HTTP/1.1 {code}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        answer.len()
+    );
+    let _ = reader.get_mut().write_all(format!("{head}{answer}").as_bytes());
+}
+
+#[test]
+fn a_load_is_shown_while_it_goes_on_and_its_end_too() {
+    let scene = Scene::new();
+    let (url, go) = slow_server();
+    let flags = "--model org/tiny --dataset-name random --prompt-format text --random-input-len 8 --random-output-len 2 --num-prompts 6 \
+                 --max-concurrency 3 --num-warmups 0 --label a<b>\"c --dashboard 127.0.0.1:0";
+    let words: Vec<&str> = ["load", "--base-url", &url].into_iter().chain(flags.split_whitespace()).collect();
+    let load = scene.call(&words).start();
+    let site = Site::of(&load);
+    for path in ["/", "/api/load", "/metrics", "/load.js", "/no/such"] {
+        assert_eq!(site.ask(&format!("GET {path}"), &[]).code, 401, "{path}");
+        assert_eq!(site.ask(&format!("GET {path}"), &[&site.bearer(), "Host: evil.example"]).code, 421, "{path}");
+    }
+    let told = wait_for("three requests under way", || {
+        Some(site.get("/api/load").json()).filter(|told| told["load"]["active"] == 3)
+    });
+    let now = &told["load"];
+    assert_eq!((&now["name"], &now["planned"], &now["live"]), (&"a<b>\"c".into(), &6.into(), &true.into()), "{told}");
+    assert_eq!((&now["counted"]["sent"], &now["counted"]["done"]), (&3.into(), &0.into()), "{told}");
+    let page = site.get("/");
+    assert!(page.body.contains("/load.js") && !page.body.contains("a<b>") && !page.body.contains("<script>"));
+    assert!(page.header("content-security-policy").contains("default-src 'none'"));
+    let metrics = site.get("/metrics").body;
+    assert!(metrics.contains("vllm_bench_load_requests_in_flight{run=\"a<b>\\\"c\"} 3.0"), "{metrics}");
+    go.store(true, std::sync::atomic::Ordering::Relaxed);
+    // Who watches sees the end; who does not keeps nobody waiting.
+    let last = wait_for("the end", || Some(site.get("/api/load").json()).filter(|told| told["over"] == true));
+    assert_eq!((&last["load"]["live"], &last["load"]["counted"]["done"]), (&false.into(), &6.into()), "{last}");
+    assert!(last["load"]["last"]["output_throughput"].as_f64().unwrap() > 0.0, "{last}");
+    load.ends().with_code(0);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let words: Vec<&str> = ["load", "--base-url", &url]
+        .into_iter()
+        .chain(flags.split_whitespace())
+        .map(|word| if word == "127.0.0.1:0" { address.as_str() } else { word })
+        .collect();
+    scene.call(&words).exits(0).says("the load goes on without a dashboard");
+    scene.call(&["load", "--base-url", &url, "--dashboard", "no-address"]).exits(2).says("expected a port");
 }

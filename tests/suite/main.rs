@@ -30,6 +30,7 @@ mod optimization;
 mod ownership;
 mod plots;
 mod preflight;
+mod push;
 mod releases;
 mod report;
 mod resume;

@@ -2,6 +2,7 @@
 //! `status`, `list`, `recommend`, `plot` and `report` say; here they are put together.
 
 mod one;
+pub mod push;
 mod runs;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -9,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::runs::Runs;
-use crate::cli::{DashboardArgs, RunArgs};
+use crate::cli::{DashboardArgs, LoadArgs, RunArgs};
 use crate::commands::find_run;
-use crate::config::Environment;
-use crate::dashboard::{Options, PORT, Server, Token};
+use crate::config::{Environment, Pushed, Settings};
+use crate::dashboard::{LoadSource, Options, PORT, Pusher, Server, Token};
 use crate::error::Error;
 use crate::exit;
 use crate::process::signals;
 use crate::record::{RunDir, list_runs};
-use crate::ui::Ui;
+use crate::ui::{Reporter, Ui};
 
 /// Serves until Ctrl-C, which is a normal end.
 ///
@@ -31,7 +32,8 @@ pub async fn run(args: &DashboardArgs, environment: &Environment, ui: &Ui) -> Re
         metrics_open: args.metrics_open,
         hosts: args.allow_host.iter().map(|host| host.trim().to_owned()).collect(),
     };
-    let server = serve(address, options, runs).map_err(|why| Error::Usage {
+    let begin = |listener, token| Server::start(listener, token, options, Arc::new(runs));
+    let server = serve(address, begin).map_err(|why| Error::Usage {
         message: why.message,
         hint: format!("{}: `--listen 127.0.0.1:0` takes a free one", why.hint),
     })?;
@@ -53,7 +55,8 @@ pub fn beside(run: &RunDir, args: &RunArgs, environment: &Environment, ui: &Ui) 
     let dir = run.path().parent().map(Path::to_owned).unwrap_or_default();
     let runs = Runs::new(vec![dir], Some(run.path().to_owned()), environment);
     let options = Options { control: args.allow_control, metrics_open: args.metrics_open, hosts: Vec::new() };
-    match serve(address, options, runs) {
+    let begin = |listener, token| Server::start(listener, token, options, Arc::new(runs));
+    match serve(address, begin) {
         Ok(server) => {
             if args.detached_child {
                 // What is said here is in a file beside the results: the token stays out of it.
@@ -67,6 +70,49 @@ pub fn beside(run: &RunDir, args: &RunArgs, environment: &Environment, ui: &Ui) 
         Err(why) => {
             ui.warn(&format!("{}; the run goes on without a dashboard", why.message));
             ui.hint(&format!("{}; `vllm-bench dashboard` shows the run as well", why.hint));
+            None
+        }
+    }
+}
+
+/// Serves a load beside it. What goes wrong is a warning: the load goes on.
+///
+/// # Errors
+/// When the address cannot be read.
+pub fn beside_load(args: &LoadArgs, source: Arc<dyn LoadSource>, ui: &Ui) -> Result<Option<Server>, Error> {
+    let Some(at) = &args.dashboard else { return Ok(None) };
+    let address = address(at.as_deref(), "--dashboard")?;
+    let options = Options { metrics_open: args.metrics_open, ..Options::default() };
+    let begin = |listener, token| Server::start_load(listener, token, options, source);
+    match serve(address, begin) {
+        Ok(server) => {
+            ui.say(&format!("dashboard: {}", server.link()));
+            tell_open(&server, ui);
+            Ok(Some(server))
+        }
+        Err(why) => {
+            ui.warn(&format!("{}; the load goes on without a dashboard", why.message));
+            ui.hint(&why.hint);
+            Ok(None)
+        }
+    }
+}
+
+/// Pushes the run that this process works on, or watches, to the Pushgateway of its settings.
+pub fn pushed(run: &RunDir, settings: &Settings, environment: &Environment, reporter: &Reporter) -> Option<Pusher> {
+    let warned = reporter.clone();
+    let warn = move |text: String| warned.print(&format!("warning: {text}"));
+    match settings.pushgateway.as_ref()? {
+        Pushed::To(gateway) => {
+            reporter.print(&format!("metrics are pushed to {}", gateway.group(&push::labels_of_run(run))));
+            push::run(gateway, run, environment, warn)
+        }
+        Pushed::Forgotten => {
+            warn(
+                "the address of the Pushgateway had a password in it, which no record keeps: nothing is pushed until \
+                  `--pushgateway URL` is given again"
+                    .to_owned(),
+            );
             None
         }
     }
@@ -88,7 +134,7 @@ fn token_place(server: &Server) -> String {
 fn tell_open(server: &Server, ui: &Ui) {
     if !server.address().ip().is_loopback() {
         ui.warn(&format!(
-            "the dashboard listens on {}: whoever reaches it and has the link sees the runs, and nothing is encrypted on the way",
+            "the dashboard listens on {}: whoever reaches it and has the link sees what it shows, and nothing is encrypted on the way",
             server.address()
         ));
     }
@@ -100,7 +146,10 @@ struct Why {
     hint: String,
 }
 
-fn serve(address: SocketAddr, options: Options, runs: Runs) -> Result<Server, Why> {
+fn serve(
+    address: SocketAddr,
+    begin: impl FnOnce(TcpListener, Token) -> std::io::Result<Server>,
+) -> Result<Server, Why> {
     let listener = TcpListener::bind(address).map_err(|error| Why {
         message: format!("the dashboard cannot listen on {address}: {error}"),
         hint: "name another port".to_owned(),
@@ -110,7 +159,7 @@ fn serve(address: SocketAddr, options: Options, runs: Runs) -> Result<Server, Wh
         hint: "see to that file, or name another port".to_owned(),
     })?;
     let address = listener.local_addr().unwrap_or(address);
-    Server::start(listener, token, options, Arc::new(runs)).map_err(|error| Why {
+    begin(listener, token).map_err(|error| Why {
         message: format!("the dashboard cannot serve on {address}: {error}"),
         hint: "name another port".to_owned(),
     })

@@ -15,12 +15,13 @@ use crate::commands::status::report::{ProcessReport, Report, RunReport, SCHEMA, 
 use crate::commands::status::{detached, joins, processes};
 use crate::commands::tail::JournalTail;
 use crate::config::Environment;
-use crate::dashboard::{Counts, Facts, FailureRow, Look, Numbers, Row, Run, State, UnderWay};
-use crate::diagnose::tail_lines;
+use crate::dashboard::{Counts, Facts, FailureRow, Look, Numbers, Row, Run, Seen, SeenDevice, State, UnderWay};
+use crate::diagnose::{requests_done, tail_lines};
 use crate::execute::slurm::Queued;
-use crate::model::{Axes, Event, Experiment, Failure, Outcome, Repeat, Stamped};
-use crate::record::{RunDir, RunState};
+use crate::model::{Axes, Event, Experiment, Failure, Outcome, Phase, Repeat, Stamped};
+use crate::record::{RunDir, RunState, layout};
 use crate::report::configuration;
+use crate::results::{DeviceNow, newest_moment};
 
 /// How often the processes of the machine are looked at.
 const PROCESSES: Duration = Duration::from_secs(5);
@@ -28,6 +29,8 @@ const PROCESSES: Duration = Duration::from_secs(5);
 const LINES: usize = 200;
 /// Bytes of a log that are read for them.
 const TAIL: u64 = 64 << 10;
+/// Bytes of it in which a client says how far it is.
+const PROGRESS: u64 = 4 << 10;
 /// Lines of evidence of a failure.
 const EVIDENCE: usize = 6;
 
@@ -57,6 +60,29 @@ impl One {
             queue: None,
             processes: None,
         }
+    }
+
+    /// What is seen of the experiments that are being measured.
+    fn seen(&self, report: &RunReport, state: &RunState) -> Vec<Seen> {
+        let lanes = report.under_way.iter().zip(1u32..).map(|(one, place)| (&one.name, one.lane.unwrap_or(place)));
+        lanes
+            .filter_map(|(name, lane)| {
+                let live = state.live.get(name).filter(|live| live.phase == Phase::Measuring)?;
+                let mut seen = Seen { name: name.clone(), lane, ..Seen::default() };
+                let log = newest_log(&self.entries, name, false).and_then(|log| inside(self.run.path(), &log));
+                let end = log.and_then(|log| end_of(&log, PROGRESS).ok()).unwrap_or_default();
+                (seen.requests_done, seen.requests) = requests_done(&end).unzip();
+                let series = layout::newest(|n| self.run.layout().telemetry(name, n));
+                let newest = newest_moment(&series).ok().flatten();
+                // The series of an attempt before this one says nothing of it.
+                if let Some(newest) = newest.filter(|newest| live.began.is_none_or(|began| newest.at >= began)) {
+                    (seen.running, seen.waiting) = (newest.running, newest.waiting);
+                    seen.kv_cache_pct = newest.kv_cache_pct;
+                    seen.devices = newest.devices.into_iter().map(device).collect();
+                }
+                Some(seen)
+            })
+            .collect()
     }
 
     /// Reads what the plan says; again when experiments have joined it.
@@ -119,9 +145,10 @@ impl Run for One {
         };
         let rows = head.plan.experiments.iter().zip(states).map(one).collect();
         let facts = facts(&report);
+        let seen = self.seen(&report, &state);
         let report = Report { schema: SCHEMA, run: Some(report), vllm_processes };
         let status = serde_json::to_value(report).map_err(|error| error.to_string())?;
-        Ok(Look { status, facts, rows })
+        Ok(Look { status, facts, rows, seen })
     }
 
     fn entries(&self) -> &[Stamped] {
@@ -135,16 +162,30 @@ impl Run for One {
     fn log(&self, experiment: &str, server: bool) -> Result<(String, Vec<String>), String> {
         let log = newest_log(&self.entries, experiment, server).ok_or("there is no such log yet")?;
         let path = inside(self.run.path(), &log).ok_or("the journal names no log of this run")?;
-        let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = bounded::open(&path)?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-            let mut bytes = Vec::new();
-            file.take(TAIL).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(|error| error.to_string())?;
+        let bytes = end_of(&path, TAIL).map_err(|error| error.to_string())?;
         Ok((log.to_string_lossy().into_owned(), tail_lines(&bytes, LINES)))
+    }
+}
+
+/// The end of a file.
+fn end_of(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = bounded::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn device(now: DeviceNow) -> SeenDevice {
+    SeenDevice {
+        device: now.address,
+        power_w: now.power_w,
+        temperature_c: now.temperature_c,
+        utilization_pct: now.utilization_pct,
+        memory_gib: now.memory_used_mib.map(|mib| mib / 1024.0),
+        clock_mhz: now.clock_mhz,
+        throttled: now.throttle_reasons,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::one::One;
+use super::push::change_within;
 use super::{all_runs, key};
 use crate::commands::{find_run, list, stop};
 use crate::config::Environment;
@@ -104,7 +105,7 @@ impl Source for Runs {
             })
             .filter(|(_, of)| !of.is_empty())
             .collect();
-        Ok(Answer { recommend, readings })
+        Ok(Answer { recommend, readings, change: change_within(&table) })
     }
 
     fn report(&self, path: &str) -> Result<String, String> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::files::{failed, file_name};
+use super::progress::Watched;
 use super::{Measured, all, exit_code};
 use crate::cli::LoadArgs;
 use crate::config::{Environment, LoadSettings, Scenario};
@@ -17,7 +18,13 @@ use crate::stats;
 use crate::ui::Ui;
 
 /// S4: one result for each number of samples, and a report of all.
-pub(super) async fn run(args: &LoadArgs, list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+pub(super) async fn run(
+    args: &LoadArgs,
+    list: Vec<Scenario>,
+    watched: &Watched,
+    environment: &Environment,
+    ui: &Ui,
+) -> Result<u8, Error> {
     let (mut reports, mut folder, mut code) = (Vec::new(), PathBuf::new(), exit::OK);
     for scenario in list {
         ui.say(&format!("scenario {}", scenario.name));
@@ -26,7 +33,7 @@ pub(super) async fn run(args: &LoadArgs, list: Vec<Scenario>, environment: &Envi
             settings.api_key = scenario.api_key;
         }
         folder.clone_from(&settings.result_dir);
-        let loads = all(&settings, ui).await?;
+        let loads = all(&settings, watched, ui).await?;
         let prompt = settings.prompts.spec.text.clone().unwrap_or_default();
         for load in &loads {
             let samples = load.point.completions.unwrap_or(0);

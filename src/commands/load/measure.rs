@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::describe;
 use super::files::{Requests, Sweep};
+use super::progress::Progress;
 use super::prompts::{Prompts, made_in_time, prompts};
 use super::tally::Tally;
 use super::telemetry::Telemetry;
@@ -29,16 +31,26 @@ use crate::ui::{LoadScreen, Ui};
 /// How often the server's metrics are read during a workload.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 
+/// Who may stop a workload, and who is told how it goes.
+#[derive(Clone, Copy)]
+pub(super) struct Watched<'a> {
+    /// The wish to stop.
+    pub of_sweep: &'a Arc<Live>,
+    /// How it goes.
+    pub progress: &'a Arc<Progress>,
+}
+
 /// Measures one workload.
 pub(super) async fn one(
     settings: &LoadSettings,
     prepared: &Prepared,
     number: usize,
-    live_of_sweep: &Arc<Live>,
+    watched: Watched<'_>,
     sweep: &mut Sweep,
     ui: &Ui,
 ) -> Result<Measured, Error> {
     let point = &settings.points[number];
+    let live_of_sweep = watched.of_sweep;
     if prepared.is_simulated && settings.duration.is_some() {
         return Err(Error::Usage {
             message: "--duration: the simulated vLLM has a time of its own, which goes on with requests only".into(),
@@ -66,10 +78,13 @@ pub(super) async fn one(
     let work = spec.form.work();
     let mut rows = sweep.requests_csv(settings, point, number)?;
     let telemetry = match &settings.telemetry {
-        Some(probe) => Telemetry::begin(probe, sweep.telemetry_csv(settings, point, number, rows.as_ref()), ui).await?,
+        Some(probe) => {
+            let path = sweep.telemetry_csv(settings, point, number, rows.as_ref());
+            Telemetry::begin(probe, path, Arc::clone(watched.progress), ui).await?
+        }
         None => None,
     };
-    let sent = plan.send(spec, prompts.source.clone(), before, rows.as_mut(), live_of_sweep, ui).await;
+    let sent = plan.send(spec, prompts.source.clone(), before, rows.as_mut(), watched, ui).await;
     if let Some(telemetry) = telemetry {
         telemetry.end(ui).await;
     }
@@ -232,10 +247,11 @@ impl Plan<'_> {
         source: Source,
         before: Option<Reading>,
         mut rows: Option<&mut Requests>,
-        of_sweep: &Arc<Live>,
+        watched: Watched<'_>,
         ui: &Ui,
     ) -> Result<(Ended, Tally, Watch), Error> {
         let Self { settings, prepared, point } = self;
+        let of_sweep = watched.of_sweep;
         let watch = Arc::new(Mutex::new(Watch::begin(before.clone())));
         let live = Arc::new(Live::default());
         if let Some(signal) = of_sweep.stopped_by() {
@@ -246,6 +262,7 @@ impl Plan<'_> {
         let watching = before
             .filter(|_| !prepared.is_simulated)
             .map(|before| tokio::spawn(follow(prepared.server.clone(), before, Arc::clone(&live), Arc::clone(&watch))));
+        watched.progress.begin(describe(point), point.num_prompts, &live);
         let screen = LoadScreen::new(ui, point.num_prompts, settings.progress);
         let began = Instant::now();
         let mut tick = {

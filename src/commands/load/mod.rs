@@ -4,6 +4,7 @@ mod completions;
 mod files;
 mod load_target;
 mod measure;
+mod progress;
 mod prompts;
 mod scenarios;
 mod tally;
@@ -25,6 +26,7 @@ use crate::load::session::{Ended, Live};
 use crate::process::signals::Signals;
 use crate::ui::Ui;
 pub use load_target::Prepared;
+use progress::Watched;
 
 /// What one workload gave.
 #[derive(Debug)]
@@ -62,8 +64,21 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
     let layers = LoadLayers::read(&args.written, &args.files, environment)?;
     layers.notes.iter().for_each(|note| ui.warn(note));
     let args = &layers.args()?;
+    let watched = Watched::begin(args, ui)?;
+    let code = measured(&layers, args, &watched, environment, ui).await;
+    watched.end();
+    code
+}
+
+async fn measured(
+    layers: &LoadLayers,
+    args: &LoadArgs,
+    watched: &Watched,
+    environment: &Environment,
+    ui: &Ui,
+) -> Result<u8, Error> {
     if let Some(file) = &args.scenarios {
-        return scenarios::run(&layers, args, file, environment, ui).await;
+        return scenarios::run(layers, args, file, watched, environment, ui).await;
     }
     if args.name.is_some() {
         return Err(Error::Usage {
@@ -73,7 +88,7 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
     }
     let settings = layers.settings(environment)?;
     let completions = args.completions.is_some() || !args.compare.is_empty();
-    let loads = all(&settings, ui).await?;
+    let loads = all(&settings, watched, ui).await?;
     if completions || !args.concurrent_tests.is_empty() {
         completions::reports(args, &settings, &loads, ui)?;
     }
@@ -82,21 +97,23 @@ pub async fn run(args: &LoadArgs, environment: &Environment, ui: &Ui) -> Result<
 
 /// Measures every workload of the settings, one after the other, and writes its files. The first of the signals that end a run in order (Ctrl-C,
 /// SIGTERM, SIGHUP, SIGQUIT) ends it in order: what was measured is written. The second ends it at once.
-pub(super) async fn all(settings: &LoadSettings, ui: &Ui) -> Result<Vec<Measured>, Error> {
+async fn all(settings: &LoadSettings, watched: &Watched, ui: &Ui) -> Result<Vec<Measured>, Error> {
     let live = Arc::new(Live::default());
     let twice = stopped_twice(Arc::clone(&live));
     tokio::select! {
-        loads = each(settings, &live, ui) => loads,
+        loads = each(settings, &live, watched, ui) => loads,
         signal = twice => Err(Error::StoppedTwice { signal }),
     }
 }
 
-async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<Measured>, Error> {
+async fn each(settings: &LoadSettings, live: &Arc<Live>, watched: &Watched, ui: &Ui) -> Result<Vec<Measured>, Error> {
     let prepared = tokio::select! {
         prepared = load_target::prepare(settings, ui) => prepared?,
         () = live.stopped() => return Err(Error::StoppedEarly { signal: live.stopped_by().unwrap_or_default() }),
     };
     let mut sweep = files::Sweep::begin(settings)?;
+    let progress = watched.progress();
+    progress.load(settings, prepared.is_simulated);
     let mut loads = Vec::new();
     for (number, point) in settings.points.iter().enumerate() {
         if number > 0 && !settings.cool_down.is_zero() && !live.is_stopped() {
@@ -109,7 +126,9 @@ async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<
         if settings.points.len() > 1 {
             ui.say(&format!("workload {} of {}: {}", number + 1, settings.points.len(), describe(point)));
         }
-        let measured = measure::one(settings, &prepared, number, live, &mut sweep, ui).await?;
+        let watched = measure::Watched { of_sweep: live, progress };
+        let measured = measure::one(settings, &prepared, number, watched, &mut sweep, ui).await?;
+        progress.over(&measured.result);
         sweep.add(settings, number, &measured, ui)?;
         loads.push(measured);
         if prepared.is_simulated && number == 0 {
@@ -133,7 +152,7 @@ pub(super) fn exit_code(loads: &[Measured]) -> u8 {
 }
 
 /// What tells a workload from the others of its sweep.
-fn describe(point: &Point) -> String {
+pub(super) fn describe(point: &Point) -> String {
     let mut parts = Vec::new();
     if let Some(concurrency) = point.max_concurrency {
         parts.push(format!("{concurrency} at a time"));

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::files::{failed, file_name};
+use super::progress::Watched;
 use super::{Measured, all, completions, exit_code};
 use crate::cli::LoadArgs;
 use crate::config::{Environment, LoadLayers, Scenario, Scenarios, read_scenarios};
@@ -18,17 +19,18 @@ pub(super) async fn run(
     layers: &LoadLayers,
     args: &LoadArgs,
     file: &Path,
+    watched: &Watched,
     environment: &Environment,
     ui: &Ui,
 ) -> Result<u8, Error> {
     match read_scenarios(layers, file, environment)? {
-        Scenarios::Load(list) => load(list, environment, ui).await,
-        Scenarios::Completions(list) => completions::run(args, list, environment, ui).await,
+        Scenarios::Load(list) => load(list, watched, environment, ui).await,
+        Scenarios::Completions(list) => completions::run(args, list, watched, environment, ui).await,
     }
 }
 
 /// S3: one table of requests per workload, one per scenario, and a summary of all.
-async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
+async fn load(list: Vec<Scenario>, watched: &Watched, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let (mut rows, mut folder, mut code) = (Vec::new(), PathBuf::new(), exit::OK);
     for scenario in list {
         let what = scenario.description.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
@@ -36,7 +38,7 @@ async fn load(list: Vec<Scenario>, environment: &Environment, ui: &Ui) -> Result
         let mut settings = scenario.layers.settings(environment)?;
         settings.scenario = Some(file_name(&scenario.name));
         folder.clone_from(&settings.result_dir);
-        let loads = all(&settings, ui).await?;
+        let loads = all(&settings, watched, ui).await?;
         let combined = folder.join(format!("{}_all_runs.csv", file_name(&scenario.name)));
         for load in &loads {
             if let Some((run_id, path)) = &load.requests {

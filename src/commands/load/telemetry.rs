@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::files::failed;
+use super::progress::Progress;
 use crate::error::Error;
 use crate::telemetry::devices::detect;
 use crate::telemetry::{DEVICE_COLUMNS, Probe, Sampler, inventory};
@@ -23,7 +24,7 @@ pub(super) struct Telemetry {
 
 impl Telemetry {
     /// Begins to ask; `None`, with a warning, where no device tells anything.
-    pub async fn begin(probe: &Probe, path: PathBuf, ui: &Ui) -> Result<Option<Self>, Error> {
+    pub async fn begin(probe: &Probe, path: PathBuf, progress: Arc<Progress>, ui: &Ui) -> Result<Option<Self>, Error> {
         let probe = probe.clone();
         let found = tokio::task::spawn_blocking(move || {
             let kind = detect(&probe).kind;
@@ -50,7 +51,9 @@ impl Telemetry {
             loop {
                 let (at, elapsed) = (chrono::Utc::now(), began.elapsed());
                 let clock = at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
-                for device in sampler.sample(&[], &[]).devices {
+                let devices = sampler.sample(&[], &[]).devices;
+                progress.devices(&devices);
+                for device in devices {
                     // As the runtime counts them.
                     let unit = units.iter().find(|unit| unit.address == device.address);
                     let id = unit.map_or(&device.address, |unit| &unit.mask);

@@ -328,6 +328,7 @@ impl Sweep<'_> {
         self.announce(&prepared);
         let recorder = RunRecorder::open(&prepared.run, self.settings.zone, reporter.clone())?;
         let dashboard = dashboard::beside(&prepared.run, self.args, self.environment, self.ui);
+        let pusher = dashboard::pushed(&prepared.run, self.settings, self.environment, &reporter);
         signals.record_into(&recorder);
         let kind = prepared.manifest.devices.kind;
         let mut context = unit_context(self.settings, self.plan, self.environment, engine, (&prepared.run, kind))?;
@@ -351,10 +352,13 @@ impl Sweep<'_> {
         reporter.close();
         prepared.devices.held = None;
         let code = self.conclude(totals?, recorder, &prepared, &signals, began);
+        // The lock is held until here: whoever watches is told that the run is over when it is.
+        drop(prepared);
         if let Some(dashboard) = &dashboard {
-            // The lock is held until here: whoever watches is told that the run is over when it is.
-            drop(prepared);
             dashboard.farewell();
+        }
+        if let Some(pusher) = pusher {
+            pusher.end();
         }
         code
     }

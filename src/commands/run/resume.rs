@@ -55,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 26] = [
+const MAY_CHANGE: [&str; 27] = [
     "name",
     "port",
     "timeouts",
@@ -70,6 +70,7 @@ const MAY_CHANGE: [&str; 26] = [
     "keep-foreign",
     "device-locks",
     "show-logs",
+    "pushgateway",
     "slo",
     "objective",
     "parallel",

@@ -66,6 +66,7 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     }
     let dashboard = dashboard::beside(&prepared.run, sweep.args, sweep.environment, sweep.ui);
     let emit = Emitter::new(Arc::new(recorder.clone()), sender);
+    let pusher = dashboard::pushed(&prepared.run, sweep.settings, sweep.environment, &reporter);
     let (left_alone, mut strategy) = sweep.open(&prepared, &emit);
     let engine = engine.unwrap_or_else(|| EngineCommand::of(PathBuf::from("vllm")));
     let first_new = layout::first_free(|n| layout.submission(n));
@@ -85,6 +86,9 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     let code = session.conclude(totals?, recorder, began);
     if let Some(dashboard) = &dashboard {
         dashboard.farewell();
+    }
+    if let Some(pusher) = pusher {
+        pusher.end();
     }
     code
 }

@@ -122,6 +122,9 @@ pub struct Document {
     /// Show the server's and the client's output live.
     #[schemars(with = "Option<bool>")]
     pub show_logs: Option<Raw>,
+    /// The Pushgateway that gets what `/metrics` says of the run, such as `http://gateway:9091`; `none` for none.
+    #[schemars(with = "Option<String>")]
+    pub pushgateway: Option<Raw>,
     /// How many server configurations are measured at once, each on devices of its own: `off`, `auto`, or a number.
     #[schemars(with = "Option<schema::Parallel>")]
     pub parallel: Option<Raw>,

@@ -126,7 +126,7 @@ function facts(list, items) {
 
 const lanes = new Map();
 function lane(name) {
-  const card = el('div', { class: 'card' }, el('h3'), el('p', { class: 'phase' }), el('p', { class: 'faint devices' }), el('p', { class: 'line' }));
+  const card = el('div', { class: 'card' }, el('h3'), el('p', { class: 'phase' }), el('p', { class: 'faint devices' }), el('div', { class: 'seen' }), el('p', { class: 'line' }));
   const tail = logBox(name);
   card.append(tail.node);
   const made = { card, tail };
@@ -146,8 +146,31 @@ function showLanes(all) {
     put(card.querySelector('.devices'), one.devices.join(', '));
     show(card.querySelector('.devices'), one.devices.length > 0);
     put(card.querySelector('.line'), one.log_line ?? '');
+    showSeen(card, one.name);
   }
   show($('lanes-section'), all.length > 0);
+}
+
+/** What its client and its devices say while it is measured. */
+let seen = new Map();
+function showSeen(card, name) {
+  const one = seen.get(name);
+  const with_unit = (value, unit) => (value === null || value === undefined ? '' : `${number(value)} ${unit}`);
+  const joined = (parts) => parts.filter(Boolean).join(' · ');
+  const lines = !one ? [] : [
+    joined([
+      one.requests === null ? '' : `${number(one.requests_done)} of ${number(one.requests)} requests`,
+      one.running === null ? '' : `${number(one.running)} running`, one.waiting ? `${number(one.waiting)} waiting` : '',
+      one.kv_cache_pct === null ? '' : `KV cache ${number(one.kv_cache_pct)} %`,
+    ]),
+    ...one.devices.map((device) => joined([
+      device.device, with_unit(device.power_w, 'W'), with_unit(device.temperature_c, '°C'), device.utilization_pct === null ? '' : `${number(device.utilization_pct)} % busy`,
+      with_unit(device.memory_gib, 'GiB'), with_unit(device.clock_mhz, 'MHz'), device.throttled && `throttled: ${device.throttled}`,
+    ])),
+  ].filter(Boolean);
+  const place = card.querySelector('.seen');
+  lines.forEach((text, at) => put(place.children[at] ?? place.appendChild(el('div')), text));
+  while (place.children.length > lines.length) place.lastChild.remove();
 }
 
 /** The end of a log, read again while it is open. */
@@ -484,6 +507,10 @@ function connect() {
     if (told.error) return tell(told.error);
     status = told.status;
     showStatus();
+  });
+  mine.addEventListener('seen', (event) => {
+    seen = new Map(JSON.parse(event.data).map((one) => [one.name, one]));
+    for (const [name, { card }] of lanes) showSeen(card, name);
   });
   mine.addEventListener('answer', (event) => showAnswer(JSON.parse(event.data)));
   mine.addEventListener('bye', () => {
