@@ -14,6 +14,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
+use super::tracking;
 use crate::cli::LoadArgs;
 use crate::config::{Environment, LoadLayers, LoadSettings, Point};
 use crate::error::Error;
@@ -97,7 +98,7 @@ async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<
         () = live.stopped() => return Err(Error::StoppedEarly { signal: live.stopped_by().unwrap_or_default() }),
     };
     let mut sweep = files::Sweep::begin(settings)?;
-    let mut loads = Vec::new();
+    let (mut loads, mut written) = (Vec::new(), Vec::new());
     for (number, point) in settings.points.iter().enumerate() {
         if number > 0 && !settings.cool_down.is_zero() && !live.is_stopped() {
             ui.say(&format!("pause of {} s", settings.cool_down.as_secs_f64()));
@@ -110,13 +111,16 @@ async fn each(settings: &LoadSettings, live: &Arc<Live>, ui: &Ui) -> Result<Vec<
             ui.say(&format!("workload {} of {}: {}", number + 1, settings.points.len(), describe(point)));
         }
         let measured = measure::one(settings, &prepared, number, live, &mut sweep, ui).await?;
-        sweep.add(settings, number, &measured, ui)?;
+        written.extend(sweep.add(settings, number, &measured, ui)?);
         loads.push(measured);
         if prepared.is_simulated && number == 0 {
             ui.say("SIMULATED: the server is the simulated vLLM; its numbers are made up by a timing model");
         }
     }
     sweep.finish(settings, &loads, ui)?;
+    if !live.is_stopped() {
+        tracking::send_files(settings.mlflow.as_ref(), written, ui).await;
+    }
     Ok(loads)
 }
 
