@@ -78,6 +78,14 @@ pub enum Error {
         /// Its number.
         signal: u8,
     },
+    /// A server to which results are sent does not take them.
+    #[error("{message}")]
+    Elsewhere {
+        /// Which, and why.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
     /// There is nothing to do.
     #[error("{message}")]
     Nothing {
@@ -115,7 +123,7 @@ impl Error {
             Error::Record(error) => error.exit_code(),
             Error::Execute(error) => error.exit_code(),
             Error::Load(error) if !error.is_environment() => exit::USAGE,
-            Error::Load(_) | Error::Process(_) => exit::ENVIRONMENT,
+            Error::Load(_) | Error::Process(_) | Error::Elsewhere { .. } => exit::ENVIRONMENT,
             Error::Input { .. } => exit::USAGE,
             Error::Terminal(_) | Error::Output(_) => exit::RECORD,
             Error::NotFound { .. } | Error::Nothing { .. } => exit::NOTHING,
@@ -145,7 +153,7 @@ impl Error {
                 let last = "`--no-preflight` starts the servers all the same".to_owned();
                 problems.iter().cloned().chain([last]).collect()
             }
-            Error::Usage { hint, .. } | Error::Nothing { hint, .. } => vec![hint.clone()],
+            Error::Usage { hint, .. } | Error::Nothing { hint, .. } | Error::Elsewhere { hint, .. } => vec![hint.clone()],
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 /// A client that asks servers directly, without a proxy. A redirect is an answer like any other, and not followed: whoever it
 /// leads to is not the server that was asked, and must not get its key. `insecure`: whatever certificate is shown is accepted.
 pub fn client(insecure: bool) -> reqwest::ClientBuilder {
@@ -13,10 +16,24 @@ pub fn through_proxy(insecure: bool) -> reqwest::ClientBuilder {
     reqwest::Client::builder().tls_backend_preconfigured(tls(insecure))
 }
 
+/// As [`through_proxy`], with these certificates (PEM) trusted as well; `None` where there is none in it.
+pub fn with_authorities(insecure: bool, pem: &[u8]) -> Option<reqwest::ClientBuilder> {
+    let mut roots = roots();
+    let (added, _) = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
+    (added > 0).then(|| reqwest::Client::builder().tls_backend_preconfigured(tls_with(insecure, roots)))
+}
+
 /// TLS with the compiled-in root certificates; with `insecure` every certificate is accepted.
 pub fn tls(insecure: bool) -> rustls::ClientConfig {
+    tls_with(insecure, roots())
+}
+
+fn roots() -> rustls::RootCertStore {
+    rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+fn tls_with(insecure: bool, roots: rustls::RootCertStore) -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
     // The provider has every protocol version, so that this cannot fail; TLS without it would not be TLS.
     match builder.with_safe_default_protocol_versions() {

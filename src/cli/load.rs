@@ -346,6 +346,10 @@ pub struct LoadArgs {
     #[arg(long, help_heading = "Results")]
     pub telemetry: bool,
 
+    /// Send the result file to an MLflow server; env: to that of $MLFLOW_TRACKING_URI
+    #[arg(long, value_name = "URI", help_heading = "Results")]
+    pub mlflow: Option<String>,
+
     /// Do not ask the server for its metrics
     #[arg(long, help_heading = "Results")]
     pub no_server_metrics: bool,

@@ -18,8 +18,8 @@ pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
 pub use format::{AnalyzeFormat, CompareFormat, PlotFormat, RecommendFormat};
 pub use load::{ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, RampUpStrategy, Written};
 pub use ops::{
-    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DashboardArgs, DiagnoseArgs, ListArgs,
-    LogsArgs, RecommendArgs, StatusArgs, StopArgs,
+    AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DashboardArgs, DiagnoseArgs,
+    ExportArgs, ExportCommand, ListArgs, LogsArgs, MlflowArgs, RecommendArgs, StatusArgs, StopArgs,
 };
 pub use plot::{PlotArgs, PlotKind, PlotOver};
 pub use prompts::{
@@ -177,6 +177,8 @@ pub enum Command {
     Plot(Box<PlotArgs>),
     /// Write a run as one HTML page: recommendation, table, plots, failures
     Report(ReportArgs),
+    /// Send a run to another program's server
+    Export(ExportArgs),
     /// Copy a results directory, verified
     Backup(BackupArgs),
     /// Remove runs, after asking

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs};
 use super::format::{AnalyzeFormat, CompareFormat, RecommendFormat, or_json};
@@ -59,6 +59,38 @@ pub struct DashboardArgs {
     /// A further name under which browsers reach it; addresses, localhost and this machine's name are known
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Where to.
+    #[command(subcommand)]
+    pub command: ExportCommand,
+}
+
+/// The subcommands of `export`.
+#[derive(Debug, Subcommand)]
+pub enum ExportCommand {
+    /// Send what an MLflow server has not got of a run: live, interrupted or finished; twice is once
+    Mlflow(MlflowArgs),
+}
+
+/// Flags of `export mlflow`.
+#[derive(Debug, Args)]
+pub struct MlflowArgs {
+    /// The run, or a result file of `load` (default: the live run, else the newest)
+    #[arg(value_name = "RUN|FILE")]
+    pub run: Option<PathBuf>,
+    /// The server (default: the one to which the run was sent, else that of its settings, else $MLFLOW_TRACKING_URI)
+    #[arg(long, value_name = "URI")]
+    pub mlflow: Option<String>,
+    /// Where runs are (default: $VLLM_BENCH_RESULTS_DIR, ./experiment_results, ./sanity_test_results)
+    #[arg(long, value_name = "DIR")]
+    pub results_dir: Option<PathBuf>,
+    /// Say what is missing there, and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Flags of `stop`.

@@ -239,6 +239,14 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Dashboard", requires = "dashboard")]
     pub metrics_open: bool,
 
+    /// Send the run to an MLflow server (without a URI: to that of $MLFLOW_TRACKING_URI); off: to none
+    #[arg(long, num_args = 0..=1, value_name = "URI", help_heading = "Tracking")]
+    pub mlflow: Option<Option<String>>,
+
+    /// Tell somebody of the end, the first failure, what hangs, and what became worse: a webhook's URL, or a command
+    #[arg(long, value_name = "URL|COMMAND", help_heading = "Tracking")]
+    pub notify: Vec<String>,
+
     /// Measure several server configurations at once, each on devices of its own: off, auto (as many as fit, where they are found not
     /// to disturb each other) or a number
     #[arg(long, value_name = "off|auto|N", help_heading = "Measuring")]

@@ -12,6 +12,7 @@ pub mod config;
 pub mod dashboard;
 pub mod diagnose;
 mod estimate;
+pub mod export;
 pub mod find_run;
 #[cfg(test)]
 mod fixture;
@@ -33,6 +34,7 @@ pub mod run;
 pub mod status;
 pub mod stop;
 mod tail;
+mod tracking;
 
 use crate::cli::{Cli, Command};
 use crate::config::{Environment, Preset};
@@ -88,6 +90,7 @@ async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, E
         Command::Recommend(args) => recommend::run(args, environment, ui),
         Command::Plot(args) => plot::run(args, environment, ui),
         Command::Report(args) => report::run(args, environment, ui),
+        Command::Export(args) => export::run(args, environment, ui).await,
         Command::Backup(args) => backup::run(args, environment, ui).await,
         Command::Clean(args) => clean::run(args, environment, ui),
         Command::Load(args) => load::run(args, environment, ui).await,

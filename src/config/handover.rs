@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::tree::{Diagnostic, Kind, Node, join};
 use super::{Environment, Error, Origin};
+use crate::mlflow::Place;
+use crate::notify;
 use crate::safe::{
     holds_secret, is_searched, is_secret_header, is_secret_key, is_secret_name, is_secret_variable, json_secrets,
     within,
@@ -80,6 +82,18 @@ pub fn safe_words(words: &[String]) -> (Vec<String>, Vec<(String, String)>) {
                 };
                 text.map_or_else(|| value.to_owned(), |text| format!("{name}={text}"))
             }
+            // A webhook's address is a secret as a whole.
+            ("notify", _) if notify::hidden(value).is_some() => {
+                format!("${{{}}}", named("NOTIFY", value, &mut variables))
+            }
+            ("mlflow", _) => match Place::parse(value) {
+                Some(Place { base, user: Some((user, password)), .. }) => {
+                    variables.push(("MLFLOW_TRACKING_USERNAME".to_owned(), user));
+                    variables.push(("MLFLOW_TRACKING_PASSWORD".to_owned(), password));
+                    base
+                }
+                _ => value.to_owned(),
+            },
             _ => value.to_owned(),
         };
         safe.push(format!("{head}{kept}"));

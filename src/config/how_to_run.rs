@@ -10,12 +10,13 @@ use super::duration::parse_start_limit;
 use super::language::{Document, policy};
 use super::resolve::{slurm, words};
 use super::tree::{Kind, Node, Raw};
-use super::{Environment, Error, HIDDEN, parse_duration};
+use super::{Environment, Error, HIDDEN, Origin, parse_duration};
 use crate::dashboard::Gateway;
 use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
 use crate::plan::{FailureReason, OnFailure, RetryPolicy};
 use crate::record::run_name;
+use crate::{mlflow, notify, safe};
 
 /// Which port the server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub(super) struct RunSettings {
     /// As a part: 0.02 is 2 %.
     pub parallel_threshold: f64,
     pub finalists: Finalists,
+    pub mlflow: mlflow::Choice,
+    pub notify: Vec<notify::Target>,
 }
 
 impl RunSettings {
@@ -169,6 +172,8 @@ impl RunSettings {
                 "finalists",
                 &[("alone", Finalists::Alone), ("off", Finalists::Off)],
             )?,
+            mlflow: mlflow_server(document.mlflow.as_ref())?,
+            notify: document.notify.as_ref().map(targets).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -206,6 +211,45 @@ pub(super) fn run_name(raw: Option<&Raw>) -> Result<Option<String>, Error> {
     };
     let hint = "letters, digits, blanks, `.`, `_` and `-` are fine, as in `--name baseline`";
     expected.map_or(Ok(name), |expected| Err(Error::wrong(&raw.node, &raw.path, &expected, Some(hint.to_owned()))))
+}
+
+/// The MLflow server. What stands in its URI is learnt before anything can be said of it.
+fn mlflow_server(raw: Option<&Raw>) -> Result<mlflow::Choice, Error> {
+    let text = raw.and_then(|raw| raw.node.scalar());
+    safe::learn(text.iter().flat_map(|text| safe::within(text)));
+    let is_file = |text: &String| ["yaml", "yml", "json", "toml"].iter().any(|end| text.ends_with(&format!(".{end}")));
+    match raw.filter(|_| text.as_ref().is_some_and(is_file)) {
+        Some(raw) => {
+            let hint = "write sweep files before the flags, or `--mlflow=URI`".to_owned();
+            Err(Error::wrong(&raw.node, &raw.path, mlflow::EXPECTED, Some(hint)))
+        }
+        None => words::one(raw, "mlflow", mlflow::EXPECTED, mlflow::Choice::parse),
+    }
+}
+
+/// Who is told.
+fn targets(raw: &Raw) -> Result<Vec<notify::Target>, Error> {
+    let nodes: Vec<&Node> = match raw.node.items() {
+        Some(items) => items.iter().collect(),
+        None if raw.node.kind == Kind::Null => Vec::new(),
+        None => vec![&raw.node],
+    };
+    // `--notify "$UNSET"` is no list of nobody.
+    if nodes.is_empty() && matches!(raw.node.origin, Origin::Flag(_)) {
+        return Err(Error::wrong(&raw.node, &raw.path, notify::EXPECTED, None));
+    }
+    let mut found = Vec::new();
+    for node in nodes {
+        let text = node.scalar();
+        safe::learn(text.iter().flat_map(|text| safe::in_webhook(text)));
+        // `none` in the place of a list is a list of none.
+        if text.as_deref().is_some_and(|text| ["none", "off", "false"].contains(&text.trim())) {
+            continue;
+        }
+        let target = text.and_then(|text| notify::Target::parse(&text));
+        found.push(target.ok_or_else(|| Error::wrong(node, &raw.path, notify::EXPECTED, None))?);
+    }
+    Ok(found)
 }
 
 fn read_parallel(text: &str) -> Option<Parallel> {

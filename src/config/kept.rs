@@ -10,9 +10,11 @@ use serde_json::Value as Json;
 use super::HIDDEN;
 use super::tree::{Entry, Kind, Node, merge};
 use super::{Origin, is_secret_entry, show};
+use crate::mlflow::Place;
+use crate::notify;
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 27] = [
+const HOW_TO_RUN: [&str; 29] = [
     "warmup",
     "cooldown",
     "telemetry",
@@ -39,6 +41,8 @@ const HOW_TO_RUN: [&str; 27] = [
     "reuse",
     "executor",
     "slurm",
+    "mlflow",
+    "notify",
     // The same machine is played on: another seed would be another experiment, which no table tells from the first.
     "sim",
 ];
@@ -53,6 +57,7 @@ impl Kept {
     /// What a manifest keeps of a resolved tree: all of it, but for the values of secrets.
     pub(super) fn of(mut tree: Node) -> Self {
         hide(&mut tree);
+        hide_addresses(&mut tree);
         let groups = tree.entries_mut().and_then(|map| map.get_mut("experiments"));
         if let Some(Kind::List(groups)) = groups.map(|entry| &mut entry.value.kind) {
             groups.iter_mut().for_each(hide);
@@ -197,6 +202,26 @@ fn hide(node: &mut Node) {
     }
 }
 
+/// Takes user and password out of `mlflow`, and what is behind the host out of the webhooks of `notify`.
+fn hide_addresses(tree: &mut Node) {
+    let change = |node: &mut Node, safe: &dyn Fn(&str) -> Option<String>| {
+        if let Some(text) = node.scalar().and_then(|text| safe(&text)) {
+            node.kind = Kind::Text(text);
+        }
+    };
+    let Some(map) = tree.entries_mut() else { return };
+    if let Some(entry) = map.get_mut("mlflow") {
+        change(&mut entry.value, &|text| {
+            Place::parse(text).filter(|place| place.user.is_some()).map(|place| place.base)
+        });
+    }
+    match map.get_mut("notify").map(|entry| &mut entry.value) {
+        Some(Node { kind: Kind::List(items), .. }) => items.iter_mut().for_each(|item| change(item, &notify::hidden)),
+        Some(one) => change(one, &notify::hidden),
+        None => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -266,6 +291,7 @@ mod tests {
                 (&settings.simulation, settings.objective.as_ref().and_then(|raw| raw.node.scalar())),
                 (settings.place, &settings.slurm),
                 (settings.parallel, settings.parallel_threshold, settings.finalists),
+                (&settings.mlflow, &settings.notify),
             )
         )
     }
@@ -320,6 +346,8 @@ mod tests {
             "parallel" => ("auto", &[]),
             "parallel-threshold" => ("5%", &[]),
             "finalists" => ("off", &[]),
+            "mlflow" => ("http://tracking:5000", &[]),
+            "notify" => ("notify-send 'a run'", &[]),
             "sim-fault" => ("network@eager=false#1", &["--engine=sim"]),
             "serve-arg" => ("max-num-seqs=0.50", &[]),
             "bench-arg" => ("no:dataset-name", &[]),

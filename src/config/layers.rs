@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 56] = [
+const KEYS: [(&str, &[&str], Shape); 58] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -81,6 +81,8 @@ const KEYS: [(&str, &[&str], Shape); 56] = [
     ("device-locks", &["device-locks"], Shape::One),
     ("show-logs", &["show-logs"], Shape::One),
     ("pushgateway", &["pushgateway"], Shape::One),
+    ("mlflow", &["mlflow"], Shape::One),
+    ("notify", &["notify"], Shape::Lines),
     ("parallel", &["parallel"], Shape::One),
     ("parallel-threshold", &["parallel-threshold"], Shape::One),
     ("finalists", &["finalists"], Shape::One),
@@ -282,6 +284,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("slurm", &args.slurm),
         ("env", &args.env),
         ("sim-fault", &args.sim_fault),
+        ("notify", &args.notify),
         ("retry", &args.retry),
         ("no-rule", &args.no_rule),
         ("skip-failure-reasons", &args.skip_failure_reasons),
@@ -341,6 +344,9 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
     ];
     let lists = lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(key, list)| (key, list.clone()));
     let singles = singles.into_iter().filter_map(|(key, value)| Some((key, vec![value.clone()?])));
+    // Without a value it is that of the environment.
+    let mlflow = args.mlflow.as_ref().map(|uri| uri.as_deref().unwrap_or(crate::mlflow::FROM_ENVIRONMENT).to_owned());
+    let singles = singles.chain(mlflow.map(|uri| ("mlflow", vec![uri])));
     let switches = switches.into_iter().filter(|(_, on)| *on).map(|(key, _)| (key, vec!["true".to_owned()]));
     let all = lists.chain(singles).chain(switches);
     let mut flags: BTreeMap<String, Vec<String>> = all.map(|(key, values)| (key.to_owned(), values)).collect();

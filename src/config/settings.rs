@@ -24,7 +24,7 @@ use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
-use crate::safe;
+use crate::{mlflow, notify, safe};
 
 /// Everything a run needs to know.
 #[derive(Debug, Clone)]
@@ -73,6 +73,10 @@ pub struct Settings {
     pub parallel_threshold: f64,
     /// What is measured again alone after lanes.
     pub finalists: Finalists,
+    /// To which MLflow server the run is sent.
+    pub mlflow: mlflow::Choice,
+    /// Who is told of its end, and of what goes wrong.
+    pub notify: Vec<notify::Target>,
     /// Warm-up prompts before the first measurement of each workload on a server start.
     pub warmup_prompts: u64,
     /// Pause after each measurement.
@@ -251,6 +255,8 @@ impl Settings {
             parallel: run.parallel,
             parallel_threshold: run.parallel_threshold,
             finalists: run.finalists,
+            mlflow: run.mlflow,
+            notify: run.notify,
             warmup_prompts: run.warmup_prompts,
             cooldown: run.cooldown,
             telemetry: run.telemetry,

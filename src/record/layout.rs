@@ -113,6 +113,16 @@ impl Layout {
         self.root.join(RUN_LOG)
     }
 
+    /// To which MLflow servers the run was sent.
+    pub fn mlflow(&self) -> PathBuf {
+        self.root.join("mlflow.json")
+    }
+
+    /// Held by who sends the run to one.
+    pub fn mlflow_lock(&self) -> PathBuf {
+        self.root.join(".mlflow.lock")
+    }
+
     /// `logs/`.
     pub fn logs(&self) -> PathBuf {
         self.root.join(LOGS)

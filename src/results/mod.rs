@@ -17,6 +17,7 @@ mod run;
 mod run_facts;
 mod samples;
 mod scan;
+mod series;
 mod server_log;
 mod signs;
 mod spans;
@@ -30,6 +31,7 @@ pub(crate) use parallel::map as in_parallel;
 pub(crate) use result_file::put_member;
 pub use samples::{DeviceNow, Newest, newest_moment};
 pub(crate) use scan::{Keep, Member, Scanner, Stop};
+pub use series::{SeriesLine, read_series};
 pub use server_log::add_server_logs;
 
 use crate::analyse::{Assumptions, LoadValue, Moment, Origin, Requests, Row, RunTable, derive};

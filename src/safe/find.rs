@@ -297,6 +297,21 @@ fn is_special_token(text: &str) -> bool {
     (text.starts_with('<') && text.ends_with('>')) || (text.starts_with('[') && text.ends_with(']'))
 }
 
+/// What is secret in a value of `--notify`: all of a webhook's address behind its host.
+pub fn in_webhook(text: &str) -> Vec<String> {
+    let text = text.trim();
+    let mut found = within(text);
+    let is_url = ["http://", "https://"].iter().any(|scheme| text.to_ascii_lowercase().starts_with(scheme));
+    if let (true, Some((_, rest))) = (is_url && !text.contains(REDACTED), text.split_once("://")) {
+        let path = rest.split_once(['/', '?', '#']).map_or("", |(_, path)| path);
+        found.push(path.to_owned());
+        // A part may show up without the rest.
+        found.extend(path.split(['/', '?', '&', '=', '#']).filter(|part| part.len() >= 16).map(str::to_owned));
+    }
+    found.retain(|secret| !secret.is_empty());
+    found
+}
+
 /// What is secret in a variable. Its name may say so, or its value.
 pub fn in_variable(name: &str, value: &str) -> Vec<String> {
     let mut found = if is_secret_name(name) { in_secret(value) } else { Vec::new() };
@@ -307,6 +322,9 @@ pub fn in_variable(name: &str, value: &str) -> Vec<String> {
     if name.starts_with("VLLM_BENCH_") {
         for line in value.lines() {
             found.extend(in_argument(line));
+            if name == "VLLM_BENCH_NOTIFY" {
+                found.extend(in_webhook(line));
+            }
         }
     }
     found
@@ -393,6 +411,7 @@ fn in_flag(flag: &str, value: &str) -> Vec<String> {
     let mut found = if is_secret_name(flag) { in_secret(value) } else { Vec::new() };
     found.extend(match flag {
         "header" | "headers" => in_header(value),
+        "notify" => in_webhook(value),
         _ => in_argument(value),
     });
     found

@@ -21,8 +21,8 @@ use std::sync::{PoisonError, RwLock};
 
 pub use escape::{Escaper, Sgr, escape, is_harmful};
 pub use find::{
-    NameValue, in_header, in_secret, in_text, in_variable, in_words, is_reference, is_searched, is_secret_header,
-    is_secret_variable, json_secrets, within, without_secrets,
+    NameValue, in_header, in_secret, in_text, in_variable, in_webhook, in_words, is_reference, is_searched,
+    is_secret_header, is_secret_variable, json_secrets, within, without_secrets,
 };
 pub use forms::forms;
 pub use name::{is_harmless_header, is_secret_key, is_secret_name};

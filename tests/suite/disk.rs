@@ -219,7 +219,7 @@ fn output_that_does_not_arrive_is_an_error_of_every_command() {
     let dir = run.0.display().to_string();
     let results = scene.results().display().to_string();
     let log = run.path("logs").join(format!("{}_server.log", crate::support::FIRST)).display().to_string();
-    let calls: [&[&str]; 36] = [
+    let calls: [&[&str]; 37] = [
         &["--help"],
         &["--version"],
         &["run", "--help"],
@@ -255,6 +255,7 @@ fn output_that_does_not_arrive_is_an_error_of_every_command() {
         &["prompts", "inspect", "--num-prompts", "2"],
         &["stop", "--results-dir", &results],
         &["load", "--help"],
+        &["export", "mlflow", "--help"],
         &["dashboard", "--help"],
     ];
     let full = ["sh", "-c", "exec \"$@\" > /dev/full", "sh"];

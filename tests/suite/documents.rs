@@ -21,7 +21,7 @@ use vllm_bench::sim::fault;
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const REFERENCE: &str = "docs/reference.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     GUIDE,
     REFERENCE,
@@ -30,12 +30,13 @@ const DOCUMENTS: [&str; 12] = [
     LOAD,
     "docs/analysis.md",
     "docs/dashboard.md",
+    "docs/mlflow.md",
     "docs/plots.md",
     "docs/report.md",
     "docs/slurm.md",
     "docs/sources.md",
 ];
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "run",
     "sanity",
     "plan",
@@ -51,6 +52,7 @@ const COMMANDS: [&str; 22] = [
     "recommend",
     "plot",
     "report",
+    "export mlflow",
     "backup",
     "clean",
     "load",

@@ -78,10 +78,16 @@ impl Sweep {
         self.folder.join("telemetry").join(format!("{name}.csv"))
     }
 
-    /// Writes the result of a workload.
-    pub fn add(&self, settings: &LoadSettings, number: usize, measured: &Measured, ui: &Ui) -> Result<(), Error> {
+    /// Writes the result of a workload; where it is, if it is asked for.
+    pub fn add(
+        &self,
+        settings: &LoadSettings,
+        number: usize,
+        measured: &Measured,
+        ui: &Ui,
+    ) -> Result<Option<PathBuf>, Error> {
         if !settings.save_result {
-            return Ok(());
+            return Ok(None);
         }
         let path = self.folder.join(name(settings, number, measured));
         let mut bytes = python_json(&measured.result).map_err(|source| failed(&path, source))?;
@@ -102,7 +108,7 @@ impl Sweep {
             record::atomic::write(&path, &bytes)?;
         }
         ui.say(&format!("result: {}", path.display()));
-        Ok(())
+        Ok(Some(path))
     }
 
     /// Writes what compares the workloads: S2's columns, and more.

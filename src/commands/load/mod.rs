@@ -15,6 +15,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value};
 
+use super::tracking;
 use crate::cli::LoadArgs;
 use crate::config::{Environment, LoadLayers, LoadSettings, Point};
 use crate::error::Error;
@@ -114,7 +115,7 @@ async fn each(settings: &LoadSettings, live: &Arc<Live>, watched: &Watched, ui: 
     let mut sweep = files::Sweep::begin(settings)?;
     let progress = watched.progress();
     progress.load(settings, prepared.is_simulated);
-    let mut loads = Vec::new();
+    let (mut loads, mut written) = (Vec::new(), Vec::new());
     for (number, point) in settings.points.iter().enumerate() {
         if number > 0 && !settings.cool_down.is_zero() && !live.is_stopped() {
             ui.say(&format!("pause of {} s", settings.cool_down.as_secs_f64()));
@@ -129,13 +130,16 @@ async fn each(settings: &LoadSettings, live: &Arc<Live>, watched: &Watched, ui: 
         let watched = measure::Watched { of_sweep: live, progress };
         let measured = measure::one(settings, &prepared, number, watched, &mut sweep, ui).await?;
         progress.over(&measured.result);
-        sweep.add(settings, number, &measured, ui)?;
+        written.extend(sweep.add(settings, number, &measured, ui)?);
         loads.push(measured);
         if prepared.is_simulated && number == 0 {
             ui.say("SIMULATED: the server is the simulated vLLM; its numbers are made up by a timing model");
         }
     }
     sweep.finish(settings, &loads, ui)?;
+    if !live.is_stopped() {
+        tracking::send_files(settings.mlflow.as_ref(), written, ui).await;
+    }
     Ok(loads)
 }
 

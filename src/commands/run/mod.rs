@@ -43,13 +43,14 @@ use crate::telemetry::{DeviceKind, Probe};
 use crate::ui::{Reporter, Ui};
 
 use super::choice;
-use crate::commands::{cluster, dashboard, find_run, format, query_args};
+use crate::commands::{cluster, dashboard, find_run, format, query_args, tracking};
 use devices::{Locking, Patience};
 pub(super) use lanes::Lanes;
 use prepare::{Prepared, Silent, lock_results, prepare, require_not_live};
 use recorder::RunRecorder;
 use resume::{Asked, Earlier};
 use signals::{Role, Signals};
+use tracking::Tracking;
 
 /// Runs a sweep.
 ///
@@ -61,6 +62,9 @@ pub async fn run(args: &RunArgs, environment: &Environment, preset: Preset, ui: 
     query_args::check_slo(&settings)?;
     choice::check_objective(&settings, ui)?;
     dashboard::check(args)?;
+    if !args.detached_child {
+        tracking::check(&settings, environment, ui)?;
+    }
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
@@ -329,6 +333,10 @@ impl Sweep<'_> {
         let recorder = RunRecorder::open(&prepared.run, self.settings.zone, reporter.clone())?;
         let dashboard = dashboard::beside(&prepared.run, self.args, self.environment, self.ui);
         let pusher = dashboard::pushed(&prepared.run, self.settings, self.environment, &reporter);
+        let tracking = tracking::beside(&prepared.run, &prepared.manifest, self.settings, self.environment, self.ui);
+        if let Some(notifier) = tracking.notifier() {
+            recorder.subscribe("notify", notifier);
+        }
         signals.record_into(&recorder);
         let kind = prepared.manifest.devices.kind;
         let mut context = unit_context(self.settings, self.plan, self.environment, engine, (&prepared.run, kind))?;
@@ -351,7 +359,10 @@ impl Sweep<'_> {
         }
         reporter.close();
         prepared.devices.held = None;
-        let code = self.conclude(totals?, recorder, &prepared, &signals, began);
+        let code = match totals {
+            Ok(totals) => self.conclude(totals, recorder, &prepared, (&signals, &tracking), began),
+            Err(error) => Err(error),
+        };
         // The lock is held until here: whoever watches is told that the run is over when it is.
         drop(prepared);
         if let Some(dashboard) = &dashboard {
@@ -360,6 +371,8 @@ impl Sweep<'_> {
         if let Some(pusher) = pusher {
             pusher.end();
         }
+        let told = code.as_ref().map_or_else(Error::exit_code, |code| *code);
+        tracking.farewell(Some(told), self.environment, || signals.count(), self.ui);
         code
     }
 
@@ -400,7 +413,7 @@ impl Sweep<'_> {
         totals: Totals,
         recorder: RunRecorder,
         prepared: &Prepared,
-        signals: &Signals,
+        (signals, tracking): (&Signals, &Tracking),
         began: Instant,
     ) -> Result<u8, Error> {
         if let Some(error) = recorder.take_error() {
@@ -420,7 +433,11 @@ impl Sweep<'_> {
         let mut code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
         if self.plan.before.is_some() && !totals.interrupted {
             let sides = CompareArgs { before: prepared.run.path().to_owned(), ..CompareArgs::default() };
-            code = code.max(super::compare::run(&sides, self.environment, self.ui)?);
+            let compared = super::compare::run(&sides, self.environment, self.ui)?;
+            if let (exit::EXPERIMENT_FAILED, Some(before)) = (compared, &self.plan.before) {
+                tracking.became_worse(&before.run);
+            }
+            code = code.max(compared);
         }
         if totals.interrupted {
             self.ui.hint(&format!("resume with `{}`", format::resume(prepared.run.path(), self.environment)));

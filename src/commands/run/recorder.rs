@@ -58,6 +58,11 @@ impl RunRecorder {
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
+    /// Adds who gets every event on a thread of its own.
+    pub fn subscribe(&self, name: &str, observer: impl Observer + 'static) {
+        self.lock().bus.subscribe(name, observer);
+    }
+
     /// What kept the record from being kept, if anything did.
     pub fn take_error(&self) -> Option<Error> {
         self.lock().error.take()

@@ -45,6 +45,8 @@ struct Shared {
     /// Number of the first signal.
     first: Option<u8>,
     recorder: Option<RunRecorder>,
+    /// How many came.
+    count: u32,
     /// Names of signals that came before there was a recorder.
     unrecorded: Vec<&'static str>,
 }
@@ -113,6 +115,11 @@ impl Signals {
         self.shared.lock().ok()?.first
     }
 
+    /// How many signals have come.
+    pub fn count(&self) -> u32 {
+        self.shared.lock().map_or(0, |shared| shared.count)
+    }
+
     /// Waits for the third signal; returns the number of the first.
     pub async fn leave(&self) -> u8 {
         let mut leave = self.leave.clone();
@@ -133,6 +140,7 @@ async fn listen_to(mut stream: signals::Signals, mut on_signal: impl FnMut()) {
 fn note(shared: &Mutex<Shared>, number: u8, name: &'static str) {
     let Ok(mut shared) = shared.lock() else { return };
     shared.first.get_or_insert(number);
+    shared.count += 1;
     match &shared.recorder {
         Some(recorder) => drop(recorder.event(&Event::StopRequested { by: name.to_owned() })),
         None => shared.unrecorded.push(name),

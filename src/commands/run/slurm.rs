@@ -29,7 +29,8 @@ use super::prepare::{Prepared, lock_results, prepare};
 use super::recorder::RunRecorder;
 use super::signals::{Role, Signals};
 use super::{Sweep, engine, policy_of, tick, unit_context};
-use crate::commands::{cluster, dashboard, format};
+use crate::commands::{cluster, dashboard, format, tracking};
+use crate::notify::Notifier;
 
 /// Tasks of an array where the cluster cannot be asked how many it takes.
 const USUAL_ARRAY: usize = 1001;
@@ -65,13 +66,15 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
             .warn("`--dashboard` ends with this command, which leaves at once: `vllm-bench dashboard` shows the run");
     }
     let dashboard = dashboard::beside(&prepared.run, sweep.args, sweep.environment, sweep.ui);
+    let tracking = tracking::beside(&prepared.run, &prepared.manifest, sweep.settings, sweep.environment, sweep.ui);
     let emit = Emitter::new(Arc::new(recorder.clone()), sender);
     let pusher = dashboard::pushed(&prepared.run, sweep.settings, sweep.environment, &reporter);
     let (left_alone, mut strategy) = sweep.open(&prepared, &emit);
     let engine = engine.unwrap_or_else(|| EngineCommand::of(PathBuf::from("vllm")));
     let first_new = layout::first_free(|n| layout.submission(n));
     let began = Instant::now();
-    let plan = front_plan(sweep, engine, (&prepared, &recorder, &reporter), (emit, stop.clone()))?;
+    let notifier = tracking.notifier();
+    let plan = front_plan(sweep, engine, (&prepared, &recorder, &reporter, notifier), (emit, stop.clone()))?;
     let ticking = tokio::spawn(tick(reporter.clone()));
     let totals = {
         let executor = SlurmExecutor::start(plan)?;
@@ -83,13 +86,18 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     ticking.abort();
     reporter.close();
     let session = Session { sweep, prepared: &prepared, left_alone: &left_alone, first_new, signal: signals.first() };
-    let code = session.conclude(totals?, recorder, began);
+    let code = totals.map_err(Error::from).and_then(|totals| session.conclude(totals, recorder, began));
     if let Some(dashboard) = &dashboard {
         dashboard.farewell();
     }
     if let Some(pusher) = pusher {
         pusher.end();
     }
+    // Where the front leaves and its jobs go on, nothing is over.
+    let over = cluster::open_tasks(&prepared.run) == 0;
+    drop(prepared);
+    let told = code.as_ref().map_or_else(Error::exit_code, |code| *code);
+    tracking.farewell(over.then_some(told), sweep.environment, || signals.count(), sweep.ui);
     code
 }
 
@@ -116,7 +124,7 @@ async fn engine_here(sweep: &Sweep<'_>) -> Result<Option<EngineCommand>, Error> 
 fn front_plan(
     sweep: &Sweep<'_>,
     engine: EngineCommand,
-    (prepared, recorder, reporter): (&Prepared, &RunRecorder, &Reporter),
+    (prepared, recorder, reporter, notifier): (&Prepared, &RunRecorder, &Reporter, Option<Notifier>),
     live: (Emitter, crate::process::Stop),
 ) -> Result<FrontPlan, Error> {
     let (settings, environment) = (sweep.settings, sweep.environment);
@@ -132,7 +140,7 @@ fn front_plan(
         policy: policy_of(settings),
         job: Box::new(move |experiment, attempt| recorder.job(experiment, attempt, 0, None)),
         live,
-        watcher: Box::new(Shown { reporter: reporter.clone(), started: Mutex::default() }),
+        watcher: Box::new(Shown { reporter: reporter.clone(), notifier, started: Mutex::default() }),
         detach: sweep.args.detach,
     })
 }
@@ -208,12 +216,15 @@ fn told(shape: Shape, tasks: usize) -> String {
 /// Shows what tasks write and how far they are.
 struct Shown {
     reporter: Reporter,
+    /// Who is told what happens.
+    notifier: Option<Notifier>,
     /// Beginnings of attempts, shown with their ends: the lines of several tasks would mix.
     started: Mutex<HashMap<String, Event>>,
 }
 
 impl Watcher for Shown {
     fn news(&self, stamped: &Stamped) {
+        self.notifier.iter().for_each(|notifier| notifier.see(&stamped.event));
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         match &stamped.event {
             Event::ExperimentStarted { name, .. } => {

@@ -151,6 +151,13 @@ pub struct Document {
     /// never on a simulated one) or `off`; or `{enable: auto, interval-ms: 500}`.
     #[schemars(with = "Option<schema::Anything>")]
     pub telemetry: Option<Raw>,
+    /// The MLflow server to which the run is sent: its URI, `env` for that of `MLFLOW_TRACKING_URI`, or `off`.
+    #[schemars(with = "Option<schema::Anything>")]
+    pub mlflow: Option<Raw>,
+    /// Who is told of the end of the run, its first failure, what hangs, and what became worse: URLs of webhooks (secrets: better
+    /// `${VARIABLE}`), commands.
+    #[schemars(with = "Option<schema::Words>")]
+    pub notify: Option<Raw>,
     /// Where experiments run: `local` on this machine, or `slurm` as jobs of a cluster.
     #[schemars(with = "Option<schema::ExecutorName>")]
     pub executor: Option<Raw>,

@@ -57,7 +57,7 @@ const RIVALS: [&[&str]; 5] = [
 ];
 
 /// Flags that are for one call: no file and no variable has them.
-const ONE_CALL: [&str; 5] = ["scenarios", "name", "simulated", "dashboard", "metrics-open"];
+const ONE_CALL: [&str; 6] = ["scenarios", "name", "simulated", "dashboard", "metrics-open", "mlflow"];
 
 fn flag_of(key: &str) -> Option<&'static Flag> {
     FLAGS.get(key).or_else(|| FLAGS.values().find(|flag| flag.aliases.iter().any(|alias| alias == key)))

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use self::numbers::{always, argument, duration, invalid, number, pairs, pause_of, whole};
 use self::points::{points, ramp_up};
-use super::{Environment, Error};
+use super::{Environment, Error, Origin};
 use crate::cli::{ArrivalInstant, Backend, LoadArgs};
 use crate::load::arrival::RampUp;
 use crate::load::dataset;
@@ -25,6 +25,7 @@ use crate::load::session::Limits;
 use crate::load::target::Secret;
 use crate::sim::timing::Turn;
 use crate::telemetry::Probe;
+use crate::{mlflow, safe};
 
 pub use layers::LoadLayers;
 pub use numbers::whole_numbers;
@@ -85,6 +86,8 @@ pub struct LoadSettings {
     pub server_metrics: bool,
     /// Where devices are asked what they do, if they are to be asked.
     pub telemetry: Option<Probe>,
+    /// Where its result files are sent.
+    pub mlflow: Option<mlflow::Server>,
     pub simulated: bool,
     /// Which measurement of a simulated sweep it is, if it is one.
     pub turn: Option<Turn>,
@@ -206,8 +209,27 @@ fn resolve(args: &LoadArgs, environment: &Environment) -> Result<LoadSettings, E
         threads: usize::try_from(whole("--threads", args.threads.as_ref(), 1)?.unwrap_or(0)).unwrap_or(0),
         server_metrics: !args.no_server_metrics,
         telemetry: args.telemetry.then(|| Probe::of_machine(of_devices(environment))),
+        mlflow: args.mlflow.as_deref().map_or(Ok(None), |text| mlflow_server(text, environment))?,
         simulated: args.simulated,
         turn: Turn::of(|name| environment.get(name)),
+    })
+}
+
+/// The server that is meant; `None` for `off`.
+fn mlflow_server(text: &str, environment: &Environment) -> Result<Option<mlflow::Server>, Error> {
+    safe::learn(safe::within(text));
+    let place = match mlflow::Choice::parse(text) {
+        Some(mlflow::Choice::Off) => return Ok(None),
+        Some(mlflow::Choice::At(place)) => Some(place),
+        Some(mlflow::Choice::Environment) => environment.get(mlflow::URI_VARIABLE).and_then(mlflow::Place::parse),
+        None => None,
+    };
+    let server = place.map(|place| mlflow::Server::of(place, |name| environment.get(name)));
+    server.map(Some).ok_or_else(|| Error::Invalid {
+        origin: Origin::flag("mlflow"),
+        value: text.escape_debug().to_string(),
+        expected: mlflow::EXPECTED.to_owned(),
+        hint: Some("`env` is what MLFLOW_TRACKING_URI names: `export MLFLOW_TRACKING_URI=http://HOST:5000`".to_owned()),
     })
 }
 
@@ -228,6 +250,13 @@ fn contradictions(args: &LoadArgs) -> Result<(), Error> {
             "--compare",
             "contradicts --completions",
             "leave one of the two out",
+        ),
+        (args.mlflow.is_some() && !saved, "--mlflow", "has no result file to send", "add --save-result"),
+        (
+            args.mlflow.is_some() && args.append_result,
+            "--mlflow",
+            "contradicts --append-result: what was in the file before would be sent once more",
+            "give each result a file of its own",
         ),
         (samples && args.n.is_some(), "--n", "follows from --completions or --compare", "leave it out"),
         (

@@ -124,6 +124,8 @@ fn failed(cause: Cause) -> Outcome {
         also: Vec::new(),
         ending: None,
         log_tail: Vec::new(),
+        hang: None,
+        kept: None,
     })
 }
 

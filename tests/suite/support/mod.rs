@@ -5,6 +5,7 @@
 //! which run at the same time. Nothing here waits for a time: it waits for a condition, with a generous limit.
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+pub mod mlflow;
 pub mod results;
 
 use std::ffi::OsString;
