@@ -8,9 +8,10 @@ use futures_util::future::{join_all, select_all};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::hang::ENGINE_TITLE;
 use super::launch::launch_client;
 use super::local::{Job, LocalExecutor, end_foreign_and_leftovers};
-use super::server::{ENGINE_TITLE, NotStarted, Server};
+use super::server::{NotStarted, Server};
 use super::unit::measure;
 use super::{Error, Lease, Scope, Turn};
 use crate::model::{Experiment, Isolation, Outcome};

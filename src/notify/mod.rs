@@ -273,6 +273,8 @@ mod tests {
             also: Vec::new(),
             ending: None,
             log_tail: Vec::new(),
+            hang: None,
+            kept: None,
         }
     }
 
