@@ -66,7 +66,7 @@ const PROMPTS: [&str; 4] = ["prompts inspect", "prompts render", "prompts build"
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 37] = [
+const OF_OTHERS: [&str; 38] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -74,6 +74,7 @@ const OF_OTHERS: [&str; 37] = [
     "--disable-log-requests",
     "--help=all",
     // docker, bash, cargo, xpu-smi
+    "--query-gpu",
     "--shm-size",
     "--net",
     "--ipc",

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{FIRST, SECOND, Scene, skipped};
+use crate::support::{FIRST, SECOND, Scene, free_port, skipped};
 
 /// A run that stays in its first experiment, but only in the first attempt.
 const HANGS: &str = "benchmark-hangs@eager=true#1";
@@ -51,8 +51,9 @@ fn a_run_that_lives_is_not_resumed_although_the_file_of_its_lock_was_removed() {
 #[test]
 fn a_second_run_on_the_same_port_is_told_who_holds_it() {
     let scene = Scene::new();
-    let mut first = scene.sweep().fault(HANGS).start();
-    let port = first.event(&["server-launched"])["port"].as_u64().unwrap().to_string();
+    // None of those that other tests take by themselves.
+    let port = free_port().to_string();
+    let mut first = scene.sweep().set("--port", [port.as_str()]).fault(HANGS).start();
     first.event(&["benchmark-launched"]);
     let elsewhere = scene.path("elsewhere");
     let second = || scene.sweep().set("--results-dir", [elsewhere.to_str().unwrap()]).set("--port", [port.as_str()]);

@@ -58,6 +58,11 @@ impl Write for Sink<'_> {
         self.stream.write(bytes)
     }
 
+    /// The stream's own: JSON is written in pieces of a few bytes.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }
