@@ -5,7 +5,7 @@ Installs MLflow into an environment of its own (850 MB, minutes; kept for the ne
 `--mlflow`, kills the server's processes (SIGKILL) when the first have arrived, and starts it again while the run goes on. Then kills one
 `export mlflow` in the middle, the server in the middle of another one, and lets a third end. Then asks the server's API: one run for the sweep, one nested run for each
 experiment, the metrics of the result files, no point twice, files as long as on disk; and once more after a second export.
-Prints what it found, and takes a picture of the page where there is a Chromium. Exit 1 when something is wrong.
+Prints what it found, and takes a screenshot of the page where there is a Chromium. Exit 1 when something is wrong.
 """
 
 from __future__ import annotations
@@ -158,10 +158,10 @@ def in_full(server: Server, child: dict, result: Path) -> list[str]:
     return wrong
 
 
-def picture(server: Server, to: Path) -> None:
+def screenshot(server: Server, to: Path) -> None:
     browser = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
     if browser is None:
-        h.say("no picture: there is no Chromium (tests/browser/setup.sh installs it)")
+        h.say("no screenshot: there is no Chromium (tests/browser/setup.sh installs it)")
         return
     parent = next(run for run in server.runs() if pairs(run, "tags").get("vllm_bench.key") == "sweep")
     link = f"{server.uri}/#/experiments/{parent['info']['experiment_id']}"
@@ -172,7 +172,7 @@ def picture(server: Server, to: Path) -> None:
             f"--user-data-dir={to / 'browser'}", f"--screenshot={path}", address,
         ]  # fmt: skip
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180, check=False)
-        h.say(f"picture: {path}" if path.exists() else f"no picture of {address}")
+        h.say(f"screenshot: {path}" if path.exists() else f"no screenshot of {address}")
 
 
 def main() -> int:
@@ -182,7 +182,7 @@ def main() -> int:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-bench" / "mlflow"
     parser.add_argument("--venv", type=Path, default=cache, help=f"where MLflow is, or goes (default {cache})")
     parser.add_argument("--speed", default="1000", help="--sim-speed")
-    parser.add_argument("--pictures", type=Path, help="where pictures go (default: none are taken)")
+    parser.add_argument("--screenshots", type=Path, help="where screenshots go (default: none are taken)")
     options = parser.parse_args()
     h.require_python()
     binary, base = h.find_binary(options.binary), h.work_folder("mlflow")
@@ -239,9 +239,9 @@ def main() -> int:
             if ended.returncode:
                 wrong.append(f"export: {ended.stderr}")
             wrong += check(server, run, experiments)
-        if options.pictures:
-            options.pictures.mkdir(parents=True, exist_ok=True)
-            picture(server, options.pictures.resolve())
+        if options.screenshots:
+            options.screenshots.mkdir(parents=True, exist_ok=True)
+            screenshot(server, options.screenshots.resolve())
     finally:
         if live and live.poll() is None:
             live.send_signal(signal.SIGINT)
