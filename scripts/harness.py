@@ -65,12 +65,17 @@ def processes() -> list[Proc]:
 
 
 def read_bytes(path: str) -> bytes:
-    """At most 8 MB of a file: what a process of others says of its arguments and environment may claim to be endless."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(8 << 20)
-    except (OSError, MemoryError):
-        return b""
+    """At most 8 MB of a file: what a process of others says of its arguments and environment may claim to be endless, and a file that is being
+    written was seen once to claim a size that no memory holds: it is read again."""
+    for _ in range(3):
+        try:
+            with open(path, "rb") as file:
+                return file.read(8 << 20)
+        except MemoryError:
+            time.sleep(0.05)
+        except OSError:
+            break
+    return b""
 
 
 def argv(pid: int) -> list[str]:
@@ -164,7 +169,7 @@ def wait_until(condition, limit: float, every: float = 0.01) -> bool:
 
 def load_json(path) -> object | None:
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(read_bytes(str(path)))
     except (OSError, ValueError):
         return None
 

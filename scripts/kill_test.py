@@ -335,7 +335,7 @@ def check_files(run: Path) -> None:
 
 
 def check_journal(run: Path) -> None:
-    text = (run / "journal.jsonl").read_bytes()
+    text = h.read_bytes(str(run / "journal.jsonl"))
     if not text.endswith(b"\n"):
         raise Violation("the journal's last line is torn although the last session ended in order")
     lines = text.split(b"\n")[:-1]
