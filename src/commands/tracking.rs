@@ -13,14 +13,16 @@ use crate::exit;
 use crate::mlflow::{Choice, Ended, Export, FAREWELL, Live, Place, Server, Source, Tally, URI_VARIABLE};
 use crate::notify::{About, Notifier, Target};
 use crate::record::{Manifest, RunDir};
-use crate::report::Style;
 use crate::report::export::{Analysis, RECOMMEND, in_memory};
+use crate::report::{Style, configuration};
 use crate::results::read_run;
 use crate::ui::Ui;
 use crate::words::shell;
 
 /// What was left out is told of so many.
 const TOLD: usize = 5;
+/// So many choices stand in a message.
+const MOST_CHOICES: usize = 3;
 /// A wait is told of when it takes so long.
 const NOTICED: Duration = Duration::from_secs(1);
 
@@ -221,9 +223,20 @@ fn ended(run: &RunDir, code: u8) -> (String, Value) {
         serde_json::from_slice::<Value>(&in_memory(*exporter, &analysis, Style::PLAIN).ok()?).ok()
     };
     let recommend = if passed > 0 { json_of() } else { None };
-    let text = |pointer: &str| recommend.as_ref().and_then(|json| json.pointer(pointer)?.as_str());
-    let best = text("/answers/0/choice/name").zip(text("/answers/0/sentences/0"));
-    let best = best.map(|(name, metrics)| format!("{name}: {metrics}"));
+    let answers = recommend.as_ref().and_then(|json| json.pointer("/answers")?.as_array());
+    // The choice of each model and workload, by what it sets: the name of a repeat says less.
+    let chosen = |answer: &Value| {
+        let name = answer.pointer("/choice/name")?.as_str()?;
+        let row = table.rows.iter().find(|row| row.name == name)?;
+        let metrics = answer.pointer("/sentences/0")?.as_str()?;
+        Some(format!("{}, {}: {}", row.axes.model, configuration(&row.axes), metrics.trim_end_matches('.')))
+    };
+    let mut chosen: Vec<String> = answers.into_iter().flatten().filter_map(chosen).collect();
+    if let Some(more @ 1..) = chosen.len().checked_sub(MOST_CHOICES) {
+        chosen.truncate(MOST_CHOICES);
+        chosen.push(format!("and {}", format::count(more, "more answer")));
+    }
+    let best = (!chosen.is_empty()).then(|| chosen.join("; "));
     let count = format::count(planned.len(), "experiment");
     let best_text = best.as_ref().map(|best| format!(". Best: {best}")).unwrap_or_default();
     let more = json!({
