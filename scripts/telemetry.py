@@ -250,7 +250,7 @@ def xe_cards_of_changing_power(machine):
     drawn = "".join(path.read_text() for path in (machine.folder / "plots").rglob("*.svg"))
     need("W" in drawn and "SIMULATED" not in drawn, "the plot has no power")
     yield "J/token in text, page and plot"
-    limited = json.loads(machine.call("recommend", str(run), "--slo", "power.mean<10", "--format", "json", code=1))
+    limited = json.loads(machine.call("recommend", str(run), "--slo", "power.mean<10", "--format", "json", code=3))
     need("power" in json.dumps(limited), "a limit of power is not told")
     yield "a limit of power acts"
 

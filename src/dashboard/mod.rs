@@ -40,7 +40,7 @@ pub const PORT: u16 = 8765;
 /// Threads that read files, at most.
 const READERS: usize = 4;
 /// How long the end of a run waits until those who watch have seen it.
-const FAREWELL: Duration = Duration::from_millis(1500);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How a dashboard is served.
 #[derive(Debug, Clone, Default)]
