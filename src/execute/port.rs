@@ -16,7 +16,7 @@ const SEARCHED: u16 = 1000;
 /// much.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 /// One part in so many of the time is spent on looking.
-const LOOK_PART: u32 = 20;
+const LOOK_PART: u32 = 50;
 
 /// Watches that nobody but a server's own processes listens on its port, or has accepted connections there. vLLM sets
 /// SO_REUSEPORT: another server of the same user can join the port, and the kernel then gives it a part of the requests.
@@ -32,7 +32,7 @@ pub struct PortWatch {
 struct Sockets {
     /// Connections from before the server: no measurement goes over them.
     earlier: BTreeSet<u64>,
-    /// Those that were found to be the server's: a look at no others only costs reading the kernel's table.
+    /// Those that were found to be the server's: a look at no others only costs a question to the kernel.
     own: BTreeSet<u64>,
     /// Connections whose owner was not found at the last look.
     unowned: BTreeSet<u64>,

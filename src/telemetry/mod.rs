@@ -18,6 +18,7 @@ pub mod netport;
 mod probe;
 mod procfs;
 mod sampler;
+mod sockets;
 mod tool;
 
 pub use devices::{Device, DeviceKind, DeviceReport, MemoryReading, MemorySource, NodeHolder};

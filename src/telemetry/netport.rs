@@ -1,6 +1,6 @@
-//! Who listens on a TCP port: `/proc/net/tcp` and `tcp6` name the sockets, `/proc/PID/fd` their owners.
+//! Who listens on a TCP port: the kernel names the sockets ([`sockets`], else `/proc/net/tcp` and `tcp6`), `/proc/PID/fd` their owners.
 //!
-//! Everything is read below a root and from this process's network namespace. Nothing is ever connected to.
+//! Everything is of this process's network namespace, or read below a root. Nothing is ever connected to.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::procfs;
+use super::sockets::{self, Asked, Socket};
 
 /// The kernel's number of the state LISTEN.
-const LISTEN: &str = "0A";
+const LISTEN: u8 = 0x0a;
 /// The kernel's number of the state ESTABLISHED.
-const ESTABLISHED: &str = "01";
+const ESTABLISHED: u8 = 0x01;
 
 /// One socket of a port: it listens, or is a connection that was accepted there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,26 +56,33 @@ pub struct OnPort {
 
 /// The sockets that listen on `port`, IPv4 first.
 pub fn listeners(root: &Path, port: u16) -> Vec<Listener> {
-    on_port(root, port).listening
+    find(root, &[LISTEN], port, 0).map(|(_, socket)| socket).collect()
 }
 
-/// The sockets on `port`, by one reading of the tables.
+/// The sockets on `port`, by one look.
 pub fn on_port(root: &Path, port: u16) -> OnPort {
-    let mut found = OnPort::default();
-    for text in tables(root) {
-        for line in text.lines() {
-            match parse(line, port) {
-                Some((LISTEN, socket)) => found.listening.push(socket),
-                Some((ESTABLISHED, socket)) => found.connected.push(socket),
-                Some(_) | None => {}
-            }
-        }
-    }
-    found
+    let (listening, connected): (Vec<_>, Vec<_>) =
+        find(root, &[LISTEN, ESTABLISHED], port, 0).partition(|(state, _)| *state == LISTEN);
+    let bare = |found: Vec<(u8, Listener)>| found.into_iter().map(|(_, socket)| socket).collect();
+    OnPort { listening: bare(listening), connected: bare(connected) }
 }
 
-fn tables(root: &Path) -> impl Iterator<Item = String> {
-    ["proc/net/tcp", "proc/net/tcp6"].iter().filter_map(move |table| std::fs::read_to_string(root.join(table)).ok())
+/// The sockets in one of these states, by their ports here and at the other end (0: any), with their states. One that no process has
+/// is left out.
+fn find(root: &Path, states: &[u8], local: u16, remote: u16) -> impl Iterator<Item = (u8, Listener)> {
+    let asked = Asked { states: states.iter().map(|state| 1 << state).sum(), local, remote };
+    let of_kernel = if root == Path::new("/") { sockets::find(asked).ok() } else { None };
+    of_kernel.unwrap_or_else(|| tables(root, asked)).into_iter().filter(|socket| socket.inode != 0).map(|socket| {
+        let Socket { state, address, uid, inode } = socket;
+        (state, Listener { inode, address, uid })
+    })
+}
+
+/// The same by the tables, where the kernel does not answer otherwise.
+fn tables(root: &Path, asked: Asked) -> Vec<Socket> {
+    let texts =
+        ["proc/net/tcp", "proc/net/tcp6"].iter().filter_map(|table| std::fs::read_to_string(root.join(table)).ok());
+    texts.flat_map(|text| text.lines().filter_map(|line| parse(line, asked)).collect::<Vec<_>>()).collect()
 }
 
 /// Who holds `port`; `None` when nobody listens there.
@@ -109,15 +117,7 @@ pub fn holder_among(root: &Path, listeners: &[Listener]) -> Option<PortHolder> {
 
 /// Which of `candidates` have an open connection to `port` of some server. Looks into no other process.
 pub fn connected_pids(root: &Path, port: u16, candidates: &[i32]) -> Vec<i32> {
-    let to_port = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        let (_, remote_port) = words.nth(2)?.split_once(':')?;
-        let is_open = words.next()? == ESTABLISHED && u16::from_str_radix(remote_port, 16) == Ok(port);
-        let inode = words.nth(5)?.parse().ok().filter(|inode| *inode != 0 && is_open)?;
-        Some(Listener { inode, address: Ipv4Addr::UNSPECIFIED.into(), uid: 0 })
-    };
-    let connections: Vec<Listener> =
-        tables(root).flat_map(|text| text.lines().filter_map(to_port).collect::<Vec<_>>()).collect();
+    let connections: Vec<Listener> = find(root, &[ESTABLISHED], 0, port).map(|(_, socket)| socket).collect();
     owners(root, &connections, candidates)
 }
 
@@ -139,17 +139,21 @@ fn owners(root: &Path, listeners: &[Listener], candidates: &[i32]) -> Vec<i32> {
     candidates.iter().copied().filter(holds).collect()
 }
 
-/// One line of the table: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`. With its state.
-fn parse(line: &str, port: u16) -> Option<(&str, Listener)> {
+/// One line of the table: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`; `None` where it is not meant.
+fn parse(line: &str, asked: Asked) -> Option<Socket> {
     let mut words = line.split_ascii_whitespace();
-    let (address, local_port) = words.nth(1)?.split_once(':')?;
-    let state = words.nth(1)?;
-    if u16::from_str_radix(local_port, 16) != Ok(port) {
+    let (address, local) = words.nth(1)?.split_once(':')?;
+    let (_, remote) = words.next()?.split_once(':')?;
+    let state = u8::from_str_radix(words.next()?, 16).ok()?;
+    let is_meant = |text: &str, port: u16| port == 0 || u16::from_str_radix(text, 16) == Ok(port);
+    if asked.states & 1_u32.checked_shl(state.into())? == 0
+        || !is_meant(local, asked.local)
+        || !is_meant(remote, asked.remote)
+    {
         return None;
     }
     let uid = words.nth(3)?.parse().ok()?;
-    let inode = words.nth(1)?.parse().ok().filter(|inode| *inode != 0)?;
-    Some((state, Listener { inode, address: parse_address(address)?, uid }))
+    Some(Socket { state, address: parse_address(address)?, uid, inode: words.nth(1)?.parse().ok()? })
 }
 
 /// Addresses are words of 32 bits in network order, each printed as a number of this machine.
@@ -253,7 +257,7 @@ mod tests {
         for line in
             ["", "sl", "0: 00000000:1F40", "0: 00:1F40 0:0 0A 0:0 0:0 0 1 0 777", "0: zz:zz 0:0 0A 0:0 0:0 0 1 0 7"]
         {
-            assert_eq!(parse(line, 8000), None, "{line}");
+            assert_eq!(parse(line, Asked { states: 1 << LISTEN, local: 8000, remote: 0 }), None, "{line}");
         }
     }
 
