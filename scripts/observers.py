@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What watching a sweep costs: alternating pairs of the same simulated sweep, without and with all observers.
 
-With: `--dashboard` with an open page (a stream of events, and /metrics each second), `--pushgateway` to an address where nobody
-answers, and `--telemetry 1s`. Each pair is measured in turn (without, with; then with, without), so that a drift of the machine meets both
+With: `--dashboard` with an open page (a stream of events, and /metrics each second), `--pushgateway` and `--mlflow` to an
+address where nobody answers, and `--telemetry 1s`. Each pair is measured in turn (without, with; then with, without), so that a drift of the machine meets both
 alike. Printed are the seconds per experiment more, of the wall clock and of all processors; exit 3 when the mean of the wall clock is
 above --target by more than its 95 % interval allows.
 """
@@ -58,7 +58,7 @@ def watch(port: int, over: threading.Event) -> None:
 def once(sweep: h.Sweep, observed: bool, dead: str, experiments: int) -> tuple[float, float]:
     """Seconds per experiment: wall clock, processors."""
     over, port = threading.Event(), h.free_port()
-    more = ["--dashboard", f"127.0.0.1:{port}", "--pushgateway", dead, "--telemetry", "1s"] if observed else ["--telemetry", "off"]
+    more = ["--dashboard", f"127.0.0.1:{port}", "--pushgateway", dead, "--mlflow", dead, "--telemetry", "1s"] if observed else ["--telemetry", "off"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     child = sweep.start(*more)

@@ -80,6 +80,8 @@ pub struct Client {
     deadline: Option<Instant>,
     /// Whether it answers as MLflow does.
     answers: Arc<AtomicBool>,
+    /// The last question got no answer.
+    silent: bool,
 }
 
 impl Client {
@@ -106,7 +108,7 @@ impl Client {
         } else if let Login::Token(token) = &server.login {
             safe::learn([token.clone()]);
         }
-        Ok(Self { http, server, deadline: None, answers: Arc::default() })
+        Ok(Self { http, server, deadline: None, answers: Arc::default(), silent: false })
     }
 
     /// The server.
@@ -186,11 +188,19 @@ impl Client {
     ) -> Result<Vec<u8>, Failure> {
         let mut pause = PAUSE;
         let mut tries = 0;
+        // One that did not answer a moment ago is asked once: the next pass asks again.
+        let most = if std::mem::replace(&mut self.silent, true) { 1 } else { TRIES };
         loop {
             tries += 1;
             let (failure, asked) = match self.once(request(&self.http)).await {
-                Ok(body) => return Ok(body),
-                Err(Trouble::Over(failure)) => return Err(failure),
+                Ok(body) => {
+                    self.silent = false;
+                    return Ok(body);
+                }
+                Err(Trouble::Over(failure)) => {
+                    self.silent = false;
+                    return Err(failure);
+                }
                 Err(Trouble::Busy { why, pause }) => (Failure::Away(why), pause),
                 Err(Trouble::Lost(why)) => {
                     if again == Again::No {
@@ -203,7 +213,7 @@ impl Client {
             let wait = asked.unwrap_or(pause).min(LONGEST_PAUSE);
             self.answers.store(false, Ordering::Relaxed);
             let late = self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline);
-            if tries >= TRIES || late {
+            if tries >= most || late {
                 return Err(failure);
             }
             tokio::time::sleep(wait).await;
