@@ -264,18 +264,7 @@ mod tests {
     use crate::model::Phase;
 
     fn failure(cause: Cause) -> Failure {
-        Failure {
-            cause,
-            summary: "it broke".into(),
-            phase: Phase::Measuring,
-            evidence: Vec::new(),
-            advice: Vec::new(),
-            also: Vec::new(),
-            ending: None,
-            log_tail: Vec::new(),
-            hang: None,
-            kept: None,
-        }
+        Failure::plain(cause, Phase::Measuring, "it broke".into())
     }
 
     #[test]

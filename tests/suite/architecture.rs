@@ -314,7 +314,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("src/process/", "it is the one that owns what it starts"),
     ("src/sim/", "plays vLLM, which starts its engine"),
     ("src/telemetry/", "asks short-lived tools, through `run_limited`"),
-    ("src/execute/evidence.rs", "asks py-spy and dmesg, through `run_unless` and `run_limited`"),
+    ("src/execute/evidence/", "asks py-spy and dmesg, through `run_unless` and `run_limited`"),
     ("src/execute/slurm/tools.rs", "calls Slurm's programs, through `run_limited`"),
     ("src/commands/run/detach.rs", "starts itself once more"),
     ("src/commands/run/engine.rs", "asks a login shell, through `run_limited`"),
