@@ -271,7 +271,8 @@ mod tests {
         let text = show(&resolve(&args, &[], Path::new("/")));
         assert!(!text.contains("pw7") && text.contains("http://ml:5000") && text.contains("http://h/"), "{text}");
         let load = "bench: {pushgateway: 'http://u:pw7@gw:9091', base-url: 'http://u:pw7@h:8000'}\n";
-        let load = crate::config::tree::parse_yaml(load, "f.yaml").unwrap();
+        let place = |line, column| super::super::Origin::File { path: "f.yaml".into(), line, column };
+        let load = crate::config::tree::parse_yaml(load, &place).unwrap().unwrap();
         assert!(!show_load(&load).contains("pw7"));
     }
 

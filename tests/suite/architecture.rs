@@ -162,8 +162,9 @@ const PURE_STD: [&str; 24] = [
     "sync",
     "time",
 ];
-const PURE_CRATES: [&str; 9] =
-    ["indexmap", "regex", "serde", "serde_json", "sha2", "statrs", "strsim", "thiserror", "ryu"];
+/// `rand` and `rand_chacha` as they are here: without the system's random numbers, from a seed alone.
+const PURE_CRATES: [&str; 11] =
+    ["indexmap", "rand", "rand_chacha", "regex", "serde", "serde_json", "sha2", "statrs", "strsim", "thiserror", "ryu"];
 
 /// What code takes from elsewhere: `std::fs` of a path, `tokio` of an import.
 fn foreign(code: &str) -> BTreeSet<String> {
