@@ -60,6 +60,8 @@ pub struct Measured {
     pub settings: Arc<Described>,
     /// Its first measurement.
     pub row: Row,
+    /// What its measurements are called.
+    pub names: Vec<String>,
     /// The metric on each start; `None` where it has none.
     starts: Option<Vec<Vec<f64>>>,
     /// Whether others ran beside it.
@@ -119,6 +121,7 @@ fn measured(table: &RunTable, metric: &Metric) -> Vec<Measured> {
             key,
             settings: Arc::new(described(first)),
             starts: starts_by(&believed, &metric.key),
+            names: valid.iter().map(|row| row.name.clone()).collect(),
             beside: believed.iter().any(|row| row.about.neighbours > Some(0)),
             excluded: warnings.next().filter(|_| believed.is_empty()).map(|warning| warning.text.clone()),
             row,

@@ -61,7 +61,8 @@ pub fn run(args: &HistoryArgs, environment: &Environment, ui: &Ui) -> Result<u8,
     if runs.is_empty() {
         return Err(find_run::no_run(&dirs, environment));
     }
-    runs.drain(..runs.len().saturating_sub(last));
+    let older = runs.len().saturating_sub(last);
+    runs.drain(..older);
     let asked_for = Asked { conditions, ignore: ignored(&args.ignore, &runs)? };
     asked_for.check(&runs)?;
     let found = trends(&runs, &metric, &asked_for.ignore, |of| asked_for.is_met(of), &mut Search::default());
@@ -161,7 +162,7 @@ impl Condition {
     fn is_met(&self, of: &Measured) -> bool {
         match self {
             Self::Setting(key, value) => setting(of, key).is_some_and(|found| same(&found, value)),
-            Self::Name(name) => of.row.name == *name,
+            Self::Name(name) => of.names.contains(name),
         }
     }
 }
@@ -211,7 +212,7 @@ fn unknown(condition: &Condition, measured: &[&Measured]) -> Error {
     };
     match condition {
         Condition::Name(name) => {
-            let known = measured.iter().map(|of| of.row.name.clone()).collect();
+            let known = measured.iter().flat_map(|of| of.names.clone()).collect();
             wrong(format!("no experiment is called `{}`", name.escape_debug()), known, name)
         }
         Condition::Setting(key, value) => {
@@ -309,7 +310,7 @@ fn machine_of(path: &Path) -> Vec<(String, String)> {
 }
 
 /// The trends that are shown, and how many are not. A trend of one run is shown where it is asked for.
-fn shown<'a>(mut all: Vec<Trend<'a>>, asked: bool, is_named: bool) -> (Vec<Trend<'a>>, usize) {
+fn shown(mut all: Vec<Trend<'_>>, asked: bool, is_named: bool) -> (Vec<Trend<'_>>, usize) {
     let most = all.first().map_or(0, |first| first.points.len());
     if most < 2 && !asked {
         return (Vec::new(), 0);

@@ -218,7 +218,7 @@ pub(super) fn noise(trend: &Trend<'_>) -> Option<String> {
 }
 
 /// Runs at which something changed, and the level did not.
-pub(super) fn other_changes<'t>(trend: &'t Trend<'_>) -> impl Iterator<Item = &'t Point<'t>> {
+pub(super) fn other_changes<'t, 'a>(trend: &'t Trend<'a>) -> impl Iterator<Item = &'t Point<'a>> {
     let is_step = |at: usize| trend.levels.steps.iter().any(|step| step.at == at);
     trend.points.iter().enumerate().filter(move |(at, point)| !point.changed.is_empty() && !is_step(*at)).map(|(_, point)| point)
 }

@@ -64,10 +64,7 @@ fn render(history: &History<'_>, style: Style) -> String {
 fn put_run(page: &mut Page, run: &Past) {
     page.line(Tone::Heading, &cut(&run.facts.title(), 90));
     let counts = &run.counts;
-    let tone = match () {
-        () if counts.failed > 0 || counts.passed == 0 => Tone::Warning,
-        () => Tone::Plain,
-    };
+    let tone = if counts.failed > 0 || counts.passed == 0 { Tone::Warning } else { Tone::Plain };
     let mut words = vec![trend::when(run, true), trend::version(run), trend::outcome(counts)];
     if run.simulated {
         words.push("SIMULATED".into());
