@@ -256,7 +256,8 @@ impl Fit {
         let ends: Vec<usize> = std::iter::once(0).chain(cuts.iter().map(|(at, _)| *at)).chain([values.len()]).collect();
         let levels: Vec<&[f64]> = ends.windows(2).map(|pair| &values[pair[0]..pair[1]]).collect();
         let means: Vec<f64> = levels.iter().map(|level| mean(level)).collect();
-        let apart = levels.iter().zip(&means).flat_map(|(level, mean)| level.iter().map(move |value| (value - mean).powi(2)));
+        let apart =
+            levels.iter().zip(&means).flat_map(|(level, mean)| level.iter().map(move |value| (value - mean).powi(2)));
         let (squares, freedom) = (apart.sum::<f64>(), values.len().saturating_sub(levels.len()) as f64);
         let sd = if freedom > 0.0 { (squares / freedom).sqrt() } else { 0.0 };
         Self { counts: levels.iter().map(|level| level.len()).collect(), means, sd, freedom }
@@ -312,7 +313,10 @@ mod tests {
     use super::*;
 
     fn series(random: &mut ChaCha8Rng, levels: &[(usize, f64)], sd: f64) -> Vec<f64> {
-        levels.iter().flat_map(|(n, level)| (0..*n).map(|_| level + sd * normal(random)).collect::<Vec<f64>>()).collect()
+        levels
+            .iter()
+            .flat_map(|(n, level)| (0..*n).map(|_| level + sd * normal(random)).collect::<Vec<f64>>())
+            .collect()
     }
 
     fn random(seed: u64) -> ChaCha8Rng {

@@ -315,9 +315,8 @@ pub fn trends<'a>(
             }
         }
     }
-    let last = |of: &Open<'_>| {
-        of.points.last().and_then(|(last, ..)| runs.iter().position(|run| std::ptr::eq(run, *last)))
-    };
+    let last =
+        |of: &Open<'_>| of.points.last().and_then(|(last, ..)| runs.iter().position(|run| std::ptr::eq(run, *last)));
     open.sort_by_cached_key(|of| std::cmp::Reverse((of.points.len(), last(of))));
     open.into_iter().map(|of| trend(of, metric, search)).collect()
 }
@@ -510,7 +509,9 @@ mod tests {
         let metric = metric();
         let all = all(&runs, &metric);
         assert!(!all[0].is_relative() && all[0].levels.steps.len() == 1, "{:?}", all[0].levels);
-        assert!((all[0].part(all[0].levels.steps[0].change) - 0.99).abs() < 0.01 && (all[0].level(1) - 8.05).abs() < 1e-9);
+        assert!(
+            (all[0].part(all[0].levels.steps[0].change) - 0.99).abs() < 0.01 && (all[0].level(1) - 8.05).abs() < 1e-9
+        );
     }
 
     #[test]

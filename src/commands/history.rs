@@ -38,7 +38,8 @@ const SCALE: f64 = 2.0;
 pub fn run(args: &HistoryArgs, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let metric = args.metric.as_deref().map(|key| query_args::metric("--metric", key)).transpose()?;
     let last = last(args.last.as_deref())?;
-    let plot = args.plot.as_deref().map(|file| Ok::<_, Error>((environment.absolute(file), drawn_as(file)?))).transpose()?;
+    let plot =
+        args.plot.as_deref().map(|file| Ok::<_, Error>((environment.absolute(file), drawn_as(file)?))).transpose()?;
     let asked = args.metric.is_some() || !args.config.is_empty() || !args.ignore.is_empty();
     let conditions = conditions(&args.config)?;
     let named = args.directory.as_deref().or(args.results_dir.as_deref());
@@ -100,7 +101,10 @@ fn last(text: Option<&str>) -> Result<usize, Error> {
 fn drawn_as(file: &Path) -> Result<&'static PlotExporter, Error> {
     let ending = file.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
     PLOT.into_iter().find(|format| format.format().ending() == ending).ok_or_else(|| Error::Usage {
-        message: format!("invalid value `{}` for `--plot`: expected a file that ends in `.svg` or `.png`", file.display()),
+        message: format!(
+            "invalid value `{}` for `--plot`: expected a file that ends in `.svg` or `.png`",
+            file.display()
+        ),
         hint: "such as `--plot history.svg`".into(),
     })
 }
@@ -116,7 +120,10 @@ enum Condition {
 /// The conditions of `--config`: settings between commas, or the name of a configuration.
 fn conditions(values: &[String]) -> Result<Vec<Condition>, Error> {
     let wrong = |text: &str| Error::Usage {
-        message: format!("invalid value `{}` for `--config`: expected KEY=VALUE, or the name of an experiment", text.escape_debug()),
+        message: format!(
+            "invalid value `{}` for `--config`: expected KEY=VALUE, or the name of an experiment",
+            text.escape_debug()
+        ),
         hint: "such as `--config tp=2,max-num-seqs=64`".into(),
     };
     let mut found = Vec::new();
@@ -195,7 +202,9 @@ impl Asked {
                     clean(first),
                     clean(second)
                 ),
-                hint: "say with `--config` which of them is meant, or ignore only settings that each run has one value of".into(),
+                hint:
+                    "say with `--config` which of them is meant, or ignore only settings that each run has one value of"
+                        .into(),
             }),
         }
     }
@@ -207,7 +216,7 @@ fn unknown(condition: &Condition, measured: &[&Measured]) -> Error {
         message: format!("invalid value for `--config`: {why}"),
         hint: match nearest(word, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{}`?", clean(near)),
-            None => format!("there is: {}", query_args::some_of(&known.into_iter().collect::<Vec<_>>())),
+            None => format!("there is: {}", query_args::some_of(&known.iter().cloned().collect::<Vec<_>>())),
         },
     };
     match condition {
@@ -242,7 +251,10 @@ fn ignored(values: &[String], runs: &[Past]) -> Result<Vec<String>, Error> {
     match keys.iter().find(of_workload) {
         None => Ok(keys),
         Some(key) => Err(Error::Usage {
-            message: format!("`--ignore {}` would mix what cannot be compared: a trend is of one model, workload and engine", clean(key)),
+            message: format!(
+                "`--ignore {}` would mix what cannot be compared: a trend is of one model, workload and engine",
+                clean(key)
+            ),
             hint: "ignore settings of the server alone".into(),
         }),
     }
@@ -291,7 +303,9 @@ fn read(all: &[Dated], metric: &Metric) -> Vec<Past> {
 /// When a run began; what other programs write is in the zone of this machine.
 fn instant(past: &Past, dated: &Dated) -> Option<DateTime<Utc>> {
     let of_text = past.facts.created.as_deref().and_then(|text| {
-        let naive = || ["%Y%m%d-%H%M%S", "%Y%m%d_%H%M"].into_iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
+        let naive = || {
+            ["%Y%m%d-%H%M%S", "%Y%m%d_%H%M"].into_iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+        };
         let local = || Local.from_local_datetime(&naive()?).earliest().map(|at| at.with_timezone(&Utc));
         DateTime::parse_from_rfc3339(text).ok().map(|at| at.with_timezone(&Utc)).or_else(local)
     });
@@ -305,7 +319,8 @@ fn machine_of(path: &Path) -> Vec<(String, String)> {
     let Some(manifest) = RunDir::at(path).and_then(|run| run.manifest().ok()) else { return Vec::new() };
     let named = are_devices_named(&manifest);
     let facts = machine(&manifest, named).into_iter().filter(|(what, _)| named || *what != DEVICES);
-    let snapshots = manifest.plan.context.models.iter().map(|(model, commit)| (format!("{SNAPSHOT_OF}{model}"), commit.clone()));
+    let snapshots =
+        manifest.plan.context.models.iter().map(|(model, commit)| (format!("{SNAPSHOT_OF}{model}"), commit.clone()));
     facts.map(|(what, value)| (what.to_owned(), value)).chain(snapshots).collect()
 }
 

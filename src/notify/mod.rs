@@ -358,7 +358,7 @@ mod tests {
             let told = Some(Told::read(dir.path().join("told.json")));
             Inner { about, tellers: Vec::new(), failed: false, stalls: 0, told }
         };
-        let mut of = |inner: &mut Inner, attempt, cause| {
+        let of = |inner: &mut Inner, attempt, cause| {
             inner.of_failure(("a", attempt), &failure(cause)).map(|message| message.event)
         };
         let mut first = front();

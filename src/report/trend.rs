@@ -3,7 +3,10 @@
 use chrono::{DateTime, NaiveDateTime};
 
 use super::display::{clean, configuration, counted, cut, in_unit};
-use crate::analyse::{ALPHA, Best, Changed, Counts, FEWEST_RUNS, LevelStep, LoadValue, Outcome, Past, Point, STARTS, Trend};
+use super::plot::in_sentence;
+use crate::analyse::{
+    ALPHA, Best, Changed, Counts, FEWEST_RUNS, LevelStep, LoadValue, Outcome, Past, Point, STARTS, Trend,
+};
 
 /// Keys of a workload that say most of it.
 const OF_WORKLOAD: [&str; 8] = [
@@ -34,7 +37,8 @@ pub(super) fn when(run: &Past, zone: bool) -> String {
         };
     }
     // What other programs write has no zone.
-    let of = ["%Y%m%d-%H%M%S", "%Y%m%d_%H%M"].into_iter().find_map(|form| NaiveDateTime::parse_from_str(created, form).ok());
+    let of =
+        ["%Y%m%d-%H%M%S", "%Y%m%d_%H%M"].into_iter().find_map(|form| NaiveDateTime::parse_from_str(created, form).ok());
     match of {
         Some(at) => at.format("%Y-%m-%d %H:%M").to_string() + if zone { " (zone not known)" } else { "" },
         None => cut(created, 32),
@@ -68,7 +72,11 @@ pub(super) fn plan(run: &Past) -> String {
         format!("{} {}", clean(key), shown.join(", "))
     };
     let parts: Vec<String> = run.plan.iter().map(part).collect();
-    format!("{}: {}", counted(run.counts.planned, "experiment"), if parts.is_empty() { "-".into() } else { parts.join("; ") })
+    format!(
+        "{}: {}",
+        counted(run.counts.planned, "experiment"),
+        if parts.is_empty() { "-".into() } else { parts.join("; ") }
+    )
 }
 
 /// What came of a run.
@@ -87,14 +95,15 @@ pub(super) fn outcome(counts: &Counts) -> String {
 
 /// A configuration to use, with its metric.
 pub(super) fn best(best: &Best) -> String {
-    let interval = best.interval.map(|of| format!(" ({} to {})", in_unit(of.low, best.unit), in_unit(of.high, best.unit)));
+    let interval =
+        best.interval.map(|of| format!(" ({} to {})", in_unit(of.low, best.unit), in_unit(of.high, best.unit)));
     format!(
         "{}: {} {}{}, {}",
         configuration(&best.axes),
         in_unit(best.value, best.unit),
         best.unit.symbol(),
         interval.unwrap_or_default(),
-        best.objective.to_lowercase()
+        in_sentence(&best.objective)
     )
 }
 
@@ -132,7 +141,8 @@ pub(super) fn value(trend: &Trend<'_>, value: f64) -> String {
 
 /// `-6.1 % (-6.8 % to -5.4 %)`; of values that are not all positive a difference has another meaning.
 pub(super) fn size(trend: &Trend<'_>, step: &LevelStep) -> String {
-    let interval = step.interval.map(|(low, high)| format!(" ({} to {})", percent(trend.part(low)), percent(trend.part(high))));
+    let interval =
+        step.interval.map(|(low, high)| format!(" ({} to {})", percent(trend.part(low)), percent(trend.part(high))));
     let of = if trend.is_relative() { "" } else { " of the largest value" };
     format!("{}{}{of}", percent(trend.part(step.change)), interval.unwrap_or_default())
 }
@@ -161,7 +171,8 @@ pub(super) fn step(trend: &Trend<'_>, index: usize, step: &LevelStep) -> String 
     let steps = &trend.levels.steps;
     let from = index.checked_sub(1).and_then(|before| steps.get(before)).map_or(0, |before| before.at);
     let to = steps.get(index + 1).map_or(trend.points.len(), |next| next.at);
-    let first = trend.points.get(step.at).map(|point| format!("{} ({})", cut(called(point.run), 60), when(point.run, true)));
+    let first =
+        trend.points.get(step.at).map(|point| format!("{} ({})", cut(called(point.run), 60), when(point.run, true)));
     let there = match trend.changed_at(index) {
         [] => "Nothing that is recorded changed there.".to_owned(),
         all => format!("There changed: {}.", changed(all)),
@@ -220,7 +231,12 @@ pub(super) fn noise(trend: &Trend<'_>) -> Option<String> {
 /// Runs at which something changed, and the level did not.
 pub(super) fn other_changes<'t, 'a>(trend: &'t Trend<'a>) -> impl Iterator<Item = &'t Point<'a>> {
     let is_step = |at: usize| trend.levels.steps.iter().any(|step| step.at == at);
-    trend.points.iter().enumerate().filter(move |(at, point)| !point.changed.is_empty() && !is_step(*at)).map(|(_, point)| point)
+    trend
+        .points
+        .iter()
+        .enumerate()
+        .filter(move |(at, point)| !point.changed.is_empty() && !is_step(*at))
+        .map(|(_, point)| point)
 }
 
 #[cfg(test)]

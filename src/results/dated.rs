@@ -37,8 +37,7 @@ impl Dated {
 /// # Errors
 /// When the directory cannot be read.
 pub fn dated(directory: &Path) -> Result<Vec<Dated>, Error> {
-    let mut found: Vec<Dated> =
-        list_runs(directory)?.iter().map(|run| Dated::Folder(run.path().to_owned())).collect();
+    let mut found: Vec<Dated> = list_runs(directory)?.iter().map(|run| Dated::Folder(run.path().to_owned())).collect();
     if !directory.is_dir() {
         return Ok(found);
     }

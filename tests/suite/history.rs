@@ -20,7 +20,8 @@ fn nightly(scene: &Scene) -> Results {
         results.result(&format!("night-{day:02}.json"), more);
     }
     // Another workload, in a folder of its own.
-    results.result("other/a.json", json!({"date": "20260103-030000", "max_concurrency": 64, "output_throughput": 5000.0}));
+    results
+        .result("other/a.json", json!({"date": "20260103-030000", "max_concurrency": 64, "output_throughput": 5000.0}));
     results.put("notes.txt", "no result").put("prompts.json", "{\"prompts\": []}");
     results
 }

@@ -142,12 +142,20 @@ fn line(of: &Trend<'_>, at: usize) -> Line {
     Line {
         run: cut(&point.run.facts.title(), 80),
         date: trend::when(point.run, false),
-        vllm: point.measured.row.about.vllm_version.as_deref().map_or_else(|| "-".to_owned(), |version| cut(version, 40)),
+        vllm: point
+            .measured
+            .row
+            .about
+            .vllm_version
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), |version| cut(version, 40)),
         mean: in_unit(point.estimate.mean, unit),
         interval: interval.unwrap_or_else(|| "-".to_owned()),
         starts: point.estimate.n,
         class: step.map_or("", |step| class(of, step)),
-        change: step.map(|step| format!("{} {}", trend::verdict(of, step), trend::percent(of.part(step.change)))).unwrap_or_default(),
+        change: step
+            .map(|step| format!("{} {}", trend::verdict(of, step), trend::percent(of.part(step.change))))
+            .unwrap_or_default(),
         changed: trend::changed(&point.changed),
     }
 }

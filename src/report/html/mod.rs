@@ -65,8 +65,5 @@ fn filled(template: &'static str, view: impl serde::Serialize) -> String {
 fn policy(script: Option<&str>, style: &str) -> String {
     let hash = |text: &str| base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text));
     let script = script.map(|script| format!(" script-src 'sha256-{}';", hash(script))).unwrap_or_default();
-    format!(
-        "default-src 'none';{script} style-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
-        hash(style)
-    )
+    format!("default-src 'none';{script} style-src 'sha256-{}'; base-uri 'none'; form-action 'none'", hash(style))
 }

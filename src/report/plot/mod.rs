@@ -29,6 +29,7 @@ pub use kinds::list;
 pub(super) use scale::Round;
 pub use sheet::Size;
 use svg::Letters;
+pub(super) use words::in_sentence;
 
 /// Draws a plot as SVG.
 pub fn svg(plot: &Plot, size: Size) -> String {

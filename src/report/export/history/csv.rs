@@ -12,13 +12,46 @@ pub struct Csv;
 
 /// Of a run.
 const RUN: [&str; 17] = [
-    "run", "name", "created", "timezone", "vllm", "simulated", "planned", "passed", "failed", "skipped", "plan", "best", "objective",
-    "value", "low", "high", "on_no_trend",
+    "run",
+    "name",
+    "created",
+    "timezone",
+    "vllm",
+    "simulated",
+    "planned",
+    "passed",
+    "failed",
+    "skipped",
+    "plan",
+    "best",
+    "objective",
+    "value",
+    "low",
+    "high",
+    "on_no_trend",
 ];
 /// Of a run on a trend.
 const POINT: [&str; 20] = [
-    "trend", "configuration", "metric", "unit", "simulated", "run", "name", "created", "timezone", "vllm", "starts", "mean", "low",
-    "high", "level", "change", "change_low", "change_high", "p", "changed",
+    "trend",
+    "configuration",
+    "metric",
+    "unit",
+    "simulated",
+    "run",
+    "name",
+    "created",
+    "timezone",
+    "vllm",
+    "starts",
+    "mean",
+    "low",
+    "high",
+    "level",
+    "change",
+    "change_low",
+    "change_high",
+    "p",
+    "changed",
 ];
 
 impl Exporter<History<'_>> for Csv {

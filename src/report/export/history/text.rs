@@ -27,7 +27,9 @@ impl Exporter<History<'_>> for Text {
 fn render(history: &History<'_>, style: Style) -> String {
     let mut page = Page::new(style);
     page.title("vllm-bench · history", &cut(&history.place, 60));
-    if history.runs.iter().all(|run| run.simulated || run.skipped.is_some()) && history.runs.iter().any(|run| run.simulated) {
+    if history.runs.iter().all(|run| run.simulated || run.skipped.is_some())
+        && history.runs.iter().any(|run| run.simulated)
+    {
         page.paragraph(1, "!! ", Tone::Warning, SIMULATED);
     }
     if !history.asked {
@@ -219,7 +221,12 @@ fn put_table(page: &mut Page, of: &Trend<'_>, widest: usize) {
 fn course(of: &Trend<'_>) -> Vec<String> {
     let means = || of.points.iter().map(|point| point.estimate.mean);
     let (low, high) = means().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a place of fifteen")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a place of fifteen"
+    )]
     let place = |value: f64| match high > low {
         true => (((value - low) / (high - low)).clamp(0.0, 1.0) * (PLACES - 1) as f64).round() as usize,
         false => PLACES / 2,

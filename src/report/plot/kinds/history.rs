@@ -40,10 +40,16 @@ pub fn draw(trends: &[Trend<'_>]) -> Option<Plot> {
     ];
     let mut caption = vec![
         intervals(&estimates),
-        format!("Changes of the level by circular binary segmentation, false alarm rate {:.0} % of a trend.", ALPHA * 100.0),
+        format!(
+            "Changes of the level by circular binary segmentation, false alarm rate {:.0} % of a trend.",
+            ALPHA * 100.0
+        ),
     ];
     if trends.len() > shown.len() {
-        caption.push(format!("{} more are not drawn: `--config` says which to show.", counted(trends.len() - shown.len(), "trend")));
+        caption.push(format!(
+            "{} more are not drawn: `--config` says which to show.",
+            counted(trends.len() - shown.len(), "trend")
+        ));
     }
     let chart = Chart {
         title: format!("{} over runs", first.metric.label),
