@@ -214,6 +214,8 @@ pub struct Trend<'a> {
     largest: Option<f64>,
     /// Why these runs are no part of another trend of the same settings.
     pub apart: Option<String>,
+    /// Settings, beside those that its row shows, in which the trends of these runs differ, with its values.
+    pub told_by: Vec<(String, String)>,
 }
 
 impl Trend<'_> {
@@ -318,7 +320,33 @@ pub fn trends<'a>(
     let last =
         |of: &Open<'_>| of.points.last().and_then(|(last, ..)| runs.iter().position(|run| std::ptr::eq(run, *last)));
     open.sort_by_cached_key(|of| std::cmp::Reverse((of.points.len(), last(of))));
-    open.into_iter().map(|of| trend(of, metric, search)).collect()
+    let mut all: Vec<Trend<'a>> = open.into_iter().map(|of| trend(of, metric, search)).collect();
+    tell_apart(&mut all);
+    all
+}
+
+/// Says of each trend by which settings it is another one than the others.
+fn tell_apart(all: &mut [Trend<'_>]) {
+    let settings: Vec<Arc<Described>> =
+        all.iter().filter_map(|of| Some(Arc::clone(&of.points.last()?.measured.settings))).collect();
+    let keys: std::collections::BTreeSet<&String> = settings.iter().flat_map(|of| of.keys()).collect();
+    let differs = |key: &&&String| settings.iter().any(|of| of.get(**key) != settings[0].get(**key));
+    let keys: Vec<&String> = keys.iter().filter(differs).copied().collect();
+    for (of, settings) in all.iter_mut().zip(&settings) {
+        let Some(row) = of.points.last().map(|point| &point.measured.row) else { continue };
+        let shown = |key: &str| {
+            let axes = row.axes.server.iter().chain(&row.axes.workload);
+            [BY_MODEL, "tensor-parallel-size", "quantization", "enforce-eager"].contains(&key)
+                || axes.into_iter().any(|(axis, _)| axis == key)
+        };
+        let told = keys.iter().filter(|key| !shown(key));
+        of.told_by = told.map(|key| ((*key).clone(), value(settings, key))).collect();
+    }
+}
+
+/// A setting, or that it is not set.
+fn value(of: &Described, key: &str) -> String {
+    of.get(key).cloned().unwrap_or_else(|| "not set".to_owned())
 }
 
 fn trend<'a>(of: Open<'a>, metric: &'a Metric, search: &mut Search) -> Trend<'a> {
@@ -341,7 +369,7 @@ fn trend<'a>(of: Open<'a>, metric: &'a Metric, search: &mut Search) -> Trend<'a>
         (_, _, true) => Some("others ran beside it".to_owned()),
         (_, _, false) => of.apart,
     };
-    Trend { metric, levels: search.levels(&values), points, largest, apart }
+    Trend { metric, levels: search.levels(&values), points, largest, apart, told_by: Vec::new() }
 }
 
 /// What is another in a run than in the one before it on its trend, as far as both say it.
@@ -356,7 +384,6 @@ fn changed(before: &Point<'_>, run: &Past, measured: &Measured) -> Vec<Changed> 
     look("vLLM", &version(before.measured), &version(measured));
     let (then, now) = (&before.measured.settings, &measured.settings);
     let keys: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
-    let value = |of: &Described, key: &String| of.get(key).cloned().unwrap_or_else(|| "not set".to_owned());
     keys.into_iter().for_each(|key| look(key, &value(then, key), &value(now, key)));
     for (what, now) in &run.machine {
         // What stands for another model says nothing of this one.
@@ -476,7 +503,12 @@ mod tests {
         };
         let runs = [of("a", "64"), of("b", "64"), of("c", "256")];
         let metric = metric();
-        assert_eq!(all(&runs, &metric).len(), 2);
+        let apart: Vec<String> = all(&runs, &metric)
+            .iter()
+            .flat_map(|of| &of.told_by)
+            .map(|(key, value)| format!("{key} {value}"))
+            .collect();
+        assert_eq!(apart, ["max-num-seqs 64", "max-num-seqs 256"]);
         let ignore = ["max-num-seqs".to_owned()];
         let merged = trends(&runs, &metric, &ignore, |_| true, &mut Search::default());
         assert_eq!((merged.len(), merged[0].points.len()), (1, 3));

@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDateTime};
 use super::display::{clean, configuration, counted, cut, in_unit};
 use super::plot::in_sentence;
 use crate::analyse::{
-    ALPHA, Best, Changed, Counts, FEWEST_RUNS, LevelStep, LoadValue, Outcome, Past, Point, STARTS, Trend,
+    ALPHA, Best, Changed, Counts, FEWEST_RUNS, LevelStep, LoadValue, Outcome, Past, Point, STARTS, ShownAxes, Trend,
 };
 
 /// Keys of a workload that say most of it.
@@ -98,8 +98,8 @@ pub(super) fn best(best: &Best) -> String {
     let interval =
         best.interval.map(|of| format!(" ({} to {})", in_unit(of.low, best.unit), in_unit(of.high, best.unit)));
     format!(
-        "{}: {} {}{}, {}",
-        configuration(&best.axes),
+        "{}{} {}{}, {}",
+        settings(&best.axes, ": "),
         in_unit(best.value, best.unit),
         best.unit.symbol(),
         interval.unwrap_or_default(),
@@ -107,12 +107,25 @@ pub(super) fn best(best: &Best) -> String {
     )
 }
 
+/// A configuration, and what stands behind it; nothing where its settings are not known.
+fn settings(axes: &ShownAxes, behind: &str) -> String {
+    let is_known = axes.tensor_parallel_size.is_some()
+        || axes.quantization.is_some()
+        || axes.enforce_eager.is_some()
+        || !axes.server.is_empty();
+    if is_known { format!("{}{behind}", configuration(axes)) } else { String::new() }
+}
+
 /// What a trend is of: the configuration.
 pub(super) fn of(trend: &Trend<'_>) -> String {
     let Some(row) = trend.row() else { return String::new() };
     let workload = row.axes.workload_label();
     let at = if workload.is_empty() { String::new() } else { format!(", at {}", clean(&workload)) };
-    format!("{}: {}{at}", cut(&row.axes.model, 64), configuration(&row.axes))
+    let settings = settings(&row.axes, "");
+    let between = if settings.is_empty() { "" } else { ": " };
+    const TOLD: usize = 4;
+    let told = trend.told_by.iter().take(TOLD).map(|(key, value)| format!(", {} {}", clean(key), cut(value, 40)));
+    format!("{}{between}{settings}{at}{}", cut(&row.axes.model, 64), told.collect::<String>())
 }
 
 /// Its workload, as far as it is recorded.
@@ -172,7 +185,7 @@ pub(super) fn step(trend: &Trend<'_>, index: usize, step: &LevelStep) -> String 
     let from = index.checked_sub(1).and_then(|before| steps.get(before)).map_or(0, |before| before.at);
     let to = steps.get(index + 1).map_or(trend.points.len(), |next| next.at);
     let first =
-        trend.points.get(step.at).map(|point| format!("{} ({})", cut(called(point.run), 60), when(point.run, true)));
+        trend.points.get(step.at).map(|point| format!("{} ({})", cut(called(point.run), 60), when(point.run, false)));
     let there = match trend.changed_at(index) {
         [] => "Nothing that is recorded changed there.".to_owned(),
         all => format!("There changed: {}.", changed(all)),

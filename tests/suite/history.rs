@@ -15,15 +15,20 @@ fn nightly(scene: &Scene) -> Results {
     for day in 1..=13u32 {
         let level = if day <= 8 { 1000.0 } else { 940.0 };
         let rate = level + noise[day as usize % noise.len()];
-        let date = format!("202601{day:02}-020000");
-        let more = json!({"date": date, "output_throughput": rate, "request_throughput": rate / 32.0});
-        results.result(&format!("night-{day:02}.json"), more);
+        results.result(&format!("night-{day:02}.json"), result(&format!("202601{day:02}-020000"), 4, rate));
     }
     // Another workload, in a folder of its own.
-    results
-        .result("other/a.json", json!({"date": "20260103-030000", "max_concurrency": 64, "output_throughput": 5000.0}));
+    results.result("other/a.json", result("20260103-030000", 64, 5000.0));
     results.put("notes.txt", "no result").put("prompts.json", "{\"prompts\": []}");
     results
+}
+
+/// What a result says at this date, with so many requests in flight, of so many tokens per second.
+fn result(date: &str, concurrency: u32, rate: f64) -> Value {
+    json!({
+        "date": date, "max_concurrency": concurrency, "duration": 512.0 / rate, "request_throughput": rate / 32.0,
+        "output_throughput": rate, "total_token_throughput": 3.0 * rate,
+    })
 }
 
 fn json_of(text: &str) -> Value {

@@ -15,6 +15,8 @@ const PANELS: usize = 6;
 /// Of so many runs each has its mark and interval; of more, marks alone.
 const WITH_INTERVALS: usize = 120;
 
+/// A level.
+const LEVEL: Look = Look { colour: "#d55e00", marker: MARKED.marker, dash: Dash::Solid, width: 2.0 };
 /// Where a level became better, and where worse.
 const BETTER: Look = Look { colour: "#009e73", marker: MARKED.marker, dash: Dash::Solid, width: 2.0 };
 const WORSE: Look = Look { dash: Dash::Long, ..MARKED };
@@ -33,7 +35,7 @@ pub fn draw(trends: &[Trend<'_>]) -> Option<Plot> {
     let entry = |label: &str, look: Look, sample: Sampled| Entry { label: label.to_owned(), look, sample };
     let legend = [
         Some(entry("mean of a run", Look::of(0), Sampled::Mark)),
-        Some(entry("level", Look::of(1), Sampled::Line)),
+        Some(entry("level", LEVEL, Sampled::Line)),
         change(Outcome::Better).then(|| entry("better from here on", BETTER, Sampled::Line)),
         change(Outcome::Worse).then(|| entry("worse from here on", WORSE, Sampled::Line)),
         has(&|of| !releases(of).is_empty()).then(|| entry("another vLLM", RELEASE, Sampled::Line)),
@@ -140,7 +142,7 @@ fn levels(trend: &Trend<'_>) -> Vec<Series> {
     let line = |(index, ends): (usize, &[usize])| {
         let y = trend.level(index);
         let at = |end: usize| Point { x: end as f64 - 0.5, y, ..Point::default() };
-        Series { points: vec![at(ends[0]), at(ends[1])], look: Look::of(1).dashed(Dash::Solid), shape: Shape::Bare }
+        Series { points: vec![at(ends[0]), at(ends[1])], look: LEVEL, shape: Shape::Bare }
     };
     ends.windows(2).enumerate().map(line).collect()
 }
