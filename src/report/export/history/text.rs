@@ -199,6 +199,8 @@ fn put_table(page: &mut Page, of: &Trend<'_>, widest: usize) {
         column(COURSE, false, course(of)),
         column("", false, each(&remark)),
     ];
+    // What is known of none.
+    all.retain(|column| column.cells.iter().any(|cell| !cell.is_empty() && cell != "-"));
     let wide = |of: &Cells| of.cells.iter().map(|cell| width(cell)).max().unwrap_or(0).max(of.title.len());
     let total = |all: &[Cells]| INDENT + all.iter().map(|of| GAP + wide(of)).sum::<usize>() - GAP;
     for title in DISPENSABLE {
