@@ -348,11 +348,11 @@ mod tests {
     }
 
     #[test]
-    fn noise_of_another_kind_makes_few_more_false_alarms() {
-        // Exponential, and uniform.
+    fn noise_of_another_kind_makes_as_many_more_false_alarms_as_is_documented() {
+        // Exponential, of which the documents say 13 %; and uniform.
         let skewed = alarms(20, |random| -random.random::<f64>().max(f64::MIN_POSITIVE).ln());
         let flat = alarms(20, |random| random.random());
-        assert!(skewed <= 110 && flat <= 72, "{skewed} and {flat} of 1000");
+        assert!((95..=160).contains(&skewed) && flat <= 72, "{skewed} and {flat} of 1000");
     }
 
     #[test]
