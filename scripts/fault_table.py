@@ -9,7 +9,6 @@ one was recorded, or the sweep did not go on.
 
 from __future__ import annotations
 
-import argparse
 import http.server
 import json
 import os
@@ -18,11 +17,11 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import harness as h
+from rows import ended, find_engine, launched, measured, options, seconds, small_sweep
 
 FIRST, SECOND, THIRD = "Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B", "Qwen/Qwen3-4B"
 LIMIT = 6.0
@@ -183,16 +182,12 @@ class Watch:
             self.foreign = None
 
     def learn(self) -> None:
-        for entry in self.entries:
-            if entry["event"] == "server-launched":
-                self.leaders.setdefault("server", entry["process"]["pid"])
-            if entry["event"] == "benchmark-launched":
-                self.leaders.setdefault("client", entry["process"]["pid"])
+        self.leaders = launched(self.entries)
 
     def watch_processes(self, now: float) -> None:
         watched = dict(self.leaders)
         if "server" in watched and self.engine is None:
-            self.engine = self.find_engine(watched["server"])
+            self.engine = find_engine(watched["server"])
         if self.engine:
             watched["engine"] = self.engine
         for what, pid in watched.items():
@@ -203,18 +198,6 @@ class Watch:
             for log in (self.run / "logs").glob("*_server.log"):
                 if b"Application startup complete" in h.read_bytes(str(log)):
                     self.startup_line = now
-
-    def find_engine(self, leader: int) -> int | None:
-        try:
-            tasks = os.listdir(f"/proc/{leader}/task")
-        except OSError:
-            return None
-        for task in tasks:
-            for pid in h.read_bytes(f"/proc/{leader}/task/{task}/children").split():
-                proc = h.read_proc(int(pid))
-                if proc and proc.comm.startswith("VLLM::Engine"):
-                    return proc.pid
-        return None
 
     def phase(self) -> tuple[str, str]:
         for entry in reversed(self.entries):
@@ -293,11 +276,10 @@ def fake_vllm(folder: Path, binary: Path, name: str) -> Path:
 
 def build(case: Case, binary: Path, base: Path, number: int, port: int) -> h.Sweep:
     folder = base / f"{number:02}-{re.sub('[^a-z0-9]+', '-', case.name.lower()).strip('-')}"
-    args = [
-        "--models", *case.models, "--quantization", "none", "--enforce-eager", "true", "--port", str(port), "--setvars", "none",
-        "--num-prompts", "8", "--concurrency", "4", "--input-len", "64", "--output-len", "16", "--max-model-len", "2048",
+    args = small_sweep(
+        case.models, port, "--num-prompts", "8", "--concurrency", "4", "--input-len", "64", "--output-len", "16",
         "--grace", f"{GRACE}s", "--timeout-startup", f"{LIMIT}s", "--timeout-benchmark", f"{LIMIT}s", *case.more,
-    ]  # fmt: skip
+    )  # fmt: skip
     if "--tp" not in case.more:
         args += ["--tp", "1"]
     for fault in case.faults:
@@ -408,47 +390,27 @@ def measure(case: Case, binary: Path, base: Path, number: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", help="default: target/release/vllm-bench")
-    parser.add_argument("--jobs", type=int, default=2, help="sweeps at a time")
-    parser.add_argument("--only", help="only rows whose name contains this")
-    parser.add_argument("--keep", action="store_true", help="keep the run directories")
-    options = parser.parse_args()
+    given = options(__doc__, jobs=2)
     h.require_python()
-    binary, base = h.find_binary(options.binary), h.work_folder("faults")
-    chosen = [case for case in cases() if not options.only or options.only in case.name]
+    binary, base = h.find_binary(given.binary), h.work_folder("faults")
+    chosen = [case for case in cases() if not given.only or given.only in case.name]
     h.say(f"{len(chosen)} rows; {h.machine()}; limits {LIMIT} s, grace {GRACE} s; metrics are upper bounds\n")
 
-    def work(numbered: tuple[int, Case]) -> dict:
-        number, case = numbered
-        try:
-            return measure(case, binary, base, number)
-        except Exception as error:  # noqa: BLE001
-            return {"name": case.name, "event": case.event, "cause": "-", "noticed": None, "recorded": None, "left": 0,
-                    "on": "no", "problems": [f"{type(error).__name__}: {error}"], "folder": base}  # fmt: skip
+    def blank(case: Case) -> dict:
+        return {"name": case.name, "event": case.event, "cause": "-", "noticed": None, "recorded": None, "left": 0, "on": "no", "folder": base}
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(work, enumerate(chosen)))
-
-    def seconds(value: float | None) -> str:
-        return "-" if value is None else f"{max(value, 0):.2f}"
-
+    rows = measured(chosen, given.jobs, lambda case, number: measure(case, binary, base, number), blank)
     head = ["fault", "cause recorded", "event", "event -> noticed s", "event -> recorded s", "processes left", "sweep went on"]
     h.say(
         h.table(
             head,
-            [[r["name"], r["cause"], r["event"], seconds(r["noticed"]), seconds(r["recorded"]), r["left"], r["on"]] for r in rows],
+            [[r["name"], r["cause"], r["event"], seconds(r["noticed"], 2), seconds(r["recorded"], 2), r["left"], r["on"]] for r in rows],
         )
     )
     noticed = [row["noticed"] for row in rows if row["noticed"] is not None]
     if noticed:
         h.say(f"\nnoticed: median {h.median(noticed):.2f} s, most {max(noticed):.2f} s")
-    bad = [row for row in rows if row["problems"]]
-    for row in bad:
-        h.say(f"PROBLEM {row['name']}: {'; '.join(row['problems'])}\n  evidence: {row['folder']}")
-    if not bad and not options.keep:
-        h.discard(base)
-    return 1 if bad else 0
+    return ended(rows, base, given.keep)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,16 @@ who stands still is another than expected, when nothing was kept, when a slow on
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import harness as h
+from rows import ended, find_engine, launched, measured, options, seconds, small_sweep
 
 MODEL = "Qwen/Qwen3-0.6B"
 LIMIT = 3.0
@@ -81,11 +80,10 @@ def cases() -> list[Case]:
 
 def build(case: Case, binary: Path, folder: Path) -> h.Sweep:
     defaults = {"--sim-speed": "20", "--output-len": "1200", "--timeout-startup": "60s"}
-    args = [
-        "--models", MODEL, "--tp", "1", "--quantization", "none", "--enforce-eager", "true", "--port", str(h.free_port()), "--setvars", "none",
-        *([] if "--num-prompts" in case.more else ["--num-prompts", "4"]), "--concurrency", "2", "--input-len", "16", "--max-model-len", "2048", "--grace", "1s",
-        "--stall-timeout", f"{LIMIT}s", "--timeout-benchmark", "300s", "--client", case.client, *case.more,
-    ]  # fmt: skip
+    args = small_sweep(
+        [MODEL], h.free_port(), "--tp", "1", *([] if "--num-prompts" in case.more else ["--num-prompts", "4"]), "--concurrency", "2",
+        "--input-len", "16", "--grace", "1s", "--stall-timeout", f"{LIMIT}s", "--timeout-benchmark", "300s", "--client", case.client, *case.more,
+    )  # fmt: skip
     for flag, value in defaults.items():
         if flag not in case.more and not (case.fake and flag == "--sim-speed"):
             args += [flag, value]
@@ -105,36 +103,25 @@ def build(case: Case, binary: Path, folder: Path) -> h.Sweep:
     return h.Sweep(binary, args, folder)
 
 
-def find_engine(server: int) -> int | None:
-    for task in os.listdir(f"/proc/{server}/task"):
-        for pid in h.read_bytes(f"/proc/{server}/task/{task}/children").split():
-            proc = h.read_proc(int(pid))
-            if proc and proc.comm.startswith("VLLM::Engine"):
-                return proc.pid
-    return None
-
-
 def stop(case: Case, sweep: h.Sweep) -> float:
     """Stops the process at its moment; when."""
-    pids: dict[str, int | None] = {}
+    pids: dict[str, int] = {}
     early = case.stop.endswith("at once")
 
     def ready() -> bool:
         run = sweep.newest()
-        for entry in h.journal(run) if run else []:
-            if entry["event"] == "server-launched":
-                pids["api"] = entry["process"]["pid"]
-            if entry["event"] == "benchmark-launched":
-                pids["client"] = entry["process"]["pid"]
-            if entry["event"] == "phase-changed" and entry["now"].get("start-phase") == "loading":
-                pids["loading"] = 1
+        entries = h.journal(run) if run else []
+        pids.update(launched(entries))
+        if any(entry["event"] == "phase-changed" and entry["now"].get("start-phase") == "loading" for entry in entries):
+            pids["loading"] = 1
         return "loading" in pids if early else "client" in pids
 
     if not h.wait_until(ready, 120):
         raise TimeoutError("the moment to stop a process never came")
     time.sleep(0.2 if early else 1.5)
     which = case.stop.split()[0]
-    pid = find_engine(pids["api"] or 0) if which == "engine" else pids[which]
+    server = pids["server"]
+    pid = {"engine": find_engine(server), "api": server, "client": pids.get("client")}[which]
     if not pid:
         raise TimeoutError(f"no {which} to stop")
     os.kill(pid, signal.SIGSTOP)
@@ -201,39 +188,19 @@ def measure(case: Case, binary: Path, base: Path, number: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", help="default: target/release/vllm-bench")
-    parser.add_argument("--jobs", type=int, default=3, help="sweeps at a time: they mostly wait")
-    parser.add_argument("--only", help="only rows whose name contains this")
-    parser.add_argument("--keep", action="store_true", help="keep the run directories")
-    options = parser.parse_args()
+    given = options(__doc__, jobs=3)
     h.require_python()
-    binary, base = h.find_binary(options.binary), h.work_folder("watchdog")
-    chosen = [case for case in cases() if not options.only or options.only in case.name]
+    binary, base = h.find_binary(given.binary), h.work_folder("watchdog")
+    chosen = [case for case in cases() if not given.only or given.only in case.name]
     h.say(f"{len(chosen)} rows; {h.machine()}; --stall-timeout {LIMIT:.0f} s; py-spy: {shutil.which('py-spy') or 'none'}\n")
 
-    def work(numbered: tuple[int, Case]) -> dict:
-        number, case = numbered
-        try:
-            return measure(case, binary, base, number)
-        except Exception as error:  # noqa: BLE001
-            return {"name": case.name, "cause": "-", "phase": "-", "who": "-", "noticed": None, "kept_in": None, "files": 0,
-                    "folder": base, "problems": [f"{type(error).__name__}: {error}"]}  # fmt: skip
+    def blank(case: Case) -> dict:
+        return {"name": case.name, "cause": "-", "phase": "-", "who": "-", "noticed": None, "kept_in": None, "files": 0, "folder": base}
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(work, enumerate(chosen)))
-
-    def seconds(value: float | None) -> str:
-        return "-" if value is None else f"{max(value, 0):.1f}"
-
+    rows = measured(chosen, given.jobs, lambda case, number: measure(case, binary, base, number), blank)
     head = ["hang", "cause", "phase", "who stands still", "noticed s", "record s", "files kept"]
-    h.say(h.table(head, [[r["name"], r["cause"], r["phase"], r["who"], seconds(r["noticed"]), seconds(r["kept_in"]), r["files"]] for r in rows]))
-    bad = [row for row in rows if row["problems"]]
-    for row in bad:
-        h.say(f"PROBLEM {row['name']}: {'; '.join(row['problems'])}\n  evidence: {row['folder']}")
-    if not bad and not options.keep:
-        h.discard(base)
-    return 1 if bad else 0
+    h.say(h.table(head, [[r["name"], r["cause"], r["phase"], r["who"], seconds(r["noticed"], 1), seconds(r["kept_in"], 1), r["files"]] for r in rows]))
+    return ended(rows, base, given.keep)
 
 
 if __name__ == "__main__":

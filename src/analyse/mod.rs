@@ -4,6 +4,7 @@
 
 mod baseline;
 mod beside;
+mod change_point;
 mod choose;
 mod comparable;
 mod compare;
@@ -11,6 +12,7 @@ mod decide;
 mod derive;
 mod effect;
 mod grouping;
+mod history;
 mod inference;
 mod interference;
 mod limit;
@@ -32,6 +34,7 @@ mod wanted;
 
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use beside::Beside;
+pub use change_point::{ALPHA, FEWEST as FEWEST_RUNS, Levels, Newest, Search, Step as LevelStep};
 pub use choose::{Choice, Failures, LeftOut, Recommendation, choose};
 pub use comparable::across as incomparable;
 pub use compare::{COMPARED, Comparison, Failing, LostRequests, Matched, Noise, compare, noise_of};
@@ -39,6 +42,7 @@ pub use decide::{Basis, Candidate, Decision, Design, FEWEST_STARTS, MARGIN, Stan
 pub use derive::{Assumptions, DEVICES_PER_NODE, Prices, derive};
 pub use effect::{Effect, Outcome};
 pub use grouping::{Answer, BY_MODEL, answers, group_keys};
+pub use history::{Best, Changed, Measured, Past, Point, SNAPSHOT_OF, STARTS, Trend, ambiguous_in, trends};
 pub use inference::{
     CONFIDENCE, Components, Estimate, Group, Interval, components, detectable, estimate, over_starts, samples_beyond,
 };

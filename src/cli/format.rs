@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::report::export::{ANALYZE, AnalysisExporter, COMPARE, ComparisonExporter, PLOT, PlotExporter, RECOMMEND};
+use crate::report::export::{
+    ANALYZE, AnalysisExporter, COMPARE, ComparisonExporter, HISTORY, HistoryExporter, PLOT, PlotExporter, RECOMMEND,
+};
 
 /// A set of words: one for each row of a table of exporters, of which the first is the default.
 macro_rules! formats {
@@ -55,6 +57,8 @@ formats! {
     RecommendFormat(AnalysisExporter) = RECOMMEND;
     /// What a comparison is written as.
     CompareFormat(ComparisonExporter) = COMPARE;
+    /// What runs over time are written as.
+    HistoryFormat(HistoryExporter) = HISTORY;
     /// What a plot is written as.
     PlotFormat(PlotExporter) = PLOT;
 }
@@ -79,6 +83,7 @@ mod tests {
         assert_eq!(words::<AnalyzeFormat>(), ["batch-sizes", "csv", "datatrove", "html", "json", "markdown", "text"]);
         assert_eq!(words::<RecommendFormat>(), ["json", "text"]);
         assert_eq!(words::<CompareFormat>(), ["json", "markdown", "text"]);
+        assert_eq!(words::<HistoryFormat>(), ["csv", "html", "json", "text"]);
         assert_eq!(words::<PlotFormat>(), ["png", "svg"]);
         let named = |json| format!("{:?}", or_json(None::<AnalyzeFormat>, json));
         assert_eq!([named(true), named(false)], ["json", "text"]);

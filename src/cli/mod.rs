@@ -15,11 +15,11 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs, TextOrJson};
-pub use format::{AnalyzeFormat, CompareFormat, PlotFormat, RecommendFormat};
+pub use format::{AnalyzeFormat, CompareFormat, HistoryFormat, PlotFormat, RecommendFormat};
 pub use load::{ArrivalInstant, Backend, LoadArgs, LoadLine, LoadPattern, RampUpStrategy, Written};
 pub use ops::{
     AnalyzeArgs, BackupArgs, CheckArgs, CleanArgs, CompareArgs, CompletionsArgs, DashboardArgs, DiagnoseArgs,
-    ExportArgs, ExportCommand, ListArgs, LogsArgs, MlflowArgs, RecommendArgs, StatusArgs, StopArgs,
+    ExportArgs, ExportCommand, HistoryArgs, ListArgs, LogsArgs, MlflowArgs, RecommendArgs, StatusArgs, StopArgs,
 };
 pub use plot::{PlotArgs, PlotKind, PlotOver};
 pub use prompts::{
@@ -171,6 +171,8 @@ pub enum Command {
     Analyze(AnalyzeArgs),
     /// Compare two runs: what changed, and how sure that is
     Compare(CompareArgs),
+    /// Show the runs over time: the trend of a configuration's metric, and where it changed
+    History(HistoryArgs),
     /// Say which configuration of a run to use, and why
     Recommend(RecommendArgs),
     /// Draw plots of runs: SVG or PNG

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::choice::{BaselineArgs, ChoiceArgs, CostArgs, JsonArgs};
-use super::format::{AnalyzeFormat, CompareFormat, RecommendFormat, or_json};
+use super::format::{AnalyzeFormat, CompareFormat, HistoryFormat, RecommendFormat, or_json};
 
 /// Flags of `list`.
 #[derive(Debug, Args)]
@@ -16,6 +16,48 @@ pub struct ListArgs {
     /// For whom.
     #[command(flatten)]
     pub output: JsonArgs,
+}
+
+/// Flags of `history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Where runs or results of `load` are (default: $VLLM_BENCH_RESULTS_DIR, ./experiment_results, ./sanity_test_results)
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "DIR", conflicts_with = "directory")]
+    pub results_dir: Option<PathBuf>,
+    /// Show the trend of this metric (default: the objective of the newest run)
+    #[arg(long, value_name = "KEY")]
+    pub metric: Option<String>,
+    /// Show the trend of a configuration: its settings ('tp=2,max-num-seqs=64') or its name (default: those of most runs)
+    #[arg(long, value_name = "SETTINGS|NAME")]
+    pub config: Vec<String>,
+    /// Settings of the server in which the runs of one trend may differ
+    #[arg(long, value_name = "KEYS")]
+    pub ignore: Vec<String>,
+    /// Only so many runs, the newest
+    #[arg(long, value_name = "N")]
+    pub last: Option<String>,
+    /// Draw the trends: a file that ends in .svg or .png
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Where to write (default: standard output)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Format (default text)
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<HistoryFormat>,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl HistoryArgs {
+    /// What the history is written as.
+    pub fn format(&self) -> HistoryFormat {
+        or_json(self.format, self.json)
+    }
 }
 
 /// Flags of `status`.

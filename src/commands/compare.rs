@@ -182,32 +182,42 @@ fn table(run: &Path, args: &CompareArgs, environment: &Environment) -> Result<Ru
 fn machines(before: &RunTable, after: &RunTable) -> Vec<(String, String, String)> {
     let manifest = |table: &RunTable| RunDir::open(&table.facts.directory).ok()?.manifest().ok();
     let (Some(a), Some(b)) = (manifest(before), manifest(after)) else { return Vec::new() };
-    // Where the tool was not asked, another source names the same devices otherwise.
-    let are_named = [&a, &b].iter().all(|run| !run.devices.sources.iter().any(|source| source == NOT_ASKED));
-    let facts = |manifest: &Manifest| -> Vec<(&'static str, String)> {
-        let (host, devices) = (&manifest.host, &manifest.devices);
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
-        let names = devices.devices.iter().map(|device| device.name.clone().unwrap_or_default());
-        let names: Vec<String> = names.filter(|_| are_named).collect();
-        vec![
-            ("host", text(&host.hostname)),
-            ("kernel", text(&host.kernel)),
-            ("operating system", text(&host.os)),
-            ("processor", text(&host.cpu_model)),
-            ("processors", number(host.logical_cpus.map(f64::from))),
-            ("processors of the container", number(host.cgroup_cpus)),
-            ("kind of devices", format!("{:?}", devices.kind).to_lowercase()),
-            ("devices", format!("{} ({})", devices.slots, names.join(", "))),
-            ("driver of the devices", if are_named { drivers(devices) } else { String::new() }),
-            ("version of vllm-bench", manifest.vllm_bench.clone()),
-        ]
-    };
-    let pairs = facts(&a).into_iter().zip(facts(&b));
+    let are_named = [&a, &b].iter().all(|run| are_devices_named(run));
+    let pairs = machine(&a, are_named).into_iter().zip(machine(&b, are_named));
     let mut all: Vec<_> = pairs.map(|((what, before), (_, after))| (what.to_owned(), before, after)).collect();
     // A snapshot that one of the runs did not know is no difference that anybody saw.
     let weights =
         b.plan.context.differences(&a.plan.context).into_iter().filter(|(what, ..)| what.starts_with("the model"));
     all.extend(weights.map(|(what, before, after)| (format!("the snapshot of {what}"), before, after)));
     all
+}
+
+/// What the machine's devices are called among the facts of [`machine`].
+pub(super) const DEVICES: &str = "devices";
+
+/// Whether a manifest names the devices: where the tool was not asked, another source names the same ones otherwise.
+pub(super) fn are_devices_named(manifest: &Manifest) -> bool {
+    !manifest.devices.sources.iter().any(|source| source == NOT_ASKED)
+}
+
+/// What a manifest says of the machine: what, and its value; empty where it does not say it. Devices and their drivers by name, or their number
+/// alone.
+pub(super) fn machine(manifest: &Manifest, are_named: bool) -> Vec<(&'static str, String)> {
+    let (host, devices) = (&manifest.host, &manifest.devices);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let names = devices.devices.iter().map(|device| device.name.clone().unwrap_or_default());
+    let names: Vec<String> = names.filter(|_| are_named).collect();
+    vec![
+        ("host", text(&host.hostname)),
+        ("kernel", text(&host.kernel)),
+        ("operating system", text(&host.os)),
+        ("processor", text(&host.cpu_model)),
+        ("processors", number(host.logical_cpus.map(f64::from))),
+        ("processors of the container", number(host.cgroup_cpus)),
+        ("kind of devices", format!("{:?}", devices.kind).to_lowercase()),
+        (DEVICES, format!("{} ({})", devices.slots, names.join(", "))),
+        ("driver of the devices", if are_named { drivers(devices) } else { String::new() }),
+        ("version of vllm-bench", manifest.vllm_bench.clone()),
+    ]
 }

@@ -17,6 +17,7 @@ pub mod find_run;
 #[cfg(test)]
 mod fixture;
 mod format;
+pub mod history;
 mod host_facts;
 pub mod list;
 pub mod load;
@@ -87,6 +88,7 @@ async fn dispatch(cli: &Cli, environment: &Environment, ui: &Ui) -> Result<u8, E
         Command::Check(args) => check::run(args, environment, ui).await,
         Command::Analyze(args) => analyze::run(args, environment, ui),
         Command::Compare(args) => compare::run(args, environment, ui),
+        Command::History(args) => history::run(args, environment, ui),
         Command::Recommend(args) => recommend::run(args, environment, ui),
         Command::Plot(args) => plot::run(args, environment, ui),
         Command::Report(args) => report::run(args, environment, ui),

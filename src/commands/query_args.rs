@@ -1,6 +1,7 @@
 //! What `analyze`, `recommend` and `compare` are asked: metrics, groups, limits, prices. A wrong word is named with its flag, what was
 //! expected, and the nearest that is known.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::analyse::{
@@ -182,8 +183,8 @@ pub(super) fn check_slo(settings: &Settings) -> Result<(), Error> {
 pub(super) fn pairing(ignore: &[String], matched: &[String], tables: [&RunTable; 2]) -> Result<Pairing, Error> {
     let pairing = match (ignore.is_empty(), matched.is_empty()) {
         (true, true) => return Ok(Pairing::All),
-        (false, _) => Pairing::Ignore(setting_keys("--ignore", ignore, tables)?),
-        (true, false) => Pairing::Match(setting_keys("--match", matched, tables)?),
+        (false, _) => Pairing::Ignore(setting_keys("--ignore", ignore, &known_settings(tables))?),
+        (true, false) => Pairing::Match(setting_keys("--match", matched, &known_settings(tables))?),
     };
     for (table, which) in tables.into_iter().zip(["before", "after"]) {
         let differ = ambiguous(table, &pairing);
@@ -213,13 +214,24 @@ pub(super) fn pairing(ignore: &[String], matched: &[String], tables: [&RunTable;
     Ok(pairing)
 }
 
-/// Names of settings of these runs, by vLLM's flag names.
-fn setting_keys(flag: &str, values: &[String], tables: [&RunTable; 2]) -> Result<Vec<String>, Error> {
-    let keys: Vec<String> = words(values)
-        .map(|word| if word.starts_with("env.") { word.to_owned() } else { crate::report::plot::full_key(word) })
-        .collect();
+/// The settings of these runs.
+fn known_settings(tables: [&RunTable; 2]) -> BTreeSet<String> {
     let rows = tables.into_iter().flat_map(|table| &table.rows);
-    let known: std::collections::BTreeSet<String> = rows.flat_map(|row| described(row).into_keys()).collect();
+    rows.flat_map(|row| described(row).into_keys()).collect()
+}
+
+/// A setting by vLLM's flag name, whatever short word is written for it.
+pub(super) fn setting_key(word: &str) -> String {
+    let word = word.trim();
+    if word.starts_with("env.") { word.to_owned() } else { crate::report::plot::full_key(word) }
+}
+
+/// Names of these settings, by vLLM's flag names.
+///
+/// # Errors
+/// When one is none of them, or none is named.
+pub(super) fn setting_keys(flag: &str, values: &[String], known: &BTreeSet<String>) -> Result<Vec<String>, Error> {
+    let keys: Vec<String> = words(values).map(setting_key).collect();
     let all = || some_of(&known.iter().map(|key| crate::report::clean(key)).collect::<Vec<_>>());
     if keys.is_empty() {
         let message = format!("invalid value for `{flag}`: it names no setting");
@@ -254,7 +266,7 @@ pub(super) fn group_keys(values: &[String], table: &RunTable) -> Result<Vec<Stri
 }
 
 /// Parts between commas that stand in no brackets: a value may be JSON.
-fn parts(text: &str) -> Vec<&str> {
+pub(super) fn parts(text: &str) -> Vec<&str> {
     let (mut depth, mut from, mut found) = (0usize, 0, Vec::new());
     for (at, c) in text.char_indices() {
         match c {
@@ -272,7 +284,7 @@ fn parts(text: &str) -> Vec<&str> {
 }
 
 /// Some of what there is, for a hint.
-fn some_of(known: &[String]) -> String {
+pub(super) fn some_of(known: &[String]) -> String {
     const SHOWN: usize = 8;
     let mut shown: Vec<String> = known.iter().take(SHOWN).map(|word| crate::report::clean(word)).collect();
     if known.len() > SHOWN {

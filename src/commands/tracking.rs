@@ -134,7 +134,14 @@ impl Tracking {
     pub fn farewell(self, code: Option<u8>, environment: &Environment, signals: impl Fn() -> u32, ui: &Ui) {
         let before = signals();
         let enough = || signals() > before;
-        if let (Some(notifier), Some(code)) = (&self.notifier, code) {
+        // A front of a cluster that found nothing to do has nothing to tell either: another one has told the end.
+        let finished = || {
+            let of = self.run.state().unwrap_or_default().attempts;
+            of.values().flatten().filter(|attempt| attempt.outcome.is_some()).count()
+        };
+        if let (Some(notifier), Some(code)) = (&self.notifier, code)
+            && notifier.is_news(&format!("end after {}", format::count(finished(), "attempt")))
+        {
             let (text, more) = ended(&self.run, code);
             notifier.tell("end", &text, more);
         }

@@ -203,7 +203,7 @@ fn hide(node: &mut Node) {
 }
 
 /// Takes user and password out of `mlflow`, and what is behind the host out of the webhooks of `notify`.
-fn hide_addresses(tree: &mut Node) {
+pub(super) fn hide_addresses(tree: &mut Node) {
     let change = |node: &mut Node, safe: &dyn Fn(&str) -> Option<String>| {
         if let Some(text) = node.scalar().and_then(|text| safe(&text)) {
             node.kind = Kind::Text(text);

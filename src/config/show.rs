@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use super::HIDDEN;
+use super::kept::hide_addresses;
 use super::tree::{Entry, Kind, Node, join, plain};
 use super::{Settings, is_secret_entry};
 use crate::safe::{holds_secret, is_secret_header};
@@ -17,7 +18,9 @@ const FIRST: [&str; 10] =
 /// The settings as a sweep file that loads to the same sweep; origins as comments.
 pub fn show(settings: &Settings) -> String {
     let mut page = Page { lines: Vec::new() };
-    let mut entries: Vec<(&String, &Entry)> = settings.resolved.entries().into_iter().flatten().collect();
+    let mut resolved = settings.resolved.clone();
+    hide_addresses(&mut resolved);
+    let mut entries: Vec<(&String, &Entry)> = resolved.entries().into_iter().flatten().collect();
     entries.sort_by_key(|(key, _)| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
     let mut after_block = false;
     for (key, entry) in entries {
@@ -44,7 +47,7 @@ pub fn show(settings: &Settings) -> String {
 }
 
 /// The settings of a load as the section `bench` of a sweep file, which `load FILE` takes; origins as comments. The values of secret
-/// headers are left out.
+/// headers, and addresses that have a user or a password, are left out.
 pub fn show_load(tree: &Node) -> String {
     let mut page = Page { lines: Vec::new() };
     let mut map = tree.get("bench").and_then(Node::entries).cloned().unwrap_or_default();
@@ -55,6 +58,14 @@ pub fn show_load(tree: &Node) -> String {
             if is_secret_header(name, value) || holds_secret(&text) {
                 item.kind = Kind::Text(format!("{name}={HIDDEN}"));
             }
+        }
+    }
+    // Whatever stands before the host, however short: what is short is not looked for in what is printed.
+    for key in ["pushgateway", "base-url"] {
+        if let Some(address) = map.get_mut(key).map(|entry| &mut entry.value)
+            && address.scalar().is_some_and(|text| text.contains('@'))
+        {
+            address.kind = Kind::Text(HIDDEN.to_owned());
         }
     }
     page.axes("bench", &map, 0);
@@ -247,6 +258,22 @@ mod tests {
 
     fn resolve(args: &RunArgs, vars: &[(&str, &str)], dir: &Path) -> Settings {
         Settings::resolve(args, &Environment::of(vars, dir), Preset::Full).unwrap()
+    }
+
+    #[test]
+    fn passwords_in_addresses_are_not_shown_however_short() {
+        let args = RunArgs {
+            pushgateway: Some("http://u:pw7@gw:9091".into()),
+            mlflow: Some(Some("http://u:pw7@ml:5000".into())),
+            notify: vec!["http://h/pw7".into()],
+            ..RunArgs::default()
+        };
+        let text = show(&resolve(&args, &[], Path::new("/")));
+        assert!(!text.contains("pw7") && text.contains("http://ml:5000") && text.contains("http://h/"), "{text}");
+        let load = "bench: {pushgateway: 'http://u:pw7@gw:9091', base-url: 'http://u:pw7@h:8000'}\n";
+        let place = |line, column| super::super::Origin::File { path: "f.yaml".into(), line, column };
+        let load = crate::config::tree::parse_yaml(load, &place).unwrap().unwrap();
+        assert!(!show_load(&load).contains("pw7"));
     }
 
     /// Loads what was shown; everything that a run depends on must be as before.

@@ -6,10 +6,10 @@ use super::source::Answer;
 use crate::model::Metric;
 use crate::report;
 
-pub(super) const PAGE: &str = include_str!("page/page.html");
-pub(super) const SCRIPT: &str = include_str!("page/page.js");
-pub(super) const LOAD_PAGE: &str = include_str!("page/load.html");
-pub(super) const LOAD_SCRIPT: &str = include_str!("page/load.js");
+pub(super) const PAGE: &str = concat!(include_str!("page/head.html"), include_str!("page/page.html"));
+pub(super) const SCRIPT: &str = concat!(include_str!("page/shared.js"), include_str!("page/page.js"));
+pub(super) const LOAD_PAGE: &str = concat!(include_str!("page/head.html"), include_str!("page/load.html"));
+pub(super) const LOAD_SCRIPT: &str = concat!(include_str!("page/shared.js"), include_str!("page/load.js"));
 const STYLE: &str = include_str!("page/page.css");
 
 /// The styles of the report, and what the dashboard has of its own.

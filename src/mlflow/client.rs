@@ -1,7 +1,7 @@
 //! Requests to MLflow's REST API: each with a limit, tried again where the server is busy or away, and never beyond a deadline.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
@@ -78,10 +78,33 @@ pub struct Client {
     server: Server,
     /// When all must be over.
     deadline: Option<Instant>,
-    /// Whether it answers as MLflow does.
-    answers: Arc<AtomicBool>,
+    answers: Arc<Answers>,
     /// The last question got no answer.
     silent: bool,
+}
+
+/// Whether a server answers as MLflow does, as far as is known at any moment.
+#[derive(Debug, Default)]
+pub struct Answers {
+    does: AtomicBool,
+    why: Mutex<String>,
+}
+
+impl Answers {
+    /// Whether it does.
+    pub fn does(&self) -> bool {
+        self.does.load(Ordering::Relaxed)
+    }
+
+    /// Why it did not, the last time: a connection that is refused, a certificate that is not trusted. Empty where that is not known.
+    pub fn why(&self) -> String {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn fails(&self, why: &str) {
+        self.does.store(false, Ordering::Relaxed);
+        why.clone_into(&mut self.why.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 impl Client {
@@ -122,7 +145,7 @@ impl Client {
     }
 
     /// Whether it answers as MLflow does, as far as is known at any moment.
-    pub fn answers(&self) -> Arc<AtomicBool> {
+    pub fn answers(&self) -> Arc<Answers> {
         Arc::clone(&self.answers)
     }
 
@@ -176,7 +199,7 @@ impl Client {
         if !value.is_object() {
             return Err(Failure::Odd("its answer is no JSON object".into()));
         }
-        self.answers.store(true, Ordering::Relaxed);
+        self.answers.does.store(true, Ordering::Relaxed);
         Ok(value)
     }
 
@@ -204,14 +227,14 @@ impl Client {
                 Err(Trouble::Busy { why, pause }) => (Failure::Away(why), pause),
                 Err(Trouble::Lost(why)) => {
                     if again == Again::No {
-                        self.answers.store(false, Ordering::Relaxed);
+                        self.answers.fails(&why);
                         return Err(Failure::Away(why));
                     }
                     (Failure::Away(why), None)
                 }
             };
             let wait = asked.unwrap_or(pause).min(LONGEST_PAUSE);
-            self.answers.store(false, Ordering::Relaxed);
+            self.answers.fails(&failure.to_string());
             let late = self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline);
             if tries >= most || late {
                 return Err(failure);

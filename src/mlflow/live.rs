@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::client::Answers;
 use super::{Export, Server, Source, Tally};
 use crate::record::RunDir;
 
@@ -30,7 +31,7 @@ const SILENT: Duration = Duration::from_secs(1);
 pub struct Live {
     over: Arc<Over>,
     /// The server answers, as far as is known.
-    answers: Arc<AtomicBool>,
+    answers: Arc<Answers>,
     last: Receiver<Result<Option<Tally>, String>>,
     place: String,
 }
@@ -88,14 +89,15 @@ impl Live {
                 Err(RecvTimeoutError::Disconnected) => return Ended::Cut("its thread ended".to_owned()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let answers = self.answers.load(Ordering::Relaxed);
+            let answers = self.answers.does();
             let limit = if answers { FAREWELL } else { SILENT };
             if began.elapsed() >= limit {
                 let seconds = limit.as_secs();
                 return Ended::Cut(if answers {
                     format!("not all of it was there after {seconds} s")
                 } else {
-                    "it does not answer".to_owned()
+                    let why = self.answers.why();
+                    if why.is_empty() { "it does not answer".to_owned() } else { format!("it does not answer: {why}") }
                 });
             }
             if enough() {

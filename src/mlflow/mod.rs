@@ -22,7 +22,7 @@ pub use server::{Choice, EXPECTED, FROM_ENVIRONMENT, Place, Server, URI_VARIABLE
 pub use source::Source;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -68,7 +68,7 @@ impl Export {
     }
 
     /// Whether the server answers, as far as is known at any moment.
-    fn answers(&self) -> Arc<AtomicBool> {
+    fn answers(&self) -> Arc<client::Answers> {
         self.sender.client.answers()
     }
 

@@ -5,6 +5,8 @@ mod target;
 
 pub use target::{EXPECTED, Target, hidden};
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::model::{Cause, Event, Failure, Outcome, Stamped};
 use crate::observe::Observer;
+use crate::record::atomic;
 use crate::telemetry::run_limited;
 use crate::{bounded, http, safe, words};
 
@@ -27,6 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const QUEUE: usize = 64;
 /// Stalls of one run that are told.
 const STALLS: u32 = 10;
+/// The event of the first failure.
+const FIRST_FAILURE: &str = "first-failure";
 
 /// What somebody is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +91,7 @@ struct Inner {
     tellers: Vec<Teller>,
     failed: bool,
     stalls: u32,
+    told: Option<Told>,
 }
 
 #[derive(Debug)]
@@ -101,16 +107,27 @@ impl Notifier {
     pub fn start(targets: &[Target], about: About) -> Self {
         let about = Arc::new(about);
         let tellers = targets.iter().map(|target| Teller::start(target.clone(), Arc::clone(&about))).collect();
-        Self { inner: Arc::new(Mutex::new(Inner { about, tellers, failed: false, stalls: 0 })) }
+        Self { inner: Arc::new(Mutex::new(Inner { about, tellers, failed: false, stalls: 0, told: None })) }
+    }
+
+    /// Several processes see the same run, one after the other (fronts of a cluster): what one of them has told is noted in this file, and told
+    /// by none of them again.
+    pub fn remember_in(&self, path: PathBuf) {
+        self.lock().told = Some(Told::read(path));
     }
 
     /// Looks whether this is worth telling.
     pub fn see(&self, event: &Event) {
-        let Event::ExperimentFinished { name, outcome: Outcome::Failed(failure), .. } = event else { return };
+        let Event::ExperimentFinished { name, attempt, outcome: Outcome::Failed(failure), .. } = event else { return };
         let mut inner = self.lock();
-        if let Some(message) = inner.of_failure(name, failure) {
+        if let Some(message) = inner.of_failure((name, *attempt), failure) {
             inner.tell(&message);
         }
+    }
+
+    /// Whether nobody has told this of the run yet, as far as that is noted; it is noted now.
+    pub fn is_news(&self, what: &str) -> bool {
+        self.lock().is_news(what)
     }
 
     /// Tells something; `words` follow what the run is called.
@@ -158,14 +175,40 @@ impl Observer for Notifier {
     }
 }
 
+/// What has been told of a run, by whichever process.
+#[derive(Debug)]
+struct Told {
+    path: PathBuf,
+    what: BTreeSet<String>,
+}
+
+impl Told {
+    fn read(path: PathBuf) -> Self {
+        let what = atomic::read_json(&path, "note of what was told").unwrap_or_default();
+        Self { path, what }
+    }
+
+    /// Notes it, before it is told: what a kill falls upon is told once or not at all. Whether it was new.
+    fn note(&mut self, what: &str) -> bool {
+        let is_new = self.what.insert(what.to_owned());
+        if is_new && let Err(error) = atomic::write_json(&self.path, &self.what) {
+            tracing::debug!(%error, "what is told is not noted");
+        }
+        is_new
+    }
+}
+
 impl Inner {
     /// The first failure is told, and what hangs.
-    fn of_failure(&mut self, name: &str, failure: &Failure) -> Option<Message> {
+    fn of_failure(&mut self, (name, attempt): (&str, u32), failure: &Failure) -> Option<Message> {
         let hangs = matches!(failure.cause, Cause::Hung | Cause::BenchmarkHung);
-        let first = !std::mem::replace(&mut self.failed, true);
+        let first = !std::mem::replace(&mut self.failed, true) && self.is_news(FIRST_FAILURE);
+        if hangs && !self.is_news(&format!("stall of {name}, attempt {attempt}")) {
+            return None;
+        }
         let (event, what) = match (hangs, first) {
             (true, _) if self.stalls < STALLS => ("stall", "stands still"),
-            (_, true) => ("first-failure", "has its first failure"),
+            (_, true) => (FIRST_FAILURE, "has its first failure"),
             _ => return None,
         };
         self.stalls += u32::from(hangs);
@@ -174,6 +217,10 @@ impl Inner {
             "experiment": name, "cause": failure.cause, "summary": failure.summary, "phase": failure.phase.to_string(),
         });
         Some(Message { event, text, more })
+    }
+
+    fn is_news(&mut self, what: &str) -> bool {
+        self.told.as_mut().is_none_or(|told| told.note(what))
     }
 
     fn tell(&mut self, message: &Message) {
@@ -264,25 +311,14 @@ mod tests {
     use crate::model::Phase;
 
     fn failure(cause: Cause) -> Failure {
-        Failure {
-            cause,
-            summary: "it broke".into(),
-            phase: Phase::Measuring,
-            evidence: Vec::new(),
-            advice: Vec::new(),
-            also: Vec::new(),
-            ending: None,
-            log_tail: Vec::new(),
-            hang: None,
-            kept: None,
-        }
+        Failure::plain(cause, Phase::Measuring, "it broke".into())
     }
 
     #[test]
     fn the_first_failure_is_told_and_what_hangs() {
         let about = Arc::new(About { run: "r".into(), host: "h".into(), simulated: true, ..About::default() });
-        let mut inner = Inner { about, tellers: Vec::new(), failed: false, stalls: 0 };
-        let mut told = |cause| inner.of_failure("a", &failure(cause)).map(|message| (message.event, message.text));
+        let mut inner = Inner { about, tellers: Vec::new(), failed: false, stalls: 0, told: None };
+        let mut told = |cause| inner.of_failure(("a", 1), &failure(cause)).map(|message| (message.event, message.text));
         let first = told(Cause::OutOfDeviceMemory).unwrap();
         assert_eq!(first.1, "vllm-bench run r (SIMULATED) on h has its first failure: a: it broke");
         assert_eq!(told(Cause::OutOfDeviceMemory), None);
@@ -312,5 +348,27 @@ mod tests {
         let notifier = Notifier::start(&[slow], About::default());
         notifier.tell("end", "is over", Value::Null);
         assert!(notifier.farewell(|| true)[0].contains("takes too long"));
+    }
+
+    #[test]
+    fn what_one_process_has_told_no_other_tells_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let front = || {
+            let about = Arc::new(About::default());
+            let told = Some(Told::read(dir.path().join("told.json")));
+            Inner { about, tellers: Vec::new(), failed: false, stalls: 0, told }
+        };
+        let of = |inner: &mut Inner, attempt, cause| {
+            inner.of_failure(("a", attempt), &failure(cause)).map(|message| message.event)
+        };
+        let mut first = front();
+        assert_eq!(of(&mut first, 1, Cause::OutOfDeviceMemory), Some("first-failure"));
+        assert_eq!(of(&mut first, 2, Cause::Hung), Some("stall"));
+        // It reads all again, and what is new.
+        let mut second = front();
+        assert_eq!(of(&mut second, 1, Cause::OutOfDeviceMemory), None);
+        assert_eq!(of(&mut second, 2, Cause::Hung), None);
+        assert_eq!(of(&mut second, 3, Cause::Hung), Some("stall"));
+        assert_eq!((second.is_news("end"), front().is_news("end")), (true, false));
     }
 }

@@ -118,6 +118,11 @@ impl Layout {
         self.root.join("mlflow.json")
     }
 
+    /// What whoever is notified has been told of the run, where several processes tell it.
+    pub fn notified(&self) -> PathBuf {
+        self.root.join("notified.json")
+    }
+
     /// Held by who sends the run to one.
     pub fn mlflow_lock(&self) -> PathBuf {
         self.root.join(".mlflow.lock")
@@ -402,6 +407,8 @@ pub mod plot {
     pub const STARTUP: &str = "startup_phases";
     /// What ran when and where.
     pub const LANES: &str = "lanes";
+    /// A metric over runs.
+    pub const HISTORY: &str = "history";
     /// The longest name of a run or experiment in a file name; the rest is cut.
     const LONGEST: usize = 160;
 

@@ -12,6 +12,7 @@ mod page;
 pub mod plot;
 mod refusal;
 mod text;
+mod trend;
 
 #[cfg(test)]
 pub(crate) mod tests;

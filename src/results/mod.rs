@@ -4,6 +4,7 @@
 //! content of any file stops an analysis: what cannot be read is listed with the reason. Only a path at which there is
 //! nothing to analyse is an error.
 
+mod dated;
 mod fields;
 mod files;
 mod intern;
@@ -26,6 +27,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+pub use dated::{Dated, dated, read_dated};
 pub(crate) use files::OF_REQUESTS;
 pub(crate) use parallel::map as in_parallel;
 pub(crate) use result_file::put_member;

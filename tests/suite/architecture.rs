@@ -162,8 +162,9 @@ const PURE_STD: [&str; 24] = [
     "sync",
     "time",
 ];
-const PURE_CRATES: [&str; 9] =
-    ["indexmap", "regex", "serde", "serde_json", "sha2", "statrs", "strsim", "thiserror", "ryu"];
+/// `rand` and `rand_chacha` as they are here: without the system's random numbers, from a seed alone.
+const PURE_CRATES: [&str; 11] =
+    ["indexmap", "rand", "rand_chacha", "regex", "serde", "serde_json", "sha2", "statrs", "strsim", "thiserror", "ryu"];
 
 /// What code takes from elsewhere: `std::fs` of a path, `tokio` of an import.
 fn foreign(code: &str) -> BTreeSet<String> {
@@ -314,7 +315,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("src/process/", "it is the one that owns what it starts"),
     ("src/sim/", "plays vLLM, which starts its engine"),
     ("src/telemetry/", "asks short-lived tools, through `run_limited`"),
-    ("src/execute/evidence.rs", "asks py-spy and dmesg, through `run_unless` and `run_limited`"),
+    ("src/execute/evidence/", "asks py-spy and dmesg, through `run_unless` and `run_limited`"),
     ("src/execute/slurm/tools.rs", "calls Slurm's programs, through `run_limited`"),
     ("src/commands/run/detach.rs", "starts itself once more"),
     ("src/commands/run/engine.rs", "asks a login shell, through `run_limited`"),

@@ -219,7 +219,7 @@ fn output_that_does_not_arrive_is_an_error_of_every_command() {
     let dir = run.0.display().to_string();
     let results = scene.results().display().to_string();
     let log = run.path("logs").join(format!("{}_server.log", crate::support::FIRST)).display().to_string();
-    let calls: [&[&str]; 37] = [
+    let calls: [&[&str]; 39] = [
         &["--help"],
         &["--version"],
         &["run", "--help"],
@@ -243,6 +243,8 @@ fn output_that_does_not_arrive_is_an_error_of_every_command() {
         &["analyze", &dir, "--format", "html"],
         &["analyze", &dir, "--format", "datatrove"],
         &["compare", &dir, &dir],
+        &["history", &results],
+        &["history", &results, "--metric", "mean_ttft_ms", "--format", "html"],
         &["recommend", &dir],
         &["plot", "pareto", &dir, "-o", "-"],
         &["report", &dir, "-o", "-"],

@@ -21,7 +21,7 @@ use vllm_bench::sim::fault;
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const REFERENCE: &str = "docs/reference.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     GUIDE,
     REFERENCE,
@@ -30,13 +30,14 @@ const DOCUMENTS: [&str; 13] = [
     LOAD,
     "docs/analysis.md",
     "docs/dashboard.md",
+    "docs/history.md",
     "docs/mlflow.md",
     "docs/plots.md",
     "docs/report.md",
     "docs/slurm.md",
     "docs/sources.md",
 ];
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "run",
     "sanity",
     "plan",
@@ -49,6 +50,7 @@ const COMMANDS: [&str; 23] = [
     "check",
     "analyze",
     "compare",
+    "history",
     "recommend",
     "plot",
     "report",

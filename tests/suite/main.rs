@@ -20,6 +20,7 @@ mod examples;
 mod faults;
 mod files;
 mod follow;
+mod history;
 mod lanes;
 mod load;
 mod locks;

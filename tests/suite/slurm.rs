@@ -164,6 +164,36 @@ fn a_front_that_left_is_picked_up_by_the_same_command_and_nothing_is_submitted_t
     assert_eq!(cluster.calls("sbatch").len(), 1);
 }
 
+/// The failure happened while no front was there: the one that picks the run up tells it, and none tells it again.
+#[test]
+fn whoever_is_notified_is_told_each_event_once_whatever_front_reads_it() {
+    let cluster = Cluster::new();
+    let log = cluster.scene.path("told.log");
+    let told = || fs::read_to_string(&log).unwrap_or_default();
+    let script = format!("#!/bin/sh\necho \"$NOTIFY_EVENT\" >> '{}'\n", log.display());
+    let teller = cluster.scene.program("tell", &script);
+    cluster.says("hold", "");
+    let sweep = || cluster.sweep().fault("out-of-memory@eager=false#1").also("--notify", teller.to_str().unwrap());
+    sweep().flag("--detach").exits(0).prints("SUBMITTED      2");
+    assert_eq!(told(), "", "its jobs go on: nothing is over");
+    cluster.forgets("hold");
+    wait_for("both tasks to end", || {
+        let run = cluster.scene.runs().pop()?;
+        (shards(&run).iter().filter(|event| event["event"] == "task-ended").count() == 2).then_some(())
+    });
+    // It tries again what failed, and that passes.
+    cluster.call(&["run", "--resume"]).exits(0).prints("DONE           2");
+    assert_eq!(told(), "first-failure\nend\n");
+    // A front that finds nothing to do, and knows the failure.
+    sweep().exits(0).prints("DONE           2");
+    assert_eq!(told(), "first-failure\nend\n");
+    // What a front itself records is told too.
+    cluster.says("sbatch-says", "sbatch: error: Batch job submission failed: Invalid partition name specified\n");
+    let other = cluster.sweep().set("--models", ["my/other"]);
+    other.also("--notify", teller.to_str().unwrap()).exits(1).says("Invalid partition");
+    assert_eq!(told(), "first-failure\nend\nfirst-failure\nend\n");
+}
+
 #[test]
 fn a_front_that_was_killed_is_picked_up_also_where_it_died_before_it_knew_the_jobs_number() {
     for torn in [false, true] {

@@ -74,6 +74,11 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     let first_new = layout::first_free(|n| layout.submission(n));
     let began = Instant::now();
     let notifier = tracking.notifier();
+    if let Some(notifier) = &notifier {
+        notifier.remember_in(layout.notified());
+        // What this front itself records: submissions that are refused, jobs that are cancelled or lost.
+        recorder.subscribe("notify", notifier.clone());
+    }
     let plan = front_plan(sweep, engine, (&prepared, &recorder, &reporter, notifier), (emit, stop.clone()))?;
     let ticking = tokio::spawn(tick(reporter.clone()));
     let totals = {
@@ -223,6 +228,10 @@ struct Shown {
 }
 
 impl Watcher for Shown {
+    fn before(&self, stamped: &Stamped) {
+        self.notifier.iter().for_each(|notifier| notifier.see(&stamped.event));
+    }
+
     fn news(&self, stamped: &Stamped) {
         self.notifier.iter().for_each(|notifier| notifier.see(&stamped.event));
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);

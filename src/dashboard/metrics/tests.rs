@@ -115,18 +115,7 @@ fn finished(seq: u64, name: &str, outcome: Outcome, metrics: &[(&str, f64)]) -> 
 }
 
 fn failed(cause: Cause) -> Outcome {
-    Outcome::Failed(Failure {
-        cause,
-        summary: "x".into(),
-        phase: Phase::Measuring,
-        evidence: Vec::new(),
-        advice: Vec::new(),
-        also: Vec::new(),
-        ending: None,
-        log_tail: Vec::new(),
-        hang: None,
-        kept: None,
-    })
+    Outcome::Failed(Failure::plain(cause, Phase::Measuring, "x".into()))
 }
 
 fn passed() -> Outcome {

@@ -1,44 +1,6 @@
-'use strict';
-// The page of a load. It shows what the server says once a second. Whatever it is told is text: elements are made here, and what they
-// say is set as `textContent`.
-(() => {
-const $ = (id) => document.getElementById(id);
-function el(tag, kind, ...children) {
-  const node = document.createElement(tag);
-  if (kind) node.className = kind;
-  node.append(...children);
-  return node;
-}
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-function show(node, visible) {
-  if (node.hidden === visible) node.hidden = !visible;
-}
-const formats = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits }));
-function number(value, unit = '') {
-  if (value === null || value === undefined || !Number.isFinite(value)) return '';
-  const size = Math.abs(value);
-  const digits = Number.isInteger(value) || size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
-  return `${formats[digits].format(value)}${unit}`;
-}
-function pairs(list, items) {
-  items.forEach(([label, count, kind], at) => {
-    const item = list.children[at] ?? list.appendChild(el('li', '', el('b'), el('span')));
-    item.className = kind;
-    put(item.firstChild, formats[0].format(count));
-    put(item.lastChild, ` ${label}`);
-  });
-}
-function facts(list, items) {
-  items.forEach(([label, text], at) => {
-    const item = list.children[at] ?? list.appendChild(el('div', '', el('dt'), el('dd')));
-    put(item.firstChild, label);
-    put(item.lastChild, text);
-    show(item, text !== '');
-  });
-  while (list.children.length > items.length) list.lastChild.remove();
-}
+// The page of a load. It shows what the server says once a second.
+
+const amount = (value, unit) => { const text = number(value); return text && text + unit; };
 
 // Seconds with the requests that were over by then, of the workload that is shown.
 let course = [];
@@ -62,8 +24,8 @@ function devices(seen) {
   const all = seen?.devices ?? [];
   show($('devices-section'), all.length > 0);
   $('devices').replaceChildren(...all.map((one) => {
-    const said = [number(one.power_w, ' W'), number(one.temperature_c, ' °C'), number(one.utilization_pct, ' % busy'), number(one.memory_gib, ' GiB'), one.throttled && `throttled: ${one.throttled}`];
-    return el('div', 'card', el('h3', '', one.device), el('p', '', said.filter(Boolean).join(' · ')));
+    const said = [amount(one.power_w, ' W'), amount(one.temperature_c, ' °C'), amount(one.utilization_pct, ' % busy'), amount(one.memory_gib, ' GiB'), one.throttled && `throttled: ${one.throttled}`];
+    return el('div', { class: 'card' }, el('h3', {}, one.device), el('p', {}, said.filter(Boolean).join(' · ')));
   }));
 }
 
@@ -87,11 +49,11 @@ function take({ load, rates, over }) {
     ['Workload', load.workloads > 1 ? `${load.workload} of ${load.workloads}` : ''],
     ['What', load.description],
     ['Requests', number(load.planned)],
-    ['Elapsed', number(load.seconds === null ? null : Math.round(load.seconds), ' s')],
+    ['Elapsed', amount(load.seconds === null ? null : Math.round(load.seconds), ' s')],
     ['Output tokens', number(tokens)],
     ['Tokens/s so far', number(rates.tokens_per_second)],
     ['Requests/s so far', number(rates.requests_per_second)],
-    ['Mean TTFT so far', number(rates.mean_ttft === null ? null : rates.mean_ttft * 1000, ' ms')],
+    ['Mean TTFT so far', amount(rates.mean_ttft === null ? null : rates.mean_ttft * 1000, ' ms')],
     ['Most at once', number(load.peak)],
   ]);
   draw(load);

@@ -48,6 +48,9 @@ pub struct Progress {
 
 /// Is told what happens.
 pub trait Watcher: Send {
+    /// This happened before this front began: another one may have seen it, or none.
+    fn before(&self, stamped: &Stamped);
+
     /// A task has written this into its journal.
     fn news(&self, stamped: &Stamped);
 

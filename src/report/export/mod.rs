@@ -7,6 +7,7 @@ mod cells;
 mod compare;
 mod csv;
 mod datatrove;
+mod history;
 mod html;
 mod json;
 mod markdown;
@@ -22,6 +23,7 @@ pub use analysis::Analysis;
 pub(super) use cells::status;
 pub use compare::{Compared, Difference, differences};
 pub use datatrove::DatatroveTree;
+pub use history::History;
 pub use html::Html;
 pub use plot::{Drawing, Png, Svg};
 pub use sink::{ExportError, Sink, in_memory, whole_file};
@@ -88,6 +90,8 @@ pub enum Files {
 pub type AnalysisExporter = dyn for<'a> Exporter<Analysis<'a>>;
 /// A format of a comparison.
 pub type ComparisonExporter = dyn for<'a> Exporter<Compared<'a>>;
+/// A format of runs over time.
+pub type HistoryExporter = dyn for<'a> Exporter<History<'a>>;
 /// A format of a plot.
 pub type PlotExporter = dyn for<'a> Exporter<Drawing<'a>>;
 
@@ -98,6 +102,8 @@ pub static ANALYZE: [&AnalysisExporter; 7] =
 pub static RECOMMEND: [&AnalysisExporter; 2] = [&recommend::Text, &recommend::Json];
 /// What `compare` writes.
 pub static COMPARE: [&ComparisonExporter; 3] = [&compare::Text, &compare::Markdown, &compare::Json];
+/// What `history` writes.
+pub static HISTORY: [&HistoryExporter; 4] = [&history::Text, &history::Json, &history::Csv, &history::Html];
 /// What `plot` writes.
 pub static PLOT: [&PlotExporter; 2] = [&Svg, &Png];
 /// What stands beside every run, by name.

@@ -9,6 +9,7 @@
 
 mod answers;
 mod data;
+mod history;
 mod machine;
 mod problems;
 mod shell;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::export::Analysis;
 
+pub(super) use history::render as over_runs;
 pub(super) use shell::line as shell_line;
 
 const PAGE: &str = include_str!("page.html");
@@ -38,13 +40,18 @@ const SCRIPTS: [&str; 6] = [
 /// Renders the page. The same table and options give the same bytes.
 pub fn render(analysis: &Analysis<'_>) -> String {
     let script = SCRIPTS.concat();
-    let view = view::View::of(analysis, view::Parts { csp: policy(&script), style: STYLE, script: &script });
+    let csp = policy(Some(&script), STYLE);
+    filled(PAGE, view::View::of(analysis, view::Parts { csp, style: STYLE, script: &script }))
+}
+
+/// A template with what it shows.
+fn filled(template: &'static str, view: impl serde::Serialize) -> String {
     let mut templates = minijinja::Environment::new();
     // The template is part of this program: that it is sound is what the tests show.
     let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     let rendered = syntax.and_then(|syntax| {
         templates.set_syntax(syntax);
-        templates.add_template("page.html", PAGE)?;
+        templates.add_template("page.html", template)?;
         templates.get_template("page.html")?.render(minijinja::value::Serde(view))
     });
     rendered.unwrap_or_else(|error| {
@@ -55,11 +62,8 @@ pub fn render(analysis: &Analysis<'_>) -> String {
 }
 
 /// Nothing is loaded from anywhere, and no script or style runs but those of this page, by their hashes.
-fn policy(script: &str) -> String {
+fn policy(script: Option<&str>, style: &str) -> String {
     let hash = |text: &str| base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text));
-    format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
-        hash(script),
-        hash(STYLE)
-    )
+    let script = script.map(|script| format!(" script-src 'sha256-{}';", hash(script))).unwrap_or_default();
+    format!("default-src 'none';{script} style-src 'sha256-{}'; base-uri 'none'; form-action 'none'", hash(style))
 }

@@ -24,10 +24,12 @@ mod tests;
 pub use data::full_key;
 pub use kind::{Kind, Over, Plot, Query, plots};
 pub(super) use kinds::concurrency::tokens_per_second_of_a_request;
+pub use kinds::history::draw as over_runs;
 pub use kinds::list;
 pub(super) use scale::Round;
 pub use sheet::Size;
 use svg::Letters;
+pub(super) use words::in_sentence;
 
 /// Draws a plot as SVG.
 pub fn svg(plot: &Plot, size: Size) -> String {

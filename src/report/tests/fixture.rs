@@ -195,16 +195,9 @@ impl Fixture {
 
 pub fn failure(summary: &str, evidence: &str) -> Failure {
     Failure {
-        also: Vec::new(),
-        cause: Cause::Crashed,
-        summary: summary.into(),
-        phase: Phase::Starting(StartPhase::Launching),
         evidence: vec![Evidence { line: 123, text: evidence.into() }],
         advice: vec!["read the last lines of the server's log; start the server by hand with its script".into()],
-        ending: None,
-        log_tail: Vec::new(),
-        hang: None,
-        kept: None,
+        ..Failure::plain(Cause::Crashed, Phase::Starting(StartPhase::Launching), summary.into())
     }
 }
 

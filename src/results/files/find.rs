@@ -13,7 +13,7 @@ const OTHERS: [&str; 9] = ["log", "txt", "sh", "py", "md", "yaml", "png", "svg",
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(in crate::results) fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let own = [layout::RAW_RESULTS, layout::SUMMARY_CSV, layout::MANIFEST, layout::JOURNAL];
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
         .map_err(Error::read(directory))?
@@ -42,7 +42,7 @@ fn end_of(file: &Path) -> String {
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub(super) fn folders(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(in crate::results) fn folders(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut folders: Vec<PathBuf> = std::fs::read_dir(directory)
         .map_err(Error::read(directory))?
         .flatten()

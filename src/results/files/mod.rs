@@ -17,6 +17,7 @@ use crate::record::Error;
 use crate::results::parallel;
 use read::{Content, Kind, Taken};
 
+pub(super) use find::{files as candidates, folders};
 pub(super) use requests_csv::requests;
 
 /// Loads single files, as one table.
@@ -41,6 +42,33 @@ pub(super) fn load_files(paths: &[PathBuf]) -> Result<RunTable, Error> {
     let directory = files.first().map(|(root, _)| root.clone()).unwrap_or_default();
     all.settle();
     Ok(all.table(directory, name, true))
+}
+
+/// One file below a folder, with the date of its newest result as that of the table; `None` where it is no result and nothing is lost.
+pub(super) fn dated_file(folder: &Path, file: &Path, buffer: &mut Vec<u8>) -> Option<Result<RunTable, String>> {
+    let mut content = read::file(folder, file, buffer);
+    // Tables and requests one by one say again what results say.
+    let had = content.taken.len();
+    content.taken.retain(|taken| matches!(taken.kind, Kind::Client | Kind::Run));
+    if content.taken.is_empty() {
+        if had > 0 {
+            return None;
+        }
+        let refusal = content.refusal.filter(|refusal| refusal.lost && find::promises(file))?;
+        return Some(Err(refusal.reason));
+    }
+    let created = content.taken.iter().filter_map(|taken| taken.date.clone()).max();
+    let mut all = Collected::default();
+    all.add(folder, file, content);
+    all.settle();
+    let mut table = all.table(folder.to_owned(), file.to_string_lossy().into_owned(), true);
+    table.facts.created = created;
+    let mut versions: Vec<String> =
+        table.rows.iter().filter_map(|row| row.about.vllm_version.as_deref().map(str::to_owned)).collect();
+    versions.sort();
+    versions.dedup();
+    table.facts.vllm_versions = versions;
+    Some(Ok(table))
 }
 
 fn parent(path: &Path) -> PathBuf {

@@ -136,7 +136,9 @@ impl Watch {
         let mut tails = ShardTails::new(layout);
         let news = tails.read().map_err(record::Error::read(&layout.shards()))?;
         let own = record::read_journal(&layout.journal())?.entries;
-        let state = RunState::replay(&record::by_time(vec![own, news]));
+        let all = record::by_time(vec![own, news]);
+        all.iter().for_each(|stamped| plan.watcher.before(stamped));
+        let state = RunState::replay(&all);
         let mut watch = Self {
             state,
             tails,

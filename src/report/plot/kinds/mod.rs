@@ -2,6 +2,7 @@
 
 pub mod concurrency;
 pub mod heatmap;
+pub mod history;
 pub mod interaction;
 pub mod lanes;
 mod lines;

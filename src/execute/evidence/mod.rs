@@ -5,38 +5,30 @@
 //! takes connections and answers none), so each look has a limit of its own and its own thread, which is left behind where it does not
 //! come back; all of it has one limit, and a stop ends it at once. Every file is bounded and free of secrets and control characters.
 
+mod machine;
+mod processes;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use nix::fcntl::OFlag;
 
 use super::hang::{ENGINE_TITLE, Found, Health, Member, Seen};
 use super::{Job, UnitContext};
 use crate::bounded;
-use crate::diagnose::tail_lines;
 use crate::load::server::Reading;
-use crate::model::{ComputeUnit, ProcessId, StartPhase};
-use crate::process::activity::{Activity, ticks_per_second};
+use crate::model::StartPhase;
+use crate::process::Stop;
+use crate::process::activity::Activity;
 use crate::process::procfs::{self, Stat};
-use crate::process::{Members, Stop};
 use crate::record::{atomic, layout};
-use crate::telemetry::{DeviceKind, Probe, Sample, Sampler, mebibytes, netport, run_limited, run_unless};
+use machine::{KERNEL, end_of, kernel_log, sample};
+use processes::{APART, LOOK, Looked, Side, describe, dump, each, kernel_stacks, look_twice, may_be_python};
 
 /// All of it together.
 const ALL: Duration = Duration::from_secs(25);
-/// Between two looks at the processes, and two samples of the devices.
-const APART: Duration = Duration::from_secs(1);
-/// For one look at all processes.
-const LOOK: Duration = Duration::from_secs(3);
-/// For the stacks of one Python process.
-const PY_SPY: Duration = Duration::from_secs(8);
 /// Processes whose Python stacks are taken at once, and in all.
 const PY_SPY_AT_ONCE: usize = 4;
 const PY_SPY_MOST: usize = 24;
@@ -44,14 +36,6 @@ const PY_SPY_MOST: usize = 24;
 const ANSWER: Duration = Duration::from_secs(2);
 /// For the devices.
 const DEVICES: Duration = Duration::from_secs(6);
-/// For the kernel's log, and for the logs.
-const KERNEL: Duration = Duration::from_secs(3);
-/// Processes of a group that are looked at.
-const MOST_PROCESSES: usize = 128;
-/// Lines of a log, and of the kernel's.
-const LOG_LINES: usize = 400;
-/// Bytes of a log's end that are read for them.
-const LOG_BYTES: u64 = 512 << 10;
 /// Bytes of one file.
 const MOST_BYTES: usize = 2 << 20;
 
@@ -60,9 +44,9 @@ pub(super) struct Scene {
     /// Where it is kept; made here.
     pub folder: PathBuf,
     /// The server's processes and its first one.
-    pub server: (Members, ProcessId),
+    pub server: Side,
     /// The client's, where one runs.
-    pub client: Option<(Members, ProcessId)>,
+    pub client: Option<Side>,
     /// The phase of a start; `None` while it is measured.
     pub starting: Option<StartPhase>,
     /// `http://HOST:PORT` of the server.
@@ -322,159 +306,6 @@ async fn aside<T: Send + 'static>(limit: Duration, look: impl FnOnce() -> T + Se
     tokio::time::timeout(limit, answer).await.ok()?.ok()
 }
 
-/// Looks at each process on a thread of its own: one that is stuck hides no other.
-fn each<T: Send + 'static>(
-    processes: &[Stat],
-    limit: Duration,
-    look: impl Fn(&Stat) -> T + Copy + Send + 'static,
-) -> Vec<(i32, Option<T>)> {
-    let (tell, told) = mpsc::channel();
-    let deadline = std::time::Instant::now() + limit;
-    let mut found: Vec<(i32, Option<T>)> = processes.iter().map(|stat| (stat.pid, None)).collect();
-    for stat in processes.iter().copied() {
-        let tell = tell.clone();
-        let _ = std::thread::Builder::new().spawn(move || drop(tell.send((stat.pid, look(&stat)))));
-    }
-    drop(tell);
-    while let Ok((pid, seen)) = told.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
-        if let Some(place) = found.iter_mut().find(|(known, _)| *known == pid) {
-            place.1 = Some(seen);
-        }
-    }
-    found
-}
-
-/// What two looks saw.
-struct Looked {
-    server: Vec<Member>,
-    client: Vec<Member>,
-    connected: bool,
-}
-
-type Side = (Members, ProcessId);
-
-fn look_twice(server: &Side, client: Option<&Side>, port: u16) -> Looked {
-    let look = |members: &Members| {
-        let stats: Vec<Stat> = members.find().into_iter().take(MOST_PROCESSES).collect();
-        let seen = each(&stats, LOOK, Activity::of);
-        stats
-            .iter()
-            .zip(seen)
-            .filter_map(|(stat, (_, seen))| seen.unwrap_or_else(|| Some(bare(stat))))
-            .collect::<Vec<Activity>>()
-    };
-    let both = || [Some(server), client].map(|side| side.map(|(members, _)| look(members)).unwrap_or_default());
-    let (first, began) = (both(), std::time::Instant::now());
-    std::thread::sleep(APART);
-    let (second, seconds) = (both(), began.elapsed().as_secs_f64());
-    let members = |then: &[Activity], now: Vec<Activity>, leader: Option<ProcessId>| -> Vec<Member> {
-        now.into_iter().map(|now| member(then, now, seconds, leader)).collect()
-    };
-    let [server_then, client_then] = first;
-    let [server_now, client_now] = second;
-    let pids: Vec<i32> = client_now.iter().map(|activity| activity.process.pid).collect();
-    Looked {
-        server: members(&server_then, server_now, Some(server.1)),
-        client: members(&client_then, client_now, client.map(|(_, leader)| *leader)),
-        connected: !netport::connected_pids(Path::new("/"), port, &pids).is_empty(),
-    }
-}
-
-/// A process of which nothing can be read but its state.
-fn bare(stat: &Stat) -> Activity {
-    let name = std::fs::read_to_string(format!("/proc/{}/comm", stat.pid)).unwrap_or_default().trim().to_owned();
-    let ticks = procfs::cpu_ticks(stat.pid).unwrap_or(0);
-    Activity {
-        process: stat.process(),
-        parent: stat.parent,
-        title: name,
-        state: stat.state,
-        ticks,
-        threads: Vec::new(),
-    }
-}
-
-fn member(then: &[Activity], now: Activity, seconds: f64, leader: Option<ProcessId>) -> Member {
-    let before = then.iter().find(|before| before.process == now.process);
-    let ticks = before.map_or(0, |before| now.ticks.saturating_sub(before.ticks));
-    let busy = ticks as f64 / ticks_per_second() / seconds.max(0.001);
-    let was_stuck = before.is_some_and(|before| before.in_kernel().is_some() || before.state == 'D');
-    let place = |thread: &crate::process::activity::Thread| thread.waits_in.clone();
-    let unknown = || (now.state == 'D').then(|| "where is hidden".to_owned());
-    let stuck = now.in_kernel().and_then(place).or_else(unknown).filter(|_| was_stuck);
-    let runs = |activity: &Activity| activity.state == 'R' || activity.threads.iter().any(|thread| thread.state == 'R');
-    let runs = before.is_some_and(runs) && runs(&now);
-    Member { leads: leader == Some(now.process), busy, runs, stuck, now }
-}
-
-/// The stacks of a process in the kernel, by thread; root alone may read them.
-fn kernel_stacks(stat: &Stat) -> String {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", stat.pid)) else { return String::new() };
-    let mut text = String::new();
-    for task in tasks.flatten().take(64) {
-        let mut stack = String::new();
-        let read = std::fs::File::open(task.path().join("stack"))
-            .and_then(|file| file.take(16 << 10).read_to_string(&mut stack));
-        match read {
-            Ok(_) if stack.trim().is_empty() => {}
-            Ok(_) => {
-                let _ = writeln!(text, "    stack of {} in the kernel:", task.file_name().to_string_lossy());
-                for line in stack.lines() {
-                    let _ = writeln!(text, "      {line}");
-                }
-            }
-            Err(error) => {
-                let _ = writeln!(text, "    stacks in the kernel: {error}");
-                break;
-            }
-        }
-    }
-    text
-}
-
-/// A process, its threads and its stacks as text.
-fn describe(text: &mut String, group: &str, member: &Member, stacks: Option<&str>) {
-    let Activity { process, parent, title, state, threads, .. } = &member.now;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-    let fact = |name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or(" ?");
-        value.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    let leads = if member.leads { ", the first process" } else { "" };
-    let _ = writeln!(
-        text,
-        "{group}: process {} `{title}` (parent {parent}{leads})\n    state {state}, {:.0} % of a core, memory {}, context switches {} \
-         voluntary and {} not",
-        process.pid,
-        member.busy * 100.0,
-        fact("VmRSS:"),
-        fact("voluntary_ctxt_switches:"),
-        fact("nonvoluntary_ctxt_switches:"),
-    );
-    if let Some(place) = &member.stuck {
-        let _ = writeln!(text, "    cannot be interrupted: {place}");
-    }
-    for thread in threads {
-        let place = thread.waits_in.as_deref().unwrap_or("-");
-        let seconds = thread.ticks as f64 / ticks_per_second();
-        let _ = writeln!(
-            text,
-            "    thread {} {:<16} state {}  in {place:<28} {seconds:.2} s",
-            thread.tid, thread.name, thread.state
-        );
-    }
-    match stacks {
-        Some(stacks) => text.push_str(stacks),
-        None => text.push_str("    its stacks could not be read in time\n"),
-    }
-    text.push('\n');
-}
-
-/// Whether a process may run Python: no shell, nor this program (its own client, a simulated server).
-fn may_be_python(pid: i32) -> bool {
-    !procfs::is_shell(pid) && procfs::is_this_program(pid) != Some(true)
-}
-
 /// py-spy on PATH, or beside the `vllm` of this run.
 fn find_py_spy(context: &UnitContext) -> Option<PathBuf> {
     let program = &context.engine.program;
@@ -482,142 +313,6 @@ fn find_py_spy(context: &UnitContext) -> Option<PathBuf> {
     let beside =
         [Some(program.clone()), real].into_iter().flatten().filter_map(|path| Some(path.parent()?.join("py-spy")));
     context.probe.find_tool("py-spy").or_else(|| beside.into_iter().find(|path| path.is_file()))
-}
-
-/// The Python stacks of a process. `--nonblocking`: py-spy does not stop the process for it, which fails with one that is stopped
-/// already, and never ends with one that is stuck in the kernel.
-fn dump(py_spy: &Path, path: &str, pid: i32, is_over: &AtomicBool) -> String {
-    let mut command = Command::new(py_spy);
-    command
-        .args(["dump", "--nonblocking", "--pid", &pid.to_string()])
-        .env_clear()
-        .env("PATH", path)
-        .env("LC_ALL", "C.UTF-8");
-    match run_unless(command, PY_SPY, || is_over.load(Ordering::Relaxed)) {
-        Ok(output) if output.status.success() => output.text(),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            let said = said.split("Stack backtrace:").next().unwrap_or_default().trim().replace('\n', "\n    ");
-            format!("Process {pid}: py-spy says\n    {said}\n")
-        }
-        Err(error) => format!("Process {pid}: {error}\n"),
-    }
-}
-
-/// The last lines of a log.
-fn end_of(log: &Path) -> std::io::Result<Vec<String>> {
-    use std::io::Seek;
-    let mut file = bounded::open(log)?;
-    let start = file.metadata()?.len().saturating_sub(LOG_BYTES);
-    file.seek(std::io::SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(LOG_BYTES).read_to_end(&mut bytes)?;
-    Ok(tail_lines(&bytes, LOG_LINES))
-}
-
-fn sample(probe: Probe, kind: DeviceKind, units: &[ComputeUnit], groups: [Option<Members>; 2]) -> String {
-    let [server, client] = groups.map(|members| -> Vec<i32> {
-        members.map(|members| members.find().iter().map(|stat| stat.pid).collect()).unwrap_or_default()
-    });
-    let mut sampler = Sampler::new(probe, kind, units);
-    sampler.sample(&server, &client);
-    std::thread::sleep(APART);
-    let Sample { devices, host, .. } = sampler.sample(&server, &client);
-    let number = |value: Option<f64>, unit: &str| value.map_or("?".to_owned(), |value| format!("{value:.1} {unit}"));
-    let mut text = String::new();
-    for device in &devices {
-        let memory = |bytes: Option<u64>| number(mebibytes(bytes), "MiB");
-        let throttled = if device.throttled.is_empty() { "no".to_owned() } else { device.throttled.join(", ") };
-        let _ = writeln!(
-            text,
-            "device {}: utilisation {}, memory {} of {}, power {}, temperature {}, clock {}, throttled: {throttled}",
-            device.address,
-            number(device.utilization_pct, "%"),
-            memory(device.memory_used_bytes),
-            memory(device.memory_total_bytes),
-            number(device.power_w, "W"),
-            number(device.temperature_c, "°C"),
-            number(device.clock_mhz, "MHz"),
-        );
-    }
-    if devices.is_empty() {
-        text.push_str("no device tells anything\n");
-    }
-    let _ = writeln!(
-        text,
-        "host: processors {} of one core (server {}, client {}), memory {}, swap {}, load {}",
-        number(host.cpu_pct, "%"),
-        number(host.server_cpu_pct, "%"),
-        number(host.client_cpu_pct, "%"),
-        number(mebibytes(host.memory_used_bytes), "MiB"),
-        number(mebibytes(host.swap_used_bytes), "MiB"),
-        number(host.load, ""),
-    );
-    for warning in sampler.warnings() {
-        let _ = writeln!(text, "{warning}");
-    }
-    text
-}
-
-/// The end of the kernel's log: from `/dev/kmsg`, else from `dmesg`.
-fn kernel_log(probe: &Probe) -> Result<String, String> {
-    let own = kmsg(&probe.at("/dev/kmsg"));
-    let lines = match own {
-        Ok(lines) => lines,
-        Err(error) => {
-            let dmesg = probe.find_tool("dmesg").ok_or_else(|| format!("/dev/kmsg: {error}; no `dmesg`"))?;
-            let output = run_limited(Command::new(dmesg), KERNEL / 2)
-                .map_err(|failed| format!("/dev/kmsg: {error}; {failed}"))?;
-            if !output.status.success() {
-                return Err(output.complaint().unwrap_or_else(|| "dmesg failed".into()));
-            }
-            output
-                .text()
-                .lines()
-                .rev()
-                .take(LOG_LINES)
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-                .into_iter()
-                .rev()
-                .collect()
-        }
-    };
-    Ok(Vec::from(lines).join("\n") + "\n")
-}
-
-/// The last records of the kernel's ring buffer. Reading it takes nothing from other readers.
-fn kmsg(path: &Path) -> std::io::Result<VecDeque<String>> {
-    const MOST: usize = 1 << 20;
-    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    let mut lines = VecDeque::new();
-    let mut record = [0; 8192];
-    for _ in 0..MOST {
-        match file.read(&mut record) {
-            Ok(0) => break,
-            Ok(length) => {
-                lines.push_back(kernel_line(&String::from_utf8_lossy(&record[..length])));
-                if lines.len() > LOG_LINES {
-                    lines.pop_front();
-                }
-            }
-            // Read to the end; or a record was overwritten meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EPIPE as i32) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(lines)
-}
-
-/// `6,339,5140900,-;the text` and lines of facts, as `[    5.140900] the text`.
-fn kernel_line(record: &str) -> String {
-    let line = record.lines().next().unwrap_or_default();
-    let Some((head, text)) = line.split_once(';') else { return line.to_owned() };
-    match head.split(',').nth(2).and_then(|micros| micros.parse::<u64>().ok()) {
-        Some(micros) => format!("[{:5}.{:06}] {text}", micros / 1_000_000, micros % 1_000_000),
-        None => text.to_owned(),
-    }
 }
 
 fn summary(scene: &Scene, job: &Job, kept: &Kept, notes: &[String]) -> String {
@@ -663,30 +358,6 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<(), crate::record::Err
 mod tests {
     use super::*;
 
-    #[test]
-    fn records_of_the_kernel_become_lines() {
-        assert_eq!(
-            kernel_line("6,339,5140900,-;xe 0000:03:00.0: reset\n SUBSYSTEM=pci\n"),
-            "[    5.140900] xe 0000:03:00.0: reset"
-        );
-        assert_eq!(kernel_line("no record"), "no record");
-        assert_eq!(kernel_line("6,x;text"), "text");
-    }
-
-    #[test]
-    fn a_process_that_is_stuck_hides_no_other() {
-        let stat = |pid| Stat { pid, state: 'D', parent: 1, group: 1, session: 1, threads: 1, start_time: 1 };
-        let never = |stat: &Stat| {
-            if stat.pid == 2 {
-                std::thread::sleep(Duration::from_secs(3600));
-            }
-            stat.pid * 10
-        };
-        let seen = each(&[stat(1), stat(2), stat(3)], Duration::from_millis(500), never);
-        assert_eq!(seen[0], (1, Some(10)));
-        assert_eq!((seen[1], seen[2]), ((2, None), (3, Some(30))));
-    }
-
     #[tokio::test]
     async fn what_never_comes_back_is_left_behind() {
         assert_eq!(aside(Duration::from_secs(60), || 7).await, Some(7));
@@ -701,14 +372,5 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join("a.txt")).unwrap();
         assert!(text.starts_with("\\u001b[31mred") && text.ends_with("\n(cut here)\n"));
         assert!(text.len() < MOST_BYTES + 100);
-    }
-
-    #[test]
-    fn the_end_of_a_log_is_read_and_no_device() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        std::fs::write(&path, "a\nb\n").unwrap();
-        assert_eq!(end_of(&path).unwrap(), ["a", "b"]);
-        assert!(end_of(Path::new("/dev/zero")).is_err());
     }
 }
