@@ -261,7 +261,7 @@ pub(super) async fn measure(
 ) -> Attempted {
     let began = Instant::now();
     emit.phase(&job.experiment, Phase::Measuring);
-    let sampling = Sampling::begin(context, job, server.group.members(), &server.base());
+    let sampling = Sampling::begin(context, job, server.group.members(), &server.base(), emit);
     let mut unit = Unit { job, context, result: None, benchmarked: false, sampling, before: None };
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
