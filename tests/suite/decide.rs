@@ -26,7 +26,6 @@ fn the_recommendation_names_the_faster_one_with_its_command() {
     let scene = Scene::new();
     repeated(&scene, "3", "1")
         .exits(0)
-        .prints("Repeats of the same configuration")
         .prints("mean of 3 starts")
         .prints("Use  ");
     let ended = scene.call(&["recommend", "--results-dir", "1"]).exits(0);
