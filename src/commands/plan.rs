@@ -87,7 +87,9 @@ fn axes(settings: &Settings, style: Style) -> String {
     for group in groups.iter().take(GROUPS) {
         let name = group.name.as_deref().filter(|_| groups.len() > 1);
         text += &name.map_or_else(|| "\n".to_owned(), |name| format!("\ngroup `{name}`\n"));
-        let of = |what: &'static str, axes: &'_ [Axis]| axes.iter().map(move |axis| (what, axis.clone())).collect::<Vec<_>>();
+        let of = |what: &'static str, axes: &'_ [Axis]| {
+            axes.iter().map(move |axis| (what, axis.clone())).collect::<Vec<_>>()
+        };
         let all = [of(SERVER, &group.serve), of(VARIABLE, &group.env), of(WORKLOAD, &group.bench)].concat();
         let (vary, fixed): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, axis)| axis.values.len() > 1);
         let cells = |(of, axis): &(&str, Axis)| {
@@ -95,7 +97,7 @@ fn axes(settings: &Settings, style: Style) -> String {
             vec![axis.key.clone(), values.len().to_string(), values.join(", "), (*of).to_owned()]
         };
         if !vary.is_empty() {
-            text += &words_table(&["Varies", "Values", "", "Of"], vary.iter().map(cells), style);
+            text += &words_table(&["Varies", "N", "Values", "Of"], vary.iter().map(cells), style);
         }
         let set = fixed.iter().filter(|(_, axis)| axis.values.first() != Some(&Value::Omitted));
         let fixed: Vec<String> = set

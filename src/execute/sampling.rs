@@ -174,10 +174,11 @@ impl Follow {
 fn progress(done: Option<(u64, u64)>, measured: &[Moment]) -> String {
     let tokens = |moment: &Moment| Some((moment.sample.at.as_secs_f64(), moment.server?.generation_tokens?));
     let recent = measured.get(measured.len().saturating_sub(RATE_OVER + 1)..).unwrap_or_default();
-    let rate = recent.first().and_then(tokens).zip(recent.last().and_then(tokens)).and_then(|((from, before), (at, now))| {
-        let rate = (now - before) / (at - from);
-        (rate.is_finite() && rate >= 0.0).then(|| format!("{rate:.0} tok/s"))
-    });
+    let rate =
+        recent.first().and_then(tokens).zip(recent.last().and_then(tokens)).and_then(|((from, before), (at, now))| {
+            let rate = (now - before) / (at - from);
+            (rate.is_finite() && rate >= 0.0).then(|| format!("{rate:.0} tok/s"))
+        });
     let first_tokens = |moment: &Moment| moment.server.and_then(|server| server.ttft_sum.zip(server.ttft_count));
     let begin_and_end = measured.first().and_then(first_tokens).zip(measured.last().and_then(first_tokens));
     let ttft = begin_and_end.and_then(|((sum, count), (sum_now, count_now))| {

@@ -242,8 +242,12 @@ mod tests {
     use super::*;
 
     fn table(columns: usize) -> String {
-        let shape =
-            [Column::text(""), Column::text("Configuration"), Column::metrics("max-num-seqs"), Column::metrics("TTFT ms")];
+        let shape = [
+            Column::text(""),
+            Column::text("Configuration"),
+            Column::metrics("max-num-seqs"),
+            Column::metrics("TTFT ms"),
+        ];
         let rows = [("tp 1, kv-cache-dtype fp8", "512", "10.00"), ("tp 2", "1024", "123.45")];
         let mut page = Page::new(Style::of(false, Some(columns)));
         let row = |(name, seqs, ttft): (&str, &str, &str)| {
@@ -260,7 +264,8 @@ mod tests {
             >   tp 1, kv-cache-dtype fp8            512     10.00\n  \
             >   tp 2                               1024    123.45\n";
         assert_eq!(table(60), whole);
-        let headings_broken = "                                  max-    TTFT\n                                  num-\n";
+        let headings_broken =
+            "                                  max-    TTFT\n                                  num-\n";
         assert!(!table(50).contains("max-num-seqs"), "{}\n{headings_broken}", table(50));
         assert!(table(40).contains("\n        fp8"), "{}", table(40));
         assert!(table(26).contains("    max-num-seqs 512\n"), "{}", table(26));

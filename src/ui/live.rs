@@ -158,7 +158,9 @@ fn under_way(view: &View, columns: usize, room: usize) -> Vec<Vec<Part>> {
         let title = (!row.title.is_empty()).then(|| Part::new(PLAIN, row.title.clone()));
         if one_line || title.is_none() {
             let title = title.map(|part| Part::new(part.style, format!("{GAP}{}", part.text)));
-            lines.push([Some(first), Some(Part::new(BOLD, place)), Some(phase), said, title].into_iter().flatten().collect());
+            lines.push(
+                [Some(first), Some(Part::new(BOLD, place)), Some(phase), said, title].into_iter().flatten().collect(),
+            );
         } else {
             lines.push([Some(first), Some(Part::new(BOLD, place)), title].into_iter().flatten().collect());
             lines.push([Some(Part::new(PLAIN, INDENT)), Some(phase), said].into_iter().flatten().collect());

@@ -12,11 +12,13 @@ use super::live::{Row, View, lines};
 use super::titles::Titles;
 use crate::analyse::RankingSpec;
 use crate::execute::lane_of_check;
-use crate::model::{Better, Cause, Event, Experiment, Failure, Headline, Metric, Outcome, Phase, Plan, TeardownProof, Timings};
+use crate::fold;
+use crate::model::{
+    Better, Cause, Event, Experiment, Failure, Headline, Metric, Outcome, Phase, Plan, TeardownProof, Timings,
+};
 use crate::plan::{Block, blocks};
 use crate::search::Estimates;
 use crate::words::cut_chars;
-use crate::fold;
 
 /// In a pipe, how often a wait is reported.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -149,7 +151,11 @@ impl Reporter {
                 waiting.told = Instant::now();
                 // What is no experiment is waited for in words that say it all.
                 let still = if lead.is_empty() { "" } else { "still " };
-                let line = if waiting.line.is_empty() { String::new() } else { format!(": {}", cut_chars(&waiting.line, 100)) };
+                let line = if waiting.line.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", cut_chars(&waiting.line, 100))
+                };
                 told.push(format!("{lead}{still}{} ({} s){line}", waiting.what, waiting.since.elapsed().as_secs()));
             }
         }
@@ -304,7 +310,9 @@ impl Reporter {
         let what = match (by, state.stopping.is_some()) {
             ("stop --after-current", _) => "the run ends after what is under way".to_owned(),
             ("stop --now", _) => "servers are killed at once".to_owned(),
-            (_, _) if self.is_front => format!("{by}: this process leaves; what is queued and running on the cluster goes on"),
+            (_, _) if self.is_front => {
+                format!("{by}: this process leaves; what is queued and running on the cluster goes on")
+            }
             (_, true) => format!("{by} again: servers are killed at once; a third one leaves without waiting"),
             (_, false) => format!(
                 "{by}: what is under way is ended in order, and the record is kept; a second one kills servers at once"

@@ -112,9 +112,7 @@ pub fn require_not_live(run: &RunDir) -> Result<(), Error> {
     let holder = Holder {
         process,
         user: procfs::uid(process.pid).map_or_else(|| "another user".to_owned(), |uid| user_name(uid.into())),
-        since: state
-            .session_began
-            .map_or_else(|| "an unknown time".to_owned(), |at| format::moment(at, zone_of(run))),
+        since: state.session_began.map_or_else(|| "an unknown time".to_owned(), |at| format::moment(at, zone_of(run))),
         run: run.path().to_owned(),
     };
     Err(record::Error::Locked { path: run.path().to_owned(), holder: Box::new(holder) }.into())

@@ -278,7 +278,8 @@ impl Page<'_> {
             self.row("Server", &format!("process {pid}, port {port}{client}"));
         }
         if let Some(line) = &experiment.log_line {
-            self.row("Log", &self.ui.dim(&format::cut_end(line.trim(), self.width - LABEL)));
+            let whose = if experiment.phase == "measuring" { "Client" } else { "Log" };
+            self.row(whose, &self.ui.dim(&format::cut_end(line.trim(), self.width - LABEL)));
         }
     }
 

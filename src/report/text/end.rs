@@ -17,10 +17,10 @@ use crate::words::shell;
 pub const MOST: usize = 30;
 /// Lines that are left for what the run says after it.
 const RESERVED: usize = 3;
-/// Lines of failures, where answers need the others.
-const FAILURES: usize = 9;
-/// Lines of warnings.
-const WARNINGS: usize = 4;
+/// Lines of failures that the answer leaves room for.
+const FAILURES: usize = 6;
+/// The same of warnings.
+const WARNINGS: usize = 3;
 /// A command of more lines is read in its script.
 const COMMAND: usize = 9;
 /// Configurations that are named for one cause.
@@ -63,7 +63,9 @@ pub fn end(analysis: &Analysis<'_>, ended: Ended<'_>, style: Style) -> String {
     let warned = warnings.len().min(WARNINGS);
     let failures = at_most(failures, room.saturating_sub(warned), "failures");
     let warnings = at_most(warnings, room.saturating_sub(failures.len()), "warnings");
-    let lines = [head, answers, failures, warnings, foot].concat();
+    let mut lines = [head, answers, failures, warnings, foot].concat();
+    // One empty line tells sections apart.
+    lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
@@ -90,7 +92,8 @@ fn nothing_measured(counts: &Counts, ended: Ended<'_>, style: Style) -> String {
 
 fn head(page: &mut Page, table: &RunTable, counts: &Counts, ended: Ended<'_>) {
     let seconds = table.facts.duration.map(|seconds| format!(" in {}", crate::words::duration(seconds)));
-    let sessions = if table.facts.sessions > 1 { format!(", {} sessions", table.facts.sessions) } else { String::new() };
+    let sessions =
+        if table.facts.sessions > 1 { format!(", {} sessions", table.facts.sessions) } else { String::new() };
     let word = if ended.interrupted { "Interrupted" } else { "Done" };
     page.heading(&format!("{word}: {}{}{sessions}", outcome(counts), seconds.unwrap_or_default()));
     if let Some(banner) = banner(table) {
@@ -113,7 +116,11 @@ fn answers(analysis: &Analysis<'_>, ended: Ended<'_>, style: Style, most: usize)
             lines(page)
         };
         let all = only.found().map_or(0, |found| found.sentences().len());
-        return (0..=all).rev().map(one).find(|lines| lines.len() <= most).unwrap_or_else(|| at_most(one(0), most, "of it"));
+        return (0..=all)
+            .rev()
+            .map(one)
+            .find(|lines| lines.len() <= most)
+            .unwrap_or_else(|| at_most(one(0), most, "of it"));
     }
     let mut page = Page::new(style);
     page.line(Tone::Plain, "");
@@ -164,7 +171,8 @@ fn one(page: &mut Page, told: &Told<'_, '_>, analysis: &Analysis<'_>, sentences:
 
 /// The command that starts it, to be copied; where it is long, where it stands.
 fn command(page: &mut Page, found: &Found<'_, '_>) {
-    let words: Vec<String> = found.choice.row.start_command().iter().map(|word| super::super::html::shell_word(word)).collect();
+    let words: Vec<String> =
+        found.choice.row.start_command().iter().map(|word| super::super::html::shell_word(word)).collect();
     if words.is_empty() {
         return;
     }
@@ -200,8 +208,10 @@ fn failures(page: &mut Page, table: &RunTable) {
     let mut invalid: Vec<(&Row, Option<&FailedAttempt>, &str)> = Vec::new();
     for row in &table.rows {
         match &row.status {
-            Status::Failed(failed) => causes.entry(failed.cause).or_default().push((row, Some(failed), &failed.summary)),
-            Status::Invalid(why) => invalid.push((row, None, why)),
+            Status::Failed(failed) => {
+                causes.entry(failed.cause).or_default().push((row, Some(failed.as_ref()), failed.summary.as_str()))
+            }
+            Status::Invalid(why) => invalid.push((row, None, why.as_str())),
             Status::Valid | Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => {}
         }
     }
@@ -213,7 +223,12 @@ fn failures(page: &mut Page, table: &RunTable) {
     }
     let several_models = table.by_model().len() > 1;
     page.line(Tone::Plain, "");
-    page.paragraph(0, "", Tone::Bad, &format!("Failures ({})", groups.iter().map(|(_, rows)| rows.len()).sum::<usize>()));
+    page.paragraph(
+        0,
+        "",
+        Tone::Bad,
+        &format!("Failures ({})", groups.iter().map(|(_, rows)| rows.len()).sum::<usize>()),
+    );
     for (title, rows) in groups {
         let mut of: IndexMap<String, usize> = IndexMap::new();
         for (row, ..) in &rows {
@@ -246,7 +261,7 @@ fn of_failed(row: &Row, with_model: bool) -> String {
 fn warnings(page: &mut Page, table: &RunTable) {
     let mut kinds: IndexMap<&str, (usize, &str)> = IndexMap::new();
     for warning in table.rows.iter().flat_map(Row::warnings) {
-        kinds.entry(warning.kind.name()).or_insert((0, &warning.text)).0 += 1;
+        kinds.entry(warning.kind.name()).or_insert((0, warning.text.as_str())).0 += 1;
     }
     if kinds.is_empty() && table.unreadable.is_empty() {
         return;
@@ -258,7 +273,12 @@ fn warnings(page: &mut Page, table: &RunTable) {
         page.paragraph(2, "! ", Tone::Warning, &cut(&format!("{of}{text}"), 160));
     }
     if !table.unreadable.is_empty() {
-        page.paragraph(2, "! ", Tone::Warning, &format!("{} in the run directory do not count", counted(table.unreadable.len(), "file")));
+        page.paragraph(
+            2,
+            "! ",
+            Tone::Warning,
+            &format!("{} in the run directory do not count", counted(table.unreadable.len(), "file")),
+        );
     }
 }
 
@@ -266,7 +286,12 @@ fn foot(page: &mut Page, ended: Ended<'_>) {
     page.line(Tone::Plain, "");
     page.paragraph(0, "", Tone::Plain, &format!("All of it: {}", path(ended.directory)));
     let run = shell(ended.run);
-    page.paragraph(0, "", Tone::Faint, &format!("`vllm-bench analyze {run}` prints it, `vllm-bench report {run}` makes a page of it"));
+    page.paragraph(
+        0,
+        "",
+        Tone::Faint,
+        &format!("`vllm-bench analyze {run}` prints it, `vllm-bench report {run}` makes a page of it"),
+    );
 }
 
 fn path(directory: &str) -> String {

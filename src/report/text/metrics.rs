@@ -6,9 +6,9 @@ use super::super::page::{Page, Tone};
 use super::caption;
 use super::per_device;
 use crate::analyse::{
-    Against, EAGER, QUANTIZATION, RANKED, RankingSpec, Row, RunTable, Status, TP, Warning, WarningKind, against_baseline, bases,
-    by_model_and_load, components, detectable, estimate, level, over_starts, overall, samples_beyond, settings,
-    starts_of,
+    Against, EAGER, QUANTIZATION, RANKED, RankingSpec, Row, RunTable, Status, TP, Warning, WarningKind,
+    against_baseline, bases, by_model_and_load, components, detectable, estimate, level, over_starts, overall,
+    samples_beyond, settings, starts_of,
 };
 use crate::model::{Side, VllmMetric};
 
@@ -123,7 +123,8 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
 fn varying<'r>(rows: &[&'r Row]) -> Vec<&'r str> {
     let known = |key: &str| rows.iter().any(|row| row.setting(key).is_some());
     let is_fixed = |key: &str| rows.iter().all(|row| row.about.fixed.has(key));
-    let mut keys: Vec<&str> = [TP, QUANTIZATION, EAGER].into_iter().filter(|key| known(key) && !is_fixed(key)).collect();
+    let mut keys: Vec<&str> =
+        [TP, QUANTIZATION, EAGER].into_iter().filter(|key| known(key) && !is_fixed(key)).collect();
     for (key, _) in rows.iter().flat_map(|row| row.axes.server.iter().chain(&row.axes.workload)) {
         if !keys.contains(&key.as_str()) && !is_fixed(key) {
             keys.push(key);

@@ -92,7 +92,8 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         let versions = if versions.is_empty() { versions } else { format!(" (vLLM {versions})") };
         field(label, &format!("{}{versions}", cut(&more.title(), 60)));
     }
-    let shared: Vec<String> = table.shared_settings().iter().map(|(key, value)| format!("{key} {}", cut(value, 40))).collect();
+    let shared: Vec<String> =
+        table.shared_settings().iter().map(|(key, value)| format!("{key} {}", cut(value, 40))).collect();
     if !shared.is_empty() && counts.planned > 1 {
         field("Same for all", &cut(&shared.join(", "), 600));
     }
