@@ -218,13 +218,13 @@ class Sweep:
             "VLLM_BENCH_DEVICE_LOCKS": str(self.folder / "devices"),
         }
 
-    def command(self, *more: str, speed: str = "20") -> list[str]:
+    def command(self, *more: str, speed: str = "40") -> list[str]:
         base = [str(self.check.binary), "run", "--engine", "sim", "--keep-foreign", "--port", "auto", "--results-dir", "results", "--models", "org/tiny-8B",
                 "--tp", "1", "2", "4", "--quantization", "none", "--enforce-eager", "true", "false", "--num-prompts", "60",
                 "--sim-speed", speed, "--env", f"{harness.MARKER}={self.marker}"]
         return base + list(more)
 
-    def terminal(self, columns: int, *more: str, speed: str = "20", **env: str) -> Terminal:
+    def terminal(self, columns: int, *more: str, speed: str = "40", **env: str) -> Terminal:
         return Terminal(self.command(*more, speed=speed), self.folder, columns, self.env | env)
 
     def end(self) -> None:
@@ -248,7 +248,7 @@ def a_run(check: Check, columns: int) -> None:
     sweep = Sweep(check, f"run-{columns}")
     try:
         terminal = sweep.terminal(columns)
-        for phase, words in [("starting", "loading"), ("measuring", "requests"), ("going", "to go")]:
+        for phase, words in [("starting", "loading"), ("measuring", "/60 requests"), ("going", "to go")]:
             seen = terminal.until(lambda text: live(text) and words in text)
             text = terminal.screen.text()
             check.that(seen, f"{columns} columns: the live lines never said `{words}`", text)
@@ -319,7 +319,7 @@ def watched(check: Check, columns: int) -> None:
     sweep = Sweep(check, f"watch-{columns}")
     try:
         run = sweep.terminal(columns, "--sim-fault", "out-of-memory@eager=false", "--retry", "none")
-        run.until(lambda text: "requests" in text and live(text))
+        run.until(lambda text: "/60 requests" in text and live(text))
         status = Terminal([str(check.binary), "status", "--watch", "--results-dir", "results"], sweep.folder, columns, sweep.env)
         seen = status.until(lambda text: "Progress" in text)
         for _ in range(30):
@@ -343,7 +343,7 @@ def lanes(check: Check, columns: int) -> None:
     try:
         terminal = sweep.terminal(columns, "--parallel", "auto", speed="10")
         for phase, words in [("check", "what neighbours cost:"), ("measuring", "lane 2")]:
-            seen = terminal.until(lambda text: live(text) and words in text and "TTFT" in text)
+            seen = terminal.until(lambda text: live(text) and words in text and " requests, " in text)
             text = terminal.screen.text()
             check.keep(f"lanes-{phase}-{columns}", text)
             check.that(seen, f"lanes at {columns}: the live lines never said `{words}`", text)
@@ -360,7 +360,7 @@ def resized(check: Check) -> None:
     sweep = Sweep(check, "resize")
     try:
         terminal = sweep.terminal(160)
-        terminal.until(lambda text: live(text) and "requests" in text)
+        terminal.until(lambda text: live(text) and "/60 requests" in text)
         terminal.resize(60)
         terminal.until(lambda text: False, 1.5)
         text = terminal.screen.text()

@@ -15,6 +15,7 @@ use crate::load::server::{Reading, ServerState};
 use crate::model::{Event, Telemetry};
 use crate::process::Members;
 use crate::record::Growing;
+use crate::sim::settings::SPEED as SIMULATED_SPEED;
 use crate::telemetry::{DEVICE_COLUMNS, DeviceSample, Sample, Sampler, cell, mebibytes, summarize};
 
 /// How long the last sample may take: no measurement waits longer for it.
@@ -69,8 +70,7 @@ impl Sampling {
         let (tell, told) = mpsc::unbounded_channel();
         let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval };
         let file = File { path: job.places.telemetry.clone(), out: None, failed: None };
-        let name = job.experiment.name.clone();
-        let client = Follow { emit: emit.clone(), name, log: job.places.benchmark_log.clone() };
+        let client = Follow::of(job, emit);
         let task = tokio::spawn(sample_until_told(sampler, asked, server, told, (file, client)));
         Some(Self { tell, task, interval })
     }
@@ -145,6 +145,48 @@ struct Follow {
     name: String,
     /// The client's log.
     log: PathBuf,
+    /// Seconds of the server in one of this machine: of a simulated one more than one.
+    speed: f64,
+}
+
+/// Tells how far a client is where nothing is sampled beside it; ends when it is dropped.
+pub(super) struct Following(JoinHandle<()>);
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Following {
+    /// Begins, at the begin of the client. `base`: where the server is asked for its metrics.
+    pub fn begin(context: &UnitContext, job: &Job, base: &str, emit: &Emitter) -> Self {
+        let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval: LOOK_EVERY };
+        let mut follow = Follow::of(job, emit);
+        Self(tokio::spawn(async move {
+            let began = Instant::now();
+            let mut moments: Vec<Moment> = Vec::new();
+            let mut ticks = tokio::time::interval(LOOK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let server = asked.state().await;
+                let sample = Sample { at: began.elapsed(), ..Sample::default() };
+                moments.push(Moment { sample, server, clock: String::new() });
+                if moments.len() > 2 * RATE_OVER {
+                    // The first says where counters began.
+                    moments.remove(1);
+                }
+                let read = tokio::task::spawn_blocking(move || (follow.requests_done(), follow));
+                let Ok((done, back)) = read.await else { return };
+                follow = back;
+                follow.tell(done, &moments);
+            }
+        }))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How much of the end of a client's log is read: a progress bar has less.
@@ -153,6 +195,12 @@ const END_OF_LOG: u64 = 4 << 10;
 const RATE_OVER: usize = 5;
 
 impl Follow {
+    fn of(job: &Job, emit: &Emitter) -> Self {
+        let speed = job.experiment.server.env.get(SIMULATED_SPEED).and_then(|speed| speed.parse().ok());
+        let (name, log) = (job.experiment.name.clone(), job.places.benchmark_log.clone());
+        Self { emit: emit.clone(), name, log, speed: speed.unwrap_or(1.0) }
+    }
+
     /// Requests that are over, and all of them, as the client says.
     fn requests_done(&self) -> Option<(u64, u64)> {
         let mut file = crate::bounded::open(&self.log).ok()?;
@@ -163,7 +211,7 @@ impl Follow {
 
     /// Tells how far it is, in a line; nothing where nothing is known.
     fn tell(&self, done: Option<(u64, u64)>, measured: &[Moment]) {
-        let line = progress(done, measured);
+        let line = progress(done, measured, self.speed);
         if !line.is_empty() {
             self.emit.event(Event::Progress { name: self.name.clone(), line });
         }
@@ -171,13 +219,13 @@ impl Follow {
 }
 
 /// `120/400 requests, 5312 tok/s, TTFT 43.1 ms`: as far as the client's log and the server's counters since its begin say.
-fn progress(done: Option<(u64, u64)>, measured: &[Moment]) -> String {
+fn progress(done: Option<(u64, u64)>, measured: &[Moment], speed: f64) -> String {
     let tokens = |moment: &Moment| Some((moment.sample.at.as_secs_f64(), moment.server?.generation_tokens?));
     let recent = measured.get(measured.len().saturating_sub(RATE_OVER + 1)..).unwrap_or_default();
     let rate =
         recent.first().and_then(tokens).zip(recent.last().and_then(tokens)).and_then(|((from, before), (at, now))| {
-            let rate = (now - before) / (at - from);
-            (rate.is_finite() && rate >= 0.0).then(|| format!("{rate:.0} tok/s"))
+            let rate = (now - before) / (at - from) / speed;
+            (rate.is_finite() && rate >= 0.0 && speed.is_finite()).then(|| format!("{rate:.0} tok/s"))
         });
     let first_tokens = |moment: &Moment| moment.server.and_then(|server| server.ttft_sum.zip(server.ttft_count));
     let begin_and_end = measured.first().and_then(first_tokens).zip(measured.last().and_then(first_tokens));
@@ -392,10 +440,10 @@ mod tests {
             ..Moment::default()
         };
         let moments = [at(3, 100.0, (1.0, 10.0)), at(4, 150.0, (1.0, 10.0)), at(5, 300.0, (1.5, 30.0))];
-        assert_eq!(progress(Some((7, 9)), &moments), "7/9 requests, 100 tok/s, TTFT 25.0 ms");
-        assert_eq!(progress(Some((0, 9)), &moments[..2]), "0/9 requests, 50 tok/s", "no first token yet");
-        assert_eq!(progress(None, &[Moment::default(), Moment::default()]), "");
-        assert_eq!(progress(None, &[]), "");
+        assert_eq!(progress(Some((7, 9)), &moments, 1.0), "7/9 requests, 100 tok/s, TTFT 25.0 ms");
+        assert_eq!(progress(Some((0, 9)), &moments[..2], 2.0), "0/9 requests, 25 tok/s", "no first token yet");
+        assert_eq!(progress(None, &[Moment::default(), Moment::default()], 1.0), "");
+        assert_eq!(progress(None, &[], 1.0), "");
     }
 
     #[test]

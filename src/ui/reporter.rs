@@ -455,7 +455,7 @@ impl Reporter {
         let cause = self.paint(BOLD, &failure.cause.to_string());
         let lead = self.paint(RED, "FAILED");
         if let Some(first) = self.first_of(name, failure.cause) {
-            let text = format!("{lead}  {cause}: {}   (as {first})", without_title(failure));
+            let text = format!("{lead}  {cause} (as {first}): {}", without_title(failure));
             return self.about_in_a_line(name, &text);
         }
         let seconds = self.paint(DIM, &seconds_of(timings));

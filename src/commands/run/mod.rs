@@ -19,7 +19,6 @@ mod store;
 pub mod task;
 mod truth;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

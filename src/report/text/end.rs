@@ -71,13 +71,18 @@ pub fn end(analysis: &Analysis<'_>, ended: Ended<'_>, style: Style) -> String {
 
 /// The first lines, and that there are more.
 fn at_most(mut lines: Vec<String>, most: usize, what: &str) -> Vec<String> {
-    if lines.len() > most {
-        lines.truncate(most.saturating_sub(1));
-        if most > 0 {
+    // An empty line and a heading say nothing alone.
+    const LEAST: usize = 4;
+    match lines.len() {
+        all if all <= most => lines,
+        _ if most < 2 => Vec::new(),
+        _ if most < LEAST => vec![String::new(), format!("… {what} in {}", layout::ANALYSIS)],
+        _ => {
+            lines.truncate(most - 1);
             lines.push(format!("  … more {what} in {}", layout::ANALYSIS));
+            lines
         }
     }
-    lines
 }
 
 fn nothing_measured(counts: &Counts, ended: Ended<'_>, style: Style) -> String {
@@ -202,10 +207,13 @@ fn several(page: &mut Page, told: &Told<'_, '_>) {
     }
 }
 
+/// A row without a valid result, why, and that in a sentence.
+type Failed<'a> = (&'a Row, Option<&'a FailedAttempt>, &'a str);
+
 /// Failures by cause, with the configurations that have it.
 fn failures(page: &mut Page, table: &RunTable) {
-    let mut causes: IndexMap<Option<Cause>, Vec<(&Row, Option<&FailedAttempt>, &str)>> = IndexMap::new();
-    let mut invalid: Vec<(&Row, Option<&FailedAttempt>, &str)> = Vec::new();
+    let mut causes: IndexMap<Option<Cause>, Vec<Failed<'_>>> = IndexMap::new();
+    let mut invalid: Vec<Failed<'_>> = Vec::new();
     for row in &table.rows {
         match &row.status {
             Status::Failed(failed) => {

@@ -103,7 +103,7 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
     }
     for (model, rows) in groups {
         page.gap();
-        page.paragraph(2, "", Tone::Heading, &format!("{}", cut(model, MODEL)));
+        page.paragraph(2, "", Tone::Heading, &cut(model, MODEL));
         page.gap();
         let keys = varying(&rows);
         let repeats = rows.iter().any(|row| row.repeat.is_some());
@@ -286,7 +286,7 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
             begun = true;
         }
         page.gap();
-        page.paragraph(2, "", Tone::Heading, &format!("{}", cut(&first.name, MODEL)));
+        page.paragraph(2, "", Tone::Heading, &cut(&first.name, MODEL));
         page.gap();
         let lines = RANKED.into_iter().filter_map(|metric| {
             let starts = starts_of(rows, metric)?;

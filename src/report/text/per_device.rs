@@ -99,7 +99,7 @@ fn tables(
     let mut shape = vec![Column::text("Configuration"), Column::metrics("Devs")];
     shape.extend(shown.iter().map(|(_, title)| Column::metrics(*title)));
     for (model, measured) in by_model(rows) {
-        page.paragraph(2, "", Tone::Heading, &format!("{}", cut(model, 90)));
+        page.paragraph(2, "", Tone::Heading, &cut(model, 90));
         page.gap();
         let mut lines = Table::new(&shape);
         measured.iter().for_each(|rows| line(&mut lines, rows, &columns));

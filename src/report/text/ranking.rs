@@ -24,7 +24,7 @@ pub(super) fn put(page: &mut Page, analysis: &Analysis<'_>) {
     }
     for told in Told::all(analysis) {
         page.gap();
-        page.paragraph(2, "", Tone::Heading, &format!("{}", cut(&told.title(), 110)));
+        page.paragraph(2, "", Tone::Heading, &cut(&told.title(), 110));
         page.gap();
         if let Some(found) = told.found() {
             page.paragraph(2, "Use  ", Tone::Good, &found.configuration());

@@ -40,7 +40,7 @@ fn is_unchanged(matched: &Matched<'_>) -> bool {
 /// The table of one configuration.
 fn put(page: &mut Page, matched: &Matched<'_>) {
     page.gap();
-    page.paragraph(2, "", Tone::Heading, &format!("{}", name(matched.row)));
+    page.paragraph(2, "", Tone::Heading, &name(matched.row));
     page.gap();
     if let Some(why) = &matched.not_comparable {
         page.paragraph(2, "! ", Tone::Warning, &format!("nothing is decided, {}", cut(why, 300)));
