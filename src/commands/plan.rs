@@ -12,6 +12,7 @@ use crate::commands::{format, host_facts, query_args};
 use crate::config::{Environment, Place, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
+use crate::fold::fold;
 use crate::model::{Experiment, Identity, Plan, Skip};
 use crate::plan::{Axis, Baseline, Candidate, Counts, Judgement, Selection, Value, expand};
 use crate::report::{Style, words_table};
@@ -52,17 +53,17 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     if args.output.is_json() {
         return print_json(&settings, &counts, ui);
     }
-    ui.out_raw(summary(&settings, &counts).as_bytes());
-    ui.out_raw(super::estimate::text(&settings, &counts).as_bytes());
+    put(&summary(&settings, &counts), ui);
+    put(&super::estimate::text(&settings, &counts), ui);
     idle_flags(&settings, false).iter().for_each(|idle| ui.warn(idle));
     if counts.distinct <= WHOLE && settings.place == Place::Local {
         match Lanes::of(&settings, &settings.plan()?, environment) {
-            Ok(lanes) => lanes.iter().for_each(|lanes| ui.out(&lanes.outline(&settings))),
+            Ok(lanes) => lanes.iter().for_each(|lanes| put(&lanes.outline(&settings), ui)),
             // It may run on another machine.
             Err(error) => ui.warn(&format!("on this machine `run` refuses it: {error}")),
         }
     }
-    ui.out_raw(axes(&settings, super::analyze::style_of(ui)).as_bytes());
+    put(&axes(&settings, super::analyze::style_of(ui)), ui);
     let plan = (counts.distinct <= WHOLE).then(|| expand(&settings.sweep));
     match (&plan, args.all) {
         (Some(plan), true) => list_plan(plan, ui),
@@ -71,6 +72,13 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     }
     plan.iter().for_each(|plan| say_why(plan, ui));
     Ok(exit::OK)
+}
+
+/// Lines that end between words where a terminal shows them.
+fn put(text: &str, ui: &Ui) {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let folded = ui.display.columns_out.map(|columns| fold(text, columns));
+    ui.out(folded.as_deref().unwrap_or(text));
 }
 
 fn many_experiments(counts: &Counts) -> String {
@@ -101,7 +109,10 @@ fn axes(settings: &Settings, style: Style) -> String {
         }
         let set = fixed.iter().filter(|(_, axis)| axis.values.first() != Some(&Value::Omitted));
         let fixed: Vec<String> = set
-            .filter_map(|(_, axis)| Some(format!("{} {}", axis.key, format::plain(&axis.values.first()?.shown()))))
+            .filter_map(|(_, axis)| match axis.values.first()? {
+                Value::Switch(true) => Some(axis.key.clone()),
+                value => Some(format!("{} {}", axis.key, format::plain(&value.shown()))),
+            })
             .collect();
         if !fixed.is_empty() {
             text += &format!("  same for all: {}\n", fixed.join(", "));
@@ -224,7 +235,7 @@ fn say_why(plan: &Plan, ui: &Ui) {
         if let Some(explanation) = &skip.explanation
             && !told.iter().any(|known| known.rule == skip.rule)
         {
-            ui.out(&format!("why {}: {explanation}", skip.rule));
+            put(&format!("why {}: {explanation}", skip.rule), ui);
             told.push(skip);
         }
     }
