@@ -7,8 +7,7 @@ VLLM_BENCH_PORT=auto in the environment:
     tmux new-session -d -s plot -x 100 -y 60
     tmux send-keys -t plot "vllm-bench run --engine sim --models openai/gpt-oss-20b --tp 4 8 --sim-speed 300" Enter
     tmux capture-pane -e -p -S - -t plot > screen.txt        # when the run has ended
-    docs/make_terminal_svg.py --title 'vllm-bench run --engine sim' --omit ' Created ' '── Recommendation' \\
-        --omit '── Overall statistics' 'no such line' < screen.txt > docs/terminal.svg
+    sed "s|$PWD|/work|g" screen.txt | docs/make_terminal_svg.py --title 'vllm-bench run --engine sim' > docs/terminal.svg
 
 Lines that were left out show as one `⋮`; nothing else is changed.
 

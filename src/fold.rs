@@ -65,6 +65,29 @@ pub fn width(text: &str) -> usize {
     columns
 }
 
+/// At most `columns` of a text in one line, with an ellipsis where it is cut; colours take none, and end with it.
+pub fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let (mut out, mut used, mut escaped, mut coloured) = (String::new(), 0, false, false);
+    for c in text.chars() {
+        let wide = if escaped || c == '\x1b' { 0 } else { c.width().unwrap_or(0) };
+        if used + wide >= columns && wide > 0 {
+            break;
+        }
+        coloured |= c == '\x1b';
+        escaped = (escaped || c == '\x1b') && c != 'm';
+        used += wide;
+        out.push(c);
+    }
+    out.push('…');
+    if coloured {
+        out.push_str("\x1b[0m");
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +107,13 @@ mod tests {
         assert_eq!(fold(text, 20), "hint: use\n`vllm-bench run --resume RUN`\nfor it");
         assert_eq!(fold("see /a/very/long/path/to/a/file now", 10), "see\n/a/very/long/path/to/a/file\nnow");
         assert_eq!(fold("a lonely ` is no quotation mark", 12), "a lonely `\nis no\nquotation\nmark");
+    }
+
+    #[test]
+    fn a_line_is_cut_by_what_is_seen_of_it() {
+        assert_eq!((cut("one two", 7), cut("one two", 6)), ("one two".to_owned(), "one t…".to_owned()));
+        assert_eq!(cut("\x1b[31mred\x1b[0m and more", 6), "\x1b[31mred\x1b[0m a…\x1b[0m");
+        assert_eq!(cut("模型模型", 4), "模…");
     }
 
     #[test]

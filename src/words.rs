@@ -1,5 +1,7 @@
 //! Words as people read them and shells take them: quoted, counted, cut. Pure.
 
+use std::time::Duration;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// One word of a script, for bash. A NUL byte, which no argument can hold, is dropped; all others stay as they are.
@@ -44,6 +46,17 @@ fn hidden(c: char) -> bool {
 /// `1 run`, `2 runs`.
 pub fn counted(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// `35 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`.
+pub fn duration(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds.max(0.0)).map_or(0, |d| d.as_secs());
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
 }
 
 /// At most `most` characters; what is too long ends in `…`.

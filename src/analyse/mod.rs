@@ -2,6 +2,7 @@
 //!
 //! [`RunTable`] is the one table behind every report; [`crate::results::read_run`] fills it from files.
 
+mod axes;
 mod baseline;
 mod beside;
 mod change_point;
@@ -15,6 +16,7 @@ mod grouping;
 mod history;
 mod inference;
 mod interference;
+mod labels;
 mod limit;
 mod load;
 mod metric_values;
@@ -32,6 +34,7 @@ mod verdict;
 mod vllm_metrics;
 mod wanted;
 
+pub use axes::{EAGER, Fixed, QUANTIZATION, ShownAxes, TP};
 pub use baseline::{Against, NAME, Unmarked, against_baseline, mark_baseline};
 pub use beside::Beside;
 pub use change_point::{ALPHA, FEWEST as FEWEST_RUNS, Levels, Newest, Search, Step as LevelStep};
@@ -57,7 +60,7 @@ pub use optimize::{
 pub use pairing::{Described, Pairing, ambiguous, described, nearest_difference};
 pub use rank::{RANKED, mean_over_starts, settings, starts_by, starts_of};
 pub use requests::Requests;
-pub use row::{About, FailedAttempt, Row, ShownAxes, Slot, Status};
+pub use row::{About, FailedAttempt, Row, Slot, Status};
 pub use samples::{Moment, token_rate};
 pub use setting::{all_settings, different, short_settings};
 pub use summary::{Counts, overall};

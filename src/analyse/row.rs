@@ -1,16 +1,16 @@
 //! A row: one experiment with its settings, its metrics, and what came of it.
 
 use std::borrow::Cow;
-use std::cmp::{Ordering, Reverse};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
 
+use super::axes::{Fixed, ShownAxes};
 use super::metric_values::Place;
 use super::verdict::Warning;
 use super::{Load, MetricValues, VllmMetrics};
-use crate::model::{Axes, Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Side, Timings};
+use crate::model::{Cause, Client, Engine, Evidence, Identity, Phase, Repeat, Side, Timings};
 
 /// How the value of an axis that leaves a flag out is shown.
 const LEFT_OUT: &str = "default";
@@ -106,6 +106,8 @@ pub struct About {
     /// Other server configurations of its run that were under way while it was measured, the most at a time; `None` where nobody
     /// recorded it.
     pub neighbours: Option<u32>,
+    /// What all planned rows of its table have in common: its label leaves that out.
+    pub fixed: Arc<Fixed>,
 }
 
 impl Default for About {
@@ -114,6 +116,7 @@ impl Default for About {
         static NO_NAME: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
         static NO_PATH: LazyLock<Arc<Path>> = LazyLock::new(|| Path::new("").into());
         static NO_FLAGS: LazyLock<Arc<IndexMap<String, String>>> = LazyLock::new(Arc::default);
+        static NOT_LOOKED: LazyLock<Arc<Fixed>> = LazyLock::new(Arc::default);
         Self {
             run: Arc::clone(&NO_NAME),
             directory: Arc::clone(&NO_PATH),
@@ -138,102 +141,8 @@ impl Default for About {
             server_log_span: None,
             baseline_asked: false,
             neighbours: None,
+            fixed: Arc::clone(&NOT_LOOKED),
         }
-    }
-}
-
-/// The grid values as tables show them. What a file does not say is absent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ShownAxes {
-    /// Hugging Face id or path of the model.
-    pub model: String,
-    /// Devices over which each layer is split.
-    pub tensor_parallel_size: Option<u32>,
-    /// Quantization, `none` where vLLM's flag was left out.
-    pub quantization: Option<String>,
-    /// Whether vLLM ran without compiled graphs.
-    pub enforce_eager: Option<bool>,
-    /// The server's other keys that vary in the sweep, with their values.
-    pub server: Vec<(String, String)>,
-    /// The workload's keys that vary in the sweep, with their values.
-    pub workload: Vec<(String, String)>,
-}
-
-impl From<&Axes> for ShownAxes {
-    fn from(axes: &Axes) -> Self {
-        Self {
-            model: axes.model.clone(),
-            tensor_parallel_size: Some(axes.tensor_parallel_size),
-            quantization: Some(axes.quantization_label().to_owned()),
-            enforce_eager: Some(axes.enforce_eager),
-            server: axes.server.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            workload: axes.workload.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        }
-    }
-}
-
-impl ShownAxes {
-    /// Of a model whose settings nobody recorded.
-    pub fn of_model(model: String) -> Self {
-        Self {
-            model,
-            tensor_parallel_size: None,
-            quantization: None,
-            enforce_eager: None,
-            server: Vec::new(),
-            workload: Vec::new(),
-        }
-    }
-
-    /// What it is sorted by within one model: devices as numbers (16 after 2), no quantization first, eager first; unknown last.
-    pub(super) fn order(&self) -> impl Ord + use<'_> {
-        let quantization = self.quantization.as_deref();
-        let others: Vec<Natural<'_>> =
-            self.server.iter().chain(&self.workload).map(|(_, value)| Natural::of(value)).collect();
-        (
-            (self.tensor_parallel_size.is_none(), self.tensor_parallel_size),
-            (quantization.is_none(), quantization != Some("none"), quantization),
-            Reverse(self.enforce_eager),
-            others,
-        )
-    }
-
-    /// The workload's keys that vary, as one text: rows of different loads are never ranked against each other.
-    pub fn workload_label(&self) -> String {
-        let keys: Vec<String> = self.workload.iter().map(|(key, value)| format!("{key} {value}")).collect();
-        keys.join(", ")
-    }
-}
-
-/// A value in the order in which people count: numbers by size, then texts.
-#[derive(Debug, PartialEq)]
-enum Natural<'t> {
-    Number(f64),
-    Text(&'t str),
-}
-
-impl<'t> Natural<'t> {
-    fn of(text: &'t str) -> Self {
-        text.parse().map_or(Natural::Text(text), Natural::Number)
-    }
-}
-
-impl Eq for Natural<'_> {}
-
-impl Ord for Natural<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Natural::Number(a), Natural::Number(b)) => a.total_cmp(b),
-            (Natural::Text(a), Natural::Text(b)) => a.cmp(b),
-            (Natural::Number(_), Natural::Text(_)) => Ordering::Less,
-            (Natural::Text(_), Natural::Number(_)) => Ordering::Greater,
-        }
-    }
-}
-
-impl PartialOrd for Natural<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 

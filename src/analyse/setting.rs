@@ -25,7 +25,7 @@ const WORDS: [(&str, &str, Option<&str>); 10] = [
 const DEFAULT: &str = "default";
 
 /// Flags that say nothing about how fast a server is.
-const IRRELEVANT: [&str; 6] = ["model", "host", "port", "served-model-name", "uvicorn-log-level", "api-key"];
+pub(super) const IRRELEVANT: [&str; 6] = ["model", "host", "port", "served-model-name", "uvicorn-log-level", "api-key"];
 
 /// The ten words that the cluster sweep has columns for, with the row's values, in its order.
 pub fn short_settings(row: &Row) -> [(&'static str, String); 10] {

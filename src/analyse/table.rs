@@ -269,7 +269,8 @@ pub(super) fn group_by_model<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::row::{ShownAxes, Status};
+    use super::super::axes::ShownAxes;
+    use super::super::row::Status;
     use super::*;
     use crate::model::VllmMetric;
 

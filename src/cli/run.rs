@@ -345,7 +345,7 @@ pub struct PlanArgs {
     /// What is planned.
     #[command(flatten)]
     pub run: RunArgs,
-    /// Show every experiment, however many there are
+    /// List every experiment, and every combination that a rule leaves out
     #[arg(long, help_heading = "Plan")]
     pub all: bool,
     /// For whom.

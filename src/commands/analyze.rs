@@ -8,16 +8,17 @@ use crate::cli::AnalyzeArgs;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::exit;
+use crate::record::layout::Layout;
 use crate::record::{atomic, layout};
 use crate::report::export::{
     Analysis, AnalysisExporter, DatatroveTree, Exporter, Files, Format, Sink, in_memory, whole_file,
 };
-use crate::report::{Style, Written, on_screen, render, write_all};
+use crate::report::{Ended, Style, Written, end, on_screen, render, write_all};
 use crate::results::{add_server_logs, read_run, read_runs};
 use crate::ui::Ui;
 
 use super::choice;
-use crate::commands::{find_run, query_args};
+use crate::commands::{find_run, format, query_args};
 
 /// Refuses flags that have no effect with a format, rather than let the user believe that they did.
 fn refuse_idle(format: Format, args: &AnalyzeArgs) -> Result<(), Error> {
@@ -109,7 +110,7 @@ fn is_own(table: &RunTable) -> bool {
     table.more.is_empty() && !of_files && table.facts.directory.is_dir()
 }
 
-fn style_of(ui: &Ui) -> Style {
+pub(super) fn style_of(ui: &Ui) -> Style {
     Style::of(ui.display.color_out, ui.display.columns_out)
 }
 
@@ -244,17 +245,24 @@ fn has_no_folders(path: &Path) -> bool {
     links == Some(2) && !path.join(layout::MANIFEST).exists()
 }
 
-/// Analyses the run that this process has just ended, while it still holds the lock. Returns the exit code that its
-/// results mean.
+/// Analyses the run that this process has just ended, while it still holds the lock: the reports beside it, and what of them a screen
+/// shows. Returns the exit code that its results mean.
 ///
 /// # Errors
 /// As [`run`].
-pub fn analyse_ended(run: &Path, ui: &Ui) -> Result<u8, Error> {
+pub fn analyse_ended(run: &Path, interrupted: bool, environment: &Environment, ui: &Ui) -> Result<u8, Error> {
     let mut table = read_run(run)?;
     table.facts.live = false;
     let analysis = Analysis::of(&table);
-    write_beside(&analysis, &analysis, ui)?;
-    ui.say("`vllm-bench report` makes one page of it: table, plots, recommendation");
+    write_all(run, &analysis)?;
+    let here = environment.working_directory();
+    let ended = Ended {
+        run: &run.strip_prefix(here).unwrap_or(run).to_string_lossy(),
+        directory: &format::path(run, here),
+        interrupted,
+        skips_kept: Layout::new(run).skipped().is_file(),
+    };
+    ui.out_raw(end(&analysis, ended, style_of(ui)).as_bytes());
     Ok(code(&table, ui))
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use chrono_tz::Tz;
 
 use crate::config::Environment;
 use crate::error::Error;
@@ -138,14 +139,14 @@ async fn close(run: &RunDir, ui: &Ui) -> Result<(), Error> {
     if state.open_tasks() == 0 && state.finished.is_some() {
         return Ok(());
     }
+    let zone: Tz = run.manifest().ok().and_then(|manifest| manifest.timezone.parse().ok()).unwrap_or(chrono_tz::UTC);
     let holder = Holder {
         process: crate::model::ProcessId::current(),
         user: format::user(nix::unistd::geteuid().as_raw()),
-        since: Utc::now().format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        since: format::moment(Utc::now(), zone),
         run: run.path().to_owned(),
     };
     lock.sign(&lock_path, &holder)?;
-    let zone = run.manifest().ok().and_then(|manifest| manifest.timezone.parse().ok()).unwrap_or(chrono_tz::UTC);
     let mut bus = Bus::new(Journal::open(&run.layout().journal())?, zone)?;
     let mut publish = |event: Event| bus.publish(&event, true);
     for (number, _) in state.jobs.iter().filter(|(_, job)| job.tasks > 0) {

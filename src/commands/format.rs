@@ -1,13 +1,15 @@
 //! Numbers and names as the commands around a run show them.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use chrono::{DateTime, FixedOffset, Local, Offset, Utc};
+use chrono_tz::Tz;
 
 use crate::error::Error;
 use crate::fold::{fold, width};
 use crate::safe::is_harmful;
 use crate::words;
-pub use crate::words::{counted as count, shell as word};
+pub use crate::words::{counted as count, duration as seconds, shell as word};
 
 /// `1.5 GB`: decimal units, as disks are sold.
 pub fn bytes(count: u64) -> String {
@@ -26,15 +28,26 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// `35 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`.
-pub fn seconds(seconds: f64) -> String {
-    let whole = Duration::try_from_secs_f64(seconds.max(0.0)).map_or(0, |d| d.as_secs());
-    match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
-    }
+/// `2026-02-25 14:30:00 +02:00`: a moment as a wall clock in that zone shows it, with its offset.
+pub fn moment(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+/// What tells the stamps of logs, which are this machine's, from the times of a run, of which `at` is one; `None` where they are the same.
+pub fn log_times(at: DateTime<FixedOffset>) -> Option<String> {
+    between_clocks(at.with_timezone(&Local).offset().fix(), *at.offset())
+}
+
+fn between_clocks(machine: FixedOffset, run: FixedOffset) -> Option<String> {
+    let ahead = run.local_minus_utc() - machine.local_minus_utc();
+    let minutes = ahead.abs() / 60;
+    let far = match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    };
+    let which = if ahead > 0 { "behind" } else { "ahead of" };
+    (minutes > 0).then(|| format!("stamps in logs are {far} {which} the times of this run ({machine} and {run})"))
 }
 
 /// Text from outside on one line: control characters and direction overrides become spaces.
@@ -133,6 +146,18 @@ mod tests {
             [-1.0, 0.4, 59.9, 60.0, 3599.0, 3600.0, 90_000.0, f64::NAN, f64::INFINITY].map(seconds),
             ["0 s", "0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "1 d 1 h", "0 s", "0 s"]
         );
+    }
+
+    #[test]
+    fn times_have_their_offset_and_those_of_logs_are_told_apart() {
+        let at = DateTime::parse_from_rfc3339("2026-02-25T12:30:00Z").unwrap().to_utc();
+        assert_eq!(moment(at, chrono_tz::Asia::Jerusalem), "2026-02-25 14:30:00 +02:00");
+        let offset = |minutes: i32| FixedOffset::east_opt(minutes * 60).unwrap();
+        let told = "stamps in logs are 2 h behind the times of this run (+00:00 and +02:00)";
+        assert_eq!(between_clocks(offset(0), offset(120)).as_deref(), Some(told));
+        let told = "stamps in logs are 5 h 30 min ahead of the times of this run (+05:30 and +00:00)";
+        assert_eq!(between_clocks(offset(330), offset(0)).as_deref(), Some(told));
+        assert_eq!(between_clocks(offset(60), offset(60)), None);
     }
 
     #[test]

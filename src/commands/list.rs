@@ -223,7 +223,7 @@ fn recommends(run: &RunDir) -> Vec<Recommends> {
     let answers = answers(&table, &[crate::analyse::BY_MODEL.to_owned()], &wanted);
     let chosen = answers.iter().filter_map(|answer| {
         let choice = answer.choice.as_ref().ok()?.chosen()?;
-        Some(Recommends { group: answer.title(), configuration: report::configuration(&choice.row.axes) })
+        Some(Recommends { group: answer.title(), configuration: report::configuration(choice.row) })
     });
     chosen.collect()
 }
@@ -244,7 +244,7 @@ const COLUMNS: [Column; 7] = [
     Column { heading: "RUN", cell: |run| run.run.clone(), most: 24, least: 13 },
     Column { heading: "STATE", cell: state, most: 17, least: 17 },
     Column { heading: "PASSED", cell: passed, most: 16, least: 16 },
-    Column { heading: "CREATED", cell: created, most: 16, least: 16 },
+    Column { heading: "CREATED", cell: created, most: 23, least: 23 },
     Column { heading: "MODEL", cell: models, most: 28, least: 12 },
     Column { heading: "RECOMMENDS", cell: recommended, most: 44, least: 16 },
 ];
@@ -265,7 +265,7 @@ fn passed(run: &Listed) -> String {
 
 fn created(run: &Listed) -> String {
     let at = run.created.as_deref().and_then(|at| DateTime::parse_from_rfc3339(at).ok());
-    at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M").to_string())
+    at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M %:z").to_string())
 }
 
 fn models(run: &Listed) -> String {

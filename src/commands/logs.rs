@@ -47,6 +47,10 @@ pub async fn run(args: &LogsArgs, environment: &Environment, ui: &Ui) -> Result<
     let mut journal = JournalTail::of_run(&found.run);
     let entries = journal.read().map_err(unreadable(&found.run.layout().journal()))?;
     let newest = entries.iter().filter_map(|entry| scene.apply(entry)).last();
+    let at = entries.last().and_then(|entry| chrono::DateTime::parse_from_rfc3339(&entry.at).ok());
+    if let Some(times) = at.and_then(format::log_times) {
+        ui.say(&times);
+    }
     let state = RunState::replay(&entries);
     let follow = !args.no_follow && is_open(&found, &state, &scene, newest.is_some());
     if newest.is_none() && !follow {

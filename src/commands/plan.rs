@@ -12,12 +12,14 @@ use crate::commands::{format, host_facts, query_args};
 use crate::config::{Environment, Place, Preset, Settings};
 use crate::error::Error;
 use crate::exit;
-use crate::model::{Experiment, Identity, Skip};
-use crate::plan::{Baseline, Candidate, Counts, Judgement, Selection, expand};
+use crate::fold::fold;
+use crate::model::{Experiment, Identity, Plan, Skip};
+use crate::plan::{Axis, Baseline, Candidate, Counts, Judgement, Selection, Value, expand};
+use crate::report::{Style, words_table};
 use crate::ui::Ui;
 
-/// So many lines are shown without `--all`.
-const LINES: usize = 200;
+/// So many groups have a table of their own.
+const GROUPS: usize = 8;
 /// Plans up to this size are made whole: then the order, the names and the numbers shown are those of the run.
 pub const WHOLE: u64 = 10_000;
 /// Above so many combinations it is said that they are being counted.
@@ -51,24 +53,83 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     if args.output.is_json() {
         return print_json(&settings, &counts, ui);
     }
-    ui.out_raw(summary(&settings, &counts).as_bytes());
-    ui.out_raw(super::estimate::text(&settings, &counts).as_bytes());
+    put(&summary(&settings, &counts), ui);
+    put(&super::estimate::text(&settings, &counts), ui);
     idle_flags(&settings, false).iter().for_each(|idle| ui.warn(idle));
     if counts.distinct <= WHOLE && settings.place == Place::Local {
         match Lanes::of(&settings, &settings.plan()?, environment) {
-            Ok(lanes) => lanes.iter().for_each(|lanes| ui.out(&lanes.outline(&settings))),
+            Ok(lanes) => lanes.iter().for_each(|lanes| put(&lanes.outline(&settings), ui)),
             // It may run on another machine.
             Err(error) => ui.warn(&format!("on this machine `run` refuses it: {error}")),
         }
     }
-    ui.out("");
-    if counts.distinct <= WHOLE {
-        list_plan(&settings, args.all, ui);
-    } else {
-        list_lazily(&settings, args.all, ui);
+    put(&axes(&settings, super::analyze::style_of(ui)), ui);
+    let plan = (counts.distinct <= WHOLE).then(|| expand(&settings.sweep));
+    match (&plan, args.all) {
+        (Some(plan), true) => list_plan(plan, ui),
+        (None, true) => list_lazily(&settings, ui),
+        (_, false) => ui.out(&format!("`--all` lists {}, `--json` has all of it", many_experiments(&counts))),
     }
+    plan.iter().for_each(|plan| say_why(plan, ui));
     Ok(exit::OK)
 }
+
+/// Lines that end between words where a terminal shows them.
+fn put(text: &str, ui: &Ui) {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let folded = ui.display.columns_out.map(|columns| fold(text, columns));
+    ui.out(folded.as_deref().unwrap_or(text));
+}
+
+fn many_experiments(counts: &Counts) -> String {
+    match counts.measurements {
+        1 => "the experiment".to_owned(),
+        more => format!("the {}", many(more, "experiment")),
+    }
+}
+
+/// What varies in each group of a sweep, as a table, and what has one value.
+fn axes(settings: &Settings, style: Style) -> String {
+    let groups = &settings.sweep.groups;
+    let mut text = String::new();
+    for group in groups.iter().take(GROUPS) {
+        let name = group.name.as_deref().filter(|_| groups.len() > 1);
+        text += &name.map_or_else(|| "\n".to_owned(), |name| format!("\ngroup `{name}`\n"));
+        let of = |what: &'static str, axes: &'_ [Axis]| {
+            axes.iter().map(move |axis| (what, axis.clone())).collect::<Vec<_>>()
+        };
+        let all = [of(SERVER, &group.serve), of(VARIABLE, &group.env), of(WORKLOAD, &group.bench)].concat();
+        let (vary, fixed): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, axis)| axis.values.len() > 1);
+        let cells = |(of, axis): &(&str, Axis)| {
+            let values: Vec<String> = axis.values.iter().map(|value| format::plain(&value.shown())).collect();
+            vec![axis.key.clone(), values.len().to_string(), values.join(", "), (*of).to_owned()]
+        };
+        if !vary.is_empty() {
+            text += &words_table(&["Varies", "N", "Values", "Of"], vary.iter().map(cells), style);
+        }
+        let set = fixed.iter().filter(|(_, axis)| axis.values.first() != Some(&Value::Omitted));
+        let fixed: Vec<String> = set
+            .filter_map(|(_, axis)| match axis.values.first()? {
+                Value::Switch(true) => Some(axis.key.clone()),
+                value => Some(format!("{} {}", axis.key, format::plain(&value.shown()))),
+            })
+            .collect();
+        if !fixed.is_empty() {
+            text += &format!("  same for all: {}\n", fixed.join(", "));
+        }
+    }
+    if let Some(more @ 1..) = groups.len().checked_sub(GROUPS) {
+        text += &format!("\nand {more} more groups: `--json` has them\n");
+    }
+    text + "\n"
+}
+
+/// What an axis is of.
+const SERVER: &str = "server";
+/// What an axis is of.
+const VARIABLE: &str = "server's environment";
+/// What an axis is of.
+const WORKLOAD: &str = "workload";
 
 /// Counts a sweep and warns of rules that match nothing.
 ///
@@ -148,11 +209,9 @@ fn many(count: u64, noun: &str) -> String {
     format::count(usize::try_from(count).unwrap_or(usize::MAX), noun)
 }
 
-fn list_plan(settings: &Settings, all: bool, ui: &Ui) {
-    let plan = expand(&settings.sweep);
+fn list_plan(plan: &Plan, ui: &Ui) {
     let width = plan.experiments.len().to_string().len();
-    let shown = if all { plan.experiments.len() } else { LINES };
-    for experiment in plan.experiments.iter().take(shown) {
+    for experiment in &plan.experiments {
         let baseline = if experiment.baseline { "  (baseline)" } else { "" };
         let groups =
             if experiment.groups.is_empty() { String::new() } else { format!("  [{}]", experiment.groups.join(", ")) };
@@ -163,36 +222,31 @@ fn list_plan(settings: &Settings, all: bool, ui: &Ui) {
             experiment.name
         ));
     }
-    more(plan.experiments.len().saturating_sub(shown), ui);
-    let skips = if all { plan.skips.len() } else { LINES };
     if !plan.skips.is_empty() {
         ui.out("");
     }
-    plan.skips.iter().take(skips).for_each(|skip| ui.out(&skip.reason));
-    more(plan.skips.len().saturating_sub(skips), ui);
+    plan.skips.iter().for_each(|skip| ui.out(&skip.reason));
+}
+
+/// What stands behind each rule that leaves something out.
+fn say_why(plan: &Plan, ui: &Ui) {
     let mut told: Vec<&Skip> = Vec::new();
     for skip in &plan.skips {
         if let Some(explanation) = &skip.explanation
             && !told.iter().any(|known| known.rule == skip.rule)
         {
-            ui.out(&format!("why {}: {explanation}", skip.rule));
+            put(&format!("why {}: {explanation}", skip.rule), ui);
             told.push(skip);
         }
     }
 }
 
 /// One line per kept combination, in the order of the file, without making more than one at a time.
-fn list_lazily(settings: &Settings, all: bool, ui: &Ui) {
+fn list_lazily(settings: &Settings, ui: &Ui) {
     let selection = Selection::new(&settings.sweep);
     let kept = selection.iter().filter(|candidate| selection.judge(*candidate) == Judgement::Kept);
-    let shown = if all { usize::MAX } else { LINES };
     let mut lines = String::new();
-    let mut rest = 0usize;
     for (i, candidate) in kept.enumerate() {
-        if i >= shown {
-            rest += 1;
-            continue;
-        }
         lines += &format!("{:>8}  {}\n", i + 1, selection.shown(candidate));
         if lines.len() > 1 << 16 {
             ui.out_raw(lines.as_bytes());
@@ -200,13 +254,6 @@ fn list_lazily(settings: &Settings, all: bool, ui: &Ui) {
         }
     }
     ui.out_raw(lines.as_bytes());
-    more(rest, ui);
-}
-
-fn more(rest: usize, ui: &Ui) {
-    if rest > 0 {
-        ui.out(&format!("… and {rest} more (`--all` shows them)"));
-    }
 }
 
 fn print_json(settings: &Settings, counts: &Counts, ui: &Ui) -> Result<u8, Error> {

@@ -115,7 +115,10 @@ async fn watch(reader: &mut Reader, environment: &Environment, ui: &Ui) -> Resul
         let report = reader.report(holder.as_ref(), environment)?;
         let goes_on = |run: &RunReport| matches!(run.standing, Standing::Live | Standing::Submitted);
         let live = report.run.as_ref().is_some_and(goes_on);
-        let page = text::text(&report, environment.working_directory(), ui);
+        let (ui, rows) = ui.measured();
+        // Its last row stays free for the cursor.
+        let rows = rows.filter(|_| in_place).map(|rows| rows.saturating_sub(1));
+        let page = text::text(&report, environment.working_directory(), rows, &ui);
         if in_place {
             ui.out_harmless(CLEAR.as_bytes());
         }
@@ -130,7 +133,7 @@ fn show(report: &Report, json: bool, environment: &Environment, ui: &Ui) -> Resu
     if json {
         ui.out(&serde_json::to_string_pretty(report).map_err(std::io::Error::from)?);
     } else {
-        ui.out(&text::text(report, environment.working_directory(), ui));
+        ui.out(&text::text(report, environment.working_directory(), None, ui));
     }
     Ok(())
 }

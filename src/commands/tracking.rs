@@ -236,7 +236,7 @@ fn ended(run: &RunDir, code: u8) -> (String, Value) {
         let name = answer.pointer("/choice/name")?.as_str()?;
         let row = table.rows.iter().find(|row| row.name == name)?;
         let metrics = answer.pointer("/sentences/0")?.as_str()?;
-        Some(format!("{}, {}: {}", row.axes.model, configuration(&row.axes), metrics.trim_end_matches('.')))
+        Some(format!("{}, {}: {}", row.axes.model, configuration(row), metrics.trim_end_matches('.')))
     };
     let mut chosen: Vec<String> = answers.into_iter().flatten().filter_map(chosen).collect();
     if let Some(more @ 1..) = chosen.len().checked_sub(MOST_CHOICES) {

@@ -270,9 +270,17 @@ async fn one_that_dies(lane: &Lane) -> u32 {
     lane.number
 }
 
+/// What the check measures is called so, and by the number of its lane.
+const NEIGHBOUR_CHECK: &str = "neighbour-check_lane";
+
+/// The lane of what the check of neighbours measures under this name; `None` for any other name.
+pub fn lane_of_check(name: &str) -> Option<u32> {
+    name.strip_prefix(NEIGHBOUR_CHECK)?.parse().ok()
+}
+
 /// The experiment under a name of its own: its files are no results of the run.
 fn on_lane(experiment: &Experiment, lane: u32) -> Experiment {
-    let name = format!("neighbour-check_lane{lane}");
+    let name = format!("{NEIGHBOUR_CHECK}{lane}");
     Experiment { index: 0, server_name: name.clone(), name, ..experiment.clone() }
 }
 

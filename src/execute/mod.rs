@@ -38,7 +38,7 @@ mod unit;
 pub use block::{BlockEnd, Policy, Turn};
 pub use emit::{Emitter, Recorder};
 pub use error::{Error, shown_holders, told_holders};
-pub use interference::{Measured, NeighbourCheck};
+pub use interference::{Measured, NeighbourCheck, lane_of_check};
 pub use lanes::{Binding, LaneDevices, Leases};
 pub use lease::{Lease, LockedPort};
 pub use leftovers::{Scope, end_foreign, end_leftovers};

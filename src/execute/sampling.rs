@@ -1,6 +1,7 @@
 //! What devices, host and server do while something is measured: sampled beside it, kept as a series, and summed up. It neither ends
 //! nor slows a measurement: whatever fails here is a sentence in the record.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,11 +9,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Job, UnitContext};
+use super::{Emitter, Job, UnitContext};
+use crate::diagnose::requests_done;
 use crate::load::server::{Reading, ServerState};
-use crate::model::Telemetry;
+use crate::model::{Event, Telemetry};
 use crate::process::Members;
 use crate::record::Growing;
+use crate::sim::settings::SPEED as SIMULATED_SPEED;
 use crate::telemetry::{DEVICE_COLUMNS, DeviceSample, Sample, Sampler, cell, mebibytes, summarize};
 
 /// How long the last sample may take: no measurement waits longer for it.
@@ -57,7 +60,7 @@ struct Series {
 impl Sampling {
     /// Begins to sample the devices of a job, where it is asked for, into the file that its places name. `base`: where the server is
     /// asked for its metrics.
-    pub fn begin(context: &UnitContext, job: &Job, server: Members, base: &str) -> Option<Self> {
+    pub fn begin(context: &UnitContext, job: &Job, server: Members, base: &str, emit: &Emitter) -> Option<Self> {
         let interval = context.telemetry?;
         // Without lanes vLLM takes the first of those that it sees.
         let most = job.experiment.server.devices().and_then(|devices| usize::try_from(devices).ok());
@@ -67,7 +70,8 @@ impl Sampling {
         let (tell, told) = mpsc::unbounded_channel();
         let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval };
         let file = File { path: job.places.telemetry.clone(), out: None, failed: None };
-        let task = tokio::spawn(sample_until_told(sampler, asked, server, told, file));
+        let client = Follow::of(job, emit);
+        let task = tokio::spawn(sample_until_told(sampler, asked, server, told, (file, client)));
         Some(Self { tell, task, interval })
     }
 
@@ -134,6 +138,105 @@ fn in_words(error: crate::record::Error) -> String {
     }
 }
 
+/// Who is told how far the client is.
+struct Follow {
+    emit: Emitter,
+    /// The experiment.
+    name: String,
+    /// The client's log.
+    log: PathBuf,
+    /// Seconds of the server in one of this machine: of a simulated one more than one.
+    speed: f64,
+}
+
+/// Tells how far a client is where nothing is sampled beside it; ends when it is dropped.
+pub(super) struct Following(JoinHandle<()>);
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Following {
+    /// Begins, at the begin of the client. `base`: where the server is asked for its metrics.
+    pub fn begin(context: &UnitContext, job: &Job, base: &str, emit: &Emitter) -> Self {
+        let asked = Asked { http: context.http.clone(), url: format!("{base}/metrics"), interval: LOOK_EVERY };
+        let mut follow = Follow::of(job, emit);
+        Self(tokio::spawn(async move {
+            let began = Instant::now();
+            let mut moments: Vec<Moment> = Vec::new();
+            let mut ticks = tokio::time::interval(LOOK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let server = asked.state().await;
+                let sample = Sample { at: began.elapsed(), ..Sample::default() };
+                moments.push(Moment { sample, server, clock: String::new() });
+                if moments.len() > 2 * RATE_OVER {
+                    // The first says where counters began.
+                    moments.remove(1);
+                }
+                let read = tokio::task::spawn_blocking(move || (follow.requests_done(), follow));
+                let Ok((done, back)) = read.await else { return };
+                follow = back;
+                follow.tell(done, &moments);
+            }
+        }))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How much of the end of a client's log is read: a progress bar has less.
+const END_OF_LOG: u64 = 4 << 10;
+/// Tokens per second are those of so many samples.
+const RATE_OVER: usize = 5;
+
+impl Follow {
+    fn of(job: &Job, emit: &Emitter) -> Self {
+        let speed = job.experiment.server.env.get(SIMULATED_SPEED).and_then(|speed| speed.parse().ok());
+        let (name, log) = (job.experiment.name.clone(), job.places.benchmark_log.clone());
+        Self { emit: emit.clone(), name, log, speed: speed.unwrap_or(1.0) }
+    }
+
+    /// Requests that are over, and all of them, as the client says.
+    fn requests_done(&self) -> Option<(u64, u64)> {
+        let mut file = crate::bounded::open(&self.log).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG))).ok()?;
+        requests_done(&crate::bounded::read_from(file.take(END_OF_LOG), END_OF_LOG).ok()?)
+    }
+
+    /// Tells how far it is, in a line; nothing where nothing is known.
+    fn tell(&self, done: Option<(u64, u64)>, measured: &[Moment]) {
+        let line = progress(done, measured, self.speed);
+        if !line.is_empty() {
+            self.emit.event(Event::Progress { name: self.name.clone(), line });
+        }
+    }
+}
+
+/// `120/400 requests, 5312 tok/s, TTFT 43.1 ms`: as far as the client's log and the server's counters since its begin say.
+fn progress(done: Option<(u64, u64)>, measured: &[Moment], speed: f64) -> String {
+    let tokens = |moment: &Moment| Some((moment.sample.at.as_secs_f64(), moment.server?.generation_tokens?));
+    let recent = measured.get(measured.len().saturating_sub(RATE_OVER + 1)..).unwrap_or_default();
+    let rate =
+        recent.first().and_then(tokens).zip(recent.last().and_then(tokens)).and_then(|((from, before), (at, now))| {
+            let rate = (now - before) / (at - from) / speed;
+            (rate.is_finite() && rate >= 0.0 && speed.is_finite()).then(|| format!("{rate:.0} tok/s"))
+        });
+    let first_tokens = |moment: &Moment| moment.server.and_then(|server| server.ttft_sum.zip(server.ttft_count));
+    let begin_and_end = measured.first().and_then(first_tokens).zip(measured.last().and_then(first_tokens));
+    let ttft = begin_and_end.and_then(|((sum, count), (sum_now, count_now))| {
+        let mean = (sum_now - sum) / (count_now - count) * 1e3;
+        (mean.is_finite() && mean >= 0.0).then(|| format!("TTFT {mean:.1} ms"))
+    });
+    let done = done.map(|(done, of)| format!("{done}/{of} requests"));
+    [done, rate, ttft].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// How the server is asked.
 struct Asked {
     http: reqwest::Client,
@@ -154,7 +257,7 @@ async fn sample_until_told(
     asked: Asked,
     server: Members,
     mut told: mpsc::UnboundedReceiver<Told>,
-    mut file: File,
+    (mut file, mut follow): (File, Follow),
 ) -> Series {
     let mut ticks = tokio::time::interval_at(Instant::now(), asked.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,14 +291,18 @@ async fn sample_until_told(
         let Ok((back, sample, clock)) = read else { return series };
         sampler = back;
         let moment = Moment { sample, server: state, clock };
-        let phase = if client.is_none() { "before" } else { "measuring" };
+        let is_before = client.is_none();
         let written = tokio::task::spawn_blocking(move || {
-            file.add(&moment, phase);
-            (file, moment)
+            file.add(&moment, if is_before { "before" } else { "measuring" });
+            let done = if is_before { None } else { follow.requests_done() };
+            (file, follow, moment, done)
         });
-        let Ok((back, moment)) = written.await else { return series };
-        file = back;
+        let Ok((back, follows, moment, done)) = written.await else { return series };
+        (file, follow) = (back, follows);
         series.moments.push(moment);
+        if !(is_before || over) {
+            follow.tell(done, series.moments.get(series.before..).unwrap_or_default());
+        }
         if over {
             series.energy_from = sampler.energy_from();
             series.warnings = sampler.warnings();
@@ -318,6 +425,25 @@ mod tests {
             ..Moment::default()
         };
         tokens.iter().map(one).collect()
+    }
+
+    #[test]
+    fn how_far_a_client_is_is_said_as_far_as_it_is_known() {
+        let at = |seconds: u64, tokens: f64, ttft: (f64, f64)| Moment {
+            sample: Sample { at: Duration::from_secs(seconds), ..Sample::default() },
+            server: Some(ServerState {
+                generation_tokens: Some(tokens),
+                ttft_sum: Some(ttft.0),
+                ttft_count: Some(ttft.1),
+                ..ServerState::default()
+            }),
+            ..Moment::default()
+        };
+        let moments = [at(3, 100.0, (1.0, 10.0)), at(4, 150.0, (1.0, 10.0)), at(5, 300.0, (1.5, 30.0))];
+        assert_eq!(progress(Some((7, 9)), &moments, 1.0), "7/9 requests, 100 tok/s, TTFT 25.0 ms");
+        assert_eq!(progress(Some((0, 9)), &moments[..2], 2.0), "0/9 requests, 25 tok/s", "no first token yet");
+        assert_eq!(progress(None, &[Moment::default(), Moment::default()], 1.0), "");
+        assert_eq!(progress(None, &[], 1.0), "");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::hang::ENGINE_TITLE;
 use super::launch::{command, launch_client, launch_warmup};
 use super::profile::Profile;
 use super::ranks::{Gone, Ranks};
-use super::sampling::Sampling;
+use super::sampling::{Following, Sampling};
 use super::script::EngineCommand;
 use super::server::{LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
@@ -261,7 +261,7 @@ pub(super) async fn measure(
 ) -> Attempted {
     let began = Instant::now();
     emit.phase(&job.experiment, Phase::Measuring);
-    let sampling = Sampling::begin(context, job, server.group.members(), &server.base());
+    let sampling = Sampling::begin(context, job, server.group.members(), &server.base(), emit);
     let mut unit = Unit { job, context, result: None, benchmarked: false, sampling, before: None };
     // Before anything is sent to the port.
     let mut outcome = unit.sharer(server).map(Outcome::Failed);
@@ -409,9 +409,13 @@ impl Unit<'_> {
             Err(failure) => return Outcome::Failed(failure),
         };
         self.benchmarked = true;
-        if let Some(sampling) = &self.sampling {
-            sampling.client_began(client.members());
-        }
+        let _following = match &self.sampling {
+            Some(sampling) => {
+                sampling.client_began(client.members());
+                None
+            }
+            None => Some(Following::begin(self.context, self.job, &server.base(), emit)),
+        };
         emit.event(Event::BenchmarkLaunched {
             name: self.job.experiment.name.clone(),
             process: client.leader,

@@ -177,10 +177,14 @@ pub struct ServerState {
     pub prefix_queries: Option<f64>,
     /// Those that were found there.
     pub prefix_hits: Option<f64>,
+    /// Times to the first token so far, seconds of all requests together.
+    pub ttft_sum: Option<f64>,
+    /// Requests that have had a first token so far.
+    pub ttft_count: Option<f64>,
 }
 
 /// What is read, without `vllm:`.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "num_requests_running",
     "num_requests_waiting",
     "kv_cache_usage_perc",
@@ -194,6 +198,8 @@ const NAMES: [&str; 15] = [
     "prompt_tokens_total",
     "generation_tokens_total",
     "request_success_total",
+    "time_to_first_token_seconds_sum",
+    "time_to_first_token_seconds_count",
     "spec_decode_num_drafts_total",
     "spec_decode_num_draft_tokens_total",
     "spec_decode_num_accepted_tokens_total",
@@ -272,6 +278,8 @@ impl Reading {
             preemptions: self.get("num_preemptions_total"),
             prefix_queries: self.get("prefix_cache_queries_total"),
             prefix_hits: self.get("prefix_cache_hits_total"),
+            ttft_sum: self.get("time_to_first_token_seconds_sum"),
+            ttft_count: self.get("time_to_first_token_seconds_count"),
         }
     }
 }

@@ -140,7 +140,7 @@ pub enum Event {
         /// Where it is now.
         now: Phase,
     },
-    /// A line of the server's log worth showing while one waits.
+    /// A line worth showing while one waits: of the server's log while it starts, and how far the client is while it measures.
     Progress {
         /// Name of the experiment.
         name: String,

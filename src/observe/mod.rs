@@ -14,8 +14,9 @@ use chrono_tz::Tz;
 use crate::model::{Event, Stamped};
 use crate::record::{Error, Journal, SCHEMA};
 
-/// The newest log line goes to the journal at most so often: it is there for `status`.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// The newest line of a server's log, or of how far a client is, goes to the journal at most so often: it is there for `status`, which
+/// reads all of it.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 /// Events that wait for a subscriber, at most.
 const QUEUE: usize = 4096;
 /// How long the end of a run waits for subscribers that still have events.

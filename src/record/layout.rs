@@ -11,6 +11,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const JOURNAL: &str = "journal.jsonl";
 /// What a detached run would have shown on the terminal.
 pub const RUN_LOG: &str = "run.log";
+/// Every combination that a rule left out, with the rule and why.
+pub const SKIPPED: &str = "skipped.log";
 /// Summary of a run.
 pub const SUMMARY: &str = "summary.txt";
 /// The analysis of a run.
@@ -111,6 +113,11 @@ impl Layout {
     /// `run.log`.
     pub fn run_log(&self) -> PathBuf {
         self.root.join(RUN_LOG)
+    }
+
+    /// `skipped.log`.
+    pub fn skipped(&self) -> PathBuf {
+        self.root.join(SKIPPED)
     }
 
     /// To which MLflow servers the run was sent.

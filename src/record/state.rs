@@ -177,6 +177,10 @@ impl RunState {
             Event::PhaseChanged { name, now } => self.update(name, |live| {
                 live.phase = *now;
                 live.phase_began = at;
+                if *now == Phase::Measuring {
+                    // From now on it is the client's.
+                    live.line = None;
+                }
             }),
             Event::Progress { name, line } => self.update(name, |live| live.line = Some(line.clone())),
             Event::ExperimentFinished { name, attempt, outcome, timings, .. } => {

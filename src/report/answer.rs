@@ -71,7 +71,7 @@ pub(super) struct Found<'r, 't> {
 impl<'r, 't> Found<'r, 't> {
     /// What to use.
     pub fn configuration(&self) -> String {
-        configuration(&self.choice.row.axes)
+        configuration(self.choice.row)
     }
 
     /// The command that starts it as it was measured; empty where it is not known.
@@ -82,6 +82,23 @@ impl<'r, 't> Found<'r, 't> {
     /// All that is said of it.
     pub fn sentences(&self) -> Vec<String> {
         sentences(self.recommendation, self.beside, self.wanted)
+    }
+
+    /// The same, what matters most first: its numbers, by how much it is better, how sure that is.
+    pub fn sentences_by_weight(&self) -> Vec<String> {
+        let mut said = self.sentences();
+        // It is the last of them.
+        if let Some(against) = against_runner_up(self.recommendation, self.choice, self.wanted) {
+            said.retain(|sentence| *sentence != against);
+            said.insert(1.min(said.len()), against);
+        }
+        said
+    }
+
+    /// The mean of what is ranked by, with its unit.
+    pub fn value(&self) -> String {
+        let unit = Metric::of(&self.wanted.rank_by).map(|of| of.unit.symbol()).unwrap_or_default();
+        format!("{} {unit}", number(&self.wanted.rank_by, self.choice.value)).trim_end().to_owned()
     }
 
     /// Its warnings that do not exclude it.
@@ -100,7 +117,7 @@ impl<'r, 't> Found<'r, 't> {
         found.options.iter().enumerate().map(move |(index, option)| Line {
             option,
             mark: Mark::of(found, index),
-            configuration: configuration(&option.row.axes),
+            configuration: configuration(option.row),
             value: number(&wanted.rank_by, option.value),
             interval: interval(option, &wanted.rank_by),
             latency: option.latency.map(|value| number(&wanted.latency, value)),
@@ -248,7 +265,7 @@ fn reason(found: &Recommendation<'_>, wanted: &RankingSpec) -> String {
         };
     }
     if found.why == Why::Equivalent {
-        let best = found.options.first().map(|best| configuration(&best.row.axes)).unwrap_or_default();
+        let best = found.options.first().map(|best| configuration(best.row)).unwrap_or_default();
         return format!(
             "The best mean is that of {best}. This one is shown to be equivalent within {margin} (two one-sided tests, 95 %), and \
              takes fewer devices or flags."
@@ -352,7 +369,7 @@ fn against_runner_up(found: &Recommendation<'_>, choice: &Choice<'_>, wanted: &R
     let per = if found.per_device { " per device" } else { "" };
     Some(format!(
         "Against the runner-up, {}: {value} {}{per}{latency}{devices}.",
-        configuration(&theirs.row.axes),
+        configuration(theirs.row),
         wanted.rank_by
     ))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::analyse::ShownAxes;
+use crate::analyse::{EAGER, Fixed, QUANTIZATION, Row, ShownAxes, TP};
 use crate::fold::words;
 use crate::model::Unit;
 pub(super) use crate::words::counted;
@@ -170,25 +170,30 @@ pub(super) fn quantization(axes: &ShownAxes) -> String {
     axes.quantization.as_deref().map_or(ABSENT.to_owned(), |quantization| cut(quantization, 20))
 }
 
-/// The server's settings below a model: `tp 2, quant none, eager true, max-num-seqs 64`.
-pub fn configuration(axes: &ShownAxes) -> String {
-    let mut out = String::with_capacity(48);
-    // Writing into memory never fails.
-    let _ = match axes.tensor_parallel_size {
-        Some(tp) => write!(out, "tp {tp}, quant "),
-        None => write!(out, "tp {ABSENT}, quant "),
-    };
-    out.push_str(&quantization(axes));
-    out.push_str(", eager ");
-    out.push_str(match axes.enforce_eager {
-        Some(true) => "true",
-        Some(false) => "false",
-        None => ABSENT,
-    });
-    for (key, value) in &axes.server {
-        let _ = write!(out, ", {key} {}", cut(value, 40));
+/// What tells a row's server from the others of its table: `tp 2, eager true, max-num-seqs 64`. Where nothing does, or nobody has looked,
+/// what is set.
+pub fn configuration(row: &Row) -> String {
+    label(&row.axes, &row.about.fixed)
+}
+
+/// The same of settings among which `fixed` are the same everywhere.
+pub fn label(axes: &ShownAxes, fixed: &Fixed) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if fixed.is_known() {
+        parts.extend((!fixed.has(TP)).then(|| format!("tp {}", tp(axes))));
+        parts.extend((!fixed.has(QUANTIZATION)).then(|| format!("quant {}", quantization(axes))));
+        parts.extend((!fixed.has(EAGER)).then(|| format!("eager {}", eager(axes))));
+        let varying = axes.server.iter().filter(|(key, _)| !fixed.has(key));
+        parts.extend(varying.map(|(key, value)| format!("{key} {}", cut(value, 40))));
     }
-    out
+    if parts.is_empty() {
+        parts.extend(axes.tensor_parallel_size.map(|tp| format!("tp {tp}")));
+        let quantized = axes.quantization.as_deref().is_some_and(|value| value != "none");
+        parts.extend(quantized.then(|| format!("quant {}", quantization(axes))));
+        parts.extend((axes.enforce_eager == Some(true)).then(|| "eager true".to_owned()));
+        parts.extend(axes.server.iter().map(|(key, value)| format!("{key} {}", cut(value, 40))));
+    }
+    if parts.is_empty() { "settings not known".to_owned() } else { parts.join(", ") }
 }
 
 #[cfg(test)]

@@ -19,11 +19,11 @@ pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use display::{clean, configuration};
+pub use display::{clean, configuration, label};
 pub use html::STYLE;
 pub use page::Style;
 pub use refusal::Refusal;
-pub use text::{on_screen, render};
+pub use text::{END_LINES, Ended, end, on_screen, render};
 
 use crate::analyse::Origin;
 use crate::record::{atomic, layout};
@@ -33,6 +33,14 @@ use export::{Analysis, AnalysisExporter, ExportError};
 pub fn table(headings: &[&'static str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let columns: Vec<columns::Column> = headings.iter().map(|heading| columns::Column::metrics(*heading)).collect();
     let mut page = page::Page::new(Style::PLAIN);
+    columns::put(&mut page, &columns, rows.map(|cells| (page::Tone::Plain, cells)).collect());
+    page.finish()
+}
+
+/// A table of words for a person, which follows the width of its terminal.
+pub fn words_table(headings: &[&'static str], rows: impl Iterator<Item = Vec<String>>, style: Style) -> String {
+    let columns: Vec<columns::Column> = headings.iter().map(|heading| columns::Column::text(*heading)).collect();
+    let mut page = page::Page::new(style);
     columns::put(&mut page, &columns, rows.map(|cells| (page::Tone::Plain, cells)).collect());
     page.finish()
 }

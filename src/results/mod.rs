@@ -54,6 +54,7 @@ pub(crate) fn shown(path: &Path) -> Cow<'_, str> {
 /// When there is none of these, or the manifest or the directory cannot be read.
 pub fn read_run(path: &Path) -> Result<RunTable, Error> {
     let mut table = load_one(path)?;
+    table.label();
     derive(&mut table, &Assumptions::default());
     Ok(table)
 }
@@ -139,6 +140,7 @@ pub fn read_runs(paths: &[PathBuf]) -> Result<RunTable, Error> {
             row.repeat = None;
         }
     }
+    all.label();
     derive(&mut all, &Assumptions::default());
     Ok(all)
 }

@@ -18,8 +18,8 @@ struct Price {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Estimates {
     known: HashMap<Identity, Price>,
-    /// The same of all that take so many devices, and how many there were.
-    by_devices: HashMap<Option<u32>, (Price, u32)>,
+    /// The same of all that take so many devices, and how many measurements and starts there were.
+    by_devices: HashMap<Option<u32>, (Price, u32, u32)>,
 }
 
 impl Estimates {
@@ -31,10 +31,11 @@ impl Estimates {
         let known = self.known.entry(experiment.identity.clone()).or_default();
         known.measurement = measurement;
         known.start = start.unwrap_or(known.start);
-        let (sum, count) = self.by_devices.entry(experiment.server.devices()).or_default();
+        let (sum, count, starts) = self.by_devices.entry(experiment.server.devices()).or_default();
         sum.measurement += measurement;
         sum.start += start.unwrap_or_default();
         *count += 1;
+        *starts += u32::from(start.is_some());
     }
 
     /// Whether anything is known: otherwise estimates are no seconds, and only tell that blocks are alike.
@@ -59,16 +60,17 @@ impl Estimates {
     }
 }
 
-/// The mean price of sums with their counts; `None` of nothing.
-fn mean<'p>(sums: impl Iterator<Item = &'p (Price, u32)>) -> Option<Price> {
-    let (mut all, mut count) = (Price::default(), 0u32);
-    for (sum, n) in sums {
+/// The mean price of sums with their counts; `None` of nothing. A start is paid by one of several measurements.
+fn mean<'p>(sums: impl Iterator<Item = &'p (Price, u32, u32)>) -> Option<Price> {
+    let (mut all, mut count, mut starts) = (Price::default(), 0u32, 0u32);
+    for (sum, n, of_start) in sums {
         all.start += sum.start;
         all.measurement += sum.measurement;
         count += n;
+        starts += of_start;
     }
-    let share = |value: f64| value / f64::from(count);
-    (count > 0).then(|| Price { start: share(all.start), measurement: share(all.measurement) })
+    let (start, measurement) = (all.start / f64::from(starts.max(1)), all.measurement / f64::from(count.max(1)));
+    (count > 0).then_some(Price { start, measurement })
 }
 
 #[cfg(test)]
@@ -96,6 +98,8 @@ mod tests {
         assert_eq!(estimates.of(&block(&of(4)[0])), 19.5, "as all that are known");
         // A start is paid once for all that share it.
         assert_eq!(estimates.of(&Block::new(of(1)[..1].iter().cloned().cycle().take(3).collect())), 25.0);
+        estimates.learn(&of(2)[1], None, 6.0);
+        assert_eq!(estimates.of(&block(&of(2)[2])), 25.0, "one start for two measurements");
         estimates.learn(&of(1)[0], None, f64::NAN);
         assert_eq!(estimates.of(&block(&of(1)[0])), 15.0);
     }

@@ -4,11 +4,12 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 
 use super::Display;
+use super::block::Block;
 use crate::error::Error;
 use crate::fold::fold;
 use crate::safe::{self, Sgr};
@@ -20,7 +21,12 @@ pub struct Ui {
     pub display: Display,
     /// What first kept data from standard output; shared by all copies.
     lost: Arc<OnceLock<io::Error>>,
+    /// The lines that change in place; shared by all copies.
+    block: Arc<Mutex<Block>>,
 }
+
+/// What is taken for the size of a terminal that does not say it: columns and rows.
+const USUAL: (usize, usize) = (80, 24);
 
 const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -31,19 +37,20 @@ const BOLD: Style = Style::new().bold();
 impl Ui {
     /// A printer for this display.
     pub fn new(display: Display) -> Self {
-        Self { display, lost: Arc::default() }
+        Self { display, lost: Arc::default(), block: Arc::default() }
     }
 
     /// The same printer for output that goes to a file: no colour, no line that changes in place.
     pub fn without_terminal(&self) -> Self {
         let Display { talk, verbose, .. } = self.display;
         let display = Display { talk, verbose, ..Display::PLAIN };
-        Self { display, lost: Arc::clone(&self.lost) }
+        Self { display, lost: Arc::clone(&self.lost), block: Arc::default() }
     }
 
     /// Data, to stdout. Printed even with `--quiet`.
     pub fn out(&self, text: &str) {
-        self.note(write_line(std::io::stdout().lock(), &safe::shown(text, colours(self.display.color_out))));
+        let text = safe::shown(text, colours(self.display.color_out));
+        self.above(|| self.note(write_line(std::io::stdout().lock(), &text)));
     }
 
     /// Text that brings its own line ends, to stdout.
@@ -56,8 +63,55 @@ impl Ui {
 
     /// Bytes that hold nothing that may not be shown, and that a terminal may act on: a cleaned log, a cleared screen.
     pub fn out_harmless(&self, bytes: &[u8]) {
-        let mut stdout = std::io::stdout().lock();
-        self.note(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+        self.above(|| {
+            let mut stdout = std::io::stdout().lock();
+            self.note(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+        });
+    }
+
+    /// Lines that change in place at the bottom of the terminal, made for its size (columns and rows); nothing where they are not shown.
+    pub(super) fn show_live(&self, lines: impl FnOnce(usize, usize) -> Vec<String>) {
+        if self.display.live {
+            let (columns, rows) = size();
+            to_stderr(&self.block().show(lines(columns, rows), columns));
+        }
+    }
+
+    /// Takes these lines away.
+    pub(super) fn end_live(&self) {
+        to_stderr(&self.block().clear(size().0));
+    }
+
+    /// How wide the terminal behind stderr is now; `None` where there is none.
+    pub(super) fn columns(&self) -> Option<usize> {
+        if self.display.live { Some(size().0) } else { self.display.columns_err }
+    }
+
+    /// The same printer for the terminal behind stdout as it is now, and how many rows that has.
+    pub fn measured(&self) -> (Self, Option<usize>) {
+        let size = terminal_size::terminal_size_of(std::io::stdout());
+        let columns_out = size.map(|(columns, _)| usize::from(columns.0)).or(self.display.columns_out);
+        let display = Display { columns_out, ..self.display };
+        let rows = size.map(|(_, rows)| usize::from(rows.0));
+        (Self { display, lost: Arc::clone(&self.lost), block: Arc::clone(&self.block) }, rows)
+    }
+
+    /// Writes something above the lines that change in place.
+    fn above(&self, write: impl FnOnce()) {
+        let mut block = self.block();
+        if block.is_empty() {
+            return write();
+        }
+        let columns = size().0;
+        let lines = block.take();
+        to_stderr(&lines.erased(columns));
+        write();
+        *block = lines;
+        to_stderr(&block.drawn());
+    }
+
+    fn block(&self) -> MutexGuard<'_, Block> {
+        self.block.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers that data did not reach standard output. Whoever closes a pipe has seen enough.
@@ -117,8 +171,9 @@ impl Ui {
 
     /// Lines on stderr that end between words.
     fn talk(&self, text: &str) {
-        let folded = self.display.columns_err.map(|columns| fold(text, columns));
-        Talk::new(self.display.color_err).line(folded.as_deref().unwrap_or(text));
+        let folded = self.columns().map(|columns| fold(text, columns));
+        let talk = Talk::new(self.display.color_err);
+        self.above(|| talk.line(folded.as_deref().unwrap_or(text)));
     }
 
     /// Asks on stderr and reads one line from stdin; `None` at its end.
@@ -207,6 +262,20 @@ fn colours(color: bool) -> Sgr {
 
 fn paint(color: bool, style: Style, text: &str) -> String {
     if color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+}
+
+/// Columns and rows of the terminal behind stderr.
+fn size() -> (usize, usize) {
+    let known = terminal_size::terminal_size_of(std::io::stderr());
+    known.map_or(USUAL, |(columns, rows)| (usize::from(columns.0).max(1), usize::from(rows.0).max(1)))
+}
+
+/// What moves the cursor, and lines that were made harmless.
+fn to_stderr(text: &str) {
+    if !text.is_empty() {
+        let mut stderr = std::io::stderr().lock();
+        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    }
 }
 
 fn write_line(mut to: impl Write, text: &str) -> io::Result<()> {

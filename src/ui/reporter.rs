@@ -1,6 +1,6 @@
 //! Shows a run as it happens. Fed by the same events as the journal; a replayed journal shows the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,22 @@ use anstyle::{AnsiColor, Style};
 use indexmap::IndexMap;
 
 use super::Ui;
-use super::rows::Rows;
-use crate::model::{Event, Experiment, Failure, Headline, Outcome, Phase, Plan, Side, TeardownProof, Timings};
-use crate::safe::{self, Sgr};
+use super::live::{Row, View, lines};
+use super::titles::Titles;
+use crate::analyse::RankingSpec;
+use crate::execute::lane_of_check;
+use crate::fold;
+use crate::model::{
+    Better, Cause, Event, Experiment, Failure, Headline, Metric, Outcome, Phase, Plan, TeardownProof, Timings,
+};
+use crate::plan::{Block, blocks};
+use crate::search::Estimates;
 use crate::words::cut_chars;
 
 /// In a pipe, how often a wait is reported.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
+/// A line in a pipe is no longer, where a log or an error has no end.
+const LONGEST: usize = 300;
 
 /// Shows events on stderr.
 #[derive(Debug, Clone)]
@@ -23,20 +32,48 @@ pub struct Reporter {
     /// Whether the plan has more than may be measured.
     at_most: bool,
     simulated: bool,
+    /// By what the best is called so.
+    wanted: Arc<RankingSpec>,
+    /// What tells the stamps of logs from the times of the run; `None` where they are the same.
+    log_times: Option<String>,
+    /// Whether jobs of a cluster measure, and go on without this process.
+    is_front: bool,
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    /// What is shown of each experiment, by name: its place in the plan, from 1, and its title.
-    titles: HashMap<String, (usize, String)>,
-    rows: Rows,
+    titles: Titles,
     /// What is waited for, by experiment.
     waiting: IndexMap<String, Waiting>,
     /// The lane of each experiment under way, in a run that has lanes.
     lanes: HashMap<String, u32>,
     /// Whether it has.
     has_lanes: bool,
+    /// When the session began.
+    began: Option<Instant>,
+    /// Of each experiment that is over, whether it passed.
+    over: HashMap<String, bool>,
+    /// What is under way, and since when.
+    begun: HashMap<String, Instant>,
+    /// What has no outcome, and what experiments took so far.
+    open: IndexMap<String, Arc<Experiment>>,
+    estimates: Estimates,
+    /// Whether experiments share starts, as far as was seen.
+    shares_starts: bool,
+    /// When the end was last estimated, and how far it was.
+    left: Option<(Instant, f64)>,
+    /// The best of each group: its value, and what it is.
+    best: HashMap<String, (f64, String)>,
+    /// The group of what began last.
+    group: String,
+    last_failure: Option<String>,
+    /// The causes of which a failure was shown whole, with its place.
+    shown: HashMap<Cause, String>,
+    /// What the check of neighbours measures.
+    checked: String,
+    stopping: Option<String>,
+    turn: usize,
 }
 
 /// What is being waited for.
@@ -48,35 +85,42 @@ struct Waiting {
     told: Instant,
 }
 
-fn title(experiment: &Experiment) -> (String, (usize, String)) {
-    let Experiment { axes, repeat, .. } = experiment;
-    let which = match (experiment.side, experiment.alone) {
-        (Some(Side::Before), _) => "  (before)",
-        (Some(Side::After), _) => "  (after)",
-        (None, true) => "  (again, alone)",
-        (None, false) => "",
-    };
-    (experiment.name.clone(), (experiment.index, format!("{axes}{repeat}{which}")))
-}
-
 impl Reporter {
     /// A reporter for the experiments of a plan.
     pub fn new(ui: Ui, plan: &Plan, simulated: bool) -> Self {
-        let state = State {
-            titles: plan.experiments.iter().map(title).collect(),
-            rows: Rows::new(ui.display.live),
-            waiting: IndexMap::new(),
-            lanes: HashMap::new(),
-            has_lanes: false,
-        };
+        let open = plan.experiments.iter().map(|e| (e.name.clone(), Arc::new(e.clone()))).collect();
+        let state = State { titles: Titles::of(plan), open, shares_starts: true, ..State::default() };
         let at_most = plan.until_decided.is_some();
-        Self { ui, at_most, simulated, state: Arc::new(Mutex::new(state)) }
+        let state = Arc::new(Mutex::new(state));
+        Self { ui, at_most, simulated, wanted: Arc::default(), log_times: None, is_front: false, state }
+    }
+
+    /// The same, where the best is the best by this metric.
+    #[must_use]
+    pub fn by(mut self, metric: &str, better: Better) -> Self {
+        self.wanted = Arc::new(RankingSpec::by(metric, better));
+        self
+    }
+
+    /// The same, where the stamps of logs are other times than those of the run; how, in words.
+    #[must_use]
+    pub fn with_log_times(self, log_times: Option<String>) -> Self {
+        Self { log_times, ..self }
+    }
+
+    /// The same for the front of a run on a cluster.
+    #[must_use]
+    pub fn of_front(self) -> Self {
+        Self { is_front: true, ..self }
     }
 
     /// Experiments that join the plan.
     pub fn joined<'e>(&self, experiments: impl IntoIterator<Item = &'e Arc<Experiment>>) {
         if let Ok(mut state) = self.state.lock() {
-            state.titles.extend(experiments.into_iter().map(|experiment| title(experiment)));
+            for experiment in experiments {
+                state.titles.add(experiment);
+                state.open.insert(experiment.name.clone(), Arc::clone(experiment));
+            }
         }
     }
 
@@ -84,8 +128,13 @@ impl Reporter {
     pub fn tick(&self) {
         let Ok(mut state) = self.state.lock() else { return };
         if self.ui.display.live {
-            let lines = self.lines(&state);
-            state.rows.show(&lines);
+            state.turn = state.turn.wrapping_add(1);
+            // Nothing is under way before the first event.
+            if state.began.is_some() || !state.waiting.is_empty() {
+                // Under the lock: whoever ends the lines waits until they are drawn.
+                let view = self.view(&state);
+                self.ui.show_live(|columns, rows| lines(&view, columns, rows, self.ui.display.color_err));
+            }
             return;
         }
         let told = self.plain_lines(&mut state, PLAIN_EVERY);
@@ -102,42 +151,91 @@ impl Reporter {
                 waiting.told = Instant::now();
                 // What is no experiment is waited for in words that say it all.
                 let still = if lead.is_empty() { "" } else { "still " };
-                told.push(format!("{lead}{still}{} ({} s)", waiting.what, waiting.since.elapsed().as_secs()));
+                let line = if waiting.line.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", cut_chars(&waiting.line, 100))
+                };
+                told.push(format!("{lead}{still}{} ({} s){line}", waiting.what, waiting.since.elapsed().as_secs()));
             }
         }
         told
     }
 
-    /// One line for each experiment under way; with lanes in their order, each with what it is about.
-    fn lines(&self, state: &State) -> Vec<String> {
-        let mut rows: Vec<(u32, String)> = state
-            .waiting
-            .iter()
-            .map(|(name, waiting)| {
-                let now = format!("{} {} s", waiting.what, waiting.since.elapsed().as_secs());
-                let lane = state.lanes.get(name).copied().unwrap_or(u32::MAX);
-                let text = match state.titles.get(name) {
-                    _ if !state.has_lanes => format!("{now}  {}", waiting.line),
-                    Some((index, title)) => format!("lane {lane}  {} {now}  {title}", self.place(state, *index)),
-                    None => format!("{}  {now}", name.replace('_', " ")),
-                };
-                (lane, safe::shown(&text, Sgr::None))
-            })
-            .collect();
-        rows.sort_by_key(|(lane, _)| *lane);
-        rows.into_iter().map(|(_, text)| text).collect()
+    /// What the live lines show now.
+    fn view(&self, state: &State) -> View {
+        let mut rows: Vec<Row> = state.waiting.iter().map(|(name, waiting)| self.row(state, name, waiting)).collect();
+        rows.sort_by_key(|row| row.lane.unwrap_or(u32::MAX));
+        let passed = state.over.values().filter(|passed| **passed).count();
+        View {
+            planned: state.titles.count(),
+            at_most: self.at_most,
+            passed,
+            failed: state.over.len() - passed,
+            elapsed: state.began.map_or(0.0, |began| began.elapsed().as_secs_f64()),
+            left: state.left.map(|(at, left)| (left - at.elapsed().as_secs_f64()).max(0.0)),
+            rows,
+            best: state.best.get(&state.group).map(|(value, what)| format!("{what}: {}", self.with_unit(*value))),
+            last_failure: state.last_failure.clone(),
+            stopping: state.stopping.clone(),
+            turn: state.turn,
+        }
+    }
+
+    fn row(&self, state: &State, name: &str, waiting: &Waiting) -> Row {
+        let title = state.titles.get(name);
+        let check = lane_of_check(name);
+        Row {
+            lane: state.lanes.get(name).copied().or(check),
+            place: title.map(|title| self.place(state, title.index)).unwrap_or_default(),
+            title: match (title, check) {
+                (Some(title), _) => title.text.clone(),
+                (None, Some(1)) => format!("what neighbours cost: measured alone and beside others, {}", state.checked),
+                (None, Some(_)) => "what neighbours cost: the neighbour, in turn under load".to_owned(),
+                (None, None) => String::new(),
+            },
+            phase: waiting.what.clone(),
+            seconds: waiting.since.elapsed().as_secs(),
+            said: waiting.line.trim().to_owned(),
+        }
+    }
+
+    fn with_unit(&self, value: f64) -> String {
+        let unit = Metric::of(&self.wanted.rank_by).map(|of| of.unit.symbol()).unwrap_or_default();
+        let per = if self.wanted.per_device { " per device" } else { "" };
+        format!("{} {unit}{per}", short(value))
+    }
+
+    /// Estimates anew when the run will be over.
+    fn estimate(&self, state: &mut State) {
+        let pending = state.open.values().filter(|e| !state.begun.contains_key(&e.name)).cloned();
+        let blocks = blocks(pending, state.shares_starts);
+        let now = Instant::now();
+        let spent = |name: &str| state.begun.get(name).map_or(0.0, |begun| (now - *begun).as_secs_f64());
+        let begun = state.open.values().filter(|e| state.begun.contains_key(&e.name));
+        let rest = |e: &Arc<Experiment>| {
+            let whole = state.estimates.of(&Block::new(vec![Arc::clone(e)]));
+            (whole - spent(&e.name)).max(0.0)
+        };
+        let begun: f64 = begun.map(rest).sum();
+        let seconds = blocks.iter().map(|block| state.estimates.of(block)).sum::<f64>() + begun;
+        #[expect(clippy::cast_precision_loss, reason = "lanes are few")]
+        let lanes = state.lanes.len().max(1) as f64;
+        state.left = state.estimates.are_known().then_some((now, seconds / lanes));
     }
 
     /// Shows an event.
     pub fn event(&self, event: &Event) {
         match event {
-            Event::RunStarted { resumed, planned, pending, .. } if *resumed => {
-                self.print(&format!("going on: {pending} of {planned} experiments have no valid result yet"));
+            Event::RunStarted { resumed, planned, pending, .. } => {
+                if let Ok(mut state) = self.state.lock() {
+                    state.began = Some(Instant::now());
+                }
+                if *resumed {
+                    self.print(&format!("going on: {pending} of {planned} experiments have no valid result yet"));
+                }
             }
-            Event::RunStarted { .. }
-            | Event::ServerLaunched { .. }
-            | Event::ServerReused { .. }
-            | Event::BenchmarkLaunched { .. } => {}
+            Event::ServerLaunched { .. } | Event::ServerReused { .. } | Event::BenchmarkLaunched { .. } => {}
             Event::ExperimentsPlanned { names, why } => {
                 let experiments = if names.len() == 1 { "experiment" } else { "experiments" };
                 self.print(&format!("{}: {} {experiments}: {why}", self.paint(BOLD, "planned"), names.len()));
@@ -149,14 +247,23 @@ impl Reporter {
                     self.print(&format!("{}: {text}", self.paint(YELLOW, "warning")));
                 }
             }
-            Event::NeighboursBeingChecked { lanes, .. } => self.print(&format!(
-                "{}: what neighbours cost is measured first: one server alone, and beside {} under load, in turn",
-                self.paint(BOLD, "lanes"),
-                lanes.saturating_sub(1)
-            )),
+            Event::NeighboursBeingChecked { lanes, name } => {
+                if let Ok(mut state) = self.state.lock() {
+                    state.checked = state.titles.get(name).map(|title| title.text.clone()).unwrap_or_default();
+                }
+                self.print(&format!(
+                    "{}: what neighbours cost is measured first: one server alone, and beside {} under load, in turn",
+                    self.paint(BOLD, "lanes"),
+                    lanes.saturating_sub(1)
+                ));
+            }
             Event::NeighboursChecked { why, .. } => self.print(&format!("{}: {why}", self.paint(BOLD, "lanes"))),
-            Event::ExperimentReused { name } => self.heading(name, "  has a valid result"),
+            Event::ExperimentReused { name } => {
+                self.is_over(name, true);
+                self.heading(name, "  has a valid result");
+            }
             Event::ExperimentStarted { name, attempt, placement, .. } => {
+                self.begins(name);
                 let again = if *attempt > 1 { format!("  (attempt {attempt})") } else { String::new() };
                 let lane = placement.as_ref().and_then(|placement| placement.lane);
                 self.takes_lane(name, lane);
@@ -167,13 +274,11 @@ impl Reporter {
             Event::Progress { name, line } => self.note_line(name, line),
             Event::ServerReady { name, seconds } => self.about(name, &format!("ready after {seconds:.1} s")),
             Event::TornDown { name, proof } => self.torn_down(name, proof),
-            Event::ExperimentFinished { name, outcome, timings, .. } => self.finished(name, outcome, timings),
-            Event::StopRequested { by } => {
-                self.print(&format!(
-                    "{}: {by}: ending in order; a second one kills at once",
-                    self.paint(YELLOW, "stopping")
-                ));
+            Event::ExperimentFinished { name, outcome, timings, metrics, .. } => {
+                self.learn(name, outcome, timings, metrics);
+                self.finished(name, outcome, timings);
             }
+            Event::StopRequested { by } => self.stops(by),
             Event::JobSubmitted { job, tasks, .. } => {
                 let tasks = crate::words::counted(usize::try_from(*tasks).unwrap_or(usize::MAX), "task");
                 self.print(&format!("{}: job {job} with {tasks}", self.paint(BOLD, "submitted")));
@@ -199,6 +304,67 @@ impl Reporter {
         what.clone_into(&mut waiting.what);
     }
 
+    /// One sentence of what happens now.
+    fn stops(&self, by: &str) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let what = match (by, state.stopping.is_some()) {
+            ("stop --after-current", _) => "the run ends after what is under way".to_owned(),
+            ("stop --now", _) => "servers are killed at once".to_owned(),
+            (_, _) if self.is_front => {
+                format!("{by}: this process leaves; what is queued and running on the cluster goes on")
+            }
+            (_, true) => format!("{by} again: servers are killed at once; a third one leaves without waiting"),
+            (_, false) => format!(
+                "{by}: what is under way is ended in order, and the record is kept; a second one kills servers at once"
+            ),
+        };
+        state.stopping = Some(format!("stopping: {what}"));
+        drop(state);
+        self.print(&format!("{}: {what}", self.paint(YELLOW, "stopping")));
+    }
+
+    /// An attempt begins: what came of an earlier one does not count any more.
+    fn begins(&self, name: &str) {
+        let Ok(mut state) = self.state.lock() else { return };
+        state.over.remove(name);
+        state.begun.insert(name.to_owned(), Instant::now());
+        state.group = state.titles.get(name).map(|title| title.group.clone()).unwrap_or_default();
+        self.estimate(&mut state);
+    }
+
+    fn is_over(&self, name: &str, passed: bool) {
+        if let Ok(mut state) = self.state.lock() {
+            state.over.insert(name.to_owned(), passed);
+            state.open.shift_remove(name);
+        }
+    }
+
+    /// What an outcome says of what is to come, and of what is the best so far.
+    fn learn(&self, name: &str, outcome: &Outcome, timings: &Timings, metrics: &BTreeMap<String, f64>) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let state = &mut *state;
+        state.begun.remove(name);
+        let Some(experiment) = state.open.get(name).cloned() else { return };
+        match outcome {
+            Outcome::Interrupted => return,
+            Outcome::Passed { .. } => {
+                let start = timings.startup.map(|startup| startup + timings.teardown.unwrap_or_default());
+                state.estimates.learn(&experiment, start, (timings.total - start.unwrap_or_default()).max(0.0));
+                state.best(&experiment, metrics, &self.wanted);
+            }
+            Outcome::Failed(failure) => {
+                let title = state.titles.get(name);
+                let what = title.map_or(name, |title| title.text.as_str());
+                let place = title.map(|title| self.place(state, title.index)).unwrap_or_default();
+                state.last_failure = Some(format!("{place} {}: {what}", failure.cause.title()));
+            }
+        }
+        let passed = matches!(outcome, Outcome::Passed { .. });
+        state.over.insert(name.to_owned(), passed);
+        state.open.shift_remove(name);
+        self.estimate(state);
+    }
+
     fn takes_lane(&self, name: &str, lane: Option<u32>) {
         if let (Ok(mut state), Some(lane)) = (self.state.lock(), lane) {
             state.has_lanes = true;
@@ -215,6 +381,9 @@ impl Reporter {
             Phase::Measuring => "measuring".to_owned(),
             Phase::Draining => "ending the server".to_owned(),
         };
+        if state.began.is_none() {
+            state.began = Some(Instant::now());
+        }
         let now = Instant::now();
         state.waiting.insert(name.to_owned(), Waiting { since: now, what, line: String::new(), told: now });
     }
@@ -229,7 +398,7 @@ impl Reporter {
 
     fn torn_down(&self, name: &str, proof: &TeardownProof) {
         // What is no experiment of the plan is over with its server.
-        if self.state.lock().is_ok_and(|state| !state.titles.contains_key(name)) {
+        if self.state.lock().is_ok_and(|state| state.titles.get(name).is_none()) {
             self.stop_waiting(name);
         }
         if proof.complete() {
@@ -280,24 +449,19 @@ impl Reporter {
         self.about(name, &text);
     }
 
-    /// Rule 12: the last 50 log lines are shown when a start fails; they help more than any message of ours.
+    /// Rule 12: the first failure of a cause shows the cause, what to do, and the last 50 lines of the log; failures like it take a line
+    /// each.
     fn failed(&self, name: &str, failure: &Failure, timings: &Timings) {
-        if !failure.log_tail.is_empty() {
-            self.about(name, &self.paint(DIM, "the last lines of the log:"));
-            for line in &failure.log_tail {
-                self.print(&self.paint(DIM, &format!("        | {}", cut_chars(line, 300))));
-            }
+        let cause = self.paint(BOLD, &failure.cause.to_string());
+        let lead = self.paint(RED, "FAILED");
+        if let Some(first) = self.first_of(name, failure.cause) {
+            let text = format!("{lead}  {cause} (as {first}): {}", without_title(failure));
+            return self.about_in_a_line(name, &text);
         }
-        let text = format!(
-            "{}  {}: {}   {}",
-            self.paint(RED, "FAILED"),
-            self.paint(BOLD, &failure.cause.to_string()),
-            cut_chars(without_title(failure), 300),
-            self.paint(DIM, &seconds_of(timings)),
-        );
-        self.about(name, &text);
+        let seconds = self.paint(DIM, &seconds_of(timings));
+        self.about(name, &format!("{lead}  {cause}: {}   {seconds}", cut_chars(without_title(failure), LONGEST)));
         for evidence in &failure.evidence {
-            self.print(&format!("        line {}: {}", evidence.line, cut_chars(&evidence.text, 300)));
+            self.print(&format!("        line {}: {}", evidence.line, cut_chars(&evidence.text, LONGEST)));
         }
         for advice in &failure.advice {
             self.print(&format!("        {}: {advice}", self.paint(BOLD, "advice")));
@@ -305,14 +469,36 @@ impl Reporter {
         if let Some(kept) = &failure.kept {
             self.print(&format!("        {}: {}", self.paint(BOLD, "evidence"), kept.display()));
         }
+        if !failure.log_tail.is_empty() {
+            let times = self.log_times.as_ref().map(|times| format!(" ({times})")).unwrap_or_default();
+            self.print(&format!("        {}", self.paint(DIM, &format!("the last lines of the log{times}:"))));
+            for line in &failure.log_tail {
+                self.print(&self.paint(DIM, &format!("        | {}", cut_chars(line, LONGEST))));
+            }
+        }
+    }
+
+    /// The place of the first failure of a cause; `None` where this is it.
+    fn first_of(&self, name: &str, cause: Cause) -> Option<String> {
+        let mut state = self.state.lock().ok()?;
+        if let Some(first) = state.shown.get(&cause) {
+            return Some(first.clone());
+        }
+        let place = state.titles.get(name).map(|title| self.place(&state, title.index));
+        state.shown.insert(cause, place.unwrap_or_else(|| name.to_owned()));
+        None
+    }
+
+    /// A line about an experiment that is cut rather than folded.
+    fn about_in_a_line(&self, name: &str, text: &str) {
+        let lead = self.state.lock().map(|state| self.lead(&state, name)).unwrap_or_default();
+        let most = self.ui.columns().map_or(LONGEST, |columns| columns.saturating_sub(lead.len()));
+        self.print(&format!("{lead}{}", fold::cut(text, most)));
     }
 
     fn stop_waiting(&self, name: &str) {
         if let Ok(mut state) = self.state.lock() {
             state.waiting.shift_remove(name);
-            if state.waiting.is_empty() {
-                state.rows.clear();
-            }
         }
     }
 
@@ -320,24 +506,21 @@ impl Reporter {
     pub fn close(&self) {
         if let Ok(mut state) = self.state.lock() {
             state.waiting.clear();
-            state.rows.clear();
+            state.began = None;
+            self.ui.end_live();
         }
     }
 
     /// A line that stays, above the live ones.
     pub fn print(&self, text: &str) {
-        let above = self.state.lock().ok().map(|state| state.rows.printer());
-        match above {
-            Some(above) if self.ui.display.live => above.suspend(|| self.ui.say(text)),
-            _ => self.ui.say(text),
-        }
+        self.ui.say(text);
     }
 
     /// What begins the lines of an experiment.
     fn heading(&self, name: &str, more: &str) {
         let Ok(state) = self.state.lock() else { return };
         let known = state.titles.get(name);
-        let (index, title) = known.map_or((0, name), |(index, title)| (*index, title.as_str()));
+        let (index, title) = known.map_or((0, name), |title| (title.index, title.text.as_str()));
         let text = format!("{} {title}{more}", self.paint(BOLD, &self.place(&state, index)));
         drop(state);
         self.print(&text);
@@ -354,14 +537,14 @@ impl Reporter {
         match state.titles.get(name) {
             _ if name.is_empty() => String::new(),
             Some(_) if !state.has_lanes => "        ".to_owned(),
-            Some((index, _)) => format!("{} ", self.place(state, *index)),
+            Some(title) => format!("{} ", self.place(state, title.index)),
             None => format!("[{name}] "),
         }
     }
 
     /// The place of an experiment in its plan.
     fn place(&self, state: &State, index: usize) -> String {
-        let total = state.titles.len();
+        let total = state.titles.count();
         let width = total.to_string().len();
         let most = if self.at_most { "≤" } else { "" };
         format!("[{index:>width$}/{most}{total}]")
@@ -369,6 +552,22 @@ impl Reporter {
 
     fn paint(&self, style: Style, text: &str) -> String {
         self.ui.paint_err(style, text)
+    }
+}
+
+impl State {
+    /// Keeps what is the best of its group.
+    fn best(&mut self, experiment: &Experiment, metrics: &BTreeMap<String, f64>, wanted: &RankingSpec) {
+        let Some(title) = self.titles.get(&experiment.name) else { return };
+        let devices = experiment.server.devices().filter(|_| wanted.per_device).unwrap_or(1).max(1);
+        let Some(value) = metrics.get(&wanted.rank_by).map(|value| value / f64::from(devices)) else { return };
+        let is_better = |best: &(f64, String)| match wanted.better {
+            Better::Higher => value > best.0,
+            Better::Lower => value < best.0,
+        };
+        if self.best.get(&title.group).is_none_or(is_better) {
+            self.best.insert(title.group.clone(), (value, title.text.clone()));
+        }
     }
 }
 
@@ -413,6 +612,9 @@ fn short(value: f64) -> String {
 mod tests {
     use super::*;
     use crate::cli::Color;
+    use crate::model::Engine;
+    use crate::plan::expand;
+    use crate::plan::fixture::grid;
     use crate::ui::{Display, Terminal};
 
     #[test]
@@ -435,11 +637,11 @@ mod tests {
             columns_out: None,
             columns_err: None,
         };
-        let (titles, waiting, lanes) =
-            (HashMap::from([("a".to_owned(), (1, "a".to_owned()))]), IndexMap::new(), HashMap::new());
-        let state = State { titles, rows: Rows::new(false), waiting, lanes, has_lanes: false };
+        let mut plan = expand(&grid(&["m"], "1", Engine::Sim));
+        plan.experiments.truncate(1);
+        plan.experiments[0].name = "a".to_owned();
         let ui = Ui::new(Display::decide(Color::Never, false, 0, terminal));
-        let reporter = Reporter { ui, at_most: false, simulated: false, state: Arc::new(Mutex::new(state)) };
+        let reporter = Reporter::new(ui, &plan, false);
         reporter.wait_on("Slurm: 1 running, 0 waiting, 0 of 1 task over");
         reporter.wait_for("a", Phase::Launching);
         let mut state = reporter.state.lock().unwrap();

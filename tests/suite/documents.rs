@@ -548,7 +548,7 @@ fn the_quick_reference_is_one_page() {
 #[test]
 fn the_plot_says_that_it_is_simulated() {
     let plot = document("docs/terminal.svg");
-    assert!(plot.contains("SIMULATED") && plot.contains("Recommendation"));
+    assert!(plot.contains("SIMULATED") && plot.contains("Best by"));
     // It is of today: one warning for all that a rule leaves out.
     assert!(plot.contains("Skipping 2 combinations by the rule"), "make it again: docs/make_terminal_svg.py");
 }

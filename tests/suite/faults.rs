@@ -125,7 +125,7 @@ fn check(fault: &str) {
     assert_proof_of(&failure);
     ended.check(!run.has(&format!("{first}_results.json")), "nothing under the results name");
     assert_eq!(run.outcomes(&first), [(1, "failed".to_owned())]);
-    ended.says(&format!("FAILED  {}", expected.cause)).says("advice: ").says("the last lines of the log:");
+    ended.says(&format!("FAILED  {}", expected.cause)).says("advice: ").says("the last lines of the log");
     if expected.phase == "measuring" {
         ended.check(failure["benchmark_log"].is_string(), "the client's log is named");
     }
@@ -167,7 +167,13 @@ fn a_fault_for_all_fails_all_and_the_sweep_still_ends() {
     }
     let end = run.events("run-finished").remove(0);
     assert_eq!((end["passed"].as_u64(), end["failed"].as_u64()), (Some(0), Some(2)));
-    ended.says("[2/2]");
+    // The first shows its log, the second says that it is like the first; the end groups them.
+    ended.says("[2/2]").says("(as [1/2])").prints("2 x model is gated: eager true; eager false");
+    assert_eq!(ended.stderr.matches("the last lines of the log").count(), 1, "{}", ended.stderr);
+    assert!(ended.stdout.lines().count() <= 30, "{}", ended.stdout);
+    for log in ended.stdout.lines().map(str::trim).filter(|line| line.starts_with("logs/")) {
+        assert!(run.has(log), "{log} is cited and not there");
+    }
 }
 
 /// The causes that a server's death is distinguished by stand beside `server-died`.

@@ -5,7 +5,7 @@ use crate::support::Scene;
 #[test]
 fn the_page_lies_in_the_run_directory_and_its_name_is_printed() {
     let scene = Scene::new();
-    scene.sweep().exits(0).says("vllm-bench report");
+    scene.sweep().exits(0).prints("vllm-bench report");
     let run = scene.run().0;
     let ended = scene.call(&["report", "--results-dir", "results"]).exits(0);
     assert_eq!(ended.stdout.trim_end(), run.join("report.html").to_str().unwrap());

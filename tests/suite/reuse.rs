@@ -258,8 +258,8 @@ fn the_analysis_ranks_each_load_by_itself_and_repeats_by_their_mean() {
         "at max-concurrency 2",
         "1 start, 2 runs",
         "Against the baseline",
-        "baseline: tp 1, quant none, eager true, max-num-seqs 8",
-        "mns = max-num-seqs, cc = max-concurrency",
+        "baseline: max-num-seqs 8\n",
+        "  max-num-seqs   max-concurrency",
     ] {
         assert!(text.contains(words), "`{words}` is missing:\n{text}");
     }

@@ -82,6 +82,11 @@ fn rule_8_fp8_without_eager_is_skipped_with_a_warning() {
     ended.says("warning: Skipping org/tiny tp=1 quant=fp8 eager=false (known failure)").says("[3/3]");
     let run = scene.run();
     assert_eq!(run.json("manifest.json")["plan"]["skips"].as_array().unwrap().len(), 1);
+    let kept = fs::read_to_string(run.path("skipped.log")).unwrap();
+    assert!(
+        kept.starts_with("warning: Skipping org/tiny tp=1 quant=fp8 eager=false (known failure)\n  why: "),
+        "{kept}"
+    );
     assert!(!run.journal_text().contains("quant-fp8_eager-false"));
     let all = scene.sweep().set("--quantization", ["fp8"]).set("--enforce-eager", ["false"]).exits(2);
     all.says("the rule `fp8-needs-eager` leaves out every combination").says("Engine core initialization failed");

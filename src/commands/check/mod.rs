@@ -220,7 +220,7 @@ mod tests {
             line(
                 "device-locks",
                 Level::Failure,
-                "a run would be refused: cores:0-31,64-95 is held by process 4711 of somebody, since 2026-02-25 14:30:00 IST: \
+                "a run would be refused: cores:0-31,64-95 is held by process 4711 of somebody, since 2026-02-25 14:30:00 +02:00: \
                  `/opt/venv/bin/vllm-bench run sweep.yaml --models an-organisation/a-model-with-a-long-name --tp 1 2 4 8 --name a-name`",
                 Some(
                     "mount -v ~/.cache/huggingface:/root/.cache/huggingface, wait for it with `vllm-bench run --wait`, or give this run other devices: ZE_AFFINITY_MASK, CUDA_VISIBLE_DEVICES",

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
-use crate::analyse::ShownAxes;
 use crate::bounded;
 use crate::commands::cluster;
 use crate::commands::find_run::Head;
@@ -18,10 +17,10 @@ use crate::config::Environment;
 use crate::dashboard::{Counts, Facts, FailureRow, Look, Numbers, Row, Run, Seen, SeenDevice, State, UnderWay};
 use crate::diagnose::{requests_done, tail_lines};
 use crate::execute::slurm::Queued;
-use crate::model::{Axes, Event, Experiment, Failure, Outcome, Phase, Repeat, Stamped};
+use crate::model::{Event, Experiment, Failure, Outcome, Phase, Stamped};
 use crate::record::{RunDir, RunState, layout};
-use crate::report::configuration;
 use crate::results::{DeviceNow, newest_moment};
+use crate::ui::Titles;
 
 /// How often the processes of the machine are looked at.
 const PROCESSES: Duration = Duration::from_secs(5);
@@ -90,11 +89,9 @@ impl One {
         let (head, _) = Head::read_or_remains(&self.run).map_err(|error| error.to_string())?;
         self.head = Some(head);
         if let Ok(manifest) = self.run.manifest() {
-            let experiments = &manifest.plan.experiments;
-            let one_model =
-                experiments.iter().all(|e| experiments.first().is_some_and(|f| f.axes.model == e.axes.model));
-            let named = |e: &Experiment| (e.name.clone(), settings(&e.axes, e.repeat, !one_model));
-            self.configurations = experiments.iter().map(named).collect();
+            let titles = Titles::of(&manifest.plan);
+            let named = |e: &Experiment| Some((e.name.clone(), titles.get(&e.name)?.text.clone()));
+            self.configurations = manifest.plan.experiments.iter().filter_map(named).collect();
         }
         Ok(())
     }
@@ -211,13 +208,6 @@ fn inside(run: &Path, file: &Path) -> Option<PathBuf> {
     let plain = file.components().all(|part| matches!(part, Component::Normal(_)));
     let path = run.join(file).canonicalize().ok()?;
     (plain && path.starts_with(run.canonicalize().ok()?)).then_some(path)
-}
-
-/// What is measured, in words: the model where there are several, the server's settings, the workload's, and which start and run it is.
-fn settings(axes: &Axes, repeat: Repeat, with_model: bool) -> String {
-    let model = if with_model { format!("{}, ", axes.model) } else { String::new() };
-    let workload: String = axes.workload.iter().map(|(key, value)| format!(", {key} {value}")).collect();
-    format!("{model}{}{workload}{repeat}", configuration(&ShownAxes::from(axes)))
 }
 
 fn facts(report: &RunReport) -> Facts {

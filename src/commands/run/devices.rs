@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
+use crate::commands::format;
 use crate::config::{Environment, Settings, parse_duration};
 use crate::error::Error;
 use crate::execute;
@@ -157,7 +158,7 @@ impl Locking<'_> {
         let began = Instant::now();
         let mut told: Option<Told> = None;
         loop {
-            let now = Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %:z").to_string();
+            let now = format::moment(Utc::now(), self.settings.zone);
             let holders = match locks.take(addresses, Signature::new(now)).map_err(execute::Error::from)? {
                 Ok(held) => {
                     held.pass_on().map_err(execute::Error::from)?;

@@ -22,6 +22,7 @@ mod truth;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use indexmap::IndexMap;
 use tokio::sync::oneshot;
 
@@ -37,10 +38,10 @@ use crate::exit;
 use crate::model::{Event, Plan, Skip};
 use crate::plan::baseline_problem;
 use crate::process::{become_subreaper, stop_channel};
-use crate::record::{RunDir, remove_empty_runs};
+use crate::record::{self, RunDir, atomic, layout, remove_empty_runs};
 use crate::safe;
 use crate::telemetry::{DeviceKind, Probe};
-use crate::ui::{Reporter, Ui};
+use crate::ui::{Reporter, Ui, shared_by_all};
 
 use super::choice;
 use crate::commands::{cluster, dashboard, find_run, format, query_args, tracking};
@@ -252,15 +253,35 @@ fn skip_warnings(plan: &Plan) -> Vec<String> {
         warnings.push(match skips.as_slice() {
             [one] => one.reason.clone(),
             many => format!(
-                "Skipping {} combinations by the rule `{rule}` ({why}): `vllm-bench plan` lists them",
-                many.len()
+                "Skipping {} combinations by the rule `{rule}` ({why}): {} names them",
+                many.len(),
+                layout::SKIPPED
             ),
         });
     }
     if let Some(more @ 1..) = plan.skipped().checked_sub(plan.skips.len()) {
-        warnings.push(format!("… and {more} more combinations are left out: `vllm-bench plan` shows them"));
+        warnings.push(format!("… and {more} more combinations are left out: `vllm-bench plan --all` lists them"));
     }
     warnings
+}
+
+/// Keeps every warning of a combination that is left out, one a line (rule 8): a screen shows them folded.
+fn keep_skips(plan: &Plan, run: &RunDir) -> Result<(), record::Error> {
+    if plan.skips.is_empty() {
+        return Ok(());
+    }
+    atomic::keep_again_with(&run.layout().skipped(), |out| {
+        for skip in &plan.skips {
+            writeln!(out, "warning: {}", skip.reason)?;
+            if let Some(explanation) = &skip.explanation {
+                writeln!(out, "  why: {explanation}")?;
+            }
+        }
+        match plan.skipped().saturating_sub(plan.skips.len()) {
+            0 => Ok(()),
+            more => writeln!(out, "and {more} more: `vllm-bench plan --all` lists them"),
+        }
+    })
 }
 
 /// One session of a run.
@@ -298,7 +319,10 @@ impl Sweep<'_> {
             }
             None => self.require_free_name()?,
         }
-        let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated());
+        let (metric, better) = truth::metric(self.settings);
+        let reporter = Reporter::new(self.ui.clone(), self.plan, self.settings.simulated())
+            .by(&metric, better)
+            .with_log_times(format::log_times(Utc::now().with_timezone(&self.settings.zone).fixed_offset()));
         let early = Emitter::new(Arc::new(Silent { reporter: reporter.clone() }), sender.clone());
         // What a killed run of this user had left holds its locks: it is ended first.
         end_all_leftovers(self.settings.grace, &early, &mut stop).await?;
@@ -349,7 +373,10 @@ impl Sweep<'_> {
         let totals = tokio::select! {
             totals = self.measure(context, &mut prepared, (&recorder, &reporter), sender, stop) => totals,
             // The third signal: leave at once. The guards see their control pipes close and end their groups.
-            number = signals.leave() => return Ok(exit::SIGNAL + number),
+            number = signals.leave() => {
+                reporter.close();
+                return Ok(exit::SIGNAL + number);
+            }
         };
         ticking.abort();
         drop(over);
@@ -395,8 +422,15 @@ impl Sweep<'_> {
             format::count(self.plan.experiments.len(), "experiment"),
             format::count(self.plan.skipped(), "combination")
         ));
+        let shared = shared_by_all(self.plan);
+        if !shared.is_empty() {
+            self.ui.say(&format!("same for all: {shared}"));
+        }
         let name = prepared.manifest.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
         self.ui.say(&format!("run directory: {}{name}", prepared.run.path().display()));
+        if let Err(error) = keep_skips(self.plan, &prepared.run) {
+            self.ui.warn(&format!("{error}"));
+        }
         if !prepared.resumed {
             skip_warnings(self.plan).iter().for_each(|warning| self.ui.warn(warning));
         }
@@ -430,7 +464,8 @@ impl Sweep<'_> {
             return Err(error);
         }
         recorder.close().iter().for_each(|lost| self.ui.warn(lost));
-        let mut code = super::analyze::analyse_ended(prepared.run.path(), self.ui)?;
+        let interrupted = totals.interrupted || totals.stopped_by_failure;
+        let mut code = super::analyze::analyse_ended(prepared.run.path(), interrupted, self.environment, self.ui)?;
         if self.plan.before.is_some() && !totals.interrupted {
             let sides = CompareArgs { before: prepared.run.path().to_owned(), ..CompareArgs::default() };
             let compared = super::compare::run(&sides, self.environment, self.ui)?;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use chrono::{SecondsFormat, Utc};
+use chrono_tz::Tz;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
@@ -10,6 +11,7 @@ use super::devices::Devices;
 use super::lanes::{self, Lanes};
 use super::resume::Earlier;
 use super::truth;
+use crate::commands::format;
 use crate::config::{Environment, Finalists, Place, PortChoice, Settings};
 use crate::error::Error;
 use crate::execute::{Attempted, EngineCommand, Job, Lease, LockedPort, Recorder};
@@ -19,6 +21,11 @@ use crate::record::{self, Holder, Limits, Lock, Manifest, RunDir, RunState, SCHE
 use crate::safe;
 use crate::telemetry::{DeviceKind, DeviceReport, HostInfo, Probe};
 use crate::ui::Reporter;
+
+/// The zone in which a run shows its times.
+fn zone_of(run: &RunDir) -> Tz {
+    run.manifest().ok().and_then(|manifest| manifest.timezone.parse().ok()).unwrap_or(chrono_tz::UTC)
+}
 
 /// Everything a session needs that is on disk or locked.
 #[derive(Debug)]
@@ -105,9 +112,7 @@ pub fn require_not_live(run: &RunDir) -> Result<(), Error> {
     let holder = Holder {
         process,
         user: procfs::uid(process.pid).map_or_else(|| "another user".to_owned(), |uid| user_name(uid.into())),
-        since: state
-            .session_began
-            .map_or_else(|| "an unknown time".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string()),
+        since: state.session_began.map_or_else(|| "an unknown time".to_owned(), |at| format::moment(at, zone_of(run))),
         run: run.path().to_owned(),
     };
     Err(record::Error::Locked { path: run.path().to_owned(), holder: Box::new(holder) }.into())
@@ -150,7 +155,7 @@ pub async fn prepare(
     let holder = Holder {
         process: ProcessId::current(),
         user: user_name(nix::unistd::geteuid()),
-        since: Utc::now().with_timezone(&settings.zone).format("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        since: format::moment(Utc::now(), settings.zone),
         run: run.path().to_owned(),
     };
     results_lock.sign(&layout::results_lock(&settings.results_dir), &holder)?;

@@ -53,7 +53,7 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
     if sweep.earlier.is_none() {
         sweep.require_free_name()?;
     }
-    let reporter = Reporter::new(sweep.ui.clone(), sweep.plan, sweep.settings.simulated());
+    let reporter = Reporter::new(sweep.ui.clone(), sweep.plan, sweep.settings.simulated()).of_front();
     let known = engine.as_ref();
     let prepared = prepare(sweep.earlier.as_ref(), sweep.settings, sweep.plan, sweep.environment, known, lock).await?;
     sweep.announce(&prepared);
@@ -85,7 +85,10 @@ pub async fn execute(sweep: &Sweep<'_>) -> Result<u8, Error> {
         let executor = SlurmExecutor::start(plan)?;
         tokio::select! {
             totals = campaign::run(strategy.as_mut(), &executor, &stop) => totals,
-            number = signals.leave() => return Ok(exit::SIGNAL + number),
+            number = signals.leave() => {
+                reporter.close();
+                return Ok(exit::SIGNAL + number);
+            }
         }
     };
     ticking.abort();
@@ -320,7 +323,9 @@ impl Session<'_> {
                 None => exit::OK,
             });
         }
-        let code = crate::commands::analyze::analyse_ended(run.path(), ui)?;
+        let interrupted = totals.interrupted || totals.stopped_by_failure;
+        let environment = self.sweep.environment;
+        let code = crate::commands::analyze::analyse_ended(run.path(), interrupted, environment, ui)?;
         ui.out(&format!("\n{}", table.text().trim_end()));
         if totals.interrupted || totals.stopped_by_failure {
             ui.hint(&format!("resume with `{}`", format::resume(run.path(), self.sweep.environment)));

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::campaign;
 use crate::cli::{RunArgs, TaskArgs};
+use crate::commands::format;
 use crate::config::{Environment, Preset, Settings};
 use crate::error::Error;
 use crate::execute::{Emitter, EngineCommand, Leases, LocalExecutor, LockedPort, Scope, end_foreign_and_leftovers};
@@ -292,7 +293,7 @@ impl Task<'_> {
         Holder {
             process: ProcessId::current(),
             user: user_name(nix::unistd::geteuid()),
-            since: Utc::now().with_timezone(&self.settings.zone).format("%Y-%m-%d %H:%M:%S %:z").to_string(),
+            since: format::moment(Utc::now(), self.settings.zone),
             run: self.run.path().to_owned(),
         }
     }

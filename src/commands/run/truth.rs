@@ -149,7 +149,7 @@ fn limits(settings: &Settings, but: &str) -> Vec<(String, Better)> {
 }
 
 /// The metric by which lanes are judged: the objective.
-fn metric(settings: &Settings) -> (String, Better) {
+pub(super) fn metric(settings: &Settings) -> (String, Better) {
     let named = settings.objective.as_ref().and_then(|raw| raw.node.scalar()).and_then(|text| Objective::parse(&text));
     named.map_or_else(
         || {

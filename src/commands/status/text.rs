@@ -1,4 +1,4 @@
-//! `status` for humans: aligned, at most 100 columns and no wider than the terminal (paths and commands apart), and readable without colour.
+//! `status` for humans: aligned, as wide as the terminal (paths and commands apart), and readable without colour.
 
 use std::path::Path;
 
@@ -6,8 +6,10 @@ use super::report::{Counts, ExperimentReport, JobsReport, ProcessReport, Report,
 use crate::commands::format;
 use crate::ui::Ui;
 
-/// The widest line, paths apart: those must stay whole to be of use.
+/// The widest line where no terminal says how wide it is, paths apart: those must stay whole to be of use.
 const WIDTH: usize = 100;
+/// The widest line of a terminal.
+const WIDEST: usize = 200;
 /// Between values on one line.
 const GAP: &str = "   ";
 /// The fewest columns of a name in the line of a lane.
@@ -21,15 +23,19 @@ const UNDER_WAY: usize = 8;
 /// How many processes are shown in full.
 const PROCESSES: usize = 20;
 
-/// Writes a report; `from` is the directory in which the program was called.
-pub fn text(report: &Report, from: &Path, ui: &Ui) -> String {
-    let width = ui.display.columns_out.map_or(WIDTH, |columns| columns.min(WIDTH));
-    let mut page = Page { ui, from, width, lines: Vec::new() };
+/// Writes a report; `from` is the directory in which the program was called. In no more than so many `rows` the essentials: sections are
+/// cut from the last, and keep their headings.
+pub fn text(report: &Report, from: &Path, rows: Option<usize>, ui: &Ui) -> String {
+    let width = ui.display.columns_out.map_or(WIDTH, |columns| columns.min(WIDEST));
+    let mut page = Page { ui, from, width, lines: Vec::new(), sections: Vec::new() };
     match &report.run {
         Some(run) => page.run(run),
         None => page.row("State", "no run"),
     }
     page.processes(&report.vllm_processes, report.run.as_ref());
+    if let Some(rows) = rows {
+        page.fit(rows);
+    }
     page.lines.join("\n")
 }
 
@@ -38,7 +44,12 @@ struct Page<'a> {
     from: &'a Path,
     width: usize,
     lines: Vec<String>,
+    /// Where each section begins, with the empty line before it.
+    sections: Vec<usize>,
 }
+
+/// An empty line and a heading.
+const LEAST_OF_SECTION: usize = 2;
 
 impl Page<'_> {
     /// A label and its value, on further lines where there is no room.
@@ -58,8 +69,30 @@ impl Page<'_> {
 
     /// A section's heading, after an empty line.
     fn section(&mut self, heading: &str) {
+        self.sections.push(self.lines.len());
         self.lines.push(String::new());
         self.lines.push(self.ui.bold(heading));
+    }
+
+    /// Leaves out what so many rows do not hold.
+    fn fit(&mut self, rows: usize) {
+        let whole = self.lines.len();
+        let mut end = self.lines.len();
+        for begin in std::mem::take(&mut self.sections).into_iter().rev() {
+            let excess = self.lines.len().saturating_sub(rows);
+            let from = end.saturating_sub(excess).max(begin + LEAST_OF_SECTION).min(end);
+            self.lines.drain(from..end);
+            end = begin;
+        }
+        if self.lines.len() > rows {
+            self.lines.truncate(rows);
+        }
+        let left_out = whole - self.lines.len();
+        if left_out > 0 && rows > 0 {
+            self.lines.pop();
+            let lines = format::count(left_out + 1, "line");
+            self.lines.push(self.ui.dim(&format::cut_end(&format!("… {lines} more: `vllm-bench status`"), self.width)));
+        }
     }
 
     fn run(&mut self, run: &RunReport) {
@@ -245,7 +278,8 @@ impl Page<'_> {
             self.row("Server", &format!("process {pid}, port {port}{client}"));
         }
         if let Some(line) = &experiment.log_line {
-            self.row("Log", &self.ui.dim(&format::cut_end(line.trim(), self.width - LABEL)));
+            let whose = if experiment.phase == "measuring" { "Client" } else { "Log" };
+            self.row(whose, &self.ui.dim(&format::cut_end(line.trim(), self.width - LABEL)));
         }
     }
 
@@ -326,10 +360,10 @@ impl Page<'_> {
     }
 }
 
-/// RFC 3339 without the zone and the fraction, as a wall clock in that zone shows it; anything else as it is.
+/// RFC 3339 without the fraction, as a wall clock in its zone shows it, with the offset of that; anything else as it is.
 fn moment(at: &str) -> String {
     match chrono::DateTime::parse_from_rfc3339(at) {
-        Ok(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
+        Ok(at) => at.format("%Y-%m-%d %H:%M:%S %:z").to_string(),
         Err(_) => at.to_owned(),
     }
 }

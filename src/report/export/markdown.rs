@@ -143,7 +143,7 @@ fn speedups(text: &mut String, analysis: &Analysis<'_>) {
         let load = if base.workload.is_empty() { String::new() } else { format!(", at {}", base.workload) };
         let of = format!("{}{}", cell(base.model), cell(&load));
         if let Some(used) = &base.used {
-            let _ = writeln!(text, "- {of}: {} ({})", cell(&configuration(&used.row.axes)), baseline_rule(used.rule));
+            let _ = writeln!(text, "- {of}: {} ({})", cell(&configuration(used.row)), baseline_rule(used.rule));
         }
         if let Some(warning) = base.warning() {
             let _ = writeln!(text, "- **warning** {of}: {}", cell(&warning));

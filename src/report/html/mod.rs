@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use super::export::Analysis;
 
 pub(super) use history::render as over_runs;
-pub(super) use shell::line as shell_line;
+pub(super) use shell::{line as shell_line, word as shell_word};
 
 const PAGE: &str = include_str!("page.html");
 /// The styles of the page: the dashboard has them too.

@@ -68,7 +68,7 @@ pub(super) struct Problems {
 }
 
 fn experiment(row: &Row) -> String {
-    format!("{}, {}", cut(&row.axes.model, MODEL), configuration(&row.axes))
+    format!("{}, {}", cut(&row.axes.model, MODEL), configuration(row))
 }
 
 impl Problems {

@@ -3,7 +3,7 @@
 use crate::words;
 
 /// One word as a shell takes it.
-pub(super) fn word(text: &str) -> String {
+pub(in crate::report) fn word(text: &str) -> String {
     // The value of a variable is quoted, not its name.
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if let Some((name, value)) = text.split_once('=').filter(|(name, value)| is_name(name) && !value.is_empty()) {

@@ -2,7 +2,10 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
+use unicode_width::UnicodeWidthStr;
+
 use super::super::export::ExportError;
+use super::super::{END_LINES, Ended, end};
 use super::fixture::{Fixture, failure, result};
 use super::{Analysis, Style, outputs, read_run, render_text, text, write_all};
 use crate::analyse::{Status, Unreadable};
@@ -72,6 +75,44 @@ fn a_run_with_one_result() {
     let mut run = Fixture::new(&["org/m"], &[2], Engine::Vllm);
     run.pass(0, 1.5, 120.0);
     insta::assert_snapshot!("one_result_analysis", text(run.close(95.0).path()));
+}
+
+/// What the end of a run shows of a table.
+fn end_of(run: &Fixture, columns: usize, interrupted: bool) -> String {
+    let table = read_run(run.path()).unwrap();
+    let directory = "./experiment_results/20260225_1430";
+    let ended = Ended { run: "experiment_results/20260225_1430", directory, interrupted, skips_kept: true };
+    let shown = end(&Analysis::of(&table), ended, Style::of(false, Some(columns)));
+    assert!(shown.lines().count() + 3 <= END_LINES, "{columns}:\n{shown}");
+    for line in shown.lines() {
+        assert!(line.width() <= columns && line.trim_end() == line, "{columns}: {line:?}\n{shown}");
+    }
+    shown
+}
+
+#[test]
+fn the_end_of_a_run_fits_on_a_screen() {
+    let mut one = Fixture::new(&["Qwen/Qwen3-4B-Thinking-2507"], &[2, 4], Engine::Sim);
+    one.pass(0, 1.5, 120.0);
+    one.pass(1, 1.75, 110.0);
+    one.pass(3, 2.5, 70.0);
+    one.fail(4, "the server exited with code 1", "torch.OutOfMemoryError: XPU out of memory.");
+    one.fail(5, "the server exited with code 1", "torch.OutOfMemoryError: XPU out of memory.");
+    let one = one.close(12.0);
+    insta::assert_snapshot!("end_of_one_model", end_of(&one, 100, false));
+    insta::assert_snapshot!("end_of_one_model_narrow", end_of(&one, 60, false));
+    let mixed = mixed();
+    insta::assert_snapshot!("end_of_several_models", end_of(&mixed, 100, true));
+    for columns in [60, 70, 80, 120, 160, 200, 250] {
+        end_of(&one, columns, true);
+        end_of(&mixed, columns, false);
+    }
+    let mut nothing = Fixture::new(&["org/m"], &[2], Engine::Vllm);
+    nothing.start(0);
+    nothing.finish(0, Outcome::Interrupted);
+    let shown = end_of(&nothing.close(3.0), 100, true);
+    assert!(shown.starts_with("Interrupted: nothing was measured (0 of 3 experiments; 1 was under way)."), "{shown}");
+    assert_eq!(shown.lines().count(), 2, "and the run says how to resume: {shown}");
 }
 
 #[test]

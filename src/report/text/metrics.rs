@@ -6,12 +6,11 @@ use super::super::page::{Page, Tone};
 use super::caption;
 use super::per_device;
 use crate::analyse::{
-    Against, RANKED, RankingSpec, Row, RunTable, Status, Warning, WarningKind, against_baseline, bases,
-    by_model_and_load, components, detectable, estimate, level, over_starts, overall, samples_beyond, settings,
-    starts_of,
+    Against, EAGER, QUANTIZATION, RANKED, RankingSpec, Row, RunTable, Status, TP, Warning, WarningKind,
+    against_baseline, bases, by_model_and_load, components, detectable, estimate, level, over_starts, overall,
+    samples_beyond, settings, starts_of,
 };
 use crate::model::{Side, VllmMetric};
-use crate::plan::abbreviation;
 
 /// Names of models in headings.
 const MODEL: usize = 90;
@@ -39,7 +38,7 @@ pub(super) fn statistics(page: &mut Page, table: &RunTable, rows: &[&Row]) {
         if groups.len() > 1 {
             let load = if load.is_empty() { String::new() } else { format!(", at {load}") };
             page.gap();
-            page.line(Tone::Heading, &format!("  {}{}", cut(model, MODEL), cut(&load, MODEL)));
+            page.paragraph(2, "", Tone::Heading, &format!("{}{}", cut(model, MODEL), cut(&load, MODEL)));
             page.gap();
         }
         statistics_of(page, &own);
@@ -104,12 +103,11 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
     }
     for (model, rows) in groups {
         page.gap();
-        page.line(Tone::Heading, &format!("  {}", cut(model, MODEL)));
+        page.paragraph(2, "", Tone::Heading, &cut(model, MODEL));
         page.gap();
         let keys = varying(&rows);
         let repeats = rows.iter().any(|row| row.repeat.is_some());
-        let mut columns = vec![Column::metrics("TP"), Column::text("Quant"), Column::text("Eager")];
-        columns.extend(keys.iter().map(|key| Column::metrics(abbreviation(key).to_owned())));
+        let mut columns: Vec<Column> = keys.iter().map(|key| Column::metrics(heading(key))).collect();
         if repeats {
             columns.extend([Column::metrics("Start"), Column::metrics("Run")]);
         }
@@ -118,27 +116,31 @@ pub(super) fn by_model(page: &mut Page, table: &RunTable) {
         let mut lines = Table::new(&columns);
         rows.into_iter().for_each(|row| line(&mut lines, row, &keys, repeats));
         lines.put(page);
-        let short: Vec<String> = keys
-            .iter()
-            .filter(|key| abbreviation(key) != **key)
-            .map(|key| format!("{} = {key}", abbreviation(key)))
-            .collect();
-        if !short.is_empty() {
-            page.gap();
-            page.paragraph(2, "", Tone::Faint, &short.join(", "));
-        }
     }
 }
 
-/// The keys that vary, server's first.
+/// The settings that tell the rows apart, server's first, by vLLM's flags.
 fn varying<'r>(rows: &[&'r Row]) -> Vec<&'r str> {
-    let mut keys: Vec<&str> = Vec::new();
+    let known = |key: &str| rows.iter().any(|row| row.setting(key).is_some());
+    let is_fixed = |key: &str| rows.iter().all(|row| row.about.fixed.has(key));
+    let mut keys: Vec<&str> =
+        [TP, QUANTIZATION, EAGER].into_iter().filter(|key| known(key) && !is_fixed(key)).collect();
     for (key, _) in rows.iter().flat_map(|row| row.axes.server.iter().chain(&row.axes.workload)) {
-        if !keys.contains(&key.as_str()) {
+        if !keys.contains(&key.as_str()) && !is_fixed(key) {
             keys.push(key);
         }
     }
     keys
+}
+
+/// The heading of a setting's column.
+fn heading(key: &str) -> String {
+    match key {
+        TP => "TP".to_owned(),
+        QUANTIZATION => "Quant".to_owned(),
+        EAGER => "Eager".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn line(table: &mut Table<'_>, row: &Row, keys: &[&str], repeats: bool) {
@@ -147,12 +149,15 @@ fn line(table: &mut Table<'_>, row: &Row, keys: &[&str], repeats: bool) {
         Status::Invalid(_) | Status::Failed(_) => Tone::Bad,
         Status::Skipped { .. } | Status::Interrupted | Status::Running | Status::NotRun => Tone::Faint,
     });
-    for cell in [tp(&row.axes), quantization(&row.axes), eager(&row.axes)] {
-        table.cell(|text| text.push_str(&cell));
-    }
     for key in keys {
-        let value = row.axes.server.iter().chain(&row.axes.workload).find(|(known, _)| known == key);
-        table.cell(|text| text.push_str(&value.map_or(ABSENT.to_owned(), |(_, value)| cut(value, 20))));
+        let of_axes = row.axes.server.iter().chain(&row.axes.workload).find(|(known, _)| known == key);
+        let value = match *key {
+            TP => tp(&row.axes),
+            QUANTIZATION => quantization(&row.axes),
+            EAGER => eager(&row.axes),
+            _ => of_axes.map_or(ABSENT.to_owned(), |(_, value)| cut(value, 20)),
+        };
+        table.cell(|text| text.push_str(&value));
     }
     if repeats {
         for number in [row.repeat.map(|repeat| repeat.start), row.repeat.map(|repeat| repeat.run)] {
@@ -217,12 +222,12 @@ pub(super) fn baseline(page: &mut Page, table: &RunTable, rows: &[&Row], wanted:
             }
             page.gap();
             let load = if key.1.is_empty() { String::new() } else { format!(", at {}", key.1) };
-            page.line(Tone::Heading, &format!("  {}{}", cut(key.0, MODEL), cut(&load, MODEL)));
-            page.paragraph(2, "", Tone::Plain, &format!("baseline: {}", configuration(&baseline.axes)));
+            page.paragraph(2, "", Tone::Heading, &format!("{}{}", cut(key.0, MODEL), cut(&load, MODEL)));
+            page.paragraph(2, "", Tone::Plain, &format!("baseline: {}", configuration(baseline)));
             page.gap();
             last = Some(key);
         }
-        lines.push((Tone::Plain, vec![configuration(&row.axes), ratio(output_throughput), ratio(ttft), ratio(tpot)]));
+        lines.push((Tone::Plain, vec![configuration(row), ratio(output_throughput), ratio(ttft), ratio(tpot)]));
     }
     columns::put(page, &columns, lines);
 }
@@ -281,7 +286,7 @@ pub(super) fn noise(page: &mut Page, table: &RunTable, rows: &[&Row]) {
             begun = true;
         }
         page.gap();
-        page.line(Tone::Heading, &format!("  {}", cut(&first.name, MODEL)));
+        page.paragraph(2, "", Tone::Heading, &cut(&first.name, MODEL));
         page.gap();
         let lines = RANKED.into_iter().filter_map(|metric| {
             let starts = starts_of(rows, metric)?;

@@ -1,6 +1,7 @@
 //! `detailed_analysis.txt`, and the same on the terminal: what was asked, what came out, what failed and why,
 //! and what to do next.
 
+mod end;
 mod metrics;
 mod per_device;
 mod problems;
@@ -8,6 +9,7 @@ pub(super) mod ranking;
 mod run_header;
 mod screen;
 
+pub use end::{Ended, MOST as END_LINES, end};
 pub(super) use metrics::status;
 pub(super) use per_device::baseline_rule;
 pub(super) use run_header::{SIMULATED, banner, load_fields};

@@ -99,11 +99,11 @@ fn tables(
     let mut shape = vec![Column::text("Configuration"), Column::metrics("Devs")];
     shape.extend(shown.iter().map(|(_, title)| Column::metrics(*title)));
     for (model, measured) in by_model(rows) {
-        page.line(Tone::Heading, &format!("  {}", cut(model, 90)));
+        page.paragraph(2, "", Tone::Heading, &cut(model, 90));
         page.gap();
         let mut lines = Table::new(&shape);
         measured.iter().for_each(|rows| line(&mut lines, rows, &columns));
-        lines.put_within(page, page.widest());
+        lines.put(page);
         page.gap();
         below(page, model);
     }
@@ -124,7 +124,7 @@ fn against<'a>(page: &mut Page, bases: impl Iterator<Item = &'a Base<'a>>) {
         let at = if base.workload.is_empty() { String::new() } else { format!(" at {}", cut(&base.workload, 60)) };
         if let Some(used) = &base.used {
             let rule = baseline_rule(used.rule);
-            let text = format!("speed-up{at}: per device, over {} ({rule}).", configuration(&used.row.axes));
+            let text = format!("speed-up{at}: per device, over {} ({rule}).", configuration(used.row));
             page.paragraph(2, "", Tone::Faint, &text);
         }
         excluded(page, base);
@@ -154,7 +154,7 @@ fn by_model<'a>(rows: &[&'a Row]) -> indexmap::IndexMap<&'a str, Vec<Vec<&'a Row
 fn line(table: &mut Table<'_>, rows: &[&Row], columns: &[(&str, Slot<'_>, Option<Unit>)]) {
     let first = rows.first();
     let load = first.map(|row| row.workload_label()).unwrap_or_default();
-    let mut name = first.map(|row| configuration(&row.axes)).unwrap_or_default();
+    let mut name = first.map(|row| configuration(row)).unwrap_or_default();
     if !load.is_empty() {
         name.push_str(", ");
         name.push_str(&load);

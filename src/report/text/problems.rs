@@ -42,7 +42,7 @@ pub(super) fn failures(page: &mut Page, table: &RunTable) {
     for ((cause, advice), failed) in groups {
         page.gap();
         let cause = cause.map_or("cause not recorded".to_owned(), |cause| cause.to_string());
-        page.line(Tone::Bad, &format!("  {cause} ({})", counted(failed.len(), "experiment")));
+        page.paragraph(2, "", Tone::Bad, &format!("{cause} ({})", counted(failed.len(), "experiment")));
         for (row, failed) in failed {
             failure(page, row, failed);
         }
@@ -52,7 +52,7 @@ pub(super) fn failures(page: &mut Page, table: &RunTable) {
     }
     if !invalid.is_empty() {
         page.gap();
-        page.line(Tone::Bad, &format!("  result does not count ({})", counted(invalid.len(), "experiment")));
+        page.paragraph(2, "", Tone::Bad, &format!("result does not count ({})", counted(invalid.len(), "experiment")));
         for (row, reason) in invalid {
             page.paragraph(4, "- ", Tone::Plain, &experiment(row));
             page.field(6, "why", 3, Tone::Plain, &cut(reason, REASON));
@@ -61,7 +61,7 @@ pub(super) fn failures(page: &mut Page, table: &RunTable) {
 }
 
 fn experiment(row: &Row) -> String {
-    format!("{}, {}", cut(&row.axes.model, MODEL), configuration(&row.axes))
+    format!("{}, {}", cut(&row.axes.model, MODEL), configuration(row))
 }
 
 fn failure(page: &mut Page, row: &Row, failed: &FailedAttempt) {

@@ -24,10 +24,10 @@ pub(super) fn put(page: &mut Page, analysis: &Analysis<'_>) {
     }
     for told in Told::all(analysis) {
         page.gap();
-        page.line(Tone::Heading, &format!("  {}", cut(&told.title(), 110)));
+        page.paragraph(2, "", Tone::Heading, &cut(&told.title(), 110));
         page.gap();
         if let Some(found) = told.found() {
-            page.line(Tone::Good, &format!("  Use  {}", cut(&found.configuration(), 110)));
+            page.paragraph(2, "Use  ", Tone::Good, &found.configuration());
         }
         one(page, &told, &wanted.latency);
     }

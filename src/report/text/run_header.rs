@@ -92,6 +92,11 @@ fn facts(page: &mut Page, table: &RunTable, counts: &Counts) {
         let versions = if versions.is_empty() { versions } else { format!(" (vLLM {versions})") };
         field(label, &format!("{}{versions}", cut(&more.title(), 60)));
     }
+    let shared: Vec<String> =
+        table.shared_settings().iter().map(|(key, value)| format!("{key} {}", cut(value, 40))).collect();
+    if !shared.is_empty() && counts.planned > 1 {
+        field("Same for all", &cut(&shared.join(", "), 600));
+    }
     field("Outcome", &outcome(counts));
     let mut versions: Vec<&str> = Vec::new();
     for version in std::iter::once(facts).chain(&table.more).flat_map(|facts| &facts.vllm_versions) {
@@ -141,7 +146,7 @@ fn command(arguments: &[String]) -> String {
     cut(&if named { quoted } else { format!("vllm-bench {quoted}") }, COMMAND)
 }
 
-fn outcome(counts: &Counts) -> String {
+pub(super) fn outcome(counts: &Counts) -> String {
     let parts = [
         (counts.failed, "failed"),
         (counts.interrupted, "interrupted"),

@@ -72,7 +72,7 @@ fn quoted(value: &str) -> String {
 fn name(row: &Row) -> String {
     let load = row.axes.workload_label();
     let load = if load.is_empty() { load } else { format!(", at {load}") };
-    format!("{}  {}{load}", cut(&row.axes.model, 44), configuration(&row.axes))
+    format!("{}, {}{load}", cut(&row.axes.model, 44), configuration(row))
 }
 
 /// What speaks against believing a measurement, of both runs: `before` or `after`, the row, and the warning.

@@ -40,7 +40,7 @@ fn is_unchanged(matched: &Matched<'_>) -> bool {
 /// The table of one configuration.
 fn put(page: &mut Page, matched: &Matched<'_>) {
     page.gap();
-    page.line(Tone::Heading, &format!("  {}", name(matched.row)));
+    page.paragraph(2, "", Tone::Heading, &name(matched.row));
     page.gap();
     if let Some(why) = &matched.not_comparable {
         page.paragraph(2, "! ", Tone::Warning, &format!("nothing is decided, {}", cut(why, 300)));
@@ -71,7 +71,7 @@ fn render(compared: &Compared<'_>, style: Style) -> String {
     let Compared { comparison, tables, environment, threshold, .. } = compared;
     let (before, after) = tables;
     let tone = if comparison.has_worse() { Tone::Bad } else { Tone::Plain };
-    page.line(tone, &verdict(comparison, *threshold));
+    page.paragraph(0, "", tone, &verdict(comparison, *threshold));
     page.title("vllm-bench · comparison", &cut(&format!("{} -> {}", before.facts.title(), after.facts.title()), 70));
     if before.is_all_simulated() {
         page.paragraph(1, "!! ", Tone::Warning, SIMULATED);

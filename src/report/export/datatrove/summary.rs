@@ -107,7 +107,7 @@ fn note(page: &mut Page, found: &Optimized<'_>) {
         BaselineRule::Sweep => "baseline of the sweep",
         BaselineRule::Plainest => "baseline (the first plain configuration of tp 1, 2, 4, 8)",
     };
-    let mut text = format!("{}{load}: {rule}: {}", cut(found.model, 60), configuration(&base.row.axes));
+    let mut text = format!("{}{load}: {rule}: {}", cut(found.model, 60), configuration(base.row));
     if let Some(best) = found.tiers.iter().find(|tier| tier.name == OVERALL) {
         text.push_str(&match (best.interval, best.basis) {
             (Some((low, high)), _) => format!("; speed-up {low:.2}x to {high:.2}x (95 %)"),

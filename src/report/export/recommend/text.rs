@@ -34,7 +34,7 @@ fn render(analysis: &Analysis<'_>, style: Style) -> String {
     for told in Told::all(analysis) {
         page.heading(&cut(&told.title(), 90));
         if let Some(found) = told.found() {
-            page.line(Tone::Good, &format!("  Use  {}", found.configuration()));
+            page.paragraph(2, "Use  ", Tone::Good, &found.configuration());
             if !found.choice.row.about.serve_command.is_empty() {
                 page.gap();
                 // In one piece, so that it can be copied.
