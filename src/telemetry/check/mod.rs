@@ -5,6 +5,7 @@
 mod engine;
 mod machine;
 mod network;
+mod program;
 mod watched;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ pub use engine::{
     LockFacts, SetvarsFacts, VllmFacts, device_locks, devices, hf_cache, hf_home, hf_hub_cache, hf_token,
     hf_token_file, setvars, simulated, vllm,
 };
+pub use program::{ProgramFacts, program};
 pub use machine::{disk, memory, open_files, results_dir, shm, timezone};
 pub use network::{port, proxy, shown_argv};
 pub use watched::{WatchedFacts, telemetry};
