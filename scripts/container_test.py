@@ -117,10 +117,10 @@ class Scene:
         self.wait("no container of ours", lambda: not self.ours())
         return time.monotonic() - began
 
-    def measuring(self):
+    def measuring(self, fault="benchmark-hangs"):
         """A run whose first measurement never ends."""
         before = {path.name for path in self.results.glob("*")}
-        run = self.run(fault="benchmark-hangs")
+        run = self.run(fault=fault)
         self.wait("a measurement", lambda: self.newest_after(before) and self.events("benchmark-launched"))
         assert len(self.ours()) == 2, self.ours()
         return run
@@ -144,7 +144,7 @@ def starts(scene):
 
 
 def failure(scene):
-    run = scene.run(fault="crash@eager=true")
+    run = scene.run(fault="level-zero@eager=true")
     said, _ = run.communicate(timeout=LIMIT)
     assert run.returncode == 1 and "1 of 2 passed" in said, said
     assert not scene.ours()
@@ -158,6 +158,16 @@ def interrupted(scene):
     run.communicate(timeout=LIMIT)
     assert run.returncode == 130, run.returncode
     assert not scene.ours()
+    return f"exit code 130, {proofs(scene)} proofs"
+
+
+def deaf(scene):
+    run = scene.measuring("ignores-sigterm,benchmark-hangs")
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=LIMIT)
+    assert run.returncode == 130 and not scene.ours(), run.returncode
+    proof = scene.events("torn-down")[-1]["proof"]
+    assert proof["killed"], proof
     return f"exit code 130, {proofs(scene)} proofs"
 
 
@@ -207,7 +217,7 @@ def is_guard(pid):
         return False
 
 
-CHECKS = {"a sweep": starts, "a failure": failure, "Ctrl-C": interrupted, "kill -9 of the run": killed,
+CHECKS = {"a sweep": starts, "a failure": failure, "Ctrl-C": interrupted, "a server that ignores SIGTERM": deaf, "kill -9 of the run": killed,
           "kill -9 of podman's client": client_killed, "kill -9 of run and guards": both_killed}
 
 

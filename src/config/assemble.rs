@@ -133,9 +133,9 @@ pub fn assemble(
     }
     let mut given = given(layers, environment, &tree)?;
     if let Some((named, asked)) = layers.one("env-file") {
-        let (below, told) = env_file::layer(&named, &asked, environment)?;
-        given = merge(below, given);
-        notes.extend(told);
+        let found = env_file::of_run(&named, &asked, environment)?;
+        given = merge(found.tree, given);
+        notes.extend(found.notes);
     }
     if let Some(kept) = kept {
         given = kept.below(given);

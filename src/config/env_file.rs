@@ -9,8 +9,8 @@ use super::tree::{Kind, Node};
 use super::{Environment, Error, Origin};
 use crate::{bounded, safe};
 
-/// The variables that act, and where each stands in the language.
-const VARIABLES: [(&str, &[&str]); 9] = [
+/// The variables that act in a run, and where each stands in the language.
+const OF_RUN: [(&str, &[&str]); 9] = [
     ("MODEL", &["serve", "model"]),
     ("PORT", &["port"]),
     ("HOST", &["serve", "host"]),
@@ -21,6 +21,24 @@ const VARIABLES: [(&str, &[&str]); 9] = [
     ("MAX_NUM_BATCHED_TOKENS", &["serve", "max-num-batched-tokens"]),
     ("HF_TOKEN", &["env", "HF_TOKEN"]),
 ];
+/// The same of a load. The hub's token is a variable there.
+const OF_LOAD: [(&str, &[&str]); 4] = [
+    ("MODEL", &["bench", "model"]),
+    ("PORT", &["bench", "port"]),
+    ("HOST", &["bench", "host"]),
+    ("HF_TOKEN", &[]),
+];
+
+/// What a file says.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// As a tree of the language.
+    pub tree: Node,
+    /// Variables that it sets and the environment does not.
+    pub set: Vec<(String, String)>,
+    /// What of it has no effect.
+    pub notes: Vec<String>,
+}
 
 /// A variable of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +48,28 @@ struct Variable {
     line: usize,
 }
 
-/// A file, or the `.env` of a directory, as a tree of the sweep language; and what of it has no effect.
+/// What a file, or the `.env` of a directory, says of a run.
 ///
 /// # Errors
 /// When it cannot be read, or a line of it is no variable.
-pub(super) fn layer(named: &str, asked: &Origin, environment: &Environment) -> Result<(Node, Vec<String>), Error> {
+pub(super) fn of_run(named: &str, asked: &Origin, environment: &Environment) -> Result<Found, Error> {
+    layer(named, asked, environment, &OF_RUN)
+}
+
+/// What it says of a load. What is the server's is no mistake there.
+///
+/// # Errors
+/// As [`of_run`].
+pub(super) fn of_load(named: &str, asked: &Origin, environment: &Environment) -> Result<Found, Error> {
+    layer(named, asked, environment, &OF_LOAD)
+}
+
+fn layer(
+    named: &str,
+    asked: &Origin,
+    environment: &Environment,
+    acting: &[(&str, &'static [&'static str])],
+) -> Result<Found, Error> {
     let path = place(named, environment);
     let text = bounded::read_text(&path, bounded::NOTE).map_err(|error| Error::Argument {
         origin: asked.clone(),
@@ -48,11 +83,13 @@ pub(super) fn layer(named: &str, asked: &Origin, environment: &Environment) -> R
         problem: "expected `NAME=VALUE`".to_owned(),
         hints: vec!["names are of letters, digits and `_`; comments begin with `#`".to_owned()],
     })?;
-    let mut tree = Node::map(asked);
+    let mut found = Found { tree: Node::map(asked), set: Vec::new(), notes: Vec::new() };
     let mut idle = Vec::new();
     for Variable { name, value, line } in variables {
-        let Some((_, path)) = VARIABLES.iter().find(|(known, _)| *known == name) else {
-            idle.push(name);
+        let Some((_, path)) = acting.iter().find(|(known, _)| *known == name) else {
+            if OF_RUN.iter().all(|(known, _)| *known != name) {
+                idle.push(name);
+            }
             continue;
         };
         let (value, origin) = match environment.get(&name) {
@@ -62,13 +99,19 @@ pub(super) fn layer(named: &str, asked: &Origin, environment: &Environment) -> R
         if value.is_empty() {
             continue;
         }
+        if path.is_empty() {
+            found.set.push((name, value));
+            continue;
+        }
         // vLLM derives it where the flag is absent.
         let by_itself = name == "MAX_MODEL_LEN" && value.eq_ignore_ascii_case("auto");
-        tree.put(path, if by_itself { Node::new(Kind::Null, &origin) } else { Node::text(value, &origin) });
+        found.tree.put(path, if by_itself { Node::new(Kind::Null, &origin) } else { Node::text(value, &origin) });
     }
-    let known = || VARIABLES.map(|(name, _)| name).join(", ");
-    let told = |names: Vec<String>| format!("{named}: {} has no effect here; these have: {}", names.join(", "), known());
-    Ok((tree, (!idle.is_empty()).then(|| told(idle)).into_iter().collect()))
+    if !idle.is_empty() {
+        let known: Vec<&str> = acting.iter().map(|(name, _)| *name).collect();
+        found.notes.push(format!("{named}: {} has no effect here; these have: {}", idle.join(", "), known.join(", ")));
+    }
+    Ok(found)
 }
 
 /// The file: of a directory it is its `.env`.
@@ -131,15 +174,18 @@ mod tests {
     #[test]
     fn the_environment_wins_and_what_is_unknown_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(".env"), "MODEL=m\nPORT=8001\nMAX_MODEL_LEN=auto\nENABLE_TELEMETRY=1\n").unwrap();
+        std::fs::write(dir.path().join(".env"), "MODEL=m\nPORT=8001\nMAX_MODEL_LEN=auto\nENABLE_TELEMETRY=1\nHF_TOKEN=hf_planted\n").unwrap();
         let environment = Environment::of(&[("PORT", "9000"), ("HOST", "not asked for")], dir.path());
-        let (tree, notes) = layer(".", &Origin::flag("env-file"), &environment).unwrap();
+        let Found { tree, notes, .. } = of_run(".", &Origin::flag("env-file"), &environment).unwrap();
         let shown = |path: &[&str]| tree.find(path).map(|node| (node.scalar(), node.origin.short()));
         assert_eq!(shown(&["serve", "model"]), Some((Some("m".into()), ".:1".into())));
         assert_eq!(shown(&["port"]), Some((Some("9000".into()), "environment PORT".into())));
         assert_eq!(shown(&["serve", "max-model-len"]), Some((None, ".:3".into())));
         assert_eq!(shown(&["serve", "host"]), None);
         assert!(notes[0].contains("ENABLE_TELEMETRY") && !notes[0].contains("MODEL has"), "{notes:?}");
-        assert!(layer("absent", &Origin::flag("env-file"), &environment).unwrap_err().to_string().contains("absent"));
+        let load = of_load(".", &Origin::flag("env-file"), &environment).unwrap();
+        assert_eq!(load.tree.find(&["bench", "port"]).unwrap().scalar().as_deref(), Some("9000"));
+        assert_eq!(load.set, [("HF_TOKEN".to_owned(), "hf_planted".to_owned())]);
+        assert!(of_run("absent", &Origin::flag("env-file"), &environment).unwrap_err().to_string().contains("absent"));
     }
 }

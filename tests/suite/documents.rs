@@ -21,7 +21,7 @@ use vllm_bench::sim::fault;
 const GUIDE: &str = "EXPERIMENT_AUTOMATION.md";
 const REFERENCE: &str = "docs/reference.md";
 const LOAD: &str = "docs/load.md";
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     GUIDE,
     REFERENCE,
@@ -29,6 +29,7 @@ const DOCUMENTS: [&str; 13] = [
     "CHANGELOG.md",
     LOAD,
     "docs/analysis.md",
+    "docs/containers.md",
     "docs/dashboard.md",
     "docs/mlflow.md",
     "docs/plots.md",
@@ -66,7 +67,7 @@ const PROMPTS: [&str; 4] = ["prompts inspect", "prompts render", "prompts build"
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 38] = [
+const OF_OTHERS: [&str; 44] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -80,6 +81,13 @@ const OF_OTHERS: [&str; 38] = [
     "--ipc",
     "--privileged",
     "--device",
+    "--gpus",
+    "--rocm",
+    "--filter",
+    "--cap-add",
+    // pip and cargo
+    "--path",
+    "--no-index",
     "--name",
     "--entrypoint",
     "--login",
