@@ -22,12 +22,8 @@ const OF_RUN: [(&str, &[&str]); 9] = [
     ("HF_TOKEN", &["env", "HF_TOKEN"]),
 ];
 /// The same of a load. The hub's token is a variable there.
-const OF_LOAD: [(&str, &[&str]); 4] = [
-    ("MODEL", &["bench", "model"]),
-    ("PORT", &["bench", "port"]),
-    ("HOST", &["bench", "host"]),
-    ("HF_TOKEN", &[]),
-];
+const OF_LOAD: [(&str, &[&str]); 4] =
+    [("MODEL", &["bench", "model"]), ("PORT", &["bench", "port"]), ("HOST", &["bench", "host"]), ("HF_TOKEN", &[])];
 
 /// What a file says.
 #[derive(Debug)]
@@ -165,7 +161,10 @@ mod tests {
         let text = "# of the tool\nMODEL=a\nexport MODEL = \"org/b c\" # the last one counts\n\nPORT=8001 # free\nHOST='#1'\nX=\nY=#\n";
         let read = read(text).unwrap();
         let shown: Vec<_> = read.iter().map(|v| (v.name.as_str(), v.value.as_str(), v.line)).collect();
-        assert_eq!(shown, [("MODEL", "org/b c", 3), ("PORT", "8001", 5), ("HOST", "#1", 6), ("X", "", 7), ("Y", "", 8)]);
+        assert_eq!(
+            shown,
+            [("MODEL", "org/b c", 3), ("PORT", "8001", 5), ("HOST", "#1", 6), ("X", "", 7), ("Y", "", 8)]
+        );
         for (wrong, line) in [("A=1\nno variable\n", 2), ("1A=2", 1), ("A='x", 1), ("A='x'y", 1)] {
             assert_eq!(super::read(wrong).unwrap_err(), line, "{wrong}");
         }
@@ -174,7 +173,11 @@ mod tests {
     #[test]
     fn the_environment_wins_and_what_is_unknown_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(".env"), "MODEL=m\nPORT=8001\nMAX_MODEL_LEN=auto\nENABLE_TELEMETRY=1\nHF_TOKEN=hf_planted\n").unwrap();
+        std::fs::write(
+            dir.path().join(".env"),
+            "MODEL=m\nPORT=8001\nMAX_MODEL_LEN=auto\nENABLE_TELEMETRY=1\nHF_TOKEN=hf_planted\n",
+        )
+        .unwrap();
         let environment = Environment::of(&[("PORT", "9000"), ("HOST", "not asked for")], dir.path());
         let Found { tree, notes, .. } = of_run(".", &Origin::flag("env-file"), &environment).unwrap();
         let shown = |path: &[&str]| tree.find(path).map(|node| (node.scalar(), node.origin.short()));

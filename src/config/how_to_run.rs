@@ -12,8 +12,8 @@ use super::resolve::{slurm, words};
 use super::tree::{Kind, Node, Raw};
 use super::{Environment, Error, HIDDEN, Origin, parse_duration};
 use crate::dashboard::Gateway;
-use crate::execute::{ContainerRequest, RuntimeKind, StartLimit};
 use crate::execute::slurm::Request;
+use crate::execute::{ContainerRequest, RuntimeKind, StartLimit};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy};
 use crate::record::run_name;
 use crate::{mlflow, notify, safe};
@@ -193,7 +193,9 @@ fn container(raw: Option<&Container>, environment: &Environment) -> Result<Optio
     let mounts = several(raw.mounts.as_ref(), "absolute paths", |text| text.starts_with('/'))?;
     let args = several(raw.args.as_ref(), "arguments of `docker run`, each a text", |_| true)?;
     // The name that a YAML reader takes for no value is one here.
-    let Some(image) = image.filter(|image| !["none", "off", "false"].contains(&image.as_str())) else { return Ok(None) };
+    let Some(image) = image.filter(|image| !["none", "off", "false"].contains(&image.as_str())) else {
+        return Ok(None);
+    };
     let mounts = mounts.iter().map(PathBuf::from).collect();
     // A file of an image is found from everywhere.
     let image = match environment.absolute(&image) {
@@ -205,7 +207,8 @@ fn container(raw: Option<&Container>, environment: &Environment) -> Result<Optio
 
 fn one_word(text: &str) -> Option<String> {
     let text = text.trim();
-    let is_one = !text.is_empty() && !text.starts_with('-') && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let is_one =
+        !text.is_empty() && !text.starts_with('-') && !text.contains(|c: char| c.is_whitespace() || c.is_control());
     is_one.then(|| text.to_owned())
 }
 

@@ -14,7 +14,7 @@ use crate::mlflow::Place;
 use crate::notify;
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 29] = [
+const HOW_TO_RUN: [&str; 30] = [
     "warmup",
     "cooldown",
     "telemetry",

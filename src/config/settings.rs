@@ -11,8 +11,8 @@ use super::HIDDEN;
 use super::assemble::{Assembled, assemble};
 use super::how_to_run::{Finalists, Parallel, Place, PortChoice, Pushed, RunSettings, run_name};
 use super::kept::{Kept, hide_login};
-use super::language::slo::{StatedLimit, stated};
 use super::language::Document;
+use super::language::slo::{StatedLimit, stated};
 use super::layers::{Layers, is_run_setting};
 use super::resolve::{slurm, sweep, words};
 use super::simulation::{no_faults_of_the_other_client, simulation};
@@ -20,8 +20,8 @@ use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
 use crate::dashboard::Gateway;
-use crate::execute::{ContainerRequest, StartLimit};
 use crate::execute::slurm::Request;
+use crate::execute::{ContainerRequest, StartLimit};
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
 use crate::{mlflow, notify, safe};
@@ -122,7 +122,8 @@ pub struct Settings {
 }
 
 /// Settings that shape no plan, and change nothing without another one: the user is told so.
-const MAY_BE_IDLE: [&str; 7] = ["container", "sim-speed", "parallel", "parallel-threshold", "finalists", "port", "slurm"];
+const MAY_BE_IDLE: [&str; 7] =
+    ["container", "sim-speed", "parallel", "parallel-threshold", "finalists", "port", "slurm"];
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
 const PLAN_KEYS: [&str; 33] = [
@@ -184,7 +185,7 @@ impl Settings {
         no_swallowed_file(args, environment)?;
         let layers = Layers::of_run(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
-        let Assembled { mut tree, mut notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
+        let Assembled { mut tree, notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
         slurm::check_keys(&tree)?;
         let document: Document = read(&tree)?;
         // From here on only those know it who push.

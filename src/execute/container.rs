@@ -149,7 +149,8 @@ impl Container {
             RuntimeKind::Apptainer => words(&["exec"]),
         };
         words.extend(self.device_words());
-        let variables: &[&str] = if self.kind == RuntimeKind::Apptainer { &[] } else { &["COLUMNS", "VLLM_TARGET_DEVICE"] };
+        let variables: &[&str] =
+            if self.kind == RuntimeKind::Apptainer { &[] } else { &["COLUMNS", "VLLM_TARGET_DEVICE"] };
         words.extend(variables.iter().flat_map(|name| ["--env".to_owned(), (*name).to_owned()]));
         words.extend(self.request.args.iter().cloned());
         words.extend(self.entry());
@@ -158,7 +159,12 @@ impl Container {
 
     fn run_words(&self, purpose: &Purpose<'_>) -> Vec<String> {
         let mut all = words(&["run", "--rm", "--pull", "never"]);
-        all.extend(["--name".to_owned(), container::name_in_script(), "--label".to_owned(), container::label_in_script()]);
+        all.extend([
+            "--name".to_owned(),
+            container::name_in_script(),
+            "--label".to_owned(),
+            container::label_in_script(),
+        ]);
         all.push(format!("--label=vllm-bench.run={}", purpose.run.display()));
         all.push(format!("--label=vllm-bench.experiment={}", purpose.experiment.name));
         if let Ok(file) = container::id_file_in_script() {
@@ -210,7 +216,13 @@ impl Container {
     fn entry(&self) -> Vec<String> {
         let image = self.request.image.clone();
         let in_shell = self.prelude.as_ref().map(|prelude| {
-            ["-c".to_owned(), IN_ONEAPI.to_owned(), "vllm-bench".to_owned(), prelude.display().to_string(), self.vllm.clone()]
+            [
+                "-c".to_owned(),
+                IN_ONEAPI.to_owned(),
+                "vllm-bench".to_owned(),
+                prelude.display().to_string(),
+                self.vllm.clone(),
+            ]
         });
         let entry = if in_shell.is_some() { "bash".to_owned() } else { self.vllm.clone() };
         let mut all = match self.kind {
@@ -272,7 +284,9 @@ impl Container {
         let mut found: Vec<(PathBuf, bool)> = Vec::new();
         let mut add = |path: PathBuf, writable: bool| {
             let fits = path.is_absolute() && !path.to_string_lossy().contains(':') && path.exists();
-            if fits && !NEVER_MOUNTED.iter().any(|never| path == Path::new(never)) && !found.iter().any(|(known, _)| *known == path)
+            if fits
+                && !NEVER_MOUNTED.iter().any(|never| path == Path::new(never))
+                && !found.iter().any(|(known, _)| *known == path)
             {
                 found.push((path, writable));
             }
@@ -289,8 +303,8 @@ impl Container {
 
     /// The arguments that are files or directories of this machine: as they are written, and where they are.
     fn paths<'a>(&'a self, purpose: &Purpose<'a>) -> impl Iterator<Item = (&'a str, PathBuf)> {
-        let is_path = |word: &&String| word.contains('/') && !word.starts_with('-');
-        let place = |word: &'a String| {
+        let is_path = |word: &&'a String| word.contains('/') && !word.starts_with('-');
+        let place = move |word: &'a String| {
             let path = self.working_directory.join(word);
             path.exists().then_some((word.as_str(), path))
         };
@@ -310,7 +324,10 @@ fn words(words: &[&str]) -> Vec<String> {
 fn groups_of(nodes: &[&str]) -> BTreeSet<u32> {
     let of = |path: &Path| std::fs::metadata(path).ok().filter(|meta| !meta.is_dir()).map(|meta| meta.gid());
     let inside = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    let groups = nodes.iter().map(Path::new).flat_map(|node| of(node).into_iter().chain(inside(node).filter_map(|path| of(&path))));
+    let groups = nodes
+        .iter()
+        .map(Path::new)
+        .flat_map(|node| of(node).into_iter().chain(inside(node).filter_map(|path| of(&path))));
     groups.filter(|group| *group != 0).collect()
 }
 
@@ -323,7 +340,11 @@ mod tests {
 
     fn container(kind: RuntimeKind, devices: DeviceKind) -> Container {
         Container {
-            request: ContainerRequest { image: "vllm/vllm-openai:v0.14.1".into(), shm_size: "16g".into(), ..ContainerRequest::default() },
+            request: ContainerRequest {
+                image: "vllm/vllm-openai:v0.14.1".into(),
+                shm_size: "16g".into(),
+                ..ContainerRequest::default()
+            },
             kind,
             program: Path::new("/usr/bin").join(kind.name()),
             devices,
@@ -377,7 +398,11 @@ mod tests {
     #[test]
     fn values_of_variables_stay_off_the_command_line_and_paths_are_seen_inside() {
         let docker = container(RuntimeKind::Docker, DeviceKind::Cpu);
-        let server = line(&docker, Role::Server, &["serve", "/var/lib", "--tokenizer", "etc/hostname", "--x", "/nowhere/at/all"]);
+        let server = line(
+            &docker,
+            Role::Server,
+            &["serve", "/var/lib", "--tokenizer", "etc/hostname", "--x", "/nowhere/at/all"],
+        );
         for part in [
             "--name vllm-bench-$GUARDED_BY_VLLM_BENCH",
             "--label vllm-bench.group=$GUARDED_BY_VLLM_BENCH",

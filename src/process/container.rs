@@ -72,7 +72,8 @@ pub fn id_file_in_script() -> Result<String, super::Error> {
 
 /// Whether a word of a launch script holds the group's token, which the shell is to put in: only the three words above do.
 pub fn holds_token(word: &str) -> bool {
-    word == name_in_script() || word == label_in_script() || id_file_in_script().is_ok_and(|file| file == word)
+    word.contains(&in_script())
+        && (word == name_in_script() || word == label_in_script() || id_file_in_script().is_ok_and(|file| file == word))
 }
 
 fn in_script() -> String {

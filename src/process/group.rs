@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use super::container::{self, Runtime};
 use super::ending::AFTER_KILL;
 use super::guard::{LAST_OUTPUT, Order, Report, Request, TITLE};
-use super::container::{self, Runtime};
 use super::guard_watch::GuardWatch;
 use super::{Emptied, Error, Members, Stop, StopLevel, end_members, procfs, reap_adopted, registry};
 use crate::model::{Ending, ProcessId};

@@ -71,5 +71,10 @@ fn a_killed_run_leaves_no_container_and_one_that_fails_says_why() {
     live.kill();
     scene.wait_until_nothing_is_left();
 
-    docker.sweep().set("--container", ["fake/vllm:2"]).exits(4).says("No such image: fake/vllm:2").says("docker pull fake/vllm:2");
+    docker
+        .sweep()
+        .set("--container", ["fake/vllm:2"])
+        .exits(4)
+        .says("No such image: fake/vllm:2")
+        .says("docker pull fake/vllm:2");
 }

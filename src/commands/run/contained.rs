@@ -35,17 +35,8 @@ const PASSED: [&str; 13] = [
     "OMP_",
 ];
 /// The same of AMD's devices, and the proxies.
-const MORE_PASSED: [&str; 9] = [
-    "HIP_",
-    "ROCR_",
-    "HSA_",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-];
+const MORE_PASSED: [&str; 9] =
+    ["HIP_", "ROCR_", "HSA_", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// The container in which the servers of a run start; `None` where they start in none. Directories of caches that are missing are made.
 ///
@@ -114,9 +105,8 @@ pub fn program(settings: &Settings, environment: &Environment) -> Result<Option<
     let path = folder.join("vllm");
     if !is_executable(&path) {
         let version = version_of(&words);
-        write(&folder, &path, &asker(&container.request.image, version.as_deref(), &words)).map_err(|source| {
-            execute::Error::Script { path: path.clone(), source }
-        })?;
+        write(&folder, &path, &asker(&container.request.image, version.as_deref(), &words))
+            .map_err(|source| execute::Error::Script { path: path.clone(), source })?;
     }
     Ok(Some(path))
 }
@@ -166,7 +156,9 @@ fn image_of(container: &Container) -> Result<String, execute::Error> {
     let runtime = container.kind;
     Err(execute::Error::NoContainer {
         problem: format!("{runtime} cannot give the image `{image}`: {why}"),
-        hint: format!("fetch it before, for a start is timed: `{runtime} pull {image}`; `{runtime} images` lists what is here"),
+        hint: format!(
+            "fetch it before, for a start is timed: `{runtime} pull {image}`; `{runtime} images` lists what is here"
+        ),
     })
 }
 

@@ -43,8 +43,10 @@ pub fn show(
     if let Some(note) = note {
         ui.say(&note);
     }
-    let kind = crate::telemetry::devices::detect(&host_facts::probe(settings, environment)).kind;
-    let container = contained::container(settings, environment, kind)?;
+    let container = settings.container.as_ref().filter(|_| !settings.simulated()).and_then(|_| {
+        let kind = crate::telemetry::devices::detect(&host_facts::probe(settings, environment)).kind;
+        contained::container(settings, environment, kind).inspect_err(|error| ui.say(&format!("note: {error}"))).ok()?
+    });
     let context = ScriptContext {
         engine: &engine,
         setvars: settings.setvars.as_deref().filter(|path| container.is_none() && path.is_file()),
@@ -64,9 +66,8 @@ pub fn show(
         let server_args = serve_args(experiment, context.port);
         let bench_args = bench_args(experiment, context.port, &result);
         let engine_of = |role, args: &[String], writes| match &container {
-            Some(container) if role == Role::Server || experiment.workload.client == Client::Vllm => {
-                container.engine(&Purpose { role, experiment, args, writes, variables: &[], cores: &[], run: layout.root() })
-            }
+            Some(container) if role == Role::Server || experiment.workload.client == Client::Vllm => container
+                .engine(&Purpose { role, experiment, args, writes, variables: &[], cores: &[], run: layout.root() }),
             Some(_) | None => engine.clone(),
         };
         let server = engine_of(Role::Server, &server_args, None);

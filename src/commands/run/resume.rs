@@ -55,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 27] = [
+const MAY_CHANGE: [&str; 30] = [
     "name",
     "port",
     "timeouts",

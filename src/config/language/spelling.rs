@@ -211,8 +211,7 @@ fn each_value_of(
 }
 
 /// Keys of `server`, as other descriptions of sweeps have it.
-const SERVER: [&str; 8] =
-    ["mode", "command", "prelude", "env", "server-ready-timeout", "container", "docker", "slurm"];
+const SERVER: [&str; 8] = ["mode", "command", "prelude", "env", "server-ready-timeout", "container", "docker", "slurm"];
 
 fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
     let Kind::Map(entries) = entry.value.kind else {

@@ -15,9 +15,9 @@ pub use engine::{
     LockFacts, SetvarsFacts, VllmFacts, device_locks, devices, hf_cache, hf_home, hf_hub_cache, hf_token,
     hf_token_file, setvars, simulated, vllm,
 };
-pub use program::{ProgramFacts, program};
 pub use machine::{disk, memory, open_files, results_dir, shm, timezone};
 pub use network::{port, proxy, shown_argv};
+pub use program::{ProgramFacts, program};
 pub use watched::{WatchedFacts, telemetry};
 
 /// How good or bad a line is, in rising order.
