@@ -7,7 +7,7 @@ usage() {
   cat <<'USAGE'
 usage: [NAME=VALUE ...] ./reference.sh STEP
 
-  container   create the XPU container and open a shell in it      (on the host)
+  container   create the container of vLLM and open a shell in it  (on the host)
   server      start one server                                     (in the container)
   health      ask whether the server is ready                      (in the container, another shell)
   client      measure the running server                           (in the container, another shell)
@@ -23,14 +23,35 @@ Variables, with their defaults:
   PORT=8000
   RESULT=result.json                      where the client writes
   SETVARS=/opt/intel/oneapi/setvars.sh    sourced where it exists
-  IMAGE=intel/vllm:0.14.1-xpu  NAME=vllm-test  WORK=(this directory)     for the container
+  DEVICE=xpu        xpu, cuda, rocm or cpu: what the container gets, and its image
+  IMAGE=(of DEVICE)  NAME=vllm-test  WORK=(this directory)                for the container
   HF_TOKEN, http_proxy, https_proxy       handed to the container from your environment
 USAGE
 }
 
 PRINT=${PRINT:-} PRESET=${PRESET:-full} TP=${TP:-2} QUANTIZATION=${QUANTIZATION:-none} EAGER=${EAGER:-true}
 PORT=${PORT:-8000} RESULT=${RESULT:-result.json} SETVARS=${SETVARS:-/opt/intel/oneapi/setvars.sh}
-IMAGE=${IMAGE:-intel/vllm:0.14.1-xpu} NAME=${NAME:-vllm-test} WORK=${WORK:-$PWD}
+DEVICE=${DEVICE:-xpu} NAME=${NAME:-vllm-test} WORK=${WORK:-$PWD}
+
+case $DEVICE in
+  xpu)
+    IMAGE=${IMAGE:-intel/vllm:0.14.1-xpu}
+    DEVICES=(--privileged --device /dev/dri -v /dev/dri/by-path:/dev/dri/by-path)
+    ;;
+  cuda)
+    IMAGE=${IMAGE:-vllm/vllm-openai:v0.14.1}
+    DEVICES=(--gpus all)
+    ;;
+  rocm)
+    IMAGE=${IMAGE:-rocm/vllm:latest}
+    DEVICES=(--device /dev/kfd --device /dev/dri --group-add video --group-add render --cap-add SYS_PTRACE --security-opt seccomp=unconfined)
+    ;;
+  cpu)
+    IMAGE=${IMAGE:-public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo:v0.14.1}
+    DEVICES=()
+    ;;
+  *) echo "DEVICE is xpu, cuda, rocm or cpu, not '$DEVICE'" >&2; exit 2 ;;
+esac
 
 case $PRESET in
   full) MODEL=${MODEL:-openai/gpt-oss-20b} INPUT=1024 OUTPUT=1024 CONCURRENCY=32 PROMPTS=160 CONTEXT=10000 ;;
@@ -64,8 +85,7 @@ surroundings() {
 container() {
   # -e NAME without a value hands over your variable; its value is on no command line.
   go docker run -it --name "$NAME" \
-    --shm-size 10g --net=host --ipc=host --privileged \
-    --device /dev/dri -v /dev/dri/by-path:/dev/dri/by-path \
+    --shm-size 10g --net=host --ipc=host "${DEVICES[@]}" \
     -v "$HOME/.cache/huggingface:/root/.cache/huggingface" \
     -v "$WORK:/work" -w /work \
     -e HF_TOKEN -e http_proxy -e https_proxy -e HTTP_PROXY -e HTTPS_PROXY \

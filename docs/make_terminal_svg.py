@@ -100,9 +100,10 @@ def plot(lines, columns, title):
         column = 0
         y = BAR + MARGIN + (number + 0.8) * LINE
         for text, look in parts:
-            body = text.strip(" ")
-            if body:
-                x = MARGIN + (column + width(text[: len(text) - len(text.lstrip(" "))])) * CELL
+            # Each run of words has a place of its own: not every reader keeps several blanks.
+            for run in re.finditer(r"[^ ]+(?: [^ ]+)*", text):
+                body = run.group()
+                x = MARGIN + (column + width(text[: run.start()])) * CELL
                 # textLength keeps columns aligned whatever font the reader has.
                 rows.append(
                     f'<text x="{x:.1f}" y="{y:.1f}" textLength="{width(body) * CELL:.1f}" '
@@ -122,7 +123,7 @@ def plot(lines, columns, title):
             dots,
             f'<text x="{wide / 2:.0f}" y="{BAR / 2 + 7}" text-anchor="middle" fill="#8b93a1" '
             f'font-family="system-ui, sans-serif" font-size="13">{escape(title)}</text>',
-            f'<g font-family="{escape(FONT, quote=True)}" font-size="{SIZE}" xml:space="preserve">',
+            f'<g font-family="{escape(FONT, quote=True)}" font-size="{SIZE}">',
             *rows,
             "</g>",
             "</svg>",

@@ -82,6 +82,10 @@ pub struct LoadArgs {
     #[arg(value_name = "FILES")]
     pub files: Vec<PathBuf>,
 
+    /// Take MODEL, PORT, HOST and HF_TOKEN from this file (a directory: from its `.env`), over files and scenarios
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub env_file: Option<PathBuf>,
+
     /// Address of the server, in place of --host and --port
     #[arg(long, value_name = "URL", visible_alias = "url", help_heading = "Target")]
     pub base_url: Option<String>,

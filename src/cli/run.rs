@@ -123,6 +123,23 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Server")]
     pub env: Vec<String>,
 
+    /// Take MODEL, PORT, HOST, GPU_MEM_UTIL, MAX_MODEL_LEN, KV_CACHE_DTYPE, MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS and HF_TOKEN from this
+    /// file (a directory: from its `.env`), over sweep files; variables that are set win over it
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub env_file: Option<String>,
+
+    /// Run each server, and vLLM's own client, in a container of this image
+    #[arg(long, value_name = "IMAGE", help_heading = "Server")]
+    pub container: Option<String>,
+
+    /// What runs it: docker, podman or apptainer, or the path of one (default: the first of them on PATH)
+    #[arg(long, value_name = "PROGRAM", help_heading = "Server")]
+    pub container_runtime: Option<String>,
+
+    /// A further argument of `docker run`: `--container-arg=--privileged`
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true, help_heading = "Server")]
+    pub container_arg: Vec<String>,
+
     /// oneAPI's environment script, or `none`
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     pub setvars: Option<String>,

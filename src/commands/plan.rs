@@ -37,7 +37,7 @@ pub fn run(args: &PlanArgs, environment: &Environment, ui: &Ui) -> Result<u8, Er
     for note in settings.notes.iter().chain(&settings.warnings) {
         ui.warn(note);
     }
-    let found = (!settings.simulated()).then(|| engine::find_vllm(settings.vllm_bin.clone(), environment).ok());
+    let found = (!settings.simulated()).then(|| engine::find(&settings, environment).ok());
     let program = found.flatten();
     host_facts::gather(&mut settings, environment, program.as_deref());
     preflight::leave_out_unknown(&mut settings, environment, program.as_deref(), ui);

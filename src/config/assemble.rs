@@ -10,7 +10,7 @@ use super::language::spelling::canonical;
 use super::layers::Layers;
 use super::resolve::words;
 use super::tree::{Diagnostic, Entry, Kind, Node, merge, merge_axes};
-use super::{Environment, Error, Origin, Preset, foreign, is_secret_name, load};
+use super::{Environment, Error, Origin, Preset, env_file, foreign, is_secret_name, load};
 use crate::model::{Client, FlagError, FlagValue, Flags};
 use crate::nearest::nearest;
 
@@ -132,6 +132,11 @@ pub fn assemble(
         map.shift_insert(0, "preset".to_owned(), Entry { key: origin, value });
     }
     let mut given = given(layers, environment, &tree)?;
+    if let Some((named, asked)) = layers.one("env-file") {
+        let found = env_file::of_run(&named, &asked, environment)?;
+        given = merge(found.tree, given);
+        notes.extend(found.notes);
+    }
     if let Some(kept) = kept {
         given = kept.below(given);
         tree = if kept.is_whole() { tree } else { kept.over(tree) };

@@ -7,13 +7,13 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::duration::parse_start_limit;
-use super::language::{Document, policy};
+use super::language::{Container, Document, policy};
 use super::resolve::{slurm, words};
 use super::tree::{Kind, Node, Raw};
 use super::{Environment, Error, HIDDEN, Origin, parse_duration};
 use crate::dashboard::Gateway;
-use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
+use crate::execute::{ContainerRequest, RuntimeKind, StartLimit};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy};
 use crate::record::run_name;
 use crate::{mlflow, notify, safe};
@@ -66,6 +66,7 @@ pub(super) struct RunSettings {
     pub setvars: Option<PathBuf>,
     pub login: bool,
     pub vllm_bin: Option<PathBuf>,
+    pub container: Option<ContainerRequest>,
     pub zone: Tz,
     pub keep_foreign: bool,
     pub device_locks: Option<PathBuf>,
@@ -123,6 +124,7 @@ impl RunSettings {
             setvars: (setvars != "none").then(|| environment.absolute(setvars)),
             vllm_bin: words::optional(document.vllm_bin.as_ref(), "a path", words::non_empty)?
                 .map(|path| environment.absolute(path)),
+            container: container(document.container.as_ref(), environment)?,
             zone: words::one(document.timezone.as_ref(), "timezone", zone, |text| Tz::from_str(text).ok())?,
             keep_foreign: switch(&document.keep_foreign, "keep-foreign")?,
             device_locks: (locks != "none").then(|| environment.absolute(locks)),
@@ -176,6 +178,49 @@ impl RunSettings {
             notify: document.notify.as_ref().map(targets).transpose()?.unwrap_or_default(),
         })
     }
+}
+
+/// The container in which servers run; `None` for none.
+fn container(raw: Option<&Container>, environment: &Environment) -> Result<Option<ContainerRequest>, Error> {
+    let Some(raw) = raw else { return Ok(None) };
+    let image = words::optional(raw.image.as_ref(), "an image, or `none`", one_word)?;
+    let runtime = words::optional(
+        raw.runtime.as_ref(),
+        "`docker`, `podman` or `apptainer`, or the path of one of them",
+        |text| RuntimeKind::of(std::path::Path::new(text)).map(|_| text.to_owned()),
+    )?;
+    let shm_size = words::one(raw.shm_size.as_ref(), "container.shm-size", "a size such as `16g`", one_word)?;
+    let mounts = several(raw.mounts.as_ref(), "absolute paths", |text| text.starts_with('/'))?;
+    let args = several(raw.args.as_ref(), "arguments of `docker run`, each a text", |_| true)?;
+    // The name that a YAML reader takes for no value is one here.
+    let Some(image) = image.filter(|image| !["none", "off", "false"].contains(&image.as_str())) else {
+        return Ok(None);
+    };
+    let mounts = mounts.iter().map(PathBuf::from).collect();
+    // A file of an image is found from everywhere.
+    let image = match environment.absolute(&image) {
+        file if file.is_file() => file.to_string_lossy().into_owned(),
+        _ => image,
+    };
+    Ok(Some(ContainerRequest { image, runtime, shm_size, mounts, args }))
+}
+
+fn one_word(text: &str) -> Option<String> {
+    let text = text.trim();
+    let is_one =
+        !text.is_empty() && !text.starts_with('-') && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    is_one.then(|| text.to_owned())
+}
+
+/// A list of words, or one.
+fn several(raw: Option<&Raw>, expected: &str, fits: fn(&str) -> bool) -> Result<Vec<String>, Error> {
+    let Some(raw) = raw.filter(|raw| raw.node.kind != Kind::Null) else { return Ok(Vec::new()) };
+    let nodes = raw.node.items().unwrap_or(std::slice::from_ref(&raw.node));
+    let word = |node: &Node| {
+        let text = node.scalar().filter(|text| fits(text) && !text.is_empty() && !text.contains(['\0', '\n']));
+        text.ok_or_else(|| Error::wrong(node, &raw.path, expected, None))
+    };
+    nodes.iter().map(word).collect()
 }
 
 /// Where metrics are pushed to.

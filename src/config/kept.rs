@@ -14,7 +14,7 @@ use crate::mlflow::Place;
 use crate::notify;
 
 /// How to run, beside what is measured: these come back even where the plan is another one (`--extend`).
-const HOW_TO_RUN: [&str; 29] = [
+const HOW_TO_RUN: [&str; 30] = [
     "warmup",
     "cooldown",
     "telemetry",
@@ -29,6 +29,7 @@ const HOW_TO_RUN: [&str; 29] = [
     "setvars",
     "login",
     "vllm-bin",
+    "container",
     "keep-foreign",
     "device-locks",
     "show-logs",
@@ -299,7 +300,8 @@ mod tests {
     /// A value that is none of the defaults, and what else it needs; `None` where it is for one call and no part of a run.
     fn example(key: &str) -> Option<(&'static str, &'static [&'static str])> {
         Some(match key {
-            "yes" | "extend" => return None,
+            // Of an environment file the values come back.
+            "yes" | "extend" | "env-file" => return None,
             "login" => ("off", &[]),
             "models" => ("org/other,./local", &[]),
             "tp" => ("2", &[]),
@@ -330,6 +332,9 @@ mod tests {
             "timezone" => ("UTC", &[]),
             "setvars" => ("oneapi/setvars.sh", &[]),
             "vllm-bin" => ("bin/vllm", &[]),
+            "container" => ("vllm/vllm-openai:v0.14.1", &[]),
+            "container-runtime" => ("podman", &["--container=x"]),
+            "container-arg" => ("--privileged", &["--container=x"]),
             "engine" => ("sim", &[]),
             "client" => ("builtin", &[]),
             "executor" => ("slurm", &[]),

@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 /// Settings that are one key of the language: (flag, key path, shape).
-const KEYS: [(&str, &[&str], Shape); 58] = [
+const KEYS: [(&str, &[&str], Shape); 61] = [
     ("models", &["serve", "model"], Shape::Names),
     ("tp", &["serve", "tensor-parallel-size"], Shape::List),
     ("quantization", &["serve", "quantization"], Shape::List),
@@ -74,6 +74,9 @@ const KEYS: [(&str, &[&str], Shape); 58] = [
     ("setvars", &["setvars"], Shape::One),
     ("login", &["login"], Shape::One),
     ("vllm-bin", &["vllm-bin"], Shape::One),
+    ("container", &["container", "image"], Shape::One),
+    ("container-runtime", &["container", "runtime"], Shape::One),
+    ("container-arg", &["container", "args"], Shape::Lines),
     ("engine", &["engine"], Shape::One),
     ("client", &["client"], Shape::One),
     ("executor", &["executor"], Shape::One),
@@ -103,7 +106,8 @@ const KEYS: [(&str, &[&str], Shape); 58] = [
 ];
 
 /// Settings that are no key of the language, or several.
-const OTHERS: [(&str, Shape); 6] = [
+const OTHERS: [(&str, Shape); 7] = [
+    ("env-file", Shape::One),
     ("env", Shape::Lines),
     ("no-rule", Shape::Names),
     ("retry", Shape::List),
@@ -283,6 +287,7 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("bench-arg", &args.bench_arg),
         ("slurm", &args.slurm),
         ("env", &args.env),
+        ("container-arg", &args.container_arg),
         ("sim-fault", &args.sim_fault),
         ("notify", &args.notify),
         ("retry", &args.retry),
@@ -310,6 +315,9 @@ fn flags_of(args: &RunArgs) -> BTreeMap<String, Vec<String>> {
         ("setvars", &args.setvars),
         ("login", &args.login),
         ("vllm-bin", &args.vllm_bin),
+        ("container", &args.container),
+        ("container-runtime", &args.container_runtime),
+        ("env-file", &args.env_file),
         ("timeout-startup", &args.timeout_startup),
         ("timeout-benchmark", &args.timeout_benchmark),
         ("stall-timeout", &args.stall_timeout),

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod duration;
+mod env_file;
 mod environment;
 mod error;
 pub mod foreign;

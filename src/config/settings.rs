@@ -11,8 +11,8 @@ use super::HIDDEN;
 use super::assemble::{Assembled, assemble};
 use super::how_to_run::{Finalists, Parallel, Place, PortChoice, Pushed, RunSettings, run_name};
 use super::kept::{Kept, hide_login};
+use super::language::Document;
 use super::language::slo::{StatedLimit, stated};
-use super::language::{Document, WITHOUT_EFFECT};
 use super::layers::{Layers, is_run_setting};
 use super::resolve::{slurm, sweep, words};
 use super::simulation::{no_faults_of_the_other_client, simulation};
@@ -20,8 +20,8 @@ use super::tree::{Kind, Node, Raw, read};
 use super::{Environment, Error, Origin, Places, Preset, show};
 use crate::cli::RunArgs;
 use crate::dashboard::Gateway;
-use crate::execute::StartLimit;
 use crate::execute::slurm::Request;
+use crate::execute::{ContainerRequest, StartLimit};
 use crate::model::{Client, Engine, Plan};
 use crate::plan::{FailureReason, OnFailure, RetryPolicy, Section, Sweep, Value, expand};
 use crate::{mlflow, notify, safe};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub login: bool,
     /// The `vllm` the user named; `None` = look on PATH.
     pub vllm_bin: Option<PathBuf>,
+    /// The container in which servers run; `None` = in none.
+    pub container: Option<ContainerRequest>,
     /// Time zone of run directories and times shown.
     pub zone: Tz,
     /// Leave other vLLM processes of this user alone.
@@ -120,11 +122,13 @@ pub struct Settings {
 }
 
 /// Settings that shape no plan, and change nothing without another one: the user is told so.
-const MAY_BE_IDLE: [&str; 6] = ["sim-speed", "parallel", "parallel-threshold", "finalists", "port", "slurm"];
+const MAY_BE_IDLE: [&str; 7] =
+    ["container", "sim-speed", "parallel", "parallel-threshold", "finalists", "port", "slurm"];
 
 /// Settings that shape the plan: with none of them given, a run that goes on is any that is unfinished.
-const PLAN_KEYS: [&str; 32] = [
+const PLAN_KEYS: [&str; 33] = [
     "files",
+    "env-file",
     "preset",
     "models",
     "tp",
@@ -181,7 +185,7 @@ impl Settings {
         no_swallowed_file(args, environment)?;
         let layers = Layers::of_run(args, environment);
         let below = (args.files.is_empty() || default == Preset::Sanity).then_some(default);
-        let Assembled { mut tree, mut notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
+        let Assembled { mut tree, notes, implied } = assemble(&args.files, &layers, environment, below, kept)?;
         slurm::check_keys(&tree)?;
         let document: Document = read(&tree)?;
         // From here on only those know it who push.
@@ -189,7 +193,6 @@ impl Settings {
         let variables = layers.unknown_variables(is_run_setting).into_iter();
         let mut warnings: Vec<String> =
             variables.map(|name| format!("the environment variable `{name}` is no setting of vllm-bench")).collect();
-        notes.extend(without_effect(&tree));
 
         let engine = words::one(document.engine.as_ref(), "engine", "`vllm` or `sim`", words::engine)?;
         let simulation = simulation(&document)?;
@@ -237,6 +240,7 @@ impl Settings {
             setvars: run.setvars,
             login: run.login,
             vllm_bin: run.vllm_bin,
+            container: run.container,
             zone: run.zone,
             // A simulation needs no device: it has no reason to end what others serve.
             keep_foreign: run.keep_foreign || engine == Engine::Sim,
@@ -307,7 +311,10 @@ impl Settings {
         let mut tree = self.resolved.clone();
         // A path means the same from wherever the run goes on.
         let results = Some(self.results_dir.clone());
-        let paths: [(&[&str], &Option<PathBuf>); 6] = [
+        let image = self.container.as_ref().map(|container| PathBuf::from(&container.image));
+        let image = image.filter(|image| image.is_absolute());
+        let paths: [(&[&str], &Option<PathBuf>); 7] = [
+            (&["container", "image"], &image),
             (&["vllm-bin"], &self.vllm_bin),
             (&["setvars"], &self.setvars),
             (&["device-locks"], &self.device_locks),
@@ -338,13 +345,6 @@ impl Settings {
 /// What must be one word.
 fn one_word(raw: Option<&Raw>) -> Result<Option<Raw>, Error> {
     words::optional(raw, "the key of a metric", words::non_empty).map(|found| raw.filter(|_| found.is_some()).cloned())
-}
-
-fn without_effect(tree: &Node) -> Vec<String> {
-    let kept = WITHOUT_EFFECT.into_iter().filter_map(|key| Some((key, tree.get(key)?)));
-    kept.filter(|(_, node)| node.kind != Kind::Null)
-        .map(|(key, node)| format!("{}: `{key}` is kept with the run; it has no effect yet", node.origin))
-        .collect()
 }
 
 /// Loads that fit no server of their group.
@@ -613,7 +613,7 @@ mod tests {
     fn other_spellings_mean_the_same() {
         let text = "serve_args: {model: m, --tp: 2}\nbench-args: {max_concurrency: 3}\noutput_dir: out\nnum-runs: 4\n\
                     server: {mode: spawn, command: [/opt/vllm, serve], prelude: ['source /x/setvars.sh --force'], \
-                    env: {A: true}, server-ready-timeout: 7m, docker: {image: x}}\ntime-zone: UTC";
+                    env: {A: true}, server-ready-timeout: 7m, docker: {image: x, shm_size: 2g}}\ntime-zone: UTC";
         let settings = of_files(&[("a.yaml", text)], |_| (), &[], Preset::Full).unwrap();
         assert_eq!([axis(&settings, 0, "tensor-parallel-size"), axis(&settings, 0, "max-concurrency")], ["2", "3"]);
         assert_eq!(axis(&settings, 0, "A"), "true");
@@ -622,7 +622,8 @@ mod tests {
         assert_eq!(settings.vllm_bin, Some("/opt/vllm".into()));
         assert_eq!(settings.setvars, Some("/x/setvars.sh".into()));
         assert_eq!(settings.zone, Tz::UTC);
-        assert_eq!(settings.notes, ["a.yaml:5:145: `docker` is kept with the run; it has no effect yet"]);
+        let container = settings.container.unwrap();
+        assert_eq!((container.image.as_str(), container.shm_size.as_str()), ("x", "2g"));
     }
 
     #[test]

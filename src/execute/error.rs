@@ -16,6 +16,14 @@ pub enum Error {
     /// The `vllm` the user named is no program.
     #[error("`{}` is not a program that can be run", .0.display())]
     NotExecutable(PathBuf),
+    /// A server is to run in a container, and cannot.
+    #[error("{problem}")]
+    NoContainer {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// Programs of Slurm that are not there.
     #[error("{} not found on PATH: jobs cannot be submitted from here", quoted_list(.0))]
     NoSlurm(Vec<&'static str>),
@@ -76,6 +84,7 @@ impl Error {
             Error::Process(_)
             | Error::NoVllm
             | Error::NotExecutable(_)
+            | Error::NoContainer { .. }
             | Error::NoSlurm(_)
             | Error::PortTaken { .. }
             | Error::NoFreePort { .. }
@@ -96,6 +105,7 @@ impl Error {
                 "`--engine sim` tries everything on the built-in simulated vLLM".into(),
             ],
             Error::NotExecutable(_) => vec!["name the `vllm` program itself with `--vllm-bin PATH`".into()],
+            Error::NoContainer { hint, .. } => vec![hint.clone()],
             Error::NoSlurm(_) => vec![
                 "run it where jobs are submitted (a login node), or load Slurm's module before".into(),
                 "`--dry-run` shows what would be submitted; `--executor local` measures on this machine".into(),

@@ -6,8 +6,8 @@ use super::ranks::Meeting;
 use super::script::{
     EngineCommand, ScriptContext, bench_args, script_after, serve_args, warmup_args, write_exclusively,
 };
-use super::{Job, UnitContext};
-use crate::model::{Cause, Failure, Phase, Side};
+use super::{Container, Job, Purpose, UnitContext};
+use crate::model::{Cause, Client, Failure, Phase, Side};
 use crate::process::{Group, GroupSpec, Owner, Role, Stop};
 use crate::safe;
 
@@ -26,12 +26,38 @@ pub(super) fn shell(login: bool) -> Vec<&'static str> {
 
 /// The program that plays a role in a job.
 fn program(role: Role, job: &Job, context: &UnitContext) -> std::io::Result<EngineCommand> {
+    if let Some(container) = container_of(role, job, context) {
+        let args = arguments(role, job);
+        let engine = container.engine(&Purpose {
+            role,
+            experiment: &job.experiment,
+            args: &args,
+            writes: (role == Role::Benchmark).then(|| job.places.result.parent()).flatten(),
+            variables: if role == Role::Server { &job.binding.variables } else { &[] },
+            cores: cores(role, job),
+            run: &context.run,
+        });
+        return if role == Role::Server { Ok(engine) } else { engine.client_of(&job.experiment, context.stall) };
+    }
     match role {
         Role::Server => Ok(match (&context.before, job.experiment.side) {
             (Some(before), Some(Side::Before)) => before.clone(),
             (Some(_) | None, _) => context.engine.clone(),
         }),
         Role::Benchmark => context.engine.client_of(&job.experiment, context.stall),
+    }
+}
+
+/// The container that a role runs in. The built-in client is part of this program.
+fn container_of<'c>(role: Role, job: &Job, context: &'c UnitContext) -> Option<&'c Container> {
+    let vllm = role == Role::Server || job.experiment.workload.client == Client::Vllm;
+    context.container.as_ref().filter(|_| vllm)
+}
+
+fn cores(role: Role, job: &Job) -> &[u32] {
+    match role {
+        Role::Server => &job.binding.server_cores,
+        Role::Benchmark => &job.binding.client_cores,
     }
 }
 
@@ -135,10 +161,8 @@ fn spec(
         log: log.to_owned(),
         cleanup: vec![path],
         grace: context.grace,
-        cores: match role {
-            Role::Server => job.binding.server_cores.clone(),
-            Role::Benchmark => job.binding.client_cores.clone(),
-        },
+        cores: cores(role, job).to_vec(),
+        container: container_of(role, job, context).and_then(Container::runtime),
         owner: Owner { run: context.run.clone(), experiment: job.experiment.name.clone(), role, port: job.port },
     })
 }

@@ -10,6 +10,7 @@
 
 mod block;
 mod compile_lock;
+mod container;
 mod emit;
 mod error;
 mod evidence;
@@ -36,6 +37,7 @@ mod strangers;
 mod unit;
 
 pub use block::{BlockEnd, Policy, Turn};
+pub use container::{Container, ContainerRequest, Purpose, RuntimeKind};
 pub use emit::{Emitter, Recorder};
 pub use error::{Error, shown_holders, told_holders};
 pub use interference::{Measured, NeighbourCheck, lane_of_check};

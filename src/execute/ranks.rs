@@ -237,6 +237,7 @@ impl RankOrder {
             cleanup: Vec::new(),
             grace: self.grace,
             cores: Vec::new(),
+            container: None,
             owner: self.owner,
         };
         let mut group = Group::spawn(spec, &mut stop).await?;
@@ -400,6 +401,7 @@ fn spec(job: &Job, context: &UnitContext, meeting: &Meeting) -> Result<GroupSpec
         cleanup: vec![order],
         grace: context.grace + MARGIN,
         cores: Vec::new(),
+        container: None,
         owner,
     })
 }

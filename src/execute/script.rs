@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::model::{Client, Engine, Experiment, Identity, Isolation, ProcessId, Repeat, Side};
+use crate::process::container::holds_token;
 use crate::process::{Role, pid_namespace};
 use crate::sim::settings::START;
 use crate::sim::timing::Turn;
@@ -152,7 +153,11 @@ pub(super) fn script_after(
 ) -> String {
     let mut command = format!(" {}", quoted(&context.engine.program.to_string_lossy()));
     for word in &context.engine.prefix {
-        let _ = write!(command, " {}", quoted(word));
+        match holds_token(word) {
+            // The guard says which container this is.
+            true => drop(write!(command, " \"{word}\"")),
+            false => drop(write!(command, " {}", quoted(word))),
+        }
     }
     command.push_str(&command_lines(args));
     script_of(role, experiment, context, before, &command)

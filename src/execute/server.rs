@@ -309,6 +309,10 @@ async fn launch_all(job: &Job, context: &UnitContext, stop: &mut Stop) -> Result
     let Some(nodes) = context.nodes.as_ref().filter(|nodes| nodes.are_for(&job.experiment)) else {
         return Ok((launch_server(job, context, None, stop).await?, None));
     };
+    if context.container.is_some() {
+        let text = "a server in a `container` runs on one node: this one is to run on several";
+        return Err(Failure::plain(Cause::LaunchFailed, Phase::Launching, text.to_owned()));
+    }
     let meeting = Meeting::arrange(&job.experiment, nodes)
         .map_err(|error| Failure::plain(Cause::LaunchFailed, Phase::Launching, error.to_string()))?;
     let head = launch_server(job, context, Some(&meeting), stop).await?;

@@ -17,7 +17,7 @@ use super::script::EngineCommand;
 use super::server::{LAST_WORDS, NotStarted, Server};
 use super::stall::{Stalled, Watched, until_stalled};
 use super::start_limit::StartLimit;
-use super::{Binding, Emitter, Job, Nodes, Scope, Strangers, Turn};
+use super::{Binding, Container, Emitter, Job, Nodes, Scope, Strangers, Turn};
 use crate::load::server::Reading;
 use crate::model::{
     Cause, Client, ComputeUnit, Ending, Engine, Event, Failure, Headline, Isolation, Outcome, Phase, PrefixCache,
@@ -33,6 +33,8 @@ pub struct UnitContext {
     pub engine: EngineCommand,
     /// The server backend of experiments that others are measured against, where it is another one.
     pub before: Option<EngineCommand>,
+    /// The container in which the server and vLLM's client run; `None` = in none.
+    pub container: Option<Container>,
     /// oneAPI's environment script, where it exists.
     pub setvars: Option<PathBuf>,
     /// Whether launch scripts run in a login shell.

@@ -10,4 +10,4 @@ mod version;
 
 pub use ask::{Error, Help, PATIENCE, Shell, ask};
 pub use flag_spec::{Asked, FlagSpec, Kind, Known, Problem, Takes};
-pub use version::installed_version;
+pub use version::{asker, installed_version};

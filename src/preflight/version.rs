@@ -6,7 +6,28 @@ use std::path::{Path, PathBuf};
 /// The version that a `vllm` program belongs to; `None` where it cannot be told.
 pub fn installed_version(program: &Path) -> Option<String> {
     let program = fs::canonicalize(program).ok()?;
+    if let Some(said) = said_of_image(&program) {
+        return said;
+    }
     site_packages(&program).into_iter().find_map(|folder| source_version(&folder).or_else(|| package_version(&folder)))
+}
+
+/// What a program begins with that runs the vLLM of an image.
+const ASKER: &str = "#!/bin/sh\n# vllm-bench: runs `vllm` in a container of ";
+/// Its line with the version.
+const VERSION: &str = "# version: ";
+
+/// A program that runs the `vllm` of an image with these words (a container's runtime first), for its version and its flags.
+pub fn asker(image: &str, version: Option<&str>, words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| crate::words::quoted(word)).collect();
+    format!("{ASKER}{image}\n{VERSION}{}\nexec {} \"$@\"\n", version.unwrap_or("unknown"), words.join(" "))
+}
+
+/// The version that such a program was told; `None` where it is none.
+fn said_of_image(program: &Path) -> Option<Option<String>> {
+    let text = crate::bounded::read_text(program, crate::bounded::NOTE).ok().filter(|text| text.starts_with(ASKER))?;
+    let version = text.lines().find_map(|line| line.strip_prefix(VERSION));
+    Some(version.filter(|version| is_version(version)).map(str::to_owned))
 }
 
 /// Where the Python behind a program keeps its packages: below the program's own folder, and below its interpreter's.

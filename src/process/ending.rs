@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::container::Presence;
 use super::members::Emptiness;
 use super::procfs::{self, Stat};
 use super::{Members, Stop, StopLevel};
@@ -67,7 +68,7 @@ impl Patience {
         let now = Instant::now();
         if self.looked_at.is_none_or(|at| now >= at + DEVICE_POLL) {
             self.looked_at = Some(now);
-            if alive.iter().any(|stat| procfs::holds_device(stat.pid)) {
+            if alive.iter().any(|stat| procfs::holds_device(stat.pid) || procfs::hides_files(stat.pid)) {
                 self.device_seen = now;
             }
         }
@@ -88,6 +89,7 @@ pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop
     let mut killed_at = None;
     let mut unseen_since = None;
     let mut patience = Patience::new(grace);
+    let mut told_container = false;
     loop {
         reap();
         let mut alive = members.find();
@@ -97,6 +99,14 @@ pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop
         members.remember(&alive);
         let now = Instant::now();
         if alive.is_empty() {
+            // Before the cgroup is looked at, which may hold who watches the container.
+            let container = match members.container() {
+                Some((runtime, token)) => Some(runtime.remove(token).await),
+                None => None,
+            };
+            if container.is_some() && !members.find_all().is_empty() {
+                continue;
+            }
             result.empty = match members.emptiness() {
                 Emptiness::Proven => Some(true),
                 Emptiness::NotProven => None,
@@ -106,12 +116,21 @@ pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop
                 }
                 Emptiness::Refuted => Some(false),
             };
+            result.empty = match container {
+                Some(Presence::There) => Some(false),
+                Some(Presence::Unknown) => result.empty.filter(|empty| !empty),
+                Some(Presence::Gone) | None => result.empty,
+            };
             break;
         }
         unseen_since = None;
         if killed_at.is_none() && patience.is_over(&alive, stop) {
             killed_at = Some(now);
             result.killed = true;
+            // Its processes may be another user's: then only their runtime can kill them.
+            if let Some((runtime, token)) = members.container() {
+                runtime.remove(token).await;
+            }
         }
         if killed_at.is_some_and(|at| now >= at + AFTER_KILL) {
             result.empty = Some(false);
@@ -127,12 +146,16 @@ pub async fn end_members(members: &mut Members, grace: Duration, stop: &mut Stop
             if !told.contains(&process) && !of_trap {
                 told.push(process);
                 result.strays += usize::from(!members.in_group(stat));
-                signal(process, Signal::SIGTERM);
+                let refused = signal(process, Signal::SIGTERM) == Err(Errno::EPERM);
+                if let (true, false, Some((runtime, token))) = (refused, told_container, members.container()) {
+                    told_container = true;
+                    runtime.tell(token, Signal::SIGTERM).await;
+                }
                 // A stopped process sees SIGTERM only when it goes on.
-                signal(process, Signal::SIGCONT);
+                let _ = signal(process, Signal::SIGCONT);
             }
             if killed_at.is_some_and(|at| now >= at + TRAPS || !procfs::is_shell(stat.pid)) {
-                signal(process, Signal::SIGKILL);
+                let _ = signal(process, Signal::SIGKILL);
             }
         }
         sleep(POLL).await;
@@ -158,7 +181,7 @@ pub async fn end_processes(targets: &[ProcessId], grace: Duration, stop: &mut St
         if !told {
             told = true;
             for target in alive {
-                signal(*target, signal_now);
+                let _ = signal(*target, signal_now);
             }
         }
         if start.elapsed() >= grace + AFTER_KILL {
@@ -169,13 +192,18 @@ pub async fn end_processes(targets: &[ProcessId], grace: Duration, stop: &mut St
 }
 
 /// Sends a signal to this very process. One that is gone meanwhile needs none.
-pub(super) fn signal(process: ProcessId, signal: Signal) {
+pub(super) fn signal(process: ProcessId, signal: Signal) -> Result<(), Errno> {
     if ProcessId::of(process.pid) != Some(process) {
-        return;
+        return Ok(());
     }
     match kill(Pid::from_raw(process.pid), signal) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => tracing::warn!(process.pid, %signal, %error, "could not signal a process"),
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        // It is in a container, whose runtime is asked, or left to whoever may end it.
+        Err(Errno::EPERM) if procfs::hides_files(process.pid) => Err(Errno::EPERM),
+        Err(error) => {
+            tracing::warn!(process.pid, %signal, %error, "could not signal a process");
+            Err(error)
+        }
     }
 }
 

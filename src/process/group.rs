@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use super::container::{self, Runtime};
 use super::ending::AFTER_KILL;
 use super::guard::{LAST_OUTPUT, Order, Report, Request, TITLE};
 use super::guard_watch::GuardWatch;
@@ -81,6 +82,8 @@ pub struct GroupSpec {
     pub grace: Duration,
     /// Cores to which it is bound; none = as this program is.
     pub cores: Vec<u32>,
+    /// The runtime of the container that the command is a client of; `None` where the command is the thing itself.
+    pub container: Option<Runtime>,
     /// Whose it is.
     pub owner: Owner,
 }
@@ -247,7 +250,8 @@ impl Group {
         let ask = async |control: &mut ChildStdin, request: Request| {
             let _ = tokio::time::timeout(MARGIN, send(control, &request)).await;
         };
-        self.watch.limit(self.grace + AFTER_KILL + LAST_OUTPUT + MARGIN);
+        let longer = self.members.container().map_or(Duration::ZERO, |_| container::LONGER);
+        self.watch.limit(self.grace + AFTER_KILL + LAST_OUTPUT + MARGIN + longer);
         ask(&mut self.control, Request::End).await;
         let mut kill_sent = false;
         while self.emptied.is_none() && !self.guard_lost {
@@ -255,7 +259,7 @@ impl Group {
                 () = self.take_report() => {}
                 () = stop.reached(StopLevel::Kill), if !kill_sent => {
                     kill_sent = true;
-                    self.watch.limit(AFTER_KILL + LAST_OUTPUT + MARGIN);
+                    self.watch.limit(AFTER_KILL + LAST_OUTPUT + MARGIN + longer);
                     ask(&mut self.control, Request::Kill).await;
                 }
             }

@@ -130,6 +130,7 @@ async fn guard() {
         owner: spec.owner.clone(),
         cgroup: None,
         seen: Vec::new(),
+        container: spec.container.clone(),
     };
     // Registered before the command exists: no moment at which a crash could leave it unknown.
     let own = match enter_cgroup(&mut record) {

@@ -70,7 +70,7 @@ impl GuardWatch {
 pub(super) fn wake(guard: ProcessId) -> bool {
     let stopped = procfs::stat(guard.pid).is_some_and(|stat| stat.process() == guard && stat.is_stopped());
     if stopped {
-        signal(guard, Signal::SIGCONT);
+        let _ = signal(guard, Signal::SIGCONT);
     }
     stopped
 }
@@ -98,7 +98,7 @@ async fn go_on(guard: ProcessId) {
     let mut watch = GuardWatch::new(guard);
     while guard.is_alive() && began.elapsed() < END_LIMIT {
         if watch.is_over() {
-            signal(guard, Signal::SIGKILL);
+            let _ = signal(guard, Signal::SIGKILL);
         }
         sleep(POLL).await;
     }
@@ -110,7 +110,7 @@ pub(super) async fn end_guard(guard: ProcessId) {
     watch.limit(END_LIMIT);
     while guard.is_alive() {
         if watch.is_over() {
-            signal(guard, Signal::SIGKILL);
+            let _ = signal(guard, Signal::SIGKILL);
             break;
         }
         sleep(POLL).await;

@@ -13,6 +13,7 @@ use super::group::is_own_guard;
 use super::guard;
 use super::procfs::{self, Stat};
 use super::registry::{self, Record};
+use super::{Runtime, container};
 
 /// What is known of a group in which no process is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,11 @@ impl Members {
         if self.0.cgroup.is_some() { HeldBy::Cgroup } else { HeldBy::Descent }
     }
 
+    /// The runtime of their container, where they are in one, and the group's token.
+    pub(super) fn container(&self) -> Option<(&Runtime, &str)> {
+        self.0.container.as_ref().map(|runtime| (runtime, self.0.token.as_str()))
+    }
+
     /// The live members, the guard apart.
     pub fn find(&self) -> Vec<Stat> {
         self.search(false)
@@ -53,7 +59,8 @@ impl Members {
 
     fn search(&self, deep: bool) -> Vec<Stat> {
         let all = procfs::all();
-        let roots = Roots::of(&self.0, &all, deep);
+        // The cgroup of a container may not be seen from here; the token is in its environment.
+        let roots = Roots::of(&self.0, &all, deep || self.0.container.is_some());
         let mut children: HashMap<i32, Vec<&Stat>> = HashMap::new();
         for stat in &all {
             children.entry(stat.parent).or_default().push(stat);
@@ -142,6 +149,8 @@ struct Roots<'a> {
     /// The cgroup's members, where it can be read.
     cgroup: Option<HashSet<i32>>,
     name: String,
+    /// The number of the container, once there is one.
+    container: Option<String>,
     marker: Option<String>,
     /// The other groups of the orchestrator, where that may have adopted members.
     others: Vec<Record>,
@@ -175,6 +184,7 @@ impl<'a> Roots<'a> {
             others: others.into_iter().filter(is_other).collect(),
             cgroup: record.cgroup.as_deref().and_then(cgroup::members).map(HashSet::from_iter),
             name: registry::cgroup_name(&record.token),
+            container: record.container.as_ref().and_then(|_| container::id_of(&record.token)),
             marker: deep.then(|| registry::marker(&record.token)),
         }
     }
@@ -188,6 +198,7 @@ impl<'a> Roots<'a> {
             || self.record.leader == Some(process)
             || self.record.seen.contains(&process)
             || self.is_in_cgroup(stat.pid)
+            || self.container.as_ref().is_some_and(|id| procfs::is_in_container(stat.pid, id))
             || self.marker.as_ref().is_some_and(|marker| procfs::environ_has(stat.pid, marker) == Some(true))
     }
 
@@ -259,6 +270,7 @@ mod tests {
             owner: Owner { run: "/r".into(), experiment: "e".into(), role: Role::Server, port: 1 },
             cgroup: None,
             seen: Vec::new(),
+            container: None,
         }
     }
 

@@ -17,6 +17,7 @@
 pub mod activity;
 mod affinity;
 mod cgroup;
+pub mod container;
 mod device_holder;
 mod device_lock;
 mod ending;
@@ -34,6 +35,7 @@ pub mod signals;
 mod supervise;
 
 pub use crate::safe::{REDACTED, Redactor};
+pub use container::Runtime;
 pub use device_holder::{DeviceHolder, Signature};
 pub use device_lock::{DEVICE_LOCKS, DeviceLocks, HeldDevices};
 pub use ending::{Emptied, end_members, end_processes, reap_adopted};

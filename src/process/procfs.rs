@@ -201,6 +201,21 @@ pub fn is_in_cgroup(pid: i32, name: &str) -> bool {
         .any(|path| path.split('/').any(|component| component == name))
 }
 
+/// Whether a process is in the container of this number: runtimes call the container's cgroup after it (`docker-ID.scope`, `libpod-ID`,
+/// `ID`). The process that watches a container of podman has a cgroup of its own, and is not in it.
+pub fn is_in_container(pid: i32, id: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .flat_map(|path| path.split('/'))
+        .any(|component| component.contains(id) && !component.starts_with("libpod-conmon-"))
+}
+
+/// Whether a process does not show which files it has open: it is another user's, in a container say.
+pub fn hides_files(pid: i32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// Whether a process ignores a signal.
 pub fn ignores(pid: i32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

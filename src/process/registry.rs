@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::{self, Runtime};
 use super::guard_watch::{end_guard, wake, wake_lost_guards};
 use super::{Emptied, Error, Members, Owner, Stop, boot_id, end_members, pid_namespace, reap_adopted};
 use crate::bounded;
@@ -39,6 +40,9 @@ pub struct Record {
     /// Where no cgroup holds them: every member that was seen and has not ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen: Vec<ProcessId>,
+    /// The runtime of its container; absent where the command runs in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Runtime>,
 }
 
 impl Record {
@@ -133,6 +137,7 @@ pub fn find(token: &str) -> Option<Record> {
 pub fn forget(token: &str) {
     if let Ok(home) = home() {
         let _ = std::fs::remove_file(path_of(&home, token));
+        let _ = std::fs::remove_file(container::id_file(&home, token));
     }
 }
 

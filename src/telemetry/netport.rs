@@ -97,7 +97,10 @@ pub fn not_held_by(root: &Path, listeners: Vec<Listener>, pids: &[i32]) -> Vec<L
         .flat_map(|pid| procfs::descriptors(root, *pid).unwrap_or_default())
         .map(|(_, target)| target)
         .collect();
-    listeners.into_iter().filter(|listener| !held.contains(Path::new(&listener.link()))).collect()
+    // Those of another user, as in a container whose runtime is root's, do not show what they have open: whose it is must do.
+    let hidden: BTreeSet<u32> = pids.iter().filter_map(|pid| procfs::hidden_owner(root, *pid)).collect();
+    let is_held = |listener: &Listener| held.contains(Path::new(&listener.link())) || hidden.contains(&listener.uid);
+    listeners.into_iter().filter(|listener| !is_held(listener)).collect()
 }
 
 /// Who holds the first of these sockets; `None` where there is none.

@@ -30,6 +30,11 @@ pub(super) fn descriptors(root: &Path, pid: i32) -> io::Result<Vec<(String, Path
     Ok(found.collect())
 }
 
+/// The user of a process that does not show what it has open; `None` for one that does, or is gone.
+pub(super) fn hidden_owner(root: &Path, pid: i32) -> Option<u32> {
+    descriptors(root, pid).is_err().then(|| uid(root, pid)).flatten()
+}
+
 /// The name that the process goes by (15 bytes at most; vLLM's children call themselves `VLLM::EngineCore`).
 pub(super) fn comm(root: &Path, pid: i32) -> Option<String> {
     read_text(&folder(root, pid).join("comm"))

@@ -29,6 +29,7 @@ const DOCUMENTS: [&str; 14] = [
     "CHANGELOG.md",
     LOAD,
     "docs/analysis.md",
+    "docs/containers.md",
     "docs/dashboard.md",
     "docs/history.md",
     "docs/mlflow.md",
@@ -68,7 +69,7 @@ const PROMPTS: [&str; 4] = ["prompts inspect", "prompts render", "prompts build"
 /// Described once for all commands.
 const GLOBAL: [&str; 5] = ["--color", "--quiet", "--verbose", "--help", "--version"];
 /// Flags of other programs that the documents name, apart from those in the launch scripts.
-const OF_OTHERS: [&str; 38] = [
+const OF_OTHERS: [&str; 44] = [
     // vLLM
     "--max-num-seqs",
     "--dtype",
@@ -82,6 +83,13 @@ const OF_OTHERS: [&str; 38] = [
     "--ipc",
     "--privileged",
     "--device",
+    "--gpus",
+    "--rocm",
+    "--filter",
+    "--cap-add",
+    // pip and cargo
+    "--path",
+    "--no-index",
     "--name",
     "--entrypoint",
     "--login",

@@ -11,6 +11,7 @@ mod architecture;
 mod broken;
 mod cli;
 mod cluster;
+mod containers;
 mod dashboard;
 mod decide;
 mod devices;

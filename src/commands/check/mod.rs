@@ -13,13 +13,13 @@ use crate::error::Error;
 use crate::exit;
 use crate::preflight::PATIENCE;
 use crate::sim::settings::SimSettings;
-use crate::telemetry::check::{self, CheckLine, Level, SetvarsFacts, VllmFacts};
+use crate::telemetry::check::{self, CheckLine, Level, ProgramFacts, SetvarsFacts, VllmFacts};
 use crate::telemetry::netport::PortHolder;
 use crate::telemetry::{HostInfo, devices, host, netport, run_patiently};
 use crate::ui::Ui;
 use crate::words::quoted;
 
-use super::run::engine::find_vllm;
+use super::run::engine::find;
 use super::{format, host_facts};
 use units::Units;
 
@@ -61,6 +61,18 @@ pub async fn run(args: &CheckArgs, environment: &Environment, ui: &Ui) -> Result
     Ok(if overall == Level::Failure { exit::ENVIRONMENT } else { exit::OK })
 }
 
+/// This program, and the one that its name starts.
+fn program(environment: &Environment) -> ProgramFacts {
+    let own = std::env::current_exe().unwrap_or_default();
+    let followed = |path: PathBuf| std::fs::canonicalize(&path).unwrap_or(path);
+    ProgramFacts {
+        own: followed(own),
+        version: env!("CARGO_PKG_VERSION"),
+        on_path: environment.find_program("vllm-bench").map(followed),
+        is_static: cfg!(target_env = "musl"),
+    }
+}
+
 fn gather(
     settings: &Settings,
     zone: Option<&str>,
@@ -76,7 +88,7 @@ fn gather(
     let machine = HostInfo::read(&probe);
     let tps = &settings.sweep.tensor_parallel_sizes();
     let setvars_exists = settings.setvars.as_deref().is_some_and(Path::is_file);
-    let path = find_vllm(settings.vllm_bin.clone(), environment).ok();
+    let path = find(settings, environment).ok();
     let setvars = settings.setvars.as_deref().filter(|_| setvars_exists);
     let (version, refusal) = match path.as_deref().map(|path| version_of(path, setvars)) {
         Some(Ok(version)) => (Some(version), None),
@@ -91,6 +103,7 @@ fn gather(
     let units = Units::gather(&probe, report.kind, settings.device_locks.as_deref());
     let facts = SetvarsFacts { kind: report.kind, path: settings.setvars.clone(), exists: setvars_exists, explicit };
     let lines = vec![
+        check::program(&program(environment)),
         check::vllm(&VllmFacts { path, version, refusal, asked: settings.vllm_bin.clone() }),
         check::setvars(&facts, vars),
         check::devices(&report, tps),

@@ -41,6 +41,14 @@ pub fn session(named: &Path, asked: Asked<'_>) -> Result<Session, Error> {
         let why = format!("its engine is `{}`, and here it is `{}`", manifest.engine, settings.sweep.engine);
         return Err(refused(&run, &why, "a timing model and a measurement are not alike: take the same `--engine`"));
     }
+    if settings.container.is_some() || kept.record().get("container.image").is_some_and(|(image, _)| image != "none") {
+        let why = "with `container` the two sides would not have the vLLM that each names";
+        return Err(refused(
+            &run,
+            why,
+            "measure each image in a run of its own, and compare them: `vllm-bench compare`",
+        ));
+    }
     let starts = starts(args, &settings, below.is_some())?;
     (settings.sweep.repeats.starts, settings.sweep.repeats.auto) = (starts, false);
     settings.sweep.order = Order::Interleaved;

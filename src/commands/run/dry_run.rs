@@ -3,18 +3,19 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::commands::host_facts;
 use crate::config::{Environment, Place, PortChoice, Settings};
 use crate::error::Error;
-use crate::execute::{EngineCommand, ScriptContext, bench_args, script, serve_args};
+use crate::execute::{EngineCommand, Purpose, ScriptContext, bench_args, script, serve_args};
 use crate::exit;
-use crate::model::{Experiment, Plan};
+use crate::model::{Client, Experiment, Plan};
 use crate::nearest::nearest;
 use crate::plan::Section;
 use crate::process::Role;
 use crate::record::layout::Layout;
 use crate::ui::Ui;
 
-use super::engine;
+use super::{contained, engine};
 
 /// Prints the plan and the scripts of one experiment (by name or number) or of all.
 ///
@@ -42,9 +43,13 @@ pub fn show(
     if let Some(note) = note {
         ui.say(&note);
     }
+    let container = settings.container.as_ref().filter(|_| !settings.simulated()).and_then(|_| {
+        let kind = crate::telemetry::devices::detect(&host_facts::probe(settings, environment)).kind;
+        contained::container(settings, environment, kind).inspect_err(|error| ui.say(&format!("note: {error}"))).ok()?
+    });
     let context = ScriptContext {
         engine: &engine,
-        setvars: settings.setvars.as_deref().filter(|path| path.is_file()),
+        setvars: settings.setvars.as_deref().filter(|path| container.is_none() && path.is_file()),
         port: match settings.port {
             PortChoice::Fixed(port) => port,
             PortChoice::Auto => 8000,
@@ -52,17 +57,25 @@ pub fn show(
         attempt: 1,
         variables: &[],
     };
-    if context.setvars.is_none() && settings.setvars.is_some() && !settings.simulated() {
+    if context.setvars.is_none() && settings.setvars.is_some() && !settings.simulated() && container.is_none() {
         ui.say("note: oneAPI's setvars.sh is not here; where it exists, both scripts source it first");
     }
     let layout = Layout::new(settings.results_dir.join("RUN"));
     for experiment in chosen {
         let result = layout.unchecked(&experiment.name);
-        let server = script(Role::Server, experiment, &serve_args(experiment, context.port), &context);
-        let program = engine.client_of(experiment, settings.stall)?;
+        let server_args = serve_args(experiment, context.port);
+        let bench_args = bench_args(experiment, context.port, &result);
+        let engine_of = |role, args: &[String], writes| match &container {
+            Some(container) if role == Role::Server || experiment.workload.client == Client::Vllm => container
+                .engine(&Purpose { role, experiment, args, writes, variables: &[], cores: &[], run: layout.root() }),
+            Some(_) | None => engine.clone(),
+        };
+        let server = engine_of(Role::Server, &server_args, None);
+        let program = engine_of(Role::Benchmark, &bench_args, result.parent()).client_of(experiment, settings.stall)?;
+        let server_context = ScriptContext { engine: &server, ..context.clone() };
         let client_context = ScriptContext { engine: &program, ..context.clone() };
-        let client =
-            script(Role::Benchmark, experiment, &bench_args(experiment, context.port, &result), &client_context);
+        let server = script(Role::Server, experiment, &server_args, &server_context);
+        let client = script(Role::Benchmark, experiment, &bench_args, &client_context);
         let heading = format!("\n=== {} of {}: {}", experiment.index, plan.experiments.len(), experiment.name);
         ui.out(&ui.bold(&heading));
         let shell = if settings.login { "bash --login" } else { "bash" };
@@ -78,7 +91,7 @@ fn engine_command(settings: &Settings, environment: &Environment) -> (EngineComm
     {
         return (engine, None);
     }
-    match engine::find_vllm(settings.vllm_bin.clone(), environment) {
+    match engine::find(settings, environment) {
         Ok(program) => (EngineCommand { program, prefix: Vec::new() }, None),
         Err(error) => (
             EngineCommand {

@@ -9,6 +9,8 @@ use crate::error::Error;
 use crate::execute::{self, EngineCommand};
 use crate::telemetry::run_limited;
 
+use super::contained;
+
 /// How long a login shell may take to say where `vllm` is.
 const SHELL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -20,8 +22,8 @@ pub async fn resolve(settings: &Settings, environment: &Environment) -> Result<E
     if settings.simulated() {
         return Ok(simulated()?);
     }
-    let (bin, environment) = (settings.vllm_bin.clone(), environment.clone());
-    let found = tokio::task::spawn_blocking(move || find_vllm(bin, &environment)).await;
+    let (settings, environment) = (settings.clone(), environment.clone());
+    let found = tokio::task::spawn_blocking(move || find(&settings, &environment)).await;
     let program = found.unwrap_or(Err(execute::Error::NoVllm))?;
     Ok(EngineCommand::of(program))
 }
@@ -32,6 +34,17 @@ pub async fn resolve(settings: &Settings, environment: &Environment) -> Result<E
 /// When the program does not know its own path.
 pub fn simulated() -> std::io::Result<EngineCommand> {
     Ok(EngineCommand { program: std::env::current_exe()?, prefix: vec!["sim-vllm".to_owned()] })
+}
+
+/// The `vllm` of a run: [`find_vllm`], or what runs that of its container's image.
+///
+/// # Errors
+/// When there is none.
+pub fn find(settings: &Settings, environment: &Environment) -> Result<PathBuf, execute::Error> {
+    match contained::program(settings, environment)? {
+        Some(program) => Ok(program),
+        None => find_vllm(settings.vllm_bin.clone(), environment),
+    }
 }
 
 /// The `vllm` the user named, else the one on PATH, else the one a login shell finds.
@@ -47,6 +60,9 @@ pub fn find_vllm(named: Option<PathBuf>, environment: &Environment) -> Result<Pa
 
 /// As [`find_vllm`], without asking a login shell: for what must not take time.
 pub fn quick_find(settings: &Settings, environment: &Environment) -> Option<PathBuf> {
+    if settings.container.is_some() {
+        return contained::program(settings, environment).ok().flatten();
+    }
     match &settings.vllm_bin {
         Some(path) => is_executable(path).then(|| path.clone()),
         None => environment.find_program("vllm").or_else(ask_login_shell),

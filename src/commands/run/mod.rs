@@ -1,6 +1,7 @@
 //! `run` and `sanity`: settings -> plan -> run directory -> experiments -> analysis -> exit code.
 
 mod against;
+mod contained;
 mod detach;
 mod devices;
 mod dry_run;
@@ -119,6 +120,7 @@ pub fn idle_flags(settings: &Settings, resumed: bool) -> Vec<String> {
         idle("parallel-threshold", !auto, "without `parallel: auto`: nothing else measures what neighbours cost"),
         idle("finalists", !lanes && !resumed, "without `parallel`: everything is measured alone"),
         idle("sim-interference", settings.simulated() && !lanes, "without `parallel`: there are no neighbours"),
+        idle("container", settings.simulated(), "with `engine: sim`: the simulated vLLM is part of this program"),
         idle("slurm", !on_cluster, "without `executor: slurm`"),
     ]
     .into_iter()
@@ -235,7 +237,7 @@ fn preflight(settings: &Settings, environment: &Environment, ui: &Ui) -> Result<
     if settings.simulated() {
         return super::preflight::check_simulated(settings, environment, ui);
     }
-    match engine::find_vllm(settings.vllm_bin.clone(), environment) {
+    match engine::find(settings, environment) {
         Ok(program) => super::preflight::check(settings, environment, &program, ui),
         // The run says so itself in a moment.
         Err(_) => Ok(()),
@@ -365,6 +367,7 @@ impl Sweep<'_> {
         let kind = prepared.manifest.devices.kind;
         let mut context = unit_context(self.settings, self.plan, self.environment, engine, (&prepared.run, kind))?;
         context.units.clone_from(&prepared.devices.units);
+        contained::put_into(&mut context, self.settings, self.environment, kind)?;
         let ticking = tokio::spawn(tick(reporter.clone()));
         let (over, shown_until) = oneshot::channel();
         let show = follow::show(prepared.run.clone(), reporter.clone(), shown_until);
@@ -435,6 +438,7 @@ impl Sweep<'_> {
             skip_warnings(self.plan).iter().for_each(|warning| self.ui.warn(warning));
         }
         if !self.settings.simulated()
+            && self.settings.container.is_none()
             && let Some(setvars) = self.settings.setvars.as_deref().filter(|path| !path.is_file())
         {
             self.ui.say(&format!("note: `{}` is not here; the scripts do without it", setvars.display()));
@@ -534,6 +538,7 @@ fn unit_context(
     let simulated = settings.simulated();
     Ok(UnitContext {
         engine,
+        container: None,
         before: plan.before.as_ref().and_then(|before| before.vllm.clone()).map(EngineCommand::of),
         setvars: settings.setvars.clone().filter(|path| path.is_file() && !simulated),
         login: settings.login,

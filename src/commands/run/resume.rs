@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::make_plan;
+use super::{engine, make_plan};
 use crate::cli::RunArgs;
 use crate::commands::{find_run, format, host_facts};
 use crate::config::{Environment, Kept, Place, Preset, Settings};
@@ -55,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 /// Top-level keys that a session may change: they change no metric, only how long one waits and what is kept.
-const MAY_CHANGE: [&str; 27] = [
+const MAY_CHANGE: [&str; 30] = [
     "name",
     "port",
     "timeouts",
@@ -80,7 +80,10 @@ const MAY_CHANGE: [&str; 27] = [
     "executor",
     "slurm",
     "pipeline",
-    "docker",
+    "container.runtime",
+    "container.shm-size",
+    "container.mounts",
+    "container.args",
     "results-dir",
     "sim.speed",
 ];
@@ -315,11 +318,15 @@ impl Here {
         if manifest.engine == Engine::Sim {
             return Self { context: Context::default(), drivers: String::new() };
         }
-        settings.vllm_bin = settings.vllm_bin.take().or_else(|| manifest.vllm.as_ref().map(|vllm| vllm.path.clone()));
+        if settings.container.is_none() {
+            settings.vllm_bin =
+                settings.vllm_bin.take().or_else(|| manifest.vllm.as_ref().map(|vllm| vllm.path.clone()));
+        }
+        let program = engine::quick_find(settings, environment);
         let report = devices::detect(&host_facts::probe(settings, environment));
         let models = manifest.plan.experiments.iter().flat_map(|experiment| experiment.server.all_models()).collect();
         let context = Context {
-            vllm_version: settings.vllm_bin.as_deref().and_then(installed_version),
+            vllm_version: program.as_deref().and_then(installed_version),
             device_kind: Some(report.kind.label().to_ascii_lowercase()),
             models: host_facts::commits(&models, environment),
         };

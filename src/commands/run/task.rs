@@ -27,7 +27,7 @@ use super::devices::{Locking, Patience};
 use super::prepare::user_name;
 use super::recorder::{RunRecorder, SessionJobs};
 use super::signals::{Role, Signals, TIME_LIMIT_NEAR};
-use super::{engine, policy_of, resume, unit_context};
+use super::{contained, engine, policy_of, resume, unit_context};
 
 /// How often it is tried whether a former start of the same task has let go of an experiment.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -236,6 +236,7 @@ impl Task<'_> {
         let kind = self.device_kind().await?;
         let mut context = unit_context(self.settings, self.plan, self.environment, engine, (self.run, kind))?;
         context.units.clone_from(&devices.units);
+        contained::put_into(&mut context, self.settings, self.environment, kind)?;
         let placement = self.placement(&devices.units);
         let lease = LockedPort::take_from(self.place.first_port())?.signed(holder)?.placed(placement);
         let jobs = Arc::new(SessionJobs::after(recorder.clone(), self.attempts(planned)));

@@ -166,13 +166,31 @@ pub struct Document {
     /// Arguments of the data pipeline of a Slurm sweep of datatrove; kept in the manifest.
     #[schemars(with = "Option<schema::Anything>")]
     pub pipeline: Option<Raw>,
-    /// Kept in the manifest; no effect yet.
-    #[schemars(with = "Option<schema::Anything>")]
-    pub docker: Option<Raw>,
+    /// The image in which each server, and vLLM's own client, runs: its name, or a map. Also spelled `docker`.
+    #[schemars(with = "Option<schema::ContainerOrImage>")]
+    pub container: Option<Container>,
 }
 
-/// Keys that are kept in the manifest and do nothing yet.
-pub const WITHOUT_EFFECT: [&str; 1] = ["docker"];
+/// The container in which servers run. A word instead is its image; `none` is no container.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Container {
+    /// The image, such as `vllm/vllm-openai:v0.14.1`; `none` for no container.
+    #[schemars(with = "Option<String>")]
+    pub image: Option<Raw>,
+    /// `docker`, `podman` or `apptainer`, or the path of one; without it, the first of them on PATH.
+    #[schemars(with = "Option<String>")]
+    pub runtime: Option<Raw>,
+    /// Size of `/dev/shm`, as the runtime writes it (`16g`).
+    #[schemars(with = "Option<schema::Word>")]
+    pub shm_size: Option<Raw>,
+    /// Files and directories that it sees under the same path, beside the caches and the paths among vLLM's flags.
+    #[schemars(with = "Option<schema::Words>")]
+    pub mounts: Option<Raw>,
+    /// Further arguments of `docker run`, after all others.
+    #[schemars(with = "Option<schema::Words>")]
+    pub args: Option<Raw>,
+}
 
 /// A group of experiments.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

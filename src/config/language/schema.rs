@@ -49,6 +49,14 @@ schema!(
     |_g| json_schema!({"type": ["string", "number", "boolean"]})
 );
 schema!(
+    /// An image, or a map of keys.
+    ContainerOrImage,
+    |g| {
+        let (word, map) = (g.subschema_for::<Word>(), g.subschema_for::<super::Container>());
+        json_schema!({"anyOf": [word, map]})
+    }
+);
+schema!(
     /// One word or several.
     Words,
     |g| {

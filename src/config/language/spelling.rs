@@ -8,7 +8,8 @@ use crate::model::normalize;
 use crate::nearest::nearest;
 
 /// Other names of keys of the top level and of groups.
-const ALIASES: [(&str, &str); 6] = [
+const ALIASES: [(&str, &str); 7] = [
+    ("docker", "container"),
     ("serve-args", "serve"),
     ("bench-args", "bench"),
     ("output-dir", "results-dir"),
@@ -109,10 +110,23 @@ fn section(key: &str, node: Node, path: &str) -> Result<Node, Diagnostic> {
             each_value(node, path, &|node, path| renamed(node, path, &dashes))
         }
         "repeats" | "timeouts" | "sim" | "rules" => renamed(node, path, &dashes),
+        "container" => renamed(container(node), path, &dashes),
         "slurm" => each_value_of(renamed(node, path, &dashes)?, "sbatch", |node| renamed(node, path, &dashes)),
         "exclude" | "include" => each_item(node, path, &rule),
         "experiments" => each_item(node, path, &group),
         _ => Ok(node),
+    }
+}
+
+/// `container: IMAGE` is `container: {image: IMAGE}`.
+fn container(node: Node) -> Node {
+    match &node.kind {
+        Kind::Map(_) | Kind::List(_) | Kind::Null => node,
+        Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) => {
+            let origin = node.origin.clone();
+            let entry = Entry { key: origin.clone(), value: node };
+            Node::new(Kind::Map(IndexMap::from([("image".to_owned(), entry)])), &origin)
+        }
     }
 }
 
@@ -197,7 +211,7 @@ fn each_value_of(
 }
 
 /// Keys of `server`, as other descriptions of sweeps have it.
-const SERVER: [&str; 7] = ["mode", "command", "prelude", "env", "server-ready-timeout", "docker", "slurm"];
+const SERVER: [&str; 8] = ["mode", "command", "prelude", "env", "server-ready-timeout", "container", "docker", "slurm"];
 
 fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
     let Kind::Map(entries) = entry.value.kind else {
@@ -213,14 +227,15 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
         let path = format!("server.{key}");
         match key.as_str() {
             "mode" => match entry.value.scalar().as_deref() {
-                Some("spawn") => {}
+                // Which image it is, `container` says.
+                Some("spawn" | "docker" | "container") => {}
                 Some("slurm") => {
                     let value = Node::text("slurm", &entry.value.origin);
                     whole.insert("executor".into(), Entry { key: entry.key, value })?;
                 }
                 _ => {
                     let problem = format!(
-                        "expected `spawn` or `slurm`, found {}: other modes are not supported yet",
+                        "expected `spawn`, `docker` or `slurm`, found {}: other modes are not supported yet",
                         entry.value.describe()
                     );
                     return Err(Diagnostic::new(&entry.value.origin, &path, problem)
@@ -238,7 +253,8 @@ fn server(entry: Entry, whole: &mut Renamed) -> Result<(), Diagnostic> {
                 whole.insert("setvars".into(), Entry { key: entry.key, value })?;
             }
             "server-ready-timeout" => whole.nested("timeouts", "startup", entry)?,
-            "env" | "docker" | "slurm" => {
+            "env" | "container" | "docker" | "slurm" => {
+                let key = own(&key);
                 let value = section(&key, entry.value, &path)?;
                 whole.insert(key, Entry { value, ..entry })?;
             }

@@ -13,7 +13,7 @@ use crate::config::foreign::unknown;
 use crate::config::language::spelling::canonical;
 use crate::config::layers::{Layers, Shape, read_bool};
 use crate::config::tree::{Diagnostic, Kind, Node, rivals};
-use crate::config::{DEFAULTS, Environment, Error, Origin, load};
+use crate::config::{DEFAULTS, Environment, Error, Origin, env_file, load};
 use crate::nearest::nearest;
 
 use super::{LoadSettings, resolve};
@@ -57,7 +57,7 @@ const RIVALS: [&[&str]; 5] = [
 ];
 
 /// Flags that are for one call: no file and no variable has them.
-const ONE_CALL: [&str; 6] = ["scenarios", "name", "simulated", "dashboard", "metrics-open", "mlflow"];
+const ONE_CALL: [&str; 7] = ["env-file", "scenarios", "name", "simulated", "dashboard", "metrics-open", "mlflow"];
 
 fn flag_of(key: &str) -> Option<&'static Flag> {
     FLAGS.get(key).or_else(|| FLAGS.values().find(|flag| flag.aliases.iter().any(|alias| alias == key)))
@@ -81,6 +81,8 @@ pub struct LoadLayers {
     given: Node,
     /// What the user should know of the files.
     pub notes: Vec<String>,
+    /// Variables that an environment file sets and the environment does not.
+    set: Vec<(String, String)>,
 }
 
 impl LoadLayers {
@@ -108,7 +110,15 @@ impl LoadLayers {
             }
             Ok::<Node, Error>(tree)
         };
-        Ok(Self { below, given: lay(tree(&variables)?, tree(&flags)?), notes })
+        let mut given = lay(tree(&variables)?, tree(&flags)?);
+        let mut set = Vec::new();
+        if let Some((named, asked)) = flags.one("env-file") {
+            let found = env_file::of_load(&named, &asked, environment)?;
+            given = lay(found.tree, given);
+            notes.extend(found.notes);
+            set = found.set;
+        }
+        Ok(Self { below, given, notes, set })
     }
 
     /// The same with the values of a scenario above the files and below what the user says for this call.
@@ -161,7 +171,7 @@ impl LoadLayers {
     /// # Errors
     /// When a value is none, or two contradict each other; with the place where it stands.
     pub fn settings(&self, environment: &Environment) -> Result<LoadSettings, Error> {
-        resolve(&self.args()?, environment).map_err(|error| self.placed(error))
+        resolve(&self.args()?, &environment.with(&self.set)).map_err(|error| self.placed(error))
     }
 
     /// An error that names a flag, at the place where its value stands.

@@ -5,6 +5,7 @@
 mod engine;
 mod machine;
 mod network;
+mod program;
 mod watched;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub use engine::{
 };
 pub use machine::{disk, memory, open_files, results_dir, shm, timezone};
 pub use network::{port, proxy, shown_argv};
+pub use program::{ProgramFacts, program};
 pub use watched::{WatchedFacts, telemetry};
 
 /// How good or bad a line is, in rising order.
