@@ -342,7 +342,7 @@ def lanes(check: Check, columns: int) -> None:
     sweep = Sweep(check, f"lanes-{columns}")
     try:
         terminal = sweep.terminal(columns, "--parallel", "auto", speed="10")
-        for phase, words in [("check", "what neighbours cost:"), ("measuring", "lane 2")]:
+        for phase, words in [("check", "neighbour check: alone"), ("measuring", "lane 2")]:
             seen = terminal.until(lambda text: live(text) and words in text and " requests, " in text)
             text = terminal.screen.text()
             check.keep(f"lanes-{phase}-{columns}", text)

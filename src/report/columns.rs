@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_there_is_room_for_it() {
         let whole = "      Configuration              max-num-seqs   TTFT ms\n  \
-            ──────────────────────────────────────────────────────\n  \
+            ─────────────────────────────────────────────────────\n  \
             >   tp 1, kv-cache-dtype fp8            512     10.00\n  \
             >   tp 2                               1024    123.45\n";
         assert_eq!(table(60), whole);

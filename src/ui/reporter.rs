@@ -190,8 +190,8 @@ impl Reporter {
             place: title.map(|title| self.place(state, title.index)).unwrap_or_default(),
             title: match (title, check) {
                 (Some(title), _) => title.text.clone(),
-                (None, Some(1)) => format!("what neighbours cost: measured alone and beside others, {}", state.checked),
-                (None, Some(_)) => "what neighbours cost: the neighbour, in turn under load".to_owned(),
+                (None, Some(1)) => format!("neighbour check: alone and beside others, {}", state.checked),
+                (None, Some(_)) => "neighbour check: the neighbour".to_owned(),
                 (None, None) => String::new(),
             },
             phase: waiting.what.clone(),
@@ -538,7 +538,10 @@ impl Reporter {
             _ if name.is_empty() => String::new(),
             Some(_) if !state.has_lanes => "        ".to_owned(),
             Some(title) => format!("{} ", self.place(state, title.index)),
-            None => format!("[{name}] "),
+            None => match lane_of_check(name) {
+                Some(lane) => format!("        neighbour check, lane {lane}: "),
+                None => format!("[{name}] "),
+            },
         }
     }
 
