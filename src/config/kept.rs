@@ -290,7 +290,7 @@ mod tests {
                 ),
                 (&settings.retry, settings.on_failure, &settings.skip_failure_reasons, settings.warmup_prompts),
                 (&settings.simulation, settings.objective.as_ref().and_then(|raw| raw.node.scalar())),
-                (settings.place, &settings.slurm),
+                (settings.place, &settings.slurm, &settings.container),
                 (settings.parallel, settings.parallel_threshold, settings.finalists),
                 (&settings.mlflow, &settings.notify),
             )

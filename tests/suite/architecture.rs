@@ -246,6 +246,7 @@ fn only_ui_prints() {
 
 /// Who may write files beside `record::atomic`, and why no secret gets into them.
 const WRITES: &[(&str, &str)] = &[
+    ("src/commands/run/contained.rs", "a program in the cache, which must run as it is written"),
     (
         "src/record/",
         "atomic files and the journal pass through `safe`; the lock holds what this program knows of itself",
@@ -315,6 +316,7 @@ const SPAWNS: &[(&str, &str)] = &[
     ("src/process/", "it is the one that owns what it starts"),
     ("src/sim/", "plays vLLM, which starts its engine"),
     ("src/telemetry/", "asks short-lived tools, through `run_limited`"),
+    ("src/commands/run/contained.rs", "asks the runtime of containers, through `run_limited`"),
     ("src/execute/evidence/", "asks py-spy and dmesg, through `run_unless` and `run_limited`"),
     ("src/execute/slurm/tools.rs", "calls Slurm's programs, through `run_limited`"),
     ("src/commands/run/detach.rs", "starts itself once more"),

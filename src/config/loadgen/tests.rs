@@ -145,8 +145,8 @@ fn closed_sets_are_told_with_their_values() {
 /// A value that is none of the default, and what else it needs; `None` where it is for one call.
 fn example(name: &str) -> Option<(&'static str, &'static str)> {
     Some(match name {
-        "scenarios" | "name" | "simulated" | "trust-remote-code" | "no-stream" | "dashboard" | "metrics-open"
-        | "mlflow" => {
+        "env-file" | "scenarios" | "name" | "simulated" | "trust-remote-code" | "no-stream" | "dashboard"
+        | "metrics-open" | "mlflow" => {
             return None;
         }
         "pushgateway" => ("http://gateway:9091", ""),
