@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, NaiveDateTime};
 
-use super::display::{clean, configuration, counted, cut, in_unit};
+use super::display::{clean, counted, cut, in_unit, label};
 use super::plot::in_sentence;
 use crate::analyse::{
-    ALPHA, Best, Changed, Counts, FEWEST_RUNS, LevelStep, LoadValue, Outcome, Past, Point, STARTS, ShownAxes, Trend,
+    ALPHA, Best, Changed, Counts, FEWEST_RUNS, Fixed, LevelStep, LoadValue, Outcome, Past, Point, STARTS, ShownAxes,
+    Trend,
 };
 
 /// Keys of a workload that say most of it.
@@ -113,7 +114,7 @@ fn settings(axes: &ShownAxes, behind: &str) -> String {
         || axes.quantization.is_some()
         || axes.enforce_eager.is_some()
         || !axes.server.is_empty();
-    if is_known { format!("{}{behind}", configuration(axes)) } else { String::new() }
+    if is_known { format!("{}{behind}", label(axes, &Fixed::default())) } else { String::new() }
 }
 
 /// What a trend is of: the configuration.

@@ -4,7 +4,7 @@ use std::io;
 
 use super::super::{ExportError, Exporter, Format, Sink};
 use super::History;
-use crate::analyse::{Past, Trend};
+use crate::analyse::{Fixed, Past, Trend};
 use crate::report::trend;
 
 /// One table.
@@ -93,7 +93,7 @@ fn runs(history: &History<'_>, csv: &mut Writer<'_, '_>) -> Result<(), ::csv::Er
             run.counts.failed.to_string(),
             run.counts.skipped.to_string(),
             trend::plan(run),
-            best.map(|best| crate::report::configuration(&best.axes)).unwrap_or_default(),
+            best.map(|best| crate::report::label(&best.axes, &Fixed::default())).unwrap_or_default(),
             best.map(|best| format!("{} ({})", best.objective, best.unit.symbol())).unwrap_or_default(),
             number(best.map(|best| best.value)),
             number(best.and_then(|best| best.interval).map(|of| of.low)),

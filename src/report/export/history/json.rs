@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::{ExportError, Exporter, Format, Sink};
 use super::History;
-use crate::analyse::{ALPHA, Best, LevelStep, Past, Point, Trend};
-use crate::report::display::configuration;
+use crate::analyse::{ALPHA, Best, Fixed, LevelStep, Past, Point, Trend};
+use crate::report::display::label;
 use crate::report::trend;
 
 /// For programs.
@@ -38,7 +38,7 @@ fn run(run: &Past) -> Value {
     let counts = &run.counts;
     let best = |best: &Best| {
         json!({
-            "group": best.group, "configuration": configuration(&best.axes), "objective": best.objective, "unit": best.unit.symbol(),
+            "group": best.group, "configuration": label(&best.axes, &Fixed::default()), "objective": best.objective, "unit": best.unit.symbol(),
             "value": best.value, "interval": best.interval,
         })
     };
