@@ -208,7 +208,7 @@ fn the_user_says_what_others_are_compared_with() {
     let product = graphs.unwrap() * eager_again.unwrap();
     assert!((product - 1.0).abs() < 1e-9 && graphs.unwrap() > 1.0, "{graphs:?} {eager_again:?}");
     let text = scene.call(&["analyze", &run, "--baseline", "enforce-eager=false"]).exits(0);
-    text.prints("as `--baseline` says").prints("baseline: tp 1").prints(", baseline");
+    text.prints("as `--baseline` says").prints("baseline: eager false").prints(", baseline");
     let by = ["recommend", &run, "--objective", "speedup", "--format", "json", "--baseline"];
     let found = json(&scene.call(&[&by[..], &["enforce_eager=false"]].concat()).exits(0));
     assert_eq!(found["answers"][0]["choice"]["value"].as_f64(), Some(1.0));

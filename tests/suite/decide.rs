@@ -385,7 +385,8 @@ fn every_format_says_the_same_answer_and_its_command_starts_what_was_measured() 
     let scene = Scene::new();
     let (run, seen, end) = with_everything(&scene);
     let measured = std::fs::read_to_string(&seen).unwrap();
-    // The end of the run gave the same answer, before there were warnings.
+    // The end of the run gave the same answer, before there were warnings: short on the screen, whole in its file.
+    let whole = std::fs::read_to_string(std::path::Path::new(&run).join("detailed_analysis.txt")).unwrap();
     let first = json(&scene.call(&["recommend", &run, "--format", "json"]).exits(0));
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     with_preemptions(&run);
@@ -399,9 +400,11 @@ fn every_format_says_the_same_answer_and_its_command_starts_what_was_measured() 
     for (answer, before) in answers.iter().zip(first["answers"].as_array().unwrap()) {
         assert_eq!((&answer["choice"]["name"], &answer["set"]), (&before["choice"]["name"], &before["set"]));
         for sentence in before["sentences"].as_array().unwrap() {
-            assert!(flat(&end).contains(&flat(sentence.as_str().unwrap())), "the end of run: {sentence}\n{end}");
+            assert!(flat(&whole).contains(&flat(sentence.as_str().unwrap())), "the end of run: {sentence}\n{whole}");
         }
     }
+    let short = end.lines().filter(|line| line.contains(", at max-concurrency ") && line.contains(" req/s")).count();
+    assert_eq!(short, answers.len(), "each has a line at the end of the run:\n{end}");
     let files = scene.path("datatrove");
     let [analysis, recommended, markdown, page, csv, datatrove] = [
         &["analyze", &run][..],

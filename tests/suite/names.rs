@@ -131,7 +131,7 @@ fn the_list_has_every_run_and_names_what_is_damaged() {
     nothing.check(nothing.stderr.contains("there is no run in"), "it says where it looked");
     scene.sweep().set("--name", ["baseline"]).exits(0);
     let text = scene.over(&["list"]).exits(0).stdout;
-    for words in ["baseline", "finished (sim)", "2 of 2", "org/tiny", "tp 1, quant none"] {
+    for words in ["baseline", "finished (sim)", "2 of 2", "org/tiny", "eager false"] {
         assert!(text.contains(words), "{words}:\n{text}");
     }
     let whole = scene.over(&["list", "--json"]).exits(0).stdout;

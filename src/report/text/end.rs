@@ -7,6 +7,7 @@ use super::super::answer::{Found, Told};
 use super::super::display::{configuration, counted, cut};
 use super::super::export::Analysis;
 use super::super::page::{Page, Style, Tone};
+use super::metrics::noise;
 use super::run_header::{banner, outcome};
 use crate::analyse::{Counts, FailedAttempt, Row, RunTable, Status};
 use crate::model::Cause;
@@ -57,16 +58,32 @@ pub fn end(analysis: &Analysis<'_>, ended: Ended<'_>, style: Style) -> String {
     let warnings = section(&|page| warnings(page, table));
     let mut room = (MOST - RESERVED).saturating_sub(head.len() + foot.len());
     // The answer comes first, and leaves room for the beginning of the others.
-    let others = failures.len().min(FAILURES) + warnings.len().min(WARNINGS);
-    let answers = answers(analysis, ended, style, room.saturating_sub(others));
+    let repeats = section(&|page| repeats(page, table));
+    let others = failures.len().min(FAILURES) + warnings.len().min(WARNINGS) + repeats.len();
+    let answers = match repeats.as_slice() {
+        [] => answers(analysis, ended, style, room.saturating_sub(others)),
+        _ => Vec::new(),
+    };
     room = room.saturating_sub(answers.len());
+    let repeats = at_most(repeats, room, "of the repeats");
+    room = room.saturating_sub(repeats.len());
     let warned = warnings.len().min(WARNINGS);
     let failures = at_most(failures, room.saturating_sub(warned), "failures");
     let warnings = at_most(warnings, room.saturating_sub(failures.len()), "warnings");
-    let mut lines = [head, answers, failures, warnings, foot].concat();
+    let mut lines = [head, answers, repeats, failures, warnings, foot].concat();
     // One empty line tells sections apart.
     lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Where one configuration was measured again and again, there is nothing to choose: how its repeats differ is what was asked for.
+fn repeats(page: &mut Page, table: &RunTable) {
+    let rows = table.comparable();
+    let mut planned = table.rows.iter().filter(|row| !row.is_skipped());
+    let first = planned.next().map(|row| &row.identity);
+    if rows.len() > 1 && planned.all(|row| Some(&row.identity) == first) {
+        noise(page, table, &rows);
+    }
 }
 
 /// The first lines, and that there are more.
